@@ -1,0 +1,377 @@
+"""The command line's root. Heavy imports wait inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="bendscape",
+    help="Sweep theory and simulation of a neural network's Hessian at initialisation, "
+    "and turn the sweep into thresholds with error bars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
+]
+Modules = Annotated[
+    list[str],
+    typer.Option(
+        "--kernel-module", metavar="MODULE", help="Python file or module of yours that defines KERNEL."
+    ),
+]
+Width = Annotated[str, typer.Option(help="Width of the student: an integer >= 1, or inf.")]
+TeacherWidth = Annotated[int, typer.Option(help="Width of the teacher: an integer >= 1.")]
+LossConstant = Annotated[float, typer.Option("--a", help="Constant a of the loss, > 0.")]
+
+
+@app.command()
+def theory(
+    a: LossConstant,
+    p: Width = "1",
+    p_star: TeacherWidth = 1,
+    alpha: Annotated[
+        list[float], typer.Option(help="Also the spectrum at this alpha; may be repeated.")
+    ] = [],  # noqa: B006
+    size: Annotated[
+        list[float], typer.Option(help="Also the threshold seen at this N; may be repeated.")
+    ] = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Thresholds, edge, outlier and overlap as N goes to infinity."""
+    from bendscape.core.finite_size import alpha_bbp_at_size
+    from bendscape.core.outlier import alpha_0, asymptotics, transition
+    from bendscape.sweep.console import out, print_json
+    from rich.table import Table
+
+    model = _model(p, p_star, a)
+    at, bound = transition(model), alpha_0(model)
+    points = [asymptotics(model, value) for value in alpha]
+    sizes = [(value, alpha_bbp_at_size(model, value)) for value in size]
+    if json:
+        print_json(
+            {
+                "p": model.p if isinstance(model.p, int) else "inf",
+                "p_star": model.p_star,
+                "a": model.a,
+                "alpha_bbp": at.alpha_bbp,
+                "transition": at.kind,
+                "alpha_0": vars(bound),
+                "alpha_sharp": at.alpha_sharp,
+                "points": [vars(point) for point in points],
+                "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
+            }
+        )
+        return
+    table = Table("quantity", "value", title=f"p = {model.p}, p* = {model.p_star}, a = {model.a:g}")
+    rows = {
+        "alpha_bbp": at.alpha_bbp,
+        "alpha_sharp": at.alpha_sharp,
+        "alpha_0, principal value": bound.principal_value,
+        "alpha_0, tangent": bound.tangent,
+        "alpha_0, complex": complex(bound.complex_re, bound.complex_im),
+        "overlap_sq just above": at.overlap_sq,
+    }
+    table.add_row("transition", at.kind)
+    for name, value in rows.items():
+        table.add_row(name, _number(value))
+    for value, threshold in sizes:
+        table.add_row(f"alpha_bbp at N = {value:g}", _number(threshold))
+    out().print(table)
+    if points:
+        spectrum = Table("alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq")
+        for point in points:
+            spectrum.add_row(
+                f"{point.alpha:g}",
+                point.edge,
+                *map(_number, (point.lambda_minus, point.lambda_star, point.overlap_sq)),
+            )
+        out().print(spectrum)
+
+
+@app.command()
+def sample(
+    a: LossConstant,
+    alpha: Annotated[float, typer.Option(help="Samples per dimension, M / N.")],
+    size: Annotated[int, typer.Option(help="Dimension N.")],
+    p: Width = "1",
+    p_star: TeacherWidth = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
+    method: Annotated[str, typer.Option(help="dense, explicit or auto.")] = "auto",
+    json: Json = False,
+) -> None:
+    """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
+    import resource
+    import time
+
+    import numpy as np
+    from bendscape.core.model import ParameterError
+    from bendscape.core.observe import observe
+    from bendscape.sweep.console import out, print_json
+    from rich.table import Table
+
+    if seed < 0:
+        raise ParameterError("seed", seed, "an integer >= 0")
+    model = _model(p, p_star, a)
+    started = time.perf_counter()
+    observed = observe(model, alpha, size, np.random.default_rng(seed), method)
+    scale = 1 if sys.platform == "darwin" else 1024
+    document: dict[str, Any] = {
+        **vars(observed),
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
+    }
+    if json:
+        print_json(document)
+        return
+    table = Table(
+        "variable",
+        "value",
+        title=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
+    )
+    for name, value in document.items():
+        table.add_row(name, _number(value) if isinstance(value, float) else str(value))
+    out().print(table)
+
+
+@app.command()
+def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task."""
+    from bendscape.sweep.campaign import load_campaign
+    from bendscape.sweep.console import out, print_json
+    from bendscape.sweep.executor import place_options
+    from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.progress import clock
+    from bendscape.sweep.run import open_plan
+    from bendscape.sweep.store import store_url
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    campaign = load_campaign(file)
+    kernel = load_kernel(campaign.campaign.kernel, kernel_module)
+    url = store_url(store or campaign.campaign.store)
+    slots = int(place_options("local", None)["num_cpus"])
+    made = open_plan(url, campaign, kernel)
+    document = {"name": campaign.campaign.name, "store": url, **made.to_json(slots)}
+    if json:
+        print_json(document)
+        return
+    peak = decimal(int(document["peak_bytes_per_task"]))
+    table = Table(
+        "N", "cells", "done", "failed", "tiles", "tile", "core time", "left", title=campaign.campaign.name
+    )
+    for size, row in made.sizes.items():
+        shape = "x".join(map(str, made.layout.chunks(size)[3:]))
+        table.add_row(
+            *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
+            clock(row.seconds),
+            clock(row.seconds_left),
+        )
+    out().print(table)
+    out().print(
+        f"{document['cells']} cells in {document['tiles']} tiles, {document['tasks']} tasks, {slots} cores; "
+        f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
+        f"{decimal(document['bytes'])} before compression; at most {peak} a task"
+    )
+
+
+@app.command()
+def run(
+    file: File,
+    store: StoreOption = "",
+    address: Annotated[
+        str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(help="Slots of a local Ray; every core by default.")] = None,
+    time_budget: Annotated[str, typer.Option(help="Stop cleanly within this time, e.g. 2h or 90min.")] = "",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    kernel_module: Modules = [],  # noqa: B006
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Then print the table of thresholds and write the report to this file."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring a store up to a campaign file; the same command resumes and extends.
+
+    Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left.
+    """
+    from bendscape.sweep.campaign import load_campaign
+    from bendscape.sweep.console import console, print_json
+    from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
+    from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.progress import clock
+    from bendscape.sweep.run import run_campaign
+    from bendscape.sweep.store import silence_zarr, store_url
+
+    silence_zarr()
+    say = console()
+    modules = tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in kernel_module)
+    campaign = load_campaign(file)
+    kernel = load_kernel(campaign.campaign.kernel, modules)
+    url = store_url(store or campaign.campaign.store)
+    budget = _seconds(time_budget) if time_budget else None
+    if address == "serial":
+        make_executor: Any = SerialExecutor
+    else:
+        options = place_options(address, workers)
+
+        def make_executor() -> RayExecutor:
+            say.print(
+                "starting Ray ..." if address == "local" else f"joining the Ray cluster at {address} ..."
+            )
+            return RayExecutor(options)
+
+    try:
+        summary = run_campaign(
+            campaign, url, kernel, make_executor,
+            console=say, kernel_modules=modules, retry_failed=retry_failed, time_budget=budget,
+        )  # fmt: skip
+    except (LeaseHeld, LeaseLost) as error:
+        say.print(f"error: {url}: {error}")
+        raise typer.Exit(2 if isinstance(error, LeaseHeld) else 75) from None
+    except KeyboardInterrupt:
+        say.print(
+            "stopped at once; what was recorded stays recorded, and the same command goes on from there"
+        )
+        raise typer.Exit(130) from None
+    say.print(
+        f"{summary.outcome}: {summary.done} of {summary.cells} cells done, {summary.failed} failed, "
+        f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}"
+    )
+    if summary.missing:
+        say.print(
+            f"the same command goes on; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
+        )
+    if summary.failed:
+        say.print(f"`bendscape errors {store or campaign.campaign.store}` lists what failed and why")
+    if report is not None and not summary.missing:
+        say.print("reading the store for the table and the report ...")
+        _invoke("report", store=url, output=report, table=not json)
+    if json:
+        print_json({**vars(summary), "exit_code": summary.exit_code})
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def status(store: StorePath, json: Json = False) -> None:
+    """Done, failed and missing cells, rate, what is left, and who is at work."""
+    from bendscape.sweep.console import out, print_json
+    from bendscape.sweep.progress import clock
+    from bendscape.sweep.status import store_status
+    from rich.table import Table
+
+    document = store_status(store)
+    if json:
+        print_json(document)
+        return
+    table = Table(
+        "N",
+        "cells",
+        "done",
+        "failed",
+        "missing",
+        "core time left",
+        title=f"{document['name']}  {document['store']}",
+    )
+    for row in document["sizes"]:
+        table.add_row(
+            *(str(row[k]) for k in ("N", "cells", "done", "failed", "missing")),
+            clock(row["core_seconds_left"]),
+        )
+    out().print(table)
+    holder = document["holder"]
+    who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
+    rate = "unknown" if document["rate"] is None else f"{document['rate']:.3g} cells/s"
+    eta = "unknown" if document["eta_seconds"] is None else clock(document["eta_seconds"])
+    out().print(f"rate {rate}; {document['core_hours_left']:.3g} core-hours left; ETA {eta}; held by {who}")
+
+
+@app.command()
+def errors(store: StorePath, json: Json = False) -> None:
+    """Every failed cell: its coordinates, error, traceback, attempts and host."""
+    from dataclasses import asdict
+
+    from bendscape.sweep.console import out, print_json
+    from bendscape.sweep.ledger import Ledger
+    from bendscape.sweep.store import connect, open_root
+
+    url, _ = open_root(store)
+    ledger = Ledger(connect(url))
+    ledger.replay()
+    found = ledger.errors()
+    if json:
+        print_json({"store": url, "errors": [asdict(error) for error in found]})
+        return
+    for error in found:
+        at = ", ".join(f"{name} = {value:.12g}" for name, value in error.cell.items())
+        out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
+    out().print(f"{len(found)} failed cells")
+
+
+def _invoke(command: str, **arguments: Any) -> None:
+    # A command of another layer, found by the name it registered under.
+    for registered in app.registered_commands:
+        if registered.name == command and registered.callback is not None:
+            registered.callback(**arguments)
+            return
+    raise RuntimeError(f"no command {command!r} is registered")
+
+
+def _model(p: str, p_star: int, a: float) -> Any:
+    from bendscape.core.model import Model, ParameterError
+
+    try:
+        width = int(p) if p.strip().lstrip("+-").isdigit() else float(p)
+    except ValueError:
+        raise ParameterError("p", p, "an integer >= 1, or inf") from None
+    return Model(width, p_star, a)
+
+
+def _number(value: complex) -> str:
+    return f"{value:.10g}" if value == value else "none"
+
+
+def _seconds(text: str) -> float:
+    import pandas as pd  # type: ignore[import-untyped]
+    from bendscape.core.model import ParameterError
+
+    try:
+        seconds = float(pd.Timedelta(text).total_seconds())
+    except ValueError:
+        seconds = float("nan")
+    if not seconds > 0:
+        raise ParameterError("--time-budget", text, "a time such as 2h, 90min or 1h30m")
+    return seconds
+
+
+def load_commands() -> None:
+    """Let every package that names itself in `bendscape.commands` add its commands."""
+    for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
+        point.load()(app)
+
+
+def main() -> None:
+    """The `bendscape` command: bad input is one line on standard error and exit code 2."""
+    load_commands()
+    try:
+        app()
+    except Exception as error:
+        # Imported only now: asking for help must not load numpy.
+        from bendscape.core.model import ParameterError
+
+        if isinstance(error, ParameterError):
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(2)
+        raise

@@ -1,0 +1,140 @@
+"""Where tasks run: in this process, or on Ray. An executor knows no physics and no ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, Protocol
+
+import ray
+from bendscape.core.model import ParameterError
+from bendscape.sweep.ledger import Receipt
+from bendscape.sweep.worker import Order, run_tiles
+
+
+class Job(NamedTuple):
+    """An order for a worker, with the memory that it may take."""
+
+    order: Order
+    memory: int
+
+
+class Result(NamedTuple):
+    """What became of a job: receipts, or the error that ended its worker."""
+
+    job: Job
+    receipts: list[Receipt]
+    error: BaseException | None
+
+
+class Executor(Protocol):
+    """Runs jobs until `next_job` has none and all are back; yields None at least once a second while idle."""
+
+    @property
+    def slots(self) -> int:
+        """Jobs that run at the same time."""
+        ...
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        """Results in the order of completion."""
+        ...
+
+    def close(self) -> None:
+        """End what this executor started, at once."""
+        ...
+
+
+def _run(job: Job) -> Result:
+    try:
+        return Result(job, run_tiles(job.order), None)
+    except Exception as error:
+        return Result(job, [], error)
+
+
+class SerialExecutor:
+    """One job after the other in this process: the reference that every other executor must equal."""
+
+    slots = 1
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        """Results in the order of the jobs."""
+        while (job := next_job()) is not None:
+            yield _run(job)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def place_options(address: str, workers: int | None) -> dict[str, Any]:
+    """Options of `ray.init` for an address: a place by name (`local`), or host:port of a running cluster.
+
+    Raises
+    ------
+    ParameterError
+        Neither; in particular `auto`, which could join somebody else's cluster.
+    """
+    places = {point.name: point for point in entry_points(group="bendscape.places")}
+    if address in places:
+        options: dict[str, Any] = places[address].load()(workers)
+        return options
+    if ":" not in address:
+        raise ParameterError("--address", address, f"{', '.join(sorted(places))}, serial or host:port")
+    return {"address": address}
+
+
+class RayExecutor:
+    """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._owner = not ray.is_initialized()
+        if self._owner:
+            ray.init(
+                include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                configure_logging=False, **options,
+            )  # fmt: skip
+        # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
+        self._task = ray.remote(num_cpus=1, max_retries=0)(run_tiles)
+        self._refs: dict[Any, Job] = {}
+
+    @property
+    def slots(self) -> int:
+        """Cores of the cluster."""
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        """Results in the order of completion."""
+        more = True
+        while True:
+            while more and len(self._refs) < min(1000, 2 * self.slots):
+                job = next_job()
+                more = job is not None
+                if job is not None:
+                    self._refs[self._task.options(memory=job.memory).remote(job.order)] = job
+            if not self._refs:
+                return
+            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=1)
+            for ref in ready:
+                job = self._refs.pop(ref)
+                try:
+                    yield Result(job, ray.get(ref), None)
+                except ray.exceptions.RayTaskError as error:
+                    yield Result(job, [], error.cause or error)
+                except ray.exceptions.RayError as error:
+                    yield Result(job, [], error)
+            more = True
+            if not ready:
+                yield None
+
+    def close(self) -> None:
+        """Cancel what still runs; shut Ray down if this executor started it."""
+        for ref in self._refs:
+            ray.cancel(ref, force=True)
+        self._refs.clear()
+        if self._owner:
+            ray.shutdown()

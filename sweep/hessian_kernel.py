@@ -1,0 +1,45 @@
+"""The `hessian` kernel: extreme eigenpairs of one random Hessian, and the theory of its own labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from bendscape.core.model import Model
+from bendscape.core.observe import cost_bytes, cost_seconds, observe
+from bendscape.sweep.grid import Cell
+from bendscape.sweep.kernel import Kernel, Outcome, Variable
+
+VARIABLES = (
+    Variable("eigval_min", "lowest eigenvalue of the Hessian"),
+    Variable("eigval_second", "second lowest eigenvalue of the Hessian"),
+    Variable("overlap_sq", "squared overlap of the lowest eigenvector with the teacher span"),
+    Variable(
+        "overlap_sq_space", "mean squared overlap of the lowest p p_star eigenvectors with the teacher span"
+    ),
+    Variable("edge_sample", "left edge of the bulk, conditional on the cell's own labels"),
+    Variable("outlier_sample", "outlier, conditional on the cell's own labels; NaN where there is none"),
+    Variable("overlap_sq_sample", "squared overlap of the outlier, conditional on the cell's own labels"),
+    Variable("alpha_realised", "number of samples over N"),
+    Variable("n_matvecs", "products of the Hessian with a vector", dtype="int64"),
+    Variable("residual", "largest residual norm of the two lowest eigenpairs"),
+)
+
+
+def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
+    """Draw the cell's instance and diagonalise its lower end."""
+    observed = asdict(observe(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N, rng))
+    return Outcome(
+        values={variable.name: observed[variable.name] for variable in VARIABLES},
+        converged=observed["converged"],
+    )
+
+
+KERNEL = Kernel(
+    name="hessian",
+    version=1,
+    variables=VARIABLES,
+    compute=compute,
+    seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
+    peak_bytes=lambda cell: cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
+)

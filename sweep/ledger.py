@@ -1,0 +1,288 @@
+"""The ledger: which cells are recorded, with their errors and costs, and who may write.
+
+    ledger/campaign/<revision>.json     every campaign file this store was run with, create-only
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
+    ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
+    ledger/snapshots/<epoch>-<seq>.jsonl all receipts up to that segment, merged
+
+The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
+listing, one snapshot and a few segments. Two drivers cannot harm each other either: every object is
+create-only, and a cell has the same bits whoever computes it. The lease only saves double work.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import obstore
+from bendscape.sweep.tiles import TileKey
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStore
+
+FLUSH_SECONDS = 5.0
+FLUSH_RECEIPTS = 1000
+LEASE_SECONDS = 30.0
+COMPACT_SEGMENTS = 50
+
+
+@dataclass(frozen=True)
+class CellError:
+    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong."""
+
+    cell: dict[str, float]
+    bit: int
+    error: str
+    message: str
+    traceback: str
+    host: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What is known of a tile: masks of finished and failed cells, and what it cost."""
+
+    tile: str
+    done: int
+    failed: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    host: str = ""
+    finished: float = 0.0
+    errors: tuple[CellError, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of a segment; masks in hexadecimal."""
+        return json.dumps({**asdict(self), "done": f"{self.done:x}", "failed": f"{self.failed:x}"})
+
+    @classmethod
+    def from_json(cls, line: str) -> Receipt:
+        """Inverse of `to_json`."""
+        fields = json.loads(line)
+        errors = tuple(CellError(**error) for error in fields.pop("errors"))
+        done, failed = int(fields.pop("done"), 16), int(fields.pop("failed"), 16)
+        return cls(**fields, done=done, failed=failed, errors=errors)
+
+    def merge(self, later: Receipt) -> Receipt:
+        """This receipt with a later one of the same tile: nothing finished is forgotten."""
+        done = self.done | later.done
+        failed = (self.failed | later.failed) & ~done
+        errors = {error.bit: error for error in self.errors}
+        for error in later.errors:
+            attempts = errors[error.bit].attempts if error.bit in errors else 0
+            errors[error.bit] = replace(error, attempts=attempts + error.attempts)
+        return replace(
+            later,
+            done=done,
+            failed=failed,
+            computed=self.computed + later.computed,
+            seconds=self.seconds + later.seconds,
+            errors=tuple(error for bit, error in errors.items() if failed >> bit & 1),
+        )
+
+
+class LeaseHeld(Exception):
+    """Another driver is at work on this store."""
+
+
+class LeaseLost(Exception):
+    """Another driver has taken this store over."""
+
+
+def _machine() -> str:
+    # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _process_start(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+@dataclass
+class Ledger:
+    """The ledger of one store. Reading needs no lease; `acquire` before `add` and `flush`."""
+
+    objects: ObjectStore
+    records: dict[TileKey, Receipt] = field(default_factory=dict)
+    _epoch: int = 0
+    _sequence: int = 0
+    _beats: int = 0
+    _beaten: float = 0.0
+    _flushed: float = 0.0
+    _pending: list[Receipt] = field(default_factory=list)
+    _compactable: str = ""
+
+    # -- reading
+
+    def replay(self) -> None:
+        """Load the newest snapshot and every segment after it."""
+        self.records.clear()
+        last = ""
+        snapshots = self._names("snapshots")
+        if snapshots:
+            last = snapshots[-1]
+            self._load(f"ledger/snapshots/{last}")
+        segments = [name for name in self._names("segments") if name > last]
+        for name in segments:
+            self._load(f"ledger/segments/{name}")
+        self._compactable = segments[-1] if len(segments) > COMPACT_SEGMENTS else ""
+
+    def errors(self) -> list[CellError]:
+        """Every failed cell."""
+        return [error for receipt in self.records.values() for error in receipt.errors]
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who holds the lease, or None where it was released."""
+        epoch = self._newest_epoch()
+        if not epoch or self._beat_of(epoch).get("released"):
+            return None
+        return {"epoch": epoch, **self._read(f"ledger/lease/{epoch:06d}.json")}
+
+    def _names(self, folder: str) -> list[str]:
+        pages = obstore.list(self.objects, prefix=f"ledger/{folder}")
+        return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads(bytes(obstore.get(self.objects, path).bytes()))
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def _load(self, path: str) -> None:
+        for line in bytes(obstore.get(self.objects, path).bytes()).decode().splitlines():
+            self._merge(Receipt.from_json(line))
+
+    def _merge(self, receipt: Receipt) -> None:
+        key = TileKey.parse(receipt.tile)
+        before = self.records.get(key)
+        self.records[key] = before.merge(receipt) if before else receipt
+
+    # -- the lease
+
+    def _newest_epoch(self) -> int:
+        return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
+
+    def _beat_of(self, epoch: int) -> dict[str, Any]:
+        return self._read(f"ledger/lease/{epoch:06d}.beat")
+
+    def acquire(self, say: Callable[[str], None], lease_seconds: float = LEASE_SECONDS) -> None:
+        """Become the driver of this store.
+
+        A holder on this machine is known dead or alive at once; one elsewhere is dead when its pulse
+        stands still for `lease_seconds` on the clock of the observer.
+
+        Raises
+        ------
+        LeaseHeld
+            Another driver is alive; its name and age.
+        """
+        epoch = self._newest_epoch()
+        if epoch and not self._beat_of(epoch).get("released"):
+            holder = self._read(f"ledger/lease/{epoch:06d}.json")
+            if self._alive(epoch, holder, say, lease_seconds):
+                age = time.time() - holder.get("started", time.time())
+                who = f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}"
+                raise LeaseHeld(f"held by {who}, for {age:.0f} s: stop that run, or wait for it")
+            say(f"taking over from process {holder.get('pid')} on {holder.get('host')}, which is gone")
+        holder = {
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "user": getpass.getuser(),
+            "started": time.time(),
+        }
+        self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
+        self._epoch, self._sequence = epoch + 1, 0
+        self._flushed = time.monotonic()
+        self.beat(force=True)
+
+    def _alive(
+        self, epoch: int, holder: dict[str, Any], say: Callable[[str], None], lease_seconds: float
+    ) -> bool:
+        if holder.get("machine") and holder["machine"] == _machine():
+            return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
+        say(f"watching the pulse of {holder.get('host')} for {lease_seconds:.0f} s")
+        before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, lease_seconds / 10))
+            now = self._beat_of(epoch)
+            if now != before:
+                return not now.get("released")
+        return False
+
+    def beat(self, force: bool = False, released: bool = False) -> None:
+        """Show that this driver is alive, every few seconds."""
+        if not force and time.monotonic() - self._beaten < LEASE_SECONDS / 6:
+            return
+        self._beats += 1
+        self._beaten = time.monotonic()
+        pulse = json.dumps({"count": self._beats, "released": released})
+        obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
+
+    def release(self) -> None:
+        """Flush and let the next driver in at once."""
+        self.flush()
+        self.beat(force=True, released=True)
+
+    # -- writing
+
+    def record_campaign(self, document: dict[str, Any]) -> None:
+        """Keep the campaign file, code and environment of this run."""
+        revision = len(self._names("campaign")) + 1
+        self._create(f"ledger/campaign/{revision:06d}.json", json.dumps(document), LeaseLost)
+
+    def add(self, receipts: Iterable[Receipt]) -> None:
+        """Take receipts in; they are durable after the next `flush`."""
+        for receipt in receipts:
+            self._merge(receipt)
+            self._pending.append(receipt)
+        if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Append what is pending as one immutable segment.
+
+        Raises
+        ------
+        LeaseLost
+            A newer driver took over; its ledger is the one that counts, and the data are in the store.
+        """
+        self._flushed = time.monotonic()
+        if not self._pending:
+            return
+        if self._newest_epoch() > self._epoch:
+            raise LeaseLost("another driver took this store over; what was computed stays in the store")
+        self._sequence += 1
+        body = "".join(receipt.to_json() + "\n" for receipt in self._pending)
+        self._create(f"ledger/segments/{self._epoch:06d}-{self._sequence:06d}.jsonl", body, LeaseLost)
+        self._pending.clear()
+
+    def compact(self) -> None:
+        """Write what `replay` loaded as one snapshot, when it took many segments."""
+        if self._compactable:
+            body = "".join(receipt.to_json() + "\n" for receipt in self.records.values())
+            obstore.put(self.objects, f"ledger/snapshots/{self._compactable}", body.encode())
+            self._compactable = ""
+
+    def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
+        try:
+            obstore.put(self.objects, path, text.encode(), mode="create")
+        except AlreadyExistsError:
+            raise refusal(f"another driver wrote {path} at this moment") from None

@@ -1,0 +1,133 @@
+"""The plan: what a campaign would do, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bendscape.sweep.campaign import Campaign
+from bendscape.sweep.grid import Grid
+from bendscape.sweep.kernel import Kernel
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.store import stored_variables
+from bendscape.sweep.tiles import Layout, Task, Tile, bundle, wanted_tiles
+
+TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
+TASKS_PER_SLOT = 16
+
+
+@dataclass
+class SizePlan:
+    """Cells of one size: wanted, recorded as finished, recorded as failed, and the seconds left."""
+
+    cells: int = 0
+    done: int = 0
+    failed: int = 0
+    tiles: int = 0
+    tiles_left: int = 0
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+
+    @property
+    def missing(self) -> int:
+        """Cells that are neither finished nor failed."""
+        return self.cells - self.done - self.failed
+
+
+@dataclass
+class Plan:
+    """A campaign against the ledger: what is wanted and what is left of it."""
+
+    layout: Layout
+    grid: Grid
+    kernel: Kernel
+    ledger: Ledger | None = None
+    retry_failed: bool = False
+    sizes: dict[int, SizePlan] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sizes = {N: SizePlan() for N in self.grid.N}
+        for tile in wanted_tiles(self.layout, self.grid, self.kernel):
+            size = self.sizes[tile.key.N]
+            wanted = tile.mask.bit_count()
+            done, failed = self._recorded(tile)
+            missing = self._missing(tile)
+            size.cells += wanted
+            size.done += (tile.mask & done).bit_count()
+            size.failed += (tile.mask & failed).bit_count()
+            size.tiles += 1
+            size.tiles_left += bool(missing)
+            size.seconds += tile.seconds
+            size.seconds_left += tile.seconds * missing.bit_count() / wanted
+
+    def _recorded(self, tile: Tile) -> tuple[int, int]:
+        record = self.ledger.records.get(tile.key) if self.ledger else None
+        return (record.done, record.failed) if record else (0, 0)
+
+    def _missing(self, tile: Tile) -> int:
+        done, failed = self._recorded(tile)
+        return tile.mask & ~done & ~(0 if self.retry_failed else failed)
+
+    def total(self, name: str) -> Any:
+        """Sum of a column of `sizes`."""
+        return sum(getattr(size, name) for size in self.sizes.values())
+
+    def task_seconds(self, slots: int) -> float:
+        """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
+        shortest, longest = TASK_SECONDS
+        return max(shortest, min(longest, self.total("seconds_left") / (slots * TASKS_PER_SLOT)))
+
+    def tasks(self, slots: int) -> Iterator[Task]:
+        """Bundles of the tiles that have missing cells, the dearest first."""
+        return bundle(self._left(), self.task_seconds(slots))
+
+    def _left(self) -> Iterator[Tile]:
+        for tile in wanted_tiles(self.layout, self.grid, self.kernel):
+            if missing := self._missing(tile):
+                seconds = tile.seconds * missing.bit_count() / tile.mask.bit_count()
+                yield Tile(tile.key, missing, seconds)
+
+    def peak_bytes(self, N: int) -> float:
+        """Memory of the dearest cell of a size."""
+        size = self.layout.sizes[N]
+        tiles = (t for t in wanted_tiles(self.layout, self.grid, self.kernel) if t.key.N == N)
+        cells = {next(self.layout.cells(t.key, 1 << (t.mask.bit_length() - 1)))[2] for t in tiles}
+        block = 8.0 * len(stored_variables(self.kernel)) * size.alpha_block * size.seed_block
+        return float(block + max((self.kernel.peak_bytes(cell) for cell in cells), default=0.0))
+
+    def stored_bytes(self) -> int:
+        """Bytes of all arrays before compression."""
+        cell = sum({"float64": 8, "int64": 8, "int8": 1}[v.dtype] for v in stored_variables(self.kernel))
+        return int(self.total("cells")) * cell
+
+    def to_json(self, slots: int) -> dict[str, Any]:
+        """The plan as `bendscape plan --json` prints it."""
+        return {
+            "cells": self.total("cells"),
+            "tiles": self.total("tiles"),
+            "tasks": sum(1 for _ in self.tasks(slots)),
+            "cells_left": self.total("missing") + (self.total("failed") if self.retry_failed else 0),
+            "core_hours": self.total("seconds") / 3600,
+            "core_hours_left": self.total("seconds_left") / 3600,
+            "bytes": self.stored_bytes(),
+            "peak_bytes_per_task": max(self.peak_bytes(size) for size in self.grid.N),
+            "slots": slots,
+            "sizes": [
+                {"N": n, **vars(s), "missing": s.missing, "tile": self.layout.chunks(n)}
+                for n, s in self.sizes.items()
+            ],
+        }
+
+
+def plan_campaign(
+    campaign: Campaign,
+    kernel: Kernel,
+    layout: Layout | None = None,
+    ledger: Ledger | None = None,
+    **options: Any,
+) -> Plan:
+    """Plan a campaign on a new store, or on one that already has a layout and a ledger."""
+    grid = campaign.to_grid()
+    grid.check_samples()
+    return Plan(Layout.of(grid, kernel, layout), grid, kernel, ledger, **options)

@@ -1,0 +1,116 @@
+"""What a worker does: compute the missing cells of whole tiles, write them, and return small receipts."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from bendscape.sweep.grid import Cell, cell_rng
+from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.ledger import CellError, Receipt
+from bendscape.sweep.store import TileStore, read_root
+from bendscape.sweep.tiles import Layout, TileKey
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+
+class Order(NamedTuple):
+    """All that travels to a worker: where, which campaign, and the wanted cells of some tiles."""
+
+    url: str
+    spec_hash: str
+    kernel_modules: tuple[str, ...]
+    tiles: tuple[tuple[str, int], ...]
+
+
+class _Context(NamedTuple):
+    kernel: Kernel
+    entropy: int
+    store: TileStore
+
+
+@lru_cache(maxsize=4)
+def _context(url: str, spec_hash: str, kernel_modules: tuple[str, ...]) -> _Context:
+    attributes = read_root(url)
+    if attributes is None or attributes["spec_hash"] != spec_hash:
+        raise RuntimeError(f"{url} no longer holds campaign {spec_hash}: another run has changed it")
+    kernel = load_kernel(attributes["kernel"], kernel_modules)
+    layout = Layout.from_json(attributes["layout"])
+    return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
+
+
+def run_tiles(order: Order, crash: BaseException | None = None) -> list[Receipt]:
+    """Compute, write and account for every tile of an order, on one thread.
+
+    With `crash`, the missing cells are recorded as failed by it instead of computed: what the driver
+    does with cells that keep ending their workers.
+    """
+    context = _context(order.url, order.spec_hash, order.kernel_modules)
+    with threadpool_limits(limits=1):
+        return [_run_tile(context, TileKey.parse(key), mask, crash) for key, mask in order.tiles]
+
+
+def _run_tile(context: _Context, key: TileKey, mask: int, crash: BaseException | None) -> Receipt:
+    started = time.perf_counter()
+    store, layout = context.store, context.store.layout
+    status = store.read(key, "status")
+    seed_block = layout.sizes[key.N].seed_block
+    done = _mask(status, ("done", "not_converged"), seed_block)
+    failed = _mask(status, ("failed",), seed_block)
+    todo = mask & ~done  # a failure that the ledger does not know is tried again, to learn its error
+    errors: list[CellError] = []
+    if todo:
+        block = store.empty(key)
+        if done | failed:
+            block = {name: store.read(key, name) for name in block}
+        for bit, slot, cell in layout.cells(key, todo):
+            block["status"][slot] = STATUS["failed"]
+            try:
+                if crash is not None:
+                    raise crash
+                outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
+                values = {v.name: outcome.values[v.name] for v in context.kernel.variables}
+            except Exception as error:
+                errors.append(cell_error(cell, bit, error))
+                continue
+            for name, value in values.items():
+                block[name][slot] = value
+            block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
+        store.write(key, block)
+        done = _mask(block["status"], ("done", "not_converged"), seed_block)
+        failed = _mask(block["status"], ("failed",), seed_block)
+    return Receipt(
+        tile=str(key),
+        done=done,
+        failed=failed,
+        computed=todo.bit_count(),
+        seconds=time.perf_counter() - started if todo else 0.0,
+        host=socket.gethostname(),
+        finished=time.time(),
+        errors=tuple(errors),
+    )
+
+
+def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
+    """The record of one failed cell."""
+    return CellError(
+        cell={k: v for k, v in cell._asdict().items() if k != "alpha_axis"},
+        bit=bit,
+        error=type(error).__name__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+        host=socket.gethostname(),
+    )
+
+
+def _mask(status: NDArray[np.generic], kinds: Sequence[str], seed_block: int) -> int:
+    # Bits in the numbering of `bendscape.sweep.tiles`: the region may be cut at the end of the seeds.
+    hit = np.isin(status, [STATUS[kind] for kind in kinds])
+    whole = np.zeros((hit.shape[0], seed_block), dtype=bool)
+    whole[:, : hit.shape[1]] = hit
+    return int.from_bytes(np.packbits(whole.ravel(), bitorder="little").tobytes(), "little")
