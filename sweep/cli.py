@@ -192,7 +192,9 @@ def run(
     address: Annotated[
         str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
     ] = "local",
-    workers: Annotated[int | None, typer.Option(help="Slots of a local Ray; every core by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Tasks at the same time; one a core by default.")
+    ] = None,
     time_budget: Annotated[str, typer.Option(help="Stop cleanly within this time, e.g. 2h or 90min.")] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
     kernel_module: Modules = [],  # noqa: B006
@@ -231,7 +233,7 @@ def run(
             say.print(
                 "starting Ray ..." if address == "local" else f"joining the Ray cluster at {address} ..."
             )
-            return RayExecutor(options)
+            return RayExecutor(options, workers)
 
     try:
         summary = run_campaign(

@@ -87,7 +87,7 @@ def place_options(address: str, workers: int | None) -> dict[str, Any]:
 class RayExecutor:
     """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
         # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -101,17 +101,25 @@ class RayExecutor:
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(run_tiles)
         self._refs: dict[Any, Job] = {}
+        self._workers = workers
 
     @property
     def slots(self) -> int:
-        """Cores of the cluster."""
+        """Cores of the cluster, or fewer when asked for."""
+        return min(self._workers or self._cores(), self._cores())
+
+    def _cores(self) -> int:
         return max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+
+    def _window(self) -> int:
+        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
+        return min(1000, 2 * self.slots if self.slots == self._cores() else self.slots)
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of completion."""
         more = True
         while True:
-            while more and len(self._refs) < min(1000, 2 * self.slots):
+            while more and len(self._refs) < self._window():
                 job = next_job()
                 more = job is not None
                 if job is not None:

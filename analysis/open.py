@@ -1,0 +1,216 @@
+"""The xarray backend: a store as one lazy dataset over (p, p_star, a, alpha, N, seed), while it fills.
+
+    xr.open_dataset(store, engine="bendscape", chunks={})
+
+Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
+storage; sizes with fewer seeds are padded with absent cells; the theory of the same points is attached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+from bendscape.core.model import ParameterError
+from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.grid import Grid
+from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.store import open_root, silence_zarr, zarr_store
+from bendscape.sweep.tiles import Layout
+from numpy.typing import NDArray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+CHUNK_BYTES = 2**25  # of one variable: many tiles to a Dask chunk, few tasks to a graph
+THEORY = (
+    "alpha_bbp",
+    "alpha_sharp",
+    "transition",
+    "edge",
+    "lambda_minus",
+    "lambda_star",
+    "overlap_sq_theory",
+)
+_LONG_NAMES = {
+    "N": "dimension of the input",
+    "seed": "realisation",
+    "n_seeds": "seeds that the campaign wants at this size",
+    "coverage": "share of the wanted seeds that is done; NaN where the campaign wants none",
+}
+
+
+class _Axes(NamedTuple):
+    """Sorted values of a campaign's axes, and where each lies in storage."""
+
+    values: dict[str, NDArray[Any]]
+    storage: tuple[NDArray[np.intp], ...]
+
+    @classmethod
+    def of(cls, grid: Grid, layout: Layout) -> _Axes:
+        wanted = {"p": grid.p, "p_star": grid.p_star, "a": grid.a, grid.alpha_dim: grid.alpha}
+        places = tuple(
+            np.array([layout.axes[name].index(value) for value in values]) for name, values in wanted.items()
+        )
+        return cls({name: np.array(values) for name, values in wanted.items()}, places)
+
+
+class _Lazy(BackendArray):
+    """An array that reads a block for the outer product of index arrays, one for each dimension."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        picks = [np.atleast_1d(np.arange(n)[k]) for k, n in zip(key, self.shape, strict=True)]
+        scalar = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
+        return self.block(picks).squeeze(axis=scalar)
+
+    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
+        """The values at the outer product of `picks`."""
+        raise NotImplementedError
+
+
+class _SixDimensions(_Lazy):
+    """One variable of all sizes as (p, p_star, a, alpha, N, seed); only the tiles asked for are read."""
+
+    def __init__(
+        self, arrays: list[zarr.Array[Any]], axes: _Axes, seeds: NDArray[np.int64], wanted: NDArray[np.bool_]
+    ) -> None:
+        self._arrays, self._axes, self._seeds, self._wanted = arrays, axes, seeds, wanted
+        self.dtype = np.dtype(arrays[0].dtype)
+        self.shape = (*wanted.shape, int(seeds.max()))
+
+    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
+        fill = np.nan if self.dtype.kind == "f" else 0
+        block = np.full([len(pick) for pick in picks], fill, dtype=self.dtype)
+        points = [place[pick] for place, pick in zip(self._axes.storage, picks, strict=False)]
+        for column, size in enumerate(picks[4]):
+            present = np.flatnonzero(picks[5] < self._seeds[size])
+            if present.size and all(point.size for point in points):
+                selection = (*points, picks[5][present])
+                block[..., column, present] = self._arrays[size].oindex[selection]
+        block[~self._wanted[np.ix_(*picks[:5])]] = fill
+        return block
+
+
+class _Coverage(_Lazy):
+    """Share of the wanted seeds that is done, as (p, p_star, a, alpha, N), read from `status`."""
+
+    def __init__(self, status: _SixDimensions, wanted: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
+        self._status, self._wanted, self._seeds = status, wanted, seeds
+        self.dtype, self.shape = np.dtype("float64"), wanted.shape
+
+    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
+        status = self._status.block([*picks, np.arange(int(self._seeds.max()))])
+        finished = np.isin(status, [STATUS["done"], STATUS["not_converged"]]).sum(axis=-1)
+        return np.where(self._wanted[np.ix_(*picks)], finished / self._seeds[picks[4]], np.nan)
+
+
+class BendscapeBackend(BackendEntrypoint):
+    """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
+
+    description = "Open a bendscape store as one six-dimensional dataset"
+    open_dataset_parameters = ("filename_or_obj", "drop_variables")
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+    ) -> xr.Dataset:
+        """One lazy dataset; see the module's docstring.
+
+        Raises
+        ------
+        ParameterError
+            There is no bendscape store at this path or URL.
+        """
+        silence_zarr()
+        url, attributes = open_root(filename_or_obj)
+        grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+        layout = Layout.from_json(attributes["layout"])
+        axes = _Axes.of(grid, layout)
+        root = zarr.open_group(zarr_store(url), mode="r", use_consolidated=True)
+        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+
+        sizes = np.array(grid.N)
+        seeds = np.array([grid.seeds[N] for N in grid.N])
+        points = tuple(axes.values)
+        coords: dict[str, Any] = {
+            **{name: (name, values, dict(_node(root, name).attrs)) for name, values in axes.values.items()},
+            "N": ("N", sizes, {"long_name": _LONG_NAMES["N"], "units": "1"}),
+            "seed": ("seed", np.arange(seeds.max()), {"long_name": _LONG_NAMES["seed"], "units": "1"}),
+            "n_seeds": ("N", seeds, {"long_name": _LONG_NAMES["n_seeds"], "units": "1"}),
+        }
+        theory = {name: _theory(_node(root, name), axes, points) for name in THEORY}
+        if grid.around is not None:
+            coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
+
+        wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
+        measured: dict[str, xr.Variable] = {}
+        first = _node(root, f"N={grid.N[0]}")
+        for name in sorted(n for n in first if n != "seed"):
+            arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
+            data = _SixDimensions(arrays, axes, seeds, wanted)
+            measured[name] = xr.Variable(
+                (*points, "N", "seed"),
+                indexing.LazilyIndexedArray(data),
+                dict(arrays[0].attrs),
+                {"preferred_chunks": _chunks(data, (*points, "N", "seed"))},
+            )
+            if name == "status":
+                coverage = _Coverage(data, wanted, seeds)
+        measured["coverage"] = xr.Variable(
+            (*points, "N"),
+            indexing.LazilyIndexedArray(coverage),
+            {"long_name": _LONG_NAMES["coverage"], "units": "1"},
+            {"preferred_chunks": _chunks(data, (*points, "N"))},
+        )
+        variables = {k: v for k, v in {**measured, **theory}.items() if k not in dropped}
+        return xr.Dataset(variables, coords, _provenance(attributes))
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Only when asked for by name: a store is also a valid Zarr group."""
+        return False
+
+
+def open_store(location: str | os.PathLike[str]) -> xr.Dataset:
+    """The dataset of a store, chunked for Dask: `xr.open_dataset(location, engine="bendscape", chunks={})`."""
+    return xr.open_dataset(location, engine="bendscape", chunks={})
+
+
+def _node(root: zarr.Group, path: str) -> Any:
+    try:
+        return root[path]
+    except KeyError:
+        raise ParameterError(
+            "store", str(root.store), "a whole bendscape store", f"{path} is missing"
+        ) from None
+
+
+def _theory(array: Any, axes: _Axes, points: tuple[str, ...]) -> xr.Variable:
+    n = array.ndim
+    return xr.Variable(points[:n], array[...][np.ix_(*axes.storage[:n])], dict(array.attrs))
+
+
+def _chunks(data: _SixDimensions, dims: tuple[str, ...]) -> dict[str, int]:
+    # Whole curves over alpha, N and seed stay together; the model axes are cut to the target size.
+    curve = int(np.prod(data.shape[3:])) * data.dtype.itemsize
+    chunks = dict(zip(dims, data.shape, strict=False))
+    for axis in (2, 1, 0):
+        fits = max(1, CHUNK_BYTES // curve)
+        chunks[dims[axis]] = min(data.shape[axis], fits)
+        curve *= chunks[dims[axis]]
+    return chunks
+
+
+def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in attributes.items() if k not in ("layout", "grid") and v is not None}
+    return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in kept.items()}

@@ -1,0 +1,125 @@
+"""Small campaigns and kernels for the tests of the engine, and what they compare."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bendscape.sweep.campaign import Campaign, parse_campaign
+from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
+from bendscape.sweep.kernel import load_kernel
+from bendscape.sweep.run import Summary, run_campaign
+from bendscape.sweep.store import silence_zarr, store_url
+from rich.console import Console
+
+KERNEL_HEAD = """
+import math, os, signal, time, uuid
+from pathlib import Path
+from bendscape.sweep.kernel import Kernel, Outcome, Variable
+
+CALLS = Path({calls!r})
+
+def note(cell):
+    name = "_".join(str(v) for v in cell[:6])
+    (CALLS / (name + "-" + uuid.uuid4().hex)).touch()
+    return sum(1 for _ in CALLS.glob(name + "-*"))
+
+def compute(cell, rng):
+    attempt = note(cell)
+#BODY
+
+KERNEL = Kernel(name="probe", version={version}, variables=({variables},), compute=compute,
+                seconds=lambda cell: 0.25, peak_bytes=lambda cell: 1e6)
+"""
+
+RANDOM = "return Outcome({'x': rng.normal() + cell.alpha})"
+
+GRID = """
+[campaign]
+name = "probe"
+store = "unused"
+entropy = {entropy}
+kernel = "probe"
+
+[grid]
+p = {p}
+p_star = {p_star}
+a = {a}
+alpha = {alpha}
+N = {N}
+seeds = {seeds}
+where = "{where}"
+"""
+
+DEFAULT: dict[str, Any] = {
+    "entropy": 7,
+    "p": [1, 2],
+    "p_star": [1],
+    "a": [0.7, 1.5],
+    "alpha": [0.8, 1.0, 1.2],
+    "N": [64, 128],
+    "seeds": 6,
+    "where": "p >= p_star",
+}
+
+
+def campaign_text(**changes: Any) -> str:
+    return GRID.format(**{**DEFAULT, **changes})
+
+
+def make_campaign(**changes: Any) -> Campaign:
+    return parse_campaign(campaign_text(**changes))
+
+
+def run(
+    store: Path, module: str, campaign: Campaign, executor: Executor | None = None, **options: Any
+) -> Summary:
+    silence_zarr()
+    kernel = load_kernel(campaign.campaign.kernel, [module] if module else [])
+    return run_campaign(
+        campaign,
+        store_url(store),
+        kernel,
+        lambda: executor or SerialExecutor(),
+        console=Console(quiet=True),
+        kernel_modules=(module,) if module else (),
+        **options,
+    )
+
+
+def data_files(store: Path) -> dict[str, bytes]:
+    """Every object of the store that holds data: all arrays, their metadata, not the ledger or the root."""
+    files = (path for path in store.rglob("*") if path.is_file())
+    relative = {path.relative_to(store).as_posix(): path for path in files}
+    return {
+        name: path.read_bytes()
+        for name, path in relative.items()
+        if not name.startswith("ledger/") and name != "zarr.json"
+    }
+
+
+def calls(module: str) -> Counter[str]:
+    """How often each cell was computed."""
+    return Counter(path.name.partition("-")[0] for path in (Path(module).parent / "calls").iterdir())
+
+
+class DyingExecutor(SerialExecutor):
+    """Ends its driver with kill -9 when some jobs are back: nothing is flushed, nothing released."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        for count, result in enumerate(super().run(next_job)):
+            if count == self._jobs:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2], make_campaign(), DyingExecutor(int(sys.argv[3])))

@@ -1,0 +1,38 @@
+"""Fixtures: one local Ray for the session, campaigns in a temporary folder, kernels written for a test."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from campaigns import KERNEL_HEAD
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A real Ray with two slots, shared by every test that needs one."""
+    import ray
+    from bendscape.cluster.local import ray_options
+    from bendscape.sweep.executor import RayExecutor
+
+    RayExecutor(ray_options(2))  # the same start-up as `bendscape run`
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def kernel_file(tmp_path: Path) -> Callable[..., str]:
+    """Write a kernel module; `calls` is a folder where every computed cell leaves a file for each attempt."""
+
+    def write(body: str, variables: str = 'Variable("x", "a number")', version: int = 1) -> str:
+        calls = tmp_path / "calls"
+        calls.mkdir(exist_ok=True)
+        head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
+        path = tmp_path / f"kernel_v{version}.py"
+        path.write_text(head.replace("#BODY", textwrap.indent(textwrap.dedent(body).strip(), "    ")))
+        return str(path)
+
+    return write

@@ -1,0 +1,291 @@
+"""The engine's law: any executor, order, interruption or repetition yields the store of one serial run."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from bendscape.core.model import ParameterError
+from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.store import connect, store_url
+
+import campaigns
+from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
+
+KernelFile = Callable[..., str]
+CELLS = 2 * 2 * 3 * 2 * 6
+
+
+class ShuffledExecutor(SerialExecutor):
+    """All jobs in a random order, their tiles reversed."""
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        jobs = list(iter(next_job, None))
+        random.Random(3).shuffle(jobs)
+        jobs = [job._replace(order=job.order._replace(tiles=job.order.tiles[::-1])) for job in jobs]
+        return super().run(lambda: jobs.pop() if jobs else None)
+
+
+def reference(tmp_path: Path, module: str) -> dict[str, bytes]:
+    run(tmp_path / "reference.zarr", module, make_campaign())
+    assert len(calls(module)) == CELLS
+    return data_files(tmp_path / "reference.zarr")
+
+
+def test_a_shuffled_order_of_tiles_gives_the_same_bits(tmp_path: Path, kernel_file: KernelFile) -> None:
+    module = kernel_file(RANDOM)
+    serial = reference(tmp_path, module)
+    run(tmp_path / "b.zarr", module, make_campaign(), ShuffledExecutor())
+    assert data_files(tmp_path / "b.zarr") == serial
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_and_two_ray_workers_give_the_bits_of_a_serial_run(
+    tmp_path: Path, kernel_file: KernelFile, local_ray: None, workers: int
+) -> None:
+    module = kernel_file(RANDOM)
+    serial = reference(tmp_path, module)
+    executor = RayExecutor({}, workers=workers)
+    assert executor.slots == workers
+    summary = run(tmp_path / "b.zarr", module, make_campaign(), executor)
+    assert summary.outcome == "complete"
+    assert data_files(tmp_path / "b.zarr") == serial
+
+
+@pytest.mark.ray
+def test_real_hessians_have_the_same_bits_on_ray_and_in_this_process(tmp_path: Path, local_ray: None) -> None:
+    text = campaign_text(p=[1, 2], N=[32, 48], seeds=3).replace('kernel = "probe"', 'kernel = "hessian"')
+    from bendscape.sweep.campaign import parse_campaign
+
+    run(tmp_path / "a.zarr", "", parse_campaign(text))
+    run(tmp_path / "b.zarr", "", parse_campaign(text), RayExecutor({}))
+    assert data_files(tmp_path / "a.zarr") == data_files(tmp_path / "b.zarr")
+    with xr.open_dataset(tmp_path / "a.zarr", engine="bendscape") as ds:
+        assert int((ds.status == 1).sum()) == 2 * 2 * 3 * 2 * 3
+        assert bool((ds.eigval_min <= ds.eigval_second).all())
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 3])
+def test_a_driver_killed_at_any_point_loses_nothing_that_reached_the_store(
+    tmp_path: Path, kernel_file: KernelFile, jobs: int
+) -> None:
+    module = kernel_file(RANDOM)
+    serial = reference(tmp_path, module)
+    for path in (Path(module).parent / "calls").iterdir():
+        path.unlink()
+    store = tmp_path / "b.zarr"
+    script = Path(campaigns.__file__)
+    dead = subprocess.run([sys.executable, script, store, module, str(jobs)], timeout=60, check=False)
+    assert dead.returncode == -signal.SIGKILL
+    before = calls(module)
+    summary = run(store, module, make_campaign())
+    assert summary.outcome == "complete"
+    assert data_files(store) == serial
+    assert set(calls(module).values()) == {1}, "a cell was computed twice"
+    assert sum(before.values()) + summary.computed == CELLS
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_command_is_finished_by_the_same_command(
+    tmp_path: Path, kernel_file: KernelFile, how: signal.Signals
+) -> None:
+    module = kernel_file(f"time.sleep(0.02)\n{RANDOM}")
+    serial = reference(tmp_path, module)
+    for path in (Path(module).parent / "calls").iterdir():
+        path.unlink()
+    file = tmp_path / "campaign.toml"
+    file.write_text(campaign_text())
+    store = tmp_path / "b.zarr"
+    command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store, "--json"]
+    command += ["--kernel-module", module]
+    process = subprocess.Popen([*command, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while len(calls(module)) < CELLS // 4 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(how)
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == (75 if how == signal.SIGINT else -9), stderr.decode()
+    if how == signal.SIGINT:
+        stopped = json.loads(stdout)
+        assert stopped["outcome"] == "stopped"
+        assert 0 < stopped["missing"] < CELLS
+        assert stopped["computed"] == sum(calls(module).values())
+    time.sleep(1.0)  # workers of a killed driver die with it; one may still be inside a cell
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    recorded = {
+        (key, bit)
+        for key, receipt in ledger.records.items()
+        for bit in range(receipt.done.bit_length())
+        if receipt.done >> bit & 1
+    }
+    before = sum(calls(module).values())
+    finished = subprocess.run(
+        [*command, "--address", "serial"], capture_output=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr.decode()
+    assert data_files(store) == serial
+    computed = json.loads(finished.stdout)["computed"]
+    assert sum(calls(module).values()) - before == computed
+    assert computed <= CELLS - len(recorded)
+    if how == signal.SIGINT:
+        assert set(calls(module).values()) == {1}
+
+
+def test_a_time_budget_stops_cleanly_and_reports_what_is_left(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(f"time.sleep(0.01)\n{RANDOM}")
+    summary = run(tmp_path / "a.zarr", module, make_campaign(), time_budget=1e-3)
+    assert (summary.outcome, summary.exit_code, summary.computed) == ("stopped", 75, 0)
+    assert summary.core_seconds_left > 0
+    assert run(tmp_path / "a.zarr", module, make_campaign()).exit_code == 0
+
+
+def test_a_finished_campaign_computes_nothing_and_starts_no_executor(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(RANDOM)
+    run(tmp_path / "a.zarr", module, make_campaign())
+
+    class Unwanted(SerialExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            raise AssertionError("nothing was left to do")
+
+    assert run(tmp_path / "a.zarr", module, make_campaign(), Unwanted()).computed == 0
+
+
+def test_failed_cells_keep_their_error_and_the_others_their_values(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(f"if cell.seed == 2 and cell.N == 64:\n    raise ValueError('no luck')\n{RANDOM}")
+    store = tmp_path / "a.zarr"
+    summary = run(store, module, make_campaign())
+    assert (summary.outcome, summary.exit_code, summary.failed) == ("failed cells", 1, 12)
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        bad = ds.sel(seed=2, N=64)
+        assert set(bad.status.values.ravel()) == {2}
+        assert bool(bad.x.isnull().all())
+        assert int((ds.status == 1).sum()) == CELLS - 12
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    errors = ledger.errors()
+    assert {(e.error, e.message, e.attempts) for e in errors} == {("ValueError", "no luck", 1)}
+    assert all(
+        e.cell["seed"] == 2 and e.cell["N"] == 64 and "raise ValueError" in e.traceback for e in errors
+    )
+    assert len({tuple(e.cell.items()) for e in errors}) == 12
+
+    assert run(store, module, make_campaign()).computed == 0, "a recorded failure is not retried unasked"
+    assert run(store, module, make_campaign(), retry_failed=True).computed == 12
+    ledger.replay()
+    assert {e.attempts for e in ledger.errors()} == {2}
+
+
+def test_a_retry_that_succeeds_clears_the_error(tmp_path: Path, kernel_file: KernelFile) -> None:
+    module = kernel_file(f"if cell.seed == 2 and attempt == 1:\n    raise ValueError('once')\n{RANDOM}")
+    store = tmp_path / "a.zarr"
+    assert run(store, module, make_campaign()).exit_code == 1
+    assert run(store, module, make_campaign(), retry_failed=True).exit_code == 0
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    assert ledger.errors() == []
+    clean = kernel_file(RANDOM)
+    run(tmp_path / "b.zarr", clean, make_campaign())
+    assert data_files(store) == data_files(tmp_path / "b.zarr")
+
+
+@pytest.mark.ray
+def test_a_cell_that_kills_its_worker_is_recorded_as_failed_and_the_rest_is_done(
+    tmp_path: Path, kernel_file: KernelFile, local_ray: None
+) -> None:
+    module = kernel_file(
+        f"if cell[:6] == (1, 1, 0.7, 0.8, 128, 0):\n    os.kill(os.getpid(), signal.SIGKILL)\n{RANDOM}"
+    )
+    store = tmp_path / "a.zarr"
+    summary = run(store, module, make_campaign(p=[1], N=[128]), RayExecutor({}))
+    assert summary.outcome == "failed cells"
+    assert summary.missing == 0
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        status = ds.status.load()
+    assert int(status.sel(p=1, p_star=1, a=0.7, alpha=0.8, N=128, seed=0)) == 2
+    assert bool((status.sel(a=1.5) == 1).all())
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    assert {error.error for error in ledger.errors()} == {"WorkerCrashedError"}
+
+
+def test_nan_is_a_value_and_not_convergence_a_status(tmp_path: Path, kernel_file: KernelFile) -> None:
+    module = kernel_file("return Outcome({'x': math.nan}, converged=cell.seed > 0)")
+    store = tmp_path / "a.zarr"
+    assert run(store, module, make_campaign()).exit_code == 0
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        assert bool(ds.x.isnull().all())
+        assert set(ds.status.sel(seed=0).values.ravel()) == {3}
+        assert set(ds.status.sel(seed=slice(1, None)).values.ravel()) == {1}
+    assert run(store, module, make_campaign()).computed == 0
+
+
+def test_growing_every_axis_computes_only_the_new_cells_and_moves_no_bit(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(RANDOM)
+    store = tmp_path / "a.zarr"
+    run(store, module, make_campaign())
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        before = ds.load()
+    wider = {"p": [1, 2, 3], "a": [0.5, 0.7, 1.5], "alpha": [0.8, 0.9, 1.0, 1.2, 1.4]}
+    wider |= {"N": [32, 64, 128], "seeds": 10}
+    summary = run(store, module, make_campaign(**wider))
+    assert summary.computed == 3 * 3 * 5 * 3 * 10 - CELLS
+    assert set(calls(module).values()) == {1}
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        after = ds.load()
+    assert all(np.all(np.diff(after[axis]) > 0) for axis in ("p", "a", "alpha", "N", "seed"))
+    overlap = after.x.sel({axis: before[axis] for axis in before.x.dims})
+    np.testing.assert_array_equal(overlap, before.x)
+    fresh = tmp_path / "b.zarr"
+    run(fresh, module, make_campaign(**wider))
+    with xr.open_dataset(fresh, engine="bendscape") as ds:
+        xr.testing.assert_equal(after, ds.load())
+
+    assert run(store, module, make_campaign()).computed == 0
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        xr.testing.assert_equal(ds.load(), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"entropy": 8}, "entropy"), ({"alpha": '{ around = "alpha_bbp", values = [1.0] }'}, "alpha_around")],
+)
+def test_a_store_refuses_a_campaign_with_other_bits_and_shows_the_difference(
+    tmp_path: Path, kernel_file: KernelFile, change: dict[str, object], named: str
+) -> None:
+    module = kernel_file(RANDOM)
+    run(tmp_path / "a.zarr", module, make_campaign())
+    files = data_files(tmp_path / "a.zarr")
+    with pytest.raises(ParameterError, match=named):
+        run(tmp_path / "a.zarr", module, make_campaign(**change))
+    assert data_files(tmp_path / "a.zarr") == files
+
+
+def test_a_new_version_of_a_kernel_is_refused(tmp_path: Path, kernel_file: KernelFile) -> None:
+    run(tmp_path / "a.zarr", kernel_file(RANDOM), make_campaign())
+    with pytest.raises(ParameterError, match="kernel_version: 1 there, 2 here"):
+        run(tmp_path / "a.zarr", kernel_file(RANDOM, version=2), make_campaign())
