@@ -9,22 +9,22 @@ storage; sizes with fewer seeds are padded with absent cells; the theory of the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
 from bendscape.sweep.store import open_root, silence_zarr, zarr_store
 from bendscape.sweep.tiles import Layout
-from numpy.typing import NDArray
-from xarray.backends import BackendArray, BackendEntrypoint
-from xarray.core import indexing
 
 CHUNK_BYTES = 2**25  # of one variable: many tiles to a Dask chunk, few tasks to a graph
 THEORY = (
@@ -181,11 +181,6 @@ class BendscapeBackend(BackendEntrypoint):
         return False
 
 
-def open_store(location: str | os.PathLike[str]) -> xr.Dataset:
-    """The dataset of a store, chunked for Dask: `xr.open_dataset(location, engine="bendscape", chunks={})`."""
-    return xr.open_dataset(location, engine="bendscape", chunks={})
-
-
 def _node(root: zarr.Group, path: str) -> Any:
     try:
         return root[path]
@@ -201,13 +196,12 @@ def _theory(array: Any, axes: _Axes, points: tuple[str, ...]) -> xr.Variable:
 
 
 def _chunks(data: _SixDimensions, dims: tuple[str, ...]) -> dict[str, int]:
-    # Whole curves over alpha, N and seed stay together; the model axes are cut to the target size.
-    curve = int(np.prod(data.shape[3:])) * data.dtype.itemsize
-    chunks = dict(zip(dims, data.shape, strict=False))
+    # Whole curves over alpha and seed of one size stay together; the model axes are cut to the target size.
+    chunks = dict(zip(dims, data.shape, strict=False)) | {"N": 1}
+    size = data.shape[3] * data.shape[5] * data.dtype.itemsize
     for axis in (2, 1, 0):
-        fits = max(1, CHUNK_BYTES // curve)
-        chunks[dims[axis]] = min(data.shape[axis], fits)
-        curve *= chunks[dims[axis]]
+        chunks[dims[axis]] = min(data.shape[axis], max(1, CHUNK_BYTES // size))
+        size *= chunks[dims[axis]]
     return chunks
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import AROUND, Grid, check_where
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 MAX_AXIS = (
     4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object
@@ -29,14 +30,14 @@ def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[
         missing = {"start", "stop", "num"} - set(raw)
         if unknown or missing:
             problem = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-            raise ValueError(f"a range has the keys start, stop, num ({problem})")
+            raise ValueError(f"a range with the keys start, stop, num ({problem})")
         num = raw["num"]
         if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_AXIS:
-            raise ValueError(f"num is an integer from 1 to {MAX_AXIS}")
+            raise ValueError(f"a range whose num is an integer from 1 to {MAX_AXIS}")
         if not all(
             isinstance(raw[key], int | float) and math.isfinite(raw[key]) for key in ("start", "stop")
         ):
-            raise ValueError("start and stop are finite numbers")
+            raise ValueError("a range whose start and stop are finite numbers")
         raw = np.linspace(raw["start"], raw["stop"], num).tolist()
     items: list[Any] = list(raw) if isinstance(raw, list | tuple) else [raw]
     if not 1 <= len(items) <= MAX_AXIS:
@@ -81,7 +82,7 @@ def _alpha(raw: object) -> AlphaAxis:
         raw = dict(raw)
         around = raw.pop("around")
         if around not in AROUND:
-            raise ValueError(f"around is one of {', '.join(AROUND)}; found {around!r}")
+            raise ValueError(f"relative (around) to one of {', '.join(AROUND)}; found {around!r}")
         if set(raw) == {"values"}:
             raw = raw["values"]
     return AlphaAxis(values=_positive(raw), around=around)
@@ -184,37 +185,38 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
     grid = campaign.grid
     if isinstance(grid.seeds, dict) and set(grid.seeds) != set(grid.N):
         raise ParameterError(
-            f"{source}{_line(text, 'seeds')}: grid.seeds",
+            "grid.seeds",
             sorted(grid.seeds),
             f"one count for each size in grid.N = {list(grid.N)}",
+            _place(text, source, "seeds"),
         )
     return campaign
 
 
-def _line(text: str, key: str) -> str:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if re.match(rf"\s*\[?{re.escape(key)}\b", line):
-            return f", line {number}"
-    return ""
+def _place(text: str, source: str, key: str, hint: str = "") -> str:
+    # Where to look, after what to do: "did you mean 'alpha'?; see figure-1.toml, line 9".
+    lines = enumerate(text.splitlines(), start=1)
+    at = next((f", line {n}" for n, line in lines if re.match(rf"\s*\[?{re.escape(key)}\b", line)), "")
+    return "; ".join(part for part in (hint, f"see {source}{at}") if part)
 
 
 def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:
-    problems = error.errors()
+    # A misspelt key explains the missing one, so it is shown first.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     path = [part for part in first["loc"] if isinstance(part, str)]
-    key, where = ".".join(path), _line(text, path[-1])
-    sections: dict[str, type[BaseModel]] = {"campaign": CampaignSection, "grid": GridSection}
-    section = sections.get(path[0], Campaign)
-    accepted_keys = [name for name in section.model_fields if name != "text"]
-    more = f"; and {len(problems) - 1} more below it" if len(problems) > 1 else ""
+    key = ".".join(path)
+    more = f"and {len(problems) - 1} more" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], accepted_keys, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else ""
-        return ParameterError(f"{source}{where}: key", key, ", ".join(accepted_keys), hint + more)
-    if first["type"] == "missing":
-        where = _line(text, path[0]) if len(path) > 1 else ""
+        sections: dict[str, type[BaseModel]] = {"campaign": CampaignSection, "grid": GridSection}
+        section = sections[path[0]] if len(path) > 1 else Campaign
+        accepted = [name for name in section.model_fields if name != "text"]
+        close = difflib.get_close_matches(path[-1], accepted, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else more
         return ParameterError(
-            f"{source}{where}: key {key}", "missing", "a value for every required key", more[2:]
+            "key", key, f"one of {', '.join(accepted)}", _place(text, source, path[-1], hint)
         )
-    accepted = first["msg"].removeprefix("Value error, ")
-    return ParameterError(f"{source}{where}: {key}", first["input"], accepted, more[2:])
+    if first["type"] == "missing":
+        return ParameterError(key, "missing", "given", _place(text, source, path[0], more))
+    accepted_text = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return ParameterError(key, first["input"], accepted_text, _place(text, source, path[-1], more))

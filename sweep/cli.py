@@ -49,10 +49,11 @@ def theory(
     json: Json = False,
 ) -> None:
     """Thresholds, edge, outlier and overlap as N goes to infinity."""
+    from rich.table import Table
+
     from bendscape.core.finite_size import alpha_bbp_at_size
     from bendscape.core.outlier import alpha_0, asymptotics, transition
     from bendscape.sweep.console import out, print_json
-    from rich.table import Table
 
     model = _model(p, p_star, a)
     at, bound = transition(model), alpha_0(model)
@@ -115,10 +116,11 @@ def sample(
     import time
 
     import numpy as np
+    from rich.table import Table
+
     from bendscape.core.model import ParameterError
     from bendscape.core.observe import observe
     from bendscape.sweep.console import out, print_json
-    from rich.table import Table
 
     if seed < 0:
         raise ParameterError("seed", seed, "an integer >= 0")
@@ -147,6 +149,9 @@ def sample(
 @app.command()
 def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
     """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task."""
+    from rich.filesize import decimal
+    from rich.table import Table
+
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.executor import place_options
@@ -154,8 +159,6 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
     from bendscape.sweep.store import store_url
-    from rich.filesize import decimal
-    from rich.table import Table
 
     campaign = load_campaign(file)
     kernel = load_kernel(campaign.campaign.kernel, kernel_module)
@@ -269,10 +272,11 @@ def run(
 @app.command()
 def status(store: StorePath, json: Json = False) -> None:
     """Done, failed and missing cells, rate, what is left, and who is at work."""
+    from rich.table import Table
+
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.progress import clock
     from bendscape.sweep.status import store_status
-    from rich.table import Table
 
     document = store_status(store)
     if json:
@@ -347,6 +351,7 @@ def _number(value: complex) -> str:
 
 def _seconds(text: str) -> float:
     import pandas as pd  # type: ignore[import-untyped]
+
     from bendscape.core.model import ParameterError
 
     try:

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
 
 import ray
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.ledger import Receipt
 from bendscape.sweep.worker import Order, run_tiles

@@ -10,9 +10,10 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import alpha_0, transition
-from numpy.typing import NDArray
 
 AROUND = ("alpha_bbp", "alpha_0")
 """Thresholds that alpha can be relative to; alpha_0 by its complex definition, which always exists."""

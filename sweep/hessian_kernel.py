@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import numpy as np
+
 from bendscape.core.model import Model
 from bendscape.core.observe import cost_bytes, cost_seconds, observe
 from bendscape.sweep.grid import Cell

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import Cell
 

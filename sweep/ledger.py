@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from bendscape.sweep.tiles import TileKey
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
+
+from bendscape.sweep.tiles import TileKey
 
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000

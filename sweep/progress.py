@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from bendscape.sweep.plan import Plan
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn
 from rich.progress import Task as Row
 from rich.text import Text
+
+from bendscape.sweep.plan import Plan
 
 LINE_SECONDS = 10.0
 

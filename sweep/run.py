@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.console import Console
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.executor import Executor, Job, Result
@@ -26,7 +28,6 @@ from bendscape.sweep.progress import Meter
 from bendscape.sweep.store import connect, read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, run_tiles
-from rich.console import Console
 
 CRASHES = 3  # workers that a tile may end before its missing cells are recorded as failed
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Cell

@@ -24,16 +24,17 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import obstore
 import zarr
+from numpy.typing import NDArray
+from obstore.store import ObjectStore as Objects
+from obstore.store import from_url
+from zarr.storage import ObjectStore
+
 from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
 from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
 from bendscape.sweep.tiles import Layout, TileKey
-from numpy.typing import NDArray
-from obstore.store import ObjectStore as Objects
-from obstore.store import from_url
-from zarr.storage import ObjectStore
 
 STORE_VERSION = 1
 THEORY_CHUNKS = (4, 4, 16, 256)

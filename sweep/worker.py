@@ -10,13 +10,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.ledger import CellError, Receipt
 from bendscape.sweep.store import TileStore, read_root
 from bendscape.sweep.tiles import Layout, TileKey
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 
 class Order(NamedTuple):

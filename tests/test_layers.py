@@ -1,0 +1,150 @@
+"""The shape of the project: who imports whom, what lives where, and that every way to install it works."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("core", "sweep", "analysis", "cluster")
+ALLOWED = {
+    "core": {"core"},
+    "sweep": {"core", "sweep"},
+    "analysis": {"core", "sweep", "analysis"},
+    "cluster": {"core", "sweep", "analysis", "cluster"},
+}
+# What analysis may take of sweep: the store and what describes it, and the console. Never the engine.
+OF_SWEEP = {"store", "grid", "tiles", "kernel", "campaign", "console"}
+QUARANTINE = {
+    "ray": {"sweep"},
+    "obstore": {"sweep"},
+    "zarr": {"sweep", "analysis"},
+    "xarray": {"analysis"},
+    "dask": {"analysis"},
+    "matplotlib": {"analysis"},
+    "subprocess": {"sweep", "cluster"},
+}
+IGNORED = shutil.ignore_patterns(
+    ".git", ".venv", "build", "dist", "runs", "*.egg-info", ".*_cache", "__pycache__"
+)
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield folder, path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def test_layers_import_only_what_lies_below_them() -> None:
+    for folder, path in sources():
+        for name in imports(path):
+            if name.startswith("bendscape."):
+                layer, _, module = name.removeprefix("bendscape.").partition(".")
+                assert layer in ALLOWED[folder], f"{path.name} in {folder} imports {name}"
+                if folder == "analysis" and layer == "sweep":
+                    assert module in OF_SWEEP, f"{path.name} reaches into the engine: {name}"
+
+
+def test_third_parties_stay_in_their_folder() -> None:
+    for folder, path in sources():
+        for name in imports(path):
+            package = name.partition(".")[0]
+            assert folder in QUARANTINE.get(package, set(FOLDERS)), f"{package} in {folder}/{path.name}"
+
+
+def test_nothing_imports_a_folder_by_its_bare_name() -> None:
+    everywhere = [*(path for _, path in sources()), *ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py")]
+    for path in everywhere:
+        for name in imports(path):
+            assert name.partition(".")[0] not in FOLDERS, f"{path}: import bendscape.{name} instead"
+
+
+def test_no_module_sits_at_the_root_or_makes_tests_a_package() -> None:
+    assert not (ROOT / "__init__.py").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_theory_and_samplers_share_only_the_model() -> None:
+    # Tests play them against each other, so neither may lean on the other.
+    theory = {"integrals", "branch", "bulk", "outlier", "finite_size"}
+    samplers = {"hessian"}
+    for _, path in sources():
+        if path.parent.name == "core":
+            used = {name.rpartition(".")[2] for name in imports(path) if name.startswith("bendscape.core.")}
+            if path.stem in theory:
+                assert not used & samplers, path.name
+            if path.stem in samplers:
+                assert not used & theory, path.name
+
+
+def modules() -> set[str]:
+    return {f"bendscape/{folder}/{path.relative_to(ROOT / folder).as_posix()}" for folder, path in sources()}
+
+
+def pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("x") / "a checkout, named at will"
+    shutil.copytree(ROOT, folder, ignore=IGNORED)
+    return folder
+
+
+def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Path) -> None:
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, checkout)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert modules() <= names
+    assert {f"bendscape/{folder}/py.typed" for folder in FOLDERS} <= names
+    assert "bendscape/analysis/report.html.jinja" in names
+    assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
+
+
+def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp_path: Path) -> None:
+    target = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", target], check=True, timeout=120)
+    python = target / "bin" / "python"
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.check_output([python, "-c", purelib], text=True, timeout=60).strip()
+    # The packages of this environment serve the new one too; only bendscape is installed afresh.
+    here = [entry for entry in sys.path if entry.endswith("site-packages")]
+    Path(site, "parent.pth").write_text("\n".join(here) + "\n")
+    pip("--python", python, "install", "--no-deps", "--no-build-isolation", "--editable", checkout)
+    script = (
+        "import bendscape.core.model as m, bendscape.sweep.cli as c; print(m.__file__); print(c.__file__)"
+    )
+    shown = subprocess.run(
+        [python, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+    )
+    assert [Path(line).parent.parent for line in shown.stdout.splitlines()] == [checkout, checkout]
+
+
+def test_every_dependency_is_pinned_and_has_its_reason_written_down() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {line.partition(">")[0] for line in project["dependencies"]}
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert names <= pinned
+    reasons = "\n".join(path.read_text() for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    for name in names:
+        assert f"`{name}`" in reasons, f"docs/decisions says nothing of {name}"

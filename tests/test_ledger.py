@@ -1,0 +1,177 @@
+"""The ledger forgets nothing, replays from any state it can be left in, and lets one driver in at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import obstore
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bendscape.sweep import ledger as module
+from bendscape.sweep.ledger import CellError, LeaseHeld, LeaseLost, Ledger, Receipt
+from bendscape.sweep.store import connect, store_url
+from bendscape.sweep.tiles import TileKey
+
+
+def ledger_of(path: Path) -> Ledger:
+    ledger = Ledger(connect(store_url(path)))
+    ledger.replay()
+    return ledger
+
+
+def quiet(message: str) -> None:
+    pass
+
+
+def receipt(index: int, done: int, failed: int = 0, errors: tuple[CellError, ...] = ()) -> Receipt:
+    return Receipt(
+        f"N=64/0.0.0.{index}.0", done, failed, computed=done.bit_count(), seconds=1.5, errors=errors
+    )
+
+
+def error(bit: int, attempts: int = 1) -> CellError:
+    return CellError({"p": 1, "seed": bit}, bit, "ValueError", "no", "Traceback ...", "host", attempts)
+
+
+def test_what_was_flushed_is_there_after_a_replay(tmp_path: Path) -> None:
+    first = ledger_of(tmp_path)
+    first.acquire(quiet)
+    first.add([receipt(0, 0b111), receipt(1, 0b001, 0b100, (error(2),))])
+    first.flush()
+    first.add([receipt(0, 0b11000)])
+    first.release()
+    again = ledger_of(tmp_path)
+    assert again.records == first.records
+    assert again.records[TileKey(64, 0, 0, 0, 0, 0)].done == 0b11111
+    assert again.errors() == [error(2)]
+
+
+def test_masks_wider_than_a_machine_word_survive(tmp_path: Path) -> None:
+    wide = (1 << 1008) - 1
+    assert Receipt.from_json(receipt(0, wide).to_json()).done == wide
+
+
+def test_a_snapshot_replaces_its_segments_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_SEGMENTS", 3)
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    for index in range(5):
+        ledger.add([receipt(index % 2, 1 << index)])
+        ledger.flush()
+    ledger.release()
+    second = ledger_of(tmp_path)
+    second.compact()
+    assert len(list((tmp_path / "ledger" / "snapshots").iterdir())) == 1
+    for path in (tmp_path / "ledger" / "segments").iterdir():
+        path.unlink()
+    assert ledger_of(tmp_path).records == ledger.records
+    second.acquire(quiet)
+    second.add([receipt(7, 1)])
+    second.release()
+    assert len(ledger_of(tmp_path).records) == 3
+
+
+masks = st.integers(0, 255)
+
+
+@given(st.lists(st.tuples(masks, masks), min_size=1, max_size=6))
+def test_merging_receipts_never_forgets_a_finished_cell_or_keeps_its_error(
+    history: list[tuple[int, int]],
+) -> None:
+    merged, done, touched = None, 0, 0
+    for finished, failed in history:
+        failed &= ~finished
+        errors = tuple(error(bit) for bit in range(8) if failed >> bit & 1)
+        one = receipt(0, finished, failed, errors)
+        merged = merged.merge(one) if merged else one
+        done, touched = done | finished, touched | finished | failed
+    assert merged is not None
+    assert merged.done == done
+    assert merged.failed == touched & ~done
+    assert {e.bit for e in merged.errors} == {bit for bit in range(8) if merged.failed >> bit & 1}
+
+
+def test_attempts_add_up(tmp_path: Path) -> None:
+    merged = receipt(0, 0, 1, (error(0),)).merge(receipt(0, 0, 1, (error(0),)))
+    assert [e.attempts for e in merged.errors] == [2]
+
+
+def test_a_living_holder_on_this_machine_is_refused_by_name_and_at_once(tmp_path: Path) -> None:
+    first, second = ledger_of(tmp_path), ledger_of(tmp_path)
+    first.acquire(quiet)
+    with pytest.raises(LeaseHeld, match=rf"process {os.getpid()}, for \d+ s"):
+        second.acquire(quiet)
+    holder = second.holder()
+    assert holder is not None
+    assert holder["pid"] == os.getpid()
+    first.release()
+    assert second.holder() is None
+    second.acquire(quiet)
+
+
+def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from bendscape.sweep.ledger import Ledger;"
+        "from bendscape.sweep.store import connect; Ledger(connect(sys.argv[1])).acquire(print); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", script, store_url(tmp_path)], timeout=60, check=False)
+    said: list[str] = []
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(said.append)
+    assert "which is gone" in said[0]
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_holder_elsewhere_is_judged_by_its_pulse(tmp_path: Path, beats: bool) -> None:
+    first = ledger_of(tmp_path)
+    first.acquire(quiet)
+    path = tmp_path / "ledger" / "lease" / "000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another", "host": "far-away"}))
+    second = ledger_of(tmp_path)
+
+    beat = path.with_suffix(".beat")
+    look = second._beat_of
+
+    def look_then_beat(epoch: int) -> dict[str, object]:
+        seen = look(epoch)
+        if beats:
+            beat.write_text(json.dumps({"count": time.time(), "released": False}))
+        return seen
+
+    second._beat_of = look_then_beat  # type: ignore[method-assign]
+    if beats:
+        with pytest.raises(LeaseHeld, match="far-away"):
+            second.acquire(quiet, lease_seconds=1.0)
+    else:
+        second.acquire(quiet, lease_seconds=0.5)
+        first.add([receipt(0, 1)])
+        with pytest.raises(LeaseLost):
+            first.flush()
+
+
+def test_of_two_drivers_that_see_a_free_store_one_gets_in(tmp_path: Path) -> None:
+    first, second = ledger_of(tmp_path), ledger_of(tmp_path)
+    second._newest_epoch = lambda: 0  # type: ignore[method-assign]
+    first.acquire(quiet)
+    second._beat_of = lambda epoch: {"released": True}  # type: ignore[method-assign]
+    with pytest.raises(LeaseHeld):
+        second.acquire(quiet)
+
+
+def test_an_object_once_written_is_never_replaced(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    obstore.put(ledger.objects, "ledger/segments/000001-000001.jsonl", b"someone else's")
+    ledger.add([receipt(0, 1)])
+    with pytest.raises(LeaseLost):
+        ledger.flush()
+    assert (tmp_path / "ledger/segments/000001-000001.jsonl").read_bytes() == b"someone else's"

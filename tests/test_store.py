@@ -1,0 +1,223 @@
+"""Readers can always open the store, with this package or without, while it fills and while it grows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from bendscape.core.model import Model, ParameterError
+from bendscape.core.outlier import asymptotics, transition
+from bendscape.sweep import run as run_module
+from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.executor import Job, Result, SerialExecutor
+from bendscape.sweep.store import read_root, store_url
+from campaigns import RANDOM, campaign_text, make_campaign, run
+
+KernelFile = Callable[..., str]
+DIMS = ("p", "p_star", "a", "alpha", "N", "seed")
+
+
+@pytest.fixture
+def store(tmp_path: Path, kernel_file: KernelFile) -> Path:
+    path = tmp_path / "s.zarr"
+    run(path, kernel_file(RANDOM), make_campaign(p_star=[1, 2], seeds="{ 64 = 6, 128 = 4 }"))
+    return path
+
+
+def test_the_backend_gives_one_lazy_dataset_of_six_dimensions(store: Path) -> None:
+    ds = xr.open_dataset(store, engine="bendscape", chunks={})
+    assert ds.x.dims == ds.status.dims == DIMS
+    assert dict(ds.sizes) == {"p": 2, "p_star": 2, "a": 2, "alpha": 3, "N": 2, "seed": 6}
+    assert isinstance(ds.x.data, dask.array.Array)
+    assert ds.x.data.npartitions == 2, "coarse chunks: one for each size, of many tiles"
+    assert ds.n_seeds.values.tolist() == [6, 4]
+    assert ds.status.attrs["flag_meanings"].split() == ["absent", "done", "failed", "not_converged"]
+    assert ds.status.attrs["flag_values"] == [0, 1, 2, 3]
+    assert ds.x.attrs == {"long_name": "a number", "units": "1"}
+    assert ds.attrs["entropy"] == 7
+    assert ds.attrs["campaign"].startswith("\n[campaign]")
+    assert json.loads(ds.attrs["packages"])["numpy"] == np.__version__
+
+
+def test_absent_cells_are_nan_with_status_zero_and_coverage_counts_the_wanted_ones(store: Path) -> None:
+    ds = xr.open_dataset(store, engine="bendscape").load()
+    assert bool((ds.status.sel(N=128, seed=[4, 5]) == 0).all())
+    assert bool(ds.x.sel(N=128, seed=[4, 5]).isnull().all())
+    unwanted = ds.sel(p=1, p_star=2)  # where = "p >= p_star"
+    assert bool((unwanted.status == 0).all())
+    assert bool(unwanted.coverage.isnull().all())
+    wanted = ds.coverage.stack(point=("p", "p_star")).sel(point=[(1, 1), (2, 1), (2, 2)])
+    assert bool((wanted == 1).all())
+
+
+def test_the_theory_is_that_of_the_core(store: Path) -> None:
+    ds = xr.open_dataset(store, engine="bendscape").load()
+    for p, p_star, a in ((1, 1, 0.7), (2, 2, 1.5)):
+        at, here = transition(Model(p, p_star, a)), ds.sel(p=p, p_star=p_star, a=a)
+        assert float(here.alpha_bbp) == at.alpha_bbp
+        assert here.transition.attrs["flag_meanings"].split()[int(here.transition)] == at.kind
+        for alpha in (0.8, 1.2):
+            point = asymptotics(Model(p, p_star, a), alpha)
+            assert float(here.lambda_minus.sel(alpha=alpha)) == point.lambda_minus
+            np.testing.assert_equal(float(here.overlap_sq_theory.sel(alpha=alpha)), point.overlap_sq)
+
+
+def test_any_selection_reads_the_same_values_as_the_whole(store: Path) -> None:
+    lazy = xr.open_dataset(store, engine="bendscape")
+    whole = lazy.load().copy()
+    lazy = xr.open_dataset(store, engine="bendscape")
+    for selection in (
+        {"p": 0, "N": 1, "seed": [5, 1, 3]},
+        {"a": [1, 0], "alpha": slice(None, None, 2), "seed": slice(2, 4)},
+        {"p": 1, "p_star": 1, "a": 0, "alpha": -1, "N": 0, "seed": 2},
+        {"seed": []},
+    ):
+        for name in ("x", "status"):
+            np.testing.assert_array_equal(lazy[name].isel(selection), whole[name].isel(selection))
+        at = {k: v for k, v in selection.items() if k != "seed"}
+        np.testing.assert_array_equal(lazy.coverage.isel(at), whole.coverage.isel(at))
+
+
+def test_only_the_tiles_asked_for_are_read(store: Path) -> None:
+    for chunk in store.glob("N=128/x/c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not a chunk")
+    ds = xr.open_dataset(store, engine="bendscape", chunks={"N": 1})
+    assert bool(ds.x.sel(N=64, p_star=1).notnull().all())
+    with pytest.raises(Exception, match=r".+"):
+        ds.x.sel(N=128).compute()
+
+
+def test_plain_xarray_opens_the_store_without_this_package(store: Path) -> None:
+    script = (
+        "import sys, xarray as xr; tree = xr.open_datatree(sys.argv[1], engine='zarr');"
+        "assert not any(m.startswith('bendscape') for m in sys.modules), 'it was imported after all';"
+        "x = tree['N=64'].x; print(sorted(tree.children), x.dims, float(x.sel(p=2, p_star=1, a=0.7)[0, 0]))"
+    )
+    shown = subprocess.check_output([sys.executable, "-c", script, store], text=True, timeout=120)
+    x = xr.open_dataset(store, engine="bendscape").x
+    assert "['N=128', 'N=64'] ('p', 'p_star', 'a', 'alpha', 'seed')" in shown
+    assert float(shown.split()[-1]) == float(x.sel(p=2, p_star=1, a=0.7, alpha=0.8, N=64, seed=0))
+
+
+def test_a_relative_alpha_is_a_factor_with_alpha_as_a_coordinate(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    campaign = make_campaign(alpha='{ around = "alpha_bbp", start = 0.5, stop = 1.5, num = 3 }')
+    run(tmp_path / "s.zarr", kernel_file("return Outcome({'x': cell.alpha})"), campaign)
+    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape").load()
+    assert ds.x.dims == ("p", "p_star", "a", "alpha_factor", "N", "seed")
+    assert ds.attrs["alpha_around"] == "alpha_bbp"
+    np.testing.assert_array_equal(ds.alpha, ds.alpha_bbp * ds.alpha_factor)
+    np.testing.assert_array_equal(ds.x, ds.alpha.broadcast_like(ds.x))
+    tree = xr.open_datatree(tmp_path / "s.zarr", engine="zarr")
+    np.testing.assert_array_equal(tree["alpha"], ds.alpha)
+
+
+def test_the_store_can_be_read_at_every_moment_of_a_run_and_of_an_extension(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    done: list[int] = []
+
+    class Reading(SerialExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            for result in super().run(next_job):
+                ds = xr.open_dataset(path, engine="bendscape").load()
+                done.append(int((ds.status == 1).sum()))
+                assert bool((ds.x.notnull() == (ds.status == 1)).all())
+                yield result
+
+    run(path, module, make_campaign(), Reading())
+    run(path, module, make_campaign(p=[1, 2, 3], N=[32, 64, 128], seeds=7), Reading())
+    assert done == sorted(done)
+    assert len(set(done)) > 4
+
+
+@pytest.mark.parametrize("writes", [3, 10, 16])
+def test_an_extension_that_dies_half_way_leaves_the_old_dataset_and_can_be_repeated(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    run(path, module, make_campaign())
+    before = xr.open_dataset(path, engine="bendscape").load()
+    wider = {"p": [1, 2, 3], "a": [0.5, 0.7, 1.5], "alpha": [0.8, 0.9, 1.0, 1.2], "N": [32, 64, 128]}
+
+    resize, create, count = zarr.Array.resize, zarr.create_array, [0]
+
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **options: object) -> object:
+            count[0] += 1
+            if count[0] == writes:
+                raise OSError("the disk is gone")
+            return real(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "resize", dying(resize))
+        patch.setattr(zarr, "create_array", dying(create))
+        with pytest.raises(OSError, match="the disk is gone"):
+            run(path, module, make_campaign(**wider))
+    xr.testing.assert_identical(xr.open_dataset(path, engine="bendscape").load(), before)
+    run(path, module, make_campaign(**wider))
+    run(tmp_path / "fresh.zarr", module, make_campaign(**wider))
+    xr.testing.assert_equal(
+        xr.open_dataset(path, engine="bendscape").load(),
+        xr.open_dataset(tmp_path / "fresh.zarr", engine="bendscape").load(),
+    )
+
+
+def test_the_campaign_and_its_provenance_are_kept_with_every_revision(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    for seeds in (2, 2, 3):
+        run(path, module, make_campaign(seeds=seeds))
+    kept = [json.loads(file.read_text()) for file in sorted((path / "ledger" / "campaign").iterdir())]
+    assert [parse_campaign(one["campaign"]).grid.seeds for one in kept] == [2, 3]
+    assert kept[0]["campaign"] == campaign_text(seeds=2)
+    assert kept[0]["packages"].keys() == set(run_module.PACKAGES)
+    assert kept[1]["created"] == kept[0]["created"]
+
+
+@pytest.mark.parametrize("make", ["nothing", "folder", "zarr", "newer"])
+def test_what_is_no_bendscape_store_is_refused_in_one_line(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "s.zarr"
+    if make != "nothing":
+        path.mkdir()
+    if make == "zarr":
+        zarr.create_group(path)
+    if make == "newer":
+        zarr.create_group(path, attributes={"bendscape_store_version": 99})
+    with pytest.raises(ParameterError, match=r"s\.zarr") as caught:
+        xr.open_dataset(path, engine="bendscape")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_does_not_write_into_somebody_elses_group(tmp_path: Path, kernel_file: KernelFile) -> None:
+    zarr.create_group(tmp_path / "s.zarr", attributes={"precious": True})
+    with pytest.raises(ParameterError, match="some other Zarr group"):
+        run(tmp_path / "s.zarr", kernel_file(RANDOM), make_campaign())
+    assert dict(zarr.open_group(tmp_path / "s.zarr").attrs) == {"precious": True}
+
+
+def test_paths_with_spaces_and_quotes_work(tmp_path: Path, kernel_file: KernelFile) -> None:
+    path = tmp_path / "it's a #1 store, 100%.zarr"
+    run(path, kernel_file(RANDOM), make_campaign(p=[1], N=[64], seeds=2))
+    assert read_root(store_url(path)) is not None
+    assert float(xr.open_dataset(path, engine="bendscape").coverage.min()) == 1.0
+
+
+def test_a_url_that_is_not_a_store_is_refused() -> None:
+    with pytest.raises(ParameterError, match="ftp://"):
+        store_url("ftp://host/store")
