@@ -3,7 +3,8 @@
     python benchmarks/engine.py
 
 Each number is the median of `ROUNDS` fresh stores, taken in turn so that a noisy machine disturbs all
-alike. The reference is the bare loop over the same cells with the same random streams, in this process, without a store.
+alike. The reference is the bare loop over the same cells with the same random streams, in this process,
+without a store.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ def theory(
                 "a": model.a,
                 "alpha_bbp": at.alpha_bbp,
                 "transition": at.kind,
-                "alpha_0": vars(bound),
+                "alpha_0": bound._asdict(),
                 "alpha_sharp": at.alpha_sharp,
-                "points": [vars(point) for point in points],
+                "points": [point._asdict() for point in points],
                 "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
             }
         )
@@ -114,6 +114,7 @@ def sample(
     """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
     import resource
     import time
+    from dataclasses import asdict
 
     import numpy as np
     from rich.table import Table
@@ -129,7 +130,7 @@ def sample(
     observed = observe(model, alpha, size, np.random.default_rng(seed), method)
     scale = 1 if sys.platform == "darwin" else 1024
     document: dict[str, Any] = {
-        **vars(observed),
+        **asdict(observed),
         "seconds": time.perf_counter() - started,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
     }
@@ -139,7 +140,7 @@ def sample(
     table = Table(
         "variable",
         "value",
-        title=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
+        caption=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
     )
     for name, value in document.items():
         table.add_row(name, _number(value) if isinstance(value, float) else str(value))
@@ -211,6 +212,8 @@ def run(
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left.
     """
+    from dataclasses import asdict
+
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import console, print_json
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
@@ -265,7 +268,7 @@ def run(
         say.print("reading the store for the table and the report ...")
         _invoke("report", store=url, output=report, table=not json)
     if json:
-        print_json({**vars(summary), "exit_code": summary.exit_code})
+        print_json({**asdict(summary), "exit_code": summary.exit_code})
     raise typer.Exit(summary.exit_code)
 
 

@@ -1,0 +1,271 @@
+"""The command line's contracts: one JSON document on stdout, one clear line on stderr, telling exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from campaigns import RANDOM, campaign_text, make_campaign, run
+
+BENDSCAPE = Path(sys.executable).with_name("bendscape")
+COMMANDS = ("theory", "sample", "plan", "run", "status", "errors", "thresholds", "figures", "report")
+KernelFile = Callable[..., str]
+
+
+def bendscape(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(BENDSCAPE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def document(*arguments: object, code: int = 0) -> Any:
+    done = bendscape(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def hessians(tmp_path: Path) -> Path:
+    file = tmp_path / "hessians.toml"
+    text = campaign_text(p=[1], a=[0.7], alpha="{ start = 0.6, stop = 2.6, num = 6 }", N=[32, 64], seeds=12)
+    store = tmp_path / "hessians.zarr"
+    text = text.replace('kernel = "probe"', 'kernel = "hessian"').replace('"unused"', f'"{store}"')
+    file.write_text(text)
+    assert bendscape("run", file, "--address", "serial").returncode == 0
+    return store
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['bendscape', '--help']\n"
+        "from bendscape.sweep.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *sorted(m for m in sys.modules if '.' not in m))"
+    )
+    shown = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60)
+    for command in COMMANDS:
+        assert f" {command} " in shown
+    loaded = set(shown.rpartition("LOADED")[2].split())
+    assert not loaded & {
+        "numpy",
+        "scipy",
+        "ray",
+        "zarr",
+        "xarray",
+        "dask",
+        "pandas",
+        "matplotlib",
+        "pydantic",
+        "obstore",
+    }
+
+
+def test_theory_prints_the_contract() -> None:
+    found = document(
+        "theory", "--p", 1, "--p-star", 1, "--a", 1.5, "--alpha", 2.0618, "--alpha", 1.2, "--size", 1e10
+    )
+    assert set(found) == {
+        "p",
+        "p_star",
+        "a",
+        "alpha_bbp",
+        "transition",
+        "alpha_0",
+        "alpha_sharp",
+        "points",
+        "sizes",
+    }
+    assert found["alpha_bbp"] == pytest.approx(1.3745292310, abs=5e-11)
+    assert found["transition"] == "discontinuous"
+    assert set(found["alpha_0"]) == {"principal_value", "tangent", "complex_re", "complex_im"}
+    assert found["alpha_0"]["principal_value"] == pytest.approx(1.0964, abs=5e-5)
+    above, below = found["points"]
+    assert set(above) == {"alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq"}
+    assert (above["lambda_star"], above["overlap_sq"]) == pytest.approx((-1.6690, 0.1731), abs=5e-5)
+    assert (below["lambda_star"], below["overlap_sq"]) == (None, None)
+    assert found["sizes"][0]["alpha_bbp_N"] == pytest.approx(1.191, abs=5e-4)
+
+
+def test_theory_knows_infinite_width_and_a_branch_without_a_zero() -> None:
+    wide = document("theory", "--p", "inf", "--a", 1.5)
+    assert (wide["p"], wide["transition"]) == ("inf", "discontinuous")
+    assert wide["alpha_bbp"] == pytest.approx(1.25, rel=1e-14)
+    assert document("theory", "--p", 4, "--a", 1.5)["alpha_0"]["principal_value"] is None
+
+
+def test_theory_prints_a_table_for_people() -> None:
+    shown = bendscape("theory", "--a", 0.7, "--alpha", 1.5).stdout
+    assert "1.243387989" in shown
+    assert "continuous" in shown
+
+
+def test_sample_gives_the_kernels_variables_and_what_they_cost() -> None:
+    call = (
+        "sample",
+        "--p",
+        2,
+        "--p-star",
+        1,
+        "--a",
+        1.5,
+        "--alpha",
+        2.5,
+        "--size",
+        64,
+        "--seed",
+        3,
+        "--method",
+    )
+    dense, explicit = document(*call, "dense"), document(*call, "explicit")
+    for name in ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space"):
+        assert dense[name] == pytest.approx(explicit[name], abs=1e-8)
+    assert {
+        "edge_sample",
+        "outlier_sample",
+        "overlap_sq_sample",
+        "alpha_realised",
+        "n_matvecs",
+        "residual",
+    } <= set(dense)
+    assert dense["method"] == "dense"
+    assert dense["seconds"] > 0
+    assert dense["peak_bytes"] > 2**20
+
+
+def test_plan_tells_what_would_run_and_writes_nothing(tmp_path: Path, kernel_file: KernelFile) -> None:
+    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
+    file.write_text(campaign_text())
+    found = document("plan", file, "--store", store, "--kernel-module", kernel_file(RANDOM))
+    assert (found["cells"], found["cells_left"]) == (144, 144)
+    assert found["core_hours"] == pytest.approx(144 * 0.25 / 3600)
+    assert found["bytes"] == 144 * 9
+    assert found["tiles"] == 24
+    assert found["tasks"] > 1
+    assert found["peak_bytes_per_task"] > 1e6
+    assert [size["N"] for size in found["sizes"]] == [64, 128]
+    assert not store.exists()
+
+
+def test_run_then_plan_status_and_errors_agree(tmp_path: Path, kernel_file: KernelFile) -> None:
+    module = kernel_file(f"if cell.seed == 2:\n    raise ValueError('no luck')\n{RANDOM}")
+    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
+    file.write_text(campaign_text())
+    common = ("--store", store, "--kernel-module", module)
+    ran = document("run", file, *common, "--address", "serial", code=1)
+    assert (ran["done"], ran["failed"], ran["missing"], ran["exit_code"]) == (120, 24, 0, 1)
+    assert document("plan", file, *common)["cells_left"] == 0
+    status = document("status", store)
+    assert (status["done"], status["failed"], status["missing"], status["holder"]) == (120, 24, 0, None)
+    assert status["provenance"]["packages"]["bendscape"]
+    errors = document("errors", store)["errors"]
+    assert len(errors) == 24
+    assert {(error["error"], error["message"], error["cell"]["seed"]) for error in errors} == {
+        ("ValueError", "no luck", 2)
+    }
+    assert bendscape("errors", store).stdout.count("Traceback") == 24
+
+
+def test_status_of_an_unfinished_campaign_counts_what_is_left(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
+    file.write_text(campaign_text())
+    common = ("--store", store, "--kernel-module", kernel_file(RANDOM), "--address", "serial")
+    stopped = document("run", file, *common, "--time-budget", "1ms", code=75)
+    assert (stopped["outcome"], stopped["missing"]) == ("stopped", 144)
+    status = document("status", store)
+    assert (status["missing"], status["done"]) == (144, 0)
+
+
+def test_a_real_campaign_ends_in_thresholds_figures_and_a_report(hessians: Path, tmp_path: Path) -> None:
+    rows = document("thresholds", hessians)["rows"]
+    assert [row["N"] for row in rows] == [32, 64]
+    assert {row["transition"] for row in rows} == {"continuous"}
+    assert rows[0]["alpha_bbp"] == pytest.approx(1.2433879894, abs=5e-11)
+    files = document("figures", hessians, "-o", tmp_path / "figures", "--format", "png")["files"]
+    assert all(Path(file).stat().st_size > 0 for file in files)
+    assert document("report", hessians, "-o", tmp_path / "r.html")["output"] == str(tmp_path / "r.html")
+    assert "1.243388" in (tmp_path / "r.html").read_text()
+
+
+def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hessians.toml"
+    done = bendscape("run", file, "--address", "serial", "--report", tmp_path / "r.html")
+    assert done.returncode == 0, done.stderr
+    assert "1.243388" in done.stdout
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert "0 computed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("theory", "--p", 0, "--a", 1), "p = 0"),
+        (("theory", "--p", 1.5, "--a", 1), "p = 1.5"),
+        (("theory", "--p", "wide", "--a", 1), "p = 'wide'"),
+        (("theory", "--p-star", -1, "--a", 1), "p_star = -1"),
+        (("theory", "--a", 0), "a = 0.0"),
+        (("theory", "--a", "nan"), "a = nan"),
+        (("theory", "--a", 1, "--alpha", -2), "alpha = -2.0"),
+        (("sample", "--a", 1, "--alpha", 0.01, "--size", 64), "alpha"),
+        (("sample", "--a", 1, "--alpha", 1, "--size", 64, "--method", "magic"), "method = 'magic'"),
+        (("sample", "--a", 1, "--alpha", 1, "--size", 64, "--seed", -1), "seed = -1"),
+        (("sample", "--p", "inf", "--a", 1, "--alpha", 1, "--size", 64), "p = inf"),
+        (("plan", "nothing.toml"), "nothing.toml"),
+        (("status", "nothing.zarr"), "nothing.zarr"),
+        (("errors", "ftp://nothing"), "ftp://nothing"),
+        (("thresholds", "nothing.zarr"), "nothing.zarr"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object, ...], named: str) -> None:
+    done = bendscape(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert named in line
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--time-budget", "soon"), "'soon'"),
+        (("--workers", 0), "--workers = 0"),
+        (("--address", "auto"), "'auto'"),
+        (("--kernel-module", "no.such.module"), "no.such.module"),
+        ((), "campaign.kernel = 'probe'"),
+    ],
+)
+def test_bad_options_of_run_are_one_line_and_leave_no_store(
+    tmp_path: Path, kernel_file: KernelFile, options: tuple[object, ...], named: str
+) -> None:
+    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
+    file.write_text(campaign_text())
+    module = ("--kernel-module", kernel_file(RANDOM)) if options else ()
+    done = bendscape("run", file, "--store", store, *module, *options)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert named in line
+    assert not store.exists()
+
+
+def test_a_second_driver_is_refused_with_the_holders_name(tmp_path: Path, kernel_file: KernelFile) -> None:
+    from bendscape.sweep.ledger import Ledger
+    from bendscape.sweep.store import connect, store_url
+
+    module, store, file = kernel_file(RANDOM), tmp_path / "c.zarr", tmp_path / "c.toml"
+    run(store, module, make_campaign())
+    file.write_text(campaign_text(seeds=8))
+    ledger = Ledger(connect(store_url(store)))
+    ledger.acquire(print)
+    done = bendscape("run", file, "--store", store, "--kernel-module", module, "--address", "serial")
+    assert done.returncode == 2
+    assert "held by" in done.stderr
+    ledger.release()
+    done = bendscape("run", file, "--store", store, "--kernel-module", module, "--address", "serial")
+    assert done.returncode == 0
