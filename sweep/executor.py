@@ -124,6 +124,7 @@ class RayExecutor:
                 job = next_job()
                 more = job is not None
                 if job is not None:
+                    self._check_memory(job.memory)
                     self._refs[self._task.options(memory=job.memory).remote(job.order)] = job
             if not self._refs:
                 return
@@ -139,6 +140,15 @@ class RayExecutor:
             more = True
             if not ready:
                 yield None
+
+    def _check_memory(self, wanted: int) -> None:
+        # Ray would wait for ever for a node that does not come.
+        largest = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+        if wanted > largest:
+            raise ParameterError(
+                "memory of a task", f"{wanted:.3g} bytes", f"at most the {largest:.3g} bytes of the largest node",
+                "leave out the largest N, or run where there is more memory",
+            )  # fmt: skip
 
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it."""

@@ -61,14 +61,20 @@ class Receipt:
     errors: tuple[CellError, ...] = ()
 
     def to_json(self) -> str:
-        """One line of a segment; masks in hexadecimal."""
-        return json.dumps({**asdict(self), "done": f"{self.done:x}", "failed": f"{self.failed:x}"})
+        """One line of a segment; masks in hexadecimal, every distinct traceback once."""
+        texts = list(dict.fromkeys(error.traceback for error in self.errors))
+        errors = [{**asdict(error), "traceback": texts.index(error.traceback)} for error in self.errors]
+        masks = {"done": f"{self.done:x}", "failed": f"{self.failed:x}"}
+        return json.dumps({**asdict(self), **masks, "errors": errors, "tracebacks": texts})
 
     @classmethod
     def from_json(cls, line: str) -> Receipt:
         """Inverse of `to_json`."""
         fields = json.loads(line)
-        errors = tuple(CellError(**error) for error in fields.pop("errors"))
+        texts = fields.pop("tracebacks")
+        errors = tuple(
+            CellError(**{**error, "traceback": texts[error["traceback"]]}) for error in fields.pop("errors")
+        )
         done, failed = int(fields.pop("done"), 16), int(fields.pop("failed"), 16)
         return cls(**fields, done=done, failed=failed, errors=errors)
 

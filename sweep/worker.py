@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.ledger import CellError, Receipt
 from bendscape.sweep.store import TileStore, read_root
 from bendscape.sweep.tiles import Layout, TileKey
+
+TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones travel once
 
 
 class Order(NamedTuple):
@@ -104,7 +107,7 @@ def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
         bit=bit,
         error=type(error).__name__,
         message=str(error),
-        traceback="".join(traceback.format_exception(error)),
+        traceback=sys.intern("".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]),
         host=socket.gethostname(),
     )
 
