@@ -143,12 +143,12 @@ class RayExecutor:
 
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that does not come.
-        largest = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        largest = max(node["Resources"].get("memory", 0) for node in nodes if node["Alive"])
         if wanted > largest:
-            raise ParameterError(
-                "memory of a task", f"{wanted:.3g} bytes", f"at most the {largest:.3g} bytes of the largest node",
-                "leave out the largest N, or run where there is more memory",
-            )  # fmt: skip
+            accepted = f"at most {largest:.3g} bytes, what the largest node has"
+            remedy = "leave out the largest N, or run where there is more memory"
+            raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it."""

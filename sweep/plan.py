@@ -76,7 +76,8 @@ class Plan:
     def task_seconds(self, slots: int) -> float:
         """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
         shortest, longest = TASK_SECONDS
-        return max(shortest, min(longest, self.total("seconds_left") / (slots * TASKS_PER_SLOT)))
+        share = float(self.total("seconds_left")) / (slots * TASKS_PER_SLOT)
+        return max(shortest, min(longest, share))
 
     def tasks(self, slots: int) -> Iterator[Task]:
         """Bundles of the tiles that have missing cells, the dearest first."""

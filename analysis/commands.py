@@ -1,0 +1,103 @@
+"""The commands of analysis. Heavy imports wait inside them, so that help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add thresholds, figures and report to the command line."""
+    app.command("thresholds")(thresholds)
+    app.command("figures")(figures)
+    app.command("report")(report)
+
+
+def thresholds(
+    store: Store,
+    n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    json: Json = False,
+) -> None:
+    """Measured thresholds with error bars at each size, next to the exact ones. A store still being filled
+    will do."""
+    from bendscape.analysis.estimators import ESTIMATORS
+    from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.sweep.console import out, print_json
+
+    with _opened(store) as ds:
+        result = thresholds(ds, n_boot=n_boot, level=level, seed=seed)
+    if json:
+        print_json(
+            {
+                "store": store,
+                "n_boot": n_boot,
+                "level": level,
+                "seed": seed,
+                "estimators": dict(ESTIMATORS),
+                "rows": thresholds_table(result),
+            }
+        )
+    else:
+        out().print(render_thresholds(result))
+
+
+def figures(
+    store: Store,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files.")],
+    formats: Annotated[list[str], typer.Option("--format", help="svg, png or pdf; may be repeated.")] = [  # noqa: B006
+        "svg",
+        "png",
+        "pdf",
+    ],
+    json: Json = False,
+) -> None:
+    """Overlap and lowest eigenvalue against alpha, with the theory, and their numbers as CSV."""
+    from bendscape.analysis.figures import write_figures
+    from bendscape.sweep.console import console, print_json
+
+    with _opened(store) as ds:
+        paths = [str(path) for path in write_figures(ds, output, formats)]
+    if json:
+        print_json({"store": store, "files": paths})
+    else:
+        console().print("wrote " + ", ".join(paths), markup=False)
+
+
+def report(
+    store: Store,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
+    ] = Path("report.html"),
+    table: Annotated[bool, typer.Option("--table", help="Also print the table of thresholds.")] = False,
+    json: Json = False,
+) -> None:
+    """One self-contained HTML page: thresholds, figures, coverage and provenance."""
+    from bendscape.analysis.report import write_report
+    from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.sweep.console import console, out, print_json
+
+    with _opened(store) as ds:
+        result = thresholds(ds)
+        path = str(write_report(ds, output, result))
+    if json:
+        print_json({"store": store, "output": path, "rows": thresholds_table(result)})
+        return
+    if table:
+        out().print(render_thresholds(result))
+    console().print(f"wrote {path}", markup=False)
+
+
+def _opened(store: str) -> xr.Dataset:
+    import xarray as xr
+
+    return xr.open_dataset(store, engine="bendscape", chunks={})

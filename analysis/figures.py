@@ -1,0 +1,278 @@
+"""Figures of a sweep next to the theory, and the numbers behind them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.curves import Floats
+from bendscape.analysis.estimators import DONE
+from bendscape.analysis.style import (
+    FAINT,
+    MARKERS,
+    THEORY,
+    THRESHOLD,
+    columns_of,
+    size_colours,
+    small_multiples,
+    style,
+)
+from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+from bendscape.core.outlier import asymptotics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("svg", "png", "pdf")
+_FINE = 161
+_BESIDE = 1e-8
+_QUANTITIES = {"overlap": "overlap_sq", "eigenvalue": "eigval_min"}
+
+
+class Panel(NamedTuple):
+    """The numbers of one panel: theory on a fine line of alpha, and means over seeds, (N, alpha), nan without
+    data."""
+
+    p: int
+    p_star: int
+    a: float
+    transition: str
+    alpha_bbp: float
+    alpha_line: Floats
+    lambda_minus: Floats
+    lambda_star: Floats
+    overlap_sq: Floats
+    alpha: Floats
+    N: list[int]
+    mean: Floats
+    error: Floats
+    n_seeds: Any
+
+
+def panels(ds: xr.Dataset, variable: str) -> list[Panel]:
+    """Theory and means of a measured variable for every (p, p_star, a) that has data.
+
+    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))).
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; one (p, p_star, a) at a time
+        is read.
+    variable : str
+        Name of a measured variable.
+
+    Returns
+    -------
+    list of Panel
+        In the order of the axes. ``error`` is nan where a single seed is done, and both are nan where none
+        is.
+
+    Notes
+    -----
+    The mean and error against their definitions are held by ``tests/test_figures.py``.
+    """
+    alpha_dim = alpha_dimension(ds)
+    found = []
+    for index in np.ndindex(*(ds.sizes[dim] for dim in ("p", "p_star", "a"))):
+        point = dict(zip(("p", "p_star", "a"), index, strict=True))
+        block = ds[[variable, "status", "alpha_bbp", "transition"]].isel(point)
+        block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore").compute()
+        values = block[variable].values
+        done = (block["status"].values == DONE) & np.isfinite(values)
+        if not done.any():
+            continue
+        n = done.sum(axis=2)
+        blank = np.full(n.shape, math.nan)
+        mean = np.divide(np.where(done, values, 0.0).sum(axis=2), n, out=blank.copy(), where=n > 0)
+        squares = np.where(done, (values - mean[..., None]) ** 2, 0.0).sum(axis=2)
+        error = np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1))
+
+        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
+        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        alpha_bbp = block["alpha_bbp"].item()
+        line = np.linspace(alpha.min(), alpha.max(), _FINE)
+        line = line[
+            abs(line / alpha_bbp - 1) > _BESIDE
+        ]  # alpha_bbp itself and the point just above it show the jump
+        if line[0] < alpha_bbp < line[-1]:
+            line = np.sort(np.append(line, [alpha_bbp, alpha_bbp * (1 + _BESIDE)]))
+        theory = [asymptotics(model, load) for load in line]
+        found.append(
+            Panel(
+                p=int(model.p),
+                p_star=model.p_star,
+                a=model.a,
+                transition=TRANSITION_KINDS[block["transition"].item()],
+                alpha_bbp=alpha_bbp,
+                alpha_line=line,
+                lambda_minus=np.array([at.lambda_minus for at in theory]),
+                lambda_star=np.array([at.lambda_star for at in theory]),
+                overlap_sq=np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
+                alpha=alpha,
+                N=block["N"].values.tolist(),
+                mean=mean,
+                error=error,
+                n_seeds=n,
+            )
+        )
+    if not found:
+        raise ParameterError(
+            "store", ds.attrs.get("name", "this dataset"), "a sweep with at least one cell done"
+        )
+    return found
+
+
+def overlap_figure(ds: xr.Dataset) -> Figure:
+    """Squared overlap of the lowest eigenvector with the teacher against alpha, one panel a model.
+
+    Points: <overlap_sq> and its standard error, a colour a size. Line: the asymptotic overlap, 0 up to
+    alpha_bbp (dashed, vertical).
+    """
+    return _draw(panels(ds, "overlap_sq"), _draw_overlap, "squared overlap  $m^2$")
+
+
+def eigenvalue_figure(ds: xr.Dataset) -> Figure:
+    """Lowest eigenvalue against alpha with the asymptotic edge and outlier, one panel a model.
+
+    Points: <eigval_min> and its standard error, a colour a size. Lines: lambda_minus (thin) and, above
+    alpha_bbp, lambda_star.
+    """
+    return _draw(panels(ds, "eigval_min"), _draw_eigenvalue, r"lowest eigenvalue  $\lambda$")
+
+
+def _draw_overlap(axes: Any, panel: Panel) -> None:
+    jump = panel.alpha_line > panel.alpha_bbp
+    axes.plot(panel.alpha_line[~jump], panel.overlap_sq[~jump], color=THEORY, zorder=3)
+    axes.plot(panel.alpha_line[jump], panel.overlap_sq[jump], color=THEORY, zorder=3, label=r"$N \to \infty$")
+    axes.set_ylim(bottom=min(0.0, -0.02 * float(np.nanmax(panel.mean, initial=0.0))))
+
+
+def _draw_eigenvalue(axes: Any, panel: Panel) -> None:
+    axes.plot(panel.alpha_line, panel.lambda_minus, color=FAINT, zorder=3, label=r"edge $\lambda_-$")
+    axes.plot(panel.alpha_line, panel.lambda_star, color=THEORY, zorder=3, label=r"outlier $\lambda_\star$")
+
+
+def _draw(found: list[Panel], draw_theory: Any, label: str) -> Figure:
+    with style():
+        figure, all_axes = small_multiples(len(found))
+        sizes = sorted({N for panel in found for N in panel.N})
+        colours = dict(zip(sizes, size_colours(len(sizes)), strict=True))
+        for axes, panel in zip(all_axes, found, strict=True):
+            axes.axvline(panel.alpha_bbp, color=THRESHOLD, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1)
+            for k, N in enumerate(panel.N):
+                seen = np.isfinite(panel.mean[k])
+                if seen.any():
+                    axes.errorbar(
+                        panel.alpha[seen],
+                        panel.mean[k][seen],
+                        np.nan_to_num(panel.error[k][seen]),
+                        color=colours[N],
+                        marker=MARKERS[sizes.index(N) % len(MARKERS)],
+                        linestyle="none",
+                        elinewidth=0.9,
+                        label=f"$N = {N}$",
+                        zorder=4,
+                    )
+            draw_theory(axes, panel)
+            axes.set_title(
+                f"$p = {panel.p}$, $p^* = {panel.p_star}$, $a = {panel.a:g}$: {panel.transition}\n"
+                rf"$\alpha_{{\rm BBP}} = {panel.alpha_bbp:.4f}$"
+            )
+            axes.set_xlabel(r"$\alpha$")
+            axes.set_ylabel(label)
+        _legend(figure, all_axes)
+        return figure
+
+
+def _legend(figure: Figure, all_axes: list[Any]) -> None:
+    entries: dict[str, Any] = {}
+    for axes in all_axes:
+        entries |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    entries[r"$\alpha_{\rm BBP}$"] = all_axes[0].lines[0]
+    ordered = sorted(entries, key=lambda text: (not text.startswith("$N ="), _size_of(text)))
+    figure.legend(
+        [entries[text] for text in ordered],
+        ordered,
+        loc="outside upper left",
+        ncols=4 * columns_of(len(all_axes)),
+        columnspacing=1.2,
+    )
+
+
+def _size_of(text: str) -> int:
+    return int("".join(filter(str.isdigit, text)) or 0)
+
+
+def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write both figures in each format, and the numbers behind them as CSV.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
+    directory : path
+        Made if it is not there; files of the same name are replaced.
+    formats : sequence of str
+        Any of ``FORMATS``.
+
+    Returns
+    -------
+    list of Path
+        ``overlap.<format>``, ``overlap.csv``, ``eigenvalue.<format>``, ``eigenvalue.csv``. The columns of a
+        CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha``, the mean, its standard error, the number of
+        seeds, and the theory at that alpha; an absent number is an empty field.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ParameterError("format", name, f"one of {', '.join(FORMATS)}")
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, make in (("overlap", overlap_figure), ("eigenvalue", eigenvalue_figure)):
+        figure = make(ds)
+        for suffix in formats:
+            path = place / f"{name}.{suffix}"
+            with style(**{"svg.hashsalt": name}):
+                figure.savefig(path, metadata=_UNDATED[suffix])
+            written.append(path)
+        written.append(place / f"{name}.csv")
+        write_csv(panels(ds, _QUANTITIES[name]), _QUANTITIES[name], written[-1])
+    return written
+
+
+_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+def write_csv(found: list[Panel], variable: str, path: Path) -> None:
+    """Write means, errors, counts and theory, one row a point of a figure."""
+    theory = ("overlap_sq_theory",) if variable == "overlap_sq" else ("lambda_minus", "lambda_star")
+    columns = (variable, f"{variable}_error", "n_seeds", *theory)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("p", "p_star", "a", "transition", "alpha_bbp", "N", "alpha", *columns))
+        for panel in found:
+            model = Model(panel.p, panel.p_star, panel.a)
+            for i, alpha in enumerate(panel.alpha.tolist()):
+                at = asymptotics(model, alpha)
+                asymptotic = (
+                    (at.overlap_sq,) if variable == "overlap_sq" else (at.lambda_minus, at.lambda_star)
+                )
+                for k, N in enumerate(panel.N):
+                    if panel.n_seeds[k, i]:
+                        measured = (
+                            float(panel.mean[k, i]),
+                            float(panel.error[k, i]),
+                            int(panel.n_seeds[k, i]),
+                        )
+                        head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp, N, alpha)
+                        writer.writerow(
+                            ["" if number != number else number for number in (*head, *measured, *asymptotic)]
+                        )

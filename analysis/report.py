@@ -1,0 +1,198 @@
+"""A sweep as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
+from bendscape.analysis.figures import eigenvalue_figure, overlap_figure
+from bendscape.analysis.style import style
+from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LISTED = 50
+"""Failed cells that are listed one by one."""
+
+_POINT = ("p", "p_star", "a")
+_OVERLAP, _EIGENVALUE = "Squared overlap of the lowest eigenvector", "Lowest eigenvalue of the Hessian"
+_STATUS = ("absent", "done", "failed", "not converged")
+_PROVENANCE = {
+    "name": "Campaign",
+    "kernel": "Kernel",
+    "kernel_version": "Kernel version",
+    "entropy": "Entropy",
+    "spec_hash": "Hash of the specification",
+    "code_version": "Code version",
+    "created": "Created",
+    "bendscape_store_version": "Store format",
+}
+
+
+def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Cells planned at each N and how many of them are absent, done, failed and not converged."""
+    others = [dim for dim in ds["status"].dims if dim != "N"]
+    planned = (ds["coverage"].notnull() * ds["n_seeds"]).sum(
+        [dim for dim in ds["coverage"].dims if dim != "N"]
+    )
+    counts = xr.concat(
+        [(ds["status"] == code).sum(others) for code in range(1, len(_STATUS))], "code"
+    ).compute()
+    rows = []
+    for k, total in enumerate(planned.values.tolist()):
+        row = {"N": int(ds["N"][k]), "planned": int(total)}
+        row |= dict(zip(_STATUS[1:], counts.isel(N=k).values.tolist(), strict=True))
+        row["absent"] = row["planned"] - sum(row[name] for name in _STATUS[1:])
+        rows.append(row)
+    return rows
+
+
+def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
+    """Coordinates of cells that failed or did not converge, at most limit of them, in the order of the
+    axes."""
+    alpha_dim, found = alpha_dimension(ds), []
+    for index in np.ndindex(*(ds.sizes[dim] for dim in _POINT)):
+        point = dict(zip(_POINT, index, strict=True))
+        status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values
+        for i, k, n in np.argwhere(status >= _STATUS.index("failed")):
+            alpha = (
+                ds["alpha"].isel({dim: {**point, alpha_dim: i}[str(dim)] for dim in ds["alpha"].dims}).item()
+            )
+            cell = {dim: ds[dim].values[place].item() for dim, place in point.items()}
+            cell |= {"alpha": alpha, "N": int(ds["N"][k]), "seed": int(ds["seed"][n])}
+            found.append(cell | {"outcome": _STATUS[status[i, k, n]]})
+            if len(found) == limit:
+                return found
+    return found
+
+
+def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
+    """A figure as an svg element for use inside HTML: every id starts with prefix, the title is its
+    alternative text."""
+    text = io.StringIO()
+    with style(**{"svg.hashsalt": prefix}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg).replace("url(#", f"url(#{prefix}-")
+    width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
+    # The least width keeps it legible on a phone, where it scrolls.
+    view = f'viewBox="0 0 {width:g} {height:g}" style="min-width: {0.6 * width:.0f}pt"'
+    label = Markup(
+        '<svg class="plot" role="img" aria-labelledby="{0}-title" {1}><title id="{0}-title">{2}</title>'
+    )
+    return label.format(prefix, Markup(view), title) + Markup(svg[svg.index(">") + 1 :].strip())
+
+
+def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
+    """One HTML page: what was run, the thresholds, the figures, and where the numbers come from.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
+    result : xarray.Dataset
+        What :func:`bendscape.analysis.thresholds.thresholds` made of it.
+
+    Returns
+    -------
+    str
+        HTML with inline style and inline SVG: it loads nothing. The same input gives the same text.
+    """
+    sizes, rows = coverage_by_size(ds), thresholds_table(result)
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_STATUS)}
+    models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
+    figures = []
+    if rows:
+        n, all_sizes = len(models), ", ".join(str(row["N"]) for row in sizes)
+        what = f"against alpha, {n} {'model' if n == 1 else 'models'}, N = {all_sizes}"
+        figures = [
+            {
+                "svg": inline_svg(
+                    overlap_figure(ds), "overlap", f"Squared overlap of the lowest eigenvector {what}"
+                ),
+                "caption": f"{_OVERLAP} with the teacher: mean over seeds and its standard error. Line: the "
+                "limit of large N, zero below the threshold (dashed).",
+            },
+            {
+                "svg": inline_svg(eigenvalue_figure(ds), "eigenvalue", f"{_EIGENVALUE} {what}"),
+                "caption": f"{_EIGENVALUE}: mean over seeds and its standard error. Lines: the asymptotic "
+                "left edge of the bulk and, above the threshold (dashed), the outlier.",
+            },
+        ]
+    environment = Environment(
+        loader=PackageLoader("bendscape.analysis", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["estimate"] = _estimate
+    environment.filters["interval"] = _interval
+    return environment.get_template("report.html.jinja").render(
+        name=ds.attrs.get("name", "") or "sweep",
+        sizes=sizes,
+        total=total,
+        share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only when all are
+        failed=failed_cells(ds),
+        axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in _POINT},
+        alphas=ds.sizes[alpha_dimension(ds)],
+        alpha_around=ds.attrs.get("alpha_around", ""),
+        models=[[row for row in rows if (row["p"], row["p_star"], row["a"]) == model] for model in models],
+        estimators=ESTIMATORS,
+        short_names=SHORT_NAMES,
+        level=f"{100 * float(result.attrs['level']):g}",
+        n_boot=int(result.attrs["n_boot"]),
+        figures=figures,
+        provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
+        packages=_packages(ds.attrs.get("packages", "")),
+        campaign=ds.attrs.get("campaign", ""),
+    )
+
+
+def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = None) -> Path:
+    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given."""
+    place = Path(path)
+    text = render_report(ds, thresholds(ds) if result is None else result)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text, encoding="utf-8")
+    return place
+
+
+def _estimate(estimate: dict[str, Any], row: dict[str, Any]) -> str:
+    return compact(estimate, row["alpha_first"], row["alpha_last"])
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    """The interval, with an ellipsis for an end beyond the range of alpha; empty without an estimate."""
+    if not math.isfinite(estimate["value"]):
+        return ""
+    low, high = (f"{end:.3f}" if math.isfinite(end) else "…" for end in (estimate["low"], estimate["high"]))
+    return f"[{low}, {high}]"
+
+
+def _packages(text: str) -> dict[str, str]:
+    """Versions by package; what is not the JSON it should be is shown as it is."""
+    try:
+        packages = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        packages = text
+    return (
+        {str(k): str(v) for k, v in packages.items()}
+        if isinstance(packages, dict)
+        else {"packages": str(packages)}
+    )

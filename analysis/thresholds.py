@@ -1,0 +1,286 @@
+"""Thresholds with error bars, at each size, from a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.estimators import (
+    DONE,
+    ESTIMATORS,
+    FLAGS,
+    MEASURED,
+    SHORT_NAMES,
+    Draws,
+    PointCurves,
+    flag_code,
+)
+from bendscape.core.finite_size import alpha_bbp_at_size
+from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_POINT, _SIZE = ("p", "p_star", "a"), ("p", "p_star", "a", "N")
+_PARTS = {
+    "": "estimate",
+    "_error": "standard error",
+    "_low": "lower end of the interval",
+    "_high": "upper end of the interval",
+}
+_ONE_SIGMA = (0.158655, 0.841345)
+
+
+def alpha_dimension(ds: xr.Dataset) -> str:
+    """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian."""
+    missing = [name for name in (*MEASURED, "alpha", "alpha_bbp", "lambda_minus") if name not in ds.variables]
+    if missing:
+        raise ParameterError(
+            "dataset",
+            ", ".join(map(str, ds.data_vars)),
+            f"a sweep of the hessian kernel; it lacks {', '.join(missing)}",
+            'open a store with xr.open_dataset(store, engine="bendscape")',
+        )
+    return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+
+
+def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
+    """The part of an array at the given places of (p, p_star, a), whichever of these dimensions it has."""
+    return array.isel({dim: place for dim, place in point.items() if dim in array.dims})
+
+
+def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """Measured thresholds of every model and every size of a sweep, with bootstrap intervals.
+
+    With <.> the mean over the seeds that are done, smoothed over alpha by local parabolas of half width
+    1.5 width N^(-1/3), each estimator is the sign change from negative to positive of a curve:
+
+    - alpha_overlap, of N^(1/3) <overlap_sq_space> - overlap_level;
+    - alpha_pair, of the same curve N^(1/3) <overlap_sq_space> at the next size with data, minus the one here;
+    - alpha_gap, of lambda_minus - <eigval_min>;
+    - alpha_gap_sample, of <edge_sample - eigval_min>.
+
+    width and overlap_level are those of :func:`bendscape.analysis.critical.critical_point`, the sign change
+    is :func:`bendscape.analysis.curves.sign_change`. Seeds are resampled n_boot times, the same draw at every
+    alpha of one size.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. One (p,
+        p_star, a) is in memory at a time.
+    n_boot : int
+        Bootstrap resamplings, >= 100.
+    level : float
+        Of the intervals, in (0, 1).
+    seed : int
+        Of the resampling, >= 0. The draw depends on it, on (p, p_star, a) and on N, not on what else the
+        sweep holds.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate; ``name_error``, half
+        the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``, its percentile
+        interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says
+        why, and so is an end of an interval that lies outside the range of alpha. Also ``n_seeds`` (most
+        seeds done at one alpha), ``n_cells`` (cells done), the range ``alpha_first`` to ``alpha_last``, and
+        from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold expected to be seen at
+        each N.
+
+    Notes
+    -----
+    Limits: at least 4 alphas with 4 seeds each; resamplings without a crossing count as beyond the range. On
+    sampled Hessians with p = p_star = 1 and N = 128 to 1024, alpha_overlap was within 5 % of alpha_bbp
+    (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128, at
+    N = 1024 still 10 to 15 % (a = 0.7) and within 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
+    a = 0.5) alpha_overlap was 6 to 9 % low at N = 64 and within 5 % from N = 128 on. The coverage of the
+    intervals on planted data is held by ``tests/test_thresholds.py``. Source: this project's own estimators,
+    on the scaling law of arXiv:2604.27992.
+    """
+    alpha_dim = alpha_dimension(ds)
+    _check_options(n_boot, level, seed)
+    shape = tuple(ds.sizes[dim] for dim in _SIZE)
+    found = {f"{name}{part}": np.full(shape, np.nan) for name in ESTIMATORS for part in _PARTS}
+    flags = {name: np.zeros(shape, np.int8) for name in ESTIMATORS}
+    n_seeds, n_cells = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    theory, (first, last) = np.full(shape, np.nan), np.full((2, *shape[:3]), np.nan)
+
+    for index in np.ndindex(*shape[:3]):
+        point = dict(zip(_POINT, index, strict=True))
+        block = ds[[*MEASURED, "lambda_minus"]].isel(point).transpose(alpha_dim, "N", "seed").compute()
+        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
+        curves = PointCurves(block, alpha, model, n_boot, seed)
+        done = block["status"].values == DONE
+        n_seeds[index], n_cells[index] = done.sum(axis=2).max(axis=0), done.sum(axis=(0, 2))
+        theory[index] = [alpha_bbp_at_size(model, N) for N in curves.sizes]
+        first[index], last[index] = alpha.min(), alpha.max()
+        for k in range(len(curves.sizes)):
+            for draws in curves.draws(k):
+                numbers, flags[draws.name][(*index, k)] = _summary(draws, level)
+                for part, number in zip(_PARTS, numbers, strict=True):
+                    found[f"{draws.name}{part}"][(*index, k)] = number
+
+    out = ds[["alpha_bbp", "transition"]].compute().reset_coords(drop=True).assign_coords(N=ds["N"].values)
+    at_size = {"alpha_bbp_N": theory, "n_seeds": n_seeds, "n_cells": n_cells} | found
+    out = out.assign(
+        {
+            name: (_SIZE, values, {"long_name": _LONG_NAMES[name], "units": "1"})
+            for name, values in at_size.items()
+        }
+        | {f"{name}_flag": (_SIZE, values, _FLAG_ATTRS) for name, values in flags.items()}
+        | {name: (_POINT, values) for name, values in (("alpha_first", first), ("alpha_last", last))}
+    )
+    for name, definition in ESTIMATORS.items():
+        out[name].attrs["definition"] = definition
+    out.attrs = {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
+    return out
+
+
+_LONG_NAMES = {
+    "alpha_bbp_N": "threshold seen at size N, theory",
+    "n_seeds": "most seeds done at one alpha",
+    "n_cells": "cells done",
+} | {
+    f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
+}
+_FLAG_ATTRS: dict[str, Any] = {
+    "long_name": "outcome of the estimate",
+    "flag_values": np.arange(len(FLAGS), dtype=np.int8),
+    "flag_meanings": " ".join(FLAGS),
+}
+
+
+def _check_options(n_boot: int, level: float, seed: int) -> None:
+    if not n_boot >= 100:
+        raise ParameterError(
+            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
+        )
+    if not 0 < level < 1:
+        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+    if seed < 0:
+        raise ParameterError("seed", seed, "an integer >= 0")
+
+
+def _summary(draws: Draws, level: float) -> tuple[tuple[float, float, float, float], int]:
+    """Estimate, standard error and both ends of the interval, with the flag; nan for what is beyond the
+    range."""
+    nan = math.nan
+    if draws.values is None:
+        return (nan, nan, nan, nan), flag_code(draws.flag)
+    value = float(draws.values[0])
+    if not math.isfinite(value):
+        beyond = "above_the_alpha_range" if value > 0 else "below_the_alpha_range"
+        return (nan, nan, nan, nan), flag_code(beyond)
+    tails = (0.5 - level / 2, 0.5 + level / 2, *_ONE_SIGMA)
+    ends = np.quantile(draws.values[1:], tails, method="nearest")  # never interpolates inf
+    low, high, left, right = (float(end) if math.isfinite(end) else nan for end in ends)
+    flag = "interval_leaves_the_alpha_range" if math.isnan(low + high) else "estimated"
+    return (value, (right - left) / 2, low, high), flag_code(flag)
+
+
+def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows of the table of thresholds, one a model and size, in the order of the axes.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`thresholds` returns.
+
+    Returns
+    -------
+    list of dict
+        ``p, p_star, a, transition, alpha_bbp, alpha_first, alpha_last, N, n_seeds, n_cells, alpha_bbp_N`` and
+        for each name in ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none),
+        ``flag`` (its name) and ``reason`` (in words). Models of which no cell is done at any size are left
+        out.
+    """
+    rows: list[dict[str, Any]] = []
+    values = {str(name): variable.values for name, variable in result.variables.items()}
+    for index in np.ndindex(*values["n_cells"].shape):
+        i, j, k, n = index
+        if not values["n_cells"][i, j, k].any():
+            continue
+        row: dict[str, Any] = {
+            "p": int(values["p"][i]),
+            "p_star": int(values["p_star"][j]),
+            "a": float(values["a"][k]),
+        }
+        row["transition"] = TRANSITION_KINDS[int(values["transition"][i, j, k])]
+        row |= {name: float(values[name][i, j, k]) for name in ("alpha_bbp", "alpha_first", "alpha_last")}
+        row |= {"N": int(values["N"][n])}
+        row |= {name: int(values[name][index]) for name in ("n_seeds", "n_cells")}
+        row["alpha_bbp_N"] = float(values["alpha_bbp_N"][index])
+        for name in ESTIMATORS:
+            flag = tuple(FLAGS)[int(values[f"{name}_flag"][index])]
+            parts = {"value": "", "error": "_error", "low": "_low", "high": "_high"}
+            row[name] = {part: float(values[f"{name}{suffix}"][index]) for part, suffix in parts.items()}
+            row[name] |= {"flag": flag, "reason": FLAGS[flag]}
+        rows.append(row)
+    return rows
+
+
+def compact(estimate: Mapping[str, Any], first: float, last: float) -> str:
+    """One estimate in a few characters.
+
+    1.243(12), 1.95(8)* where its interval leaves the alpha range, > 1.99 or < 0.75 without a crossing inside
+    it, or a dash."""
+    if estimate["flag"] == "above_the_alpha_range":
+        return f"> {last:.2f}"
+    if estimate["flag"] == "below_the_alpha_range":
+        return f"< {first:.2f}"
+    if not math.isfinite(estimate["value"]):
+        return "–"
+    return with_error(estimate["value"], estimate["error"]) + ("" if estimate["flag"] == "estimated" else "*")
+
+
+def with_error(value: float, error: float) -> str:
+    """A value with its standard error in units of its last digit: 1.243(12), never more than four
+    decimals."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.2f}"
+    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f}({max(1, round(error * 10**digits))})"
+
+
+def render_thresholds(result: xr.Dataset) -> Table:
+    """The table of thresholds for a terminal of 100 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(f"Thresholds {result.attrs['name']}".strip()),
+        caption="(digits) standard error of the last digits; * the interval at "
+        f"{100 * float(result.attrs['level']):g} % leaves the range of alpha; > < no crossing within it; "
+        "– no estimate. theory at N: the threshold expected to be seen at this size. cont., disc.: kind of "
+        "transition.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
+    for name in ("p", "p*", "a"):
+        table.add_column(name, justify="right")
+    table.add_column("kind")
+    for name in ("alpha_bbp", "N", "seeds", "theory\nat N"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in SHORT_NAMES.values():
+        table.add_column(name.replace(", ", ",\n"), justify="right", min_width=11, no_wrap=True)
+    before: tuple[Any, ...] = ()
+    for row in thresholds_table(result):
+        point = (row["p"], row["p_star"], row["a"])
+        head = ["", "", "", "", ""]
+        if point != before:
+            table.add_section()
+            kind = row["transition"][:4] + "."
+            head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", kind, f"{row['alpha_bbp']:.6f}"]
+        cells = [compact(row[name], row["alpha_first"], row["alpha_last"]) for name in ESTIMATORS]
+        table.add_row(*head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells)
+        before = point
+    return table
