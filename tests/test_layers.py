@@ -143,7 +143,7 @@ def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp
 def test_every_dependency_is_pinned_and_has_its_reason_written_down() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {line.partition(">")[0] for line in project["dependencies"]}
-    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert names <= pinned
     reasons = "\n".join(path.read_text() for path in (ROOT / "docs" / "decisions").glob("*.md"))
     for name in names:
