@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn
 from rich.progress import Task as Row
 from rich.text import Text
 
@@ -25,7 +25,7 @@ class _Tail(ProgressColumn):
     """Cells, tiles, failures, rate and time left, computed by `Meter`."""
 
     def render(self, task: Row) -> Text:
-        return Text(str(task.fields["tail"]))
+        return Text(str(task.fields["tail"]), no_wrap=True, overflow="ellipsis")
 
 
 class Meter:
@@ -46,7 +46,7 @@ class Meter:
         self._console = console
         self._bar: Progress | None = None
         if console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), _Tail()
+            columns = BarColumn(bar_width=10), TaskProgressColumn(), _Tail()  # fits 80 columns
             self._bar = Progress(*columns, console=console)
             self._row = self._bar.add_task("cells", total=self.cells, completed=self.done, tail="")
 
@@ -95,8 +95,8 @@ class Meter:
         elapsed = time.monotonic() - self._started
         rate = self.computed / elapsed if elapsed > 0 else 0.0
         return (
-            f"{self.done}/{self.cells} cells  {self.tiles_done}/{self.tiles} tiles  {self.failed} failed  "
-            f"{rate:.1f} cells/s  {clock(elapsed)} elapsed  ETA {clock(self.core_seconds_left / self._slots)}"
+            f"{self.done}/{self.cells} cells, {self.tiles_done}/{self.tiles} tiles, {self.failed} failed, "
+            f"{rate:.1f}/s, ETA {clock(self.core_seconds_left / self._slots)}"
         )
 
     def _show(self, last: bool = False) -> None:

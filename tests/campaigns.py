@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from bendscape.sweep.campaign import Campaign, parse_campaign
 from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.run import Summary, run_campaign
 from bendscape.sweep.store import silence_zarr, store_url
-from rich.console import Console
 
 KERNEL_HEAD = """
 import math, os, signal, time, uuid

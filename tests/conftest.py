@@ -15,6 +15,7 @@ from campaigns import KERNEL_HEAD
 def local_ray() -> Iterator[None]:
     """A real Ray with two slots, shared by every test that needs one."""
     import ray
+
     from bendscape.cluster.local import ray_options
     from bendscape.sweep.executor import RayExecutor
 

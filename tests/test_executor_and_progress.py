@@ -85,8 +85,8 @@ def test_without_a_terminal_progress_is_plain_lines(kernel_file: KernelFile) -> 
     with meter(kernel_file, Console(file=stream, width=200)) as shown:
         shown.advance(128, done=5, failed=1, computed=6, estimated=1.5, measured=3.0)
     first, last = stream.getvalue().splitlines()
-    assert first.startswith("0/144 cells  0/24 tiles  0 failed  0.0 cells/s")
-    assert re.match(r"5/144 cells  1/24 tiles  1 failed  \d+\.\d cells/s  \d:\d\d:\d\d elapsed  ETA ", last)
+    assert first.startswith("0/144 cells, 0/24 tiles, 0 failed, 0.0/s")
+    assert re.match(r"5/144 cells, 1/24 tiles, 1 failed, \d+\.\d/s, ETA \d:\d\d:\d\d$", last)
 
 
 def test_on_a_terminal_progress_is_a_live_bar(kernel_file: KernelFile) -> None:
@@ -95,7 +95,7 @@ def test_on_a_terminal_progress_is_a_live_bar(kernel_file: KernelFile) -> None:
         for _ in range(24):
             shown.advance(128, done=6, failed=0, computed=6, estimated=1.5, measured=1.5)
     assert "100%" in stream.getvalue()
-    assert "144/144 cells  24/24 tiles" in stream.getvalue()
+    assert "144/144 cells, 24/24 tiles" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
 
 

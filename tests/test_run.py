@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+
+import campaigns
 from bendscape.core.model import ParameterError
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.store import connect, store_url
-
-import campaigns
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
