@@ -1,0 +1,114 @@
+"""The model, its asymptotic theory and its samplers, as pure functions of numbers and a random generator.
+
+Notation. One name for each quantity; asymptotic and measured quantities never share one.
+
+=================== ===================== ==================================================================
+symbol              code                  meaning
+=================== ===================== ==================================================================
+p                   ``p``                 student hidden units, >= 1 or ``math.inf``
+p*                  ``p_star``            teacher hidden units, >= 1
+a                   ``a``                 offset in the denominator of the loss, > 0
+alpha               ``alpha``             samples per dimension: the load
+N                   ``N``                 input dimension
+M                   (sample_count)        samples, round(alpha N)
+M/N                 ``alpha_realised``    the load a finite instance really has
+w_k, w*_l           ``students``,         weights, on spheres of radius sqrt(N)
+                    ``teachers``
+x                   ``inputs``            Gaussian samples
+lambda_k            ``fields``            student pre-activations w_k.x / sqrt(N)
+y                   ``y``                 label (1/p*) sum_l u_l^2, u_l = w*_l.x / sqrt(N)
+y^                  ``yhat``              student output (1/p) sum_k lambda_k^2
+L                   (none)                loss (1/2) sum_mu (y - yhat)^2 / (a + y)
+H                   (dense_hessian)       Hessian of L at initialisation, pN x pN
+D                   (none)                p x p weight of one sample in H
+d_perp, d_par       ``d_perp``,           eigenvalues of D: (2/p) (yhat - y)/(a + y), p - 1 times, and
+                    ``d_par``             (2/p) (3 yhat - y)/(a + y), once
+g                   ``g``                 Stieltjes transform, ~ 1/z at infinity, < 0 left of the spectrum
+gamma               ``gamma``             -2 g/p, in (0, 1) left of the spectrum
+T(g)                (none)                (p-1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par)
+Sigma(g)            ``self_energy``       (alpha/p) E[T(g)]
+z(g)                ``spectral_map``      1/g + Sigma(g), the functional inverse of g(z)
+lambda_-            ``lambda_minus``      left edge of the bulk, theory
+lambda_*            ``lambda_star``       outlier left of the bulk, theory
+m^2                 ``overlap_sq``        squared overlap of a unit eigenvector with the teacher, in [0, 1]
+alpha_BBP           ``alpha_bbp``         threshold: an isolated outlier exists above it
+alpha_sharp         ``alpha_sharp``       the left edge is smooth below it, sharp above
+alpha_0             ``alpha_0``           below it samples of any size show no overlap with the teacher
+alpha_BBP(N)        ``alpha_bbp_at_size`` threshold that samples of dimension N show
+a_tri               ``a_tricritical``     the transition is continuous below it, discontinuous above
+psi                 ``psi``               gamma B + F, negative where the outlier branch exists
+lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one instance
+                    ``eigval_second``
+(none)              ``overlap_sq_space``  overlap_sq averaged over the lowest p p* eigenvectors of an instance
+(none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
+                    ``outlier_sample``,   of one instance, without its matrix
+                    ``overlap_sq_sample``
+=================== ===================== ==================================================================
+
+Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
+c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
+
+Everything public is exported here but two functions that share their module's name:
+``from bendscape.core.outlier import outlier`` and ``from bendscape.core.observe import observe``.
+
+Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.
+"""
+
+from bendscape.core.branch import a_tricritical
+from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
+from bendscape.core.conditional import Conditional, conditional_theory
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
+from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.model import (
+    EDGE_KINDS,
+    TRANSITION_KINDS,
+    EdgeKind,
+    Model,
+    ParameterError,
+    TransitionKind,
+    sample_count,
+)
+from bendscape.core.observe import METHODS, Observation, cost_bytes, cost_seconds
+from bendscape.core.outlier import (
+    Alpha0,
+    Asymptotics,
+    Outlier,
+    Transition,
+    alpha_0,
+    asymptotics,
+    transition,
+)
+
+__all__ = [
+    "EDGE_KINDS",
+    "METHODS",
+    "TRANSITION_KINDS",
+    "Alpha0",
+    "Asymptotics",
+    "Conditional",
+    "Edge",
+    "EdgeKind",
+    "Instance",
+    "Model",
+    "Observation",
+    "Outlier",
+    "ParameterError",
+    "Transition",
+    "TransitionKind",
+    "a_tricritical",
+    "alpha_0",
+    "alpha_bbp_at_size",
+    "asymptotics",
+    "conditional_theory",
+    "cost_bytes",
+    "cost_seconds",
+    "crossover_size",
+    "dense_hessian",
+    "hessian_operator",
+    "left_edge",
+    "sample_count",
+    "sample_instance",
+    "self_energy",
+    "spectral_map",
+    "transition",
+]

@@ -1,0 +1,217 @@
+"""The eigenvalue that knows the teacher: where it lies, what it overlaps, and when it appears."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from scipy.optimize import brentq
+
+from bendscape.core.branch import (
+    complex_root,
+    load_on_branch,
+    overlap_sq_on_branch,
+    principal_value,
+    principal_value_end,
+    psi,
+    tangent_alpha_0,
+)
+from bendscape.core.bulk import ROOT_TOLERANCE, Edge, left_edge, reduced_map
+from bendscape.core.integrals import RAY, averages
+from bendscape.core.model import EdgeKind, Model, TransitionKind, as_positive
+
+
+class Outlier(NamedTuple):
+    """Isolated eigenvalue left of the bulk and its overlap with the teacher; nan, nan where there is none."""
+
+    lambda_star: float
+    overlap_sq: float
+
+
+class Transition(NamedTuple):
+    """What happens at alpha_bbp."""
+
+    alpha_bbp: float
+    kind: TransitionKind
+    alpha_sharp: float
+    gamma: float
+    lambda_minus: float
+    overlap_sq: float
+
+
+class Alpha0(NamedTuple):
+    """Three definitions of the load at which the residual overlap of a discontinuous transition is born."""
+
+    principal_value: float
+    tangent: float
+    complex_re: float
+    complex_im: float
+
+
+class Asymptotics(NamedTuple):
+    """What the theory says of the left side of the spectrum at one load."""
+
+    alpha: float
+    edge: EdgeKind
+    lambda_minus: float
+    lambda_star: float
+    overlap_sq: float
+
+
+def _outlier_left_of(edge: Edge, model: Model, alpha: float) -> Outlier:
+    def past_outlier(gamma: float) -> float:
+        return -alpha * gamma * float(averages(model, gamma).F) - 1
+
+    # z(g) - S(g) falls with g wherever z does, so its sign at the edge decides, and the root is unique.
+    if past_outlier(edge.gamma) <= 0:
+        return Outlier(math.nan, math.nan)
+    gamma = float(brentq(past_outlier, 0.0, edge.gamma, **ROOT_TOLERANCE))
+    at_gamma = averages(model, gamma)
+    lambda_star = min(reduced_map(model, alpha, gamma, at_gamma), edge.lambda_minus)
+    return Outlier(lambda_star, max(0.0, overlap_sq_on_branch(gamma, at_gamma).real))
+
+
+def outlier(model: Model, alpha: float) -> Outlier:
+    """Outlier lambda_star left of the bulk and its squared overlap m^2 with the teacher.
+
+    1/g = (alpha/p) E[(y - 1) T(g)], that is alpha gamma F(gamma) = -1, between the edge's gamma and 0; then
+    lambda_star = z(g) and m^2 = 1/(1 - S'(g)/z'(g)) = psi/(psi - gamma B_y), with S = (alpha/p) E[y T] and
+    psi = gamma B + F.
+
+    Parameters
+    ----------
+    model : Model
+        Any p, including inf.
+    alpha : float
+        Samples per dimension, finite and > 0.
+
+    Returns
+    -------
+    Outlier
+        ``lambda_star`` (p p_star-fold degenerate as N -> inf) in units of the eigenvalues of H, and
+        ``overlap_sq`` in [0, 1]: the weight of one of its unit eigenvectors in the p p_star-dimensional space
+        of the teacher. nan, nan up to alpha_bbp.
+
+    Notes
+    -----
+    Limits: overlap_sq -> 1 as alpha -> inf. At p = inf lambda_star is 0, the limit of a spectrum that shrinks
+    like 1/p, and overlap_sq stays finite. Accuracy 1e-12 relative; just above a continuous threshold
+    overlap_sq is a small difference, good to 1e-15 absolute. Held by ``tests/test_theory.py``. Source:
+    arXiv:2510.18435.
+    """
+    alpha = as_positive("alpha", alpha)
+    return _outlier_left_of(left_edge(model, alpha), model, alpha)
+
+
+def asymptotics(model: Model, alpha: float) -> Asymptotics:
+    """Edge lambda_minus, outlier lambda_star and overlap m^2 at one load, in one pass.
+
+    The fields are those of :func:`bendscape.core.bulk.left_edge` and :func:`outlier`: same formulas, limits
+    and accuracy.
+
+    Parameters
+    ----------
+    model : Model
+        Any p, including inf.
+    alpha : float
+        Samples per dimension, finite and > 0.
+
+    Returns
+    -------
+    Asymptotics
+        ``alpha``, ``edge`` ("sharp" or "smooth"), ``lambda_minus``, ``lambda_star``, ``overlap_sq``; the last
+        two are nan where there is no isolated outlier.
+
+    Notes
+    -----
+    Held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
+    """
+    alpha = as_positive("alpha", alpha)
+    edge = left_edge(model, alpha)
+    isolated = _outlier_left_of(edge, model, alpha)
+    return Asymptotics(alpha, edge.kind, edge.lambda_minus, isolated.lambda_star, isolated.overlap_sq)
+
+
+def transition(model: Model) -> Transition:
+    """Threshold alpha_bbp, above which an eigenvalue that knows the teacher leaves the bulk, and its kind.
+
+    Continuous: psi(gamma) = gamma B + F = 0 at a gamma in (0, 1); the outlier leaves a sharp edge, its
+    overlap growing from 0. Discontinuous: psi(1) < 0; it leaves a smooth edge at gamma = 1 with a finite
+    overlap. In both alpha_bbp = -1/(gamma F(gamma)).
+
+    Parameters
+    ----------
+    model : Model
+        Any p, including inf.
+
+    Returns
+    -------
+    Transition
+        ``alpha_bbp`` (no isolated outlier below it, one above), ``kind``, ``alpha_sharp`` (smooth edge below
+        it, sharp above), and at alpha_bbp the edge's ``gamma``, ``lambda_minus`` and the jump ``overlap_sq``,
+        its limit from above (0 when continuous).
+
+    Notes
+    -----
+    Limits: p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp = p_star (a +
+    1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives alpha_bbp = 3 for
+    p = p_star = 1. alpha_bbp is not monotone in p. Accuracy 1e-12 relative; held by ``tests/test_theory.py``.
+    Source: arXiv:2510.18435.
+    """
+    kind: TransitionKind
+    at_one = averages(model, 1.0)
+    if psi(1.0, at_one).real >= 0:
+        kind = "continuous"
+        gamma = float(brentq(lambda x: psi(x, averages(model, x)).real, 0.0, 1.0, **ROOT_TOLERANCE))
+        at_gamma = averages(model, gamma)
+        overlap_sq = 0.0
+    else:
+        kind = "discontinuous"
+        gamma, at_gamma = 1.0, at_one
+        overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
+    alpha_bbp = load_on_branch(gamma, at_gamma).real
+    lambda_minus = reduced_map(model, alpha_bbp, gamma, at_gamma)
+    return Transition(alpha_bbp, kind, 1 / at_one.B, gamma, lambda_minus, overlap_sq)
+
+
+def alpha_0(model: Model) -> Alpha0:
+    """Load alpha_0 at which the overlap seen at finite size is born, the low end of the pre-critical window.
+
+    Below a discontinuous alpha_bbp the outlier sits inside an exponentially thin part of the bulk, where a
+    sample of reachable size does not tell it from an isolated one. Its branch alpha(gamma) = -1/(gamma F) is
+    followed past gamma = 1 to where psi = gamma B + F vanishes:
+
+    - ``principal_value``: with all averages as Cauchy principal values, gamma real and > 1;
+    - ``complex_re``, ``complex_im``: with all averages continued through the cut, alpha = -1/(gamma F) at the
+      complex zero;
+    - ``tangent``: alpha_bbp - m^2 / (d m^2/d alpha) at alpha_bbp from above, without any continuation.
+
+    Parameters
+    ----------
+    model : Model
+        Any p, including inf.
+
+    Returns
+    -------
+    Alpha0
+        Loads. ``principal_value`` is nan where that branch has no zero (large jumps). ``complex_im`` >= 0 is
+        the width to which alpha_0 is defined at all. All equal alpha_bbp, with complex_im = 0, for a
+        continuous transition.
+
+    Notes
+    -----
+    Below alpha_0 samples show no overlap that outlives N -> inf; between alpha_0 and alpha_bbp samples of
+    moderate size show an outlier that disappears as N grows
+    (:func:`bendscape.core.finite_size.alpha_bbp_at_size`). Limits: the three meet at the tricritical a; far
+    from it the tangent is poor and can be negative, and the window has no sharp end. Accuracy 1e-10 relative;
+    held by ``tests/test_theory.py``. Source: the heuristic is that of arXiv:2510.18435; the definitions as
+    coded are this project's.
+    """
+    at_bbp = transition(model)
+    if at_bbp.kind == "continuous":
+        return Alpha0(at_bbp.alpha_bbp, at_bbp.alpha_bbp, at_bbp.alpha_bbp, 0.0)
+    gamma, reached = principal_value_end(model)
+    on_real_line = load_on_branch(gamma, principal_value(model, gamma)).real if reached else math.nan
+    root = complex_root(model)
+    continued = load_on_branch(root, averages(model, root, ray=RAY))
+    return Alpha0(on_real_line, tangent_alpha_0(model), continued.real, abs(continued.imag))

@@ -1,0 +1,293 @@
+"""Instances, their Hessian as matrix and operator, its lowest eigenpairs found in two ways, and theory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from threadpoolctl import threadpool_limits
+
+import bendscape.core.observe
+from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.model import Model
+from bendscape.core.observe import Observation, cost_bytes, cost_seconds, observe
+from bendscape.core.outlier import asymptotics, transition
+
+FloatArray = npt.NDArray[np.float64]
+
+SHAPES = [
+    Model(1, 1, 0.7),
+    Model(2, 1, 1.5),
+    Model(1, 3, 2.0),
+    Model(2, 3, 1.5),
+    Model(4, 2, 0.5),
+    Model(3, 3, 0.1),
+]
+each_shape = pytest.mark.parametrize("model", SHAPES, ids=str)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread() -> Iterator[None]:
+    """Small matrices on busy cores: a second thread only waits."""
+    with threadpool_limits(1):
+        yield
+
+
+def drawn(model: Model, N: int, alpha: float = 1.7, seed: int = 0) -> Instance:
+    return sample_instance(model, alpha, N, np.random.default_rng(seed))
+
+
+def numbers(observation: Observation) -> FloatArray:
+    """The measured and predicted numbers, without what names the method."""
+    fields = dataclasses.asdict(observation)
+    return np.array(
+        [fields[name] for name in fields if name not in ("method", "n_matvecs", "residual")], dtype=float
+    )
+
+
+@each_shape
+def test_weights_lie_on_their_spheres_and_labels_follow_from_them(model: Model) -> None:
+    instance = drawn(model, 50)
+    assert instance.inputs.shape == (85, 50)
+    assert np.linalg.norm(instance.students, axis=1) == pytest.approx(math.sqrt(50), rel=1e-14)
+    assert np.linalg.norm(instance.teachers, axis=1) == pytest.approx(math.sqrt(50), rel=1e-14)
+    assert instance.fields == pytest.approx(
+        instance.inputs @ instance.students.T / math.sqrt(50), rel=1e-10, abs=1e-12
+    )
+    y = ((instance.inputs @ instance.teachers.T) ** 2).mean(axis=1) / 50
+    assert instance.y == pytest.approx(y, rel=1e-10)
+    assert instance.yhat == pytest.approx((instance.fields**2).mean(axis=1), rel=1e-12)
+    assert instance.alpha_realised == 85 / 50
+
+
+@each_shape
+def test_the_eigenvalues_of_a_samples_weight_are_d_perp_and_d_par(model: Model) -> None:
+    instance, p = drawn(model, 20), int(model.p)
+    for mu in range(3):
+        vector = instance.fields[mu]
+        weight = instance.rank_one_weight[mu] * np.outer(vector, vector) + instance.d_perp[mu] * np.eye(p)
+        expected = sorted([instance.d_perp[mu]] * (p - 1) + [instance.d_par[mu]])
+        assert np.linalg.eigvalsh(weight) == pytest.approx(expected, rel=1e-10, abs=1e-13)
+
+
+def gradient(instance: Instance, students: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
+    """Gradient of L = (1/2) sum_mu (y - yhat)^2/(a + y) by the chain rule, for complex weights."""
+    N, p = instance.N, len(students)
+    fields = instance.inputs @ students.T / math.sqrt(N)
+    yhat = (fields**2).sum(axis=1) / p
+    pull = (yhat - instance.y) / (instance.model.a + instance.y)
+    slope = (pull[:, None] * fields * 2 / p).T @ instance.inputs / math.sqrt(N)
+    return np.asarray(slope.ravel())
+
+
+@each_shape
+def test_the_hessian_is_that_of_the_loss(model: Model) -> None:
+    instance = drawn(model, 5)
+    a, y = instance.model.a, instance.y
+
+    def loss(students: npt.NDArray[np.complex128]) -> complex:
+        yhat = ((instance.inputs @ students.T) ** 2).mean(axis=1) / instance.N
+        return complex((0.5 * (y - yhat) ** 2 / (a + y)).sum())
+
+    size, h = instance.size, 1e-20j
+    start = instance.students.ravel().astype(complex)
+
+    def shifted(by: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
+        return np.asarray((start + by).reshape(instance.students.shape))
+
+    # The gradient by complex steps of the loss itself, the Hessian by complex steps of the gradient.
+    basis = np.eye(size)
+    numeric = np.array([loss(shifted(h * e)).imag / 1e-20 for e in basis])
+    assert gradient(instance, shifted(0 * basis[0])).real == pytest.approx(numeric, rel=1e-10, abs=1e-12)
+    by_difference = np.array([gradient(instance, shifted(h * e)).imag / 1e-20 for e in basis])
+    assert dense_hessian(instance) == pytest.approx(by_difference, rel=1e-10, abs=1e-12)
+
+
+@each_shape
+def test_the_operator_on_the_identity_is_the_matrix_and_the_matrix_is_symmetric(model: Model) -> None:
+    instance = drawn(model, 23)
+    matrix, operator = dense_hessian(instance), hessian_operator(instance)
+    size = instance.size
+    assert (matrix == matrix.T).all()
+    scale = np.abs(matrix).max()
+    assert operator.matmat(np.eye(size)) == pytest.approx(matrix, abs=1e-13 * scale)
+    columns = np.column_stack([operator.matvec(e) for e in np.eye(size)])
+    assert columns == pytest.approx(matrix, abs=1e-13 * scale)
+    assert operator.H @ np.ones(size) == pytest.approx(matrix.sum(axis=1), abs=1e-12 * scale)
+
+
+def test_an_instance_whose_weights_have_one_sign_has_a_hessian_all_the_same() -> None:
+    instance = drawn(Model(1, 1, 1.0), 6, alpha=0.5, seed=3)
+    for y in (0 * instance.y, instance.y + 1e3):
+        one_sign = dataclasses.replace(instance, y=y)
+        assert dense_hessian(one_sign) == pytest.approx(
+            hessian_operator(one_sign) @ np.eye(6), rel=1e-12, abs=1e-13
+        )
+    nothing = dataclasses.replace(instance, y=0 * instance.y, yhat=0 * instance.yhat)
+    assert (dense_hessian(nothing) == 0).all()
+
+
+def test_the_overlap_counts_the_whole_span_of_the_teacher_once() -> None:
+    instance = drawn(Model(2, 3, 1.0), 12)
+    inside = np.concatenate([instance.teachers[0] + 2 * instance.teachers[2], -instance.teachers[1]])
+    outside = np.concatenate([np.linalg.qr(np.vstack([instance.teachers, np.eye(12)]).T)[0][:, 7]] * 2)
+    vectors = np.column_stack([inside / np.linalg.norm(inside), outside / np.linalg.norm(outside)])
+    mixed = (vectors[:, :1] + vectors[:, 1:]) / math.sqrt(2)
+    overlaps = instance.teacher_overlap_sq(np.column_stack([vectors, mixed]))
+    assert overlaps == pytest.approx([1, 0, 0.5], abs=1e-14)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 2.4])
+@each_shape
+def test_both_methods_see_the_same_instance_and_agree(model: Model, alpha: float) -> None:
+    dense = observe(model, alpha, 60, np.random.default_rng(7), "dense")
+    explicit = observe(model, alpha, 60, np.random.default_rng(7), "explicit")
+    assert (dense.method, explicit.method) == ("dense", "explicit")
+    assert numbers(explicit) == pytest.approx(numbers(dense), rel=1e-8, abs=1e-10, nan_ok=True)
+    assert dense.n_matvecs == 0 < explicit.n_matvecs
+    assert max(dense.residual, explicit.residual) < 1e-8
+    assert dense.converged
+    assert explicit.converged
+
+
+@pytest.mark.parametrize("method", ["dense", "explicit"])
+def test_the_observation_is_that_of_the_full_spectrum(method: str) -> None:
+    model, N = Model(2, 3, 1.5), 30
+    seen = observe(model, 3.0, N, np.random.default_rng(11), method)
+    instance = sample_instance(model, 3.0, N, np.random.default_rng(11))
+    values, vectors = np.linalg.eigh(dense_hessian(instance))
+    overlaps = instance.teacher_overlap_sq(vectors)
+    assert seen.eigval_min == pytest.approx(values[0], abs=1e-10)
+    assert seen.eigval_second == pytest.approx(values[1], abs=1e-10)
+    assert seen.overlap_sq == pytest.approx(overlaps[0], abs=1e-8)
+    assert seen.overlap_sq_space == pytest.approx(overlaps[:6].mean(), abs=1e-8)
+    assert overlaps.mean() == pytest.approx(3 / N, rel=1e-10)  # the whole space holds the teacher 2 * 3 times
+
+
+@pytest.mark.parametrize("method", ["dense", "explicit"])
+def test_the_same_random_state_gives_the_same_bits(method: str) -> None:
+    for model in (Model(1, 1, 0.7), Model(2, 3, 1.5)):
+        first, second, other = (
+            observe(model, 1.3, 40, np.random.default_rng(seed), method) for seed in (5, 5, 6)
+        )
+        assert numbers(first).tobytes() == numbers(second).tobytes()
+        assert first.residual == second.residual
+        assert first.eigval_min != other.eigval_min
+
+
+def test_cells_too_small_for_the_space_they_should_average_over_still_have_one() -> None:
+    seen = observe(Model(1, 4, 1.0), 3.0, 2, np.random.default_rng(0))
+    assert seen.method == "dense"
+    assert seen.overlap_sq == pytest.approx(1)  # four teachers span the plane
+    assert seen.overlap_sq_space == pytest.approx(1)
+    assert seen.eigval_min <= seen.eigval_second
+
+
+def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bendscape.core.observe, "KRYLOV_RESTARTS", 1)
+    seen = observe(Model(1, 1, 1.5), 1.3, 300, np.random.default_rng(0), "explicit")
+    assert not seen.converged
+    measured = (seen.eigval_min, seen.eigval_second, seen.overlap_sq, seen.overlap_sq_space, seen.residual)
+    assert all(math.isnan(value) for value in measured)
+    assert seen.n_matvecs > 0
+    assert math.isfinite(seen.edge_sample)
+    assert seen.alpha_realised == 1.3
+
+
+def test_the_residual_reports_a_wrong_eigenpair(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve = bendscape.core.observe._solve_dense
+
+    def off(instance: Instance, count: int) -> bendscape.core.observe._Pairs:
+        pairs = solve(instance, count)
+        assert pairs.values is not None
+        return pairs._replace(values=pairs.values + 0.01)
+
+    monkeypatch.setattr(bendscape.core.observe, "_solve_dense", off)
+    assert observe(SHAPES[0], 1.3, 30, np.random.default_rng(0), "dense").residual == pytest.approx(
+        0.01, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("method", ["dense", "explicit"])
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(3, 2, 1.0)], ids=str)
+def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(model: Model, method: str) -> None:
+    rng = np.random.default_rng(0)
+    observe(model, 1.5, 100, rng, method)
+    tracemalloc.start()
+    try:
+        observe(model, 1.5, 100, rng, method)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= cost_bytes(model, 1.5, 100, method) <= 2 * peak
+
+
+def grows(cost: Callable[[Model, float, int], float]) -> bool:
+    small = cost(Model(1, 1, 1.0), 1.0, 200)
+    larger = (
+        cost(Model(2, 1, 1.0), 1.0, 200),
+        cost(Model(1, 1, 1.0), 2.0, 200),
+        cost(Model(1, 1, 1.0), 1.0, 400),
+    )
+    return all(value > small > 0 for value in larger)
+
+
+@pytest.mark.parametrize("method", ["dense", "explicit"])
+def test_costs_grow_with_width_load_and_size_and_auto_takes_the_faster_method(method: str) -> None:
+    assert grows(lambda model, alpha, N: cost_seconds(model, alpha, N, method))
+    assert grows(lambda model, alpha, N: cost_bytes(model, alpha, N, method))
+    for model, N in ((Model(1, 1, 0.7), 128), (Model(8, 1, 0.7), 2048)):
+        assert cost_seconds(model, 1.3, N) <= cost_seconds(model, 1.3, N, method)
+
+
+def test_auto_turns_to_the_method_that_fits_in_memory() -> None:
+    model, N = Model(1, 1, 0.7), 200
+    dense, explicit = cost_bytes(model, 1.0, N, "dense"), cost_bytes(model, 1.0, N, "explicit")
+    assert explicit < dense
+    assert observe(model, 1.0, N, np.random.default_rng(0)).method == "dense"
+    limited = observe(model, 1.0, N, np.random.default_rng(0), max_bytes=(dense + explicit) / 2)
+    assert limited.method == "explicit"
+
+
+@pytest.mark.parametrize(("model", "N"), [(Model(1, 1, 0.7), 400), (Model(4, 2, 1.5), 80)], ids=str)
+def test_well_above_threshold_samples_show_outlier_and_overlap_of_the_theory(model: Model, N: int) -> None:
+    """Means over 32 cells at 1.5 alpha_bbp: within 4 standard errors and a finite-size allowance of theory.
+
+    The allowances, 1.2/sqrt(N) for the eigenvalue (the outliers split by that order) and 0.5/sqrt(N) for the
+    overlap, exceed the shifts measured over 120 cells by half. Where they cover the shift, each of the four
+    comparisons fails by chance for at most 4 seeds in 10^4.
+    """
+    alpha = 1.5 * transition(model).alpha_bbp
+    cells = [observe(model, alpha, N, np.random.default_rng((2024, seed))) for seed in range(32)]
+    theory = asymptotics(model, cells[0].alpha_realised)
+    for name, expected, allowance in (
+        ("eigval_min", theory.lambda_star, 1.2),
+        ("overlap_sq_space", theory.overlap_sq, 0.5),
+    ):
+        sample = np.array([getattr(cell, name) for cell in cells])
+        band = 4 * sample.std(ddof=1) / math.sqrt(len(sample)) + allowance / math.sqrt(N)
+        assert sample.mean() == pytest.approx(expected, abs=band)
+    overlaps = np.array([cell.overlap_sq for cell in cells])
+    assert overlaps.mean() > 10 * model.p_star / N  # a random vector has p_star/N
+
+
+def test_well_below_threshold_samples_show_the_edge_and_no_overlap() -> None:
+    """Mean of 32 cells at 0.6 alpha_bbp: the edge within 4 standard errors and 4 N^(-2/3), little overlap.
+
+    The allowance exceeds the Tracy-Widom shift of 2.5 N^(-2/3) measured over 120 cells; where it covers the
+    shift, 4 seeds in 10^4 fail by chance.
+    """
+    model, N = Model(1, 1, 0.7), 300
+    alpha = 0.6 * transition(model).alpha_bbp
+    cells = [observe(model, alpha, N, np.random.default_rng((77, seed))) for seed in range(32)]
+    lowest = np.array([cell.eigval_min for cell in cells])
+    theory = asymptotics(model, cells[0].alpha_realised)
+    band = 4 * lowest.std(ddof=1) / math.sqrt(len(cells)) + 4 * N ** (-2 / 3)
+    assert lowest.mean() == pytest.approx(theory.lambda_minus, abs=band)
+    assert np.mean([cell.overlap_sq for cell in cells]) < 0.075
