@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import AROUND, Grid, check_where
@@ -21,6 +20,9 @@ from bendscape.sweep.grid import AROUND, Grid, check_where
 MAX_AXIS = (
     4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object
 )
+
+MAX_INTEGER = 2**53
+MAX_SEEDS = 2**31
 
 
 def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[Any, ...]:
@@ -34,9 +36,7 @@ def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[
         num = raw["num"]
         if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_AXIS:
             raise ValueError(f"a range whose num is an integer from 1 to {MAX_AXIS}")
-        if not all(
-            isinstance(raw[key], int | float) and math.isfinite(raw[key]) for key in ("start", "stop")
-        ):
+        if not all(_is_number(raw[key]) for key in ("start", "stop")):
             raise ValueError("a range whose start and stop are finite numbers")
         raw = np.linspace(raw["start"], raw["stop"], num).tolist()
     items: list[Any] = list(raw) if isinstance(raw, list | tuple) else [raw]
@@ -44,7 +44,7 @@ def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[
         raise ValueError(f"1 to {MAX_AXIS} values")
     name = "integers" if kind is int else "finite numbers"
     for item in items:
-        number = isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+        number = _is_number(item)
         if (
             not number
             or (kind is int and item != int(item))
@@ -58,6 +58,11 @@ def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[
     if len(values) != len(items):
         raise ValueError("distinct values")
     return tuple(values)
+
+
+def _is_number(item: object) -> bool:
+    # Below 2^53 integers and floats agree.
+    return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < MAX_INTEGER
 
 
 def _integers(lowest: int) -> Callable[[object], tuple[int, ...]]:
@@ -91,7 +96,12 @@ def _alpha(raw: object) -> AlphaAxis:
 def _seeds(raw: object) -> int | dict[int, int]:
     entries = raw if isinstance(raw, Mapping) else {"1": raw}
     for size, count in entries.items():
-        if not str(size).isdigit() or not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if (
+            not re.fullmatch("[0-9]{1,18}", str(size))
+            or not isinstance(count, int)
+            or isinstance(count, bool)
+            or not 1 <= count < MAX_SEEDS
+        ):
             raise ValueError(
                 "an integer >= 1, or a table from size to count such as { 128 = 256, 1024 = 64 }"
             )
@@ -133,7 +143,12 @@ class Campaign(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     campaign: CampaignSection
     grid: GridSection
-    text: Annotated[str, Field(exclude=True)] = ""
+    _text: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """The file as it was read."""
+        return self._text
 
     def to_grid(self) -> Grid:
         """The axes as the engine uses them, with one seed count for each size."""
@@ -179,7 +194,7 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
     except tomllib.TOMLDecodeError as error:
         raise ParameterError(source, str(error), "valid TOML") from None
     try:
-        campaign = Campaign.model_validate({**document, "text": text})
+        campaign = Campaign.model_validate(document)
     except ValidationError as error:
         raise _one_line(error, text, source) from None
     grid = campaign.grid
@@ -190,6 +205,7 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
             f"one count for each size in grid.N = {list(grid.N)}",
             _place(text, source, "seeds"),
         )
+    campaign._text = text
     return campaign
 
 
@@ -210,7 +226,7 @@ def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:
     if first["type"] == "extra_forbidden":
         sections: dict[str, type[BaseModel]] = {"campaign": CampaignSection, "grid": GridSection}
         section = sections[path[0]] if len(path) > 1 else Campaign
-        accepted = [name for name in section.model_fields if name != "text"]
+        accepted = list(section.model_fields)
         close = difflib.get_close_matches(path[-1], accepted, n=1)
         hint = f"did you mean {close[0]!r}?" if close else more
         return ParameterError(

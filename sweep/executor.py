@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
@@ -31,7 +33,7 @@ class Result(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs jobs until `next_job` has none and all are back; yields None at least once a second while idle."""
+    """Runs jobs until `next_job` has none and all are back; may yield None while it waits."""
 
     @property
     def slots(self) -> int:
@@ -45,6 +47,10 @@ class Executor(Protocol):
     def close(self) -> None:
         """End what this executor started, at once."""
         ...
+
+
+class PoolLost(Exception):
+    """The workers are gone for good: nothing that is under way will come back."""
 
 
 def _run(job: Job) -> Result:
@@ -82,7 +88,20 @@ def place_options(address: str, workers: int | None) -> dict[str, Any]:
         return options
     if ":" not in address:
         raise ParameterError("--address", address, f"{', '.join(sorted(places))}, serial or host:port")
+    if not _answers(address.removeprefix("ray://")):
+        raise ParameterError(
+            "--address", address, "the address of a Ray cluster that runs", "nothing answers there"
+        )
     return {"address": address}
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 class RayExecutor:
@@ -103,6 +122,8 @@ class RayExecutor:
         self._task = ray.remote(num_cpus=1, max_retries=0)(run_tiles)
         self._refs: dict[Any, Job] = {}
         self._workers = workers
+        self._head = ray.get_runtime_context().gcs_address
+        self._lives, self._looked = True, time.monotonic()
 
     @property
     def slots(self) -> int:
@@ -128,7 +149,10 @@ class RayExecutor:
                     self._refs[self._task.options(memory=job.memory).remote(job.order)] = job
             if not self._refs:
                 return
-            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=1)
+            # Signals are seen between two waits, so each is short.
+            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
+            if not ready and not self._pool_lives():
+                raise PoolLost("Ray is gone")
             for ref in ready:
                 job = self._refs.pop(ref)
                 try:
@@ -150,8 +174,17 @@ class RayExecutor:
             remedy = "leave out the largest N, or run where there is more memory"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
+    def _pool_lives(self) -> bool:
+        # A signal to the process group ends Ray's own processes, and its client waits for them for a minute.
+        if time.monotonic() - self._looked > 2:
+            self._looked = time.monotonic()
+            self._lives = _answers(self._head)
+        return self._lives
+
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it."""
+        if not self._lives:
+            return
         for ref in self._refs:
             ray.cancel(ref, force=True)
         self._refs.clear()

@@ -37,10 +37,14 @@ _WHERE_NODES = (
 
 def check_where(expression: str) -> str:
     """Accept arithmetic and comparisons of p, p_star, a, alpha, N, and nothing that could run code."""
+    if len(expression) > 1000:
+        raise ValueError("at most 1000 characters")
     try:
         tree = ast.parse(expression, mode="eval")
     except SyntaxError as error:
         raise ValueError(f"a condition such as 'p >= p_star' ({error.msg})") from None
+    except (MemoryError, RecursionError, ValueError):
+        raise ValueError("a condition such as 'p >= p_star' (this one is nested too deeply)") from None
     for node in ast.walk(tree):
         if not isinstance(node, _WHERE_NODES):
             raise ValueError(f"numbers, comparisons, + - * / % //, and, or, not; found {type(node).__name__}")
@@ -49,6 +53,11 @@ def check_where(expression: str) -> str:
         if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
             raise ValueError(f"numbers; found {node.value!r}")
     return expression
+
+
+def alpha_dim(around: str | None) -> str:
+    """Name of the alpha dimension."""
+    return "alpha" if around is None else "alpha_factor"
 
 
 class Cell(NamedTuple):
@@ -91,7 +100,7 @@ class Grid:
     @property
     def alpha_dim(self) -> str:
         """Name of the alpha dimension."""
-        return "alpha" if self.around is None else "alpha_factor"
+        return alpha_dim(self.around)
 
     def models(self) -> Iterator[tuple[tuple[int, int, int], Model]]:
         """Every (p, p_star, a), with its index on the three axes."""
@@ -111,6 +120,15 @@ class Grid:
 
     def wanted(self, N: int) -> NDArray[np.bool_]:
         """Which points (p, p_star, a, alpha) of size N the campaign wants; all seeds of a point share it."""
+        if N not in self._wanted:
+            self._wanted[N] = self._keep(N)
+        return self._wanted[N]
+
+    @cached_property
+    def _wanted(self) -> dict[int, NDArray[np.bool_]]:
+        return {}
+
+    def _keep(self, N: int) -> NDArray[np.bool_]:
         mask = np.ones(self.alpha_values.shape, dtype=bool)
         if self.where is not None:
             code = compile(ast.parse(self.where, mode="eval"), "where", "eval")
@@ -125,7 +143,7 @@ class Grid:
                     }
                     try:
                         mask[i, j, k, m] = bool(eval(code, {"__builtins__": {}}, names))
-                    except ZeroDivisionError:
+                    except ArithmeticError:
                         raise ParameterError(
                             "grid.where", self.where, "a condition defined on every point of the grid"
                         ) from None

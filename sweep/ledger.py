@@ -3,19 +3,21 @@
     ledger/campaign/<revision>.json     every campaign file this store was run with, create-only
     ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
-    ledger/snapshots/<epoch>-<seq>.jsonl all receipts up to that segment, merged
+    ledger/snapshots/<epoch>-<seq>.jsonl  all receipts up to that segment, merged
 
 The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
-listing, one snapshot and a few segments. Two drivers cannot harm each other either: every object is
-create-only, and a cell has the same bits whoever computes it. The lease only saves double work.
+listing, one snapshot and the segments since. All but pulses and snapshots is create-only, and a cell has the
+same bits whoever computes it, so two drivers repeat work rather than harm each other; the lease spares that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -120,6 +122,24 @@ def _process_start(pid: int) -> str:
         return ""
 
 
+def _runs_here(holder: dict[str, Any]) -> bool | None:
+    # Whether a holder's process runs on this machine; None where that cannot be told from here.
+    if not holder.get("machine") or holder["machine"] != _machine():
+        return None
+    return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _lines(receipts: Iterable[Receipt]) -> str:
+    return "".join(receipt.to_json() + "\n" for receipt in receipts)
+
+
 @dataclass
 class Ledger:
     """The ledger of one store. Reading needs no lease; `acquire` before `add` and `flush`."""
@@ -128,11 +148,10 @@ class Ledger:
     records: dict[TileKey, Receipt] = field(default_factory=dict)
     _epoch: int = 0
     _sequence: int = 0
-    _beats: int = 0
-    _beaten: float = 0.0
     _flushed: float = 0.0
     _pending: list[Receipt] = field(default_factory=list)
-    _compactable: str = ""
+    _segments: list[str] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     # -- reading
 
@@ -144,21 +163,26 @@ class Ledger:
         if snapshots:
             last = snapshots[-1]
             self._load(f"ledger/snapshots/{last}")
-        segments = [name for name in self._names("segments") if name > last]
-        for name in segments:
+        self._segments = [name for name in self._names("segments") if name > last]
+        for name in self._segments:
             self._load(f"ledger/segments/{name}")
-        self._compactable = segments[-1] if len(segments) > COMPACT_SEGMENTS else ""
 
     def errors(self) -> list[CellError]:
         """Every failed cell."""
         return [error for receipt in self.records.values() for error in receipt.errors]
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds the lease, or None where it was released."""
+        """Who holds the lease, or None where it was released; `alive` is null for another machine."""
         epoch = self._newest_epoch()
         if not epoch or self._beat_of(epoch).get("released"):
             return None
-        return {"epoch": epoch, **self._read(f"ledger/lease/{epoch:06d}.json")}
+        holder = self._read(f"ledger/lease/{epoch:06d}.json")
+        return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
+
+    @property
+    def revision(self) -> int:
+        """Number of campaign files recorded; workers refuse to write for an older one."""
+        return len(self._names("campaign"))
 
     def _names(self, folder: str) -> list[str]:
         pages = obstore.list(self.objects, prefix=f"ledger/{folder}")
@@ -169,11 +193,17 @@ class Ledger:
             document: dict[str, Any] = json.loads(bytes(obstore.get(self.objects, path).bytes()))
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise OSError(f"{path} of the store is damaged: {error}") from None
         return document
 
     def _load(self, path: str) -> None:
         for line in bytes(obstore.get(self.objects, path).bytes()).decode().splitlines():
-            self._merge(Receipt.from_json(line))
+            try:
+                receipt = Receipt.from_json(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise OSError(f"{path} of the store is damaged: {error}") from None
+            self._merge(receipt)
 
     def _merge(self, receipt: Receipt) -> None:
         key = TileKey.parse(receipt.tile)
@@ -212,19 +242,33 @@ class Ledger:
             "machine": _machine(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
-            "user": getpass.getuser(),
+            "user": _user(),
             "started": time.time(),
         }
         self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
         self._epoch, self._sequence = epoch + 1, 0
         self._flushed = time.monotonic()
-        self.beat(force=True)
+        self._beat(1)
+        self._stopped.clear()
+        threading.Thread(target=self._pulse, daemon=True).start()
+
+    def _pulse(self) -> None:
+        # A thread of its own: starting Ray, publishing or a long cell here must not look like death.
+        count = 1
+        while not self._stopped.wait(LEASE_SECONDS / 6):
+            count += 1
+            with contextlib.suppress(Exception):  # a store that fails here fails the driver's own writes too
+                self._beat(count)
+
+    def _beat(self, count: int, released: bool = False) -> None:
+        pulse = json.dumps({"count": count, "released": released})
+        obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
 
     def _alive(
         self, epoch: int, holder: dict[str, Any], say: Callable[[str], None], lease_seconds: float
     ) -> bool:
-        if holder.get("machine") and holder["machine"] == _machine():
-            return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
+        if (here := _runs_here(holder)) is not None:
+            return here
         say(f"watching the pulse of {holder.get('host')} for {lease_seconds:.0f} s")
         before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
         while time.monotonic() < deadline:
@@ -234,26 +278,19 @@ class Ledger:
                 return not now.get("released")
         return False
 
-    def beat(self, force: bool = False, released: bool = False) -> None:
-        """Show that this driver is alive, every few seconds."""
-        if not force and time.monotonic() - self._beaten < LEASE_SECONDS / 6:
-            return
-        self._beats += 1
-        self._beaten = time.monotonic()
-        pulse = json.dumps({"count": self._beats, "released": released})
-        obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
-
     def release(self) -> None:
         """Flush and let the next driver in at once."""
+        self._stopped.set()
         self.flush()
-        self.beat(force=True, released=True)
+        self._beat(0, released=True)
 
     # -- writing
 
-    def record_campaign(self, document: dict[str, Any]) -> None:
-        """Keep the campaign file, code and environment of this run."""
-        revision = len(self._names("campaign")) + 1
+    def record_campaign(self, document: dict[str, Any]) -> int:
+        """Keep the campaign file, code and environment of this run; from now on this is the revision."""
+        revision = self.revision + 1
         self._create(f"ledger/campaign/{revision:06d}.json", json.dumps(document), LeaseLost)
+        return revision
 
     def add(self, receipts: Iterable[Receipt]) -> None:
         """Take receipts in; they are durable after the next `flush`."""
@@ -277,16 +314,14 @@ class Ledger:
         if self._newest_epoch() > self._epoch:
             raise LeaseLost("another driver took this store over; what was computed stays in the store")
         self._sequence += 1
-        body = "".join(receipt.to_json() + "\n" for receipt in self._pending)
-        self._create(f"ledger/segments/{self._epoch:06d}-{self._sequence:06d}.jsonl", body, LeaseLost)
+        name = f"{self._epoch:06d}-{self._sequence:06d}.jsonl"
+        self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
-
-    def compact(self) -> None:
-        """Write what `replay` loaded as one snapshot, when it took many segments."""
-        if self._compactable:
-            body = "".join(receipt.to_json() + "\n" for receipt in self.records.values())
-            obstore.put(self.objects, f"ledger/snapshots/{self._compactable}", body.encode())
-            self._compactable = ""
+        self._segments.append(name)
+        # Rarer as the ledger grows, so that snapshots cost a bounded share of the writing.
+        if len(self._segments) > max(COMPACT_SEGMENTS, len(self.records) // 500):
+            obstore.put(self.objects, f"ledger/snapshots/{name}", _lines(self.records.values()).encode())
+            self._segments.clear()
 
     def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
         try:

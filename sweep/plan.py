@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import Kernel
@@ -15,11 +16,12 @@ from bendscape.sweep.tiles import Layout, Task, Tile, bundle, wanted_tiles
 
 TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
 TASKS_PER_SLOT = 16
+MAX_TILES = 10_000_000
 
 
 @dataclass
 class SizePlan:
-    """Cells of one size: wanted, recorded as finished, recorded as failed, and the seconds left."""
+    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of its dearest task."""
 
     cells: int = 0
     done: int = 0
@@ -28,6 +30,7 @@ class SizePlan:
     tiles_left: int = 0
     seconds: float = 0.0
     seconds_left: float = 0.0
+    peak_bytes: float = 0.0
 
     @property
     def missing(self) -> int:
@@ -44,7 +47,7 @@ class Plan:
     kernel: Kernel
     ledger: Ledger | None = None
     retry_failed: bool = False
-    sizes: dict[int, SizePlan] = field(default_factory=dict)
+    sizes: dict[int, SizePlan] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sizes = {N: SizePlan() for N in self.grid.N}
@@ -60,6 +63,15 @@ class Plan:
             size.tiles_left += bool(missing)
             size.seconds += tile.seconds
             size.seconds_left += tile.seconds * missing.bit_count() / wanted
+            if tile.key.seed == 0:  # memory does not depend on the seed
+                *_, cell = next(self.layout.cells(tile.key, 1 << (tile.mask.bit_length() - 1)))
+                size.peak_bytes = max(
+                    size.peak_bytes, self.kernel.peak_bytes(cell) + self._tile_bytes(cell.N)
+                )
+
+    def _tile_bytes(self, N: int) -> float:
+        blocks = self.layout.sizes[N]
+        return 8.0 * len(stored_variables(self.kernel)) * blocks.alpha_block * blocks.seed_block
 
     def _recorded(self, tile: Tile) -> tuple[int, int]:
         record = self.ledger.records.get(tile.key) if self.ledger else None
@@ -89,14 +101,6 @@ class Plan:
                 seconds = tile.seconds * missing.bit_count() / tile.mask.bit_count()
                 yield Tile(tile.key, missing, seconds)
 
-    def peak_bytes(self, N: int) -> float:
-        """Memory of the dearest cell of a size."""
-        size = self.layout.sizes[N]
-        tiles = (t for t in wanted_tiles(self.layout, self.grid, self.kernel) if t.key.N == N)
-        cells = {next(self.layout.cells(t.key, 1 << (t.mask.bit_length() - 1)))[2] for t in tiles}
-        block = 8.0 * len(stored_variables(self.kernel)) * size.alpha_block * size.seed_block
-        return float(block + max((self.kernel.peak_bytes(cell) for cell in cells), default=0.0))
-
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
         cell = sum({"float64": 8, "int64": 8, "int8": 1}[v.dtype] for v in stored_variables(self.kernel))
@@ -112,7 +116,7 @@ class Plan:
             "core_hours": self.total("seconds") / 3600,
             "core_hours_left": self.total("seconds_left") / 3600,
             "bytes": self.stored_bytes(),
-            "peak_bytes_per_task": max(self.peak_bytes(size) for size in self.grid.N),
+            "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
             "slots": slots,
             "sizes": [
                 {"N": n, **vars(s), "missing": s.missing, "tile": self.layout.chunks(n)}
@@ -126,9 +130,21 @@ def plan_campaign(
     kernel: Kernel,
     layout: Layout | None = None,
     ledger: Ledger | None = None,
-    **options: Any,
+    retry_failed: bool = False,
 ) -> Plan:
-    """Plan a campaign on a new store, or on one that already has a layout and a ledger."""
+    """Plan a campaign on a new store, or on one that already has a layout and a ledger.
+
+    Raises
+    ------
+    ParameterError
+        A point has less than one sample, no point is wanted, or there are more than `MAX_TILES` tiles.
+    """
     grid = campaign.to_grid()
     grid.check_samples()
-    return Plan(Layout.of(grid, kernel, layout), grid, kernel, ledger, **options)
+    if not any(grid.wanted(N).any() for N in grid.N):
+        raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
+    grown = Layout.of(grid, kernel, layout)
+    tiles = sum(grown.tile_count(N) for N in grid.N)
+    if tiles > MAX_TILES:
+        raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
+    return Plan(grown, grid, kernel, ledger, retry_failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import signal
 import subprocess
@@ -16,21 +17,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ray
 from rich.console import Console
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
-from bendscape.sweep.executor import Executor, Job, Result
+from bendscape.sweep.executor import Executor, Job, PoolLost, Result
 from bendscape.sweep.kernel import Kernel
-from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.ledger import LeaseLost, Ledger, Receipt
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.store import connect, read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
-from bendscape.sweep.worker import Order, run_tiles
+from bendscape.sweep.worker import Order, Superseded, run_tiles
 
 CRASHES = 3  # workers that a tile may end before its missing cells are recorded as failed
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
+CRASH = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
 
 
@@ -102,6 +105,7 @@ class Stop:
         self.deadline = None if budget is None else time.monotonic() + budget
         self.asked = 0
         self.reason = ""
+        self.announced = False
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """A signal handler: it only sets a flag, and the second time raises."""
@@ -116,13 +120,24 @@ class Stop:
             self.asked, self.reason = max(1, self.asked), "the time budget"
         return not self.asked
 
+    def announce(self, console: Console) -> None:
+        """Say once why the run stops."""
+        if self.asked and not self.announced:
+            self.announced = True
+            console.print(
+                f"stopping on {self.reason}: waiting for the tasks under way; a second signal does not"
+            )
+
+    def listen(self) -> dict[int, Any]:
+        """Take SIGINT, SIGTERM and SIGUSR1, again after Ray's start, which replaces them; returns those before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Listen to SIGINT, SIGTERM and SIGUSR1; installed after Ray's own handlers, which it replaces."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        """Listen, and give the handlers back afterwards."""
+        before = self.listen()
         try:
             yield
         finally:
@@ -153,30 +168,35 @@ def run_campaign(
         Another driver works on this store, or took it over.
     """
     started = time.monotonic()
-    stop = Stop(time_budget)
+    stop, meter = Stop(time_budget), None
     if (attributes := read_root(url)) is not None:
         check_identity(url, attributes, campaign, kernel)
     ledger = Ledger(connect(url))
     ledger.acquire(console.print)
     try:
-        ledger.replay()
-        ledger.compact()
-        attributes = read_root(url)  # again: it may have grown before the lease was ours
-        before = Layout.from_json(attributes["layout"]) if attributes else None
-        plan = plan_campaign(campaign, kernel, before, ledger, retry_failed=retry_failed)
-        publish(url, campaign, plan, before, attributes, ledger)
-        ledger.beat()
-        meter = None
-        if plan.total("tiles_left"):
-            executor = make_executor()
-            try:
-                meter = Meter(plan, executor.slots, console)
-                with stop.signals(), meter:
-                    _drive(url, campaign, plan, executor, ledger, meter, stop, kernel_modules, console)
-            finally:
-                executor.close()
-    finally:
-        ledger.release()
+        with stop.signals():
+            ledger.replay()
+            attributes = read_root(url)  # again: it may have grown before the lease was ours
+            before = Layout.from_json(attributes["layout"]) if attributes else None
+            plan = plan_campaign(campaign, kernel, before, ledger, retry_failed=retry_failed)
+            revision = publish(url, campaign, plan, before, attributes, ledger)
+            if plan.total("tiles_left") and not stop.asked:
+                executor = make_executor()
+                try:
+                    stop.listen()
+                    meter = Meter(plan, executor.slots, console)
+                    driver = _Driver(
+                        plan, executor, ledger, meter, stop, console, url, revision, kernel_modules
+                    )
+                    with meter:
+                        driver.drive()
+                finally:
+                    executor.close()
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to show
+            ledger.release()
+        raise
+    ledger.release()
     end = plan_campaign(campaign, kernel, plan.layout, ledger)
     missing, failed = end.total("missing"), end.total("failed")
     return Summary(
@@ -199,10 +219,16 @@ def publish(
     before: Layout | None,
     attributes: dict[str, Any] | None,
     ledger: Ledger,
-) -> None:
-    """Create or grow the store, and keep the campaign with its provenance, if anything of it is new."""
+) -> int:
+    """Create or grow the store, and keep the campaign with its provenance, if anything of it is new.
+
+    Returns the revision of the store, which is recorded before anything changes: a worker that still has
+    an older one will not write from then on.
+    """
     if attributes is not None and attributes["spec_hash"] == campaign.spec_hash:
-        return
+        revision: int = attributes["revision"]
+        if revision == ledger.revision:  # else an extension was cut short before it was published
+            return revision
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     description = {
         "name": campaign.campaign.name,
@@ -214,8 +240,9 @@ def publish(
         "revised": now,
         **provenance(),
     }
-    ledger.record_campaign(description)
-    write_layout(url, plan.layout, plan.kernel, before, description)
+    revision = ledger.record_campaign(description)
+    write_layout(url, plan.layout, plan.kernel, before, {**description, "revision": revision})
+    return revision
 
 
 def provenance() -> dict[str, Any]:
@@ -249,81 +276,84 @@ def code_version() -> str:
     return f"{text}+{commit}" if commit else text
 
 
-def _drive(
-    url: str,
-    campaign: Campaign,
-    plan: Plan,
-    executor: Executor,
-    ledger: Ledger,
-    meter: Meter,
-    stop: Stop,
-    kernel_modules: tuple[str, ...],
-    console: Console,
-) -> None:
-    tasks = plan.tasks(executor.slots)
-    memory = {N: int(plan.peak_bytes(N)) for N in plan.grid.N}
-    estimates: dict[str, float] = {}
-    crashes: dict[str, int] = {}
-    again: deque[Task] = deque()
+@dataclass
+class _Driver:
+    """Orders what is missing, records what comes back, and decides about what does not."""
 
-    def next_job() -> Job | None:
-        if again:
-            task = again.popleft()
-        else:
-            upcoming = next(tasks, None)
-            if upcoming is None:
-                return None
-            task = upcoming
-        if not stop.admits(task.seconds * meter.correction(task.N)):
+    plan: Plan
+    executor: Executor
+    ledger: Ledger
+    meter: Meter
+    stop: Stop
+    console: Console
+    url: str
+    revision: int
+    kernel_modules: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self._tasks = self.plan.tasks(self.executor.slots)
+        self._again: deque[Task] = deque()
+        self._estimates: dict[str, float] = {}
+        self._losses: dict[str, int] = {}
+
+    def drive(self) -> None:
+        """Until nothing is left, or the stop is asked for and what was under way is back."""
+        try:
+            for result in self.executor.run(self._next_job):
+                self.stop.announce(self.console)
+                if result is None:
+                    self.ledger.add([])
+                    self.meter.tick()
+                elif result.error is not None:
+                    self._lost(result, result.error)
+                else:
+                    self._take(result.receipts)
+        except PoolLost as error:
+            self.console.print(f"{error}: what was under way is lost, what was recorded is not")
+        self.stop.announce(self.console)
+
+    def _next_job(self) -> Job | None:
+        task = self._again.popleft() if self._again else next(self._tasks, None)
+        if task is None or not self.stop.admits(task.seconds * self.meter.correction(task.N)):
             return None
         tiles = tuple((str(tile.key), tile.mask) for tile in task.tiles)
-        estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
-        return Job(Order(url, campaign.spec_hash, kernel_modules, tiles), memory[task.N])
+        self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
+        order = Order(self.url, self.revision, self.kernel_modules, tiles)
+        return Job(order, int(self.plan.sizes[task.N].peak_bytes))
 
-    def crashed(result: Result) -> None:
+    def _lost(self, result: Result, error: BaseException) -> None:
         # Every tile of a lost task goes alone next time, so that the one to blame shows itself.
-        assert result.error is not None
-        for key, mask in result.job.order.tiles:
-            if len(result.job.order.tiles) == 1:
-                crashes[key] = crashes.get(key, 0) + 1
-            if crashes.get(key, 0) >= CRASHES:
-                take(run_tiles(result.job.order, crash=result.error))
-            else:
-                again.append(Task((Tile(TileKey.parse(key), mask, estimates[key]),)))
-        console.print(
-            f"a task was lost ({type(result.error).__name__}: {_first_line(result.error)}); it goes again"
+        if isinstance(error, Superseded):
+            raise LeaseLost(str(error))
+        tiles = result.job.order.tiles
+        what = "worker was lost" if isinstance(error, CRASH) else "task failed"
+        self.console.print(
+            f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
         )
+        for key, mask in tiles:
+            if len(tiles) == 1:
+                self._losses[key] = self._losses.get(key, 0) + 1
+            if self._losses.get(key, 0) < CRASHES:
+                self._again.appendleft(Task((Tile(TileKey.parse(key), mask, self._estimates[key]),)))
+            elif isinstance(error, CRASH):
+                self._take(run_tiles(result.job.order, crash=error))
+            else:
+                raise error  # not the cells' fault: the store cannot be written, say
 
-    def take(receipts: list[Any]) -> None:
+    def _take(self, receipts: list[Receipt]) -> None:
         for receipt in receipts:
             key = TileKey.parse(receipt.tile)
-            known = ledger.records.get(key)
+            known = self.ledger.records.get(key)
             done, failed = (known.done, known.failed) if known else (0, 0)
-            ledger.add([receipt])
-            merged = ledger.records[key]
-            meter.advance(
+            self.ledger.add([receipt])
+            merged = self.ledger.records[key]
+            self.meter.advance(
                 key.N,
                 done=(merged.done & ~done).bit_count(),
                 failed=merged.failed.bit_count() - failed.bit_count(),
                 computed=receipt.computed,
-                estimated=estimates[receipt.tile],
+                estimated=self._estimates[receipt.tile],
                 measured=receipt.seconds,
-            )
-
-    announced = False
-    for result in executor.run(next_job):
-        ledger.beat()
-        if result is None:
-            ledger.add([])
-            meter.tick()
-        elif result.error is not None:
-            crashed(result)
-        else:
-            take(result.receipts)
-        if stop.asked and not announced:
-            announced = True
-            console.print(
-                f"stopping on {stop.reason}: waiting for the tasks under way; once more stops at once"
             )
 
 

@@ -89,6 +89,15 @@ def connect(url: str) -> Objects:
     return from_url(url)
 
 
+def exists(url: str, path: str) -> bool:
+    """Whether an object is there."""
+    try:
+        obstore.head(connect(url), path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_root(url: str) -> dict[str, Any] | None:
     """The attributes of a store, or None where nothing has been published.
 
@@ -97,12 +106,19 @@ def read_root(url: str) -> dict[str, Any] | None:
     ParameterError
         Something else than a bendscape store lies there, or one of a newer version.
     """
-    if url.startswith("file://") and not Path(unquote(urlsplit(url).path)).is_dir():
+    folder = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+    if folder is not None and not folder.is_dir():
+        if folder.exists():
+            raise ParameterError("store", str(folder), "a folder, not a file")
         return None
     try:
         document = json.loads(bytes(obstore.get(connect(url), "zarr.json").bytes()))
     except FileNotFoundError:
+        if folder is not None and any(folder.iterdir()) and not (folder / "ledger").is_dir():
+            raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
         return None
+    except ValueError as error:
+        raise OSError(f"zarr.json of {url} is damaged: {error}") from None
     attributes: dict[str, Any] = document.get("attributes", {})
     version = attributes.get("bendscape_store_version")
     if not isinstance(version, int):

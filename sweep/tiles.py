@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from bendscape.core.model import Model
-from bendscape.sweep.grid import Cell, Grid, alpha_unit
+from bendscape.sweep.grid import Cell, Grid, alpha_dim, alpha_unit
 from bendscape.sweep.kernel import Kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
@@ -82,7 +82,7 @@ class Layout:
     @property
     def alpha_dim(self) -> str:
         """Name of the alpha dimension."""
-        return "alpha" if self.around is None else "alpha_factor"
+        return alpha_dim(self.around)
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -96,6 +96,11 @@ class Layout:
     def chunks(self, N: int) -> tuple[int, ...]:
         """Chunk, that is tile, shape of the arrays of one size."""
         return (1, 1, 1, self.sizes[N].alpha_block, self.sizes[N].seed_block)
+
+    def tile_count(self, N: int) -> int:
+        """Tiles of one size, wanted or not."""
+        pairs = zip(self.shape(N), self.chunks(N), strict=True)
+        return math.prod(math.ceil(length / chunk) for length, chunk in pairs)
 
     def region(self, key: TileKey) -> tuple[slice, ...]:
         """The part of the arrays that a tile covers, cut at the present end of the axes."""

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,17 +17,17 @@ from threadpoolctl import threadpool_limits
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.ledger import CellError, Receipt
-from bendscape.sweep.store import TileStore, read_root
+from bendscape.sweep.store import TileStore, exists, read_root
 from bendscape.sweep.tiles import Layout, TileKey
 
 TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones travel once
 
 
 class Order(NamedTuple):
-    """All that travels to a worker: where, which campaign, and the wanted cells of some tiles."""
+    """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles."""
 
     url: str
-    spec_hash: str
+    revision: int
     kernel_modules: tuple[str, ...]
     tiles: tuple[tuple[str, int], ...]
 
@@ -38,11 +38,15 @@ class _Context(NamedTuple):
     store: TileStore
 
 
+class Superseded(Exception):
+    """Another run has changed the store since this order was given."""
+
+
 @lru_cache(maxsize=4)
-def _context(url: str, spec_hash: str, kernel_modules: tuple[str, ...]) -> _Context:
+def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Context:
     attributes = read_root(url)
-    if attributes is None or attributes["spec_hash"] != spec_hash:
-        raise RuntimeError(f"{url} no longer holds campaign {spec_hash}: another run has changed it")
+    if attributes is None or attributes["revision"] != revision:
+        raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     kernel = load_kernel(attributes["kernel"], kernel_modules)
     layout = Layout.from_json(attributes["layout"])
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
@@ -54,12 +58,21 @@ def run_tiles(order: Order, crash: BaseException | None = None) -> list[Receipt]
     With `crash`, the missing cells are recorded as failed by it instead of computed: what the driver
     does with cells that keep ending their workers.
     """
-    context = _context(order.url, order.spec_hash, order.kernel_modules)
+    context = _context(order.url, order.revision, order.kernel_modules)
+    # A tile written with the layout of an older revision would cut off the cells that a newer one added.
+    newer = f"ledger/campaign/{order.revision + 1:06d}.json"
+
+    def check() -> None:
+        if exists(order.url, newer):
+            raise Superseded(f"{order.url} has moved on from revision {order.revision}")
+
     with threadpool_limits(limits=1):
-        return [_run_tile(context, TileKey.parse(key), mask, crash) for key, mask in order.tiles]
+        return [_run_tile(context, TileKey.parse(key), mask, crash, check) for key, mask in order.tiles]
 
 
-def _run_tile(context: _Context, key: TileKey, mask: int, crash: BaseException | None) -> Receipt:
+def _run_tile(
+    context: _Context, key: TileKey, mask: int, crash: BaseException | None, check: Callable[[], None]
+) -> Receipt:
     started = time.perf_counter()
     store, layout = context.store, context.store.layout
     status = store.read(key, "status")
@@ -85,6 +98,7 @@ def _run_tile(context: _Context, key: TileKey, mask: int, crash: BaseException |
             for name, value in values.items():
                 block[name][slot] = value
             block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
+        check()
         store.write(key, block)
         done = _mask(block["status"], ("done", "not_converged"), seed_block)
         failed = _mask(block["status"], ("failed",), seed_block)
