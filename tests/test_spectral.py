@@ -242,6 +242,8 @@ def test_samples_above_the_threshold_show_outlier_and_overlap(
     for sample, expected in ((lowest, theory.lambda_star), (overlaps, theory.overlap_sq)):
         band = 4 * np.std(sample, ddof=1) / math.sqrt(len(sample)) + N ** (-2 / 3)
         assert np.mean(sample) == pytest.approx(expected, abs=band)
+    several = [cell.overlap_sq_space != cell.overlap_sq for cell in cells]
+    assert all(several) if p_star > 1 else not any(several)
 
 
 def test_samples_below_the_threshold_show_the_edge_and_no_overlap() -> None:
