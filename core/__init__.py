@@ -37,6 +37,8 @@ alpha_0             ``alpha_0``           below it samples of any size show no o
 alpha_BBP(N)        ``alpha_bbp_at_size`` threshold that samples of dimension N show
 a_tri               ``a_tricritical``     the transition is continuous below it, discontinuous above
 psi                 ``psi``               gamma B + F, negative where the outlier branch exists
+f, D_f              ``weights``           weight of a sample in the label-only matrix (1/N) sum_mu f(y) x x^T
+phi                 ``phi``               f/|inf f|, of infimum -1
 lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one instance
                     ``eigval_second``
 (none)              ``overlap_sq_space``  overlap_sq averaged over the lowest p p* eigenvectors of an instance
@@ -78,6 +80,14 @@ from bendscape.core.outlier import (
     asymptotics,
     transition,
 )
+from bendscape.core.spectral import (
+    SpectralGain,
+    SpectralWeights,
+    spectral_asymptotics,
+    spectral_gain,
+    spectral_transition,
+)
+from bendscape.core.spectral_sampler import SpectralSample, sample_spectral
 
 __all__ = [
     "EDGE_KINDS",
@@ -93,6 +103,9 @@ __all__ = [
     "Observation",
     "Outlier",
     "ParameterError",
+    "SpectralGain",
+    "SpectralSample",
+    "SpectralWeights",
     "Transition",
     "TransitionKind",
     "a_tricritical",
@@ -108,7 +121,11 @@ __all__ = [
     "left_edge",
     "sample_count",
     "sample_instance",
+    "sample_spectral",
     "self_energy",
+    "spectral_asymptotics",
+    "spectral_gain",
     "spectral_map",
+    "spectral_transition",
     "transition",
 ]

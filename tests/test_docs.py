@@ -1,0 +1,122 @@
+"""The documents speak of code, tests and files that exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+THEORY = ROOT / "docs" / "theory.md"
+
+IN_FILE = re.compile(r"`((?:core|sweep|analysis|cluster)/\w+\.py): ([\w.]+)`")
+IN_TESTS = re.compile(r"`(tests/\w+\.py): (\w+)`")
+DOTTED = re.compile(r"`(bendscape(?:\.\w+)+)(?:\(\))?`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+DISPLAY = re.compile(r"^```math\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name is a module, or reached by attributes from the longest module in it."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:]:
+            if hasattr(found, name):
+                found = getattr(found, name)
+            elif name in getattr(found, "__annotations__", {}):  # a field of a dataclass
+                return name == parts[-1]
+            else:
+                return False
+        return True
+    return False
+
+
+def code_names(text: str) -> set[str]:
+    in_file = {
+        f"bendscape.{path.removesuffix('.py').replace('/', '.')}.{name}"
+        for path, name in IN_FILE.findall(text)
+    }
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    return in_file | set(DOTTED.findall(text)) - set(groups)  # an entry-point group is a name of no module
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading has on the web: lower case, no punctuation, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def dead_links(path: Path) -> list[str]:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    dead = []
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if target.is_file() else []
+        if not target.exists() or (anchor and anchor not in map(slug, headings)):
+            dead.append(link)
+    return dead
+
+
+@each_document
+def test_every_code_name_in_a_document_exists(path: Path) -> None:
+    missing = [name for name in code_names(path.read_text(encoding="utf-8")) if not resolves(name)]
+    assert not missing
+
+
+@each_document
+def test_every_test_a_document_names_exists(path: Path) -> None:
+    for file, name in IN_TESTS.findall(path.read_text(encoding="utf-8")):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}: {name}"
+
+
+@each_document
+def test_no_relative_link_is_dead(path: Path) -> None:
+    assert not dead_links(path)
+
+
+def test_every_displayed_equation_of_the_theory_is_followed_by_the_function_that_computes_it() -> None:
+    text = THEORY.read_text(encoding="utf-8")
+    ends = [match.end() for match in DISPLAY.finditer(text)]
+    starts = [match.start() for match in DISPLAY.finditer(text)]
+    assert len(ends) > 20
+    for end, following in zip(ends, [*starts[1:], len(text)], strict=True):
+        until_heading = re.split(r"^#", text[end:following], maxsplit=1, flags=re.MULTILINE)[0]
+        assert code_names(until_heading), f"no function after {text[:end].splitlines()[-3:]}"
+
+
+def test_inline_formulas_hold_no_backslash_that_markdown_would_eat() -> None:
+    text = FENCE.sub("", THEORY.read_text(encoding="utf-8"))
+    formulas = re.findall(r"\$[^$]+\$", text)
+    assert len(formulas) > 100
+    assert not [formula for formula in formulas if re.search(r"\\[^a-zA-Z]", formula)]
+
+
+def test_what_does_not_exist_is_found_out(tmp_path: Path) -> None:
+    assert resolves("bendscape.core.hessian.Instance.d_par")
+    assert resolves("bendscape.core.hessian.Instance.fields")
+    assert resolves("bendscape.core")
+    for name in ("bendscape.core.bulk.right_edge", "bendscape.core.lost.edge", "bendscape.core.bulk.Edge.x"):
+        assert not resolves(name)
+    (tmp_path / "there.md").write_text("# A heading, with words\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[a](there.md#a-heading-with-words) [b](gone.md) [c](there.md#b) [d](https://x.org/y.md)\n"
+    )
+    assert dead_links(page) == ["gone.md", "there.md#b"]
+    assert code_names("`core/bulk.py: left_edge`, `bendscape.core.model.Model`, `N`") == {
+        "bendscape.core.bulk.left_edge",
+        "bendscape.core.model.Model",
+    }
