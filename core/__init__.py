@@ -59,6 +59,7 @@ from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.maps import Map, transition_map
 from bendscape.core.model import (
     EDGE_KINDS,
     TRANSITION_KINDS,
@@ -89,6 +90,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "Instance",
+    "Map",
     "Model",
     "Observation",
     "Outlier",
@@ -111,4 +113,5 @@ __all__ = [
     "self_energy",
     "spectral_map",
     "transition",
+    "transition_map",
 ]
