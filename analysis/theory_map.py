@@ -13,7 +13,7 @@ import xarray as xr
 
 from bendscape.analysis.style import FAINT, INK, THRESHOLD, small_multiples, style
 from bendscape.core.maps import transition_map
-from bendscape.core.model import TRANSITION_KINDS, ParameterError
+from bendscape.core.model import ParameterError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,9 @@ MAX_POINTS = 10_000
 _RANGE = "numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas"
 _ALPHA_0 = "alpha_0_complex_re"  # the definition that always exists
 _CONTINUOUS, _DISCONTINUOUS = "#ffffff", "#ebedf0"
-_CONTOURS = 9
+_SOLID: dict[str, Any] = {"color": THRESHOLD, "linestyle": "solid", "linewidth": 1.2}
+_BROKEN: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.9}
+_SHORTEST_NAMED = 0.2  # in panel widths: shorter contours carry no number
 _UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -107,8 +109,8 @@ def phase_figure(ds: xr.Dataset) -> Figure:
     """The (p, a) plane, one panel a p_star: the two kinds, and contours of alpha_bbp and alpha_0.
 
     Grey: discontinuous, above the line of tricritical offsets a_tricritical(p). Contours are linear between
-    the points of the grid in (log p, log a); p = inf is left out. alpha_0 is its complex definition; it
-    departs from alpha_bbp at the line.
+    the points of the grid; p = inf is left out. alpha_0 is its complex definition; it departs from alpha_bbp
+    at the line.
     """
     ds = ds.sel(p=np.isfinite(ds["p"]))
     with style():
@@ -132,25 +134,16 @@ def _draw(axes: Any, ds: xr.Dataset) -> None:
     axes.plot(p, tricritical, color=INK, linewidth=1.6, zorder=4)
 
     levels = _levels(np.stack([ds["alpha_bbp"].values, ds[_ALPHA_0].values]))
-    split = ds["transition"] == TRANSITION_KINDS.index("discontinuous")
-    for name, colour, dashes, width in (
-        (_ALPHA_0, INK, (0, (3, 2)), 0.9),
-        ("alpha_bbp", THRESHOLD, "solid", 1.1),
-    ):
-        # alpha_0 is drawn where it differs, and one point further so that it meets alpha_bbp at the line.
-        drawn = ds[name].where(split | split.shift(a=-1, fill_value=False)) if name == _ALPHA_0 else ds[name]
-        if np.isfinite(drawn).sum() < 4:
-            continue
+    # Where the two coincide the solid line, wider and later, hides the broken one.
+    for name, look, place in ((_ALPHA_0, _BROKEN, 0.3), ("alpha_bbp", _SOLID, 0.62)):
+        values = ds[name].transpose("a", "p").values
         lines = axes.contour(
-            p,
-            a,
-            drawn.transpose("a", "p").values,
-            levels,
-            colors=[colour],
-            linestyles=[dashes],
-            linewidths=width,
-        )
-        axes.clabel(lines, fontsize=6.5, fmt="%g", inline_spacing=2)
+            p, a, values, levels, colors=[look["color"]], linestyles=[look["linestyle"]],
+            linewidths=look["linewidth"],
+        )  # fmt: skip
+        above = tricritical if name == _ALPHA_0 else np.zeros_like(tricritical)
+        spots = [_spot(axes, line, p, above, place) for level in lines.allsegs for line in level]
+        axes.clabel(lines, fontsize=6.5, fmt="%g", inline_spacing=2, manual=[at for at in spots if at])
     axes.set_xticks(p if len(p) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(_no_ticks())
@@ -165,14 +158,23 @@ def _no_ticks() -> Any:
 
 
 def _levels(values: Any) -> Any:
-    """Levels of 1, 1.5, 2, 3, 5, 7 times powers of ten, or finer and even ones where the range is small."""
-    from matplotlib.ticker import MaxNLocator
-
+    """Round numbers, closer together where the range is small."""
     low, high = np.nanmin(values), np.nanmax(values)
-    if low > 0 and high / low > 8:
-        decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        return np.outer(decades, (1, 1.5, 2, 3, 5, 7)).ravel()
-    return MaxNLocator(_CONTOURS).tick_values(low, high)
+    low = low if low > 0 else high / 100
+    steps = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high / low < 10 else (1, 1.5, 2, 3, 5, 7)
+    decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return np.outer(decades, steps).ravel()
+
+
+def _spot(axes: Any, line: Any, p: Any, above: Any, place: float) -> tuple[float, float] | None:
+    """Where to write on a contour line: at a share of its part above a curve and well inside the panel."""
+    x, y = axes.transAxes.inverted().transform(axes.transData.transform(line)).T
+    inside = (abs(x - 0.5) < 0.43) & (abs(y - 0.5) < 0.45)
+    inside &= line[:, 1] > 1.15 * np.interp(line[:, 0], p, above)
+    if np.hypot(np.diff(x), np.diff(y)).sum() < _SHORTEST_NAMED or not inside.any():
+        return None
+    chosen = line[inside][int(place * (inside.sum() - 1))]
+    return float(chosen[0]), float(chosen[1])
 
 
 def _legend(figure: Figure) -> None:
@@ -181,8 +183,8 @@ def _legend(figure: Figure) -> None:
 
     figure.legend(
         handles=[
-            Line2D([], [], color=THRESHOLD, linewidth=1.1, label=r"$\alpha_{\rm BBP}$"),
-            Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=r"$\alpha_0$"),
+            Line2D([], [], **_SOLID, label=r"$\alpha_{\rm BBP}$"),
+            Line2D([], [], **_BROKEN, label=r"$\alpha_0$"),
             Line2D([], [], color=INK, linewidth=1.6, label="tricritical"),
             Patch(facecolor=_CONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="continuous"),
             Patch(facecolor=_DISCONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="discontinuous"),
