@@ -28,7 +28,8 @@ _ALPHA_0 = "alpha_0_complex_re"  # the definition that always exists
 _CONTINUOUS, _DISCONTINUOUS = "#ffffff", "#ebedf0"
 _SOLID: dict[str, Any] = {"color": THRESHOLD, "linestyle": "solid", "linewidth": 1.2}
 _BROKEN: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.9}
-_SHORTEST_NAMED = 0.2  # in panel widths: shorter contours carry no number
+_SHORTEST_NAMED, _APART = 0.2, 0.12  # in panel widths: of a contour with a number, and between numbers
+_OFF_THE_LINE = 0.25  # in log a
 _UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -109,8 +110,8 @@ def phase_figure(ds: xr.Dataset) -> Figure:
     """The (p, a) plane, one panel a p_star: the two kinds, and contours of alpha_bbp and alpha_0.
 
     Grey: discontinuous, above the line of tricritical offsets a_tricritical(p). Contours are linear between
-    the points of the grid; p = inf is left out. alpha_0 is its complex definition; it departs from alpha_bbp
-    at the line.
+    the points of the grid; p = inf is left out. alpha_0 is its complex definition, drawn where its imaginary
+    part, the width to which it is defined, is below its real part; it departs from alpha_bbp at the line.
     """
     ds = ds.sel(p=np.isfinite(ds["p"]))
     with style():
@@ -130,20 +131,29 @@ def _draw(axes: Any, ds: xr.Dataset) -> None:
     axes.set_ylim(a[0], a[-1])
     axes.set_facecolor(_CONTINUOUS)
     tricritical = ds["a_tricritical"].values
-    axes.fill_between(p, np.maximum(tricritical, a[0]), a[-1], color=_DISCONTINUOUS, linewidth=0, zorder=0)
+    tricritical = ds["a_tricritical"].values
+    grey = axes.fill_between(
+        p, np.clip(tricritical, a[0], a[-1]), a[-1], color=_DISCONTINUOUS, linewidth=0, zorder=0
+    )
     axes.plot(p, tricritical, color=INK, linewidth=1.6, zorder=4)
 
-    levels = _levels(np.stack([ds["alpha_bbp"].values, ds[_ALPHA_0].values]))
-    # Where the two coincide the solid line, wider and later, hides the broken one.
-    for name, look, place in ((_ALPHA_0, _BROKEN, 0.3), ("alpha_bbp", _SOLID, 0.62)):
-        values = ds[name].transpose("a", "p").values
+    defined = ds[_ALPHA_0].where(ds["alpha_0_complex_im"] < ds[_ALPHA_0])
+    levels = _levels(np.stack([ds["alpha_bbp"].values, defined.values]))
+    taken: list[Any] = []
+    for values, look in ((ds["alpha_bbp"], _SOLID), (defined, _BROKEN)):
+        broken = look is _BROKEN
         lines = axes.contour(
-            p, a, values, levels, colors=[look["color"]], linestyles=[look["linestyle"]],
-            linewidths=look["linewidth"],
+            p, a, values.transpose("a", "p").values, levels,
+            colors=[look["color"]], linestyles=[look["linestyle"]], linewidths=look["linewidth"],
         )  # fmt: skip
-        above = tricritical if name == _ALPHA_0 else np.zeros_like(tricritical)
-        spots = [_spot(axes, line, p, above, place) for level in lines.allsegs for line in level]
+        spots = [
+            _spot(axes, line, np.interp(line[:, 0], p, tricritical), broken, taken)
+            for level in lines.allsegs
+            for line in level
+        ]
         axes.clabel(lines, fontsize=6.5, fmt="%g", inline_spacing=2, manual=[at for at in spots if at])
+        if broken:  # below the line it is alpha_bbp
+            lines.set_clip_path(grey.get_paths()[0], axes.transData)
     axes.set_xticks(p if len(p) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(_no_ticks())
@@ -166,15 +176,19 @@ def _levels(values: Any) -> Any:
     return np.outer(decades, steps).ravel()
 
 
-def _spot(axes: Any, line: Any, p: Any, above: Any, place: float) -> tuple[float, float] | None:
-    """Where to write on a contour line: at a share of its part above a curve and well inside the panel."""
-    x, y = axes.transAxes.inverted().transform(axes.transData.transform(line)).T
-    inside = (abs(x - 0.5) < 0.43) & (abs(y - 0.5) < 0.45)
-    inside &= line[:, 1] > 1.15 * np.interp(line[:, 0], p, above)
-    if np.hypot(np.diff(x), np.diff(y)).sum() < _SHORTEST_NAMED or not inside.any():
+def _spot(axes: Any, line: Any, edge: Any, above: bool, taken: list[Any]) -> tuple[float, float] | None:
+    """Where to write on a contour line: well inside the panel, off the tricritical line and other numbers."""
+    x, y = places = axes.transAxes.inverted().transform(axes.transData.transform(line)).T
+    run = np.append(0.0, np.hypot(np.diff(x), np.diff(y)).cumsum())
+    off = np.log(line[:, 1] / edge)
+    free = (abs(x - 0.5) < 0.43) & (abs(y - 0.5) < 0.45) & ((off if above else abs(off)) > _OFF_THE_LINE)
+    for other in taken:
+        free &= np.hypot(*(places - other[:, np.newaxis])) > _APART
+    if run[-1] < _SHORTEST_NAMED or not free.any():
         return None
-    chosen = line[inside][int(place * (inside.sum() - 1))]
-    return float(chosen[0]), float(chosen[1])
+    chosen = np.flatnonzero(free)[abs(run[free] / run[-1] - 0.6).argmin()]
+    taken.append(places[:, chosen])
+    return float(line[chosen, 0]), float(line[chosen, 1])
 
 
 def _legend(figure: Figure) -> None:
