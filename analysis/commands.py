@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
     for group in app.registered_groups:
         if group.name == "theory" and group.typer_instance is not None:
-            group.typer_instance.command("map")(theory_map)
+            group.typer_instance.command("map")(phase_map)
 
 
 def thresholds(
@@ -100,7 +100,7 @@ def report(
     console().print(f"wrote {path}", markup=False)
 
 
-def theory_map(
+def phase_map(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MAP.zarr", help="The Zarr dataset to write.")
     ],
@@ -110,6 +110,10 @@ def theory_map(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw the (p, a) diagram: svg, png or pdf.")
     ] = None,
+    alpha_0: Annotated[
+        bool,
+        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0: tens of milliseconds a model."),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a.
@@ -119,8 +123,8 @@ def theory_map(
     """
     from bendscape.analysis.theory_map import (
         check_figure,
-        open_map,
         parse_axis,
+        theory_map,
         write_figure,
         write_map,
     )
@@ -133,7 +137,7 @@ def theory_map(
     }
     if figure is not None:
         check_figure(figure, axes)
-    ds = open_map(**axes)
+    ds = theory_map(**axes, alpha_0=alpha_0)
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

@@ -70,12 +70,12 @@ def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
     return sorted(set(values))
 
 
-def open_map(*, p: list[float], p_star: list[float], a: list[float]) -> xr.Dataset:
-    """The map as a dataset over (p, p_star, a), with alpha_0 by its three definitions.
+def theory_map(*, p: list[float], p_star: list[float], a: list[float], alpha_0: bool = True) -> xr.Dataset:
+    """The map as a dataset over (p, p_star, a); ``alpha_0``: with it, by its three definitions.
 
     See :func:`bendscape.core.maps.transition_map` for the variables; ``transition`` carries its flags.
     """
-    ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, alpha_0=True))  # type: ignore[arg-type]
+    ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, alpha_0=alpha_0))  # type: ignore[arg-type]
     return ds.assign_attrs(title=TITLE)
 
 
@@ -119,7 +119,7 @@ def phase_figure(ds: xr.Dataset) -> Figure:
         for axes, p_star in zip(all_axes, ds["p_star"].values, strict=True):
             _draw(axes, ds.sel(p_star=p_star))
             axes.set_title(f"$p^* = {p_star}$")
-        _legend(figure)
+        _legend(figure, _ALPHA_0 in ds)
         return figure
 
 
@@ -137,11 +137,14 @@ def _draw(axes: Any, ds: xr.Dataset) -> None:
     )
     axes.plot(p, tricritical, color=INK, linewidth=1.6, zorder=4)
 
-    defined = ds[_ALPHA_0].where(ds["alpha_0_complex_im"] < ds[_ALPHA_0])
-    levels = _levels(np.stack([ds["alpha_bbp"].values, defined.values]))
+    drawn = {"alpha_bbp": ds["alpha_bbp"]}
+    if _ALPHA_0 in ds:
+        drawn[_ALPHA_0] = ds[_ALPHA_0].where(ds["alpha_0_complex_im"] < ds[_ALPHA_0])
+    levels = _levels(np.stack([values.values for values in drawn.values()]))
     taken: list[Any] = []
-    for values, look in ((ds["alpha_bbp"], _SOLID), (defined, _BROKEN)):
-        broken = look is _BROKEN
+    for name, values in drawn.items():
+        broken = name == _ALPHA_0
+        look = _BROKEN if broken else _SOLID
         lines = axes.contour(
             p, a, values.transpose("a", "p").values, levels,
             colors=[look["color"]], linestyles=[look["linestyle"]], linewidths=look["linewidth"],
@@ -191,14 +194,14 @@ def _spot(axes: Any, line: Any, edge: Any, above: bool, taken: list[Any]) -> tup
     return float(line[chosen, 0]), float(line[chosen, 1])
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, alpha_0: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     figure.legend(
         handles=[
             Line2D([], [], **_SOLID, label=r"$\alpha_{\rm BBP}$"),
-            Line2D([], [], **_BROKEN, label=r"$\alpha_0$"),
+            *([Line2D([], [], **_BROKEN, label=r"$\alpha_0$")] if alpha_0 else []),
             Line2D([], [], color=INK, linewidth=1.6, label="tricritical"),
             Patch(facecolor=_CONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="continuous"),
             Patch(facecolor=_DISCONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="discontinuous"),

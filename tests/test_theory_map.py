@@ -14,7 +14,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bendscape.analysis.commands import register
-from bendscape.analysis.theory_map import open_map, parse_axis, phase_figure, write_figure, write_map
+from bendscape.analysis.theory_map import parse_axis, phase_figure, theory_map, write_figure, write_map
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import alpha_0, transition
 from bendscape.sweep.cli import app
@@ -22,7 +22,7 @@ from bendscape.sweep.cli import app
 
 @pytest.fixture(scope="module")
 def ds() -> xr.Dataset:
-    return open_map(p=[1, 2, 4, math.inf], p_star=[1, 3], a=np.geomspace(0.3, 3, 5).tolist())
+    return theory_map(p=[1, 2, 4, math.inf], p_star=[1, 3], a=np.geomspace(0.3, 3, 5).tolist())
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,16 @@ def test_the_diagram_has_a_panel_for_each_teacher_with_both_kinds_and_both_thres
             for a in (y for segment in segments for x, y in segment if x == 1):
                 assert np.interp(a, ds["a"].values, column) == pytest.approx(level)
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"continuous", "discontinuous"}
+
+
+def test_a_map_without_alpha_0_is_drawn_with_alpha_bbp_alone(ds: xr.Dataset) -> None:
+    without = theory_map(p=[1, 2], p_star=[1], a=[0.5, 1, 2], alpha_0=False)
+    assert set(ds.data_vars) - set(without.data_vars) == {
+        f"alpha_0_{name}" for name in ("principal_value", "tangent", "complex_re", "complex_im")
+    }
+    figure = phase_figure(without)
+    assert sum(type(each).__name__ == "QuadContourSet" for each in figure.axes[0].collections) == 1
+    assert r"$\alpha_0$" not in {text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def test_the_same_map_gives_the_same_figure_file(ds: xr.Dataset, tmp_path: Path) -> None:
