@@ -28,6 +28,7 @@ CHUNK = 128  # models worked on together: what is in flight, about CHUNK x 100 d
 _WIDEST = 1e200  # p/2 from which a gamma law of that shape is a point to all digits: p = inf as a number
 _LARGEST_STEPS = 60
 _COARSE_CLOSE = 1e-3  # relative: Newton's next step then lands within the coarse rule's own error
+_COARSE_LOG_A = 1e-6
 _FINE_CLOSE = 3e-7  # relative: past it a tangent is good to the square, 1e-13
 
 
@@ -207,21 +208,29 @@ def _transitions(models: _Models) -> _Transitions:
 
 def _tricritical(p: Floats, p_star: Floats) -> Floats:
     """``a_tricritical`` of flat arrays: the zero of 1 + F/B at gamma = 1, in log a; 0 at p = inf."""
-
-    def excess(log_a: Floats, p: Floats, p_star: Floats) -> Floats:
-        at_one = _averages(_Models(p, p_star, np.exp(log_a)), np.ones_like(p), _fine)
-        return 1 + at_one.F / at_one.B
-
     a = np.zeros_like(p)
     finite = np.isfinite(p)
-    if finite.any():
-        args = (p[finite], p_star[finite])
-        start = np.zeros(args[0].shape)
-        bracket = elementwise.bracket_root(excess, start - 1, start + 1, args=args).bracket
-        found = elementwise.find_root(
-            excess, bracket, args=args, tolerances={"xatol": 1e-15, "xrtol": 1e-15, "fatol": 0.0}
-        )
-        a[finite] = np.where(found.success, np.exp(found.x), math.nan)
+    p, p_star = p[finite], p_star[finite]
+    if not p.size:
+        return a
+
+    def excess(log_a: Floats, p: Floats, p_star: Floats, rule: Callable[[Floats], _Rule] = _coarse) -> Floats:
+        at_one = _averages(_Models(p, p_star, np.exp(log_a)), np.ones_like(p), rule)
+        return 1 + at_one.F / at_one.B
+
+    args, start = (p, p_star), np.zeros_like(p)
+    bracket = elementwise.bracket_root(excess, start - 1, start + 1, args=args).bracket
+    tolerances = {"xatol": _COARSE_LOG_A, "xrtol": 0.0, "fatol": 0.0, "frtol": 0.0}
+    found = elementwise.find_root(excess, bracket, args=args, tolerances=tolerances)
+    # Two secants of the fine rule: from errors of 1e-4 and 1e-6 to 1e-10, then to the last digits.
+    here = np.where(found.success, found.x, math.nan)
+    before = here + 1e-4
+    value_before = excess(before, p, p_star, _fine)
+    for _ in range(2):
+        value = excess(here, p, p_star, _fine)
+        slope = (value - value_before) / (here - before)
+        before, value_before, here = here, value, here - value / slope
+    a[finite] = np.exp(here)
     return a
 
 

@@ -42,7 +42,7 @@ app.add_typer(theory_app, name="theory")
 @theory_app.callback()
 def theory(
     context: typer.Context,
-    a: Annotated[float | None, typer.Option("--a", help="Constant a of the loss, > 0.  [required]")] = None,
+    a: Annotated[float | None, typer.Option("--a", help="Constant a of the loss, > 0; required.")] = None,
     p: Width = "1",
     p_star: TeacherWidth = 1,
     alpha: Annotated[
