@@ -174,7 +174,7 @@ def _levels(values: Any) -> Any:
     """Round numbers, closer together where the range is small."""
     low, high = np.nanmin(values), np.nanmax(values)
     low = low if low > 0 else high / 100
-    steps = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high / low < 10 else (1, 1.5, 2, 3, 5, 7)
+    steps = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high / low < 20 else (1, 1.5, 2, 3, 5, 7)
     decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return np.outer(decades, steps).ravel()
 
