@@ -15,10 +15,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def register(app: typer.Typer) -> None:
-    """Add thresholds, figures and report to the command line."""
+    """Add thresholds, figures and report to the command line, and map to its `theory`."""
     app.command("thresholds")(thresholds)
     app.command("figures")(figures)
     app.command("report")(report)
+    for group in app.registered_groups:
+        if group.name == "theory" and group.typer_instance is not None:
+            group.typer_instance.command("map")(phase_map)
 
 
 def thresholds(
@@ -95,6 +98,53 @@ def report(
     if table:
         out().print(render_thresholds(result))
     console().print(f"wrote {path}", markup=False)
+
+
+def phase_map(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MAP.zarr", help="The Zarr dataset to write.")
+    ],
+    p: Annotated[str, typer.Option(help="Widths of the student.", metavar="VALUES")] = "1:16:16",
+    p_star: Annotated[str, typer.Option(help="Widths of the teacher.", metavar="VALUES")] = "1",
+    a: Annotated[str, typer.Option(help="Constants of the loss.", metavar="VALUES")] = "0.1:10:60:log",
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw the (p, a) diagram: svg, png or pdf.")
+    ] = None,
+    alpha_0: Annotated[
+        bool,
+        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0: tens of milliseconds a model."),
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a.
+
+    VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas; widths are
+    rounded to integers, and inf is one of the student's.
+    """
+    from bendscape.analysis.theory_map import (
+        check_figure,
+        parse_axis,
+        theory_map,
+        write_figure,
+        write_map,
+    )
+    from bendscape.sweep.console import console, print_json
+
+    axes = {
+        "p": parse_axis("--p", p, integer=True),
+        "p_star": parse_axis("--p-star", p_star, integer=True),
+        "a": parse_axis("--a", a),
+    }
+    if figure is not None:
+        check_figure(figure, axes)
+    ds = theory_map(**axes, alpha_0=alpha_0)
+    files = [str(write_map(ds, output))]
+    if figure is not None:
+        files.append(str(write_figure(ds, figure)))
+    if json:
+        print_json({"sizes": dict(ds.sizes), "files": files})
+    else:
+        console().print("wrote " + ", ".join(files), markup=False)
 
 
 def _opened(store: str) -> xr.Dataset:

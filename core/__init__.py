@@ -61,6 +61,7 @@ from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.maps import Map, transition_map
 from bendscape.core.model import (
     EDGE_KINDS,
     TRANSITION_KINDS,
@@ -99,6 +100,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "Instance",
+    "Map",
     "Model",
     "Observation",
     "Outlier",
@@ -128,4 +130,5 @@ __all__ = [
     "spectral_map",
     "spectral_transition",
     "transition",
+    "transition_map",
 ]

@@ -35,9 +35,14 @@ TeacherWidth = Annotated[int, typer.Option(help="Width of the teacher: an intege
 LossConstant = Annotated[float, typer.Option("--a", help="Constant a of the loss, > 0.")]
 
 
-@app.command()
+theory_app = typer.Typer(invoke_without_command=True)
+app.add_typer(theory_app, name="theory")
+
+
+@theory_app.callback()
 def theory(
-    a: LossConstant,
+    context: typer.Context,
+    a: Annotated[float | None, typer.Option("--a", help="Constant a of the loss, > 0; required.")] = None,
     p: Width = "1",
     p_star: TeacherWidth = 1,
     alpha: Annotated[
@@ -52,9 +57,14 @@ def theory(
     from rich.table import Table
 
     from bendscape.core.finite_size import alpha_bbp_at_size
+    from bendscape.core.model import ParameterError
     from bendscape.core.outlier import alpha_0, asymptotics, transition
     from bendscape.sweep.console import out, print_json
 
+    if context.invoked_subcommand is not None:
+        return
+    if a is None:
+        raise ParameterError("--a", None, "given: a finite number > 0")
     model = _model(p, p_star, a)
     at, bound = transition(model), alpha_0(model)
     points = [asymptotics(model, value) for value in alpha]

@@ -1,0 +1,143 @@
+"""Thresholds a second on one core: a map of models, one model at a time, and the direct way.
+
+    python benchmarks/theory.py
+
+The direct way is what one writes first: the averages over y and y^ as nested `scipy.integrate.quad` over the
+densities of two chi variables (the square roots of the chi2 ones, which have no singularity at 0), and
+`scipy.optimize.brentq` on them. It is asked for 1e-9, the two others give 1e-12, and the three must agree to
+1e-9. The rates are over the CPU time of the process: medians of ROUNDS, each direct threshold once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy
+from rich.console import Console
+from rich.table import Table
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from threadpoolctl import threadpool_limits
+
+from bendscape.core.maps import transition_map
+from bendscape.core.model import Model
+from bendscape.core.outlier import transition
+
+HERE = Path(__file__).parent
+ROUNDS = 7
+ACCURACY = 1e-9
+FLOOR = 1e-11  # of the averages, which are of order one
+REACH = 12.0  # in sqrt(y): beyond lies less than exp(-72)
+P, P_STAR = (1, 2, 4, 8), (1, 2)
+MIXED = np.geomspace(0.05, 20, 500)
+"""Both kinds, about evenly: 4000 models on (P, P_STAR, MIXED)."""
+
+DIRECT = [Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 2, 0.5), Model(8, 2, 4.0)]
+"""Two continuous and two discontinuous models for the slow one."""
+
+
+def direct_alpha_bbp(model: Model) -> float:
+    """alpha_bbp by nested quadrature and brentq, written without the rest of the project."""
+    p, p_star, a = int(model.p), model.p_star, model.a
+
+    def density(x: float, dof: int) -> float:
+        return 2 * (dof / 2) ** (dof / 2) / math.gamma(dof / 2) * x ** (dof - 1) * math.exp(-dof * x * x / 2)
+
+    def mean(of: Callable[[float, float, float], float]) -> float:
+        def over_yhat(x: float) -> float:
+            def both_directions(x_hat: float) -> float:
+                y, yhat = x * x, x_hat * x_hat
+                return density(x_hat, p) * ((p - 1) * of(1.0, y, yhat) + of(3.0, y, yhat)) / p
+
+            return density(x, p_star) * float(
+                quad(both_directions, 0, REACH, epsrel=ACCURACY, epsabs=FLOOR)[0]
+            )
+
+        return float(quad(over_yhat, 0, REACH, epsrel=ACCURACY, epsabs=FLOOR)[0])
+
+    def F_term(gamma: float, c: float, y: float, yhat: float) -> float:
+        return (y - 1) * (c * yhat - y) / (a + (1 - gamma) * y + gamma * c * yhat)
+
+    def psi(gamma: float) -> float:
+        def term(c: float, y: float, yhat: float) -> float:
+            D = a + (1 - gamma) * y + gamma * c * yhat
+            return F_term(gamma, c, y, yhat) + gamma * ((c * yhat - y) / D) ** 2
+
+        return mean(term)
+
+    gamma = 1.0 if psi(1.0) < 0 else float(brentq(psi, 1e-3, 1.0, xtol=ACCURACY, rtol=ACCURACY))
+    return -1 / (gamma * mean(lambda c, y, yhat: F_term(gamma, c, y, yhat)))
+
+
+def rate(count: int, call: Callable[[], object], rounds: int) -> float:
+    """Calls' worth of `count` thresholds a CPU second, median of `rounds` after one to warm up."""
+    call()
+    seconds = []
+    for _ in range(rounds):
+        started = time.process_time()
+        call()
+        seconds.append(time.process_time() - started)
+    return count / statistics.median(seconds)
+
+
+def main() -> None:
+    """Measure, check that all agree, print the table, write theory.json beside this file."""
+    found = transition_map(p=P, p_star=P_STAR, a=MIXED).data_vars
+    kinds = found["transition"][1]
+    continuous = MIXED[(kinds == 0).all(axis=(0, 1))]
+    discontinuous = MIXED[(kinds == 1).all(axis=(0, 1))]
+    models = [Model(p, p_star, a) for p in P for p_star in P_STAR for a in MIXED[::10]]
+
+    rows: dict[str, float] = {}
+    for name, a in (("map", MIXED), ("map, continuous", continuous), ("map, discontinuous", discontinuous)):
+        a = np.geomspace(a[0], a[-1], 500)
+        count = len(P) * len(P_STAR) * len(a)
+        rows[name] = rate(count, lambda a=a: transition_map(p=P, p_star=P_STAR, a=a), ROUNDS)
+    rows["one at a time"] = rate(len(models), lambda: [transition(model) for model in models], ROUNDS)
+
+    seconds, worst = [], 0.0
+    for model in DIRECT:
+        started = time.process_time()
+        slow = direct_alpha_bbp(model)
+        seconds.append(time.process_time() - started)
+        fast = transition_map(p=model.p, p_star=model.p_star, a=model.a).data_vars["alpha_bbp"][1].item()
+        one = transition(model).alpha_bbp
+        worst = max(worst, abs(fast / slow - 1), abs(one / slow - 1))
+    rows["direct"] = len(DIRECT) / sum(seconds)
+    if worst > ACCURACY:
+        raise SystemExit(f"the ways differ by {worst:.1e}, more than {ACCURACY:g}")
+
+    table = Table("way", "thresholds a CPU second", "times the direct way")
+    for name, value in rows.items():
+        table.add_row(
+            name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}", f"{value / rows['direct']:,.0f}"
+        )
+    Console().print(table)
+    Console().print(
+        f"{len(found['alpha_bbp'][1].ravel())} models, {(kinds == 0).mean():.0%} continuous; "
+        f"largest relative difference from the direct way {worst:.1e}"
+    )
+    document = {
+        "machine": {
+            "cpu": platform.machine(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        "thresholds_per_cpu_second": rows,
+        "ratio": rows["map"] / rows["direct"],
+        "largest_relative_difference": worst,
+    }
+    (HERE / "theory.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    with threadpool_limits(1):
+        main()

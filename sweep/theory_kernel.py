@@ -1,0 +1,57 @@
+"""The `theory` kernel: what is expected at each cell's own N, beside the N = infinity theory of the root.
+
+Nothing is drawn: every seed of a point gets the same numbers, so one seed is enough.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
+from bendscape.core.model import Model
+from bendscape.core.outlier import alpha_0, transition
+from bendscape.sweep.grid import Cell
+from bendscape.sweep.kernel import Kernel, Outcome, Variable
+
+VARIABLES = (
+    Variable("alpha_bbp_at_size", "threshold that samples of dimension N are expected to show"),
+    Variable("crossover_size", "dimension up to which that threshold is alpha_0; inf where continuous"),
+    Variable("alpha_0_principal_value", "alpha_0 on the principal-value branch; NaN where that has no zero"),
+    Variable("alpha_0_tangent", "alpha_0 by the tangent to the squared overlap at alpha_bbp"),
+    Variable("alpha_0_complex_re", "alpha_0 at the complex zero of the continued branch, real part"),
+    Variable("alpha_0_complex_im", "alpha_0 at the complex zero of the continued branch, imaginary part"),
+    Variable("overlap_sq_jump", "squared overlap just above alpha_bbp; 0 where continuous"),
+)
+
+
+@lru_cache(maxsize=1024)
+def _of_model(model: Model) -> dict[str, float]:
+    bound = alpha_0(model)
+    return {
+        "crossover_size": crossover_size(model),
+        **{f"alpha_0_{name}": value for name, value in bound._asdict().items()},
+        "overlap_sq_jump": transition(model).overlap_sq,
+    }
+
+
+@lru_cache(maxsize=4096)
+def _at_size(model: Model, N: int) -> float:
+    return alpha_bbp_at_size(model, N)
+
+
+def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
+    """The theory at the cell's point; its random stream is not touched."""
+    model = Model(cell.p, cell.p_star, cell.a)
+    return Outcome({"alpha_bbp_at_size": _at_size(model, cell.N), **_of_model(model)})
+
+
+KERNEL = Kernel(
+    name="theory",
+    version=1,
+    variables=VARIABLES,
+    compute=compute,
+    seconds=lambda cell: 0.1,  # of the first cell of a model; the others of a tile cost nothing
+    peak_bytes=lambda cell: 1e6,
+)
