@@ -38,5 +38,12 @@ def ray_options(workers: int | None = None) -> dict[str, Any]:
         "address": "local",
         "num_cpus": workers or available_cores(),
         "object_store_memory": _OBJECT_STORE_BYTES,
-        "_temp_dir": str(Path(tempfile.gettempdir()) / f"bendscape-ray-{os.getuid()}"),
+        "_temp_dir": _temp_dir(),
     }
+
+
+def _temp_dir() -> str:
+    # Ray puts sockets some 65 characters below it, and their paths may have 107.
+    name = f"bendscape-ray-{os.getuid()}"
+    preferred = Path(tempfile.gettempdir()) / name
+    return str(preferred if len(str(preferred)) <= 40 else Path("/tmp") / name)

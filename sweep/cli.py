@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
 app = typer.Typer(
     name="bendscape",
@@ -162,6 +166,7 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task."""
     from rich.filesize import decimal
     from rich.table import Table
+    from rich.text import Text
 
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import out, print_json
@@ -182,7 +187,15 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         return
     peak = decimal(int(document["peak_bytes_per_task"]))
     table = Table(
-        "N", "cells", "done", "failed", "tiles", "tile", "core time", "left", title=campaign.campaign.name
+        "N",
+        "cells",
+        "done",
+        "failed",
+        "tiles",
+        "tile",
+        "core time",
+        "left",
+        title=Text(campaign.campaign.name),
     )
     for size, row in made.sizes.items():
         shape = "x".join(map(str, made.layout.chunks(size)[3:]))
@@ -220,10 +233,12 @@ def run(
 ) -> None:
     """Bring a store up to a campaign file; the same command resumes and extends.
 
-    Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left.
+    Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
+    once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
     """
     from dataclasses import asdict
 
+    from bendscape.core.model import ParameterError
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import console, print_json
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
@@ -240,6 +255,8 @@ def run(
     kernel = load_kernel(campaign.campaign.kernel, modules)
     url = store_url(store or campaign.campaign.store)
     budget = _seconds(time_budget) if time_budget else None
+    if report is not None and not os.access(report.absolute().parent, os.W_OK):
+        raise ParameterError("--report", str(report), "a file in a folder that can be written")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
@@ -256,36 +273,52 @@ def run(
             campaign, url, kernel, make_executor,
             console=say, kernel_modules=modules, retry_failed=retry_failed, time_budget=budget,
         )  # fmt: skip
-    except (LeaseHeld, LeaseLost) as error:
-        say.print(f"error: {url}: {error}")
-        raise typer.Exit(2 if isinstance(error, LeaseHeld) else 75) from None
-    except KeyboardInterrupt:
-        say.print(
-            "stopped at once; what was recorded stays recorded, and the same command goes on from there"
-        )
-        raise typer.Exit(130) from None
+    except LeaseHeld as error:
+        say.print(f"error: {url}: {error}", markup=False)
+        raise typer.Exit(2) from None
+    except (LeaseLost, KeyboardInterrupt) as error:
+        lost = isinstance(error, LeaseLost)
+        reason = str(error) if lost else "stopped at once"
+        say.print(f"{reason}; what was recorded stays recorded, and the same command goes on from there")
+        code = 75 if lost else 130
+        if json:
+            print_json(
+                {"store": url, "outcome": "lease lost" if lost else "stopped at once", "exit_code": code}
+            )
+        _leave(code)
     say.print(
         f"{summary.outcome}: {summary.done} of {summary.cells} cells done, {summary.failed} failed, "
-        f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}"
+        f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}",
+        markup=False,
     )
     if summary.missing:
         say.print(
             f"the same command goes on; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
         )
     if summary.failed:
-        say.print(f"`bendscape errors {store or campaign.campaign.store}` lists what failed and why")
+        say.print(
+            f"`bendscape errors {store or campaign.campaign.store}` lists what failed and why", markup=False
+        )
+    if json:
+        print_json({**asdict(summary), "exit_code": summary.exit_code})
     if report is not None and not summary.missing:
         say.print("reading the store for the table and the report ...")
         _invoke("report", store=url, output=report, table=not json)
-    if json:
-        print_json({**asdict(summary), "exit_code": summary.exit_code})
-    raise typer.Exit(summary.exit_code)
+    _leave(summary.exit_code)
+
+
+def _leave(code: int) -> None:
+    # Past Ray's exit handlers: when its processes were ended from outside, they wait a minute and abort.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @app.command()
 def status(store: StorePath, json: Json = False) -> None:
     """Done, failed and missing cells, rate, what is left, and who is at work."""
     from rich.table import Table
+    from rich.text import Text
 
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.progress import clock
@@ -302,19 +335,20 @@ def status(store: StorePath, json: Json = False) -> None:
         "failed",
         "missing",
         "core time left",
-        title=f"{document['name']}  {document['store']}",
+        title=Text(f"{document['name']}  {document['store']}"),
     )
     for row in document["sizes"]:
-        table.add_row(
-            *(str(row[k]) for k in ("N", "cells", "done", "failed", "missing")),
-            clock(row["core_seconds_left"]),
-        )
+        left = row["core_seconds_left"]
+        counts = (str(row[k]) for k in ("N", "cells", "done", "failed", "missing"))
+        table.add_row(*counts, "unknown" if left is None else clock(left))
     out().print(table)
-    holder = document["holder"]
+    holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
     who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
-    rate = "unknown" if document["rate"] is None else f"{document['rate']:.3g} cells/s"
-    eta = "unknown" if document["eta_seconds"] is None else clock(document["eta_seconds"])
-    out().print(f"rate {rate}; {document['core_hours_left']:.3g} core-hours left; ETA {eta}; held by {who}")
+    gone = ", which is gone" if holder and holder["alive"] is False else ""
+    rate = "" if document["rate"] is None else f"{document['rate']:.3g} cells/s; "
+    hours = "unknown" if left is None else f"{left:.3g} core-hours"
+    end = "unknown" if eta is None else clock(eta)
+    out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
 
 
 @app.command()
@@ -363,16 +397,17 @@ def _number(value: complex) -> str:
 
 
 def _seconds(text: str) -> float:
-    import pandas as pd  # type: ignore[import-untyped]
+    import re
 
     from bendscape.core.model import ParameterError
 
-    try:
-        seconds = float(pd.Timedelta(text).total_seconds())
-    except ValueError:
-        seconds = float("nan")
-    if not seconds > 0:
-        raise ParameterError("--time-budget", text, "a time such as 2h, 90min or 1h30m")
+    unit = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(s|min|h|d)", text)
+    seconds = sum(float(number) * unit[name] for number, name in parts)
+    if "".join(map("".join, parts)) != text or not seconds > 0:
+        raise ParameterError(
+            "--time-budget", text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min"
+        )
     return seconds
 
 
@@ -388,10 +423,24 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        # Imported only now: asking for help must not load numpy.
-        from bendscape.core.model import ParameterError
+        code = _exit_code(error)
+        if code == EXIT_BUG:
+            traceback.print_exc()
+        else:
+            line = " ".join(str(error).split())
+            sys.stderr.write(
+                f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
+            )
+        sys.exit(code)
 
-        if isinstance(error, ParameterError):
-            sys.stderr.write(f"error: {error}\n")
-            sys.exit(2)
-        raise
+
+def _exit_code(error: Exception) -> int:
+    # Imported only now: asking for help must not load numpy.
+    from bendscape.core.model import ParameterError
+
+    if isinstance(error, ParameterError):
+        return EXIT_INPUT
+    outside = ("obstore", "zarr", "ray")  # the store, its network, the cluster: not the input, not our bug
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in outside:
+        return EXIT_IO
+    return EXIT_BUG

@@ -16,6 +16,8 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.ledger import Receipt
 from bendscape.sweep.worker import Order, run_tiles
 
+LOOK_SECONDS = 2.0  # between two looks at what the cluster is
+
 
 class Job(NamedTuple):
     """An order for a worker, with the memory that it may take."""
@@ -123,24 +125,37 @@ class RayExecutor:
         self._refs: dict[Any, Job] = {}
         self._workers = workers
         self._head = ray.get_runtime_context().gcs_address
-        self._lives, self._looked = True, time.monotonic()
+        self._lives, self._looked = True, -LOOK_SECONDS
+        self._cores, self._memory = 1, 0.0
+        self._look()
 
     @property
     def slots(self) -> int:
         """Cores of the cluster, or fewer when asked for."""
-        return min(self._workers or self._cores(), self._cores())
-
-    def _cores(self) -> int:
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        return min(self._workers or self._cores, self._cores)
 
     def _window(self) -> int:
         # One more job than can run waits for each slot, unless that would use cores nobody asked for.
-        return min(1000, 2 * self.slots if self.slots == self._cores() else self.slots)
+        return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
+
+    def _look(self) -> None:
+        # A signal to the process group ends Ray's own processes too, and any question to them then takes a
+        # minute and the life of this process. So knock first, and ask rarely.
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._lives = _answers(self._head)
+        if not self._lives:
+            raise PoolLost("Ray is gone")
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        self._cores = max(1, int(sum(node.get("CPU", 0) for node in alive)))
+        self._memory = max((node.get("memory", 0) for node in alive), default=0.0)
+        self._looked = time.monotonic()
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of completion."""
         more = True
         while True:
+            self._look()
             while more and len(self._refs) < self._window():
                 job = next_job()
                 more = job is not None
@@ -151,8 +166,6 @@ class RayExecutor:
                 return
             # Signals are seen between two waits, so each is short.
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
-            if not ready and not self._pool_lives():
-                raise PoolLost("Ray is gone")
             for ref in ready:
                 job = self._refs.pop(ref)
                 try:
@@ -167,19 +180,10 @@ class RayExecutor:
 
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that does not come.
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        largest = max(node["Resources"].get("memory", 0) for node in nodes if node["Alive"])
-        if wanted > largest:
-            accepted = f"at most {largest:.3g} bytes, what the largest node has"
+        if wanted > self._memory:
+            accepted = f"at most {self._memory:.3g} bytes, what the largest node has"
             remedy = "leave out the largest N, or run where there is more memory"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
-
-    def _pool_lives(self) -> bool:
-        # A signal to the process group ends Ray's own processes, and its client waits for them for a minute.
-        if time.monotonic() - self._looked > 2:
-            self._looked = time.monotonic()
-            self._lives = _answers(self._head)
-        return self._lives
 
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it."""

@@ -124,12 +124,10 @@ class Stop:
         """Say once why the run stops."""
         if self.asked and not self.announced:
             self.announced = True
-            console.print(
-                f"stopping on {self.reason}: waiting for the tasks under way; a second signal does not"
-            )
+            console.print(f"stopping on {self.reason}; a second signal does not wait for the tasks under way")
 
     def listen(self) -> dict[int, Any]:
-        """Take SIGINT, SIGTERM and SIGUSR1, again after Ray's start, which replaces them; returns those before."""
+        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
         if threading.current_thread() is not threading.main_thread():
             return {}
         return {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -181,17 +179,17 @@ def run_campaign(
             plan = plan_campaign(campaign, kernel, before, ledger, retry_failed=retry_failed)
             revision = publish(url, campaign, plan, before, attributes, ledger)
             if plan.total("tiles_left") and not stop.asked:
-                executor = make_executor()
-                try:
-                    stop.listen()
-                    meter = Meter(plan, executor.slots, console)
-                    driver = _Driver(
+                executor = _started(make_executor, stop)
+                meter = Meter(plan, executor.slots if executor else 1, console)
+                if executor is not None:
+                    drive = _Driver(
                         plan, executor, ledger, meter, stop, console, url, revision, kernel_modules
                     )
-                    with meter:
-                        driver.drive()
-                finally:
-                    executor.close()
+                    try:
+                        with meter:
+                            drive()
+                    finally:
+                        executor.close()
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to show
             ledger.release()
@@ -210,6 +208,16 @@ def run_campaign(
         seconds=time.monotonic() - started,
         core_seconds_left=meter.core_seconds_left if meter and missing else 0.0,
     )
+
+
+def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:
+    try:
+        executor = make_executor()
+    except SystemExit:  # Ray's own answer to SIGTERM, in the moments before ours is back
+        stop.ask(signal.SIGTERM)
+        return None
+    stop.listen()
+    return executor
 
 
 def publish(
@@ -296,7 +304,7 @@ class _Driver:
         self._estimates: dict[str, float] = {}
         self._losses: dict[str, int] = {}
 
-    def drive(self) -> None:
+    def __call__(self) -> None:
         """Until nothing is left, or the stop is asked for and what was under way is back."""
         try:
             for result in self.executor.run(self._next_job):

@@ -12,7 +12,7 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, load_kernel
-from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.ledger import Ledger, Receipt
 from bendscape.sweep.plan import Plan
 from bendscape.sweep.store import connect, open_root
 from bendscape.sweep.tiles import Layout
@@ -23,9 +23,9 @@ RATE_SECONDS = 300.0
 def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
 
-    The rate is over the last five minutes of the receipts, null when nothing came in then. The core time
-    left is what the missing cells of a size cost at the mean measured cost of its finished ones; a size
-    without any goes by the kernel's estimate.
+    Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
+    The core time left is what the missing cells of a size cost at the mean measured cost of its finished
+    ones; a size without any goes by the kernel's estimate, and is null where that kernel is not installed.
     """
     url, attributes = open_root(location)
     campaign = parse_campaign(attributes["campaign"], source=url)
@@ -33,17 +33,22 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     ledger.replay()
     plan = Plan(Layout.from_json(attributes["layout"]), campaign.to_grid(), _kernel(attributes), ledger)
     receipts = list(ledger.records.items())
-    sizes, seconds_left = [], 0.0
+    sizes: list[dict[str, Any]] = []
     for N, size in plan.sizes.items():
         computed = sum(receipt.computed for key, receipt in receipts if key.N == N)
         seconds = sum(receipt.seconds for key, receipt in receipts if key.N == N)
-        left = seconds / computed * size.missing if computed else size.seconds_left
-        seconds_left += left
+        cost = seconds / computed if computed else None
+        estimate = size.seconds_left if size.seconds_left or not size.missing else None
         row = {"N": N, "cells": size.cells, "done": size.done, "failed": size.failed, "missing": size.missing}
-        sizes.append(
-            {**row, "seconds_per_cell": seconds / computed if computed else None, "core_seconds_left": left}
-        )
-    rate = _rate([(receipt.finished, receipt.computed) for _, receipt in receipts if receipt.computed])
+        left = estimate if cost is None else cost * size.missing
+        sizes.append({**row, "seconds_per_cell": cost, "core_seconds_left": left})
+    costs = [row["core_seconds_left"] for row in sizes]
+    seconds_left = None if None in costs else sum(costs)
+    holder = ledger.holder()
+    at_work = holder is not None and holder["alive"] is not False
+    rate, cores = (
+        _recent([receipt for _, receipt in receipts if receipt.computed]) if at_work else (None, None)
+    )
     missing = plan.total("missing")
     return {
         "store": url,
@@ -54,21 +59,28 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
         "missing": missing,
         "sizes": sizes,
         "rate": rate,
-        "core_hours_left": seconds_left / 3600,
-        "eta_seconds": 0.0 if not missing else missing / rate if rate else None,
-        "holder": ledger.holder(),
+        "core_hours_left": None if seconds_left is None else seconds_left / 3600,
+        "eta_seconds": 0.0
+        if not missing
+        else seconds_left / cores
+        if cores and seconds_left is not None
+        else None,
+        "holder": holder,
         "provenance": {
             k: attributes[k] for k in ("code_version", "python", "packages", "created", "revised")
         },
     }
 
 
-def _rate(receipts: list[tuple[float, int]]) -> float | None:
-    # Cells a second over the last minutes; the first receipt opens the interval.
-    recent = sorted(r for r in receipts if r[0] > time.time() - RATE_SECONDS)
-    if len(recent) < 2 or recent[-1][0] == recent[0][0]:
-        return None
-    return sum(computed for _, computed in recent[1:]) / (recent[-1][0] - recent[0][0])
+def _recent(receipts: list[Receipt]) -> tuple[float | None, float | None]:
+    # Cells a second and cores at work over the last minutes; the first receipt opens the interval.
+    recent = sorted(
+        (r for r in receipts if r.finished > time.time() - RATE_SECONDS), key=lambda r: r.finished
+    )
+    span = recent[-1].finished - recent[0].finished if recent else 0.0
+    if not span:
+        return None, None
+    return sum(r.computed for r in recent[1:]) / span, sum(r.seconds for r in recent[1:]) / span
 
 
 def _kernel(attributes: dict[str, Any]) -> Kernel:

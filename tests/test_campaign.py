@@ -9,6 +9,8 @@ import pytest
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import alpha_0, transition
 from bendscape.sweep.campaign import load_campaign, parse_campaign
+from bendscape.sweep.kernel import Kernel, Outcome
+from bendscape.sweep.plan import plan_campaign
 from campaigns import campaign_text, make_campaign
 
 BAD = [
@@ -37,11 +39,25 @@ BAD = [
     ("entropy = 7", "entropy = -1", ["campaign.entropy", "-1", "greater than or equal to 0", "line 5"]),
     ("entropy = 7", 'entropy = "7"', ["campaign.entropy", "'7'", "integer"]),
     ("[grid]", "[gird]", ["gird", "did you mean 'grid'", "line 8"]),
+    ("p = [1, 2]", f"p = [{10**400}]", ["grid.p", "integers >= 1"]),
+    ("p = [1, 2]", "p = [9223372036854775808]", ["grid.p", "integers >= 1"]),
+    (
+        "[0.8, 1.0, 1.2]",
+        f"{{ start = 1, stop = {10**400}, num = 2 }}",
+        ["grid.alpha", "start and stop are finite"],
+    ),
+    ("seeds = 6", "seeds = 3000000000", ["grid.seeds", "integer >= 1"]),
+    ("seeds = 6", 'seeds = { "²" = 4 }', ["grid.seeds", "from size to count"]),
+    ('where = "p >= p_star"', f'where = "{"-" * 5000}p > 1"', ["grid.where", "1000 characters"]),
+    ('where = "p >= p_star"', f'where = "{"(" * 300}p > 1"', ["grid.where", "too many nested"]),
+    ("\n[campaign]", "text = 5\n[campaign]", ["'text'", "one of campaign, grid"]),
     ("entropy = 7", "entropy 7", ["valid TOML", "line 5"]),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "named"), BAD, ids=[f"{new or 'no ' + old}" for old, new, _ in BAD])
+@pytest.mark.parametrize(
+    ("old", "new", "named"), BAD, ids=[f"{new[:60] or 'no ' + old}" for old, new, _ in BAD]
+)
 def test_bad_input_is_one_line_that_names_the_key_the_value_and_what_is_accepted(
     old: str, new: str, named: list[str]
 ) -> None:
@@ -63,6 +79,19 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 def test_an_alpha_with_less_than_one_sample_is_refused() -> None:
     with pytest.raises(ParameterError, match="alpha N >= 1"):
         make_campaign(alpha=[0.001], N=[64]).to_grid().check_samples()
+
+
+@pytest.mark.parametrize("where", ["alpha > 99", "1 / (p - 1) > 0", "alpha * 1e308 * 1e308 < 1"])
+def test_a_where_that_keeps_nothing_or_is_undefined_is_refused(where: str) -> None:
+    costs = Kernel("probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0)
+    with pytest.raises(ParameterError, match=r"grid\.where"):
+        plan_campaign(make_campaign(where=where), costs)
+
+
+def test_a_campaign_of_too_many_tiles_is_refused_before_they_are_counted_one_by_one() -> None:
+    costs = Kernel("probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0)
+    with pytest.raises(ParameterError, match="at most 10000000 tiles"):
+        plan_campaign(make_campaign(seeds=2_000_000_000), costs)
 
 
 def test_equal_campaigns_have_equal_hashes_however_they_are_written() -> None:

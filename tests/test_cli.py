@@ -235,6 +235,9 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object
     ("options", "named"),
     [
         (("--time-budget", "soon"), "'soon'"),
+        (("--time-budget", "7200"), "'7200'"),
+        (("--address", "127.0.0.1:9"), "nothing answers"),
+        (("--report", "/nowhere/at/all.html"), "--report"),
         (("--workers", 0), "--workers = 0"),
         (("--address", "auto"), "'auto'"),
         (("--kernel-module", "no.such.module"), "no.such.module"),

@@ -64,20 +64,39 @@ def test_a_snapshot_replaces_its_segments_and_changes_nothing(
     monkeypatch.setattr(module, "COMPACT_SEGMENTS", 3)
     ledger = ledger_of(tmp_path)
     ledger.acquire(quiet)
-    for index in range(5):
+    for index in range(9):
         ledger.add([receipt(index % 2, 1 << index)])
         ledger.flush()
-    ledger.release()
-    second = ledger_of(tmp_path)
-    second.compact()
-    assert len(list((tmp_path / "ledger" / "snapshots").iterdir())) == 1
+    snapshots = sorted(path.name for path in (tmp_path / "ledger" / "snapshots").iterdir())
+    assert snapshots == ["000001-000004.jsonl", "000001-000008.jsonl"], "also while a run goes on"
     for path in (tmp_path / "ledger" / "segments").iterdir():
-        path.unlink()
+        if path.name <= snapshots[-1]:
+            path.unlink()
+    ledger.release()
     assert ledger_of(tmp_path).records == ledger.records
-    second.acquire(quiet)
-    second.add([receipt(7, 1)])
-    second.release()
-    assert len(ledger_of(tmp_path).records) == 3
+    assert len(ledger_of(tmp_path)._segments) == 1
+
+
+def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    ledger.add([receipt(0, 1)])
+    ledger.release()
+    (tmp_path / "ledger/segments/000001-000001.jsonl").write_text("{half a li")
+    with pytest.raises(OSError, match=r"000001-000001\.jsonl of the store is damaged"):
+        ledger_of(tmp_path)
+
+
+def test_the_pulse_goes_on_while_the_driver_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    seen, deadline = set(), time.monotonic() + 30
+    while len(seen) < 3 and time.monotonic() < deadline:
+        seen.add(ledger._beat_of(1)["count"])
+    ledger.release()
+    assert len(seen) == 3
+    assert ledger._beat_of(1) == {"count": 0, "released": True}
 
 
 masks = st.integers(0, 255)
@@ -128,6 +147,19 @@ def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> 
     ledger = ledger_of(tmp_path)
     ledger.acquire(said.append)
     assert "which is gone" in said[0]
+
+
+def test_a_holder_says_whether_it_is_alive(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    path = tmp_path / "ledger" / "lease" / "000001.json"
+    here = json.loads(path.read_text())
+    for changes, alive in (({}, True), ({"process_start": "1"}, False), ({"machine": "another"}, None)):
+        path.write_text(json.dumps(here | changes))
+        holder = ledger.holder()
+        assert holder is not None
+        assert holder["alive"] is alive
+    ledger.release()
 
 
 @pytest.mark.parametrize("beats", [True, False])

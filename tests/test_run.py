@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.store import connect, store_url
+from bendscape.sweep.worker import Order, Superseded, run_tiles
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -146,6 +149,92 @@ def test_an_interrupted_command_is_finished_by_the_same_command(
     assert computed <= CELLS - len(recorded)
     if how == signal.SIGINT:
         assert set(calls(module).values()) == {1}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGTERM,), 75), ((signal.SIGINT, signal.SIGINT), 130)]
+)
+def test_signals_to_the_whole_process_group_stop_in_seconds_and_lose_nothing(
+    tmp_path: Path, kernel_file: KernelFile, signals: tuple[signal.Signals, ...], code: int
+) -> None:
+    # As a terminal, systemd or Slurm send them: Ray's own processes get them too.
+    module, store, file = kernel_file(f"time.sleep(0.1)\n{RANDOM}"), tmp_path / "s.zarr", tmp_path / "c.toml"
+    file.write_text(campaign_text())
+    command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store, "--json"]
+    command += ["--kernel-module", module]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(calls(module)) < 30 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        for number in signals:
+            os.killpg(process.pid, number)
+            time.sleep(0.5)
+        stdout, stderr = process.communicate(timeout=50)  # Ray's client would wait a minute, then abort
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code, stderr.decode()
+    assert json.loads(stdout)["exit_code"] == code
+    shown = json.loads(subprocess.check_output([command[0], "status", store, "--json"], timeout=60))
+    assert shown["holder"] is None, "the lease was given back"
+    run(store, module, make_campaign())
+    run(tmp_path / "reference.zarr", kernel_file(RANDOM), make_campaign())
+    assert data_files(store) == data_files(tmp_path / "reference.zarr")
+
+
+def test_a_writer_that_a_newer_revision_has_overtaken_writes_nothing(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(f"if cell.p == 2:\n    raise ValueError('no luck')\n{RANDOM}")
+    store = tmp_path / "s.zarr"
+    run(store, module, make_campaign(alpha=[1.0, 1.5, 2.0], seeds=4))
+    stale = Order(store_url(store), 1, (module,), (("N=64/1.0.0.1.0", 0b1111),))
+    run_tiles(stale)  # while the revision stands, a worker may try what failed again
+    run(store, module, make_campaign(alpha=[1.0, 1.5, 2.0, 2.5], seeds=6))
+    files = data_files(store)
+    with pytest.raises(Superseded):
+        run_tiles(stale)
+    assert data_files(store) == files
+
+
+def test_going_back_to_an_older_campaign_file_cuts_nothing_off(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(f"if cell.seed == 0 and attempt < 3:\n    raise ValueError('not yet')\n{RANDOM}")
+    store = tmp_path / "s.zarr"
+    small, large = make_campaign(alpha=[1.0, 1.5]), make_campaign(alpha=[1.0, 1.5, 2.0])
+    assert run(store, module, small).failed == 16
+    assert run(store, module, large).failed == 24
+    for _ in range(2):
+        run(store, module, small, retry_failed=True)
+    for _ in range(3):
+        run(store, module, large, retry_failed=True)
+    assert run(store, module, large).outcome == "complete"
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        assert bool((ds.status == 1).all()), "what the ledger calls done is there"
+
+
+def test_a_store_that_cannot_be_written_ends_the_run_in_one_line(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module, store, file = kernel_file(RANDOM), tmp_path / "s.zarr", tmp_path / "c.toml"
+    run(store, module, make_campaign(N=[64]))
+    for chunk in store.glob("N=64/x/c"):
+        shutil.rmtree(chunk)
+        chunk.write_text("in the way of every chunk")
+    file.write_text(campaign_text(N=[64], seeds=8))
+    command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store]
+    command += ["--kernel-module", module, "--address", "serial"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        assert set(ds.status.sel(seed=[6, 7]).values.ravel()) == {0}, "no cell is blamed for it"
 
 
 def test_a_time_budget_stops_cleanly_and_reports_what_is_left(
