@@ -56,7 +56,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
-from bendscape.core.conditional import Conditional, conditional_theory
+from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
 from bendscape.core.model import (
@@ -106,6 +106,7 @@ __all__ = [
     "dense_hessian",
     "hessian_operator",
     "left_edge",
+    "sample_conditional",
     "sample_count",
     "sample_instance",
     "self_energy",
