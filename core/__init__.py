@@ -35,6 +35,9 @@ alpha_BBP           ``alpha_bbp``         threshold: an isolated outlier exists 
 alpha_sharp         ``alpha_sharp``       the left edge is smooth below it, sharp above
 alpha_0             ``alpha_0``           below it samples of any size show no overlap with the teacher
 alpha_BBP(N)        ``alpha_bbp_at_size`` threshold that samples of dimension N show
+C, A                ``softness``,         scales of the lowest eigenvalue, (C p N)^(-2/3), and of the overlap, A
+                    ``amplitude``         N^(-1/3), of samples of dimension N
+w                   ``w``                 distance from criticality in units of N^(-1/3); ``distance`` without N
 a_tri               ``a_tricritical``     the transition is continuous below it, discontinuous above
 psi                 ``psi``               gamma B + F, negative where the outlier branch exists
 lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one instance
@@ -57,6 +60,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
 from bendscape.core.model import (
@@ -78,6 +82,7 @@ from bendscape.core.outlier import (
     asymptotics,
     transition,
 )
+from bendscape.core.overlap_law import mean_overlap_sq
 
 __all__ = [
     "EDGE_KINDS",
@@ -89,6 +94,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "Instance",
+    "LowestEigenvalue",
     "Model",
     "Observation",
     "Outlier",
@@ -106,6 +112,8 @@ __all__ = [
     "dense_hessian",
     "hessian_operator",
     "left_edge",
+    "lowest_eigenvalue_law",
+    "mean_overlap_sq",
     "sample_conditional",
     "sample_count",
     "sample_instance",
