@@ -35,9 +35,9 @@ alpha_BBP           ``alpha_bbp``         threshold: an isolated outlier exists 
 alpha_sharp         ``alpha_sharp``       the left edge is smooth below it, sharp above
 alpha_0             ``alpha_0``           below it samples of any size show no overlap with the teacher
 alpha_BBP(N)        ``alpha_bbp_at_size`` threshold that samples of dimension N show
-C, A                ``softness``,         scales of the lowest eigenvalue, (C p N)^(-2/3), and of the overlap, A
-                    ``amplitude``         N^(-1/3), of samples of dimension N
-w                   ``w``                 distance from criticality in units of N^(-1/3); ``distance`` without N
+C, A                ``softness``,         scales at dimension N: (C p N)^(-2/3) of the lowest eigenvalue and
+                    ``amplitude``         A N^(-1/3) of the overlap
+w                   ``w``, ``distance``   distance from criticality, and w N^(-1/3)
 a_tri               ``a_tricritical``     the transition is continuous below it, discontinuous above
 psi                 ``psi``               gamma B + F, negative where the outlier branch exists
 lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one instance

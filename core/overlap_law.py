@@ -55,7 +55,8 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
         return overlap_sq if math.isnan(gamma) else overlap_sq * math.exp(-_hidden(model, alpha, gamma, size))
     r = int(model.p) * model.p_star
     gamma = scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
-    critical = scales.amplitude * size ** (-1 / 3) * critical_overlap(scales.distance * size ** (1 / 3), r)
+    cube_root = math.cbrt(size)
+    critical = scales.amplitude / cube_root * critical_overlap(scales.distance * cube_root, r)
     return min(1.0, critical) * math.exp(-_hidden(model, alpha, gamma, size))
 
 

@@ -9,6 +9,7 @@ tabulated, from the sampled matrices of ``benchmarks/spiked_edge.py``.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -135,9 +136,10 @@ def critical_overlap(w: float, r: int) -> float:
     scale = r ** (1 / 3)
     x = w / scale
     inside = min(max(x, low), high)
-    # Beyond the table the ratio goes on to 1, like the inverse square or cube.
+    # Beyond the table the ratio goes on to 1, like the inverse square.
     log_ratio = float(ratio(inside)) * min(1.0, abs(inside / x) ** 2 if x else 1.0)
-    return scale * float(_overlap_limits(np.array(x))) * float(np.exp(log_ratio))
+    phi: float = scale * float(_overlap_limits(np.array(x))) * math.exp(log_ratio)
+    return phi
 
 
 @lru_cache(maxsize=64)

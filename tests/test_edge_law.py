@@ -73,7 +73,7 @@ def test_label_noise_goes_on_smoothly_past_the_pole() -> None:
 def test_the_students_directions_shift_by_the_trace_of_their_own_resolvent(model: Model) -> None:
     """The p^2 x p^2 self-energy of the student's span, from 400000 samples: 2 percent, 10 times its noise."""
     rng, p, alpha, gamma, M = np.random.default_rng(1), int(model.p), 1.4, 0.8, 400_000
-    lambda_edge = -3.0 / p
+    lambda_edge = -0.5 / p
     fields = rng.standard_normal((M, p))
     y, yhat = rng.chisquare(model.p_star, M) / model.p_star, (fields**2).mean(axis=1)
     unit = fields / np.linalg.norm(fields, axis=1, keepdims=True)
@@ -101,6 +101,29 @@ def test_where_the_edge_is_sharp_its_scales_are_those_of_the_asymptotic_theory(m
         assert scales.lambda_edge == pytest.approx(theory.lambda_minus, rel=1e-10)
         assert scales.lambda_star == pytest.approx(theory.lambda_star, rel=1e-10, nan_ok=True)
         assert scales.overlap_sq == pytest.approx(theory.overlap_sq, rel=1e-9, nan_ok=True)
+
+
+def test_labels_move_an_outlier_by_the_influence_of_its_equation() -> None:
+    """m^2 (delta S - R delta Sigma), R = S'/z', with the variance taken over the two-dimensional law."""
+    model, alpha, N = Model(2, 1, 1.0), 2.5, 1e4
+    scales = edge_scales(model, alpha)
+    direct = TwoDimensional(model, scales.gamma_star)
+    B, B_y = direct.mean(direct.b), direct.mean(direct.y * direct.b)
+    R = alpha * B_y / (alpha * B - scales.gamma_star**-2)
+    influence = (direct.y - R) * direct.t / (1 - R)
+    sd = 2 * math.sqrt(alpha / N * direct.cov(influence, influence)) / model.p
+    assert lowest_eigenvalue_law(model, alpha, N).sd_labels == pytest.approx(sd, rel=1e-8)
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(2, 2, 0.5)], ids=str)
+def test_just_above_threshold_the_matrix_moves_an_outlier_as_it_moves_a_critical_spike(model: Model) -> None:
+    """m^4 (2/(p N)) S'^2/|z'| is (C p N)^(-4/3) 4 w there, so the spread is that of the universal law."""
+    alpha, N = transition(model).alpha_bbp * (1 + 1e-4), 1e13
+    law, scales = lowest_eigenvalue_law(model, alpha, N), edge_scales(model, alpha)
+    w, width = scales.distance * N ** (1 / 3), (scales.softness * model.p * N) ** (-2 / 3)
+    assert w > 0.2
+    matrix = math.sqrt(law.sd**2 - law.sd_labels**2)
+    assert matrix == pytest.approx(width * critical_eigenvalue(w, int(model.p) * model.p_star)[1], rel=0.01)
 
 
 def test_inside_a_smooth_edge_the_edge_that_samples_see_lies_above_lambda_minus() -> None:
