@@ -1,6 +1,6 @@
 """Samples of finite size against the parameter-free laws: docs/finite-size.svg and the numbers of its page.
 
-    python benchmarks/finite_size.py              # samples (about 7 minutes on one core), then draws
+    python benchmarks/finite_size.py              # samples (about 10 minutes on one core), then draws
     python benchmarks/finite_size.py --draw       # draws again from finite_size.json
     python benchmarks/finite_size.py --memory     # peak memory of the conditional method at N = 1e5, 1e6, 1e7
 
@@ -34,6 +34,7 @@ NUMBERS, FIGURE = HERE / "finite_size.json", HERE.parent / "docs" / "finite-size
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
 EIGENVALUE_LOADS = {CONTINUOUS: (0.8, 2.5), DISCONTINUOUS: (0.8, 2.5)}
 EIGENVALUE_SEEDS = {128: 240, 256: 160, 512: 100, 1024: 60, 2048: 24, 4096: 5}
+FEWEST = 20  # cells below which a standard deviation is not drawn
 CONDITIONAL_SEEDS = {2**13: 60, 2**14: 60, 2**16: 40, 2**18: 20}
 OVERLAP_LOADS = {
     CONTINUOUS: (0.7, 0.95, 1.1, 1.2434, 1.4, 1.7, 2.1),
@@ -165,7 +166,11 @@ def draw_spread(ax: Any, rows: list[dict[str, Any]]) -> None:
     for model, colour in zip((CONTINUOUS, DISCONTINUOUS), size_colours(2), strict=True):
         for what, filled in (("eigval_min", colour), ("conditional", "white")):
             for alpha, marker in zip(EIGENVALUE_LOADS[model], "os", strict=True):
-                seen = [r for r in rows if (r["what"], r["a"], r["alpha"]) == (what, model.a, alpha)]
+                seen = [
+                    r
+                    for r in rows
+                    if (r["what"], r["a"], r["alpha"]) == (what, model.a, alpha) and r["seeds"] >= FEWEST
+                ]
                 label = f"a = {model.a:g}, α = {alpha:g}" if what == "eigval_min" else None
                 ax.errorbar(
                     [r["N"] for r in seen],
@@ -178,6 +183,7 @@ def draw_spread(ax: Any, rows: list[dict[str, Any]]) -> None:
     ax.set_xlabel("N")
     ax.set_ylabel("sd measured / sd of the law")
     ax.set_title("filled: eigenvalue; open: labels alone")
+    ax.set_ylim(0.5, 1.5)
     ax.legend(loc="lower right")
 
 

@@ -77,11 +77,13 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     Notes
     -----
     Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
-    threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3), from terms of relative order
-    N^(-1/3) that are left out; of sd 15 per cent. Left out: for p p_star > 1 above threshold the label noise
-    splits the r outliers further, by O(N^(-1/2)) times m^2: mean and sd hold for r = 1, and are too high by
-    up to half an sd for r = 4. Heuristic: the principal-value edge below the crossover size, and the mixture
-    around it. Held by ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of
+    threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3), and inside a smooth edge 1.1 of it,
+    from terms of relative order N^(-1/3) that are left out; of sd 15 per cent. Left out: for p p_star > 1
+    above threshold the label noise splits the r outliers further, by O(N^(-1/2)) times m^2: there the mean is
+    too high by up to half an sd for r = 4. Heuristic: the principal-value edge below the crossover size, the
+    mixture around it, and where no such edge exists (far below alpha_0) the label noise, taken at gamma = 1:
+    there the mean holds to about 0.5 sd, and sd is low by 10 per cent at p = 1 and by a factor 2 to 3 at p =
+    4 and 8. Held by ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of
     Tracy and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
     """
     size, alpha = as_size(N), as_positive("alpha", alpha)

@@ -103,8 +103,10 @@ def _overlap_ratio() -> tuple[PchipInterpolator, float, float]:
 
 
 def _overlap_limits(w: FloatArray) -> FloatArray:
-    """2 w for w -> inf, 1/w^2 for w -> -inf, and positive between."""
-    limits: FloatArray = np.where(w > 0, 2 * np.abs(w) + 1 / (1 + w * w), 1 / (1 + w * w))
+    """2 w for w -> inf, 1/w^2 for w -> -inf, and smooth between."""
+    positive = (np.abs(w) + np.hypot(w, 2)) / 2
+    h = np.where(w > 0, positive, 1 / positive)  # (w + (w^2 + 4)^(1/2))/2 without cancellation
+    limits: FloatArray = np.asarray(2 * h**2 / np.cbrt(h**3 + 8))
     return limits
 
 
