@@ -40,11 +40,11 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     Limits: overlap_sq above alpha_bbp and p_star S'/(N (lambda_minus - S)^2) below, as N -> inf;
     ``N^(1/3) mean = A phi_r(0)`` at a continuous threshold, and at alpha_0 up to the crossover size. The
     critical law is that of an isolated sharp edge, with corrections of relative order N^(-1/3) and prefactors
-    that grow with the spread of the labels: samples lie within 25 per cent of it at N = 128 to 512, and 50 per
-    cent above it where the continued edge is about to end. Heuristic: for a discontinuous transition, the principal-value branch as the law below the crossover, and
-    that a label beyond the outlier hides it altogether (exp(-kappa), leading order in log N). Held by
-    ``tests/test_overlap_law.py``. Source: this project's own, with the universal law of
-    :mod:`bendscape.core.spiked_edge`.
+    that grow with the spread of the labels: samples lie within 25 per cent of it at N = 128 to 512, and 50
+    per cent above it where the continued edge is about to end. Heuristic: for a discontinuous transition, the
+    principal-value branch as the law below the crossover, and that a label beyond the outlier hides it
+    altogether (exp(-kappa), leading order in log N). Held by ``tests/test_overlap_law.py``. Source: this
+    project's own, with the universal law of :mod:`bendscape.core.spiked_edge`.
     """
     size, alpha = as_size(N), as_positive("alpha", alpha)
     if math.isinf(model.p):
