@@ -2,9 +2,7 @@
 
 Notation. One name for each quantity; asymptotic and measured quantities never share one.
 
-=================== ===================== ==================================================================
 symbol              code                  meaning
-=================== ===================== ==================================================================
 p                   ``p``                 student hidden units, >= 1 or ``math.inf``
 p*                  ``p_star``            teacher hidden units, >= 1
 a                   ``a``                 offset in the denominator of the loss, > 0
@@ -35,6 +33,9 @@ alpha_BBP           ``alpha_bbp``         threshold: an isolated outlier exists 
 alpha_sharp         ``alpha_sharp``       the left edge is smooth below it, sharp above
 alpha_0             ``alpha_0``           below it samples of any size show no overlap with the teacher
 alpha_BBP(N)        ``alpha_bbp_at_size`` threshold that samples of dimension N show
+C, A                ``softness``,         scales at dimension N: (C p N)^(-2/3) of the lowest eigenvalue and
+                    ``amplitude``         A N^(-1/3) of the overlap
+w                   ``w``, ``distance``   distance from criticality, and w N^(-1/3)
 a_tri               ``a_tricritical``     the transition is continuous below it, discontinuous above
 psi                 ``psi``               gamma B + F, negative where the outlier branch exists
 f, D_f              ``weights``           weight of a sample in the label-only matrix (1/N) sum_mu f(y) x x^T
@@ -45,7 +46,6 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 (none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
                     ``outlier_sample``,   of one instance, without its matrix
                     ``overlap_sq_sample``
-=================== ===================== ==================================================================
 
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
@@ -58,7 +58,8 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
-from bendscape.core.conditional import Conditional, conditional_theory
+from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
 from bendscape.core.maps import Map, transition_map
@@ -81,6 +82,7 @@ from bendscape.core.outlier import (
     asymptotics,
     transition,
 )
+from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.core.spectral import (
     SpectralGain,
     SpectralWeights,
@@ -100,6 +102,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "Instance",
+    "LowestEigenvalue",
     "Map",
     "Model",
     "Observation",
@@ -121,6 +124,9 @@ __all__ = [
     "dense_hessian",
     "hessian_operator",
     "left_edge",
+    "lowest_eigenvalue_law",
+    "mean_overlap_sq",
+    "sample_conditional",
     "sample_count",
     "sample_instance",
     "sample_spectral",

@@ -64,7 +64,7 @@ def tail_probability(model: Model, gamma: float) -> float:
     return total
 
 
-def _window_end(model: Model) -> tuple[float, float]:
+def window_end(model: Model) -> tuple[float, float]:
     """gamma and load at the end of the pre-critical window on the principal-value branch (alpha_0).
 
     Where that branch has no zero of its own: the point at which its load is the real part of the complex
@@ -127,7 +127,7 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
     at_bbp = transition(model)
     if at_bbp.kind == "continuous":
         return at_bbp.alpha_bbp
-    end, alpha_end = _window_end(model)
+    end, alpha_end = window_end(model)
 
     def excess(log_step: float) -> float:
         return math.log(size) + _log_expected(model, 1 + math.exp(log_step))
@@ -166,4 +166,4 @@ def crossover_size(model: Model) -> float:
         return math.nan
     if transition(model).kind == "continuous":
         return math.inf
-    return math.exp(-_log_expected(model, _window_end(model)[0]))
+    return math.exp(-_log_expected(model, window_end(model)[0]))

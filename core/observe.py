@@ -2,6 +2,7 @@
 
 Two methods find the eigenpairs, and agree on the same random state: ``dense`` forms the matrix and reduces
 it, ``explicit`` only multiplies with it. ``auto`` takes the one the cost model below expects to be faster.
+``conditional`` draws only the labels and gives what the theory makes of them: no matrix, no eigenpair, any N.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, eigh
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from bendscape.core.conditional import conditional_theory
+from bendscape.core.conditional import (
+    BLOCK_NUMBERS,
+    KEPT_SAMPLES,
+    conditional_theory,
+    sample_conditional,
+)
 from bendscape.core.hessian import (
     Instance,
     hessian_operator,
@@ -28,8 +34,11 @@ from bendscape.core.model import Model, ParameterError, sample_count
 
 FloatArray = npt.NDArray[np.float64]
 
-METHODS = ("dense", "explicit", "auto")
+METHODS = ("dense", "explicit", "conditional", "auto")
 """Accepted values of ``method``."""
+
+MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "residual")
+"""Fields of an observation that only eigenpairs give."""
 
 MAX_BYTES = 8 * 2.0**30
 """Memory one cell may take unless the caller says otherwise."""
@@ -49,6 +58,8 @@ _SECONDS_EIGH_FIXED = 1.0e-8  # n^2 of the reduction
 _SECONDS_PASS = 2.6e-10  # a multiplication of a product with the data, for one vector
 _SECONDS_PRODUCT = 1.5e-5  # any product
 _SECONDS_KRYLOV = 1.0e-8  # an entry of a Krylov vector, with its orthogonalisation
+_SECONDS_SUM = 5e-8  # a sample in one sum of the conditional theory, both of its directions
+_PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
 _PRODUCTS, _PRODUCTS_EXPONENT = 25.0, 0.43  # products until convergence: 25 N^0.43, at any p
 
 
@@ -75,7 +86,7 @@ class Observation:
     converged : bool
         False where the eigensolver gave up; everything measured is then nan.
     method : str
-        "dense" or "explicit".
+        "dense", "explicit" or "conditional"; with the last, nothing is measured: all of it is nan.
     """
 
     eigval_min: float
@@ -124,9 +135,10 @@ def observe(
         Input dimension, >= 2.
     rng : numpy.random.Generator
         Source of randomness: first the instance, then (``explicit``) the start vector, so that both methods
-        see the same instance.
-    method : {"auto", "dense", "explicit"}
-        "explicit" needs more than max(2, p p_star) dimensions.
+        see the same instance. "conditional" draws labels of the same law, but not the same labels.
+    method : {"auto", "dense", "explicit", "conditional"}
+        "explicit" needs more than max(2, p p_star) dimensions. "conditional" gives ``edge_sample``,
+        ``outlier_sample`` and ``overlap_sq_sample`` alone; "auto" never takes it.
     max_bytes : float
         Refuse a cell whose :func:`cost_bytes` exceeds it; "auto" first tries "explicit", which needs less.
 
@@ -155,6 +167,15 @@ def observe(
             f"small enough for {max_bytes:.3g} bytes ({needed:.3g} for {method}, p = {p}, alpha = {alpha:g})",
             "lower N or raise max_bytes",
         )
+    if method == "conditional":
+        return Observation(
+            **dict.fromkeys(MEASURED, math.nan),
+            **sample_conditional(model, alpha, N, rng)._asdict(),
+            alpha_realised=sample_count(alpha, N) / int(N),
+            n_matvecs=0,
+            converged=True,
+            method=method,
+        )
     instance = sample_instance(model, alpha, N, rng)
     predicted = conditional_theory(model, instance.N, instance.y, instance.yhat)
     operator = hessian_operator(instance)
@@ -163,9 +184,7 @@ def observe(
 
     values, vectors = pairs.values, pairs.vectors
     if values is None:
-        measured = dict.fromkeys(
-            ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "residual"), math.nan
-        )
+        measured = dict.fromkeys(MEASURED, math.nan)
     else:
         overlaps = instance.teacher_overlap_sq(vectors)
         space = min(p * model.p_star, count)
@@ -260,7 +279,7 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
     """Time one cell takes on one core.
 
     A sum of measured power laws: Gaussian numbers, then Gram matrices and reduction (dense) or products until
-    convergence (explicit).
+    convergence (explicit); or sums over the labels (conditional).
 
     Parameters
     ----------
@@ -270,7 +289,7 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit"}
+    method : {"auto", "dense", "explicit", "conditional"}
         As in :func:`observe`.
 
     Returns
@@ -288,6 +307,10 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
 
 def _seconds(model: Model, alpha: float, N: int, method: str) -> float:
     M, size = sample_count(alpha, N), int(model.p) * int(N)
+    if method == "conditional":
+        draws = 1.0 if M <= KEPT_SAMPLES else _PASSES
+        drawn = draws * (_SECONDS_NORMAL + 2e-10 * (model.p + model.p_star)) * (model.p + model.p_star) * M
+        return _SECONDS_FIXED + drawn + _PASSES * _SECONDS_SUM * M
     drawn = _SECONDS_FIXED + _SECONDS_NORMAL * M * N
     if method == "dense":
         return drawn + _SECONDS_GRAM * M * size**2 + _SECONDS_EIGH * size**3 + _SECONDS_EIGH_FIXED * size**2
@@ -300,7 +323,7 @@ def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> floa
     """Memory one cell takes at its peak.
 
     Data M N, and for dense the Hessian (pN)^2 with the weighted rows it is made from; for explicit the Krylov
-    basis.
+    basis. For conditional one block of samples, and the labels where there are few enough to keep.
 
     Parameters
     ----------
@@ -310,7 +333,7 @@ def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> floa
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit"}
+    method : {"auto", "dense", "explicit", "conditional"}
         As in :func:`observe`.
 
     Returns
@@ -326,6 +349,11 @@ def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> floa
     method = _resolve(model, alpha, N, method)
     M, p, size = sample_count(alpha, N), int(model.p), int(model.p) * int(N)
     count = _pairs_wanted(model, int(N))
+    if method == "conditional":
+        width = p + model.p_star
+        block = min(M, max(1, BLOCK_NUMBERS // width))
+        kept = 2.0 * M if M <= KEPT_SAMPLES else 0.0
+        return 8.0 * (kept + block * (2.0 * min(width, int(N)) + 10.0) + width**2) + 2e4
     small = 16.0 * M * (p + model.p_star) + 3.0 * size * count + 2e4
     if method == "dense":
         rows = M * (size if p > 1 else N)

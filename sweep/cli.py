@@ -122,7 +122,7 @@ def sample(
     p: Width = "1",
     p_star: TeacherWidth = 1,
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
-    method: Annotated[str, typer.Option(help="dense, explicit or auto.")] = "auto",
+    method: Annotated[str, typer.Option(help="dense, explicit, conditional or auto.")] = "auto",
     json: Json = False,
 ) -> None:
     """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendscape.core.conditional import conditional_theory
+import bendscape.core.conditional
+from bendscape.core.conditional import conditional_theory, sample_conditional
+from bendscape.core.hessian import sample_instance
 from bendscape.core.model import Model
 from bendscape.core.observe import observe
 from bendscape.core.outlier import asymptotics, transition
@@ -136,3 +139,60 @@ def test_it_correlates_with_the_eigenvalue_of_the_very_cell(model: Model, factor
     predicted = np.array([cell.edge_sample for cell in cells])
     assert np.corrcoef(measured, predicted)[0, 1] > 0.7
     assert (measured - predicted).var() < 0.6 * measured.var()
+
+
+def test_labels_drawn_again_for_every_sum_predict_what_kept_labels_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Same blocks either way, so the same sums; and the memory is that of one block, not of the cell."""
+    for model, seed in ((Model(1, 1, 1.5), 1), (Model(3, 2, 0.7), 2)):
+        kept = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
+        monkeypatch.setattr(bendscape.core.conditional, "KEPT_SAMPLES", 100)
+        again = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
+        assert again == kept
+        monkeypatch.undo()
+    monkeypatch.setattr(bendscape.core.conditional, "BLOCK_NUMBERS", 2000)
+    monkeypatch.setattr(bendscape.core.conditional, "KEPT_SAMPLES", 100)
+    sample_conditional(Model(1, 1, 1.5), 1.5, 1000, np.random.default_rng(0))
+    peaks = []
+    for N in (2000, 40_000):
+        tracemalloc.start()
+        sample_conditional(Model(1, 1, 1.5), 1.5, N, np.random.default_rng(0))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize(("p", "p_star", "N"), [(2, 1, 12), (3, 4, 5)])
+def test_drawn_directions_have_the_overlaps_of_random_weights(p: int, p_star: int, N: int) -> None:
+    """Mean and second moment 1/N of the overlaps of 4000 draws: within 5 standard errors, 10^-6 by chance.
+
+    For overlaps on the sphere the variance of c^2 is 2 (N - 1)/(N^2 (N + 2)), below 2/N^2.
+    """
+    rng, count, draws = np.random.default_rng(3), p + p_star, 4000
+    pairs = np.triu_indices(count, 1)
+    overlaps = []
+    for _ in range(draws):
+        directions = bendscape.core.conditional._directions(count, N, rng)
+        assert np.linalg.norm(directions, axis=1) == pytest.approx(1, abs=1e-14)
+        overlaps.append((directions @ directions.T)[pairs])
+    found = np.array(overlaps)
+    assert np.abs(found.mean(axis=0)).max() < 5 / math.sqrt(draws * N)
+    assert np.abs((found**2).mean(axis=0) - 1 / N).max() < 5 * math.sqrt(2 / draws) / N
+
+
+def test_labels_drawn_without_data_have_the_law_of_labels_that_come_with_data() -> None:
+    """The predicted edge over 400 cells at N = 40, where overlaps between weights matter: mean and variance.
+
+    Two-sample bands of 4 standard errors, for a heavy-tailed variance 4 x 0.12: 1 in 10^4 by chance.
+    """
+    model, alpha, N, cells = Model(2, 1, 1.0), 1.5, 40, 400
+    with_data, without = [], []
+    for seed in range(cells):
+        instance = sample_instance(model, alpha, N, np.random.default_rng((1, seed)))
+        with_data.append(conditional_theory(model, N, instance.y, instance.yhat).edge_sample)
+        without.append(sample_conditional(model, alpha, N, np.random.default_rng((2, seed))).edge_sample)
+    first, second = np.array(with_data), np.array(without)
+    error = math.sqrt((first.var() + second.var()) / cells)
+    assert first.mean() == pytest.approx(second.mean(), abs=4 * error)
+    assert first.var() == pytest.approx(second.var(), rel=0.5)

@@ -214,18 +214,36 @@ def test_the_residual_reports_a_wrong_eigenpair(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-@pytest.mark.parametrize("method", ["dense", "explicit"])
+def test_the_conditional_method_gives_what_the_labels_predict_and_measures_nothing() -> None:
+    model, alpha, N = Model(2, 1, 1.5), 2.5, 100_000
+    seen = observe(model, alpha, N, np.random.default_rng(4), "conditional")
+    theory = asymptotics(model, alpha)
+    assert seen.method == "conditional"
+    assert seen.converged
+    assert (seen.alpha_realised, seen.n_matvecs) == (alpha, 0)
+    measured = (seen.eigval_min, seen.eigval_second, seen.overlap_sq, seen.overlap_sq_space, seen.residual)
+    assert all(math.isnan(value) for value in measured)
+    # The labels move these by 1 to 4 over sqrt(N) = 0.003 to 0.013: five times that.
+    assert seen.edge_sample == pytest.approx(theory.lambda_minus, abs=0.02)
+    assert seen.outlier_sample == pytest.approx(theory.lambda_star, abs=0.02)
+    assert seen.overlap_sq_sample == pytest.approx(theory.overlap_sq, abs=0.06)
+    again = observe(model, alpha, N, np.random.default_rng(4), "conditional")
+    assert numbers(again).tobytes() == numbers(seen).tobytes()
+    assert cost_bytes(model, alpha, 10**10, "conditional") < 2e7
+
+
+@pytest.mark.parametrize("method", ["dense", "explicit", "conditional"])
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(3, 2, 1.0)], ids=str)
 def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(model: Model, method: str) -> None:
-    rng = np.random.default_rng(0)
+    rng, N = np.random.default_rng(0), 200_000 if method == "conditional" else 100
     observe(model, 1.5, 100, rng, method)
     tracemalloc.start()
     try:
-        observe(model, 1.5, 100, rng, method)
+        observe(model, 1.5, N, rng, method)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak <= cost_bytes(model, 1.5, 100, method) <= 2 * peak
+    assert peak <= cost_bytes(model, 1.5, N, method) <= 2 * peak
 
 
 def grows(cost: Callable[[Model, float, int], float]) -> bool:
@@ -238,12 +256,13 @@ def grows(cost: Callable[[Model, float, int], float]) -> bool:
     return all(value > small > 0 for value in larger)
 
 
-@pytest.mark.parametrize("method", ["dense", "explicit"])
+@pytest.mark.parametrize("method", ["dense", "explicit", "conditional"])
 def test_costs_grow_with_width_load_and_size_and_auto_takes_the_faster_method(method: str) -> None:
     assert grows(lambda model, alpha, N: cost_seconds(model, alpha, N, method))
     assert grows(lambda model, alpha, N: cost_bytes(model, alpha, N, method))
     for model, N in ((Model(1, 1, 0.7), 128), (Model(8, 1, 0.7), 2048)):
-        assert cost_seconds(model, 1.3, N) <= cost_seconds(model, 1.3, N, method)
+        if method != "conditional":  # which measures no eigenvalue, so auto never takes it
+            assert cost_seconds(model, 1.3, N) <= cost_seconds(model, 1.3, N, method)
 
 
 def test_auto_turns_to_the_method_that_fits_in_memory() -> None:

@@ -1,0 +1,130 @@
+"""Where the lowest eigenvalues of a finite sample come from: the edge it sees, the outlier it sees, and the
+scales of both.
+
+Up to the crossover size a sample has no label beyond the pole of a smooth edge, and sees the edge and the
+outlier of the averages without it: the principal-value branch. So both are looked for at gamma in (0, inf),
+with the averages themselves up to 1 and their principal values beyond.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from scipy.optimize import brentq
+
+from bendscape.core.branch import overlap_sq_on_branch, principal_value
+from bendscape.core.bulk import ROOT_TOLERANCE, reduced_map
+from bendscape.core.integrals import Averages, averages
+from bendscape.core.label_noise import label_noise
+from bendscape.core.model import Model, ParameterError, as_positive, as_real
+
+_FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
+
+
+class EdgeScales(NamedTuple):
+    """Edge and outlier seen at sizes below the crossover, and their scales; nan where there is none."""
+
+    gamma_edge: float
+    lambda_edge: float
+    softness: float
+    amplitude: float
+    distance: float
+    gamma_star: float
+    lambda_star: float
+    overlap_sq: float
+
+
+def at_any_gamma(model: Model, gamma: float) -> Averages:
+    """The averages at gamma > 0, as principal values beyond 1."""
+    return averages(model, gamma) if gamma <= 1 else principal_value(model, gamma)
+
+
+def as_size(N: object) -> float:
+    """Return a dimension between 2 and 1e280 as a float, or raise ParameterError; it need not be whole."""
+    size = as_real(N)
+    if not 2 <= size <= 1e280:
+        raise ParameterError("N", N, "a number between 2 and 1e280")
+    return size
+
+
+@lru_cache(maxsize=4096)
+def edge_scales(model: Model, alpha: float) -> EdgeScales:
+    """Edge and outlier of the averages continued past gamma = 1, with what sets their finite-size scales.
+
+    The edge solves alpha gamma^2 B = 1; there z'' = -(8/p^3)(2/gamma^3 + alpha B'), C = sqrt(2/|z''|), S' =
+    (4/p^2) alpha B_y, the overlap's amplitude A = (z''^2/(4 p))^(1/3)/S', and the distance w N^(-1/3) from
+    criticality is
+
+        w = m^2 N^(1/3)/(2 A) where there is an outlier of overlap m^2,
+        w = -N^(1/3) |lambda_edge - S| (A p/S')^(1/2) where there is none,
+
+    which makes both limits of the universal law exact: m^2 above, and below the overlap p_star S'/(N
+    (lambda_edge - S)^2) of an eigenvector at the edge.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension, > 0.
+
+    Returns
+    -------
+    EdgeScales
+        ``gamma_edge``, ``lambda_edge`` (above 1, and above lambda_minus, inside a smooth edge), ``softness``
+        C, ``amplitude`` A, ``distance`` w N^(-1/3); ``gamma_star``, ``lambda_star`` and ``overlap_sq`` of the
+        outlier. All nan where the continued edge does not exist (alpha far below alpha_0): such samples see
+        the tail of the bulk at every size.
+
+    Notes
+    -----
+    For gamma <= 1 these are lambda_minus, lambda_star and overlap_sq. Accuracy 1e-10 relative, held by
+    ``tests/test_edge_law.py``. Source: this project's own; beyond gamma = 1 a heuristic.
+    """
+    if math.isinf(model.p):
+        raise ParameterError("p", model.p, "finite at finite N", "at p = inf N is infinite by construction")
+    alpha, p = as_positive("alpha", alpha), float(model.p)
+    edge = _continued_edge(model, alpha)
+    if math.isnan(edge):
+        return EdgeScales(*[math.nan] * 8)
+    at_edge = at_any_gamma(model, edge)
+    lambda_edge = reduced_map(model, alpha, edge, at_edge)
+    z_second = (8 / p**3) * (2 / edge**3 + alpha * label_noise(model, edge).B_prime)
+    if not z_second > 0:
+        return EdgeScales(*[math.nan] * 8)
+    S_prime = (4 / p**2) * alpha * at_edge.B_y
+    amplitude = (z_second**2 / (4 * p)) ** (1 / 3) / S_prime
+
+    def past_outlier(gamma: float) -> float:
+        return -alpha * gamma * float(at_any_gamma(model, gamma).F) - 1
+
+    star, lambda_star, overlap_sq = math.nan, math.nan, math.nan
+    gap = (2 / p) * past_outlier(edge) / edge  # lambda_edge - S
+    if gap > 0:
+        star = float(brentq(past_outlier, 0.0, edge, **ROOT_TOLERANCE))
+        at_star = at_any_gamma(model, star)
+        lambda_star = min(lambda_edge, reduced_map(model, alpha, star, at_star))
+        overlap_sq = max(0.0, overlap_sq_on_branch(star, at_star).real)
+        distance = overlap_sq / (2 * amplitude)
+    else:
+        distance = gap * math.sqrt(amplitude * p / S_prime)
+    return EdgeScales(
+        edge, lambda_edge, math.sqrt(2 / z_second), amplitude, distance, star, lambda_star, overlap_sq
+    )
+
+
+def _continued_edge(model: Model, alpha: float) -> float:
+    """First gamma > 0 at which alpha gamma^2 B = 1, with principal values beyond 1; nan if there is none."""
+
+    def past_edge(gamma: float) -> float:
+        B = float(at_any_gamma(model, gamma).B)
+        return 1 / math.sqrt(alpha * B) - gamma if B > 0 else gamma
+
+    before, step = 0.0, 0.0
+    while step < _FARTHEST:
+        if past_edge(1 + step) <= 0:
+            return float(brentq(past_edge, before, 1 + step, **ROOT_TOLERANCE))
+        before, step = 1 + step, max(_FIRST_STEP, step * _STEP_GROWTH)
+    return math.nan

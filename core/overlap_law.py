@@ -1,0 +1,82 @@
+"""The mean overlap with the teacher that samples of dimension N show, without a free parameter."""
+
+from __future__ import annotations
+
+import math
+
+from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, principal_value
+from bendscape.core.edge_scales import as_size, edge_scales
+from bendscape.core.finite_size import tail_probability, window_end
+from bendscape.core.model import Model, as_positive
+from bendscape.core.outlier import transition
+from bendscape.core.spiked_edge import critical_overlap
+
+
+def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
+    """Mean squared overlap of the lowest p p_star eigenvectors with the teacher, at dimension N.
+
+    <overlap_sq_space> = A N^(-1/3) phi_r(w) exp(-kappa), r = p p_star, with A and w = N^(1/3) distance of
+    :func:`bendscape.core.edge_scales.edge_scales`, phi_r the universal law of critical spikes, and kappa = N
+    alpha sum_c P(D_c < 0) at the gamma of the outlier (of the edge, where there is no outlier) if that
+    exceeds 1, else 0: the expected number of directions of samples that lie beyond it.
+
+    Parameters
+    ----------
+    model : Model
+        Any p; nan for p = inf, where N is infinite by construction.
+    alpha : float
+        Samples per dimension, > 0.
+    N : float
+        Dimension, from 2 to 1e280.
+
+    Returns
+    -------
+    float
+        In [0, 1]. nan where neither the continued edge nor the outlier's branch exists: far below alpha_0,
+        where no law is known beyond the order p_star/N of a random vector.
+
+    Notes
+    -----
+    Limits: overlap_sq above alpha_bbp and p_star S'/(N (lambda_minus - S)^2) below, as N -> inf;
+    ``N^(1/3) mean = A phi_r(0)`` at a continuous threshold, and at alpha_0 up to the crossover size. The
+    critical law is that of an isolated sharp edge, with corrections of relative order N^(-1/3) and prefactors
+    that grow with the spread of the labels: samples lie within 25 per cent of it at N = 128 to 512, and 50
+    per cent above it where the continued edge is about to end. Heuristic: for a discontinuous transition, the
+    principal-value branch as the law below the crossover, and that a label beyond the outlier hides it
+    altogether (exp(-kappa), leading order in log N). Held by ``tests/test_overlap_law.py``. Source: this
+    project's own, with the universal law of :mod:`bendscape.core.spiked_edge`.
+    """
+    size, alpha = as_size(N), as_positive("alpha", alpha)
+    if math.isinf(model.p):
+        return math.nan
+    scales = edge_scales(model, alpha)
+    if math.isnan(scales.gamma_edge):
+        gamma, overlap_sq = _on_branch(model, alpha)
+        return overlap_sq if math.isnan(gamma) else overlap_sq * math.exp(-_hidden(model, alpha, gamma, size))
+    r = int(model.p) * model.p_star
+    gamma = scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
+    cube_root = math.cbrt(size)
+    critical = scales.amplitude / cube_root * critical_overlap(scales.distance * cube_root, r)
+    return min(1.0, critical) * math.exp(-_hidden(model, alpha, gamma, size))
+
+
+def _hidden(model: Model, alpha: float, gamma: float, size: float) -> float:
+    """Expected number of directions of samples beyond the pole at gamma."""
+    return size * alpha * tail_probability(model, gamma) if gamma > 1 else 0.0
+
+
+def _on_branch(model: Model, alpha: float) -> tuple[float, float]:
+    """gamma and overlap of the principal-value branch at this load; nan where it has no such load."""
+    if transition(model).kind == "continuous":
+        return math.nan, math.nan
+    end, load_at_end = window_end(model)
+    if not load_at_end <= alpha:
+        return math.nan, math.nan
+    low, high = 1.0, end  # the load falls with gamma
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if load_on_branch(middle, principal_value(model, middle)).real > alpha:
+            low = middle
+        else:
+            high = middle
+    return high, max(0.0, overlap_sq_on_branch(high, principal_value(model, high)).real)

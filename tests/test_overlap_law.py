@@ -1,0 +1,132 @@
+"""The mean overlap at finite N: the universal function, its limits, and samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.linalg import eigh_tridiagonal
+
+from bendscape.analysis.critical import critical_point
+from bendscape.core.edge_scales import edge_scales
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
+from bendscape.core.model import Model, ParameterError
+from bendscape.core.observe import observe
+from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.spiked_edge import critical_eigenvalue, critical_overlap
+
+
+@pytest.mark.parametrize("w", [-2.0, 0.0, 1.0])
+def test_the_table_is_what_spiked_matrices_show(w: float) -> None:
+    """800 corners of n = 10^4: within 4 standard errors and 4 percent (n^(-1/3) = 0.046); 10^-4 by chance."""
+    n, rows, draws = 10_000, 240, 800
+    rng = np.random.default_rng(9)
+    theta = 1 + w * n ** (-1 / 3) if w <= 0 else (1 - 2 * w * n ** (-1 / 3)) ** -0.5
+    exact = n ** (2 / 3) * (theta + 1 / theta - 2) if w > 0 else 0.0
+    overlaps, places = [], []
+    for _ in range(draws):
+        diagonal = rng.standard_normal(rows) * math.sqrt(2 / n)
+        diagonal[0] += theta
+        off = np.sqrt(rng.chisquare(n - 1 - np.arange(rows - 1)) / n)
+        values, vectors = eigh_tridiagonal(diagonal, off, select="i", select_range=(rows - 1, rows - 1))
+        overlaps.append(n ** (1 / 3) * vectors[0, 0] ** 2)
+        places.append(n ** (2 / 3) * (2 - values[0]) + exact)
+    mean, sd = critical_eigenvalue(w, 1)
+    band = 4 / math.sqrt(draws)
+    assert np.mean(overlaps) == pytest.approx(
+        critical_overlap(w, 1), abs=band * np.std(overlaps) + 0.04 * critical_overlap(w, 1)
+    )
+    assert np.mean(places) == pytest.approx(mean, abs=band * sd + 0.05)
+    assert np.std(places) == pytest.approx(sd, rel=0.12)
+
+
+@pytest.mark.parametrize("r", [1, 3, 20])
+def test_the_universal_function_grows_and_has_both_limits(r: int) -> None:
+    w = np.linspace(-30, 30, 400)
+    phi = [critical_overlap(float(x), r) for x in w]
+    assert phi == sorted(phi)
+    scale = r ** (1 / 3)
+    assert critical_overlap(300 * scale, r) == pytest.approx(600 * scale, rel=1e-4)
+    assert critical_overlap(-300 * scale, r) == pytest.approx(r / (300 * scale) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(2, 2, 0.5), Model(1, 1, 1.5)], ids=str)
+def test_above_threshold_it_tends_to_the_overlap_of_the_outlier(model: Model) -> None:
+    alpha = 1.4 * transition(model).alpha_bbp
+    assert mean_overlap_sq(model, alpha, 1e15) == pytest.approx(
+        asymptotics(model, alpha).overlap_sq, rel=1e-3
+    )
+
+
+def test_below_threshold_it_tends_to_that_of_a_vector_at_the_edge() -> None:
+    """N m^2 tends to p_star S'/(lambda_minus - S)^2: from averages written out here, at a sharp edge."""
+    model, alpha = Model(1, 1, 0.7), 0.9
+    rng, M = np.random.default_rng(0), 4_000_000
+    y, yhat = rng.chisquare(1, M), rng.chisquare(1, M)
+    gamma = edge_scales(model, alpha).gamma_edge
+    q = 2 * (3 * yhat - y) / (model.a + (1 - gamma) * y + gamma * 3 * yhat)
+    S, S_prime = alpha * (y * q).mean(), alpha * (y * q**2).mean()
+    limit = S_prime / (asymptotics(model, alpha).lambda_minus - S) ** 2
+    assert 1e15 * mean_overlap_sq(model, alpha, 1e15) == pytest.approx(
+        limit, rel=0.05
+    )  # 4e6 samples: 1 percent
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(2, 2, 0.5)], ids=str)
+def test_at_a_continuous_threshold_its_level_is_that_thresholds_are_read_off_at(model: Model) -> None:
+    critical = critical_point(model)
+    level = 1e4 * mean_overlap_sq(model, critical.alpha, 1e12)
+    assert level == pytest.approx(critical.overlap_level, rel=0.02)  # both sampled apart, to 1 percent
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sampled"), [(1.2, 0.031), (1.25, 0.037), (1.3, 0.044), (1.375, 0.056), (1.5, 0.081)]
+)
+def test_large_samples_of_a_discontinuous_transition_follow_it(alpha: float, sampled: float) -> None:
+    """Means at N = 10^4 of an independent sampling, known to two digits and some 5 percent."""
+    assert mean_overlap_sq(Model(1, 1, 1.5), alpha, 1e4) == pytest.approx(sampled, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha"),
+    [(Model(1, 1, 0.7), 1.2434), (Model(1, 1, 0.7), 2.0), (Model(1, 1, 1.5), 1.2), (Model(2, 2, 0.5), 2.8)],
+    ids=str,
+)
+def test_samples_have_the_mean_overlap_of_the_law(model: Model, alpha: float) -> None:
+    """120 cells of N = 200, within 4 standard errors and 25 percent: 1 in 10^4 by chance."""
+    seen = [observe(model, alpha, 200, np.random.default_rng((8, s))).overlap_sq_space for s in range(120)]
+    expected = mean_overlap_sq(model, alpha, 200)
+    band = 4 * np.std(seen) / math.sqrt(120) + 0.25 * expected
+    assert np.mean(seen) == pytest.approx(expected, abs=band)
+    assert np.mean(seen) > 0.6 * expected
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 1.5), Model(4, 2, 1.5), Model(4, 1, 1.5)], ids=str)
+def test_beyond_the_crossover_the_overlap_appears_at_the_threshold_of_that_size(model: Model) -> None:
+    for N in (1e3 * crossover_size(model), 1e24):
+        threshold, alpha_bbp = alpha_bbp_at_size(model, N), transition(model).alpha_bbp
+        at, far = (mean_overlap_sq(model, alpha, N) for alpha in (threshold, alpha_bbp))
+        jump = transition(model).overlap_sq
+        assert mean_overlap_sq(model, 0.9 * threshold, N) < 0.02 * jump
+        assert far == pytest.approx(jump, rel=0.02)
+        assert 0 < at < far
+        # exp(-1) of what the branch has there, which the smallest size beyond the critical region shows.
+        if not math.isnan(edge_scales(model, threshold).gamma_star):
+            assert at == pytest.approx(edge_scales(model, threshold).overlap_sq / math.e, rel=0.05)
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(1, 1, 1.5)], ids=str)
+def test_it_grows_with_the_load_and_stays_between_0_and_1(model: Model) -> None:
+    for N in (100, 1e5, 1e10, 1e24):
+        curve = [mean_overlap_sq(model, float(alpha), N) for alpha in np.linspace(0.7, 40, 120)]
+        assert curve == sorted(curve)
+        assert 0 <= curve[0] <= curve[-1] <= 1
+
+
+def test_what_has_no_law_is_nan_and_what_is_no_size_is_refused() -> None:
+    assert math.isnan(mean_overlap_sq(Model(math.inf, 1, 1.0), 1.0, 100))
+    assert math.isnan(mean_overlap_sq(Model(1, 1, 1.5), 0.3, 100))
+    with pytest.raises(ParameterError, match="N must be"):
+        mean_overlap_sq(Model(1, 1, 1.5), 1.0, 1)
