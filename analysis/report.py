@@ -141,7 +141,7 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["estimate"] = _estimate
+    environment.filters["estimate"] = compact
     environment.filters["interval"] = _interval
     return environment.get_template("report.html.jinja").render(
         name=ds.attrs.get("name", "") or "sweep",
@@ -173,12 +173,8 @@ def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = N
     return place
 
 
-def _estimate(estimate: dict[str, Any], row: dict[str, Any]) -> str:
-    return compact(estimate, row["alpha_first"], row["alpha_last"])
-
-
 def _interval(estimate: dict[str, Any]) -> str:
-    """The interval, with an ellipsis for an end beyond the range of alpha; empty without an estimate."""
+    """The interval, with an ellipsis for an end beyond the alphas measured; empty without an estimate."""
     if not math.isfinite(estimate["value"]):
         return ""
     low, high = (f"{end:.3f}" if math.isfinite(end) else "…" for end in (estimate["low"], estimate["high"]))
