@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
-from bendscape.analysis.figures import eigenvalue_figure, overlap_figure
+from bendscape.analysis.figures import PANELS, figure_pages, panels
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
 
@@ -26,7 +26,18 @@ LISTED = 50
 """Failed cells that are listed one by one."""
 
 _POINT = ("p", "p_star", "a")
-_OVERLAP, _EIGENVALUE = "Squared overlap of the lowest eigenvector", "Lowest eigenvalue of the Hessian"
+_FIGURES = {
+    "overlap": (
+        "Squared overlap of the lowest eigenvector",
+        " with the teacher: mean over seeds and its standard error. Line: the limit of large N, zero below "
+        "the threshold (dashed).",
+    ),
+    "eigenvalue": (
+        "Lowest eigenvalue of the Hessian",
+        ": mean over seeds and its standard error. Lines: the asymptotic left edge of the bulk and, above "
+        "the threshold (dashed), the outlier.",
+    ),
+}
 _STATUS = ("absent", "done", "failed", "not converged")
 _PROVENANCE = {
     "name": "Campaign",
@@ -87,6 +98,7 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r'\s(?:d|x|y)="[^"]*"', _two_decimals, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg).replace("url(#", f"url(#{prefix}-")
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
@@ -96,6 +108,11 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
         '<svg class="plot" role="img" aria-labelledby="{0}-title" {1}><title id="{0}-title">{2}</title>'
     )
     return label.format(prefix, Markup(view), title) + Markup(svg[svg.index(">") + 1 :].strip())
+
+
+def _two_decimals(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: a third of the page is digits that nobody sees."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
 def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
@@ -116,24 +133,21 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
     sizes, rows = coverage_by_size(ds), thresholds_table(result)
     total = {key: sum(row[key] for row in sizes) for key in ("planned", *_STATUS)}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    figures = []
+    figures: list[dict[str, str]] = []
     if rows:
         n, all_sizes = len(models), ", ".join(str(row["N"]) for row in sizes)
         what = f"against alpha, {n} {'model' if n == 1 else 'models'}, N = {all_sizes}"
-        figures = [
-            {
-                "svg": inline_svg(
-                    overlap_figure(ds), "overlap", f"Squared overlap of the lowest eigenvector {what}"
-                ),
-                "caption": f"{_OVERLAP} with the teacher: mean over seeds and its standard error. Line: the "
-                "limit of large N, zero below the threshold (dashed).",
-            },
-            {
-                "svg": inline_svg(eigenvalue_figure(ds), "eigenvalue", f"{_EIGENVALUE} {what}"),
-                "caption": f"{_EIGENVALUE}: mean over seeds and its standard error. Lines: the asymptotic "
-                "left edge of the bulk and, above the threshold (dashed), the outlier.",
-            },
-        ]
+        found = panels(ds)
+        n_pages = -(-len(found) // PANELS)
+        for figure, (quantity, caption) in _FIGURES.items():
+            for number, (page, drawn) in enumerate(figure_pages(found, figure), start=1):
+                place = f" (page {number} of {n_pages})" if n_pages > 1 else ""
+                figures.append(
+                    {
+                        "svg": inline_svg(drawn, page, f"{quantity} {what}{place}"),
+                        "caption": f"{quantity}{place}{caption}",
+                    }
+                )
     environment = Environment(
         loader=PackageLoader("bendscape.analysis", package_path=""),
         autoescape=True,

@@ -125,6 +125,17 @@ def test_both_figures_are_inline_with_alternative_text_and_captions(html: str) -
     assert "Squared overlap of the lowest eigenvector against alpha, 2 models, N = 128, 512" in page.text
 
 
+def test_many_models_are_shown_on_pages_with_ids_of_their_own() -> None:
+    many = synthetic.planted(
+        p=(1, 2), a=(0.5, 0.6, 0.7, 0.8, 1.2, 1.3, 1.5), seeds={64: 2}, alpha_factor=(0.8, 1.2)
+    )
+    page = Page(render_report(many, thresholds(many, n_boot=100)))
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 4
+    assert len(page.ids) == len(set(page.ids))
+    assert {"overlap-1-title", "overlap-2-title", "eigenvalue-2-title"} <= set(page.ids)
+    assert "14 models, N = 64 (page 2 of 2)" in page.text
+
+
 def test_the_summary_counts_every_cell_once_and_lists_those_without_a_result(
     html: str, sweep: xr.Dataset
 ) -> None:
