@@ -17,6 +17,7 @@ from bendscape.analysis.curves import (
     resampling_counts,
     sign_change,
 )
+from bendscape.core.bulk import left_edge
 from bendscape.core.model import Model
 
 ESTIMATORS: Mapping[str, str] = {
@@ -75,6 +76,32 @@ SMOOTHING = 1.5
 _FINE = 16  # points of the fine grid between two values of alpha
 
 
+def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
+    """The alpha that cells really have, M / N with M = round(alpha N), which is up to 0.5/N off alpha.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status`` and, where the kernel gives it, ``alpha_realised`` of one model, in memory, dimensions
+        alpha, N, seed in any order.
+    alpha : array, shape (n,)
+
+    Returns
+    -------
+    array, shape (N, n)
+        Mean of ``alpha_realised`` over the seeds that are done, which all have the same; alpha itself where
+        none is done or the variable is absent.
+    """
+    nominal = np.broadcast_to(alpha, (block.sizes["N"], len(alpha)))
+    if "alpha_realised" not in block:
+        return np.array(nominal)
+    cells = block["alpha_realised"].where(block["status"] == DONE).transpose("N", ..., "seed").values
+    n = np.isfinite(cells).sum(axis=2)
+    shift = np.where(np.isfinite(cells), cells - nominal[..., None], 0.0).sum(axis=2)
+    mean = nominal + np.divide(shift, n, out=np.zeros(n.shape), where=n > 0)
+    return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
+
+
 def flag_code(flag: str) -> int:
     """The int8 that stands for an outcome."""
     return tuple(FLAGS).index(flag)
@@ -111,8 +138,10 @@ class PointCurves:
     Parameters
     ----------
     block : xarray.Dataset
-        ``MEASURED`` and ``lambda_minus`` of this model, in memory, dimensions (alpha, N, seed).
+        ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
+        dimensions (alpha, N, seed).
     alpha : array, shape (n,)
+        As the campaign wants it; abscissae are those of :func:`realised_alpha`.
     model : Model
     n_boot, seed : int
         Number and random seed of the resamplings.
@@ -122,9 +151,16 @@ class PointCurves:
         self.model, self.n_boot, self.seed = model, n_boot, seed
         self.critical = critical_point(model)
         self.sizes = [int(N) for N in block["N"].values]
-        self.curves = [self._means(block.isel(N=k), alpha, N) for k, N in enumerate(self.sizes)]
+        realised = realised_alpha(block, alpha)
+        self.curves = []
+        for k, N in enumerate(self.sizes):
+            edges = zip(alpha, block["lambda_minus"].values, realised[k], strict=True)
+            lambda_minus = np.array(
+                [edge if x == load else left_edge(model, x).lambda_minus for load, edge, x in edges]
+            )
+            self.curves.append(self._means(block.isel(N=k), realised[k], lambda_minus, N))
 
-    def _means(self, block: xr.Dataset, alpha: Floats, N: int) -> dict[str, _Curve]:
+    def _means(self, block: xr.Dataset, alpha: Floats, lambda_minus: Floats, N: int) -> dict[str, _Curve]:
         """Curves of one size by quantity, without those that have too few seeds at too few alphas."""
         done = block["status"].values == DONE
         seeds = done.any(axis=0)
@@ -133,7 +169,7 @@ class PointCurves:
         measured = {name: block[name].values for name in MEASURED[1:]}
         cells = {
             "overlap": N ** (1 / 3) * measured["overlap_sq_space"],
-            "gap": block["lambda_minus"].values[:, None] - measured["eigval_min"],
+            "gap": lambda_minus[:, None] - measured["eigval_min"],
             "gap_sample": measured["edge_sample"] - measured["eigval_min"],
         }
         model = self.model

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
-from bendscape.analysis.estimators import DONE
+from bendscape.analysis.estimators import DONE, realised_alpha
 from bendscape.analysis.style import (
     FAINT,
     MARKERS,
@@ -53,7 +53,7 @@ class Means(NamedTuple):
 
 class Panel(NamedTuple):
     """The numbers of one model: theory on a fine line of alpha, and means over seeds of each variable that a
-    figure shows."""
+    figure shows. ``alpha`` is as the campaign wants it, ``alpha_realised``, (N, alpha), the abscissa."""
 
     p: int
     p_star: int
@@ -65,6 +65,7 @@ class Panel(NamedTuple):
     lambda_star: Floats
     overlap_sq: Floats
     alpha: Floats
+    alpha_realised: Floats
     N: list[int]
     measured: Mapping[str, Means]
 
@@ -72,7 +73,8 @@ class Panel(NamedTuple):
 def panels(ds: xr.Dataset) -> list[Panel]:
     """Theory and means of both figures for every (p, p_star, a) that has data.
 
-    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))).
+    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))). Points lie at the mean
+    of alpha_realised = M / N, at alpha where the dataset has no alpha_realised.
 
     Parameters
     ----------
@@ -91,10 +93,11 @@ def panels(ds: xr.Dataset) -> list[Panel]:
     The mean and error against their definitions are held by ``tests/test_figures.py``.
     """
     alpha_dim = alpha_dimension(ds)
-    found = []
+    found, realised = [], [name for name in ("alpha_realised",) if name in ds]
     for index in np.ndindex(*(ds.sizes[dim] for dim in ("p", "p_star", "a"))):
         point = dict(zip(("p", "p_star", "a"), index, strict=True))
-        block = ds[[*_QUANTITIES.values(), "status", "alpha_bbp", "transition"]].isel(point)
+        block = ds[[*_QUANTITIES.values(), "status", "alpha_bbp", "transition", *realised]]
+        block = block.isel(point)
         block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore").compute()
         done = block["status"].values == DONE
         measured = {name: _means(block[name].values, done) for name in _QUANTITIES.values()}
@@ -103,10 +106,12 @@ def panels(ds: xr.Dataset) -> list[Panel]:
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
         alpha = at_point(ds["alpha"], point).values.astype(np.float64)
         alpha_bbp = block["alpha_bbp"].item()
-        line = _theory_line(model, alpha_bbp, float(alpha.min()), float(alpha.max()))
+        abscissa = realised_alpha(block, alpha)
+        ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))
+        line = _theory_line(model, alpha_bbp, *map(float, ends))
         kind = TRANSITION_KINDS[block["transition"].item()]
         head = (int(model.p), model.p_star, model.a, kind, alpha_bbp)
-        found.append(Panel(*head, *line, alpha, block["N"].values.tolist(), measured))
+        found.append(Panel(*head, *line, alpha, abscissa, block["N"].values.tolist(), measured))
     if not found:
         raise ParameterError(
             "store", ds.attrs.get("name", "this dataset"), "a sweep with at least one cell done"
@@ -201,7 +206,7 @@ def _draw(found: Sequence[Panel], name: str) -> Figure:
                 seen = np.isfinite(means.mean[k])
                 if seen.any():
                     axes.errorbar(
-                        panel.alpha[seen],
+                        panel.alpha_realised[k][seen],
                         means.mean[k][seen],
                         np.nan_to_num(means.error[k][seen]),
                         color=colours[N],
@@ -258,8 +263,8 @@ def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] 
     list of Path
         ``overlap.<format>``, ``overlap.csv``, ``eigenvalue.<format>``, ``eigenvalue.csv``; where there are
         more than ``PANELS`` models, ``overlap-1.<format>``, ``overlap-2.<format>`` and so on. The columns of
-        a CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha``, the mean, its standard error, the number
-        of seeds, and the theory at that alpha; an absent number is an empty field.
+        a CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha, alpha_realised``, the mean, its
+        standard error, the number of seeds, and the theory at alpha_realised; an absent number is an empty field.
     """
     for name in formats:
         if name not in FORMATS:
@@ -287,22 +292,21 @@ def write_csv(found: Sequence[Panel], variable: str, path: Path) -> None:
     columns = (variable, f"{variable}_error", "n_seeds", *theory)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("p", "p_star", "a", "transition", "alpha_bbp", "N", "alpha", *columns))
+        writer.writerow(
+            ("p", "p_star", "a", "transition", "alpha_bbp", "N", "alpha", "alpha_realised", *columns)
+        )
         for panel in found:
             model, means = Model(panel.p, panel.p_star, panel.a), panel.measured[variable]
             for i, alpha in enumerate(panel.alpha.tolist()):
-                at = asymptotics(model, alpha)
-                asymptotic = (
-                    (at.overlap_sq,) if variable == "overlap_sq" else (at.lambda_minus, at.lambda_star)
-                )
                 for k, N in enumerate(panel.N):
-                    if means.n_seeds[k, i]:
-                        measured = (
-                            float(means.mean[k, i]),
-                            float(means.error[k, i]),
-                            int(means.n_seeds[k, i]),
-                        )
-                        head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp, N, alpha)
-                        writer.writerow(
-                            ["" if number != number else number for number in (*head, *measured, *asymptotic)]
-                        )
+                    if not means.n_seeds[k, i]:
+                        continue
+                    realised = float(panel.alpha_realised[k, i])
+                    at = asymptotics(model, realised)
+                    head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp)
+                    measured = (float(means.mean[k, i]), float(means.error[k, i]), int(means.n_seeds[k, i]))
+                    limit = (
+                        (at.overlap_sq,) if variable == "overlap_sq" else (at.lambda_minus, at.lambda_star)
+                    )
+                    row = (*head, N, alpha, realised, *measured, *limit)
+                    writer.writerow(["" if number != number else number for number in row])

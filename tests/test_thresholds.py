@@ -159,6 +159,31 @@ def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None
     assert "> 2.00" in text.getvalue()
 
 
+def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> None:
+    """The same cells with every M / N larger by 0.05, and the edges of the larger load."""
+    sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 15), seeds={128: 60, 4096: 60}, **PLANTED)
+    shifted = sweep.assign(alpha_realised=sweep["alpha_realised"] + 0.05)
+    for k in range(2):
+        for i, load in enumerate(sweep["alpha_realised"].values[0, 0, 0, :, k, 0]):
+            edges = [left_edge(Model(1, 1, 0.7), x).lambda_minus for x in (load, load + 0.05)]
+            for name in ("eigval_min", "edge_sample"):
+                shifted[name].values[0, 0, 0, i, k] += edges[1] - edges[0]
+    before, after = thresholds(sweep, n_boot=100), thresholds(shifted, n_boot=100)
+    for name in ESTIMATORS:
+        for part, tolerance in (("", 1e-4), ("_last", 1e-9)):
+            moved = (after[f"{name}{part}"] - before[f"{name}{part}"]).values.ravel()
+            assert moved[0] == pytest.approx(0.05, abs=tolerance), name
+    plain = thresholds(sweep.drop_vars("alpha_realised"), n_boot=100)
+    assert plain["alpha_gap_last"].values.ravel().tolist() == [2.0, 2.0]
+
+
+def test_two_alphas_with_the_same_number_of_samples_do_no_harm() -> None:
+    sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 60), seeds={16: 40}, **PLANTED)
+    assert len(np.unique(sweep["alpha_realised"].values)) < 30
+    result = thresholds(sweep, n_boot=100)
+    assert abs(result["alpha_overlap"].item() - 1.15) < 5 * result["alpha_overlap_error"].item()
+
+
 def test_a_bound_is_rounded_to_the_safe_side() -> None:
     bound = {"value": math.nan, "first": 0.7449, "last": 0.9467}
     assert compact(bound | {"flag": "above_the_alpha_range"}) == "> 0.94"
