@@ -162,7 +162,7 @@ def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None
 def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> None:
     """The same cells with every M / N larger by 0.05, and the edges of the larger load."""
     sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 15), seeds={128: 60, 4096: 60}, **PLANTED)
-    shifted = sweep.assign(alpha_realised=sweep["alpha_realised"] + 0.05)
+    shifted = sweep.copy(deep=True).assign(alpha_realised=sweep["alpha_realised"] + 0.05)
     for k in range(2):
         for i, load in enumerate(sweep["alpha_realised"].values[0, 0, 0, :, k, 0]):
             edges = [left_edge(Model(1, 1, 0.7), x).lambda_minus for x in (load, load + 0.05)]
