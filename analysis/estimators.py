@@ -19,6 +19,7 @@ from bendscape.analysis.curves import (
 )
 from bendscape.core.bulk import left_edge
 from bendscape.core.model import Model
+from bendscape.sweep.kernel import STATUS
 
 ESTIMATORS: Mapping[str, str] = {
     "alpha_overlap": (
@@ -64,7 +65,7 @@ FLAGS: Mapping[str, str] = {
 }
 """Outcomes of one estimate, each in words; stored as int8, the place in this order."""
 
-DONE = 1
+DONE = STATUS["done"]
 """Status of a cell that counts."""
 
 MEASURED = ("status", "overlap_sq_space", "eigval_min", "edge_sample")

@@ -14,6 +14,7 @@ import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import (
     FAINT,
     MARKERS,
@@ -264,14 +265,16 @@ def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] 
         ``overlap.<format>``, ``overlap.csv``, ``eigenvalue.<format>``, ``eigenvalue.csv``; where there are
         more than ``PANELS`` models, ``overlap-1.<format>``, ``overlap-2.<format>`` and so on. The columns of
         a CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha, alpha_realised``, the mean, its
-        standard error, the number of seeds, and the theory at alpha_realised; an absent number is an empty field.
+        standard error, the number of seeds, and the theory at alpha_realised; an absent number is an empty
+        field.
     """
     for name in formats:
         if name not in FORMATS:
             raise ParameterError("format", name, f"one of {', '.join(FORMATS)}")
     place = Path(directory)
-    place.mkdir(parents=True, exist_ok=True)
+    check_writable(place, folder=True)
     found, written = panels(ds), []
+    place.mkdir(parents=True, exist_ok=True)
     for name, variable in _QUANTITIES.items():
         for page, figure in figure_pages(found, name):
             for suffix in formats:

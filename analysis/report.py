@@ -6,18 +6,20 @@ import io
 import json
 import math
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.figures import PANELS, figure_pages, panels
+from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
+from bendscape.sweep.kernel import STATUS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +40,8 @@ _FIGURES = {
         "the threshold (dashed), the outlier.",
     ),
 }
-_STATUS = ("absent", "done", "failed", "not converged")
+_OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
+_PRESENT = {code: words for code, words in _OUTCOMES.items() if code != STATUS["absent"]}
 _PROVENANCE = {
     "name": "Campaign",
     "kernel": "Kernel",
@@ -57,14 +60,12 @@ def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
     planned = (ds["coverage"].notnull() * ds["n_seeds"]).sum(
         [dim for dim in ds["coverage"].dims if dim != "N"]
     )
-    counts = xr.concat(
-        [(ds["status"] == code).sum(others) for code in range(1, len(_STATUS))], "code"
-    ).compute()
+    counts = xr.concat([(ds["status"] == code).sum(others) for code in _PRESENT], "code").compute()
     rows = []
     for k, total in enumerate(planned.values.tolist()):
         row = {"N": int(ds["N"][k]), "planned": int(total)}
-        row |= dict(zip(_STATUS[1:], counts.isel(N=k).values.tolist(), strict=True))
-        row["absent"] = row["planned"] - sum(row[name] for name in _STATUS[1:])
+        row |= dict(zip(_PRESENT.values(), counts.isel(N=k).values.tolist(), strict=True))
+        row["absent"] = row["planned"] - sum(row[name] for name in _PRESENT.values())
         rows.append(row)
     return rows
 
@@ -76,19 +77,19 @@ def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
     for index in np.ndindex(*(ds.sizes[dim] for dim in _POINT)):
         point = dict(zip(_POINT, index, strict=True))
         status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values
-        for i, k, n in np.argwhere(status >= _STATUS.index("failed")):
+        for i, k, n in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["not_converged"]))):
             alpha = (
                 ds["alpha"].isel({dim: {**point, alpha_dim: i}[str(dim)] for dim in ds["alpha"].dims}).item()
             )
             cell = {dim: ds[dim].values[place].item() for dim, place in point.items()}
             cell |= {"alpha": alpha, "N": int(ds["N"][k]), "seed": int(ds["seed"][n])}
-            found.append(cell | {"outcome": _STATUS[status[i, k, n]]})
+            found.append(cell | {"outcome": _OUTCOMES[int(status[i, k, n])]})
             if len(found) == limit:
                 return found
     return found
 
 
-def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
+def inline_svg(figure: Figure, prefix: str, title: str) -> str:
     """A figure as an svg element for use inside HTML: every id starts with prefix, the title is its
     alternative text."""
     text = io.StringIO()
@@ -104,10 +105,8 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
     # The least width keeps it legible on a phone, where it scrolls.
     view = f'viewBox="0 0 {width:g} {height:g}" style="min-width: {0.6 * width:.0f}pt"'
-    label = Markup(
-        '<svg class="plot" role="img" aria-labelledby="{0}-title" {1}><title id="{0}-title">{2}</title>'
-    )
-    return label.format(prefix, Markup(view), title) + Markup(svg[svg.index(">") + 1 :].strip())
+    head = f'<svg class="plot" role="img" aria-labelledby="{prefix}-title" {view}>'
+    return f'{head}<title id="{prefix}-title">{escape(title)}</title>{svg[svg.index(">") + 1 :].strip()}'
 
 
 def _two_decimals(attribute: re.Match[str]) -> str:
@@ -131,7 +130,7 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         HTML with inline style and inline SVG: it loads nothing. The same input gives the same text.
     """
     sizes, rows = coverage_by_size(ds), thresholds_table(result)
-    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_STATUS)}
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
     figures: list[dict[str, str]] = []
     if rows:
@@ -179,8 +178,10 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
 
 
 def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = None) -> Path:
-    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given."""
+    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given. A
+    path that cannot be written is refused before that."""
     place = Path(path)
+    check_writable(place)
     text = render_report(ds, thresholds(ds) if result is None else result)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")

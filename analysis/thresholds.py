@@ -39,13 +39,14 @@ _ONE_SIGMA = (0.158655, 0.841345)
 
 def alpha_dimension(ds: xr.Dataset) -> str:
     """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian."""
-    missing = [name for name in (*MEASURED, "alpha", "alpha_bbp", "lambda_minus") if name not in ds.variables]
+    needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
+    missing = [name for name in needed if name not in ds.variables]
     if missing:
         raise ParameterError(
-            "dataset",
-            ", ".join(map(str, ds.data_vars)),
-            f"a sweep of the hessian kernel; it lacks {', '.join(missing)}",
-            'open a store with xr.open_dataset(store, engine="bendscape")',
+            "store",
+            f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}",
+            "a sweep with the variables of the hessian kernel",
+            f"it lacks {', '.join(missing)}",
         )
     return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
 

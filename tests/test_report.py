@@ -20,6 +20,7 @@ from bendscape.analysis.commands import register
 from bendscape.analysis.estimators import ESTIMATORS
 from bendscape.analysis.report import coverage_by_size, failed_cells, render_report, write_report
 from bendscape.analysis.thresholds import compact, thresholds, thresholds_table
+from bendscape.core.model import ParameterError
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -235,6 +236,42 @@ def test_report_writes_the_page_and_keeps_messages_off_standard_output(
     document = json.loads(CliRunner().invoke(app, ["report", "s.zarr", "-o", str(page), "--json"]).stdout)
     assert document["output"] == str(page)
     assert len(document["rows"]) == 4
+
+
+@pytest.mark.parametrize("command", ["figures", "report"])
+@pytest.mark.parametrize("blocked", ["wrong kind", "below a file", "read-only"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, blocked: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    wrong_kind = tmp_path if command == "report" else tmp_path / "file"
+    output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
+    if blocked == "read-only":  # as root everything may be written
+        monkeypatch.setattr("bendscape.analysis.output.os.access", lambda *_: False)
+    worked = pytest.fail
+    monkeypatch.setattr("bendscape.analysis.thresholds.thresholds", lambda *_, **__: worked("too late"))
+    monkeypatch.setattr("bendscape.analysis.figures.panels", lambda *_: worked("too late"))
+    refused = CliRunner().invoke(app, [command, "s.zarr", "-o", str(output)]).exception
+    assert isinstance(refused, ParameterError)
+    assert str(output) in str(refused)
+    assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize("command", ["thresholds", "figures", "report"])
+def test_a_store_of_another_kernel_is_refused_with_the_names_of_what_it_lacks(
+    sweep: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    other = sweep.drop_vars(list(synthetic.MEASURED)).assign_attrs(kernel="trivial")
+    monkeypatch.setattr(xr, "open_dataset", lambda *_, **__: other)
+    app = typer.Typer()
+    register(app)
+    output = [] if command == "thresholds" else ["-o", str(tmp_path / "new")]
+    refused = CliRunner().invoke(app, [command, "s.zarr", *output]).exception
+    assert isinstance(refused, ParameterError)
+    assert "overlap_sq_space, eigval_min, edge_sample, overlap_sq" in str(refused)
+    assert "trivial" in str(refused)
+    assert "\n" not in str(refused)
+    assert not (tmp_path / "new").exists()
 
 
 def test_importing_the_commands_costs_nothing_beyond_typer() -> None:
