@@ -85,10 +85,12 @@ def report(
     json: Json = False,
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
+    from bendscape.analysis.output import check_writable
     from bendscape.analysis.report import write_report
     from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
     from bendscape.sweep.console import console, out, print_json
 
+    check_writable(output)
     with _opened(store) as ds:
         result = thresholds(ds)
         path = str(write_report(ds, output, result))

@@ -17,7 +17,9 @@ from bendscape.analysis.curves import (
     resampling_counts,
     sign_change,
 )
+from bendscape.core.bulk import left_edge
 from bendscape.core.model import Model
+from bendscape.sweep.kernel import STATUS
 
 ESTIMATORS: Mapping[str, str] = {
     "alpha_overlap": (
@@ -55,15 +57,15 @@ SHORT_NAMES: Mapping[str, str] = {
 FLAGS: Mapping[str, str] = {
     "estimated": "estimated",
     "not_enough_data": "not enough data",
-    "above_the_alpha_range": "no crossing within the alpha range: the threshold lies above it",
-    "below_the_alpha_range": "no crossing within the alpha range: the threshold lies below it",
-    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alpha range",
+    "above_the_alpha_range": "no crossing within the alphas measured: the threshold lies above them",
+    "below_the_alpha_range": "no crossing within the alphas measured: the threshold lies below them",
+    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas measured",
     "no_overlap_level_known": "no overlap level is known for this p, p_star, a",
     "no_larger_size": "no larger size to compare with",
 }
 """Outcomes of one estimate, each in words; stored as int8, the place in this order."""
 
-DONE = 1
+DONE = STATUS["done"]
 """Status of a cell that counts."""
 
 MEASURED = ("status", "overlap_sq_space", "eigval_min", "edge_sample")
@@ -75,27 +77,72 @@ SMOOTHING = 1.5
 _FINE = 16  # points of the fine grid between two values of alpha
 
 
+def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
+    """The alpha that cells really have, M / N with M = round(alpha N), which is up to 0.5/N off alpha.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status`` and, where the kernel gives it, ``alpha_realised`` of one model, in memory, dimensions
+        alpha, N, seed in any order.
+    alpha : array, shape (n,)
+
+    Returns
+    -------
+    array, shape (N, n)
+        Mean of ``alpha_realised`` over the seeds that are done, which all have the same; alpha itself where
+        none is done or the variable is absent.
+    """
+    nominal = np.broadcast_to(alpha, (block.sizes["N"], len(alpha)))
+    if "alpha_realised" not in block:
+        return np.array(nominal)
+    cells = block["alpha_realised"].where(block["status"] == DONE).transpose("N", ..., "seed").values
+    n = np.isfinite(cells).sum(axis=2)
+    shift = np.where(np.isfinite(cells), cells - nominal[..., None], 0.0).sum(axis=2)
+    mean = nominal + np.divide(shift, n, out=np.zeros(n.shape), where=n > 0)
+    return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
+
+
 def flag_code(flag: str) -> int:
     """The int8 that stands for an outcome."""
     return tuple(FLAGS).index(flag)
 
 
 class Draws(NamedTuple):
-    """One estimate and its resamplings (row 0 is the estimate), or the flag that says why there is none."""
+    """One estimate and its resamplings (row 0 is the estimate) with the first and the last alpha it was
+    looked for at, or the flag that says why there is none."""
 
     name: str
     values: Floats | None
     flag: str = "estimated"
+    first: float = math.nan
+    last: float = math.nan
+
+
+class _Curve(NamedTuple):
+    """Bootstrap means, (n_boot + 1, n), at the n alphas with data, the seeds behind each alpha, and the half
+    width of the smoothing."""
+
+    alpha: Floats
+    means: Floats
+    n_seeds: Floats
+    bandwidth: float
+
+    def smoothed(self, grid: Floats) -> Floats:
+        """The means on a grid within the alphas, (n_boot + 1, grid)."""
+        return self.means @ local_smoother(self.alpha, grid, self.bandwidth, self.n_seeds).T
 
 
 class PointCurves:
-    """The bootstrap mean curves of one model at all sizes, smoothed onto one fine grid of alpha.
+    """The bootstrap mean curves of one model at all sizes, each over the alphas that have data.
 
     Parameters
     ----------
     block : xarray.Dataset
-        ``MEASURED`` and ``lambda_minus`` of this model, in memory, dimensions (alpha, N, seed).
+        ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
+        dimensions (alpha, N, seed).
     alpha : array, shape (n,)
+        As the campaign wants it; abscissae are those of :func:`realised_alpha`.
     model : Model
     n_boot, seed : int
         Number and random seed of the resamplings.
@@ -104,55 +151,89 @@ class PointCurves:
     def __init__(self, block: xr.Dataset, alpha: Floats, model: Model, n_boot: int, seed: int) -> None:
         self.model, self.n_boot, self.seed = model, n_boot, seed
         self.critical = critical_point(model)
-        self.grid = np.linspace(alpha.min(), alpha.max(), _FINE * max(1, len(alpha) - 1) + 1)
         self.sizes = [int(N) for N in block["N"].values]
-        self.curves = [self._smooth_means(block.isel(N=k), alpha, N) for k, N in enumerate(self.sizes)]
+        realised = realised_alpha(block, alpha)
+        self.curves = []
+        for k, N in enumerate(self.sizes):
+            edges = zip(alpha, block["lambda_minus"].values, realised[k], strict=True)
+            lambda_minus = np.array(
+                [edge if x == load else left_edge(model, x).lambda_minus for load, edge, x in edges]
+            )
+            self.curves.append(self._means(block.isel(N=k), realised[k], lambda_minus, N))
 
-    def _smooth_means(self, block: xr.Dataset, alpha: Floats, N: int) -> dict[str, Floats] | None:
-        """Curves of one size, (n_boot + 1, grid) each and nan outside the alphas that have data."""
+    def _means(self, block: xr.Dataset, alpha: Floats, lambda_minus: Floats, N: int) -> dict[str, _Curve]:
+        """Curves of one size by quantity, without those that have too few seeds at too few alphas."""
         done = block["status"].values == DONE
-        use, seeds = done.sum(axis=1) >= LEAST_SEEDS, done.any(axis=0)
-        if use.sum() < LEAST_ALPHAS:
-            return None
-        mask, x = done[use][:, seeds], alpha[use]
-        measured = {name: block[name].values[use][:, seeds] for name in MEASURED[1:]}
+        seeds = done.any(axis=0)
+        if not seeds.any():
+            return {}
+        measured = {name: block[name].values for name in MEASURED[1:]}
         cells = {
             "overlap": N ** (1 / 3) * measured["overlap_sq_space"],
-            "gap": block["lambda_minus"].values[use][:, None] - measured["eigval_min"],
+            "gap": lambda_minus[:, None] - measured["eigval_min"],
             "gap_sample": measured["edge_sample"] - measured["eigval_min"],
         }
         model = self.model
         entropy = [self.seed, N, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         counts = resampling_counts(int(seeds.sum()), self.n_boot, np.random.default_rng(entropy))
         width = self.critical.width * N ** (-1 / 3)
-        bandwidth = (self.grid[-1] - self.grid[0]) / 4 if math.isnan(width) else SMOOTHING * width
-        smoother = local_smoother(x, self.grid, bandwidth, mask.sum(axis=1).astype(np.float64))
-        smoother[(self.grid < x[0]) | (self.grid > x[-1])] = np.nan
-        return {
-            name: resampled_means(values, mask & np.isfinite(values), counts) @ smoother.T
-            for name, values in cells.items()
-        }
+        curves = {}
+        for name, values in cells.items():
+            counted = done & np.isfinite(values)
+            n_seeds = counted.sum(axis=1)
+            use = n_seeds >= LEAST_SEEDS
+            if len(np.unique(alpha[use])) < LEAST_ALPHAS:
+                continue
+            bandwidth = float(np.ptp(alpha[use]) / 4 if math.isnan(width) else SMOOTHING * width)
+            means = resampled_means(values[use][:, seeds], counted[use][:, seeds], counts)
+            curves[name] = _Curve(alpha[use], means, n_seeds[use].astype(np.float64), bandwidth)
+        return curves
 
     def draws(self, k: int) -> list[Draws]:
         """Every estimator at the k-th size, in the order of ``ESTIMATORS``."""
-        here = self.curves[k]
-        if here is None:
-            return [Draws(name, None, "not_enough_data") for name in ESTIMATORS]
-        level = self.critical.overlap_level
-        larger = next((curves["overlap"] for curves in self.curves[k + 1 :] if curves is not None), None)
-        return [
-            Draws("alpha_overlap", None, "no_overlap_level_known")
-            if math.isnan(level)
-            else self._change("alpha_overlap", here["overlap"] - level),
-            Draws("alpha_pair", None, "no_larger_size")
-            if larger is None
-            else self._change("alpha_pair", larger - here["overlap"]),
-            self._change("alpha_gap", here["gap"]),
-            self._change("alpha_gap_sample", here["gap_sample"]),
+        here, level = self.curves[k], self.critical.overlap_level
+        larger = next((curves["overlap"] for curves in self.curves[k + 1 :] if "overlap" in curves), None)
+        overlap = here.get("overlap")
+        if overlap is None:
+            of_overlap = [Draws(name, None, "not_enough_data") for name in ("alpha_overlap", "alpha_pair")]
+        else:
+            of_overlap = [
+                Draws("alpha_overlap", None, "no_overlap_level_known")
+                if math.isnan(level)
+                else _change("alpha_overlap", overlap, level),
+                Draws("alpha_pair", None, "no_larger_size")
+                if larger is None
+                else _pair("alpha_pair", overlap, larger),
+            ]
+        return of_overlap + [
+            _change(f"alpha_{name}", here[name])
+            if name in here
+            else Draws(f"alpha_{name}", None, "not_enough_data")
+            for name in ("gap", "gap_sample")
         ]
 
-    def _change(self, name: str, curves: Floats) -> Draws:
-        inside = ~np.isnan(curves).any(axis=0)
-        if inside.sum() < 2:
-            return Draws(name, None, "not_enough_data")
-        return Draws(name, sign_change(self.grid[inside], curves[:, inside]))
+
+def _grid(alpha: Floats, first: float, last: float) -> Floats:
+    """Points from first to last, ``_FINE`` between two values of alpha."""
+    knots = np.unique([first, *alpha[(alpha > first) & (alpha < last)], last])
+    places = np.arange(_FINE * (len(knots) - 1) + 1) / _FINE
+    return np.asarray(np.interp(places, np.arange(len(knots)), knots), dtype=np.float64)
+
+
+def _change(name: str, curve: _Curve, level: float = 0.0) -> Draws:
+    """Where a curve rises through a level, over all its alphas."""
+    first, last = float(curve.alpha.min()), float(curve.alpha.max())
+    grid = _grid(curve.alpha, first, last)
+    return Draws(name, sign_change(grid, curve.smoothed(grid) - level), "estimated", first, last)
+
+
+def _pair(name: str, here: _Curve, larger: _Curve) -> Draws:
+    """Where one curve rises through another, over the alphas that both span."""
+    first = max(float(curve.alpha.min()) for curve in (here, larger))
+    last = min(float(curve.alpha.max()) for curve in (here, larger))
+    if not first < last:
+        return Draws(name, None, "not_enough_data")
+    grid = _grid(here.alpha, first, last)
+    return Draws(
+        name, sign_change(grid, larger.smoothed(grid) - here.smoothed(grid)), "estimated", first, last
+    )

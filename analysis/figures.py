@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from bendscape.analysis.curves import Floats
-from bendscape.analysis.estimators import DONE
+from bendscape.analysis.curves import Flags, Floats
+from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import (
     FAINT,
     MARKERS,
@@ -24,8 +26,8 @@ from bendscape.analysis.style import (
     style,
 )
 from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
-from bendscape.core.outlier import asymptotics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,11 +36,25 @@ FORMATS = ("svg", "png", "pdf")
 _FINE = 161
 _BESIDE = 1e-8
 _QUANTITIES = {"overlap": "overlap_sq", "eigenvalue": "eigval_min"}
+PANELS = 12
+"""Panels on one page of a figure: more would neither fit a page nor be laid out in linear time."""
+
+asymptotics = lru_cache(maxsize=2**16)(outlier.asymptotics)
+"""The theory at a point, kept: both figures and both tables ask for the same points."""
+
+
+class Means(NamedTuple):
+    """Mean over seeds of one variable with its standard error and the seeds behind it, (N, alpha), nan
+    without data."""
+
+    mean: Floats
+    error: Floats
+    n_seeds: Any
 
 
 class Panel(NamedTuple):
-    """The numbers of one panel: theory on a fine line of alpha, and means over seeds, (N, alpha), nan without
-    data."""
+    """The numbers of one model: theory on a fine line of alpha, and means over seeds of each variable that a
+    figure shows. ``alpha`` is as the campaign wants it, ``alpha_realised``, (N, alpha), the abscissa."""
 
     p: int
     p_star: int
@@ -50,79 +66,53 @@ class Panel(NamedTuple):
     lambda_star: Floats
     overlap_sq: Floats
     alpha: Floats
+    alpha_realised: Floats
     N: list[int]
-    mean: Floats
-    error: Floats
-    n_seeds: Any
+    measured: Mapping[str, Means]
 
 
-def panels(ds: xr.Dataset, variable: str) -> list[Panel]:
-    """Theory and means of a measured variable for every (p, p_star, a) that has data.
+def panels(ds: xr.Dataset) -> list[Panel]:
+    """Theory and means of both figures for every (p, p_star, a) that has data.
 
-    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))).
+    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))). Points lie at the mean
+    of alpha_realised = M / N, at alpha where the dataset has no alpha_realised.
 
     Parameters
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; one (p, p_star, a) at a time
         is read.
-    variable : str
-        Name of a measured variable.
 
     Returns
     -------
     list of Panel
-        In the order of the axes. ``error`` is nan where a single seed is done, and both are nan where none
-        is.
+        In the order of the axes, with the means of ``overlap_sq`` and ``eigval_min``. ``error`` is nan where
+        a single seed is done, and both are nan where none is.
 
     Notes
     -----
     The mean and error against their definitions are held by ``tests/test_figures.py``.
     """
     alpha_dim = alpha_dimension(ds)
-    found = []
+    found, realised = [], [name for name in ("alpha_realised",) if name in ds]
     for index in np.ndindex(*(ds.sizes[dim] for dim in ("p", "p_star", "a"))):
         point = dict(zip(("p", "p_star", "a"), index, strict=True))
-        block = ds[[variable, "status", "alpha_bbp", "transition"]].isel(point)
+        block = ds[[*_QUANTITIES.values(), "status", "alpha_bbp", "transition", *realised]]
+        block = block.isel(point)
         block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore").compute()
-        values = block[variable].values
-        done = (block["status"].values == DONE) & np.isfinite(values)
-        if not done.any():
+        done = block["status"].values == DONE
+        measured = {name: _means(block[name].values, done) for name in _QUANTITIES.values()}
+        if not any(means.n_seeds.any() for means in measured.values()):
             continue
-        n = done.sum(axis=2)
-        blank = np.full(n.shape, math.nan)
-        mean = np.divide(np.where(done, values, 0.0).sum(axis=2), n, out=blank.copy(), where=n > 0)
-        squares = np.where(done, (values - mean[..., None]) ** 2, 0.0).sum(axis=2)
-        error = np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1))
-
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
         alpha = at_point(ds["alpha"], point).values.astype(np.float64)
         alpha_bbp = block["alpha_bbp"].item()
-        line = np.linspace(alpha.min(), alpha.max(), _FINE)
-        line = line[
-            abs(line / alpha_bbp - 1) > _BESIDE
-        ]  # alpha_bbp itself and the point just above it show the jump
-        if line[0] < alpha_bbp < line[-1]:
-            line = np.sort(np.append(line, [alpha_bbp, alpha_bbp * (1 + _BESIDE)]))
-        theory = [asymptotics(model, load) for load in line]
-        found.append(
-            Panel(
-                p=int(model.p),
-                p_star=model.p_star,
-                a=model.a,
-                transition=TRANSITION_KINDS[block["transition"].item()],
-                alpha_bbp=alpha_bbp,
-                alpha_line=line,
-                lambda_minus=np.array([at.lambda_minus for at in theory]),
-                lambda_star=np.array([at.lambda_star for at in theory]),
-                overlap_sq=np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
-                alpha=alpha,
-                N=block["N"].values.tolist(),
-                mean=mean,
-                error=error,
-                n_seeds=n,
-            )
-        )
+        abscissa = realised_alpha(block, alpha)
+        ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))
+        line = _theory_line(model, alpha_bbp, *map(float, ends))
+        kind = TRANSITION_KINDS[block["transition"].item()]
+        head = (int(model.p), model.p_star, model.a, kind, alpha_bbp)
+        found.append(Panel(*head, *line, alpha, abscissa, block["N"].values.tolist(), measured))
     if not found:
         raise ParameterError(
             "store", ds.attrs.get("name", "this dataset"), "a sweep with at least one cell done"
@@ -130,29 +120,70 @@ def panels(ds: xr.Dataset, variable: str) -> list[Panel]:
     return found
 
 
+def _means(values: Floats, done: Flags) -> Means:
+    done = done & np.isfinite(values)
+    n = done.sum(axis=2)
+    blank = np.full(n.shape, math.nan)
+    mean = np.divide(np.where(done, values, 0.0).sum(axis=2), n, out=blank.copy(), where=n > 0)
+    squares = np.where(done, (values - mean[..., None]) ** 2, 0.0).sum(axis=2)
+    return Means(mean, np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1)), n)
+
+
+@lru_cache(maxsize=1024)
+def _theory_line(
+    model: Model, alpha_bbp: float, first: float, last: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Alpha from first to last with lambda_minus, lambda_star and overlap_sq there; alpha_bbp itself and the
+    point just above it show the jump."""
+    line = np.linspace(first, last, _FINE)
+    line = line[abs(line / alpha_bbp - 1) > _BESIDE]
+    if line[0] < alpha_bbp < line[-1]:
+        line = np.sort(np.append(line, [alpha_bbp, alpha_bbp * (1 + _BESIDE)]))
+    theory = [outlier.asymptotics(model, load) for load in line]
+    return (
+        line,
+        np.array([at.lambda_minus for at in theory]),
+        np.array([at.lambda_star for at in theory]),
+        np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
+    )
+
+
 def overlap_figure(ds: xr.Dataset) -> Figure:
-    """Squared overlap of the lowest eigenvector with the teacher against alpha, one panel a model.
+    """Squared overlap of the lowest eigenvector with the teacher against alpha, one panel a model, all on one
+    page.
 
     Points: <overlap_sq> and its standard error, a colour a size. Line: the asymptotic overlap, 0 up to
     alpha_bbp (dashed, vertical).
     """
-    return _draw(panels(ds, "overlap_sq"), _draw_overlap, "squared overlap  $m^2$")
+    return _draw(panels(ds), "overlap")
 
 
 def eigenvalue_figure(ds: xr.Dataset) -> Figure:
-    """Lowest eigenvalue against alpha with the asymptotic edge and outlier, one panel a model.
+    """Lowest eigenvalue against alpha with the asymptotic edge and outlier, one panel a model, all on one
+    page.
 
     Points: <eigval_min> and its standard error, a colour a size. Lines: lambda_minus (thin) and, above
     alpha_bbp, lambda_star.
     """
-    return _draw(panels(ds, "eigval_min"), _draw_eigenvalue, r"lowest eigenvalue  $\lambda$")
+    return _draw(panels(ds), "eigenvalue")
+
+
+def figure_pages(found: Sequence[Panel], name: str) -> Iterator[tuple[str, Figure]]:
+    """The figure ``overlap`` or ``eigenvalue`` in pages of at most ``PANELS`` panels, one at a time.
+
+    Each comes with its name: that of the figure where one page holds all, ``<figure>-1`` and so on where
+    there are more."""
+    for start in range(0, len(found), PANELS):
+        page = f"{name}-{start // PANELS + 1}" if len(found) > PANELS else name
+        yield page, _draw(found[start : start + PANELS], name)
 
 
 def _draw_overlap(axes: Any, panel: Panel) -> None:
     jump = panel.alpha_line > panel.alpha_bbp
     axes.plot(panel.alpha_line[~jump], panel.overlap_sq[~jump], color=THEORY, zorder=3)
     axes.plot(panel.alpha_line[jump], panel.overlap_sq[jump], color=THEORY, zorder=3, label=r"$N \to \infty$")
-    axes.set_ylim(bottom=min(0.0, -0.02 * float(np.nanmax(panel.mean, initial=0.0))))
+    top = float(np.nanmax(panel.measured["overlap_sq"].mean, initial=0.0))
+    axes.set_ylim(bottom=min(0.0, -0.02 * top))
 
 
 def _draw_eigenvalue(axes: Any, panel: Panel) -> None:
@@ -160,20 +191,25 @@ def _draw_eigenvalue(axes: Any, panel: Panel) -> None:
     axes.plot(panel.alpha_line, panel.lambda_star, color=THEORY, zorder=3, label=r"outlier $\lambda_\star$")
 
 
-def _draw(found: list[Panel], draw_theory: Any, label: str) -> Figure:
+def _draw(found: Sequence[Panel], name: str) -> Figure:
+    draw_theory, label = {
+        "overlap": (_draw_overlap, "squared overlap  $m^2$"),
+        "eigenvalue": (_draw_eigenvalue, r"lowest eigenvalue  $\lambda$"),
+    }[name]
     with style():
         figure, all_axes = small_multiples(len(found))
         sizes = sorted({N for panel in found for N in panel.N})
         colours = dict(zip(sizes, size_colours(len(sizes)), strict=True))
         for axes, panel in zip(all_axes, found, strict=True):
             axes.axvline(panel.alpha_bbp, color=THRESHOLD, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1)
+            means = panel.measured[_QUANTITIES[name]]
             for k, N in enumerate(panel.N):
-                seen = np.isfinite(panel.mean[k])
+                seen = np.isfinite(means.mean[k])
                 if seen.any():
                     axes.errorbar(
-                        panel.alpha[seen],
-                        panel.mean[k][seen],
-                        np.nan_to_num(panel.error[k][seen]),
+                        panel.alpha_realised[k][seen],
+                        means.mean[k][seen],
+                        np.nan_to_num(means.error[k][seen]),
                         color=colours[N],
                         marker=MARKERS[sizes.index(N) % len(MARKERS)],
                         linestyle="none",
@@ -226,53 +262,54 @@ def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] 
     Returns
     -------
     list of Path
-        ``overlap.<format>``, ``overlap.csv``, ``eigenvalue.<format>``, ``eigenvalue.csv``. The columns of a
-        CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha``, the mean, its standard error, the number of
-        seeds, and the theory at that alpha; an absent number is an empty field.
+        ``overlap.<format>``, ``overlap.csv``, ``eigenvalue.<format>``, ``eigenvalue.csv``; where there are
+        more than ``PANELS`` models, ``overlap-1.<format>``, ``overlap-2.<format>`` and so on. The columns of
+        a CSV are ``p, p_star, a, transition, alpha_bbp, N, alpha, alpha_realised``, the mean, its
+        standard error, the number of seeds, and the theory at alpha_realised; an absent number is an empty
+        field.
     """
     for name in formats:
         if name not in FORMATS:
             raise ParameterError("format", name, f"one of {', '.join(FORMATS)}")
     place = Path(directory)
+    check_writable(place, folder=True)
+    found, written = panels(ds), []
     place.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, make in (("overlap", overlap_figure), ("eigenvalue", eigenvalue_figure)):
-        figure = make(ds)
-        for suffix in formats:
-            path = place / f"{name}.{suffix}"
-            with style(**{"svg.hashsalt": name}):
-                figure.savefig(path, metadata=_UNDATED[suffix])
-            written.append(path)
+    for name, variable in _QUANTITIES.items():
+        for page, figure in figure_pages(found, name):
+            for suffix in formats:
+                written.append(place / f"{page}.{suffix}")
+                with style(**{"svg.hashsalt": page}):
+                    figure.savefig(written[-1], metadata=_UNDATED[suffix])
         written.append(place / f"{name}.csv")
-        write_csv(panels(ds, _QUANTITIES[name]), _QUANTITIES[name], written[-1])
+        write_csv(found, variable, written[-1])
     return written
 
 
 _UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
-def write_csv(found: list[Panel], variable: str, path: Path) -> None:
+def write_csv(found: Sequence[Panel], variable: str, path: Path) -> None:
     """Write means, errors, counts and theory, one row a point of a figure."""
     theory = ("overlap_sq_theory",) if variable == "overlap_sq" else ("lambda_minus", "lambda_star")
     columns = (variable, f"{variable}_error", "n_seeds", *theory)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("p", "p_star", "a", "transition", "alpha_bbp", "N", "alpha", *columns))
+        writer.writerow(
+            ("p", "p_star", "a", "transition", "alpha_bbp", "N", "alpha", "alpha_realised", *columns)
+        )
         for panel in found:
-            model = Model(panel.p, panel.p_star, panel.a)
+            model, means = Model(panel.p, panel.p_star, panel.a), panel.measured[variable]
             for i, alpha in enumerate(panel.alpha.tolist()):
-                at = asymptotics(model, alpha)
-                asymptotic = (
-                    (at.overlap_sq,) if variable == "overlap_sq" else (at.lambda_minus, at.lambda_star)
-                )
                 for k, N in enumerate(panel.N):
-                    if panel.n_seeds[k, i]:
-                        measured = (
-                            float(panel.mean[k, i]),
-                            float(panel.error[k, i]),
-                            int(panel.n_seeds[k, i]),
-                        )
-                        head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp, N, alpha)
-                        writer.writerow(
-                            ["" if number != number else number for number in (*head, *measured, *asymptotic)]
-                        )
+                    if not means.n_seeds[k, i]:
+                        continue
+                    realised = float(panel.alpha_realised[k, i])
+                    at = asymptotics(model, realised)
+                    head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp)
+                    measured = (float(means.mean[k, i]), float(means.error[k, i]), int(means.n_seeds[k, i]))
+                    limit = (
+                        (at.overlap_sq,) if variable == "overlap_sq" else (at.lambda_minus, at.lambda_star)
+                    )
+                    row = (*head, N, alpha, realised, *measured, *limit)
+                    writer.writerow(["" if number != number else number for number in row])

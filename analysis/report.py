@@ -6,18 +6,20 @@ import io
 import json
 import math
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
-from bendscape.analysis.figures import eigenvalue_figure, overlap_figure
+from bendscape.analysis.figures import PANELS, figure_pages, panels
+from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
+from bendscape.sweep.kernel import STATUS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +28,20 @@ LISTED = 50
 """Failed cells that are listed one by one."""
 
 _POINT = ("p", "p_star", "a")
-_OVERLAP, _EIGENVALUE = "Squared overlap of the lowest eigenvector", "Lowest eigenvalue of the Hessian"
-_STATUS = ("absent", "done", "failed", "not converged")
+_FIGURES = {
+    "overlap": (
+        "Squared overlap of the lowest eigenvector",
+        " with the teacher: mean over seeds and its standard error. Line: the limit of large N, zero below "
+        "the threshold (dashed).",
+    ),
+    "eigenvalue": (
+        "Lowest eigenvalue of the Hessian",
+        ": mean over seeds and its standard error. Lines: the asymptotic left edge of the bulk and, above "
+        "the threshold (dashed), the outlier.",
+    ),
+}
+_OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
+_PRESENT = {code: words for code, words in _OUTCOMES.items() if code != STATUS["absent"]}
 _PROVENANCE = {
     "name": "Campaign",
     "kernel": "Kernel",
@@ -46,14 +60,12 @@ def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
     planned = (ds["coverage"].notnull() * ds["n_seeds"]).sum(
         [dim for dim in ds["coverage"].dims if dim != "N"]
     )
-    counts = xr.concat(
-        [(ds["status"] == code).sum(others) for code in range(1, len(_STATUS))], "code"
-    ).compute()
+    counts = xr.concat([(ds["status"] == code).sum(others) for code in _PRESENT], "code").compute()
     rows = []
     for k, total in enumerate(planned.values.tolist()):
         row = {"N": int(ds["N"][k]), "planned": int(total)}
-        row |= dict(zip(_STATUS[1:], counts.isel(N=k).values.tolist(), strict=True))
-        row["absent"] = row["planned"] - sum(row[name] for name in _STATUS[1:])
+        row |= dict(zip(_PRESENT.values(), counts.isel(N=k).values.tolist(), strict=True))
+        row["absent"] = row["planned"] - sum(row[name] for name in _PRESENT.values())
         rows.append(row)
     return rows
 
@@ -65,19 +77,19 @@ def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
     for index in np.ndindex(*(ds.sizes[dim] for dim in _POINT)):
         point = dict(zip(_POINT, index, strict=True))
         status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values
-        for i, k, n in np.argwhere(status >= _STATUS.index("failed")):
+        for i, k, n in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["not_converged"]))):
             alpha = (
                 ds["alpha"].isel({dim: {**point, alpha_dim: i}[str(dim)] for dim in ds["alpha"].dims}).item()
             )
             cell = {dim: ds[dim].values[place].item() for dim, place in point.items()}
             cell |= {"alpha": alpha, "N": int(ds["N"][k]), "seed": int(ds["seed"][n])}
-            found.append(cell | {"outcome": _STATUS[status[i, k, n]]})
+            found.append(cell | {"outcome": _OUTCOMES[int(status[i, k, n])]})
             if len(found) == limit:
                 return found
     return found
 
 
-def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
+def inline_svg(figure: Figure, prefix: str, title: str) -> str:
     """A figure as an svg element for use inside HTML: every id starts with prefix, the title is its
     alternative text."""
     text = io.StringIO()
@@ -87,15 +99,19 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r'\s(?:d|x|y)="[^"]*"', _two_decimals, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg).replace("url(#", f"url(#{prefix}-")
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
     # The least width keeps it legible on a phone, where it scrolls.
     view = f'viewBox="0 0 {width:g} {height:g}" style="min-width: {0.6 * width:.0f}pt"'
-    label = Markup(
-        '<svg class="plot" role="img" aria-labelledby="{0}-title" {1}><title id="{0}-title">{2}</title>'
-    )
-    return label.format(prefix, Markup(view), title) + Markup(svg[svg.index(">") + 1 :].strip())
+    head = f'<svg class="plot" role="img" aria-labelledby="{prefix}-title" {view}>'
+    return f'{head}<title id="{prefix}-title">{escape(title)}</title>{svg[svg.index(">") + 1 :].strip()}'
+
+
+def _two_decimals(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: a third of the page is digits that nobody sees."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
 def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
@@ -114,26 +130,23 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         HTML with inline style and inline SVG: it loads nothing. The same input gives the same text.
     """
     sizes, rows = coverage_by_size(ds), thresholds_table(result)
-    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_STATUS)}
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    figures = []
+    figures: list[dict[str, str]] = []
     if rows:
         n, all_sizes = len(models), ", ".join(str(row["N"]) for row in sizes)
         what = f"against alpha, {n} {'model' if n == 1 else 'models'}, N = {all_sizes}"
-        figures = [
-            {
-                "svg": inline_svg(
-                    overlap_figure(ds), "overlap", f"Squared overlap of the lowest eigenvector {what}"
-                ),
-                "caption": f"{_OVERLAP} with the teacher: mean over seeds and its standard error. Line: the "
-                "limit of large N, zero below the threshold (dashed).",
-            },
-            {
-                "svg": inline_svg(eigenvalue_figure(ds), "eigenvalue", f"{_EIGENVALUE} {what}"),
-                "caption": f"{_EIGENVALUE}: mean over seeds and its standard error. Lines: the asymptotic "
-                "left edge of the bulk and, above the threshold (dashed), the outlier.",
-            },
-        ]
+        found = panels(ds)
+        n_pages = -(-len(found) // PANELS)
+        for figure, (quantity, caption) in _FIGURES.items():
+            for number, (page, drawn) in enumerate(figure_pages(found, figure), start=1):
+                place = f" (page {number} of {n_pages})" if n_pages > 1 else ""
+                figures.append(
+                    {
+                        "svg": inline_svg(drawn, page, f"{quantity} {what}{place}"),
+                        "caption": f"{quantity}{place}{caption}",
+                    }
+                )
     environment = Environment(
         loader=PackageLoader("bendscape.analysis", package_path=""),
         autoescape=True,
@@ -141,7 +154,7 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["estimate"] = _estimate
+    environment.filters["estimate"] = compact
     environment.filters["interval"] = _interval
     return environment.get_template("report.html.jinja").render(
         name=ds.attrs.get("name", "") or "sweep",
@@ -165,20 +178,18 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
 
 
 def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = None) -> Path:
-    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given."""
+    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given. A
+    path that cannot be written is refused before that."""
     place = Path(path)
+    check_writable(place)
     text = render_report(ds, thresholds(ds) if result is None else result)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
     return place
 
 
-def _estimate(estimate: dict[str, Any], row: dict[str, Any]) -> str:
-    return compact(estimate, row["alpha_first"], row["alpha_last"])
-
-
 def _interval(estimate: dict[str, Any]) -> str:
-    """The interval, with an ellipsis for an end beyond the range of alpha; empty without an estimate."""
+    """The interval, with an ellipsis for an end beyond the alphas measured; empty without an estimate."""
     if not math.isfinite(estimate["value"]):
         return ""
     low, high = (f"{end:.3f}" if math.isfinite(end) else "…" for end in (estimate["low"], estimate["high"]))

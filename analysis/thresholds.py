@@ -31,19 +31,22 @@ _PARTS = {
     "_error": "standard error",
     "_low": "lower end of the interval",
     "_high": "upper end of the interval",
+    "_first": "first alpha it was looked for at",
+    "_last": "last alpha it was looked for at",
 }
 _ONE_SIGMA = (0.158655, 0.841345)
 
 
 def alpha_dimension(ds: xr.Dataset) -> str:
     """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian."""
-    missing = [name for name in (*MEASURED, "alpha", "alpha_bbp", "lambda_minus") if name not in ds.variables]
+    needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
+    missing = [name for name in needed if name not in ds.variables]
     if missing:
         raise ParameterError(
-            "dataset",
-            ", ".join(map(str, ds.data_vars)),
-            f"a sweep of the hessian kernel; it lacks {', '.join(missing)}",
-            'open a store with xr.open_dataset(store, engine="bendscape")',
+            "store",
+            f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}",
+            "a sweep with the variables of the hessian kernel",
+            f"it lacks {', '.join(missing)}",
         )
     return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
 
@@ -63,6 +66,9 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     - alpha_pair, of the same curve N^(1/3) <overlap_sq_space> at the next size with data, minus the one here;
     - alpha_gap, of lambda_minus - <eigval_min>;
     - alpha_gap_sample, of <edge_sample - eigval_min>.
+
+    The abscissa of every size is the mean of alpha_realised = M / N, lambda_minus is taken there, and alpha
+    serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
 
     width and overlap_level are those of :func:`bendscape.analysis.critical.critical_point`, the sign change
     is :func:`bendscape.analysis.curves.sign_change`. Seeds are resampled n_boot times, the same draw at every
@@ -87,10 +93,10 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
         Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate; ``name_error``, half
         the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``, its percentile
         interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says
-        why, and so is an end of an interval that lies outside the range of alpha. Also ``n_seeds`` (most
-        seeds done at one alpha), ``n_cells`` (cells done), the range ``alpha_first`` to ``alpha_last``, and
-        from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold expected to be seen at
-        each N.
+        why, and so is an end of an interval that lies outside the alphas it was looked for at, ``name_first``
+        to ``name_last``: those with data at this size, for alpha_pair at both sizes. Also ``n_seeds`` (most
+        seeds done at one alpha), ``n_cells`` (cells done), and from theory ``alpha_bbp``, ``transition`` and
+        ``alpha_bbp_N``, the threshold expected to be seen at each N.
 
     Notes
     -----
@@ -108,18 +114,20 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     found = {f"{name}{part}": np.full(shape, np.nan) for name in ESTIMATORS for part in _PARTS}
     flags = {name: np.zeros(shape, np.int8) for name in ESTIMATORS}
     n_seeds, n_cells = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    theory, (first, last) = np.full(shape, np.nan), np.full((2, *shape[:3]), np.nan)
+    theory = np.full(shape, np.nan)
 
+    realised = [name for name in ("alpha_realised",) if name in ds]
     for index in np.ndindex(*shape[:3]):
         point = dict(zip(_POINT, index, strict=True))
-        block = ds[[*MEASURED, "lambda_minus"]].isel(point).transpose(alpha_dim, "N", "seed").compute()
+        block = (
+            ds[[*MEASURED, "lambda_minus", *realised]].isel(point).transpose(alpha_dim, "N", "seed").compute()
+        )
         alpha = at_point(ds["alpha"], point).values.astype(np.float64)
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
         curves = PointCurves(block, alpha, model, n_boot, seed)
         done = block["status"].values == DONE
         n_seeds[index], n_cells[index] = done.sum(axis=2).max(axis=0), done.sum(axis=(0, 2))
         theory[index] = [alpha_bbp_at_size(model, N) for N in curves.sizes]
-        first[index], last[index] = alpha.min(), alpha.max()
         for k in range(len(curves.sizes)):
             for draws in curves.draws(k):
                 numbers, flags[draws.name][(*index, k)] = _summary(draws, level)
@@ -134,7 +142,6 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
             for name, values in at_size.items()
         }
         | {f"{name}_flag": (_SIZE, values, _FLAG_ATTRS) for name, values in flags.items()}
-        | {name: (_POINT, values) for name, values in (("alpha_first", first), ("alpha_last", last))}
     )
     for name, definition in ESTIMATORS.items():
         out[name].attrs["definition"] = definition
@@ -167,21 +174,20 @@ def _check_options(n_boot: int, level: float, seed: int) -> None:
         raise ParameterError("seed", seed, "an integer >= 0")
 
 
-def _summary(draws: Draws, level: float) -> tuple[tuple[float, float, float, float], int]:
-    """Estimate, standard error and both ends of the interval, with the flag; nan for what is beyond the
-    range."""
-    nan = math.nan
+def _summary(draws: Draws, level: float) -> tuple[tuple[float, ...], int]:
+    """The numbers of ``_PARTS`` in their order, with the flag; nan for what is beyond the range."""
+    nan, span = math.nan, (draws.first, draws.last)
     if draws.values is None:
-        return (nan, nan, nan, nan), flag_code(draws.flag)
+        return (nan, nan, nan, nan, *span), flag_code(draws.flag)
     value = float(draws.values[0])
     if not math.isfinite(value):
         beyond = "above_the_alpha_range" if value > 0 else "below_the_alpha_range"
-        return (nan, nan, nan, nan), flag_code(beyond)
+        return (nan, nan, nan, nan, *span), flag_code(beyond)
     tails = (0.5 - level / 2, 0.5 + level / 2, *_ONE_SIGMA)
     ends = np.quantile(draws.values[1:], tails, method="nearest")  # never interpolates inf
     low, high, left, right = (float(end) if math.isfinite(end) else nan for end in ends)
     flag = "interval_leaves_the_alpha_range" if math.isnan(low + high) else "estimated"
-    return (value, (right - left) / 2, low, high), flag_code(flag)
+    return (value, (right - left) / 2, low, high, *span), flag_code(flag)
 
 
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
@@ -195,10 +201,10 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``p, p_star, a, transition, alpha_bbp, alpha_first, alpha_last, N, n_seeds, n_cells, alpha_bbp_N`` and
-        for each name in ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none),
-        ``flag`` (its name) and ``reason`` (in words). Models of which no cell is done at any size are left
-        out.
+        ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
+        ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
+        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words). Models of
+        which no cell is done at any size are left out.
     """
     rows: list[dict[str, Any]] = []
     values = {str(name): variable.values for name, variable in result.variables.items()}
@@ -212,28 +218,28 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
             "a": float(values["a"][k]),
         }
         row["transition"] = TRANSITION_KINDS[int(values["transition"][i, j, k])]
-        row |= {name: float(values[name][i, j, k]) for name in ("alpha_bbp", "alpha_first", "alpha_last")}
-        row |= {"N": int(values["N"][n])}
+        row |= {"alpha_bbp": float(values["alpha_bbp"][i, j, k]), "N": int(values["N"][n])}
         row |= {name: int(values[name][index]) for name in ("n_seeds", "n_cells")}
         row["alpha_bbp_N"] = float(values["alpha_bbp_N"][index])
         for name in ESTIMATORS:
             flag = tuple(FLAGS)[int(values[f"{name}_flag"][index])]
-            parts = {"value": "", "error": "_error", "low": "_low", "high": "_high"}
-            row[name] = {part: float(values[f"{name}{suffix}"][index]) for part, suffix in parts.items()}
+            row[name] = {
+                part.removeprefix("_") or "value": float(values[f"{name}{part}"][index]) for part in _PARTS
+            }
             row[name] |= {"flag": flag, "reason": FLAGS[flag]}
         rows.append(row)
     return rows
 
 
-def compact(estimate: Mapping[str, Any], first: float, last: float) -> str:
+def compact(estimate: Mapping[str, Any]) -> str:
     """One estimate in a few characters.
 
-    1.243(12), 1.95(8)* where its interval leaves the alpha range, > 1.99 or < 0.75 without a crossing inside
-    it, or a dash."""
+    1.243(12), 1.95(8)* where its interval leaves the alphas measured, > 1.99 or < 0.75 without a crossing
+    between them (rounded to the safe side), or a dash."""
     if estimate["flag"] == "above_the_alpha_range":
-        return f"> {last:.2f}"
+        return f"> {math.floor(100 * estimate['last'] + 1e-6) / 100:.2f}"
     if estimate["flag"] == "below_the_alpha_range":
-        return f"< {first:.2f}"
+        return f"< {math.ceil(100 * estimate['first'] - 1e-6) / 100:.2f}"
     if not math.isfinite(estimate["value"]):
         return "–"
     return with_error(estimate["value"], estimate["error"]) + ("" if estimate["flag"] == "estimated" else "*")
@@ -257,7 +263,7 @@ def render_thresholds(result: xr.Dataset) -> Table:
     table = Table(
         title=Text(f"Thresholds {result.attrs['name']}".strip()),
         caption="(digits) standard error of the last digits; * the interval at "
-        f"{100 * float(result.attrs['level']):g} % leaves the range of alpha; > < no crossing within it; "
+        f"{100 * float(result.attrs['level']):g} % leaves the alphas measured; > < no crossing between them; "
         "– no estimate. theory at N: the threshold expected to be seen at this size. cont., disc.: kind of "
         "transition.",
         caption_justify="left",
@@ -280,7 +286,7 @@ def render_thresholds(result: xr.Dataset) -> Table:
             table.add_section()
             kind = row["transition"][:4] + "."
             head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", kind, f"{row['alpha_bbp']:.6f}"]
-        cells = [compact(row[name], row["alpha_first"], row["alpha_last"]) for name in ESTIMATORS]
+        cells = [compact(row[name]) for name in ESTIMATORS]
         table.add_row(*head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells)
         before = point
     return table

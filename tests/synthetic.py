@@ -9,6 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from bendscape.analysis.critical import critical_point
+from bendscape.core.bulk import left_edge
 from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model
 from bendscape.core.outlier import asymptotics, transition
 
@@ -127,7 +128,7 @@ def planted(
     gap_sample_crossing: float | None = None,
     entropy: int = 0,
 ) -> xr.Dataset:
-    """A complete sweep whose mean curves cross exactly at the loads given, alpha_bbp where none is.
+    """A complete sweep whose mean curves cross exactly at the realised loads given, alpha_bbp where none is.
 
     N^(1/3) <overlap_sq_space> = overlap_level softplus(1.4 w)/log 2, w = (alpha - overlap_crossing)
     N^(1/3)/width, with gamma noise; both gaps are straight lines in alpha, with normal noise of size N^(-1/2)
@@ -140,15 +141,15 @@ def planted(
     for index in np.ndindex(ds["alpha_bbp"].shape):
         point = dict(zip(("p", "p_star", "a"), index, strict=True))
         bbp = float(ds["alpha_bbp"][point])
-        scales = critical_point(
-            Model(int(ds["p"][index[0]]), int(ds["p_star"][index[1]]), float(ds["a"][index[2]]))
-        )
+        model = Model(int(ds["p"][index[0]]), int(ds["p_star"][index[1]]), float(ds["a"][index[2]]))
+        scales = critical_point(model)
         level, width = np.nan_to_num(scales.overlap_level, nan=0.5), np.nan_to_num(scales.width, nan=5.0)
-        load = (
+        nominal = (
             ds["alpha"].isel({dim: i for dim, i in point.items() if dim in ds["alpha"].dims}).values[:, None]
         )
-        lambda_minus = ds["lambda_minus"][point].values[:, None]
         for k, (N, count) in enumerate(sorted(seeds.items())):
+            load = np.round(nominal * N) / N
+            lambda_minus = np.array([[left_edge(model, x).lambda_minus] for x in load[:, 0]])
             shape = (len(load), count)
             w = (load - (bbp if overlap_crossing is None else overlap_crossing)) * N ** (1 / 3) / width
             mean = level * N ** (-1 / 3) * np.logaddexp(0, 1.4 * w) / np.log(2)
@@ -165,7 +166,7 @@ def planted(
                 "eigval_second": eigval_min + N ** (-2 / 3),
                 "edge_sample": lambda_minus - gap + shared + gap_sample,
                 "outlier_sample": np.full(shape, np.nan),
-                "alpha_realised": np.round(load * N) / N + np.zeros(shape),
+                "alpha_realised": load + np.zeros(shape),
                 "residual": np.full(shape, 1e-12),
                 "n_matvecs": np.full(shape, 300),
                 "status": np.ones(shape, np.int8),

@@ -13,7 +13,14 @@ import synthetic
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bendscape.analysis.figures import eigenvalue_figure, overlap_figure, panels, write_figures
+from bendscape.analysis import figures
+from bendscape.analysis.figures import (
+    eigenvalue_figure,
+    figure_pages,
+    overlap_figure,
+    panels,
+    write_figures,
+)
 from bendscape.analysis.style import size_colours
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
@@ -43,10 +50,17 @@ def test_the_points_are_the_means_and_the_bars_the_standard_errors(sweep: xr.Dat
     for figure, variable in ((overlap_figure(sweep), "overlap_sq"), (eigenvalue_figure(sweep), "eigval_min")):
         points, _, (bars,) = containers(figure.axes[1])["$N = 512$"]  # p = 1, a = 1.5
         cells = sweep[variable].isel(p=0, p_star=0, a=1, N=1, seed=slice(0, 8))
-        np.testing.assert_allclose(points.get_xdata(), sweep["alpha"].isel(p=0, p_star=0, a=1))
+        realised = sweep["alpha_realised"].isel(p=0, p_star=0, a=1, N=1, seed=0)
+        np.testing.assert_allclose(points.get_xdata(), realised, atol=1e-11)
+        assert not np.allclose(realised, sweep["alpha"].isel(p=0, p_star=0, a=1), atol=1e-5)
         np.testing.assert_allclose(points.get_ydata(), cells.mean("seed"))
         ends = np.array(bars.get_segments())[:, :, 1]
         np.testing.assert_allclose((ends[:, 1] - ends[:, 0]) / 2, cells.std("seed", ddof=1) / math.sqrt(8))
+
+
+def test_points_lie_at_alpha_where_no_realised_alpha_is_stored(sweep: xr.Dataset) -> None:
+    first = panels(sweep.drop_vars("alpha_realised").isel(p=[0], a=[0]))[0]
+    np.testing.assert_array_equal(first.alpha_realised, [first.alpha] * 2)
 
 
 def test_titles_name_the_model_its_kind_and_its_threshold(sweep: xr.Dataset) -> None:
@@ -97,7 +111,7 @@ def test_absent_cells_leave_gaps_and_models_without_any_cell_leave_no_panel(swee
     assert len(figure.axes) == 2
     points, *_ = containers(figure.axes[0])["$N = 128$"]
     assert len(points.get_xdata()) == 20
-    first = panels(partial, "overlap_sq")[0]
+    first = panels(partial)[0].measured["overlap_sq"]
     assert math.isnan(first.mean[0, 5])
     assert np.isfinite(first.mean[0, 6])
     assert math.isnan(first.error[0, 6])
@@ -128,7 +142,44 @@ def test_files_are_written_in_every_format_with_the_numbers_beside_them(
     assert float(row["overlap_sq"]) == pytest.approx(cells[0].mean().item(), rel=1e-12)
     assert row["n_seeds"] == "8"
     assert row["overlap_sq_theory"] == ""  # below alpha_bbp there is no outlier
-    assert float(rows[-1]["overlap_sq_theory"]) == one["overlap_sq_theory"][0, 0, 1, -1].item()
+    assert float(rows[-1]["alpha"]) == one["alpha"][0, 0, 1, -1].item()
+    realised = float(rows[-1]["alpha_realised"])
+    assert realised == pytest.approx(one["alpha_realised"][0, 0, 1, -1, 1, 0].item(), abs=1e-11)
+    assert float(rows[-1]["overlap_sq_theory"]) == asymptotics(Model(1, 1, 1.5), realised).overlap_sq
+
+
+@pytest.fixture
+def many() -> xr.Dataset:
+    return synthetic.planted(
+        p=(1, 2), p_star=(1,), a=np.linspace(0.5, 1.5, 7), seeds={64: 2}, alpha_factor=(0.8, 1.2)
+    )
+
+
+def test_many_models_are_drawn_on_pages_of_twelve_with_one_csv(many: xr.Dataset, tmp_path: Path) -> None:
+    names = [path.name for path in write_figures(many, tmp_path, ("svg",))]
+    assert names == [
+        f"{figure}{part}" for figure in ("overlap", "eigenvalue") for part in ("-1.svg", "-2.svg", ".csv")
+    ]
+    pages = list(figure_pages(panels(many), "overlap"))
+    assert [(name, len(figure.axes)) for name, figure in pages] == [("overlap-1", 12), ("overlap-2", 2)]
+    titles = [axes.get_title(loc="left").split(":")[0] for _, figure in pages for axes in figure.axes]
+    assert len(set(titles)) == 14
+
+
+def test_both_figures_read_each_model_once_and_ask_the_theory_once(
+    many: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    asked: list[tuple[Model, float]] = []
+    compute, theory = xr.Dataset.compute, asymptotics
+    monkeypatch.setattr(xr.Dataset, "compute", lambda self, **o: read.append(1) or compute(self, **o))
+    monkeypatch.setattr(
+        "bendscape.core.outlier.asymptotics", lambda model, x: asked.append((model, x)) or theory(model, x)
+    )
+    figures._theory_line.cache_clear()
+    write_figures(many, tmp_path, ("svg",))
+    assert len(read) == 14
+    assert 14 * 161 <= len(asked) == len(set(asked)) <= 14 * 163
 
 
 def test_the_same_sweep_gives_the_same_svg(sweep: xr.Dataset, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bendscape.analysis.commands import register
 from bendscape.analysis.estimators import ESTIMATORS
 from bendscape.analysis.report import coverage_by_size, failed_cells, render_report, write_report
 from bendscape.analysis.thresholds import compact, thresholds, thresholds_table
+from bendscape.core.model import ParameterError
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -108,7 +109,7 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
         assert f"{row['alpha_bbp_N']:.4f}" in text
         for name in ESTIMATORS:
             estimate = row[name]
-            assert compact(estimate, row["alpha_first"], row["alpha_last"]) in text
+            assert compact(estimate) in text
             if estimate["flag"] == "estimated":
                 assert f"[{estimate['low']:.3f}, {estimate['high']:.3f}]" in text
     for definition in ESTIMATORS.values():
@@ -123,6 +124,17 @@ def test_both_figures_are_inline_with_alternative_text_and_captions(html: str) -
     labels = {value for name, value in page.attributes if name == "aria-labelledby"}
     assert labels == {"overlap-title", "eigenvalue-title"} <= set(page.ids)
     assert "Squared overlap of the lowest eigenvector against alpha, 2 models, N = 128, 512" in page.text
+
+
+def test_many_models_are_shown_on_pages_with_ids_of_their_own() -> None:
+    many = synthetic.planted(
+        p=(1, 2), a=(0.5, 0.6, 0.7, 0.8, 1.2, 1.3, 1.5), seeds={64: 2}, alpha_factor=(0.8, 1.2)
+    )
+    page = Page(render_report(many, thresholds(many, n_boot=100)))
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 4
+    assert len(page.ids) == len(set(page.ids))
+    assert {"overlap-1-title", "overlap-2-title", "eigenvalue-2-title"} <= set(page.ids)
+    assert "14 models, N = 64 (page 2 of 2)" in page.text
 
 
 def test_the_summary_counts_every_cell_once_and_lists_those_without_a_result(
@@ -224,6 +236,42 @@ def test_report_writes_the_page_and_keeps_messages_off_standard_output(
     document = json.loads(CliRunner().invoke(app, ["report", "s.zarr", "-o", str(page), "--json"]).stdout)
     assert document["output"] == str(page)
     assert len(document["rows"]) == 4
+
+
+@pytest.mark.parametrize("command", ["figures", "report"])
+@pytest.mark.parametrize("blocked", ["wrong kind", "below a file", "read-only"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, blocked: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    wrong_kind = tmp_path if command == "report" else tmp_path / "file"
+    output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
+    if blocked == "read-only":  # as root everything may be written
+        monkeypatch.setattr("bendscape.analysis.output.os.access", lambda *_: False)
+    worked = pytest.fail
+    monkeypatch.setattr("bendscape.analysis.thresholds.thresholds", lambda *_, **__: worked("too late"))
+    monkeypatch.setattr("bendscape.analysis.figures.panels", lambda *_: worked("too late"))
+    refused = CliRunner().invoke(app, [command, "s.zarr", "-o", str(output)]).exception
+    assert isinstance(refused, ParameterError)
+    assert str(output) in str(refused)
+    assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize("command", ["thresholds", "figures", "report"])
+def test_a_store_of_another_kernel_is_refused_with_the_names_of_what_it_lacks(
+    sweep: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    other = sweep.drop_vars(list(synthetic.MEASURED)).assign_attrs(kernel="trivial")
+    monkeypatch.setattr(xr, "open_dataset", lambda *_, **__: other)
+    app = typer.Typer()
+    register(app)
+    output = [] if command == "thresholds" else ["-o", str(tmp_path / "new")]
+    refused = CliRunner().invoke(app, [command, "s.zarr", *output]).exception
+    assert isinstance(refused, ParameterError)
+    assert "overlap_sq_space, eigval_min, edge_sample, overlap_sq" in str(refused)
+    assert "trivial" in str(refused)
+    assert "\n" not in str(refused)
+    assert not (tmp_path / "new").exists()
 
 
 def test_importing_the_commands_costs_nothing_beyond_typer() -> None:

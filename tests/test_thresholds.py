@@ -133,6 +133,64 @@ def test_a_half_filled_sweep_gives_what_it_can() -> None:
     assert flag(result, "alpha_overlap", p=0, p_star=0, a=0, N=2) == "estimated"
 
 
+def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None:
+    """Nothing above 0.9 is measured, or not with enough seeds: the table must not say > 3.00."""
+    sweep = synthetic.planted(
+        alpha=np.linspace(0.1, 3.0, 30), seeds={1024: 40, 4096: 40}, overlap_crossing=5.0, gap_crossing=5.0
+    )
+    sweep["status"].values[0, 0, 0, 9:, 0, :] = 0  # where = "alpha < 0.95", or a store being filled
+    sweep["status"].values[0, 0, 0, 20:, 1, 3:] = 0  # three seeds of forty from 2.1 on
+    sweep["status"].values[0, 0, 0, :2, 1, :] = 0  # the larger size starts at 0.3
+    result = thresholds(sweep, n_boot=100)
+    rows = thresholds_table(result)
+    used = {"alpha_overlap": [(0.1, 0.9), (0.3, 2.0)], "alpha_gap": [(0.1, 0.9), (0.3, 2.0)]}
+    for name, spans in used.items():
+        assert result[f"{name}_last"].dims == ("p", "p_star", "a", "N")
+        for row, (first, last) in zip(rows, spans, strict=True):
+            assert (row[name]["first"], row[name]["last"]) == pytest.approx((first, last), abs=0.01)
+            assert row[name]["flag"] == "above_the_alpha_range"
+    assert [compact(row["alpha_gap"]) for row in rows] == ["> 0.90", "> 2.00"]
+    pair = rows[0]["alpha_pair"]
+    assert (pair["first"], pair["last"]) == pytest.approx((0.3, 0.9), abs=0.01)
+    assert math.isnan(rows[1]["alpha_pair"]["last"])
+    text = io.StringIO()
+    Console(file=text, width=100).print(render_thresholds(result))
+    assert "> 3.00" not in text.getvalue()
+    assert "> 2.00" in text.getvalue()
+
+
+def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> None:
+    """The same cells with every M / N larger by 0.05, and the edges of the larger load."""
+    sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 15), seeds={128: 60, 4096: 60}, **PLANTED)
+    shifted = sweep.copy(deep=True).assign(alpha_realised=sweep["alpha_realised"] + 0.05)
+    for k in range(2):
+        for i, load in enumerate(sweep["alpha_realised"].values[0, 0, 0, :, k, 0]):
+            edges = [left_edge(Model(1, 1, 0.7), x).lambda_minus for x in (load, load + 0.05)]
+            for name in ("eigval_min", "edge_sample"):
+                shifted[name].values[0, 0, 0, i, k] += edges[1] - edges[0]
+    before, after = thresholds(sweep, n_boot=100), thresholds(shifted, n_boot=100)
+    for name in ESTIMATORS:
+        for part, tolerance in (("", 1e-4), ("_last", 1e-9)):
+            moved = (after[f"{name}{part}"] - before[f"{name}{part}"]).values.ravel()
+            assert moved[0] == pytest.approx(0.05, abs=tolerance), name
+    plain = thresholds(sweep.drop_vars("alpha_realised"), n_boot=100)
+    assert plain["alpha_gap_last"].values.ravel().tolist() == [2.0, 2.0]
+
+
+def test_two_alphas_with_the_same_number_of_samples_do_no_harm() -> None:
+    sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 60), seeds={16: 40}, **PLANTED)
+    assert len(np.unique(sweep["alpha_realised"].values)) < 30
+    result = thresholds(sweep, n_boot=100)
+    assert abs(result["alpha_overlap"].item() - 1.15) < 5 * result["alpha_overlap_error"].item()
+
+
+def test_a_bound_is_rounded_to_the_safe_side() -> None:
+    bound = {"value": math.nan, "first": 0.7449, "last": 0.9467}
+    assert compact(bound | {"flag": "above_the_alpha_range"}) == "> 0.94"
+    assert compact(bound | {"flag": "below_the_alpha_range"}) == "< 0.75"
+    assert compact(bound | {"last": 0.9, "flag": "above_the_alpha_range"}) == "> 0.90"
+
+
 def test_a_model_that_the_campaign_leaves_out_is_flagged_and_not_listed() -> None:
     sweep = synthetic.planted(a=(0.7, 1.5), seeds={128: 20})
     sweep["status"].values[:, :, 1] = 0
@@ -319,7 +377,7 @@ def test_the_rendered_table_fits_one_hundred_columns_and_cuts_nothing_off() -> N
     assert "…" not in text.getvalue()
     for row in thresholds_table(result):
         assert f"{row['alpha_bbp']:.6f}" in text.getvalue()
-        assert compact(row["alpha_gap"], row["alpha_first"], row["alpha_last"]) in text.getvalue()
+        assert compact(row["alpha_gap"]) in text.getvalue()
 
 
 @pytest.mark.parametrize(
