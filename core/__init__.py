@@ -43,6 +43,7 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 (none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
                     ``outlier_sample``,   of one instance, without its matrix
                     ``overlap_sq_sample``
+(none)              ``*_error``           absolute error estimate of the quantity of that name, a bound
 =================== ===================== ==================================================================
 
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
@@ -65,6 +66,7 @@ from bendscape.core.model import (
     EdgeKind,
     Model,
     ParameterError,
+    PrecisionWarning,
     TransitionKind,
     sample_count,
 )
@@ -93,6 +95,7 @@ __all__ = [
     "Observation",
     "Outlier",
     "ParameterError",
+    "PrecisionWarning",
     "Transition",
     "TransitionKind",
     "a_tricritical",

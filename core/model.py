@@ -53,6 +53,13 @@ class ParameterError(ValueError):
         return f"{line}; {self.remedy}" if self.remedy else line
 
 
+class PrecisionWarning(UserWarning):
+    """A number of the theory whose error estimate exceeds what the theory promises of it.
+
+    The number is returned all the same, with its estimate beside it.
+    """
+
+
 def as_real(value: object) -> float:
     """Return a real number as a float, and anything else (booleans and strings included) as nan."""
     if isinstance(value, bool) or not isinstance(value, Real):
