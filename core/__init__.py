@@ -8,6 +8,7 @@ symbol              code                  meaning
 p                   ``p``                 student hidden units, >= 1 or ``math.inf``
 p*                  ``p_star``            teacher hidden units, >= 1
 a                   ``a``                 offset in the denominator of the loss, > 0
+Delta               ``noise``             variance of noise on the teacher's pre-activations, >= 0; an option
 alpha               ``alpha``             samples per dimension: the load
 N                   ``N``                 input dimension
 M                   (sample_count)        samples, round(alpha N)

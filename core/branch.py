@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 from bendscape.core.bulk import ROOT_TOLERANCE
 from bendscape.core.integrals import RAY, Averages, averages
-from bendscape.core.model import Model, as_integer, as_real
+from bendscape.core.model import Model, as_real
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4
 _HOMOTOPY_STEP = 0.25  # in log a
@@ -97,11 +97,11 @@ def complex_root(model: Model) -> complex:
     complex
         gamma; nan where Newton's method fails.
     """
-    start = max(a_tricritical(model.p, model.p_star), _SMALL * min(model.a, 1.0))
+    start = max(a_tricritical(model.p, model.p_star, model.noise), _SMALL * min(model.a, 1.0))
     stages = math.ceil(math.log(model.a / start) / _HOMOTOPY_STEP) + 1
     gamma, previous = complex(1.0), complex(1.0)
     for a in np.geomspace(start, model.a, stages + 1)[1:]:
-        stage = Model(model.p, model.p_star, min(float(a), model.a))
+        stage = Model(model.p, model.p_star, min(float(a), model.a), model.noise)
         # Linear in a near tricriticality; far from it gamma changes by a like factor at every stage.
         step = gamma - previous
         if abs(step) > 0 and abs(previous - 1) > _FAR:
@@ -127,7 +127,7 @@ def _newton(model: Model, gamma: complex) -> complex:
     return complex(math.nan, math.nan)
 
 
-def a_tricritical(p: int | float, p_star: int) -> float:
+def a_tricritical(p: int | float, p_star: int, noise: float = 0.0) -> float:
     """Offset a at which the transition changes kind: continuous below it, discontinuous above.
 
     The zero in a of psi(1) = B(1) + F(1), where alpha_bbp = alpha_sharp.
@@ -138,22 +138,25 @@ def a_tricritical(p: int | float, p_star: int) -> float:
         Student hidden units.
     p_star : int
         Teacher hidden units.
+    noise : float, optional
+        As in ``Model``.
 
     Returns
     -------
     float
-        a > 0, falling with p and growing with p_star; 0 at p = inf, where every transition is discontinuous.
+        a > 0, falling with p and growing with p_star; (1 + noise)^2 - 1 + p_star noise^2/2 at p = inf, where
+        without noise every transition is discontinuous.
 
     Notes
     -----
     Accuracy 1e-12 relative; held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
     """
     if as_real(p) == math.inf:
-        as_integer("p_star", p_star, 1)
-        return 0.0
+        noise = Model(p, p_star, 1.0, noise).noise
+        return (1 + noise) ** 2 - 1 + p_star * noise**2 / 2
 
     def sign(log_a: float) -> float:
-        at_one = averages(Model(p, p_star, math.exp(log_a)), 1.0)
+        at_one = averages(Model(p, p_star, math.exp(log_a), noise), 1.0)
         return 1 + float(at_one.F / at_one.B)
 
     low, high = -2.0, 2.0

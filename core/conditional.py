@@ -40,6 +40,7 @@ class _Labels:
         self.y = y
         self.u = c[:, np.newaxis] * yhat - y
         self.offset = model.a + y
+        self.signal = y / (1 + model.noise) ** 2 + model.noise / (1 + model.noise)
         self.share = count / (p * N)
         with np.errstate(divide="ignore"):
             poles = np.where(self.u < 0, -self.offset / self.u, math.inf)
@@ -64,7 +65,7 @@ class _Labels:
     def outlier_equation(self, gamma: float) -> tuple[float, float]:
         """-gamma F - 1 and its slope: rises through zero at the outlier."""
         ratio = self.ratio(gamma)
-        centred = (self.y - 1) * ratio
+        centred = (self.signal - 1) * ratio
         F = self.total(centred)
         return -gamma * F - 1, gamma * self.total(centred * ratio) - F
 
@@ -152,7 +153,7 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
     gamma = _solve(cell.outlier_equation, 0.0, edge, -1.0, start=0.9 * edge)
     square = cell.ratio(gamma) ** 2
     Z = gamma**-2 - cell.total(square)
-    overlap_sq = max(0.0, Z / (Z + cell.total(labels * square)))
+    overlap_sq = max(0.0, Z / (Z + cell.total(cell.signal * square)))
     return Conditional(edge_sample, min(_map(model, cell, gamma), edge_sample), overlap_sq)
 
 

@@ -102,6 +102,10 @@ class Model:
         Teacher hidden units, >= 1. It may exceed p.
     a : float
         Offset in the denominator of the loss, finite and > 0.
+    noise : float, optional
+        Variance Delta >= 0 of Gaussian noise on the teacher's pre-activations, u_l -> u_l + sqrt(noise) xi_l
+        with a fresh xi_l for every sample. Noise added to y itself would make it negative, and a + y
+        singular.
 
     Notes
     -----
@@ -112,6 +116,7 @@ class Model:
     p: int | float
     p_star: int
     a: float
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         p: int | float = math.inf
@@ -120,6 +125,10 @@ class Model:
         object.__setattr__(self, "p", p)
         object.__setattr__(self, "p_star", as_integer("p_star", self.p_star, 1))
         object.__setattr__(self, "a", as_positive("a", self.a))
+        noise = as_real(self.noise)
+        if not 0 <= noise < math.inf:
+            raise ParameterError("noise", self.noise, "a finite number >= 0")
+        object.__setattr__(self, "noise", noise)
 
 
 def sample_count(alpha: float, N: int) -> int:
