@@ -24,6 +24,8 @@ H                   (dense_hessian)       Hessian of L at initialisation, pN x p
 D                   (none)                p x p weight of one sample in H
 d_perp, d_par       ``d_perp``,           eigenvalues of D: (2/p) (yhat - y)/(a + y), p - 1 times, and
                     ``d_par``             (2/p) (3 yhat - y)/(a + y), once
+rho(lambda)         ``rho``               density of the bulk, its mass 1 less the ``atom`` at 0
+N(lambda)           ``integrated``        share of the eigenvalues below lambda, atom included
 g                   ``g``                 Stieltjes transform, ~ 1/z at infinity, < 0 left of the spectrum
 gamma               ``gamma``             -2 g/p, in (0, 1) left of the spectrum
 T(g)                (none)                (p-1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par)
@@ -59,6 +61,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory
+from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
 from bendscape.core.model import (
@@ -89,6 +92,8 @@ __all__ = [
     "Alpha0",
     "Asymptotics",
     "Conditional",
+    "Density",
+    "DensityRule",
     "Edge",
     "EdgeKind",
     "Instance",
@@ -103,11 +108,13 @@ __all__ = [
     "alpha_0",
     "alpha_bbp_at_size",
     "asymptotics",
+    "bulk_density",
     "conditional_theory",
     "cost_bytes",
     "cost_seconds",
     "crossover_size",
     "dense_hessian",
+    "density_rule",
     "hessian_operator",
     "left_edge",
     "sample_count",
@@ -115,4 +122,5 @@ __all__ = [
     "self_energy",
     "spectral_map",
     "transition",
+    "upper_quantile",
 ]
