@@ -120,8 +120,8 @@ def refuse_infinite_width(model: Model) -> int:
 def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Instance:
     """Draw one instance: weights uniform on their spheres, Gaussian data, and the labels that follow.
 
-    lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N) + sqrt(noise) xi_l, y = (1/p_star)
-    sum_l u_l^2.
+    lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N) + sqrt(noise) xi_l, y =
+    (1/p_star) sum_l u_l^2.
 
     Parameters
     ----------

@@ -136,7 +136,7 @@ def mean_log(model: Model, gamma: complex, *, ray: float = 0.0) -> complex:
     nodes = _nodes(model.p, model.a, ray, further=_further(gamma))
     n, m = model.p_star / 2, model.p / 2
     log_share = nodes.log_weight - nodes.log_s
-    log_laplace = -n * np.log1p(nodes.s * ((1 + model.noise) * (1 - gamma) / n))
+    log_laplace: npt.NDArray[Any] = -n * np.log1p(nodes.s * ((1 + model.noise) * (1 - gamma) / n))
     if math.isinf(m):
         log_laplace = log_laplace - gamma * nodes.c_s
     else:

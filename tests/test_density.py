@@ -31,7 +31,7 @@ def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, 
     mass = weights @ density.rho + density.atom
     assert density.atom == max(0.0, 1 - alpha)
     assert mass == pytest.approx(1, abs=1e-6)
-    # tr H/(pN) and tr H^2/(pN) from the first two means of the weights d; 1e-8 of the mass is cut off far out.
+    # tr H/(pN) and tr H^2/(pN) from the first two means of the weights d; 1e-8 of the mass is cut off.
     at_zero = averages(model, 0.0)
     first = (2 / model.p) * alpha * at_zero.A
     second = first**2 + (2 / model.p) ** 2 * alpha * at_zero.B
