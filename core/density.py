@@ -266,7 +266,8 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
 
     Notes
     -----
-    Held by ``tests/test_density.py`` over the domain of the models. Source: this project's own.
+    Cost seconds at large p and p_star. Held by ``tests/test_density.py`` for a table of models, not for the
+    whole domain. Source: this project's own.
     """
     edge, end = left_edge(model, alpha).lambda_minus, upper_quantile(model, alpha, mass)
     near = 0.5 ** np.arange(1, _PANELS + 1) ** 1.5
