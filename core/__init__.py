@@ -2,10 +2,13 @@
 
 Notation. One name for each quantity; asymptotic and measured quantities never share one.
 
+=================== ===================== ==================================================================
 symbol              code                  meaning
+=================== ===================== ==================================================================
 p                   ``p``                 student hidden units, >= 1 or ``math.inf``
 p*                  ``p_star``            teacher hidden units, >= 1
 a                   ``a``                 offset in the denominator of the loss, > 0
+Delta               ``noise``             variance of noise on the teacher's pre-activations, >= 0; an option
 alpha               ``alpha``             samples per dimension: the load
 N                   ``N``                 input dimension
 M                   (sample_count)        samples, round(alpha N)
@@ -21,6 +24,8 @@ H                   (dense_hessian)       Hessian of L at initialisation, pN x p
 D                   (none)                p x p weight of one sample in H
 d_perp, d_par       ``d_perp``,           eigenvalues of D: (2/p) (yhat - y)/(a + y), p - 1 times, and
                     ``d_par``             (2/p) (3 yhat - y)/(a + y), once
+rho(lambda)         ``rho``               density of the bulk, its mass 1 less the ``atom`` at 0
+N(lambda)           ``integrated``        share of the eigenvalues below lambda, atom included
 g                   ``g``                 Stieltjes transform, ~ 1/z at infinity, < 0 left of the spectrum
 gamma               ``gamma``             -2 g/p, in (0, 1) left of the spectrum
 T(g)                (none)                (p-1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par)
@@ -46,6 +51,8 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 (none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
                     ``outlier_sample``,   of one instance, without its matrix
                     ``overlap_sq_sample``
+(none)              ``*_error``           absolute error estimate of the quantity of that name, a bound
+=================== ===================== ==================================================================
 
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
@@ -59,6 +66,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
 from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
@@ -69,6 +77,7 @@ from bendscape.core.model import (
     EdgeKind,
     Model,
     ParameterError,
+    PrecisionWarning,
     TransitionKind,
     sample_count,
 )
@@ -99,6 +108,8 @@ __all__ = [
     "Alpha0",
     "Asymptotics",
     "Conditional",
+    "Density",
+    "DensityRule",
     "Edge",
     "EdgeKind",
     "Instance",
@@ -108,6 +119,7 @@ __all__ = [
     "Observation",
     "Outlier",
     "ParameterError",
+    "PrecisionWarning",
     "SpectralGain",
     "SpectralSample",
     "SpectralWeights",
@@ -117,11 +129,13 @@ __all__ = [
     "alpha_0",
     "alpha_bbp_at_size",
     "asymptotics",
+    "bulk_density",
     "conditional_theory",
     "cost_bytes",
     "cost_seconds",
     "crossover_size",
     "dense_hessian",
+    "density_rule",
     "hessian_operator",
     "left_edge",
     "lowest_eigenvalue_law",
@@ -137,4 +151,5 @@ __all__ = [
     "spectral_transition",
     "transition",
     "transition_map",
+    "upper_quantile",
 ]

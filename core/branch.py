@@ -16,13 +16,14 @@ from scipy.optimize import brentq
 
 from bendscape.core.bulk import ROOT_TOLERANCE
 from bendscape.core.integrals import RAY, Averages, averages
-from bendscape.core.model import Model, as_integer, as_real
+from bendscape.core.model import Model, as_real
 
-_COMPLEX_STEP = 1e-30
-_FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
+_FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4
 _HOMOTOPY_STEP = 0.25  # in log a
 _NEWTON_STEP = 1e-5  # of the central difference; its error only slows the last Newton step
-_NEWTON_LARGEST = 0.1
+_NEWTON_LARGEST = 0.1  # relative, as are the next two
+_NEWTON_CLOSE, _NEWTON_ROUNDING = 1e-9, 1e-15
+_SMALL, _FAR = 1e-3, 0.5
 
 
 def psi(gamma: complex, at_gamma: Averages) -> complex:
@@ -49,12 +50,14 @@ def principal_value(model: Model, gamma: float) -> Averages:
     return Averages(*(average.real for average in on_ray))
 
 
-def tangent_alpha_0(model: Model) -> float:
-    """Zero of the tangent to m^2(alpha) at alpha_bbp from above: alpha_bbp - m^2 / (d m^2 / d alpha)."""
-    gamma = complex(1.0, _COMPLEX_STEP)  # imaginary parts divided by the step are derivatives, to all digits
-    at_gamma = averages(model, gamma)
+def tangent_zero(gamma: complex, at_gamma: Averages) -> float:
+    """Load at which the tangent to m^2(alpha) vanishes, alpha - m^2 / (d m^2 / d alpha).
+
+    gamma and the averages carry derivatives in their imaginary parts (complex step), to all digits.
+    """
     alpha, overlap_sq = load_on_branch(gamma, at_gamma), overlap_sq_on_branch(gamma, at_gamma)
-    return alpha.real - overlap_sq.real * alpha.imag / overlap_sq.imag
+    zero: float = alpha.real - overlap_sq.real * alpha.imag / overlap_sq.imag
+    return zero
 
 
 def principal_value_end(model: Model) -> tuple[float, bool]:
@@ -94,13 +97,16 @@ def complex_root(model: Model) -> complex:
     complex
         gamma; nan where Newton's method fails.
     """
-    start = max(a_tricritical(model.p, model.p_star), model.a / 100)
+    start = max(a_tricritical(model.p, model.p_star, model.noise), _SMALL * min(model.a, 1.0))
     stages = math.ceil(math.log(model.a / start) / _HOMOTOPY_STEP) + 1
     gamma, previous = complex(1.0), complex(1.0)
     for a in np.geomspace(start, model.a, stages + 1)[1:]:
-        stage = Model(model.p, model.p_star, min(float(a), model.a))
-        guess = gamma + (gamma - previous)
-        previous, gamma = gamma, _newton(stage, guess)
+        stage = Model(model.p, model.p_star, min(float(a), model.a), model.noise)
+        # Linear in a near tricriticality; far from it gamma changes by a like factor at every stage.
+        step = gamma - previous
+        if abs(step) > 0 and abs(previous - 1) > _FAR:
+            step *= (gamma - 1) / (previous - 1)
+        previous, gamma = gamma, _newton(stage, gamma + step)
     return gamma
 
 
@@ -108,17 +114,20 @@ def _newton(model: Model, gamma: complex) -> complex:
     def value(at: complex) -> complex:
         return psi(at, averages(model, at, ray=RAY))
 
+    last = math.inf
     for _ in range(40):
-        slope = (value(gamma + _NEWTON_STEP) - value(gamma - _NEWTON_STEP)) / (2 * _NEWTON_STEP)
+        h = _NEWTON_STEP * abs(gamma)
+        slope = (value(gamma + h) - value(gamma - h)) / (2 * h)
         step = -value(gamma) / slope
-        step *= min(1.0, _NEWTON_LARGEST / max(abs(step), 1e-300))
-        gamma += step
-        if abs(step) < 1e-12:
-            return gamma
+        size = abs(step / gamma)
+        gamma += step * min(1.0, _NEWTON_LARGEST / max(size, 1e-300))
+        if size < _NEWTON_ROUNDING or (size < _NEWTON_CLOSE and size > last / 4):
+            return gamma  # at the last digits, or no longer getting closer
+        last = size
     return complex(math.nan, math.nan)
 
 
-def a_tricritical(p: int | float, p_star: int) -> float:
+def a_tricritical(p: int | float, p_star: int, noise: float = 0.0) -> float:
     """Offset a at which the transition changes kind: continuous below it, discontinuous above.
 
     The zero in a of psi(1) = B(1) + F(1), where alpha_bbp = alpha_sharp.
@@ -129,22 +138,25 @@ def a_tricritical(p: int | float, p_star: int) -> float:
         Student hidden units.
     p_star : int
         Teacher hidden units.
+    noise : float, optional
+        As in ``Model``.
 
     Returns
     -------
     float
-        a > 0, falling with p and growing with p_star; 0 at p = inf, where every transition is discontinuous.
+        a > 0, falling with p and growing with p_star; (1 + noise)^2 - 1 + p_star noise^2/2 at p = inf, where
+        without noise every transition is discontinuous.
 
     Notes
     -----
     Accuracy 1e-12 relative; held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
     """
     if as_real(p) == math.inf:
-        as_integer("p_star", p_star, 1)
-        return 0.0
+        noise = Model(p, p_star, 1.0, noise).noise
+        return (1 + noise) ** 2 - 1 + p_star * noise**2 / 2
 
     def sign(log_a: float) -> float:
-        at_one = averages(Model(p, p_star, math.exp(log_a)), 1.0)
+        at_one = averages(Model(p, p_star, math.exp(log_a), noise), 1.0)
         return 1 + float(at_one.F / at_one.B)
 
     low, high = -2.0, 2.0

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from bendscape.core.integrals import Averages, averages
 from bendscape.core.model import EdgeKind, Model, ParameterError, as_positive, as_real
+from bendscape.core.precision import Known, error_of, known_at, known_at_root, warn_of_lost_precision
 
 ROOT_TOLERANCE = {
     "xtol": 1e-300,
@@ -17,11 +18,12 @@ ROOT_TOLERANCE = {
 
 
 class Edge(NamedTuple):
-    """The left edge of the bulk as N -> inf."""
+    """The left edge of the bulk as N -> inf, with the estimated error of its place."""
 
     kind: EdgeKind
     gamma: float
     lambda_minus: float
+    lambda_minus_error: float
 
 
 def reduced_map(model: Model, alpha: float, gamma: float, at_gamma: Averages) -> float:
@@ -111,22 +113,47 @@ def left_edge(model: Model, alpha: float) -> Edge:
     Returns
     -------
     Edge
-        ``kind``, ``gamma`` in (0, 1], and ``lambda_minus`` in units of the eigenvalues of H.
+        ``kind``, ``gamma`` in (0, 1], ``lambda_minus`` in units of the eigenvalues of H, and the absolute
+        error estimate of the latter.
 
     Notes
     -----
     Limits: smooth below alpha_sharp = 1/B(1), sharp above it; at p = inf lambda_minus is 0, the limit of a
-    spectrum that shrinks like 1/p. Accuracy 1e-12 relative; held by ``tests/test_theory.py``. Source:
-    arXiv:2510.18435.
+    spectrum that shrinks like 1/p. Accuracy: as estimated, a few units in the 15th digit of 1/|g|; a
+    PrecisionWarning says where that is more than 1e-10 of lambda_minus. Held by ``tests/test_theory.py`` and
+    ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
     alpha = as_positive("alpha", alpha)
+    edge = edge_at(model, alpha)
+    warn_of_lost_precision(model, lambda_minus=(edge.lambda_minus, edge.lambda_minus_error))
+    return edge
+
+
+def edge_at(model: Model, alpha: float) -> Edge:
+    """:func:`left_edge` without its check of alpha and without its warning."""
 
     def past_edge(gamma: float) -> float:
         # The root of alpha gamma^2 B = 1, written so that it is close to a straight line on all of [0, 1].
         return 1 / math.sqrt(alpha * averages(model, gamma).B) - gamma
 
-    at_one = averages(model, 1.0)
-    if alpha * at_one.B <= 1:
-        return Edge("smooth", 1.0, reduced_map(model, alpha, 1.0, at_one))
-    gamma = float(brentq(past_edge, 0.0, 1.0, **ROOT_TOLERANCE))
-    return Edge("sharp", gamma, reduced_map(model, alpha, gamma, averages(model, gamma)))
+    at_gamma = averages(model, 1.0)
+    if alpha * at_gamma.B <= 1:
+        known = known_at(model, 1.0, at_gamma)
+    else:
+        gamma = float(brentq(past_edge, 0.0, 1.0, **ROOT_TOLERANCE))
+        at_gamma = averages(model, gamma)
+        known = known_at_root(model, gamma, at_gamma, lambda x, at: alpha * x * x * at.B - 1)
+    return Edge(
+        "sharp" if known.gamma_error else "smooth",
+        known.gamma.real,
+        reduced_map(model, alpha, known.gamma.real, at_gamma),
+        map_error(model, alpha, known),
+    )
+
+
+def map_error(model: Model, alpha: float, known: Known) -> float:
+    """Error estimate of the spectral map at a given load, 0 at p = inf."""
+    gamma = known.gamma.real
+    # z' vanishes at a sharp edge, where the error of gamma counts by its square.
+    second_order = (2 / model.p) * known.gamma_error**2 / gamma**3
+    return second_order + error_of(known, lambda x, at: reduced_map(model, alpha, x.real, at))

@@ -47,7 +47,7 @@ class _Labels:
     def __init__(self, model: Model, N: int, blocks: Blocks) -> None:
         p = int(model.p)
         c, count = np.array([(1.0, p - 1.0), (3.0, 1.0)] if p > 1 else [(3.0, 1.0)]).T
-        self.a = model.a
+        self.a, self.noise = model.a, model.noise
         self.c = c[:, np.newaxis]
         self.share = count / (p * N)
         self.blocks = blocks
@@ -60,9 +60,10 @@ class _Labels:
             self.filling += float(self.share @ np.count_nonzero(u, axis=1))
 
     def terms(self) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
-        """y, u and a + y of every block, u of shape (directions, samples)."""
+        """The teacher's signal, u and a + y of every block, u of shape (directions, samples)."""
         for y, yhat in self.blocks():
-            yield y, self.c * yhat - y, self.a + y
+            signal = y / (1 + self.noise) ** 2 + self.noise / (1 + self.noise)  # E[u_l^2 | y]
+            yield signal, self.c * yhat - y, self.a + y
 
     def total(self, *of: Callable[[FloatArray, FloatArray], FloatArray], gamma: float) -> list[float]:
         """Sums of functions of y and of u/D at one gamma, in one pass over the samples."""
@@ -245,6 +246,8 @@ def _blocks(model: Model, M: int, directions: FloatArray, seed: list[int]) -> Bl
         rng = np.random.default_rng(seed)
         for first in range(0, M, block):
             fields = directions @ rng.standard_normal((width, min(block, M - first)))
+            if model.noise:
+                fields[p:] += math.sqrt(model.noise) * rng.standard_normal(fields[p:].shape)
             np.square(fields, out=fields)
             yield fields[p:].mean(axis=0), fields[:p].mean(axis=0)
 

@@ -18,7 +18,7 @@ from bendscape.core.branch import overlap_sq_on_branch, principal_value
 from bendscape.core.bulk import ROOT_TOLERANCE, reduced_map
 from bendscape.core.integrals import Averages, averages
 from bendscape.core.label_noise import label_noise
-from bendscape.core.model import Model, ParameterError, as_positive, as_real
+from bendscape.core.model import Model, ParameterError, as_positive, as_real, refuse_noise
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
 
@@ -83,6 +83,7 @@ def edge_scales(model: Model, alpha: float) -> EdgeScales:
     For gamma <= 1 these are lambda_minus, lambda_star and overlap_sq. Accuracy 1e-10 relative, held by
     ``tests/test_edge_law.py``. Source: this project's own; beyond gamma = 1 a heuristic.
     """
+    refuse_noise(model, "the finite-size laws")
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite at finite N", "at p = inf N is infinite by construction")
     alpha, p = as_positive("alpha", alpha), float(model.p)

@@ -49,6 +49,7 @@ def tail_probability(model: Model, gamma: float) -> float:
     project's own.
     """
     n, m = model.p_star / 2, model.p / 2
+    rate = n / (1 + model.noise)
     step = 0.2 / math.sqrt(1 + m)
     width = 40 / m + math.sqrt(80 / m)
     log_ratio = np.arange(-width, math.log1p(width), step)
@@ -56,10 +57,10 @@ def tail_probability(model: Model, gamma: float) -> float:
     for c, count in ((1.0, model.p - 1), (3.0, 1)):
         if count:
             # gammaincc falls like exp(-tilt yhat): with the density of yhat the peak is at m/(m + tilt).
-            tilt = n * gamma * c / (gamma - 1)
+            tilt = rate * gamma * c / (gamma - 1)
             yhat = m / (m + tilt) * np.exp(log_ratio)
             log_density = m * np.log(m * yhat) - m * yhat - gammaln(m)
-            beyond = gammaincc(n, n * (model.a + gamma * c * yhat) / (gamma - 1))
+            beyond = gammaincc(n, rate * (model.a + gamma * c * yhat) / (gamma - 1))
             total += count * step * float(np.exp(log_density) @ beyond)
     return total
 

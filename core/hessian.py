@@ -120,7 +120,8 @@ def refuse_infinite_width(model: Model) -> int:
 def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Instance:
     """Draw one instance: weights uniform on their spheres, Gaussian data, and the labels that follow.
 
-    lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N), y = (1/p_star) sum_l u_l^2.
+    lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N) + sqrt(noise) xi_l, y =
+    (1/p_star) sum_l u_l^2.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator
     N : int
         Input dimension, >= 2.
     rng : numpy.random.Generator
-        Source of randomness, used in the order students, teachers, data.
+        Source of randomness, used in the order students, teachers, data, and, if there is any, noise.
 
     Returns
     -------
@@ -151,6 +152,8 @@ def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator
     inputs = rng.standard_normal((M, N))
     preactivations = inputs @ (np.concatenate([students, teachers]).T / math.sqrt(N))
     fields, teacher_fields = preactivations[:, :p], preactivations[:, p:]
+    if model.noise:
+        teacher_fields = teacher_fields + math.sqrt(model.noise) * rng.standard_normal((M, model.p_star))
     y = np.einsum("ml,ml->m", teacher_fields, teacher_fields) / model.p_star
     yhat = np.einsum("mk,mk->m", fields, fields) / p
     return Instance(model, inputs, students, teachers, np.ascontiguousarray(fields), y, yhat)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.special import poch
 
 from bendscape.core.integrals import RAY
-from bendscape.core.model import Model
+from bendscape.core.model import Model, refuse_noise
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -107,6 +107,7 @@ def label_noise(model: Model, gamma: float) -> LabelNoise:
     Accuracy 1e-10 relative for a >= 0.01 and gamma <= 1; held by ``tests/test_edge_law.py`` against
     two-dimensional quadrature. Source: this project's own.
     """
+    refuse_noise(model, "the finite-size laws")
     p = int(model.p)
     sectors = [(1.0, (p - 1) / p), (3.0, 1 / p)] if p > 1 else [(3.0, 1.0)]
     single = [(share, _Pair(model, gamma, c, c)) for c, share in sectors]

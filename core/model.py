@@ -53,6 +53,13 @@ class ParameterError(ValueError):
         return f"{line}; {self.remedy}" if self.remedy else line
 
 
+class PrecisionWarning(UserWarning):
+    """A number of the theory whose error estimate exceeds what the theory promises of it.
+
+    The number is returned all the same, with its estimate beside it.
+    """
+
+
 def as_real(value: object) -> float:
     """Return a real number as a float, and anything else (booleans and strings included) as nan."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -95,6 +102,10 @@ class Model:
         Teacher hidden units, >= 1. It may exceed p.
     a : float
         Offset in the denominator of the loss, finite and > 0.
+    noise : float, optional
+        Variance Delta >= 0 of Gaussian noise on the teacher's pre-activations, u_l -> u_l + sqrt(noise) xi_l
+        with a fresh xi_l for every sample. Noise added to y itself would make it negative, and a + y
+        singular.
 
     Notes
     -----
@@ -105,6 +116,7 @@ class Model:
     p: int | float
     p_star: int
     a: float
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         p: int | float = math.inf
@@ -113,6 +125,16 @@ class Model:
         object.__setattr__(self, "p", p)
         object.__setattr__(self, "p_star", as_integer("p_star", self.p_star, 1))
         object.__setattr__(self, "a", as_positive("a", self.a))
+        noise = as_real(self.noise)
+        if not 0 <= noise < math.inf:
+            raise ParameterError("noise", self.noise, "a finite number >= 0")
+        object.__setattr__(self, "noise", noise)
+
+
+def refuse_noise(model: Model, what: str) -> None:
+    """Raise ParameterError where noise > 0 meets a formula that holds for noiseless labels alone."""
+    if model.noise:
+        raise ParameterError("noise", model.noise, f"0 for {what}", "it holds for noiseless labels")
 
 
 def sample_count(alpha: float, N: int) -> int:

@@ -14,22 +14,25 @@ from bendscape.core.branch import (
     principal_value,
     principal_value_end,
     psi,
-    tangent_alpha_0,
+    tangent_zero,
 )
-from bendscape.core.bulk import ROOT_TOLERANCE, Edge, left_edge, reduced_map
-from bendscape.core.integrals import RAY, averages
+from bendscape.core.bulk import ROOT_TOLERANCE, Edge, edge_at, map_error, reduced_map
+from bendscape.core.integrals import COMPLEX_STEP, RAY, averages
 from bendscape.core.model import EdgeKind, Model, TransitionKind, as_positive
+from bendscape.core.precision import error_of, known_at, known_at_root, warn_of_lost_precision
 
 
 class Outlier(NamedTuple):
-    """Isolated eigenvalue left of the bulk and its overlap with the teacher; nan, nan where there is none."""
+    """Isolated eigenvalue left of the bulk and its overlap with the teacher; all nan where there is none."""
 
     lambda_star: float
     overlap_sq: float
+    lambda_star_error: float
+    overlap_sq_error: float
 
 
 class Transition(NamedTuple):
-    """What happens at alpha_bbp."""
+    """What happens at alpha_bbp, with estimated errors."""
 
     alpha_bbp: float
     kind: TransitionKind
@@ -37,6 +40,10 @@ class Transition(NamedTuple):
     gamma: float
     lambda_minus: float
     overlap_sq: float
+    alpha_bbp_error: float
+    alpha_sharp_error: float
+    lambda_minus_error: float
+    overlap_sq_error: float
 
 
 class Alpha0(NamedTuple):
@@ -46,6 +53,9 @@ class Alpha0(NamedTuple):
     tangent: float
     complex_re: float
     complex_im: float
+    principal_value_error: float
+    tangent_error: float
+    complex_error: float
 
 
 class Asymptotics(NamedTuple):
@@ -56,6 +66,12 @@ class Asymptotics(NamedTuple):
     lambda_minus: float
     lambda_star: float
     overlap_sq: float
+    lambda_minus_error: float
+    lambda_star_error: float
+    overlap_sq_error: float
+
+
+_NO_OUTLIER = Outlier(math.nan, math.nan, math.nan, math.nan)
 
 
 def _outlier_left_of(edge: Edge, model: Model, alpha: float) -> Outlier:
@@ -64,11 +80,16 @@ def _outlier_left_of(edge: Edge, model: Model, alpha: float) -> Outlier:
 
     # z(g) - S(g) falls with g wherever z does, so its sign at the edge decides, and the root is unique.
     if past_outlier(edge.gamma) <= 0:
-        return Outlier(math.nan, math.nan)
+        return _NO_OUTLIER
     gamma = float(brentq(past_outlier, 0.0, edge.gamma, **ROOT_TOLERANCE))
     at_gamma = averages(model, gamma)
+    known = known_at_root(model, gamma, at_gamma, lambda x, at: alpha * x * at.F + 1)
+    overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
+    overlap_sq_error = error_of(known, overlap_sq_on_branch)
+    if overlap_sq <= overlap_sq_error:  # not to be told from an alpha at or below alpha_bbp
+        return _NO_OUTLIER
     lambda_star = min(reduced_map(model, alpha, gamma, at_gamma), edge.lambda_minus)
-    return Outlier(lambda_star, max(0.0, overlap_sq_on_branch(gamma, at_gamma).real))
+    return Outlier(lambda_star, overlap_sq, map_error(model, alpha, known), overlap_sq_error)
 
 
 def outlier(model: Model, alpha: float) -> Outlier:
@@ -90,17 +111,25 @@ def outlier(model: Model, alpha: float) -> Outlier:
     Outlier
         ``lambda_star`` (p p_star-fold degenerate as N -> inf) in units of the eigenvalues of H, and
         ``overlap_sq`` in [0, 1]: the weight of one of its unit eigenvectors in the p p_star-dimensional space
-        of the teacher. nan, nan up to alpha_bbp.
+        of the teacher; and the absolute error estimates of both. All nan up to alpha_bbp, and above it as
+        long as overlap_sq is below its own error.
 
     Notes
     -----
     Limits: overlap_sq -> 1 as alpha -> inf. At p = inf lambda_star is 0, the limit of a spectrum that shrinks
-    like 1/p, and overlap_sq stays finite. Accuracy 1e-12 relative; just above a continuous threshold
-    overlap_sq is a small difference, good to 1e-15 absolute. Held by ``tests/test_theory.py``. Source:
-    arXiv:2510.18435.
+    like 1/p, and overlap_sq stays finite. Accuracy: as estimated, 1e-13 relative where overlap_sq is of order
+    one; just above a continuous threshold overlap_sq is a small difference, of which some 1e-14 absolute is
+    lost (the threshold itself is known to no more), and a PrecisionWarning says so once that is 1e-10
+    relative. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
     alpha = as_positive("alpha", alpha)
-    return _outlier_left_of(left_edge(model, alpha), model, alpha)
+    found = _outlier_left_of(edge_at(model, alpha), model, alpha)
+    warn_of_lost_precision(
+        model,
+        lambda_star=(found.lambda_star, found.lambda_star_error),
+        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+    )
+    return found
 
 
 def asymptotics(model: Model, alpha: float) -> Asymptotics:
@@ -119,17 +148,32 @@ def asymptotics(model: Model, alpha: float) -> Asymptotics:
     Returns
     -------
     Asymptotics
-        ``alpha``, ``edge`` ("sharp" or "smooth"), ``lambda_minus``, ``lambda_star``, ``overlap_sq``; the last
-        two are nan where there is no isolated outlier.
+        ``alpha``, ``edge`` ("sharp" or "smooth"), ``lambda_minus``, ``lambda_star``, ``overlap_sq``, and the
+        absolute error estimates of the three; those of the outlier are nan where none is isolated.
 
     Notes
     -----
     Held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
     """
     alpha = as_positive("alpha", alpha)
-    edge = left_edge(model, alpha)
+    edge = edge_at(model, alpha)
     isolated = _outlier_left_of(edge, model, alpha)
-    return Asymptotics(alpha, edge.kind, edge.lambda_minus, isolated.lambda_star, isolated.overlap_sq)
+    warn_of_lost_precision(
+        model,
+        lambda_minus=(edge.lambda_minus, edge.lambda_minus_error),
+        lambda_star=(isolated.lambda_star, isolated.lambda_star_error),
+        overlap_sq=(isolated.overlap_sq, isolated.overlap_sq_error),
+    )
+    return Asymptotics(
+        alpha,
+        edge.kind,
+        edge.lambda_minus,
+        isolated.lambda_star,
+        isolated.overlap_sq,
+        edge.lambda_minus_error,
+        isolated.lambda_star_error,
+        isolated.overlap_sq_error,
+    )
 
 
 def transition(model: Model) -> Transition:
@@ -149,29 +193,54 @@ def transition(model: Model) -> Transition:
     Transition
         ``alpha_bbp`` (no isolated outlier below it, one above), ``kind``, ``alpha_sharp`` (smooth edge below
         it, sharp above), and at alpha_bbp the edge's ``gamma``, ``lambda_minus`` and the jump ``overlap_sq``,
-        its limit from above (0 when continuous).
+        its limit from above (0 when continuous); then the absolute error estimates of four of them.
 
     Notes
     -----
     Limits: p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp = p_star (a +
     1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives alpha_bbp = 3 for
-    p = p_star = 1. alpha_bbp is not monotone in p. Accuracy 1e-12 relative; held by ``tests/test_theory.py``.
-    Source: arXiv:2510.18435.
+    p = p_star = 1. alpha_bbp is not monotone in p. Accuracy: as estimated, 1e-12 relative or better; a
+    PrecisionWarning says where an estimate is above 1e-10, as for the jump at p = inf and a -> 0, which is a
+    small difference. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source:
+    arXiv:2510.18435.
     """
     kind: TransitionKind
     at_one = averages(model, 1.0)
+    known = known_at_one = known_at(model, 1.0, at_one)
     if psi(1.0, at_one).real >= 0:
         kind = "continuous"
         gamma = float(brentq(lambda x: psi(x, averages(model, x)).real, 0.0, 1.0, **ROOT_TOLERANCE))
         at_gamma = averages(model, gamma)
-        overlap_sq = 0.0
+        known = known_at_root(model, gamma, at_gamma, psi)
+        overlap_sq = overlap_sq_error = 0.0
     else:
         kind = "discontinuous"
         gamma, at_gamma = 1.0, at_one
         overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
+        overlap_sq_error = error_of(known, overlap_sq_on_branch)
     alpha_bbp = load_on_branch(gamma, at_gamma).real
     lambda_minus = reduced_map(model, alpha_bbp, gamma, at_gamma)
-    return Transition(alpha_bbp, kind, 1 / at_one.B, gamma, lambda_minus, overlap_sq)
+    alpha_bbp_error = error_of(known, load_on_branch)
+    found = Transition(
+        alpha_bbp,
+        kind,
+        1 / at_one.B,
+        gamma,
+        lambda_minus,
+        overlap_sq,
+        alpha_bbp_error,
+        error_of(known_at_one, lambda x, at: 1 / at.B),
+        map_error(model, alpha_bbp, known) + (2 / model.p) * abs(at_gamma.A) * alpha_bbp_error,
+        overlap_sq_error,
+    )
+    warn_of_lost_precision(
+        model,
+        alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
+        alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
+        lambda_minus=(found.lambda_minus, found.lambda_minus_error),
+        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+    )
+    return found
 
 
 def alpha_0(model: Model) -> Alpha0:
@@ -196,22 +265,47 @@ def alpha_0(model: Model) -> Alpha0:
     Alpha0
         Loads. ``principal_value`` is nan where that branch has no zero (large jumps). ``complex_im`` >= 0 is
         the width to which alpha_0 is defined at all. All equal alpha_bbp, with complex_im = 0, for a
-        continuous transition.
+        continuous transition. Then their absolute error estimates (one for the complex alpha_0).
 
     Notes
     -----
     Below alpha_0 samples show no overlap that outlives N -> inf; between alpha_0 and alpha_bbp samples of
     moderate size show an outlier that disappears as N grows
     (:func:`bendscape.core.finite_size.alpha_bbp_at_size`). Limits: the three meet at the tricritical a; far
-    from it the tangent is poor and can be negative, and the window has no sharp end. Accuracy 1e-10 relative;
-    held by ``tests/test_theory.py``. Source: the heuristic is that of arXiv:2510.18435; the definitions as
-    coded are this project's.
+    from it the window has no sharp end, and the tangent and the complex zero can even be negative. Accuracy:
+    as estimated, 1e-10 relative or better, else a PrecisionWarning. Held by ``tests/test_theory.py`` and
+    ``tests/test_precision.py``. Source: the heuristic is that of arXiv:2510.18435; the definitions as coded
+    are this project's.
     """
     at_bbp = transition(model)
     if at_bbp.kind == "continuous":
-        return Alpha0(at_bbp.alpha_bbp, at_bbp.alpha_bbp, at_bbp.alpha_bbp, 0.0)
+        alpha_bbp, error = at_bbp.alpha_bbp, at_bbp.alpha_bbp_error
+        return Alpha0(alpha_bbp, alpha_bbp, alpha_bbp, 0.0, error, error, error)
+    on_real_line = on_real_line_error = math.nan
     gamma, reached = principal_value_end(model)
-    on_real_line = load_on_branch(gamma, principal_value(model, gamma)).real if reached else math.nan
+    if reached:
+        at_gamma = principal_value(model, gamma)
+        on_real_line = load_on_branch(gamma, at_gamma).real
+        on_real_line_error = error_of(known_at_root(model, gamma, at_gamma, psi, ray=RAY), load_on_branch)
+    one = complex(1.0, COMPLEX_STEP)
+    at_one = averages(model, one)
+    tangent = tangent_zero(one, at_one)
     root = complex_root(model)
-    continued = load_on_branch(root, averages(model, root, ray=RAY))
-    return Alpha0(on_real_line, tangent_alpha_0(model), continued.real, abs(continued.imag))
+    at_root = averages(model, root, ray=RAY)
+    continued = load_on_branch(root, at_root)
+    found = Alpha0(
+        on_real_line,
+        tangent,
+        continued.real,
+        abs(continued.imag),
+        on_real_line_error,
+        error_of(known_at(model, one, at_one), tangent_zero),
+        error_of(known_at_root(model, root, at_root, psi, ray=RAY), load_on_branch),
+    )
+    warn_of_lost_precision(
+        model,
+        principal_value=(found.principal_value, found.principal_value_error),
+        tangent=(found.tangent, found.tangent_error),
+        complex_re=(found.complex_re, found.complex_error),
+    )
+    return found

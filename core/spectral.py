@@ -30,7 +30,15 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 
 from bendscape.core.bulk import ROOT_TOLERANCE, Edge
-from bendscape.core.model import Model, ParameterError, TransitionKind, as_integer, as_positive, as_real
+from bendscape.core.model import (
+    Model,
+    ParameterError,
+    TransitionKind,
+    as_integer,
+    as_positive,
+    as_real,
+    refuse_noise,
+)
 from bendscape.core.outlier import Asymptotics, Transition, transition
 
 FloatArray = npt.NDArray[np.float64]
@@ -293,6 +301,7 @@ def spectral_gain(model: Model) -> SpectralGain:
     show of a discontinuous one begins earlier. Accuracy 1e-12 relative; held by ``tests/test_spectral.py``.
     Source: this project's own.
     """
+    refuse_noise(model, "the label-only comparison")
     alpha_bbp = transition(model).alpha_bbp
     hessian_limit, optimal = model.p_star * (model.a + 1) / 2, model.p_star / 2
     return SpectralGain(alpha_bbp, hessian_limit, optimal, alpha_bbp / hessian_limit, alpha_bbp / optimal)

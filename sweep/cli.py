@@ -81,9 +81,9 @@ def theory(
                 "a": model.a,
                 "alpha_bbp": at.alpha_bbp,
                 "transition": at.kind,
-                "alpha_0": bound._asdict(),
+                "alpha_0": dict(zip(bound._fields[:4], bound[:4], strict=True)),
                 "alpha_sharp": at.alpha_sharp,
-                "points": [point._asdict() for point in points],
+                "points": [dict(zip(point._fields[:5], point[:5], strict=True)) for point in points],
                 "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
             }
         )

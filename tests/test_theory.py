@@ -27,6 +27,9 @@ from bendscape.core.outlier import alpha_0, asymptotics, outlier, transition
 
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
 
+# Numbers that are small differences warn of it; that they do is tested in test_precision.py.
+lossy = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
+
 models = st.builds(
     Model,
     p=st.integers(1, 8) | st.just(math.inf),
@@ -60,7 +63,7 @@ def test_edge_outlier_and_overlap_are_those_of_the_reference(problem: Problem) -
         isolated = known.outlier == "isolated"
         assert same(found.lambda_star, known.lambda_star if isolated else math.nan, 1e-12)
         assert same(found.overlap_sq, known.overlap_sq if isolated else math.nan, 1e-11)
-        assert outlier(problem.model, known.alpha)[:1] == pytest.approx(found[3:4], rel=0, nan_ok=True)
+        assert outlier(problem.model, known.alpha)[:2] == pytest.approx(found[3:5], rel=0, nan_ok=True)
 
 
 @each_problem
@@ -112,9 +115,10 @@ def test_alpha_0_agrees_with_known_digits(
 def test_outliers_agree_with_known_digits(
     model: Model, alpha: float, lambda_star: float, overlap_sq: float
 ) -> None:
-    assert outlier(model, alpha) == pytest.approx((lambda_star, overlap_sq), abs=6e-5)
+    assert outlier(model, alpha)[:2] == pytest.approx((lambda_star, overlap_sq), abs=6e-5)
 
 
+@lossy
 @pytest.mark.parametrize("p_star", [1, 2])
 def test_tricritical_offsets_agree_with_known_digits_and_separate_the_kinds(p_star: int) -> None:
     for p, known in enumerate(TRICRITICAL[p_star], start=1):
@@ -236,6 +240,7 @@ def test_the_edge_is_smooth_exactly_below_alpha_sharp(model: Model, factor: floa
     assert (at_bbp.kind == "discontinuous") == (at_bbp.alpha_bbp < at_bbp.alpha_sharp)
 
 
+@lossy
 @settings(max_examples=30, deadline=None)
 @given(models)
 def test_at_the_threshold_the_outlier_sits_on_the_edge_and_its_overlap_is_the_jump(model: Model) -> None:
@@ -264,6 +269,7 @@ def test_the_threshold_approaches_that_of_infinite_width_and_the_infinite_one_is
         )
 
 
+@lossy
 @pytest.mark.parametrize("a", [1e-6, 1e-8])
 def test_as_a_vanishes_the_threshold_of_one_unit_is_three_at_gamma_one_quarter(a: float) -> None:
     at_bbp = transition(Model(1, 1, a))
@@ -271,6 +277,7 @@ def test_as_a_vanishes_the_threshold_of_one_unit_is_three_at_gamma_one_quarter(a
     assert at_bbp.gamma == pytest.approx(0.25, rel=30 * math.sqrt(a))
 
 
+@lossy
 def test_a_vanishing_offset_leaves_weak_recovery_at_infinite_width() -> None:
     assert transition(Model(math.inf, 3, 1e-9)).alpha_bbp == pytest.approx(1.5, rel=1e-8)
 
@@ -289,7 +296,7 @@ def test_alpha_0_falls_with_the_width_where_alpha_bbp_does_not() -> None:
 def test_alpha_0_is_alpha_bbp_for_a_continuous_transition(p: int, p_star: int, share: float) -> None:
     model = Model(p, p_star, share * a_tricritical(p, p_star))
     alpha_bbp = transition(model).alpha_bbp
-    assert alpha_0(model) == (alpha_bbp, alpha_bbp, alpha_bbp, 0.0)
+    assert alpha_0(model)[:4] == (alpha_bbp, alpha_bbp, alpha_bbp, 0.0)
 
 
 def test_near_tricriticality_the_three_definitions_of_alpha_0_meet() -> None:
