@@ -23,7 +23,7 @@ class Edge(NamedTuple):
     kind: EdgeKind
     gamma: float
     lambda_minus: float
-    lambda_minus_error: float
+    lambda_minus_error: float = math.nan
 
 
 def reduced_map(model: Model, alpha: float, gamma: float, at_gamma: Averages) -> float:

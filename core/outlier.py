@@ -27,8 +27,8 @@ class Outlier(NamedTuple):
 
     lambda_star: float
     overlap_sq: float
-    lambda_star_error: float
-    overlap_sq_error: float
+    lambda_star_error: float = math.nan
+    overlap_sq_error: float = math.nan
 
 
 class Transition(NamedTuple):
@@ -40,10 +40,10 @@ class Transition(NamedTuple):
     gamma: float
     lambda_minus: float
     overlap_sq: float
-    alpha_bbp_error: float
-    alpha_sharp_error: float
-    lambda_minus_error: float
-    overlap_sq_error: float
+    alpha_bbp_error: float = math.nan
+    alpha_sharp_error: float = math.nan
+    lambda_minus_error: float = math.nan
+    overlap_sq_error: float = math.nan
 
 
 class Alpha0(NamedTuple):
@@ -53,9 +53,9 @@ class Alpha0(NamedTuple):
     tangent: float
     complex_re: float
     complex_im: float
-    principal_value_error: float
-    tangent_error: float
-    complex_error: float
+    principal_value_error: float = math.nan
+    tangent_error: float = math.nan
+    complex_error: float = math.nan
 
 
 class Asymptotics(NamedTuple):
@@ -66,9 +66,9 @@ class Asymptotics(NamedTuple):
     lambda_minus: float
     lambda_star: float
     overlap_sq: float
-    lambda_minus_error: float
-    lambda_star_error: float
-    overlap_sq_error: float
+    lambda_minus_error: float = math.nan
+    lambda_star_error: float = math.nan
+    overlap_sq_error: float = math.nan
 
 
 _NO_OUTLIER = Outlier(math.nan, math.nan, math.nan, math.nan)

@@ -84,11 +84,16 @@ def _slope(known: Known, expression: Expression) -> complex:
 
 
 def warn_of_lost_precision(model: Model, **quantities: tuple[float, float]) -> None:
-    """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance."""
+    """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
+
+    Errors are relative to the value; those of eigenvalues (lambda_...), which pass through 0, to the scale 2/p
+    of the spectrum where that is larger.
+    """
+    scale = {name: 2 / model.p if name.startswith("lambda") else 0.0 for name in quantities}
     lost = [
         f"{name} = {value:.12g} +- {error:.1g}"
         for name, (value, error) in quantities.items()
-        if not (math.isnan(value) or error <= TOLERANCE * abs(value))
+        if not (math.isnan(value) or error <= TOLERANCE * max(abs(value), scale[name]))
     ]
     if lost:
         warnings.warn(

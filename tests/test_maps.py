@@ -35,6 +35,7 @@ def flat(model: Model) -> Any:
     return maps._Models(*np.array([[model.p], [model.p_star], [model.a]], dtype=np.float64))
 
 
+@pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")  # small jumps say so
 @settings(max_examples=200, deadline=None)
 @given(models)
 def test_one_element_of_a_map_is_what_the_scalar_functions_give(model: Model) -> None:
@@ -126,8 +127,8 @@ def test_alpha_0_is_added_on_request_by_its_three_definitions() -> None:
     for i, p in enumerate((1, 4)):
         for k, a in enumerate((0.5, 1.5)):
             known = alpha_0(Model(p, 1, a))._asdict()
-            for name, value in known.items():
-                assert found[f"alpha_0_{name}"][i, 0, k] == pytest.approx(value, rel=1e-9, nan_ok=True)
+            for name in ("principal_value", "tangent", "complex_re", "complex_im"):
+                assert found[f"alpha_0_{name}"][i, 0, k] == pytest.approx(known[name], rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize(
