@@ -28,6 +28,7 @@ from bendscape.analysis.style import (
 from bendscape.analysis.thresholds import alpha_dimension, at_point
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+from bendscape.core.precision import unwarned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,7 +140,8 @@ def _theory_line(
     line = line[abs(line / alpha_bbp - 1) > _BESIDE]
     if line[0] < alpha_bbp < line[-1]:
         line = np.sort(np.append(line, [alpha_bbp, alpha_bbp * (1 + _BESIDE)]))
-    theory = [outlier.asymptotics(model, load) for load in line]
+    with unwarned():
+        theory = [outlier.asymptotics(model, load) for load in line]
     return (
         line,
         np.array([at.lambda_minus for at in theory]),
@@ -305,7 +307,8 @@ def write_csv(found: Sequence[Panel], variable: str, path: Path) -> None:
                     if not means.n_seeds[k, i]:
                         continue
                     realised = float(panel.alpha_realised[k, i])
-                    at = asymptotics(model, realised)
+                    with unwarned():
+                        at = asymptotics(model, realised)
                     head = (panel.p, panel.p_star, panel.a, panel.transition, panel.alpha_bbp)
                     measured = (float(means.mean[k, i]), float(means.error[k, i]), int(means.n_seeds[k, i]))
                     limit = (

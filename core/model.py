@@ -86,6 +86,10 @@ def as_positive(parameter: str, value: object) -> float:
     return number
 
 
+SMALLEST_A, LARGEST_A = 1e-12, 1e12
+"""Range of a; the accuracies stated hold from 1e-6 to 1e3, and beyond it the error estimates tell."""
+
+
 @dataclass(frozen=True)
 class Model:
     """Two-layer quadratic student and teacher, with the loss that is bent.
@@ -124,7 +128,10 @@ class Model:
             p = as_integer("p", self.p, 1, "an integer >= 1, or inf")
         object.__setattr__(self, "p", p)
         object.__setattr__(self, "p_star", as_integer("p_star", self.p_star, 1))
-        object.__setattr__(self, "a", as_positive("a", self.a))
+        a = as_positive("a", self.a)
+        if not SMALLEST_A <= a <= LARGEST_A:
+            raise ParameterError("a", a, f"between {SMALLEST_A:g} and {LARGEST_A:g}")
+        object.__setattr__(self, "a", a)
         noise = as_real(self.noise)
         if not 0 <= noise < math.inf:
             raise ParameterError("noise", self.noise, "a finite number >= 0")

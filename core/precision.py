@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from bendscape.core.integrals import Averages, averages_errors
@@ -86,7 +87,7 @@ def _slope(known: Known, expression: Expression) -> complex:
 def warn_of_lost_precision(model: Model, **quantities: tuple[float, float]) -> None:
     """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
 
-    Errors are relative to the value; those of eigenvalues (lambda_...), which pass through 0, to the scale 2/p
+    Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale 2/p
     of the spectrum where that is larger.
     """
     scale = {name: 2 / model.p if name.startswith("lambda") else 0.0 for name in quantities}
@@ -101,3 +102,11 @@ def warn_of_lost_precision(model: Model, **quantities: tuple[float, float]) -> N
             PrecisionWarning,
             stacklevel=3,
         )
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without warnings of lost precision: for the many points of a grid or a figure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PrecisionWarning)
+        yield

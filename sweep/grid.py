@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.precision import unwarned
 
 AROUND = ("alpha_bbp", "alpha_0")
-"""Thresholds that alpha can be relative to; alpha_0 by its complex definition, which always exists."""
+"""Thresholds that alpha can be relative to; alpha_0 by its complex definition."""
 
 
 @lru_cache(maxsize=65536)
@@ -24,7 +25,13 @@ def alpha_unit(around: str | None, model: Model) -> float:
     """What a value of the alpha axis multiplies to give alpha: 1, or the threshold it is relative to."""
     if around is None:
         return 1.0
-    return transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
+    with unwarned():
+        unit = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
+    if not unit > 0:
+        raise ParameterError(
+            "grid.alpha.around", around, f"a threshold > 0; it is {unit:g} for {model}", "give alpha itself"
+        )
+    return unit
 
 
 _WHERE_NAMES = ("p", "p_star", "a", "alpha", "N")

@@ -31,6 +31,7 @@ from zarr.storage import ObjectStore
 
 from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.precision import unwarned
 from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
@@ -228,6 +229,7 @@ def _attributes(variable: Variable) -> dict[str, Any]:
     return attributes
 
 
+@unwarned()
 def theory_on(
     layout: Layout, before: Layout | None, blocks: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:

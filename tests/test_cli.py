@@ -177,7 +177,7 @@ def test_status_of_an_unfinished_campaign_counts_what_is_left(
     file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
     file.write_text(campaign_text())
     common = ("--store", store, "--kernel-module", kernel_file(RANDOM), "--address", "serial")
-    stopped = document("run", file, *common, "--time-budget", "1ms", code=75)
+    stopped = document("run", file, *common, "--time-budget", "0.001s", code=75)
     assert (stopped["outcome"], stopped["missing"]) == ("stopped", 144)
     status = document("status", store)
     assert (status["missing"], status["done"]) == (144, 0)
@@ -212,6 +212,8 @@ def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tm
         (("theory", "--p-star", -1, "--a", 1), "p_star = -1"),
         (("theory", "--a", 0), "a = 0.0"),
         (("theory", "--a", "nan"), "a = nan"),
+        (("theory", "--a", "1e-300"), "a = 1e-300"),
+        (("theory", "--a", "1e300"), "a = 1e+300"),
         (("theory", "--a", 1, "--alpha", -2), "alpha = -2.0"),
         (("sample", "--a", 1, "--alpha", 0.01, "--size", 64), "alpha"),
         (("sample", "--a", 1, "--alpha", 1, "--size", 64, "--method", "magic"), "method = 'magic'"),
