@@ -297,8 +297,9 @@ def spectral_gain(model: Model) -> SpectralGain:
     Notes
     -----
     Limits: over_hessian_limit = 1 + (2/p) (a - 1)(a + 2)/((a + 1)^2 (a + 3)) + O(1/p^2): a wide student gains
-    over an infinite one where a < 1, a single unit never. Thresholds as N -> inf; what samples of finite size
-    show of a discontinuous one begins earlier. Accuracy 1e-12 relative; held by ``tests/test_spectral.py``.
+    over an infinite one where a < 1; a single unit did nowhere on a grid of p_star in 1..100, a in 1e-3..1e3.
+    Thresholds as N -> inf; what samples of finite size show of a discontinuous one begins earlier. Accuracy
+    1e-12 relative; held by ``tests/test_spectral.py``.
     Source: this project's own.
     """
     refuse_noise(model, "the label-only comparison")

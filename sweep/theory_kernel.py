@@ -31,7 +31,10 @@ def _of_model(model: Model) -> dict[str, float]:
     bound = alpha_0(model)
     return {
         "crossover_size": crossover_size(model),
-        **{f"alpha_0_{name}": value for name, value in bound._asdict().items()},
+        "alpha_0_principal_value": bound.principal_value,
+        "alpha_0_tangent": bound.tangent,
+        "alpha_0_complex_re": bound.complex_re,
+        "alpha_0_complex_im": bound.complex_im,
         "overlap_sq_jump": transition(model).overlap_sq,
     }
 
