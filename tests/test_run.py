@@ -129,7 +129,9 @@ def test_an_interrupted_command_is_finished_by_the_same_command(
         assert stopped["outcome"] == "stopped"
         assert 0 < stopped["missing"] < CELLS
         assert stopped["computed"] == sum(calls(module).values())
-    time.sleep(1.0)  # workers of a killed driver die with it; one may still be inside a cell
+    quiet = -1  # workers of a killed driver die with it; one may still be inside a cell
+    while quiet != (quiet := len(list((Path(module).parent / "calls").iterdir()))):
+        time.sleep(1.0)
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
     recorded = {
