@@ -110,7 +110,7 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> str:
 
 
 def _two_decimals(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: a third of the page is digits that nobody sees."""
+    """Coordinates to a hundredth of a point: further digits cannot be seen."""
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 

@@ -86,7 +86,7 @@ def check_identity(url: str, attributes: dict[str, Any], campaign: Campaign, ker
         )  # fmt: skip
 
 
-def open_plan(url: str, campaign: Campaign, kernel: Kernel, retry_failed: bool = False) -> Plan:
+def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
     """The plan against whatever the store already holds; it changes nothing."""
     attributes = read_root(url)
     if attributes is None:
@@ -95,7 +95,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel, retry_failed: bool =
     ledger = Ledger(connect(url))
     ledger.replay()
     layout = Layout.from_json(attributes["layout"])
-    return plan_campaign(campaign, kernel, layout, ledger, retry_failed=retry_failed)
+    return plan_campaign(campaign, kernel, layout, ledger)
 
 
 class Stop:

@@ -265,6 +265,15 @@ def test_costs_grow_with_width_load_and_size_and_auto_takes_the_faster_method(me
             assert cost_seconds(model, 1.3, N) <= cost_seconds(model, 1.3, N, method)
 
 
+@pytest.mark.parametrize(
+    ("model", "N", "faster"), [(Model(1, 1, 0.7), 64, "dense"), (Model(8, 1, 0.7), 160, "explicit")]
+)
+def test_auto_runs_the_method_that_the_cost_model_finds_faster(model: Model, N: int, faster: str) -> None:
+    slower = {"dense": "explicit", "explicit": "dense"}[faster]
+    assert cost_seconds(model, 1.3, N, faster) < cost_seconds(model, 1.3, N, slower)
+    assert observe(model, 1.3, N, np.random.default_rng(0)).method == faster
+
+
 def test_auto_turns_to_the_method_that_fits_in_memory() -> None:
     model, N = Model(1, 1, 0.7), 200
     dense, explicit = cost_bytes(model, 1.0, N, "dense"), cost_bytes(model, 1.0, N, "explicit")
