@@ -1,0 +1,309 @@
+"""Gaussian data revealed only along the directions an algorithm asks for.
+
+The data matrix X (M x N) is never formed. On its M-dimensional side an orthonormal basis U is stored; on its
+N-dimensional side coordinates are enough. Multiplying X^T with vectors Y (M x p) that leave the span of U
+reveals new directions on both sides, and what has not been revealed stays Gaussian and independent of it
+("Householder Dice", Y. M. Lu, arXiv:2101.07464): with Y - U U^T Y = U_new R,
+
+    X^T Y = Q (known) + Q_new B R,      X Q_new = U_new B^T + (1 - U U^T) G,
+
+B upper triangular with chi_{N - r - i} on its diagonal and N(0, 1) above it, G fresh Gaussian numbers. B is
+the R factor of a Gaussian (N - r) x p matrix, as Bartlett's decomposition has it.
+
+Vectors of length M lie in blocks of rows, so that everything a step does to a block is done while that block
+of U is in the cache: U is read from memory once a step, and once more for every batch of fresh numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Array = Any
+"""An array of the library in use; the array API standard has no type of its own."""
+
+BLOCK_ROWS = 1024
+"""Rows of a block: short enough for the cache, long enough that BLAS and not Python takes the time."""
+BATCH = 16
+"""Fresh Gaussian vectors projected at a time."""
+GROWTH = 0.25  # by how much storage grows when it is full
+_WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # a squared norm, relative
+
+
+class Workspace:
+    """Where the long vectors live: array library, precision, division into blocks, source of randomness.
+
+    Parameters
+    ----------
+    M : int
+        Length of the vectors.
+    rng : numpy.random.Generator
+        Source of randomness.
+    dtype : numpy dtype
+        float32 or float64.
+    xp : module
+        An array library that follows the array API standard.
+    device : object, optional
+        Where its arrays live; with None, where it puts them by itself.
+    normal : callable, optional
+        normal(shape) -> array of Gaussian numbers on the device; with None they are drawn from ``rng``.
+    block_rows : int
+        Rows of a block. Where memory has no cache worth the name (a GPU), M: a single block.
+    """
+
+    def __init__(
+        self,
+        M: int,
+        rng: np.random.Generator,
+        dtype: npt.DTypeLike = np.float32,
+        *,
+        xp: Any = np,
+        device: Any = None,
+        normal: Callable[[tuple[int, ...]], Array] | None = None,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        blocks = -(-M // block_rows)
+        self.rows = -(-M // blocks)
+        self.blocks = -(-M // self.rows)
+        self.M, self.rng, self.xp, self.device = M, rng, xp, device
+        self.precision: np.dtype[Any] = np.dtype(dtype)
+        self.dtype = xp.float32 if self.precision == np.float32 else xp.float64
+        self._normal = normal
+
+    def zeros(self, count: int) -> Array:
+        """Room for so many vectors, shape (blocks, count, rows)."""
+        return self.xp.zeros((self.blocks, count, self.rows), dtype=self.dtype, device=self.device)
+
+    def normal(self, count: int) -> Array:
+        """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero, and so stay."""
+        shape = (self.blocks, count, self.rows)
+        if self._normal is None:
+            numbers = self.device_array(self.rng.standard_normal(shape, dtype=self.precision.type))
+        else:
+            numbers = self._normal(shape)
+        beyond = self.blocks * self.rows - self.M
+        if beyond:
+            numbers[self.blocks - 1, :, self.rows - beyond :] = 0.0
+        return numbers
+
+    def spread(self, vectors: FloatArray) -> Array:
+        """Vectors of shape (count, M) laid out in blocks."""
+        padded = np.zeros((len(vectors), self.blocks * self.rows), dtype=self.precision)
+        padded[:, : self.M] = vectors
+        by_block = padded.reshape(len(vectors), self.blocks, self.rows).transpose(1, 0, 2)
+        return self.device_array(np.ascontiguousarray(by_block))
+
+    def gather(self, vectors: Array) -> FloatArray:
+        """Vectors in blocks as an array of shape (count, M), in double precision."""
+        by_block = self.host(vectors)
+        flat = by_block.transpose(1, 0, 2).reshape(by_block.shape[1], -1)
+        return flat[:, : self.M].astype(np.float64)
+
+    def device_array(self, numbers: npt.NDArray[Any]) -> Array:
+        """Numbers of the host in the precision and at the place of the long vectors."""
+        if self.xp is np:
+            return numbers.astype(self.precision, copy=False)
+        return self.xp.asarray(numbers, dtype=self.dtype, device=self.device)
+
+    def host(self, array: Array) -> npt.NDArray[Any]:
+        """An array of the library as one of numpy."""
+        return array if self.xp is np else np.from_dlpack(array, device="cpu")
+
+    def gram(self, rows: Array) -> FloatArray:
+        """Products rows rows^T in double precision: small differences of them are taken."""
+        exact = self.xp.astype(rows, self.xp.float64)
+        return self.host(exact @ exact.T)
+
+
+class Columns:
+    """Long vectors that grow in number. Room is made ahead; what is there is never copied."""
+
+    def __init__(self, space: Workspace, capacity: int) -> None:
+        self.space = space
+        self.parts = [space.zeros(capacity)]
+        self.used = [0]
+
+    def __len__(self) -> int:
+        return sum(self.used)
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many more, in one piece."""
+        if self.used[-1] + count > self.parts[-1].shape[1]:
+            self.parts.append(self.space.zeros(max(count, int(GROWTH * len(self)))))
+            self.used.append(0)
+
+    def put(self, b: int, rows: Array) -> None:
+        """Write block b of vectors to come; :meth:`commit` counts them once every block is written."""
+        start = self.used[-1]
+        self.parts[-1][b, start : start + rows.shape[0], :] = rows
+
+    def commit(self, count: int) -> None:
+        """Count the vectors put since the last time."""
+        self.used[-1] += count
+
+    def views(self, b: int, pending: int = 0) -> list[tuple[slice, Array]]:
+        """Block b of all vectors and of those put but not counted: their places, and their rows."""
+        found, start = [], 0
+        for i, (part, used) in enumerate(zip(self.parts, self.used, strict=True)):
+            count = used + (pending if i == len(self.parts) - 1 else 0)
+            if count:
+                found.append((slice(start, start + count), part[b, :count, :]))
+            start += count
+        return found
+
+    def dot(self, b: int, rows: Array, out: FloatArray, pending: int = 0) -> None:
+        """Add block b of the products of rows with every vector to out, shape (rows, vectors)."""
+        for place, vectors in self.views(b, pending):
+            out[:, place] += self.space.host(rows @ vectors.T)
+
+    def combine(self, b: int, coefficients: Array, pending: int = 0) -> Array:
+        """Block b of linear combinations, coefficients of shape (combinations, vectors)."""
+        terms = [coefficients[:, place] @ vectors for place, vectors in self.views(b, pending)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def tail(self, b: int, count: int) -> Array:
+        """Block b of the last so many vectors."""
+        rows = self.space.xp.concat([vectors for _, vectors in self.views(b)], axis=0)
+        return rows[rows.shape[0] - count :, :]
+
+
+class LeftBasis:
+    """The basis U of the M-dimensional side, and fresh Gaussian vectors orthogonal to it.
+
+    One projection in single precision leaves U^T U - 1 of 1e-6 and would amplify it from step to step. The
+    Gram matrix is therefore measured along the way, and every projection is made with its inverse, to first
+    order: the error stays where rounding put it.
+
+    Parameters
+    ----------
+    space : Workspace
+        Where the vectors live.
+    width : int
+        Vectors that come at a time, p.
+    capacity : int
+        Room made at first.
+    """
+
+    def __init__(self, space: Workspace, width: int, capacity: int) -> None:
+        self.space, self.width = space, width
+        self.columns = Columns(space, capacity)
+        self.open = True
+        self.excess = np.zeros((0, 0))  # U^T U - 1, as far as it is measured
+        self._batch = max(1, BATCH // width)
+        self._fresh = space.zeros(0)
+        self.begin()
+
+    def begin(self, pending: int = 0) -> None:
+        """Forget what was measured of the last vectors."""
+        self._pending = pending
+        self._known = np.zeros((self.width, len(self.columns) + pending))
+        self._norms = np.zeros((self.width, self.width))
+        self._mixed = np.zeros((self._fresh.shape[1], self.width))
+
+    def measure(self, b: int, rows: Array) -> None:
+        """Add block b of the products of vectors Y with U, with each other and with the fresh vectors."""
+        if not self.open:
+            return
+        self.columns.dot(b, rows, self._known, self._pending)
+        self._norms += self.space.gram(rows)
+        if self._fresh.shape[1]:
+            self._mixed += self.space.host(self._fresh[b, :, :] @ rows.T)
+
+    def factor(self, Y: Array) -> FloatArray:
+        """R of Y - U U^T Y = U_new R, shape (rank, p), from what was measured of Y."""
+        if self.open and not self._fresh.shape[1]:
+            self._refill(Y)
+        known = self._known[:, : len(self.excess)]
+        corrected = self._known.copy()
+        corrected[:, : len(self.excess)] -= known @ self.excess
+        outside = self._norms - corrected @ self._known.T
+        squares, vectors = np.linalg.eigh((outside + outside.T) / 2)
+        weakest = _WEAKEST[self.space.precision] * np.trace(self._norms)
+        room = self.space.M - len(self.columns)
+        kept = np.flatnonzero(squares > weakest)[::-1][: room if self.open else 0]
+        norms = np.sqrt(squares[kept])
+        turn, factor = np.linalg.qr(norms[:, np.newaxis] * vectors[:, kept].T)
+        turn *= np.where(np.diag(factor) < 0, -1.0, 1.0)  # positive diagonal: R then follows Y continuously
+        factor = np.asarray(turn.T @ (norms[:, np.newaxis] * vectors[:, kept].T))
+        inverse = (vectors[:, kept] / norms) @ turn
+        self._inside = self.space.device_array(corrected)
+        self._inverse = self.space.device_array(inverse.T)
+        self._now, self._fresh = self._fresh[:, : self.width, :], self._fresh[:, self.width :, :]
+        shadow = self.space.device_array(self._mixed @ inverse)
+        self._shadow_now, self._shadow = shadow[: self.width, :], shadow[self.width :, :]
+        self.columns.reserve(len(norms))
+        return factor
+
+    def reveal(self, b: int, rows: Array) -> tuple[Array, Array]:
+        """Block b of U_new, from that of Y, and of p fresh vectors orthogonal to all of U."""
+        for place, vectors in self.columns.views(b):
+            rows = rows - self._inside[:, place] @ vectors
+        new = self._inverse @ rows
+        self.columns.put(b, new)
+        if self._fresh.shape[1]:
+            self._fresh[b, :, :] -= self._shadow @ new
+        return new, self._now[b, :, :] - self._shadow_now @ new
+
+    def commit(self) -> None:
+        """Count U_new."""
+        self.columns.commit(self._pending)
+
+    def _refill(self, Y: Array) -> None:
+        """Draw fresh vectors and project them out of U; measure the Gram matrix of what U has gained."""
+        count, old = len(self.columns), len(self.excess)
+        fresh = self.space.normal(self._batch * self.width)
+        known = np.zeros((fresh.shape[1], count))
+        gained = np.zeros((count - old, count))
+        for b in range(self.space.blocks):
+            self.columns.dot(b, fresh[b, :, :], known)
+            if count > old:
+                self.columns.dot(b, self.columns.tail(b, count - old), gained)
+        excess = np.zeros((count, count))
+        excess[:old, :old] = self.excess
+        excess[old:, :] = gained
+        excess[:, old:] = gained.T
+        excess[old:, old:] -= np.eye(count - old)
+        self.excess = excess
+        inside = self.space.device_array(known - known @ excess)
+        self._mixed = np.zeros((fresh.shape[1], self.width))
+        for b in range(self.space.blocks):
+            for place, vectors in self.columns.views(b):
+                fresh[b, :, :] -= inside[:, place] @ vectors
+            self._mixed += self.space.host(fresh[b, :, :] @ Y[b, :, :].T)
+        self._fresh = fresh
+
+
+def bartlett(rows: int, width: int, rng: np.random.Generator) -> FloatArray:
+    """R factor of a Gaussian matrix, shape (min(rows, width), width), without the matrix.
+
+    chi_{rows - i} on the diagonal, N(0, 1) above it.
+
+    Parameters
+    ----------
+    rows, width : int
+        Shape of the Gaussian matrix.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    array, shape (min(rows, width), width)
+        Upper triangular.
+
+    Notes
+    -----
+    Bartlett's decomposition; exact in law, held by ``tests/test_dice.py``.
+    """
+    rank = min(rows, width)
+    factor = np.triu(rng.standard_normal((rank, width)), 1)
+    for i in range(rank):
+        factor[i, i] = math.sqrt(rng.chisquare(rows - i))
+    return factor
