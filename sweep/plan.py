@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,11 @@ MAX_TILES = 10_000_000
 
 @dataclass
 class SizePlan:
-    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of its dearest task."""
+    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of its dearest task.
+
+    Seconds are the kernel's estimates. What the recorded cells were estimated to take, and what they took,
+    stand beside them, so that an estimate can be corrected by what this machine does.
+    """
 
     cells: int = 0
     done: int = 0
@@ -30,7 +34,14 @@ class SizePlan:
     tiles_left: int = 0
     seconds: float = 0.0
     seconds_left: float = 0.0
+    estimated: float = 0.0
+    measured: float = 0.0
     peak_bytes: float = 0.0
+
+    @property
+    def correction(self) -> float:
+        """Measured over estimated seconds of what is recorded; 1 where nothing is."""
+        return self.measured / self.estimated if self.estimated else 1.0
 
     @property
     def missing(self) -> int:
@@ -63,6 +74,9 @@ class Plan:
             size.tiles_left += bool(missing)
             size.seconds += tile.seconds
             size.seconds_left += tile.seconds * missing.bit_count() / wanted
+            if self.ledger and (record := self.ledger.records.get(tile.key)):
+                size.estimated += tile.seconds * record.computed / wanted
+                size.measured += record.seconds
             if tile.key.seed == 0:  # memory does not depend on the seed
                 *_, cell = next(self.layout.cells(tile.key, 1 << (tile.mask.bit_length() - 1)))
                 size.peak_bytes = max(
@@ -88,12 +102,19 @@ class Plan:
     def task_seconds(self, slots: int) -> float:
         """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
         shortest, longest = TASK_SECONDS
-        share = float(self.total("seconds_left")) / (slots * TASKS_PER_SLOT)
+        left = sum(size.seconds_left * size.correction for size in self.sizes.values())
+        share = left / (slots * TASKS_PER_SLOT)
         return max(shortest, min(longest, share))
 
-    def tasks(self, slots: int) -> Iterator[Task]:
-        """Bundles of the tiles that have missing cells, the dearest first."""
-        return bundle(self._left(), self.task_seconds(slots))
+    def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
+        """Bundles of the tiles that have missing cells, the dearest first.
+
+        `correction(N)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
+        that learns from what came back shapes the tasks still to come.
+        """
+        return bundle(
+            self._left(), self.task_seconds(slots), correction or (lambda N: self.sizes[N].correction)
+        )
 
     def _left(self) -> Iterator[Tile]:
         for tile in wanted_tiles(self.layout, self.grid, self.kernel):
@@ -113,13 +134,19 @@ class Plan:
             "tiles": self.total("tiles"),
             "tasks": sum(1 for _ in self.tasks(slots)),
             "cells_left": self.total("missing") + (self.total("failed") if self.retry_failed else 0),
-            "core_hours": self.total("seconds") / 3600,
-            "core_hours_left": self.total("seconds_left") / 3600,
+            "core_hours": sum(s.seconds * s.correction for s in self.sizes.values()) / 3600,
+            "core_hours_left": sum(s.seconds_left * s.correction for s in self.sizes.values()) / 3600,
             "bytes": self.stored_bytes(),
             "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
             "slots": slots,
             "sizes": [
-                {"N": n, **vars(s), "missing": s.missing, "tile": self.layout.chunks(n)}
+                {
+                    "N": n,
+                    **vars(s),
+                    "correction": s.correction,
+                    "missing": s.missing,
+                    "tile": self.layout.chunks(n),
+                }
                 for n, s in self.sizes.items()
             ],
         }

@@ -32,7 +32,7 @@ class Meter:
     """Counts what was computed, learns what cells cost, and predicts the end.
 
     The estimate of what is left is corrected, size by size, by the ratio of measured to estimated
-    seconds seen so far.
+    seconds seen so far, those of earlier runs included.
     """
 
     def __init__(self, plan: Plan, slots: int, console: Console) -> None:
@@ -40,8 +40,8 @@ class Meter:
         self.tiles, self.tiles_done = plan.total("tiles"), plan.total("tiles") - plan.total("tiles_left")
         self.failed, self.computed = plan.total("failed"), 0
         self._left = {n: s.seconds_left for n, s in plan.sizes.items()}
-        self._estimated = dict.fromkeys(self._left, 0.0)
-        self._measured = dict.fromkeys(self._left, 0.0)
+        self._estimated = {n: s.estimated for n, s in plan.sizes.items()}
+        self._measured = {n: s.measured for n, s in plan.sizes.items()}
         self._slots, self._started, self._printed = slots, time.monotonic(), 0.0
         self._console = console
         self._bar: Progress | None = None

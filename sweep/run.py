@@ -299,7 +299,7 @@ class _Driver:
     kernel_modules: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self._tasks = self.plan.tasks(self.executor.slots)
+        self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
         self._again: deque[Task] = deque()
         self._estimates: dict[str, float] = {}
         self._losses: dict[str, int] = {}

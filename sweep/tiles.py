@@ -7,7 +7,7 @@ within a tile are integers used as bit masks: cell (alpha slot i, seed slot j) i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -203,15 +203,16 @@ class Task(NamedTuple):
         return self.tiles[0].key.N
 
 
-def bundle(tiles: Iterable[Tile], seconds: float) -> Iterator[Task]:
-    """Pack consecutive tiles of one size into tasks of about `seconds`."""
+def bundle(tiles: Iterable[Tile], seconds: float, correction: Callable[[int], float]) -> Iterator[Task]:
+    """Pack consecutive tiles of one size into tasks of about `seconds`, estimates times `correction(N)`."""
     pack: list[Tile] = []
     total = 0.0
     for tile in tiles:
-        if pack and (total + tile.seconds > seconds or tile.key.N != pack[0].key.N):
+        cost = tile.seconds * correction(tile.key.N)
+        if pack and (total + cost > seconds or tile.key.N != pack[0].key.N):
             yield Task(tuple(pack))
             pack, total = [], 0.0
         pack.append(tile)
-        total += tile.seconds
+        total += cost
     if pack:
         yield Task(tuple(pack))

@@ -108,12 +108,24 @@ def test_tasks_are_whole_tiles_of_one_size_and_about_as_long_as_asked() -> None:
     grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid()
     costs = kernel(0.3)
     tiles = list(wanted_tiles(Layout.of(grid, costs), grid, costs))
-    tasks = list(bundle(tiles, 10.0))
+    tasks = list(bundle(tiles, 10.0, lambda N: 1.0))
     assert [tile for task in tasks for tile in task.tiles] == tiles
     assert all(len({tile.key.N for tile in task.tiles}) == 1 for task in tasks)
     assert all(task.seconds <= 10 for task in tasks)
     assert np.mean([task.seconds for task in tasks]) > 7
     assert tasks[0].N == 128, "the dearest size goes first"
+
+
+def test_tasks_not_yet_taken_follow_what_cells_turn_out_to_cost() -> None:
+    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid()
+    costs = kernel(0.3)
+    learned = {64: 1.0, 128: 1.0}
+    tasks = bundle(wanted_tiles(Layout.of(grid, costs), grid, costs), 10.0, lambda N: learned[N])
+    first = next(tasks)
+    assert 7 < first.seconds <= 10
+    learned[128] = 3.0
+    next(tasks)  # was under way
+    assert next(tasks).seconds <= 10 / 3
 
 
 def test_a_tile_key_survives_its_text() -> None:
