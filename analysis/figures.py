@@ -14,7 +14,6 @@ import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
-from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import (
     FAINT,
     MARKERS,
@@ -29,6 +28,7 @@ from bendscape.analysis.thresholds import alpha_dimension, at_point
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.precision import unwarned
+from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.figures import PANELS, figure_pages, panels
-from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
 from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -247,7 +247,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
     wrong_kind = tmp_path if command == "report" else tmp_path / "file"
     output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
     if blocked == "read-only":  # as root everything may be written
-        monkeypatch.setattr("bendscape.analysis.output.os.access", lambda *_: False)
+        monkeypatch.setattr("bendscape.sweep.output.os.access", lambda *_: False)
     worked = pytest.fail
     monkeypatch.setattr("bendscape.analysis.thresholds.thresholds", lambda *_, **__: worked("too late"))
     monkeypatch.setattr("bendscape.analysis.figures.panels", lambda *_: worked("too late"))
