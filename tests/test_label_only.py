@@ -91,8 +91,8 @@ def test_the_sentences_say_who_needs_fewer_samples_and_who_needs_more() -> None:
         "optimal method."
     )
     assert " % more samples than an infinitely wide student" in gain_in_words(worse)
-    (single,) = gains(frame((10**6,), (1,), (0.7,)))
-    assert "The student of width 1000000 shows it above 0.8500." in gain_in_words(single)
+    (single,) = gains(frame((10**4,), (1,), (0.7,)))
+    assert "The student of width 10000 shows it above 0.8500." in gain_in_words(single)
     assert "This takes as many samples as an infinitely wide student" in gain_in_words(single)
     (rising,) = gains(frame((3, 4), (1,), (0.7,)))
     assert "threshold rises from 0.8271 to 0.8302; its lowest at these widths is 0.8271, at p = 3" in (
