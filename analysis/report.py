@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.figures import PANELS, figure_pages, panels
-from bendscape.analysis.label_only import Gain, gain_pages, gains
+from bendscape.analysis.gain import Gain, gain_pages, gains
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
 from bendscape.sweep.kernel import STATUS

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from bendscape.analysis.commands import register
 from bendscape.analysis.estimators import ESTIMATORS
-from bendscape.analysis.label_only import gains
+from bendscape.analysis.gain import gains
 from bendscape.analysis.report import (
     coverage_by_size,
     failed_cells,
