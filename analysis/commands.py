@@ -85,10 +85,10 @@ def report(
     json: Json = False,
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
-    from bendscape.analysis.output import check_writable
     from bendscape.analysis.report import write_report
     from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
     from bendscape.sweep.console import console, out, print_json
+    from bendscape.sweep.output import check_writable
 
     check_writable(output)
     with _opened(store) as ds:
@@ -131,14 +131,17 @@ def phase_map(
         write_map,
     )
     from bendscape.sweep.console import console, print_json
+    from bendscape.sweep.output import check_writable
 
     axes = {
         "p": parse_axis("--p", p, integer=True),
         "p_star": parse_axis("--p-star", p_star, integer=True),
         "a": parse_axis("--a", a),
     }
+    check_writable(output, folder=True, name="--output")
     if figure is not None:
         check_figure(figure, axes)
+        check_writable(figure, name="--figure")
     ds = theory_map(**axes, alpha_0=alpha_0)
     files = [str(write_map(ds, output))]
     if figure is not None:

@@ -14,7 +14,6 @@ import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
-from bendscape.analysis.output import check_writable
 from bendscape.analysis.style import (
     FAINT,
     MARKERS,
@@ -29,6 +28,7 @@ from bendscape.analysis.thresholds import alpha_dimension, at_point
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.precision import unwarned
+from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -257,7 +257,8 @@ def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] 
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
     directory : path
-        Made if it is not there; files of the same name are replaced.
+        Made if it is not there; files of the same name are replaced, and pages that an earlier call wrote
+        and this one does not are removed.
     formats : sequence of str
         Any of ``FORMATS``.
 
@@ -282,13 +283,28 @@ def write_figures(ds: xr.Dataset, directory: str | Path, formats: Sequence[str] 
             for suffix in formats:
                 written.append(place / f"{page}.{suffix}")
                 with style(**{"svg.hashsalt": page}):
-                    figure.savefig(written[-1], metadata=_UNDATED[suffix])
+                    figure.savefig(written[-1], metadata=_METADATA[suffix])
         written.append(place / f"{name}.csv")
         write_csv(found, variable, written[-1])
+    _remove_other_pages(place, {path.stem for path in written if path.suffix != ".csv"})
     return written
 
 
-_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+def _remove_other_pages(place: Path, pages: set[str]) -> None:
+    """Remove pages of ours that an earlier call divided otherwise: by name, and by what is written inside."""
+    for path in place.iterdir():
+        name, _, number = path.stem.partition("-")
+        ours = name in _QUANTITIES and (not number or number.isdecimal()) and path.suffix[1:] in FORMATS
+        if ours and path.stem not in pages and path.is_file() and _MADE_BY.encode() in path.read_bytes():
+            path.unlink()
+
+
+_MADE_BY = "bendscape figures"
+_METADATA: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": _MADE_BY},
+    "pdf": {"CreationDate": None, "Creator": _MADE_BY},
+    "png": {"Software": _MADE_BY},
+}
 
 
 def write_csv(found: Sequence[Panel], variable: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.spectral_kernel import WEIGHTS
 from bendscape.sweep.store import open_root, silence_zarr, zarr_store
 from bendscape.sweep.tiles import Layout
 
@@ -36,6 +39,13 @@ THEORY = (
     "lambda_star",
     "overlap_sq_theory",
 )
+LABEL_ONLY = {
+    "lambda_minus": ("lambda_minus", "left edge of the bulk of the label-only matrix"),
+    "lambda_star": ("lambda_star", "outlier of the label-only matrix; NaN where there is none"),
+    "overlap_sq_theory": ("overlap_sq", "squared overlap of that outlier; NaN where there is none"),
+}
+"""Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
+
 _LONG_NAMES = {
     "N": "dimension of the input",
     "seed": "realisation",
@@ -113,6 +123,38 @@ class _Coverage(_Lazy):
         return np.where(self._wanted[np.ix_(*picks)], finished / self._seeds[picks[4]], np.nan)
 
 
+class _LabelOnly(_Lazy):
+    """One number of the label-only theory at (p, p_star, a, alpha), computed where it is read."""
+
+    def __init__(self, suffix: str, field: str, grid: Grid) -> None:
+        self._suffix, self._field, self._grid = suffix, field, grid
+        self.dtype, self.shape = np.dtype("float64"), grid.alpha_values.shape
+
+    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
+        grid, block = self._grid, np.empty([len(pick) for pick in picks])
+        for at, (i, j, k, m) in zip(np.ndindex(block.shape), product(*picks), strict=True):
+            alpha = float(grid.alpha_values[i, j, k, m])
+            point = label_only_asymptotics(self._suffix, grid.p_star[j], grid.a[k], alpha)
+            block[at] = getattr(point, self._field)
+        return block
+
+
+def _label_only(grid: Grid, points: tuple[str, ...]) -> dict[str, xr.Variable]:
+    """Beside each variable of the `spectral` kernel its limit of large N."""
+    found: dict[str, xr.Variable] = {}
+    for suffix, (words, _) in WEIGHTS.items():
+        values = [[label_only_threshold(suffix, p_star, a) for a in grid.a] for p_star in grid.p_star]
+        attributes = {"long_name": f"threshold of the label-only method, {words}", "units": "1"}
+        found[f"alpha_bbp_{suffix}"] = xr.Variable(points[1:3], values, attributes)
+        for name, (field, long_name) in LABEL_ONLY.items():
+            found[f"{name}_{suffix}"] = xr.Variable(
+                points,
+                indexing.LazilyIndexedArray(_LabelOnly(suffix, field, grid)),
+                {"long_name": f"{long_name}, {words}", "units": "1"},
+            )
+    return found
+
+
 class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
@@ -150,6 +192,8 @@ class BendscapeBackend(BackendEntrypoint):
             "n_seeds": ("N", seeds, {"long_name": _LONG_NAMES["n_seeds"], "units": "1"}),
         }
         theory = {name: _theory(_node(root, name), axes, points) for name in THEORY}
+        if attributes["kernel"] == "spectral":
+            theory |= _label_only(grid, points)
         if grid.around is not None:
             coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
 

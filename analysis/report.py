@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.figures import PANELS, figure_pages, panels
-from bendscape.analysis.output import check_writable
+from bendscape.analysis.gain import Gain, gain_pages, gains
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
 from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +42,10 @@ _FIGURES = {
         "the threshold (dashed), the outlier.",
     ),
 }
+_GAIN = (
+    ": the limit of large N, from theory. Full lines: the Hessian of a student of width p; labels alone: the "
+    "weights that its Hessian has as p grows (dashed), and the optimal ones, which no line crosses."
+)
 _OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
 _PRESENT = {code: words for code, words in _OUTCOMES.items() if code != STATUS["absent"]}
 _PROVENANCE = {
@@ -139,14 +145,12 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         found = panels(ds)
         n_pages = -(-len(found) // PANELS)
         for figure, (quantity, caption) in _FIGURES.items():
-            for number, (page, drawn) in enumerate(figure_pages(found, figure), start=1):
-                place = f" (page {number} of {n_pages})" if n_pages > 1 else ""
-                figures.append(
-                    {
-                        "svg": inline_svg(drawn, page, f"{quantity} {what}{place}"),
-                        "caption": f"{quantity}{place}{caption}",
-                    }
-                )
+            figures += _inline(figure_pages(found, figure), n_pages, f"{quantity} {what}", quantity, caption)
+    bought = gains(ds)
+    quantity = "Squared overlap of students and of label-only methods"
+    drawn = _inline(
+        gain_pages(bought), -(-len(bought) // PANELS), f"{quantity} against alpha", quantity, _GAIN
+    )
     environment = Environment(
         loader=PackageLoader("bendscape.analysis", package_path=""),
         autoescape=True,
@@ -156,6 +160,7 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
     )
     environment.filters["estimate"] = compact
     environment.filters["interval"] = _interval
+    environment.filters["overlap"] = _overlap
     return environment.get_template("report.html.jinja").render(
         name=ds.attrs.get("name", "") or "sweep",
         sizes=sizes,
@@ -171,10 +176,58 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         level=f"{100 * float(result.attrs['level']):g}",
         n_boot=int(result.attrs["n_boot"]),
         figures=figures,
+        gains=[(gain, gain_in_words(gain)) for gain in bought],
+        gain_figures=drawn,
         provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
         packages=_packages(ds.attrs.get("packages", "")),
         campaign=ds.attrs.get("campaign", ""),
     )
+
+
+def _inline(
+    pages: Iterator[tuple[str, Figure]], n_pages: int, title: str, quantity: str, caption: str
+) -> list[dict[str, str]]:
+    """The pages of a figure as svg with their captions; title is the alternative text."""
+    found = []
+    for number, (page, drawn) in enumerate(pages, start=1):
+        place = f" (page {number} of {n_pages})" if n_pages > 1 else ""
+        svg = inline_svg(drawn, page, f"{title}{place}")
+        found.append({"svg": svg, "caption": f"{quantity}{place}{caption}"})
+    return found
+
+
+def gain_in_words(gain: Gain) -> str:
+    """What the numbers of one (p_star, a) say."""
+    least, first, last = gain.least, gain.widths[0], gain.widths[-1]
+    beside = 100 * (least.over_hessian_limit - 1)
+    share = f"{abs(beside):.1f} % {'more' if beside > 0 else 'fewer'} samples than"
+    share = "as many samples as" if abs(beside) < 0.05 else share
+    words = [
+        f"Labels alone show the teacher above alpha = {gain.optimal:.4g} with the optimal weights, and above "
+        f"{gain.hessian_limit:.4g} with those of an infinitely wide student."
+    ]
+    if first is last:
+        words.append(f"The student of width {first.p} shows it above {first.alpha_bbp:.4f}.")
+    else:
+        way = "falls" if last.alpha_bbp < first.alpha_bbp else "rises"
+        words.append(
+            f"From p = {first.p} to p = {last.p} the student's threshold {way} from {first.alpha_bbp:.4f} to "
+            f"{last.alpha_bbp:.4f}; its lowest at these widths is {least.alpha_bbp:.4f}, at p = {least.p}."
+        )
+    words.append(
+        f"This takes {share} an infinitely wide student, and {least.over_optimal:.2f} times as many as the "
+        "optimal method."
+    )
+    overlaps = [
+        _overlap(row.overlap_sq[-1]) + f" at p = {row.p}"
+        for row in ((first,) if first is last else (first, last))
+    ]
+    limit, best = (_overlap(gain.overlap_sq[weights][-1]) for weights in ("hessian_limit", "optimal"))
+    words.append(
+        f"At alpha = {gain.loads[-1]:.4g} the squared overlap is {' and '.join(overlaps)}, against {limit} "
+        f"for infinite width and {best} for the optimal method."
+    )
+    return " ".join(words)
 
 
 def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = None) -> Path:
@@ -194,6 +247,11 @@ def _interval(estimate: dict[str, Any]) -> str:
         return ""
     low, high = (f"{end:.3f}" if math.isfinite(end) else "…" for end in (estimate["low"], estimate["high"]))
     return f"[{low}, {high}]"
+
+
+def _overlap(overlap_sq: float) -> str:
+    """Three digits; 0 without an outlier."""
+    return f"{overlap_sq:.3f}" if overlap_sq else "0"
 
 
 def _packages(text: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bendscape.sweep.one_model import Json, register
+
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
 app = typer.Typer(
@@ -22,7 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
 StoreOption = Annotated[
@@ -34,131 +35,9 @@ Modules = Annotated[
         "--kernel-module", metavar="MODULE", help="Python file or module of yours that defines KERNEL."
     ),
 ]
-Width = Annotated[str, typer.Option(help="Width of the student: an integer >= 1, or inf.")]
-TeacherWidth = Annotated[int, typer.Option(help="Width of the teacher: an integer >= 1.")]
-LossConstant = Annotated[float, typer.Option("--a", help="Constant a of the loss, > 0.")]
 
 
-theory_app = typer.Typer(invoke_without_command=True)
-app.add_typer(theory_app, name="theory")
-
-
-@theory_app.callback()
-def theory(
-    context: typer.Context,
-    a: Annotated[float | None, typer.Option("--a", help="Constant a of the loss, > 0; required.")] = None,
-    p: Width = "1",
-    p_star: TeacherWidth = 1,
-    alpha: Annotated[
-        list[float], typer.Option(help="Also the spectrum at this alpha; may be repeated.")
-    ] = [],  # noqa: B006
-    size: Annotated[
-        list[float], typer.Option(help="Also the threshold seen at this N; may be repeated.")
-    ] = [],  # noqa: B006
-    json: Json = False,
-) -> None:
-    """Thresholds, edge, outlier and overlap as N goes to infinity."""
-    from rich.table import Table
-
-    from bendscape.core.finite_size import alpha_bbp_at_size
-    from bendscape.core.model import ParameterError
-    from bendscape.core.outlier import alpha_0, asymptotics, transition
-    from bendscape.sweep.console import out, print_json
-
-    if context.invoked_subcommand is not None:
-        return
-    if a is None:
-        raise ParameterError("--a", None, "given: a finite number > 0")
-    model = _model(p, p_star, a)
-    at, bound = transition(model), alpha_0(model)
-    points = [asymptotics(model, value) for value in alpha]
-    sizes = [(value, alpha_bbp_at_size(model, value)) for value in size]
-    if json:
-        print_json(
-            {
-                "p": model.p if isinstance(model.p, int) else "inf",
-                "p_star": model.p_star,
-                "a": model.a,
-                "alpha_bbp": at.alpha_bbp,
-                "transition": at.kind,
-                "alpha_0": dict(zip(bound._fields[:4], bound[:4], strict=True)),
-                "alpha_sharp": at.alpha_sharp,
-                "points": [dict(zip(point._fields[:5], point[:5], strict=True)) for point in points],
-                "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
-            }
-        )
-        return
-    table = Table("quantity", "value", title=f"p = {model.p}, p* = {model.p_star}, a = {model.a:g}")
-    rows = {
-        "alpha_bbp": at.alpha_bbp,
-        "alpha_sharp": at.alpha_sharp,
-        "alpha_0, principal value": bound.principal_value,
-        "alpha_0, tangent": bound.tangent,
-        "alpha_0, complex": complex(bound.complex_re, bound.complex_im),
-        "overlap_sq just above": at.overlap_sq,
-    }
-    table.add_row("transition", at.kind)
-    for name, value in rows.items():
-        table.add_row(name, _number(value))
-    for value, threshold in sizes:
-        table.add_row(f"alpha_bbp at N = {value:g}", _number(threshold))
-    out().print(table)
-    if points:
-        spectrum = Table("alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq")
-        for point in points:
-            spectrum.add_row(
-                f"{point.alpha:g}",
-                point.edge,
-                *map(_number, (point.lambda_minus, point.lambda_star, point.overlap_sq)),
-            )
-        out().print(spectrum)
-
-
-@app.command()
-def sample(
-    a: LossConstant,
-    alpha: Annotated[float, typer.Option(help="Samples per dimension, M / N.")],
-    size: Annotated[int, typer.Option(help="Dimension N.")],
-    p: Width = "1",
-    p_star: TeacherWidth = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
-    method: Annotated[str, typer.Option(help="dense, explicit, conditional or auto.")] = "auto",
-    json: Json = False,
-) -> None:
-    """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
-    import resource
-    import time
-    from dataclasses import asdict
-
-    import numpy as np
-    from rich.table import Table
-
-    from bendscape.core.model import ParameterError
-    from bendscape.core.observe import observe
-    from bendscape.sweep.console import out, print_json
-
-    if seed < 0:
-        raise ParameterError("seed", seed, "an integer >= 0")
-    model = _model(p, p_star, a)
-    started = time.perf_counter()
-    observed = observe(model, alpha, size, np.random.default_rng(seed), method)
-    scale = 1 if sys.platform == "darwin" else 1024
-    document: dict[str, Any] = {
-        **asdict(observed),
-        "seconds": time.perf_counter() - started,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
-    }
-    if json:
-        print_json(document)
-        return
-    table = Table(
-        "variable",
-        "value",
-        caption=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
-    )
-    for name, value in document.items():
-        table.add_row(name, _number(value) if isinstance(value, float) else str(value))
-    out().print(table)
+register(app)  # theory and sample
 
 
 @app.command()
@@ -238,12 +117,12 @@ def run(
     """
     from dataclasses import asdict
 
-    from bendscape.core.model import ParameterError
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import console, print_json
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.output import check_writable
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import run_campaign
     from bendscape.sweep.store import silence_zarr, store_url
@@ -255,8 +134,8 @@ def run(
     kernel = load_kernel(campaign.campaign.kernel, modules)
     url = store_url(store or campaign.campaign.store)
     budget = _seconds(time_budget) if time_budget else None
-    if report is not None and not os.access(report.absolute().parent, os.W_OK):
-        raise ParameterError("--report", str(report), "a file in a folder that can be written")
+    if report is not None:
+        check_writable(report, name="--report")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
@@ -380,20 +259,6 @@ def _invoke(command: str, **arguments: Any) -> None:
             registered.callback(**arguments)
             return
     raise RuntimeError(f"no command {command!r} is registered")
-
-
-def _model(p: str, p_star: int, a: float) -> Any:
-    from bendscape.core.model import Model, ParameterError
-
-    try:
-        width = int(p) if p.strip().lstrip("+-").isdigit() else float(p)
-    except ValueError:
-        raise ParameterError("p", p, "an integer >= 1, or inf") from None
-    return Model(width, p_star, a)
-
-
-def _number(value: complex) -> str:
-    return f"{value:.10g}" if value == value else "none"
 
 
 def _seconds(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,6 +195,20 @@ def test_a_real_campaign_ends_in_thresholds_figures_and_a_report(hessians: Path,
     assert "1.2433879894" in (tmp_path / "r.html").read_text()
 
 
+def test_run_makes_the_missing_folders_of_its_report(hessians: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "folder" / "r.html"
+    done = bendscape("run", tmp_path / "hessians.toml", "--address", "serial", "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert page.stat().st_size > 10_000
+
+
+def test_help_of_sample_names_every_method() -> None:
+    from bendscape.core.observe import METHODS
+
+    words = set(re.findall(r"\w+", bendscape("sample", "--help").stdout))
+    assert set(METHODS) <= words
+
+
 def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tmp_path: Path) -> None:
     file = tmp_path / "hessians.toml"
     done = bendscape("run", file, "--address", "serial", "--report", tmp_path / "r.html")
@@ -215,6 +230,10 @@ def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tm
         (("theory", "--a", "1e-300"), "a = 1e-300"),
         (("theory", "--a", "1e300"), "a = 1e+300"),
         (("theory", "--a", 1, "--alpha", -2), "alpha = -2.0"),
+        (("theory", "--a", 1, "map", "-o", "/dev/null/map.zarr"), "--a = 1.0"),
+        (("theory", "--json", "map", "-o", "/dev/null/map.zarr"), "--json = True"),
+        (("theory", "map", "-o", "/dev/null/map.zarr"), "--output = '/dev/null/map.zarr'"),
+        (("theory", "map", "-o", "map.zarr", "--figure", "/dev/null/map.svg"), "--figure"),
         (("sample", "--a", 1, "--alpha", 0.01, "--size", 64), "alpha"),
         (("sample", "--a", 1, "--alpha", 1, "--size", 64, "--method", "magic"), "method = 'magic'"),
         (("sample", "--a", 1, "--alpha", 1, "--size", 64, "--seed", -1), "seed = -1"),
@@ -239,7 +258,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object
         (("--time-budget", "soon"), "'soon'"),
         (("--time-budget", "7200"), "'7200'"),
         (("--address", "127.0.0.1:9"), "nothing answers"),
-        (("--report", "/nowhere/at/all.html"), "--report"),
+        (("--report", "/dev/null/at/all.html"), "--report"),
         (("--workers", 0), "--workers = 0"),
         (("--address", "auto"), "'auto'"),
         (("--kernel-module", "no.such.module"), "no.such.module"),

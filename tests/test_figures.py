@@ -166,6 +166,25 @@ def test_many_models_are_drawn_on_pages_of_twelve_with_one_csv(many: xr.Dataset,
     assert len(set(titles)) == 14
 
 
+def test_pages_of_an_earlier_call_do_not_stay_beside_new_ones(
+    many: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "PANELS", 1)
+    one, two = many.isel(p=[0], a=[0]), many.isel(p=[0], a=[0, 1])
+    write_figures(one, tmp_path)
+    (tmp_path / "overlap-3.svg").write_text("<svg>drawn by hand</svg>")
+    (tmp_path / "overlap-notes.pdf").write_bytes((tmp_path / "overlap.pdf").read_bytes())
+    (tmp_path / "mine.png").write_bytes((tmp_path / "overlap.png").read_bytes())
+    (tmp_path / "eigenvalue-old.svg").mkdir()
+    theirs = {"overlap-3.svg", "overlap-notes.pdf", "mine.png", "eigenvalue-old.svg"}
+    written = {path.name for path in write_figures(two, tmp_path, ("svg",))}
+    assert {path.name for path in tmp_path.iterdir()} == written | theirs
+    written = {path.name for path in write_figures(one, tmp_path, ("png",))}
+    assert {path.name for path in tmp_path.iterdir()} == written | theirs
+    more = {path.name for path in write_figures(one, tmp_path, ("svg",))}
+    assert {path.name for path in tmp_path.iterdir()} == written | more | theirs  # another format of a page
+
+
 def test_both_figures_read_each_model_once_and_ask_the_theory_once(
     many: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

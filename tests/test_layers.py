@@ -21,8 +21,8 @@ ALLOWED = {
     "analysis": {"core", "sweep", "analysis"},
     "cluster": {"core", "sweep", "analysis", "cluster"},
 }
-# What analysis may take of sweep: the store and what describes it, and the console. Never the engine.
-OF_SWEEP = {"store", "grid", "tiles", "kernel", "campaign", "console"}
+# What analysis may take of sweep: the store and what describes it, and where results go. Never the engine.
+OF_SWEEP = {"store", "grid", "tiles", "kernel", "spectral_kernel", "campaign", "console", "output"}
 QUARANTINE = {
     "ray": {"sweep"},
     "obstore": {"sweep"},

@@ -18,7 +18,14 @@ from typer.testing import CliRunner
 
 from bendscape.analysis.commands import register
 from bendscape.analysis.estimators import ESTIMATORS
-from bendscape.analysis.report import coverage_by_size, failed_cells, render_report, write_report
+from bendscape.analysis.gain import gains
+from bendscape.analysis.report import (
+    coverage_by_size,
+    failed_cells,
+    gain_in_words,
+    render_report,
+    write_report,
+)
 from bendscape.analysis.thresholds import compact, thresholds, thresholds_table
 from bendscape.core.model import ParameterError
 
@@ -117,12 +124,12 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
     assert "interval at 95 %" in text
 
 
-def test_both_figures_are_inline_with_alternative_text_and_captions(html: str) -> None:
+def test_all_figures_are_inline_with_alternative_text_and_captions(html: str) -> None:
     page = Page(html)
-    assert page.tags.count("svg") == page.tags.count("figcaption") == 2
-    assert page.attributes.count(("role", "img")) == 2
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 3
+    assert page.attributes.count(("role", "img")) == 3
     labels = {value for name, value in page.attributes if name == "aria-labelledby"}
-    assert labels == {"overlap-title", "eigenvalue-title"} <= set(page.ids)
+    assert labels == {"overlap-title", "eigenvalue-title", "gain-title"} <= set(page.ids)
     assert "Squared overlap of the lowest eigenvector against alpha, 2 models, N = 128, 512" in page.text
 
 
@@ -131,7 +138,7 @@ def test_many_models_are_shown_on_pages_with_ids_of_their_own() -> None:
         p=(1, 2), a=(0.5, 0.6, 0.7, 0.8, 1.2, 1.3, 1.5), seeds={64: 2}, alpha_factor=(0.8, 1.2)
     )
     page = Page(render_report(many, thresholds(many, n_boot=100)))
-    assert page.tags.count("svg") == page.tags.count("figcaption") == 4
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 5
     assert len(page.ids) == len(set(page.ids))
     assert {"overlap-1-title", "overlap-2-title", "eigenvalue-2-title"} <= set(page.ids)
     assert "14 models, N = 64 (page 2 of 2)" in page.text
@@ -176,7 +183,40 @@ def test_a_store_without_any_cell_still_gives_a_page(sweep: xr.Dataset) -> None:
     empty = synthetic.with_coverage(sweep.assign(status=sweep["status"] * 0))
     html = render_report(empty, thresholds(empty, n_boot=100))
     assert "No cell is done yet." in Page(html).text
-    assert "svg" not in Page(html).tags
+    assert "figures" not in Page(html).ids
+
+
+def test_what_overparametrization_buys_is_told_in_numbers_and_words(html: str, sweep: xr.Dataset) -> None:
+    text = Page(html).text
+    assert "gain" in Page(html).ids
+    bought = gains(sweep)
+    assert [(gain.p_star, gain.a) for gain in bought] == [(1, 0.7), (1, 1.5)]
+    for gain in bought:
+        assert f"p* = {gain.p_star}, a = {gain.a}" in text
+        assert gain_in_words(gain) in text
+        (row,) = gain.widths
+        assert f"{row.over_hessian_limit:.3f}" in text
+        assert f"{row.over_optimal:.3f}" in text
+        for values in (row.overlap_sq, *gain.overlap_sq.values()):
+            for value in values:
+                assert value == 0 or f"{value:.3f}" in text
+    assert "none is measured" in text
+
+
+def test_theory_is_told_of_a_store_without_any_cell_too(sweep: xr.Dataset, html: str) -> None:
+    empty = synthetic.with_coverage(sweep.assign(status=sweep["status"] * 0))
+    page = render_report(empty, thresholds(empty, n_boot=100))
+    section = re.compile(r'<section id="gain">.*?</section>', re.DOTALL)
+    assert section.findall(page) == section.findall(html) != []
+
+
+def test_a_teacher_the_campaign_wants_nothing_of_has_no_section(
+    sweep: xr.Dataset, result: xr.Dataset
+) -> None:
+    unwanted = sweep.assign(coverage=sweep["coverage"].where(sweep["a"] < 1))
+    text = Page(render_report(unwanted, result)).text
+    assert "p* = 1, a = 0.7Labels" in text.replace("\n", "")
+    assert "p* = 1, a = 1.5Labels" not in text.replace("\n", "")
 
 
 def test_the_same_store_gives_the_same_page_and_writing_makes_the_folder(
@@ -247,7 +287,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
     wrong_kind = tmp_path if command == "report" else tmp_path / "file"
     output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
     if blocked == "read-only":  # as root everything may be written
-        monkeypatch.setattr("bendscape.analysis.output.os.access", lambda *_: False)
+        monkeypatch.setattr("bendscape.sweep.output.os.access", lambda *_: False)
     worked = pytest.fail
     monkeypatch.setattr("bendscape.analysis.thresholds.thresholds", lambda *_, **__: worked("too late"))
     monkeypatch.setattr("bendscape.analysis.figures.panels", lambda *_: worked("too late"))
