@@ -80,8 +80,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         shape = "x".join(map(str, made.layout.chunks(size)[3:]))
         table.add_row(
             *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
-            clock(row.seconds),
-            clock(row.seconds_left),
+            clock(row.seconds * row.correction),
+            clock(row.seconds_left * row.correction),
         )
     out().print(table)
     out().print(
