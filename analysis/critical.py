@@ -77,4 +77,6 @@ def critical_point(model: Model) -> CriticalPoint:
         return nowhere
     alpha = load_on_branch(gamma, at_any_gamma(model, gamma)).real
     amplitude, width = critical_scales(model, alpha, gamma)
-    return CriticalPoint(alpha, amplitude, width, amplitude * critical_overlap(0.0, int(model.p) * model.p_star))
+    return CriticalPoint(
+        alpha, amplitude, width, amplitude * critical_overlap(0.0, int(model.p) * model.p_star)
+    )
