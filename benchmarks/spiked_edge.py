@@ -12,8 +12,8 @@ chi_(n - j - r)/sqrt(n) at distance r. Extreme vectors decay within n^(1/3) r ro
     U_r(w) = the same of the first vector alone, over what it is for r -> inf,
     T_r(w) = (edge for r -> inf - largest eigenvalue)/(its Tracy-Widom scale): mean and standard deviation.
 
-What r -> inf means at this n is known exactly: z(x) = x + (1 - r/n)/x + (r/n)/(x - theta) has its minimum over
-x > theta at the edge, where the scale is (z''/(2 n^2))^(1/3) and the overlap (r/n)/(x - theta)^2. Relative to
+The limit r -> inf at this n is known: z(x) = x + (1 - r/n)/x + (r/n)/(x - theta) has its minimum over x >
+theta at the edge, where the scale is (z''/(2 n^2))^(1/3) and the overlap (r/n)/(x - theta)^2. Relative to
 it little is left that depends on n. For w > 0 theta is chosen such that the overlap 1 - 1/theta^2 of one
 outlier is 2 w n^(-1/3). Prints the rows of the tables with their standard errors.
 """
@@ -60,7 +60,7 @@ def many_spikes(theta: float, n: int, r: int) -> tuple[float, float, float]:
 
 
 def extreme(bands: list[FloatArray], theta: float, n: int) -> tuple[float, float, float]:
-    """Largest eigenvalue, squared overlap with the spiked directions averaged over r vectors and of the first."""
+    """Largest eigenvalue, squared overlap with the spiked directions: mean of r vectors, and the first."""
     r = len(bands) - 1
     diagonal = bands[0].copy()
     diagonal[:r] += theta

@@ -82,9 +82,10 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     from terms of relative order N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star
     outliers by labels, weights and matrix is that of :mod:`bendscape.core.splitting`. Heuristic: the
     principal-value edge below the crossover size, the mixture around it. Where no such edge exists (far below
-    alpha_0) edge and spread are those of cells of drawn extreme labels (:mod:`bendscape.core.extreme_labels`):
-    there the mean holds to 0.4 sd and sd to 25 per cent, at N = 100 to 400 and p = 1 to 8. Held by ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of
-    Tracy and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
+    alpha_0) mean and sd are those of cells of drawn extreme labels (:mod:`bendscape.core.extreme_labels`),
+    and hold to 0.4 sd and 25 per cent at N = 100 to 400 and p = 1 to 8. Held by
+    ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
+    and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
     """
     size, alpha = as_size(N), as_positive("alpha", alpha)
     scales = edge_scales(model, alpha)

@@ -97,7 +97,7 @@ class _Rest:
 
 
 def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """The last pole drawn, and weight (0 or 1), y and yhat of the extreme labels, of shape (CELLS, labels)."""
+    """The last pole, and weight (0 or 1), y and yhat of the extreme labels, of shape (CELLS, labels)."""
     c, n = (1.0 if model.p > 1 else 3.0), model.p_star / 2
 
     def excess(log_step: float) -> float:

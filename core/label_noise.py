@@ -90,7 +90,7 @@ Weights = tuple[float, float]
 
 
 class DirectionAverages:
-    """Averages over one sample of sums over its directions, w_1 (u_1/D_1)^i + w_3 (u_3/D_3)^i, at one gamma."""
+    """Averages over one sample of sums over directions, w_1 (u_1/D_1)^i + w_3 (u_3/D_3)^i."""
 
     def __init__(self, model: Model, gamma: float) -> None:
         self._pair = lru_cache(maxsize=None)(lambda c, other: _Pair(model, gamma, c, other))

@@ -67,7 +67,7 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
 
 
 def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
-    """Mean squared overlap of the lowest eigenvector alone: above a threshold the best of p p_star split ones.
+    """Mean squared overlap of the lowest eigenvector alone, the best of p p_star above a threshold.
 
     <overlap_sq_space> is exceeded by N^(-1/2) <splitting> min(1, d), with all that splits the outliers to
     first order (:func:`bendscape.core.splitting.outlier_splitting`) and d, what the universal law of critical

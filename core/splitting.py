@@ -43,7 +43,7 @@ _STEP = 1e-4  # of central differences, relative to gamma and to the distance fr
 
 
 class Parts(NamedTuple):
-    """Laws of the parts of K at one gamma: variances, two factors, and the limit of the matrix's at the edge."""
+    """Laws of the parts of K at one gamma: variances, two factors, the matrix's limit at the edge."""
 
     labels_p: float
     labels_p_star: float
@@ -60,8 +60,9 @@ class Splitting(NamedTuple):
     """What the splitting does to the lowest outlier, to first order.
 
     Mean of the eigenvalue times N^(1/2) and its variance times N, both beyond those of a Gaussian orthogonal
-    matrix, and N^(1/2) times all by which the overlap of its eigenvector exceeds m^2; ``orthogonal``, the mean
-    of -lambda_min of such a matrix of unit variances; ``*_error``, the standard errors of the drawn means.
+    matrix, and N^(1/2) times all by which the overlap of its eigenvector exceeds m^2; ``orthogonal``, the
+    mean of -lambda_min of such a matrix of unit variances; ``*_error``, the standard errors of the drawn
+    means.
     """
 
     eigval_mean: float
@@ -75,8 +76,9 @@ class Splitting(NamedTuple):
 def splitting_parts(model: Model, alpha: float, gamma: float) -> Parts:
     """Laws of the parts of K at one gamma, the labels' scalar excepted.
 
-    A part is its variance, to the power 1/2, times the projection of a symmetric matrix, whose own law has the
-    projector onto symmetric matrices as its covariance, onto the multiples of the unit matrix ("scalar"), the
+    A part is its standard deviation times the projection of a symmetric matrix, whose own law has
+    the projector onto symmetric matrices as its covariance, onto the multiples of the unit matrix
+    ("scalar"), the
     matrices that are traceless and symmetric in p or in p_star or in both, or antisymmetric in both. The
     overlaps of the weights enter as factor times a matrix of zero diagonal and unit variances off it.
 
@@ -210,7 +212,8 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
 
     Notes
     -----
-    Limits: 0 for the eigenvalue where the outlier meets the edge. First order in N^(-1/2). Held by ``tests/test_splitting.py``.
+    Limits: 0 for the eigenvalue where the outlier meets the edge. First order in
+    N^(-1/2). Held by ``tests/test_splitting.py``.
     Source: this project's own.
     """
     p, p_star = int(model.p), model.p_star
@@ -224,10 +227,10 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
 
     drawn = _drawn(p, p_star)
     at = [_amplitudes(parts) for parts in (below, here, above)]
-    K = sum(at[1][name] * part for name, part in drawn.items())
+    K = np.sum([at[1][name] * part for name, part in drawn.items()], axis=0)
     values, vectors = np.linalg.eigh(K)
     lowest, v = values[:, 0], vectors[:, :, 0]
-    K_slope = sum((at[2][name] - at[0][name]) * per_z * part for name, part in drawn.items())
+    K_slope = np.sum([(at[2][name] - at[0][name]) * per_z * part for name, part in drawn.items()], axis=0)
     moved = np.einsum("ni,nij,nj->n", v, K_slope, v)
     pure = math.sqrt(here.spike) * np.linalg.eigvalsh(_orthogonal(p * p_star, len(K)))[:, 0]
     eigval = overlap_sq * (lowest - pure)

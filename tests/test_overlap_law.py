@@ -151,7 +151,7 @@ def test_far_below_the_window_extreme_labels_carry_the_overlap(model: Model, alp
 
 @pytest.mark.parametrize("r", [3, 12])
 def test_the_edge_of_many_spikes_holds_at_any_number(r: int) -> None:
-    """60 matrices of n = 600 at w = 0: mean within 4 standard errors and 0.25, sd within 40 percent: 10^-4."""
+    """60 matrices of n = 600 at w = 0: mean within 4 standard errors and 0.25, sd within 40 percent."""
     n, rng = 600, np.random.default_rng(r)
     x = r / n
     places = []
