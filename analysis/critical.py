@@ -11,18 +11,11 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, principal_value, principal_value_end
-from bendscape.core.integrals import averages
+from bendscape.core.branch import load_on_branch, principal_value_end
+from bendscape.core.edge_scales import at_any_gamma, critical_scales
 from bendscape.core.model import Model
 from bendscape.core.outlier import transition
-
-CRITICAL_OVERLAP = 0.845
-"""phi_r(0) / r^(1/3): for r critical spikes of a Gaussian orthogonal matrix of size N (edge at 2, spikes of
-strength 1), N^(1/3) times the squared overlap of an eigenvector with their space, averaged over the r extreme
-vectors, at large N. Sampled at N = 1e4 and 1e5: 0.845(9), 1.062(8), 1.220(8), 1.355(7) for r = 1 to 4; the
-cube root of r holds to 2 % up to r = 8."""
-
-_STEP = 1e-4  # relative step of the central differences, whose error is its square
+from bendscape.core.spiked_edge import critical_overlap
 
 
 class CriticalPoint(NamedTuple):
@@ -73,27 +66,17 @@ def critical_point(model: Model) -> CriticalPoint:
     Notes
     -----
     Limits: the law needs N^(1/3) >> width and, for a discontinuous transition, N below the crossover.
-    Accuracy: alpha_c 1e-12, A and width 1e-5 relative, phi_r(0) 1 to 2 per cent (1 per cent of level moves
-    the threshold by about 0.01 width N^(-1/3)); held by ``tests/test_thresholds.py``. Source: expansion of
-    arXiv:2510.18435 around its threshold; phi_r(0) sampled from the block tridiagonal form of the spiked
-    ensemble (Bloemendal and Virag, arXiv:1109.3704)."""
+    Accuracy: alpha_c 1e-12, A and width 1e-9 relative, phi_r(0) 1 per cent for r = 1, else 2 (1 per cent of
+    level moves the threshold by about 0.01 width N^(-1/3)); held by ``tests/test_thresholds.py``. Source:
+    :func:`bendscape.core.edge_scales.critical_scales` and :mod:`bendscape.core.spiked_edge`."""
     nowhere = CriticalPoint(math.nan, math.nan, math.nan, math.nan)
     if math.isinf(model.p):
         return nowhere
     gamma = _critical_gamma(model)
     if math.isnan(gamma):
         return nowhere
-    at_gamma = averages if gamma < 1 else principal_value
-    h = _STEP * min(gamma, abs(gamma - 1))
-    below, at, above = (at_gamma(model, x) for x in (gamma - h, gamma, gamma + h))
-    p = float(model.p)
-
-    alpha = load_on_branch(gamma, at).real
-    z_second = (8 / p**3) * abs(-2 / gamma**3 - alpha * (above.B - below.B) / (2 * h))
-    s_prime = (4 / p**2) * alpha * at.B_y
-    amplitude = (z_second**2 / (4 * p)) ** (1 / 3) / s_prime
-
-    overlap_sq_change = overlap_sq_on_branch(gamma + h, above) - overlap_sq_on_branch(gamma - h, below)
-    slope = (overlap_sq_change / (load_on_branch(gamma + h, above) - load_on_branch(gamma - h, below))).real
-    level = amplitude * CRITICAL_OVERLAP * (p * model.p_star) ** (1 / 3)
-    return CriticalPoint(alpha, amplitude, 2 * amplitude / slope, level)
+    alpha = load_on_branch(gamma, at_any_gamma(model, gamma)).real
+    amplitude, width = critical_scales(model, alpha, gamma)
+    return CriticalPoint(
+        alpha, amplitude, width, amplitude * critical_overlap(0.0, int(model.p) * model.p_star)
+    )

@@ -34,6 +34,7 @@ NUMBERS, FIGURE = HERE / "finite_size.json", HERE.parent / "docs" / "finite-size
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
 EIGENVALUE_LOADS = {CONTINUOUS: (0.8, 2.5), DISCONTINUOUS: (0.8, 2.5)}
 EIGENVALUE_SEEDS = {128: 240, 256: 160, 512: 100, 1024: 60, 2048: 24, 4096: 5}
+LARGE = 2048  # size from which --method samples
 FEWEST = 20  # cells below which a standard deviation is not drawn
 CONDITIONAL_SEEDS = {2**13: 60, 2**14: 60, 2**16: 40, 2**18: 20}
 OVERLAP_LOADS = {
@@ -51,8 +52,8 @@ def mean_and_error(values: Any) -> dict[str, float]:
     return {"mean": float(array.mean()), "error": sd / math.sqrt(len(array)), "sd": sd}
 
 
-def sample() -> list[dict[str, Any]]:
-    """Measure every point of the figure."""
+def sample(large: str) -> list[dict[str, Any]]:
+    """Measure every point of the figure, from N = LARGE on by the method named."""
     rows: list[dict[str, Any]] = []
 
     def cells(model: Model, alpha: float, N: int, seeds: int, method: str) -> list[Any]:
@@ -67,7 +68,7 @@ def sample() -> list[dict[str, Any]]:
     for model, loads in EIGENVALUE_LOADS.items():
         for alpha in loads:
             for N, seeds in EIGENVALUE_SEEDS.items():
-                seen = cells(model, alpha, N, seeds, "auto")
+                seen = cells(model, alpha, N, seeds, large if N >= LARGE else "auto")
                 add("eigval_min", model, alpha, N, seeds, **mean_and_error([c.eigval_min for c in seen]))
             for N, seeds in CONDITIONAL_SEEDS.items():
                 labels = [
@@ -78,7 +79,9 @@ def sample() -> list[dict[str, Any]]:
     for model, loads in OVERLAP_LOADS.items():
         for alpha in loads:
             for N, seeds in OVERLAP_SEEDS.items():
-                overlaps = [c.overlap_sq_space for c in cells(model, alpha, N, seeds, "auto")]
+                overlaps = [
+                    c.overlap_sq_space for c in cells(model, alpha, N, seeds, large if N >= LARGE else "auto")
+                ]
                 add("overlap_sq_space", model, alpha, N, seeds, **mean_and_error(overlaps))
     return rows
 
@@ -220,6 +223,7 @@ def main() -> None:
     """Sample, compare, draw."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--draw", action="store_true")
+    parser.add_argument("--method", default="auto", help=f"sampler method from N = {LARGE} on")
     parser.add_argument("--memory", action="store_true")
     chosen = parser.parse_args()
     if chosen.memory:
@@ -227,7 +231,7 @@ def main() -> None:
         return
     if not chosen.draw:
         with threadpool_limits(1):
-            NUMBERS.write_text(json.dumps(sample(), indent=1))
+            NUMBERS.write_text(json.dumps(sample(chosen.method), indent=1))
     rows = json.loads(NUMBERS.read_text())
     compare(rows)
     draw(rows)

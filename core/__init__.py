@@ -91,7 +91,7 @@ from bendscape.core.outlier import (
     asymptotics,
     transition,
 )
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
 from bendscape.core.spectral import (
     SpectralGain,
     SpectralWeights,
@@ -140,6 +140,7 @@ __all__ = [
     "left_edge",
     "lowest_eigenvalue_law",
     "mean_overlap_sq",
+    "mean_overlap_sq_lowest",
     "sample_conditional",
     "sample_count",
     "sample_instance",

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from bendscape.core.bulk import reduced_map
 from bendscape.core.edge_scales import EdgeScales, as_size, at_any_gamma, edge_scales
+from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import tail_probability
 from bendscape.core.label_noise import label_noise, student_shift
 from bendscape.core.model import Model, as_positive
 from bendscape.core.spiked_edge import critical_eigenvalue
+from bendscape.core.splitting import outlier_splitting
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -26,7 +28,6 @@ Regime = Literal["edge", "outlier", "tail"]
 
 _TAIL_POINTS = 300  # of the mixture over the extreme label, in log(gamma - 1)
 _TAIL_DEPTH = 1e-5
-_FARTHEST_TAIL = 30.0
 
 
 class LowestEigenvalue(NamedTuple):
@@ -78,13 +79,13 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     -----
     Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
     threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3), and inside a smooth edge 1.1 of it,
-    from terms of relative order N^(-1/3) that are left out; of sd 15 per cent. Left out: for p p_star > 1
-    above threshold the label noise splits the r outliers further, by O(N^(-1/2)) times m^2: there the mean is
-    too high by up to half an sd for r = 4. Heuristic: the principal-value edge below the crossover size, the
-    mixture around it, and where no such edge exists (far below alpha_0) the label noise, taken at gamma = 1:
-    there the mean holds to about 0.5 sd, and sd is low by 10 per cent at p = 1 and by a factor 2 to 3 at p =
-    4 and 8. Held by ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of
-    Tracy and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
+    from terms of relative order N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star
+    outliers by labels, weights and matrix is that of :mod:`bendscape.core.splitting`. Heuristic: the
+    principal-value edge below the crossover size, the mixture around it. Where no such edge exists (far below
+    alpha_0) mean and sd are those of cells of drawn extreme labels (:mod:`bendscape.core.extreme_labels`),
+    and hold to 0.4 sd and 25 per cent at N = 100 to 400 and p = 1 to 8. Held by
+    ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
+    and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
     """
     size, alpha = as_size(N), as_positive("alpha", alpha)
     scales = edge_scales(model, alpha)
@@ -134,8 +135,10 @@ def _without_tail(model: Model, alpha: float, size: float, scales: EdgeScales) -
         width_sq = overlap_sq**2 * (2 / (p * size)) * S_prime**2 / -z_prime / (4 * w)
     else:
         var_labels = per_label * max(0.0, at_edge.var_t)
-    mean = scales.lambda_star + math.sqrt(width_sq) * xi_mean + shift
-    return mean, var_labels, width_sq * xi_sd**2
+    split = outlier_splitting(model, alpha, scales.gamma_star)
+    mean = scales.lambda_star + math.sqrt(width_sq) * xi_mean + shift + split.eigval_mean / math.sqrt(size)
+    var_matrix = max(0.0, width_sq * xi_sd**2 + split.eigval_variance / size)
+    return mean, var_labels, var_matrix
 
 
 def _tail(model: Model, alpha: float, size: float, end: float) -> tuple[FloatArray, FloatArray]:
@@ -153,11 +156,16 @@ def _tail(model: Model, alpha: float, size: float, end: float) -> tuple[FloatArr
 
 
 def _tail_alone(model: Model, alpha: float, size: float) -> LowestEigenvalue:
-    """Law of the extreme label where the tail goes on to the middle of the bulk."""
-    z, weight = _tail(model, alpha, size, 1 + _FARTHEST_TAIL)
-    weight = weight / weight.sum()
-    mean = float(weight @ z)
-    # At the extreme label's own gamma the variance of t diverges; at gamma = 1 it is finite.
-    noise = 4 * alpha / (model.p**2 * size) * label_noise(model, 1.0).var_t
-    spread = float(weight @ (z - mean) ** 2)
-    return LowestEigenvalue(mean, math.sqrt(spread + noise), math.sqrt(noise), 1.0, "tail")
+    """Law over cells of drawn extreme labels, where the averages have no edge of their own."""
+    cells = drawn_cells(model, alpha, size)
+    r, p = int(model.p) * model.p_star, float(model.p)
+    xi = np.array([critical_eigenvalue(w, r) for w in cells.distance * math.cbrt(size)])
+    width = np.where(np.isnan(cells.outlier_width), cells.width, cells.outlier_width)
+    place = cells.place + width * xi[:, 0]
+    # The cells' own gammas scatter around 1, where the student's averages are still finite.
+    shift = ((2 / p**2) * r + student_shift(model, alpha, 1.0, float(cells.place.mean()))) / size
+    var_labels = float(cells.place.var() + cells.var_rest.mean())
+    variance = float(place.var() + cells.var_rest.mean() + (width**2 * xi[:, 1] ** 2).mean())
+    return LowestEigenvalue(
+        float(place.mean()) + shift, math.sqrt(variance), math.sqrt(var_labels), 1.0, "tail"
+    )

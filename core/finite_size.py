@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import gammaincc, gammaln
 
@@ -17,6 +18,8 @@ from bendscape.core.branch import complex_root, load_on_branch, principal_value,
 from bendscape.core.integrals import RAY, averages
 from bendscape.core.model import Model, ParameterError, as_real
 from bendscape.core.outlier import transition
+
+FloatArray = npt.NDArray[np.float64]
 
 LARGEST_SIZE = 1e280
 """Beyond it the probability of one sample in N is no longer a normal double."""
@@ -48,21 +51,25 @@ def tail_probability(model: Model, gamma: float) -> float:
     Limits: 0 as gamma -> 1. Accuracy 1e-12 relative; held by ``tests/test_finite_size.py``. Source: this
     project's own.
     """
+    total = 0.0
+    for c, count in ((1.0, model.p - 1), (3.0, 1)):
+        if count:
+            total += count * float(tail_nodes(model, gamma, c)[1].sum())
+    return total
+
+
+def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatArray]:
+    """Values of yhat, equidistant in log yhat, and the probability of each jointly with D_c < 0."""
     n, m = model.p_star / 2, model.p / 2
     rate = n / (1 + model.noise)
     step = 0.2 / math.sqrt(1 + m)
     width = 40 / m + math.sqrt(80 / m)
-    log_ratio = np.arange(-width, math.log1p(width), step)
-    total = 0.0
-    for c, count in ((1.0, model.p - 1), (3.0, 1)):
-        if count:
-            # gammaincc falls like exp(-tilt yhat): with the density of yhat the peak is at m/(m + tilt).
-            tilt = rate * gamma * c / (gamma - 1)
-            yhat = m / (m + tilt) * np.exp(log_ratio)
-            log_density = m * np.log(m * yhat) - m * yhat - gammaln(m)
-            beyond = gammaincc(n, rate * (model.a + gamma * c * yhat) / (gamma - 1))
-            total += count * step * float(np.exp(log_density) @ beyond)
-    return total
+    # gammaincc falls like exp(-tilt yhat): with the density of yhat the peak is at m/(m + tilt).
+    tilt = rate * gamma * c / (gamma - 1)
+    yhat = m / (m + tilt) * np.exp(np.arange(-width, math.log1p(width), step))
+    log_density = m * np.log(m * yhat) - m * yhat - gammaln(m)
+    beyond = gammaincc(n, rate * (model.a + gamma * c * yhat) / (gamma - 1))
+    return yhat, step * np.exp(log_density) * beyond
 
 
 def window_end(model: Model) -> tuple[float, float]:

@@ -14,6 +14,7 @@ they are finite parts, from the same rotated ray.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,9 +59,10 @@ class _Pair:
         self.n, self.m, self.c, self.other, self.log_s = n, m, c, other, log_s
         self.x, self.weight = x[:, np.newaxis], weight
         mixed = c + (other - c) * self.x
-        self.q = 1 / (1 + s * (1 - gamma) / n)
+        spread = 1 + model.noise  # of y
+        self.q = spread / (1 + s * (1 - gamma) * spread / n)
         self.k = 1 / (1 + s * gamma * mixed / m)
-        self.mass = step * np.exp(-model.a * s - n * np.log1p(s * (1 - gamma) / n)) * self.k**m
+        self.mass = step * np.exp(-model.a * s - n * np.log1p(s * (1 - gamma) * spread / n)) * self.k**m
 
     def average(self, first: int, second: int, y_power: int = 0, yhat_power: int = 0) -> float:
         """E[y^j yhat^l u_c^i u_c'^k / (D_c^i D_c'^k)]; the principal value or finite part for gamma > 1."""
@@ -81,6 +83,31 @@ class _Pair:
             feynman = feynman * (1 - x) ** (first - 1) * x ** (second - 1) / beta
         integrand = moment * self.mass * np.exp(order * self.log_s) / math.gamma(order)
         return float((feynman @ integrand.sum(axis=1)).real)
+
+
+Weights = tuple[float, float]
+"""What the directions c = 1 and c = 3 of a sample count for."""
+
+
+class DirectionAverages:
+    """Averages over one sample of sums over directions, w_1 (u_1/D_1)^i + w_3 (u_3/D_3)^i."""
+
+    def __init__(self, model: Model, gamma: float) -> None:
+        self._pair = lru_cache(maxsize=None)(lambda c, other: _Pair(model, gamma, c, other))
+
+    def single(self, weights: Weights, power: int = 1, y_power: int = 0, yhat_power: int = 0) -> float:
+        """E[y^j yhat^l sum_c w_c (u_c/D_c)^i]."""
+        return sum(
+            weight * self._pair(c, c).average(power, 0, y_power, yhat_power)
+            for weight, c in zip(weights, (1.0, 3.0), strict=True)
+            if weight
+        )
+
+    def square(self, weights: Weights, power: int = 1, y_power: int = 0) -> float:
+        """E[y^j (sum_c w_c (u_c/D_c)^i)^2]."""
+        across, along = weights
+        pairs = ((across**2, 1.0, 1.0), (2 * across * along, 1.0, 3.0), (along**2, 3.0, 3.0))
+        return sum(w * self._pair(c, d).average(power, power, y_power) for w, c, d in pairs if w)
 
 
 def label_noise(model: Model, gamma: float) -> LabelNoise:
@@ -108,17 +135,12 @@ def label_noise(model: Model, gamma: float) -> LabelNoise:
     two-dimensional quadrature. Source: this project's own.
     """
     refuse_noise(model, "the finite-size laws")
-    p = int(model.p)
-    sectors = [(1.0, (p - 1) / p), (3.0, 1 / p)] if p > 1 else [(3.0, 1.0)]
-    single = [(share, _Pair(model, gamma, c, c)) for c, share in sectors]
-    t, yt = (sum(share * pair.average(1, 0, j) for share, pair in single) for j in (0, 1))
-    B = sum(share * pair.average(2, 0) for share, pair in single)
-    cube = sum(share * pair.average(3, 0) for share, pair in single)
-    products = [(share * share, pair) for share, pair in single]
-    if p > 1:
-        products.append((2 * sectors[0][1] * sectors[1][1], _Pair(model, gamma, 1.0, 3.0)))
-    tt, tyt, ytyt = (sum(share * pair.average(1, 1, j) for share, pair in products) for j in (0, 1, 2))
-    bb = sum(share * pair.average(2, 2) for share, pair in products)
+    p, of = int(model.p), DirectionAverages(model, gamma)
+    trace = (1 - 1 / p, 1 / p)
+    t, yt = (of.single(trace, 1, j) for j in (0, 1))
+    B, cube = (of.single(trace, i) for i in (2, 3))
+    tt, tyt, ytyt = (of.square(trace, 1, j) for j in (0, 1, 2))
+    bb = of.square(trace, 2)
     return LabelNoise(tt - t * t, tyt - t * yt, ytyt - yt * yt, bb - B * B, B, -2 * cube)
 
 
@@ -151,10 +173,10 @@ def student_shift(model: Model, alpha: float, gamma: float, lambda_edge: float) 
     ``tests/test_edge_law.py``. Source: this project's own.
     """
     p = int(model.p)
-    along = _Pair(model, gamma, 3.0, 3.0)
-    across = _Pair(model, gamma, 1.0, 1.0)
+    of = DirectionAverages(model, gamma)
     (S3, S3_prime), (S1, S1_prime) = (
-        [alpha * (2 / p) ** k * pair.average(k, 0, 0, 1) for k in (1, 2)] for pair in (along, across)
+        [alpha * (2 / p) ** k * of.single(weights, k, 0, 1) for k in (1, 2)]
+        for weights in ((0.0, 1.0), (1.0, 0.0))
     )
     mixed = 2 / (p + 2)
     groups = [

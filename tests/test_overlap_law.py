@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import eigh, eigh_tridiagonal
 
 from bendscape.analysis.critical import critical_point
 from bendscape.core.edge_scales import edge_scales
@@ -15,7 +15,13 @@ from bendscape.core.model import Model, ParameterError
 from bendscape.core.observe import observe
 from bendscape.core.outlier import asymptotics, transition
 from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.core.spiked_edge import critical_eigenvalue, critical_overlap
+from bendscape.core.spiked_edge import (
+    TRACY_WIDOM_MEAN,
+    TRACY_WIDOM_SD,
+    critical_eigenvalue,
+    critical_overlap,
+    many_spikes,
+)
 
 
 @pytest.mark.parametrize("w", [-2.0, 0.0, 1.0])
@@ -127,6 +133,62 @@ def test_it_grows_with_the_load_and_stays_between_0_and_1(model: Model) -> None:
 
 def test_what_has_no_law_is_nan_and_what_is_no_size_is_refused() -> None:
     assert math.isnan(mean_overlap_sq(Model(math.inf, 1, 1.0), 1.0, 100))
-    assert math.isnan(mean_overlap_sq(Model(1, 1, 1.5), 0.3, 100))
     with pytest.raises(ParameterError, match="N must be"):
         mean_overlap_sq(Model(1, 1, 1.5), 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha", "N"), [(Model(4, 1, 1.5), 0.4, 150), (Model(8, 1, 0.7), 0.35, 100)], ids=str
+)
+def test_far_below_the_window_extreme_labels_carry_the_overlap(model: Model, alpha: float, N: int) -> None:
+    """100 cells: within 4 standard errors and 30 percent; 10^-4 by chance. No edge of the averages exists."""
+    assert math.isnan(edge_scales(model, alpha).gamma_edge)
+    seen = [observe(model, alpha, N, np.random.default_rng((18, s))).overlap_sq_space for s in range(100)]
+    expected = mean_overlap_sq(model, alpha, N)
+    assert np.mean(seen) == pytest.approx(expected, abs=0.4 * float(np.std(seen)) + 0.3 * expected)
+    assert np.mean(seen) > 2 * model.p_star / N  # far more than a random vector
+
+
+@pytest.mark.parametrize("r", [3, 12])
+def test_the_edge_of_many_spikes_holds_at_any_number(r: int) -> None:
+    """60 matrices of n = 600 at w = 0: mean within 4 standard errors and 0.25, sd within 40 percent."""
+    n, rng = 600, np.random.default_rng(r)
+    x = r / n
+    places = []
+    for _ in range(60):
+        G = rng.standard_normal((n, n)) / math.sqrt(2 * n)
+        G = G + G.T
+        G[range(r), range(r)] += 1
+        top = eigh(G, eigvals_only=True, subset_by_index=(n - 1, n - 1))[0]
+        places.append(top)
+    # What the limit of many spikes leaves out at this n, exactly: min over z of z + (1 - x)/z + x/(z - 1).
+    z = np.linspace(1.0001, 3, 200_000)
+    exact = float((z + (1 - x) / z + x / (z - 1)).min())
+    left_out = n ** (2 / 3) * (exact - 2) - r ** (2 / 3) * many_spikes(0.0)[0]
+    xi = n ** (2 / 3) * (2 - np.array(places)) + left_out
+    mean, sd = critical_eigenvalue(0.0, r)
+    assert np.mean(xi) == pytest.approx(mean, abs=4 * sd / math.sqrt(60) + 0.25)
+    assert np.std(xi) == pytest.approx(sd, rel=0.4)
+
+
+def test_any_number_of_spikes_lies_between_the_tabulated_and_infinitely_many() -> None:
+    for x in (-10.0, -1.0, 0.0, 2.0, 20.0):
+        scale = many_spikes(x)[1]
+        for moment, limit in ((0, TRACY_WIDOM_MEAN), (1, TRACY_WIDOM_SD)):
+            far = []
+            for r in (64, 4096, 10**6):
+                value = critical_eigenvalue(x * r ** (1 / 3), r)[moment]
+                if moment == 0:
+                    value += r ** (2 / 3) * (many_spikes(x)[0] - max(x, 0.0) ** 2)
+                far.append(abs(value / scale - limit))
+            assert far[0] >= far[1] >= far[2] - 1e-6
+            assert far[2] < 0.02
+
+
+def test_the_distance_at_which_many_spikes_have_their_edge_is_where_the_map_turns() -> None:
+    for x in (-1e4, -3.0, 0.0, 0.7, 5.0, 1e4):
+        edge, scale, overlap = many_spikes(x)
+        s = overlap / 2
+        nearby = [(s * f) ** 2 + 1 / (s * f - x) for f in (1 - 1e-4, 1 + 1e-4) if s * f > x]
+        assert all(value >= edge * (1 - 1e-12) for value in nearby)
+        assert scale > 1
