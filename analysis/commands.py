@@ -114,7 +114,7 @@ def phase_map(
     ] = None,
     alpha_0: Annotated[
         bool,
-        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0: tens of milliseconds a model."),
+        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0, by its three definitions."),
     ] = True,
     json: Json = False,
 ) -> None:
