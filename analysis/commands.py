@@ -139,7 +139,7 @@ def phase_map(
     }
     if figure is not None:
         check_figure(figure, axes)
-    ds = theory_map(**axes, alpha_0=alpha_0)
+    ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

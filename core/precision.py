@@ -93,13 +93,17 @@ def _slope(known: Known, expression: Expression) -> complex:
     return slope
 
 
-def warn_of_lost_precision(model: Model, **quantities: tuple[float, float]) -> None:
+def warn_of_lost_precision(
+    model: Model | str, unit: float | None = None, **quantities: tuple[float, float]
+) -> None:
     """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
 
-    Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale 2/p
-    of the spectrum where that is larger.
+    Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale of the
+    spectrum where that is larger: ``unit``, or 2/p of the model.
     """
-    scale = {name: 2 / model.p if name.startswith("lambda") else 0.0 for name in quantities}
+    if not isinstance(model, str):
+        unit = 2 / model.p
+    scale = {name: unit or 0.0 if name.startswith("lambda") else 0.0 for name in quantities}
     lost = [
         f"{name} = {value:.12g} +- {error:.1g}"
         for name, (value, error) in quantities.items()
