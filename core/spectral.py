@@ -7,9 +7,9 @@ variable y, a gamma variable of mean 1 and shape n = p_star/2:
 
     T = phi/(1 + gamma phi)   A = E[T]   F = E[(y - 1) T]   B = E[T^2]   B_y = E[y T^2]
 
-(with noise on the teacher's pre-activations the teacher's weight E[u_l^2 | y] takes the place of y in F and
-B_y, below too; noise added to y itself is not a model of this package: labels would turn negative, and the
-Hessian it is compared with has no left edge then) and edge, outlier, overlap and both kinds of transition are those of the Hessian in these averages.
+and edge, outlier, overlap and both kinds of transition are those of the Hessian in these averages. With noise
+on the teacher's pre-activations the teacher's weight E[u_l^2 | y] takes the place of y in F and B_y, and
+below. Noise added to y itself is refused: the Hessian that this is compared with has no left edge then.
 
 No f, and no Hessian of any width either, does better than f = (1 - y)/y. Write h = gamma T: an outlier with
 squared overlap m^2 obeys alpha E[(1 - y) h] = 1 and alpha E[(1 + m^2 (y - 1)) h^2] = 1 - m^2, so that by
