@@ -114,7 +114,7 @@ def phase_map(
     ] = None,
     alpha_0: Annotated[
         bool,
-        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0: tens of milliseconds a model."),
+        typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0, by its three definitions."),
     ] = True,
     json: Json = False,
 ) -> None:
@@ -142,7 +142,7 @@ def phase_map(
     if figure is not None:
         check_figure(figure, axes)
         check_writable(figure, name="--figure")
-    ds = theory_map(**axes, alpha_0=alpha_0)
+    ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

@@ -70,12 +70,15 @@ def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
     return sorted(set(values))
 
 
-def theory_map(*, p: list[float], p_star: list[float], a: list[float], alpha_0: bool = True) -> xr.Dataset:
+def theory_map(
+    *, p: list[float], p_star: list[float], a: list[float], noise: float = 0.0, alpha_0: bool = True
+) -> xr.Dataset:
     """The map as a dataset over (p, p_star, a); ``alpha_0``: with it, by its three definitions.
 
-    See :func:`bendscape.core.maps.transition_map` for the variables; ``transition`` carries its flags.
+    See :func:`bendscape.core.maps.transition_map` for the variables, each with its error estimate beside it;
+    ``transition`` carries its flags, and the number ``noise`` of the whole map is a coordinate.
     """
-    ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, alpha_0=alpha_0))  # type: ignore[arg-type]
+    ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, noise=noise, alpha_0=alpha_0))  # type: ignore[arg-type]
     return ds.assign_attrs(title=TITLE)
 
 

@@ -1,11 +1,13 @@
-"""Thresholds a second on one core: a map of models, one model at a time, and the direct way.
+"""Thresholds and alpha_0 a second on one core: a map of models, one model at a time, and the direct way.
 
     python benchmarks/theory.py
 
 The direct way is what one writes first: the averages over y and y^ as nested `scipy.integrate.quad` over the
 densities of two chi variables (the square roots of the chi2 ones, which have no singularity at 0), and
-`scipy.optimize.brentq` on them. It is asked for 1e-9, the two others give 1e-12, and the three must agree to
-1e-9. The rates are over the CPU time of the process: medians of ROUNDS, each direct threshold once.
+`scipy.optimize.brentq` on them. It is asked for 1e-9, the two others give 1e-11, and the three must agree to
+1e-9. alpha_0, by its three definitions, has no direct way: map and one at a time, of discontinuous models,
+must agree to 1e-9. The rates are over the CPU time of the process: medians of ROUNDS, each direct threshold
+and each alpha_0 one at a time once.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core.maps import transition_map
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.precision import unwarned
 
 HERE = Path(__file__).parent
 ROUNDS = 7
@@ -102,6 +105,23 @@ def main() -> None:
         rows[name] = rate(count, lambda a=a: transition_map(p=P, p_star=P_STAR, a=a), ROUNDS)
     rows["one at a time"] = rate(len(models), lambda: [transition(model) for model in models], ROUNDS)
 
+    wide = np.geomspace(discontinuous[0], discontinuous[-1], 500)
+    few = wide[::100]
+    rows["alpha_0, map"] = rate(
+        len(P) * len(P_STAR) * len(wide),
+        lambda: transition_map(p=P, p_star=P_STAR, a=wide, alpha_0=True),
+        ROUNDS,
+    )
+    of_few = [Model(p, p_star, a) for p in P for p_star in P_STAR for a in few]
+    with unwarned():
+        rows["alpha_0, one at a time"] = rate(len(of_few), lambda: [alpha_0(model) for model in of_few], 1)
+        one_by_one = np.array([alpha_0(model)[:4] for model in of_few]).T
+    at_once = transition_map(p=P, p_star=P_STAR, a=few, alpha_0=True).data_vars
+    for name, values in zip(("principal_value", "tangent", "complex_re"), one_by_one, strict=False):
+        apart = abs(at_once[f"alpha_0_{name}"][1].ravel() - values) / abs(values)
+        if not (apart[~np.isnan(values)] <= ACCURACY).all():
+            raise SystemExit(f"map and scalar {name} of alpha_0 differ by {np.nanmax(apart):.1e}")
+
     seconds, worst = [], 0.0
     for model in DIRECT:
         started = time.process_time()
@@ -114,15 +134,15 @@ def main() -> None:
     if worst > ACCURACY:
         raise SystemExit(f"the ways differ by {worst:.1e}, more than {ACCURACY:g}")
 
-    table = Table("way", "thresholds a CPU second", "times the direct way")
+    table = Table("way", "a CPU second", "times the direct way")
     for name, value in rows.items():
-        table.add_row(
-            name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}", f"{value / rows['direct']:,.0f}"
-        )
+        times = "" if name.startswith("alpha_0") else f"{value / rows['direct']:,.0f}"
+        table.add_row(name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}", times)
     Console().print(table)
     Console().print(
         f"{len(found['alpha_bbp'][1].ravel())} models, {(kinds == 0).mean():.0%} continuous; "
-        f"largest relative difference from the direct way {worst:.1e}"
+        f"largest relative difference from the direct way {worst:.1e}; "
+        f"alpha_0 by map {rows['alpha_0, map'] / rows['alpha_0, one at a time']:.0f} times one at a time"
     )
     document = {
         "machine": {
@@ -133,6 +153,7 @@ def main() -> None:
         },
         "thresholds_per_cpu_second": rows,
         "ratio": rows["map"] / rows["direct"],
+        "ratio_alpha_0": rows["alpha_0, map"] / rows["alpha_0, one at a time"],
         "largest_relative_difference": worst,
     }
     (HERE / "theory.json").write_text(json.dumps(document, indent=2) + "\n")

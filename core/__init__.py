@@ -70,6 +70,7 @@ from bendscape.core.density import Density, DensityRule, bulk_density, density_r
 from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.label_law import SpectralWeights
 from bendscape.core.maps import Map, transition_map
 from bendscape.core.model import (
     EDGE_KINDS,
@@ -94,7 +95,6 @@ from bendscape.core.outlier import (
 from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
 from bendscape.core.spectral import (
     SpectralGain,
-    SpectralWeights,
     spectral_asymptotics,
     spectral_gain,
     spectral_transition,

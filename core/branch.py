@@ -18,7 +18,7 @@ from bendscape.core.bulk import ROOT_TOLERANCE
 from bendscape.core.integrals import RAY, Averages, averages
 from bendscape.core.model import Model, as_real
 
-_FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4
+FIRST_STEP, STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4  # of gamma - 1 on the principal-value branch
 _HOMOTOPY_STEP = 0.25  # in log a
 _NEWTON_STEP = 1e-5  # of the central difference; its error only slows the last Newton step
 _NEWTON_LARGEST = 0.1  # relative, as are the next two
@@ -71,7 +71,7 @@ def principal_value_end(model: Model) -> tuple[float, bool]:
     reached : bool
         Whether it is a zero of psi.
     """
-    before, load_before, step = 1.0, math.inf, _FIRST_STEP
+    before, load_before, step = 1.0, math.inf, FIRST_STEP
     while step < _FARTHEST:
         gamma = 1 + step
         at_gamma = principal_value(model, gamma)
@@ -82,7 +82,7 @@ def principal_value_end(model: Model) -> tuple[float, bool]:
         if not 0 < load < load_before:
             break
         before, load_before = gamma, load
-        step *= _STEP_GROWTH
+        step *= STEP_GROWTH
     return before, False
 
 

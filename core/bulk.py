@@ -155,5 +155,5 @@ def map_error(model: Model, alpha: float, known: Known) -> float:
     """Error estimate of the spectral map at a given load, 0 at p = inf."""
     gamma = known.gamma.real
     # z' vanishes at a sharp edge, where the error of gamma counts by its square.
-    second_order = (2 / model.p) * known.gamma_error**2 / gamma**3
+    second_order: float = (2 / model.p) * known.gamma_error**2 / gamma**3
     return second_order + error_of(known, lambda x, at: reduced_map(model, alpha, x.real, at))

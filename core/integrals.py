@@ -65,15 +65,59 @@ class _Nodes(NamedTuple):
     log_weight: npt.NDArray[Any]  # (sectors, nodes): log of h s exp(-a s) times the share of the sector
 
 
-@lru_cache(maxsize=256)
-def _nodes(p: int | float, a: float, ray: float, refined: bool = False, further: int = 0) -> _Nodes:
+class Rule(NamedTuple):
+    """Nodes x and weights w of int_0^inf exp(-x) f(x) dx = sum w f(x), real or along a ray."""
+
+    x: npt.NDArray[Any]  # (nodes,)
+    weight: npt.NDArray[Any]  # (nodes,)
+
+
+def log_nodes(
+    a: float, ray: float, *, refined: bool = False, further: int = 0
+) -> tuple[npt.NDArray[Any], float]:
+    """Equidistant log s, and their step, for integrals of exp(-a s) times what varies like powers of s.
+
+    From where s, at most 1/(1 + a) times exp(-39 - ``further``), weighs nothing, to exp(-45); on the ray s =
+    exp(i ray) r if ``ray``. ``refined``: half the step, no node in common, and further out on both sides.
+    """
     step = _RAY_STEP if ray else _STEP
     left = -_LEFT_EFOLDS - math.log1p(a) - further
     right = math.log(_RIGHT_DECAY / math.cos(ray)) - math.log(a)
-    if refined:  # half the step, none of the nodes in common, and further out on both sides
+    if refined:
         left, right, step = left - 2.13 * step, right + 0.2, step / 2
     t = left + step * np.arange(math.ceil((right - left) / step) + 1)
-    log_s: npt.NDArray[Any] = t + 1j * ray if ray else t
+    return (t + 1j * ray if ray else t), step
+
+
+@lru_cache(maxsize=256)
+def short_rule(
+    log2_scale: int, step: float, depth: float, height: float, powers: int, ray: float = 0.0
+) -> Rule:
+    """Trapezoidal rule in log x down to exp(-depth) of the least scale of f, 2^log2_scale or 1.
+
+    With f(x) a polynomial of degree below ``powers`` at the lower end, the terms that are cut off are sums of
+    r^(jk), j >= 1, for the powers x^k, k = 1..powers, with r = exp(-step): r^k/(1 - r^k) each. Weights beta_i
+    of the last nodes, sum_i beta_i r^(-ik) = r^k/(1 - r^k), stand for them: a rule that serves all models of
+    like scales, and a third as long as :func:`log_nodes`. It begins where exp(-x) is exp(-height), on the ray
+    x = exp(i ray) r.
+    """
+    top = height / math.cos(ray)
+    lowest = -depth + math.log(2) * min(log2_scale, 0)
+    count = math.ceil((math.log(top) - lowest) / step) + 1
+    direction = complex(math.cos(ray), math.sin(ray)) if ray else 1.0
+    x = top * direction * np.exp(-step * np.arange(count))
+    weight = step * x * np.exp(-x)
+    r, k = math.exp(-step), np.arange(1, powers + 1)
+    beta = np.linalg.solve(r ** -np.outer(k, np.arange(powers)), r**k / (1 - r**k))
+    weight[: -powers - 1 : -1] *= 1 + beta
+    for array in (x, weight):
+        array.flags.writeable = False
+    return Rule(x, weight)
+
+
+@lru_cache(maxsize=256)
+def _nodes(p: int | float, a: float, ray: float, refined: bool = False, further: int = 0) -> _Nodes:
+    log_s, step = log_nodes(a, ray, refined=refined, further=further)
     s = np.exp(log_s)
     sectors = (
         [(1.0, 1.0)]

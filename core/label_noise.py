@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import poch
 
-from bendscape.core.integrals import RAY
+from bendscape.core.integrals import RAY, log_nodes
 from bendscape.core.model import Model, refuse_noise
 
 FloatArray = npt.NDArray[np.float64]
 
-_STEP, _RAY_STEP = 0.2, 0.08  # as in the averages: 1e-16 of discretisation
 _MIXING = 20  # Gauss-Legendre nodes in x: the integrands are analytic far beyond [0, 1]
 
 
@@ -46,10 +45,8 @@ class _Pair:
 
     def __init__(self, model: Model, gamma: float, c: float, other: float) -> None:
         n, m = model.p_star / 2, model.p / 2
-        ray, step = (RAY, _RAY_STEP) if gamma > 1 else (0.0, _STEP)
-        left = -39.0 - math.log1p(model.a)
-        right = math.log(45.0 / math.cos(ray)) - math.log(model.a)
-        log_s: Any = left + step * np.arange(math.ceil((right - left) / step) + 1) + 1j * ray
+        log_s: Any
+        log_s, step = log_nodes(model.a, RAY if gamma > 1 else 0.0)
         s = np.exp(log_s)
         if c == other:
             x, weight = np.array([0.0]), np.array([1.0])

@@ -13,7 +13,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bendscape.core.integrals import Averages, averages_errors
 from bendscape.core.model import Model, PrecisionWarning
@@ -28,13 +30,13 @@ Expression = Callable[[complex, Averages], complex]
 
 
 class Known(NamedTuple):
-    """Averages at one gamma, with the errors of both."""
+    """Averages at one gamma, with the errors of both: numbers, or arrays of one element a model."""
 
-    gamma: complex
-    gamma_error: float
-    values: Averages
-    errors: Averages
-    prime: Averages
+    gamma: Any
+    gamma_error: Any
+    values: Any  # Averages, as the next two, or a named tuple with their fields and more
+    errors: Any
+    prime: Any
 
 
 def known_at(model: Model, gamma: complex, values: Averages, *, ray: float = 0.0) -> Known:
@@ -47,17 +49,21 @@ def known_at_root(
     model: Model, gamma: complex, values: Averages, equation: Expression, *, ray: float = 0.0
 ) -> Known:
     """The averages ``values`` at a gamma computed as the zero of ``equation``, with the errors of both."""
-    exact = known_at(model, gamma, values, ray=ray)
+    return as_root(known_at(model, gamma, values, ray=ray), equation)
+
+
+def as_root(exact: Known, equation: Expression) -> Known:
+    """What is known at an exact gamma, gamma now taken for a computed zero of ``equation``."""
     slope = abs(_slope(exact, equation))
-    shift = _from_averages(exact, equation) / slope if slope else math.inf
-    return exact._replace(gamma_error=shift + _ARITHMETIC * abs(gamma))
+    shift = _from_averages(exact, equation) / slope if np.all(slope) else math.inf
+    return exact._replace(gamma_error=shift + _ARITHMETIC * abs(exact.gamma))
 
 
 def error_of(known: Known, expression: Expression) -> float:
     """Error estimate of an expression in gamma and the averages there, absolute."""
     rounding = _ARITHMETIC * abs(expression(known.gamma, known.values))
     error = rounding + _from_averages(known, expression)
-    if known.gamma_error:
+    if np.any(known.gamma_error):
         error += known.gamma_error * abs(_slope(known, expression))
     return error
 
@@ -67,7 +73,7 @@ def _from_averages(known: Known, expression: Expression) -> float:
     here, total = expression(known.gamma, known.values), 0.0
     for field, error in known.errors._asdict().items():
         for shift in (error.real, 1j * error.imag):
-            if shift:
+            if np.any(shift):
                 moved = known.values._replace(**{field: getattr(known.values, field) + shift})
                 total += abs(expression(known.gamma, moved) - here)
     return total
@@ -78,19 +84,26 @@ def _slope(known: Known, expression: Expression) -> complex:
     h = _RELATIVE_STEP * abs(known.gamma)
 
     def shifted(by: float) -> complex:
-        values = (value + by * slope for value, slope in zip(known.values, known.prime, strict=True))
-        return expression(known.gamma + by, Averages(*values))
+        moved = {
+            field: value + by * getattr(known.prime, field) for field, value in known.values._asdict().items()
+        }
+        return expression(known.gamma + by, known.values._replace(**moved))
 
-    return (shifted(h) - shifted(-h)) / (2 * h)
+    slope: complex = (shifted(h) - shifted(-h)) / (2 * h)
+    return slope
 
 
-def warn_of_lost_precision(model: Model, **quantities: tuple[float, float]) -> None:
+def warn_of_lost_precision(
+    model: Model | str, unit: float | None = None, **quantities: tuple[float, float]
+) -> None:
     """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
 
-    Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale 2/p
-    of the spectrum where that is larger.
+    Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale of the
+    spectrum where that is larger: ``unit``, or 2/p of the model.
     """
-    scale = {name: 2 / model.p if name.startswith("lambda") else 0.0 for name in quantities}
+    if not isinstance(model, str):
+        unit = 2 / model.p
+    scale = {name: unit or 0.0 if name.startswith("lambda") else 0.0 for name in quantities}
     lost = [
         f"{name} = {value:.12g} +- {error:.1g}"
         for name, (value, error) in quantities.items()

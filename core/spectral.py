@@ -7,7 +7,9 @@ variable y, a gamma variable of mean 1 and shape n = p_star/2:
 
     T = phi/(1 + gamma phi)   A = E[T]   F = E[(y - 1) T]   B = E[T^2]   B_y = E[y T^2]
 
-and edge, outlier, overlap and both kinds of transition are those of the Hessian in these averages.
+and edge, outlier, overlap and both kinds of transition are those of the Hessian in these averages. With noise
+on the teacher's pre-activations the teacher's weight E[u_l^2 | y] takes the place of y in F and B_y, and
+below. Noise added to y itself is refused: the Hessian that this is compared with has no left edge then.
 
 No f, and no Hessian of any width either, does better than f = (1 - y)/y. Write h = gamma T: an outlier with
 squared overlap m^2 obeys alpha E[(1 - y) h] = 1 and alpha E[(1 + m^2 (y - 1)) h^2] = 1 - m^2, so that by
@@ -19,83 +21,21 @@ and r = 0 the smallest threshold p_star/2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import gammaln
 
-from bendscape.core.bulk import ROOT_TOLERANCE, Edge
-from bendscape.core.model import (
-    Model,
-    ParameterError,
-    TransitionKind,
-    as_integer,
-    as_positive,
-    as_real,
-    refuse_noise,
-)
-from bendscape.core.outlier import Asymptotics, Transition, transition
+from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, psi
+from bendscape.core.bulk import ROOT_TOLERANCE
+from bendscape.core.integrals import Averages
+from bendscape.core.label_law import LabelLaw, SpectralWeights
+from bendscape.core.model import Model, ParameterError, TransitionKind, as_positive
+from bendscape.core.outlier import Asymptotics, Outlier, Transition, transition
+from bendscape.core.precision import as_root, error_of, warn_of_lost_precision
 
-FloatArray = npt.NDArray[np.float64]
-
-_POINTS = 16  # of a Gauss-Legendre panel; panels are as long as the law of log y is wide
 _SCAN = np.concatenate([np.geomspace(1e-9, 1 / 128, 32), np.arange(2, 128) / 128])
 _MARGINAL = 1e-12  # a jump of the squared overlap below it is rounding, and the transition continuous
-
-
-@dataclass(frozen=True)
-class SpectralWeights:
-    """Weights f(y) of the samples in D_f, made so that the teacher's outlier leaves on the left.
-
-    Parameters
-    ----------
-    f : callable
-        Takes labels y > 0 of shape (M,), gives weights of the same shape: finite, and smooth in log y except
-        at ``kinks``. It may grow without bound above, as y -> 0 say.
-    infimum : float
-        inf f over y > 0, finite and < 0: 1/infimum is how far the Stieltjes transform reaches.
-    kinks : tuple of float
-        Labels at which f jumps or bends; the averages are cut there.
-    kind : str
-        A name, for messages and tables.
-
-    Notes
-    -----
-    :meth:`hessian_limit` and :meth:`optimal` are the two of interest; D_f and D_cf for c > 0 have the same
-    eigenvectors.
-    """
-
-    f: Callable[[FloatArray], FloatArray]
-    infimum: float
-    kinks: tuple[float, ...] = ()
-    kind: str = "user"
-
-    def __post_init__(self) -> None:
-        infimum = as_real(self.infimum)
-        if not (math.isfinite(infimum) and infimum < 0):
-            raise ParameterError("infimum", self.infimum, "finite and < 0", "without it no outlier goes left")
-        object.__setattr__(self, "infimum", infimum)
-        object.__setattr__(self, "kinks", tuple(sorted(as_positive("kinks", y) for y in self.kinks)))
-
-    @classmethod
-    def hessian_limit(cls, a: float) -> SpectralWeights:
-        """Weights f = (1 - y)/(a + y): p/2 times those of the Hessian as p -> inf, where yhat -> 1."""
-        a = as_positive("a", a)
-        return cls(lambda y: (1 - y) / (a + y), -1.0, (), "hessian_limit")
-
-    @classmethod
-    def optimal(cls) -> SpectralWeights:
-        """Weights f = 1/E[u^2|y] - 1 = (1 - y)/y: the lowest threshold and the largest overlap at any load.
-
-        The limit a -> 0 of :meth:`hessian_limit`. Source: for one hidden unit Luo, Alghamdi and Lu,
-        arXiv:1811.04420, with weights -f; the argument in this module covers any p_star.
-        """
-        return cls(lambda y: (1 - y) / y, -1.0, (), "optimal")
 
 
 class SpectralGain(NamedTuple):
@@ -106,85 +46,16 @@ class SpectralGain(NamedTuple):
     optimal: float
     over_hessian_limit: float
     over_optimal: float
+    alpha_bbp_error: float = math.nan
+    over_hessian_limit_error: float = math.nan
+    over_optimal_error: float = math.nan
 
 
-class _Averages(NamedTuple):
-    A: float
-    F: float
-    B: float
-    B_y: float
+def _overlap_sq(gamma: complex, at_gamma: Averages) -> float:
+    return float(max(0.0, overlap_sq_on_branch(gamma, at_gamma).real))
 
 
-class _Law:
-    """The law of phi(y) on quadrature nodes."""
-
-    def __init__(self, p_star: int, weights: SpectralWeights) -> None:
-        self.y, self.probability = _label_nodes(as_integer("p_star", p_star, 1), weights.kinks)
-        f = np.asarray(weights.f(self.y), dtype=np.float64)
-        if f.shape != self.y.shape or not np.isfinite(f).all():
-            raise ParameterError("f", weights.kind, "a function that gives one finite weight for each label")
-        phi = f / -weights.infimum
-        if phi.min() < -1 - 1e-12:
-            raise ParameterError("infimum", weights.infimum, f"at most {f.min():g}, which f reaches")
-        self.phi = np.maximum(phi, -1.0)
-        self.scale = -weights.infimum
-
-    def averages(self, gamma: float) -> _Averages:
-        """A, F, B, B_y at gamma; B = inf at gamma = 1 where f stays at its infimum on a range of labels."""
-        D = 1 + gamma * self.phi
-        if D.min() <= 0:
-            return _Averages(-math.inf, math.nan, math.inf, math.inf)
-        T = self.phi / D
-        mass = self.probability * T
-        return _Averages(
-            A=float(mass.sum()),
-            F=float((self.y - 1) @ mass),
-            B=float(mass @ T),
-            B_y=float((mass * T) @ self.y),
-        )
-
-    def z(self, alpha: float, gamma: float, at_gamma: _Averages) -> float:
-        return self.scale * (-1 / gamma + alpha * at_gamma.A)
-
-    def psi(self, gamma: float) -> float:
-        """(gamma B + F)/(gamma B), of the sign of psi: negative where the outlier is isolated."""
-        at_gamma = self.averages(gamma)
-        return 1.0 if math.isinf(at_gamma.B) else 1 + at_gamma.F / (gamma * at_gamma.B)
-
-    def edge(self, alpha: float) -> Edge:
-        at_one = self.averages(1.0)
-        if alpha * at_one.B <= 1:
-            return Edge("smooth", 1.0, self.z(alpha, 1.0, at_one))
-        gamma = float(brentq(lambda x: (alpha * self.averages(x).B) ** -0.5 - x, 0.0, 1.0, **ROOT_TOLERANCE))
-        return Edge("sharp", gamma, self.z(alpha, gamma, self.averages(gamma)))
-
-
-@lru_cache(maxsize=64)
-def _label_nodes(p_star: int, kinks: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
-    """Labels and their probabilities: Gauss-Legendre panels in log y, cut at the kinks."""
-    n = p_star / 2
-    width = 40 / n + math.sqrt(80 / n)
-    low, high = -width, math.log1p(width)
-    panels = math.ceil((high - low) * math.sqrt(1 + n))
-    cuts = np.log([y for y in kinks if low < math.log(y) < high])
-    bounds = np.unique(np.concatenate([np.linspace(low, high, panels + 1), cuts]))
-    nodes, shares = np.polynomial.legendre.leggauss(_POINTS)
-    half = np.diff(bounds)[:, np.newaxis] / 2
-    log_y = (bounds[:-1, np.newaxis] + half * (1 + nodes)).ravel()
-    y = np.exp(log_y)
-    probability = (half * shares).ravel() * np.exp(n * (math.log(n) + log_y - y) - gammaln(n))
-    probability /= probability.sum()  # log n^n - log Gamma(n) loses digits at large n
-    for array in (y, probability):
-        array.flags.writeable = False
-    return y, probability
-
-
-def _overlap_sq(gamma: float, at_gamma: _Averages) -> float:
-    psi = gamma * at_gamma.B + at_gamma.F
-    return max(0.0, psi / (psi - gamma * at_gamma.B_y))
-
-
-def spectral_transition(p_star: int, weights: SpectralWeights) -> Transition:
+def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float = 0.0) -> Transition:
     """Threshold alpha_bbp of the label-only spectral method, and its kind.
 
     Continuous: psi(gamma) = gamma B + F = 0 at a gamma in (0, 1]. Discontinuous: psi < 0 up to gamma = 1. In
@@ -196,23 +67,29 @@ def spectral_transition(p_star: int, weights: SpectralWeights) -> Transition:
         Teacher hidden units.
     weights : SpectralWeights
         With E[(y - 1) f] < 0.
+    noise : float, optional
+        On the teacher's pre-activations, as in ``Model``.
 
     Returns
     -------
     Transition
         ``alpha_bbp``: at every load above it an isolated eigenvalue of D_f lies left of the bulk; and there
         ``kind``, ``alpha_sharp`` (smooth edge below it; 0 where the edge is always sharp), ``gamma``,
-        ``lambda_minus`` in units of the eigenvalues of D_f, and the jump ``overlap_sq``.
+        ``lambda_minus`` in units of the eigenvalues of D_f, and the jump ``overlap_sq``; then the absolute
+        error estimates of four of them.
 
     Notes
     -----
     Limits: hessian_limit gives p_star (a + 1)/2, discontinuous; optimal gives p_star/2, where the jump has
-    just vanished. For an f that makes the outlier come and go with the load this is the last time it comes.
-    Accuracy 1e-11 relative where f is smooth between its kinks; held by ``tests/test_spectral.py``. Source:
+    just vanished, and with noise p_star (1 + noise)^2/2. For an f that makes the outlier come and go with the
+    load this is the last time it comes; weights without an upper bound that were made for other labels may
+    have none, and are refused.
+    Accuracy: as estimated, 1e-11 relative where f is smooth between its kinks; a PrecisionWarning where an
+    estimate is above 1e-10, as for a kink that was not named. Held by ``tests/test_spectral.py``. Source:
     this project's own, from the p -> inf limit of arXiv:2510.18435; the general theory of such matrices is
     that of Lu and Li, arXiv:1702.06435.
     """
-    law = _Law(p_star, weights)
+    law = LabelLaw(p_star, weights, noise)
     if law.averages(_SCAN[0]).F >= 0:
         raise ParameterError(
             "f", weights.kind, "negatively correlated with the label, E[(y - 1) f] < 0", "take its mirror -f"
@@ -221,20 +98,46 @@ def spectral_transition(p_star: int, weights: SpectralWeights) -> Transition:
     alpha_sharp = 1 / at_one.B
     scan = np.append(_SCAN, 1.0)
     positive = next((i for i, x in enumerate(scan) if law.psi(x) >= 0), None)
+    if positive == 0:
+        raise ParameterError("f", weights.kind, "bounded where labels are small", "the outlier does not stay")
     kind: TransitionKind = "discontinuous"
     gamma, at_gamma = 1.0, at_one
+    known = known_at_one = law.known(1.0, at_one)
     if positive is not None:
         kind = "continuous"
         gamma = float(brentq(law.psi, scan[positive - 1], scan[positive], **ROOT_TOLERANCE))
         at_gamma = law.averages(gamma)
-    overlap_sq = _overlap_sq(gamma, at_gamma)
+        known = as_root(law.known(gamma, at_gamma), psi)
+    overlap_sq, overlap_sq_error = _overlap_sq(gamma, at_gamma), error_of(known, overlap_sq_on_branch)
     if overlap_sq < _MARGINAL:
-        kind, overlap_sq = "continuous", 0.0
-    alpha_bbp = -1 / (gamma * at_gamma.F)
-    return Transition(alpha_bbp, kind, alpha_sharp, gamma, law.z(alpha_bbp, gamma, at_gamma), overlap_sq)
+        kind, overlap_sq, overlap_sq_error = "continuous", 0.0, 0.0
+    alpha_bbp, alpha_bbp_error = load_on_branch(gamma, at_gamma).real, error_of(known, load_on_branch)
+    found = Transition(
+        alpha_bbp,
+        kind,
+        alpha_sharp,
+        gamma,
+        law.z(alpha_bbp, gamma, at_gamma),
+        overlap_sq,
+        alpha_bbp_error,
+        error_of(known_at_one, lambda x, at: 1 / at.B),
+        law.z_error(alpha_bbp, known) + law.scale * abs(at_gamma.A) * alpha_bbp_error,
+        overlap_sq_error,
+    )
+    warn_of_lost_precision(
+        law.name,
+        law.scale,
+        alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
+        alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
+        lambda_minus=(found.lambda_minus, found.lambda_minus_error),
+        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+    )
+    return found
 
 
-def spectral_asymptotics(p_star: int, weights: SpectralWeights, alpha: float) -> Asymptotics:
+def spectral_asymptotics(
+    p_star: int, weights: SpectralWeights, alpha: float, *, noise: float = 0.0
+) -> Asymptotics:
     """Edge lambda_minus, outlier lambda_star and overlap m^2 of D_f at one load, as N -> inf.
 
     Edge: alpha gamma^2 B = 1, or gamma = 1. Outlier: alpha gamma F = -1 between the edge's gamma and 0. Then
@@ -248,13 +151,16 @@ def spectral_asymptotics(p_star: int, weights: SpectralWeights, alpha: float) ->
         Any; without negative correlation with the label there is no outlier on the left.
     alpha : float
         Samples per dimension, finite and > 0.
+    noise : float, optional
+        On the teacher's pre-activations, as in ``Model``.
 
     Returns
     -------
     Asymptotics
         ``alpha``, ``edge``, ``lambda_minus``, ``lambda_star`` (p_star-fold) in units of the eigenvalues of
         D_f, and ``overlap_sq``: the weight of one of the outlier's unit eigenvectors in the span of the
-        teacher. The last two are nan where there is no isolated outlier.
+        teacher, and the absolute error estimates of the three. Those of the outlier are nan where none is
+        isolated.
 
     Notes
     -----
@@ -263,25 +169,40 @@ def spectral_asymptotics(p_star: int, weights: SpectralWeights, alpha: float) ->
     by ``tests/test_spectral.py``. Source: this project's own, from arXiv:2510.18435.
     """
     alpha = as_positive("alpha", alpha)
-    law = _Law(p_star, weights)
+    law = LabelLaw(p_star, weights, noise)
     edge = law.edge(alpha)
 
     def past_outlier(gamma: float) -> float:
-        return -alpha * gamma * law.averages(gamma).F - 1
+        return float(-alpha * gamma * law.averages(gamma).F - 1)
 
-    if past_outlier(edge.gamma) <= 0:
-        return Asymptotics(alpha, edge.kind, edge.lambda_minus, math.nan, math.nan)
-    gamma = float(brentq(past_outlier, 0.0, edge.gamma, **ROOT_TOLERANCE))
-    at_gamma = law.averages(gamma)
-    lambda_star = min(law.z(alpha, gamma, at_gamma), edge.lambda_minus)
-    return Asymptotics(alpha, edge.kind, edge.lambda_minus, lambda_star, _overlap_sq(gamma, at_gamma))
+    isolated = Outlier(math.nan, math.nan)
+    if past_outlier(edge.gamma) > 0:
+        gamma = float(brentq(past_outlier, 0.0, edge.gamma, **ROOT_TOLERANCE))
+        at_gamma = law.averages(gamma)
+        known = as_root(law.known(gamma, at_gamma), lambda x, at: alpha * x * at.F + 1)
+        lambda_star = min(law.z(alpha, gamma, at_gamma), edge.lambda_minus)
+        overlap_sq_error = error_of(known, overlap_sq_on_branch)
+        isolated = Outlier(
+            lambda_star, _overlap_sq(gamma, at_gamma), law.z_error(alpha, known), overlap_sq_error
+        )
+    found = Asymptotics(
+        alpha, edge.kind, edge.lambda_minus, *isolated[:2], edge.lambda_minus_error, *isolated[2:]
+    )
+    warn_of_lost_precision(
+        law.name,
+        law.scale,
+        lambda_minus=(found.lambda_minus, found.lambda_minus_error),
+        lambda_star=(found.lambda_star, found.lambda_star_error),
+        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+    )
+    return found
 
 
 def spectral_gain(model: Model) -> SpectralGain:
     """Threshold of the Hessian beside those of the label-only spectral methods.
 
-    alpha_bbp, p_star (a + 1)/2 (the same loss at p = inf) and p_star/2 (the optimal weights), and the ratios
-    alpha_bbp / (p_star (a + 1)/2), alpha_bbp / (p_star/2).
+    alpha_bbp, that of the same loss at p = inf (p_star (a + 1)/2 where discontinuous) and p_star (1 +
+    noise)^2/2 (the optimal weights), and the ratios of the first to the two others.
 
     Parameters
     ----------
@@ -302,7 +223,19 @@ def spectral_gain(model: Model) -> SpectralGain:
     1e-12 relative; held by ``tests/test_spectral.py``.
     Source: this project's own.
     """
-    refuse_noise(model, "the label-only comparison")
-    alpha_bbp = transition(model).alpha_bbp
-    hessian_limit, optimal = model.p_star * (model.a + 1) / 2, model.p_star / 2
-    return SpectralGain(alpha_bbp, hessian_limit, optimal, alpha_bbp / hessian_limit, alpha_bbp / optimal)
+    at_bbp = transition(model)
+    wide = transition(Model(math.inf, model.p_star, model.a, model.noise))
+    alpha_bbp, hessian_limit = at_bbp.alpha_bbp, wide.alpha_bbp
+    optimal = model.p_star * (1 + model.noise) ** 2 / 2
+    relative_error = at_bbp.alpha_bbp_error / alpha_bbp
+    over_limit = alpha_bbp / hessian_limit
+    return SpectralGain(
+        alpha_bbp,
+        hessian_limit,
+        optimal,
+        over_limit,
+        alpha_bbp / optimal,
+        at_bbp.alpha_bbp_error,
+        (relative_error + wide.alpha_bbp_error / hessian_limit) * over_limit,
+        relative_error * alpha_bbp / optimal,
+    )

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import eigh
 
+from bendscape.core.label_law import SpectralWeights
 from bendscape.core.model import as_integer, sample_count
-from bendscape.core.spectral import SpectralWeights
 
 
 class SpectralSample(NamedTuple):

@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import chi
 
-from bendscape.core.model import Model, ParameterError
+from bendscape.core.label_law import SpectralWeights
+from bendscape.core.model import Model, ParameterError, PrecisionWarning
 from bendscape.core.outlier import asymptotics, transition
 from bendscape.core.spectral import (
-    SpectralWeights,
     spectral_asymptotics,
     spectral_gain,
     spectral_transition,
 )
 from bendscape.core.spectral_sampler import sample_spectral
+
+# Close to thresholds small overlaps say that they are small differences.
+pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
 
 OPTIMAL = SpectralWeights.optimal()
 SUBSET = SpectralWeights(lambda y: -1.0 * (y > 2), -1, (2.0,), "subset")  # keeps the largest labels
@@ -300,3 +303,65 @@ def test_weights_outside_their_domain_are_refused_with_a_remedy() -> None:
 def test_the_wrong_sign_shows_no_outlier_on_the_left() -> None:
     mirrored = SpectralWeights(lambda y: (y - 1) / (1 + y), -1)
     assert math.isnan(spectral_asymptotics(1, mirrored, 50.0).lambda_star)
+
+
+@pytest.mark.parametrize("p_star", [1, 3, 40])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("a", [0.05, 2.0])
+def test_errors_are_honest_where_another_quadrature_tells(p_star: int, noise: float, a: float) -> None:
+    """The Hessian of infinite width, by Laplace integrals, has errors of its own; both together bound the
+    difference, and both are small. With noise it is continuous below a tricritical a."""
+    weights, wide = SpectralWeights.hessian_limit(a), Model(math.inf, p_star, a, noise)
+    found, known = spectral_transition(p_star, weights, noise=noise), transition(wide)
+    assert found.kind == known.kind
+    names = ("alpha_bbp", "alpha_sharp", "overlap_sq")
+    for name in names:
+        error = getattr(found, f"{name}_error")
+        assert abs(getattr(found, name) - getattr(known, name)) <= error + getattr(known, f"{name}_error")
+        assert error <= 1e-11 * max(getattr(found, name), 1e-2)
+    alpha = 1.7 * known.alpha_bbp
+    label_only, hessian = spectral_asymptotics(p_star, weights, alpha, noise=noise), asymptotics(wide, alpha)
+    assert abs(label_only.overlap_sq - hessian.overlap_sq) <= (
+        label_only.overlap_sq_error + hessian.overlap_sq_error
+    )
+    assert label_only.overlap_sq_error <= 1e-11
+    assert label_only.lambda_star_error <= 1e-11 * alpha
+    assert label_only.lambda_minus_error <= 1e-11 * alpha
+
+
+@pytest.mark.parametrize("p_star", [1, 2, 7])
+@pytest.mark.parametrize("noise", [0.1, 1.5])
+def test_noise_raises_the_optimal_threshold_by_the_square_of_its_factor(p_star: int, noise: float) -> None:
+    best = SpectralWeights.optimal(noise)
+    found = spectral_transition(p_star, best, noise=noise)
+    # 1/E[(w - 1)^2] with w - 1 = (y0 - 1)/(1 + noise)
+    assert abs(found.alpha_bbp - p_star * (1 + noise) ** 2 / 2) <= found.alpha_bbp_error
+    assert found.alpha_bbp_error <= 1e-11 * found.alpha_bbp
+    if p_star == 1 and noise > 1:  # the weights that are best for clean labels grow too fast near y = 0
+        with pytest.raises(ParameterError, match="the outlier does not stay"):
+            spectral_transition(p_star, OPTIMAL, noise=noise)
+    for other in (CLIPPED, SpectralWeights.hessian_limit(1.0)):
+        assert spectral_transition(p_star, other, noise=noise).alpha_bbp >= found.alpha_bbp * (1 - 1e-12)
+        for alpha in (1.5 * found.alpha_bbp, 8 * found.alpha_bbp):
+            overlap_sq = spectral_asymptotics(p_star, other, alpha, noise=noise).overlap_sq
+            top = spectral_asymptotics(p_star, best, alpha, noise=noise).overlap_sq
+            assert math.isnan(overlap_sq) or overlap_sq <= top + 1e-12
+    assert spectral_gain(Model(3, p_star, 0.7, noise)).over_optimal >= 1
+
+
+@pytest.mark.filterwarnings("default::bendscape.core.model.PrecisionWarning")
+def test_a_kink_that_is_not_named_is_felt_by_the_error_and_warned_of() -> None:
+    silent = SpectralWeights(CLIPPED.f, CLIPPED.infimum, (), "clipped without its kink")
+    with pytest.warns(PrecisionWarning, match="alpha_bbp = .* of p_star = 2.*without its kink"):
+        found = spectral_transition(2, silent)
+    exact = spectral_transition(2, CLIPPED)
+    assert abs(found.alpha_bbp / exact.alpha_bbp - 1) > 1e-11
+    assert abs(found.alpha_bbp - exact.alpha_bbp) <= found.alpha_bbp_error
+    assert exact.alpha_bbp_error <= 1e-11 * exact.alpha_bbp
+
+
+def test_the_gain_comes_with_errors() -> None:
+    gain = spectral_gain(Model(3, 1, 0.7))
+    assert 0 < gain.alpha_bbp_error <= 1e-12
+    assert 0 < gain.over_hessian_limit_error <= 1e-12
+    assert gain.over_optimal_error == pytest.approx(2 * gain.alpha_bbp_error)

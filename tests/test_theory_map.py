@@ -86,6 +86,23 @@ def test_a_map_comes_back_from_disk_as_it_was_written(ds: xr.Dataset, tmp_path: 
     assert point["alpha_0_complex_re"].item() == pytest.approx(alpha_0(model).complex_re, rel=1e-9)
 
 
+def test_errors_are_stored_beside_what_they_bound_and_say_so(ds: xr.Dataset, tmp_path: Path) -> None:
+    with xr.open_zarr(write_map(ds, tmp_path / "map.zarr"), consolidated=False) as stored:
+        for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq", "alpha_0_tangent"):
+            error = stored[f"{name}_error"]
+            assert error.attrs == {"long_name": f"absolute error estimate of {name}, a bound", "units": "1"}
+            assert (error <= 1e-10).all()
+            assert (error >= 0).all()
+        assert (stored["alpha_0_complex_error"] > 0).all()
+        assert stored["noise"] == 0
+
+
+def test_a_noisy_map_says_how_noisy_and_is_another(ds: xr.Dataset) -> None:
+    noisy = theory_map(p=[1, 2], p_star=[1], a=[0.5, 1, 2], noise=0.3, alpha_0=False)
+    assert noisy["noise"] == 0.3
+    assert noisy["a_tricritical"].sel(p=1, p_star=1) > ds["a_tricritical"].sel(p=1, p_star=1)
+
+
 def test_an_earlier_map_is_replaced_and_anything_else_is_left_alone(ds: xr.Dataset, tmp_path: Path) -> None:
     path = tmp_path / "map.zarr"
     write_map(ds, path)
@@ -121,7 +138,16 @@ def test_the_diagram_has_a_panel_for_each_teacher_with_both_kinds_and_both_thres
 def test_a_map_without_alpha_0_is_drawn_with_alpha_bbp_alone(ds: xr.Dataset) -> None:
     without = theory_map(p=[1, 2], p_star=[1], a=[0.5, 1, 2], alpha_0=False)
     assert set(ds.data_vars) - set(without.data_vars) == {
-        f"alpha_0_{name}" for name in ("principal_value", "tangent", "complex_re", "complex_im")
+        f"alpha_0_{name}"
+        for name in (
+            "principal_value",
+            "tangent",
+            "complex_re",
+            "complex_im",
+            "principal_value_error",
+            "tangent_error",
+            "complex_error",
+        )
     }
     figure = phase_figure(without)
     assert sum(type(each).__name__ == "QuadContourSet" for each in figure.axes[0].collections) == 1
