@@ -36,7 +36,7 @@ _STRIP_EFOLDS = 36.0  # discretisation error exp(-36) for a strip as wide as tha
 _NODES_AT_ONCE = 40_000  # in the cache
 _MOST_STEPS = 100
 _ROOT = 1e-12  # of log v
-_SURE = 1e-8  # of v^2, where rounding ends the search
+_SURE = 1e-3  # of log v, so far from the rounding of what it is computed from
 _LEAST = 2.0**-53
 _ROUNDING = 64 * sys.float_info.epsilon  # of an average, relative, a bound
 
@@ -174,7 +174,7 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
         unsure = abs(bracket) <= lost
         low[todo] = np.where((bracket < 0) & ~unsure, here, low[todo])
         high[todo] = np.where((bracket >= 0) & ~unsure, here, high[todo])
-        done = (abs(change) <= _ROOT) | (high[todo] - low[todo] < _ROOT) | (unsure & (lost < _SURE))
+        done = (abs(change) <= _ROOT) | (high[todo] - low[todo] < _ROOT) | (unsure & (lost < -_SURE * slope))
         # So far down nothing can be seen: the root, if there is one, is further up or of no weight.
         floor[todo] = np.where(unsure & ~done, np.maximum(floor[todo], here), floor[todo])
         low[todo] = np.maximum(low[todo], floor[todo])
@@ -191,7 +191,8 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
             break
     else:
         log_v[todo] = math.nan
-    return np.exp(log_v)
+    found: FloatArray = np.exp(log_v)
+    return found
 
 
 def _bracket(alpha: float, tau: ComplexArray, at: Plane) -> FloatArray:

@@ -35,7 +35,8 @@ from bendscape.core.precision import unwarned
     ids=str,
 )
 def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, alpha: float) -> None:
-    grid, weights, density = density_rule(model, alpha)
+    with unwarned():  # the estimate of rho, of first order, is pessimistic at an edge
+        grid, weights, density = density_rule(model, alpha)
     mass = weights @ density.rho + density.atom
     assert density.atom == max(0.0, 1 - alpha)
     assert mass == pytest.approx(1, abs=1e-6)
@@ -106,7 +107,7 @@ def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outp
 
     (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
     y = (1 + model.noise) * y[:, np.newaxis]
-    gamma = np.array([0.4 + 0.5j, 3 + 2j, -1 + 0.8j, -0.01 + 0.02j])
+    gamma = np.array([0.4 + 0.5j, 1 + 2j, -1 + 0.8j, -0.01 + 0.02j])
     found = plane_averages(model, gamma)
     for i, x in enumerate(gamma):
         expected = np.zeros(4, dtype=complex)
