@@ -1,136 +1,191 @@
-"""Density of the whole spectrum, on both sides of zero, and its integral.
+"""Density of the whole spectrum, on both sides of zero, its integral, and a rule of unit mass.
 
-On the real line the spectral map is solved for complex gamma = -2 g/p, Im gamma > 0: -1/gamma + alpha A =
-p lambda/2. There D = a + (1 - gamma) y + gamma c yhat lies, for all y and yhat, in a cone of opening below
-pi, and the Laplace integrals converge along the ray that turns this cone into the right half-plane: the
-averages are those of ``integrals``, along an angle that follows gamma. Solutions are followed from one point
-to the next by Newton's method; the first one of either sign comes down from far above the real line.
+All of it is read off the curve of ``half_plane`` on which the spectral map is real. A given lambda is first
+bracketed between points of that curve and then found by Newton's method; a step that leaves the bracket
+halves it instead. Integrals over lambda are integrals along the curve, where nothing is singular at 0: where
+alpha is near 1 the density has a peak like |lambda|^(-1/2) there, but tau goes like |lambda|^(1/2).
 """
 
 from __future__ import annotations
 
-import cmath
 import math
+import sys
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
-from bendscape.core.bulk import left_edge
-from bendscape.core.integrals import averages, mean_log
-from bendscape.core.model import Model, ParameterError, as_positive
+from bendscape.core.bulk import edge_at
+from bendscape.core.half_plane import Curve, curve, curve_at, map_at, plane_averages
+from bendscape.core.integrals import averages
+from bendscape.core.model import Model, ParameterError, PrecisionWarning, as_positive
 
 FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
 
-_SHY_OF_VERTICAL = 0.37  # of the rays: exp(-a s) has to end; for many units, where q^n k^m ends by itself
-_SHY_TIMES_ROOT = 3.0  # and grows like exp(n angle^2 / 2) off the best ray, this over sqrt(max(n, m))
-_RAY_GRID = 0.02  # rays are rounded to it, so that their nodes are computed once
-_MOST_STEPS = 30
-_CONVERGED = 1e-13  # last Newton step, relative to gamma
-_LARGEST_STEP = 0.3  # relative to gamma
-_REAL = 1e-9  # imaginary part, relative to gamma, below which the density is lost in rounding
-_PANELS = 12  # on each side of 0 to begin with, halving towards both ends
+TOLERANCE = 1e-6
+"""Error of the integrated density, or of rho relative to its largest, above which a warning is raised."""
+
+_MOST_STEPS = 12  # of Newton's method, before a bracket is halved
+_MOST_BRACKETS = 80
+_CONVERGED = 1e-13  # last step, relative to tau
+_ROUNDING = 4 * sys.float_info.epsilon
+_NOISE = 1e-14  # of the averages; that of E log D counts alpha times in the integrated density
 _GAUSS = 10  # nodes in a panel
 _MOST_PANELS = 300  # that share the tolerance
-_MOST_HALVINGS = 10
-_NOT_CONVERGED = complex(math.nan, math.nan)
+_MOST_HALVINGS = 24
+_NEXT_TO_ZERO = 1e-12  # of the left end of the curve, where integrals along it begin on either side of 0
 
 
 class Density(NamedTuple):
-    """Spectral density on a grid; rho and the atom add up to one unit of mass."""
+    """Spectral density on a grid; rho and the atom add up to one unit of mass. Errors are absolute bounds."""
 
     rho: FloatArray
     integrated: FloatArray
     atom: float
+    rho_error: FloatArray
+    integrated_error: FloatArray
 
 
-def _ray(model: Model, gamma: complex) -> float:
-    """Angle that turns the cone of D, between arg(1 - gamma) and arg(gamma), into the right half-plane."""
-    from_zero, from_one = cmath.phase(gamma), -cmath.phase(1 - gamma)
-    # A step that lands just below the real line is on the continuation of what is above it.
-    from_zero += 2 * math.pi * (from_zero < -math.pi / 2)
-    from_one += 2 * math.pi * (from_one < -math.pi / 2)
-    turn = (from_one - from_zero) / 2
-    units = max(model.p, model.p_star) / 2
-    steepest = math.pi / 2 - min(_SHY_OF_VERTICAL, _SHY_TIMES_ROOT / math.sqrt(units))
-    return _RAY_GRID * round(max(-steepest, min(steepest, turn)) / _RAY_GRID)
+class DensityRule(NamedTuple):
+    """Nodes, weights and the density there: sum(weights * density.rho * f) integrates f."""
+
+    grid: FloatArray
+    weights: FloatArray
+    density: Density
 
 
-def _newton(model: Model, alpha: float, x: complex, gamma: complex) -> complex:
-    """Zero of -1/gamma + alpha A - x near a start, nan if Newton's method does not get there."""
-    last = math.inf
-    for _ in range(_MOST_STEPS):
-        at_gamma = averages(model, gamma, ray=_ray(model, gamma))
-        slope = 1 / gamma**2 - alpha * at_gamma.B
-        step = -(-1 / gamma + alpha * at_gamma.A - x) / slope
-        size = abs(step / gamma)
-        if not size < math.inf:
-            return _NOT_CONVERGED
-        gamma += step * min(1.0, _LARGEST_STEP / max(size, 1e-300))
-        if size < _CONVERGED or (size < 1e-7 and size > last / 2):  # at the last digits
-            if abs(gamma.imag) < _REAL * abs(gamma):  # outside the bulk, or all but: z falls with g there
-                return gamma if (gamma**2 * alpha * at_gamma.B).real < 1 + 1e-6 else _NOT_CONVERGED
-            return gamma if gamma.imag > 0 else _NOT_CONVERGED
-        last = size
-    return _NOT_CONVERGED
+class _Spectrum(NamedTuple):
+    """What the curve of one model begins with."""
+
+    model: Model
+    alpha: float
+    edge: float  # lambda_minus
+    edge_error: float
+    left: float  # tau there
+    largest: float  # height of the curve
+
+    def curve(self, xi: npt.ArrayLike) -> Curve:
+        return curve(self.model, self.alpha, np.asarray(xi, dtype=np.float64), self.largest)
 
 
-def _from_above(model: Model, alpha: float, x: float) -> complex:
-    """Solution at x + i0, followed down from far above the real line, where gamma = -1/x."""
-    at_zero = averages(model, 0.0)
-    width = math.sqrt(alpha * at_zero.B)
-    height = 10 * width + 2 * abs(x - alpha * at_zero.A)
-    gamma = -1 / (complex(x, height) - alpha * at_zero.A)
-    gamma = _newton(model, alpha, complex(x, height), gamma)
-    lowest, factor = 1e-12 * abs(x) + 1e-300, 0.5
-    while height > lowest:
-        lower = height * factor
-        found = _newton(model, alpha, complex(x, lower), gamma)
-        if cmath.isnan(found) or abs(found - gamma) > 1.0 * abs(gamma):
-            factor = math.sqrt(factor)
-            if factor > 0.999:
-                return _NOT_CONVERGED
-            continue
-        # Once the imaginary part is no longer that of the height, the real line is in reach.
-        settled = abs(found - gamma) < 1e-3 * found.imag
-        gamma, height, factor = found, lower, max(0.1, factor**1.5)
-        if settled:
-            break
-    return _newton(model, alpha, complex(x, 0.0), gamma)
-
-
-def _follow(model: Model, alpha: float, x: float, before: float, gamma: complex) -> complex:
-    """Solution at x from that at a point before, in as many steps as it takes; nan if that is too many."""
-    here, step = before, x - before
-    for _ in range(200):
-        slope = 1 / gamma**2 - alpha * averages(model, gamma, ray=_ray(model, gamma)).B
-        guess = gamma + step / slope
-        close = abs(guess - gamma) < 0.5 * abs(gamma) and guess.imag > 0
-        found = _newton(model, alpha, complex(here + step), guess if close else gamma)
-        if cmath.isnan(found) or abs(found - gamma) > 0.7 * abs(gamma):
-            step /= 2
-            continue
-        here, gamma = here + step, found
-        if here == x:
-            return gamma
-        step = min(2 * step, x - here, key=abs)
-        if abs(x - here - step) < 1e-14 * abs(x):
-            step = x - here
-    return _NOT_CONVERGED
-
-
-def _integrated(model: Model, alpha: float, lam: float, gamma: complex) -> float:
-    """Integrated density -(1/pi) Im[lambda g - log gamma + alpha E log D], g = -p gamma/2."""
-    angle = cmath.phase(gamma)
-    angle += 2 * math.pi * (angle < -math.pi / 2)
-    of_log = alpha * mean_log(model, gamma, ray=_ray(model, gamma)).imag
-    return (lam * model.p * gamma.imag / 2 + angle - of_log) / math.pi
-
-
-def _finite(model: Model) -> None:
+def _spectrum(model: Model, alpha: float) -> _Spectrum:
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite here", "at p = inf the spectrum shrinks to 0 like 1/p")
+    alpha = as_positive("alpha", alpha)
+    edge = edge_at(model, alpha)
+    largest = math.sqrt(alpha * averages(model, 0.0).B)
+    return _Spectrum(model, alpha, edge.lambda_minus, edge.lambda_minus_error, -1 / edge.gamma, largest)
+
+
+def _nodes(spectrum: _Spectrum) -> FloatArray:
+    """Points xi to begin with, halving towards the left edge and towards 0, doubling to the right."""
+    left, halves = spectrum.left, 0.5 ** np.arange(1, 21)
+    to_the_right = -left * 2.0 ** np.arange(-20, math.ceil(math.log2(2 - 4 * spectrum.largest / left)) + 1)
+    return np.concatenate([left * (1 - halves[::-1]), left * halves[1:], to_the_right])
+
+
+def _between(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Where to halve an interval: its geometric middle where it is wide, towards 0 where it begins there."""
+    least, most = np.minimum(abs(low), abs(high)), np.maximum(abs(low), abs(high))
+    scaled = np.sign(low + high) * np.sqrt(most * np.maximum(least, 1e-6 * most))
+    return np.where((low * high >= 0) & (most > 4 * least), scaled, (low + high) / 2)
+
+
+def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
+    """Points of the curve at given real x, right of the edge and not 0; nan where none was found."""
+    model, alpha = spectrum.model, spectrum.alpha
+    begin = spectrum.curve(_nodes(spectrum))
+    tau = np.concatenate([[spectrum.left], begin.tau])
+    at_x = np.concatenate([[model.p / 2 * spectrum.edge], begin.x])
+    if alpha <= 1:  # the curve goes through 0
+        place = np.searchsorted(tau.real, 0.0)
+        tau, at_x = np.insert(tau, place, 0.0), np.insert(at_x, place, 0.0)
+    while at_x[-1] < x.max():
+        further = spectrum.curve([4 * tau[-1].real])
+        tau, at_x = np.append(tau, further.tau), np.append(at_x, further.x)
+    at_x = np.maximum.accumulate(at_x)  # up to rounding it rises
+    cell = np.clip(np.searchsorted(at_x, x), 1, len(at_x) - 1)
+    low, x_low, high, x_high = tau[cell - 1], at_x[cell - 1], tau[cell], at_x[cell]
+
+    found = np.full(len(x), complex(math.nan, math.nan))
+    todo = np.arange(len(x))
+    for _ in range(_MOST_BRACKETS):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = np.clip((x[todo] - x_low[todo]) / (x_high[todo] - x_low[todo]), 0.0, 1.0)
+        start = low[todo] + np.where(np.isnan(part), 0.5, part) * (high[todo] - low[todo])
+        found[todo] = _newton(spectrum, x[todo], start, low[todo].real, high[todo].real)
+        todo = todo[np.isnan(found[todo])]
+        if not len(todo):
+            break
+        middle = spectrum.curve(_between(low[todo].real, high[todo].real))
+        above = middle.x > x[todo]
+        for is_new, bound, x_bound in ((above, high, x_high), (~above, low, x_low)):
+            bound[todo[is_new]], x_bound[todo[is_new]] = middle.tau[is_new], middle.x[is_new]
+    return found
+
+
+def _newton(
+    spectrum: _Spectrum, x: FloatArray, tau: ComplexArray, low: FloatArray, high: FloatArray
+) -> ComplexArray:
+    """Zeros of x(tau) - x, nan where Newton's method does not stay in the bracket or does not converge."""
+    found = np.full(len(x), complex(math.nan, math.nan))
+    tau, last, todo = tau.copy(), np.full(len(x), math.inf), np.arange(len(x))
+    todo = todo[tau != 0]
+    for _ in range(_MOST_STEPS):
+        here = tau[todo]
+        at = plane_averages(spectrum.model, -1 / here)
+        slope = 1 - spectrum.alpha * at.B / here**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = (x[todo] - map_at(spectrum.alpha, here, at)) / slope
+        moved = here + step
+        moved = moved.real + 1j * np.maximum(moved.imag, 0.0)
+        slack = 1e-10 * abs(here) + _NOISE * (abs(x[todo]) + abs(here)) / np.maximum(abs(slope), 1e-8)
+        inside = (moved.real >= low[todo] - slack) & (moved.real <= high[todo] + slack) & (moved != 0)
+        size = abs(step) / abs(here)
+        done = inside & ((size < _CONVERGED) | ((size < 1e-9) & (size > last[todo] / 2)))
+        # On the real line, outside the bulk or all but, x rises with tau.
+        done &= (moved.imag > 1e-9 * abs(moved)) | (slope.real > -1e-6)
+        found[todo] = np.where(done, moved, found[todo])
+        tau[todo], last[todo] = moved, size
+        todo = todo[inside & ~done]
+        if not len(todo):
+            break
+    return found
+
+
+def _density(spectrum: _Spectrum, tau: ComplexArray) -> Density:
+    """Density at points of the curve, its errors from another rule for the averages."""
+    p, alpha, gamma = spectrum.model.p, spectrum.alpha, -1 / tau
+    at = plane_averages(spectrum.model, gamma)
+    points = curve_at(alpha, tau, at)
+    other = plane_averages(spectrum.model, gamma, refined=True)
+    x_error = 2 * abs(map_at(alpha, tau, at) - map_at(alpha, tau, other))
+    x_error += _ROUNDING * (abs(points.x) + abs(tau))
+    rho_error = x_error * abs(gamma) ** 2 / np.maximum(abs(points.slope), 1e-100) + _ROUNDING * abs(gamma)
+    of_log = 2 * abs(at.log_d - other.log_d) + _ROUNDING * abs(at.log_d)
+    return Density(
+        p / (2 * math.pi) * gamma.imag,
+        points.integrated,
+        max(0.0, 1 - alpha),
+        p / (2 * math.pi) * rho_error,
+        (alpha * of_log + _ROUNDING * (abs(points.x * gamma) + math.pi)) / math.pi,
+    )
+
+
+def _warn_of_lost_precision(spectrum: _Spectrum, density: Density) -> None:
+    lost = int(np.isnan(density.rho).sum())
+    largest = float(np.nanmax(density.rho, initial=0.0))
+    rho_error = float(np.nanmax(density.rho_error, initial=0.0))
+    integrated_error = float(np.nanmax(density.integrated_error, initial=0.0))
+    if lost or rho_error > TOLERANCE * largest > 0 or integrated_error > TOLERANCE:
+        warnings.warn(
+            f"density of {spectrum.model} at alpha = {spectrum.alpha:g}: nan at {lost} of {len(density.rho)} "
+            f"points, rho of {largest:.3g} +- {rho_error:.1g}, its integral +- {integrated_error:.1g}",
+            PrecisionWarning,
+            stacklevel=3,
+        )
 
 
 def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
@@ -152,48 +207,53 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
     -------
     Density
         ``rho`` and ``integrated`` of the grid's shape, per eigenvalue: rho integrates to 1 - ``atom``,
-        ``integrated`` goes from 0 to 1 and contains the ``atom``, of mass max(0, 1 - alpha) at 0. nan at a
-        point where no solution was found.
+        ``integrated`` goes from 0 to 1 and contains the ``atom``, of mass max(0, 1 - alpha) at 0. Their error
+        estimates ``rho_error`` and ``integrated_error``. nan, with a PrecisionWarning, at a point where no
+        solution was found.
 
     Notes
     -----
     Limits: 0 left of lambda_minus, where it ends like a square root (sharp) or like exp(-A/(lambda -
-    lambda_minus)) (smooth); on the right it has no edge but a tail, see :func:`upper_quantile`. Accuracy 1e-9
-    relative to the largest density, exponentially small tails included only in absolute terms; unit mass to
-    1e-6 on :func:`density_rule`'s grid. Held by ``tests/test_density.py``. Source: the equation is that of
-    arXiv:2510.18435, its solution this project's.
+    lambda_minus)) (smooth); on the right it has no edge but a tail, see :func:`upper_quantile`; at 0 and
+    alpha = 1 it diverges like |lambda|^(-1/2). Accuracy: as estimated, usually 1e-11 relative to the largest
+    density, exponentially small tails included only in absolute terms; a PrecisionWarning says where it is
+    worse than 1e-6. Held by ``tests/test_density.py``. Source: the equation is that of
+    arXiv:2510.18435, its solution along the curve this project's.
     """
-    _finite(model)
-    alpha = as_positive("alpha", alpha)
+    spectrum = _spectrum(model, alpha)
     points = np.asarray(grid, dtype=np.float64)
     if points.ndim != 1 or not (np.isfinite(points) & (points != 0)).all():
         raise ParameterError("grid", grid, "a one-dimensional array of finite numbers other than 0")
-    edge, atom = left_edge(model, alpha).lambda_minus, max(0.0, 1 - alpha)
-    rho, integrated = np.zeros_like(points), np.where(points > 0, atom, 0.0)
-    inside = points > edge
-    for side in (inside & (points < 0), inside & (points > 0)):
-        before, gamma = math.nan, _NOT_CONVERGED
-        # From the middle of each half outwards: neither the edge nor 0 is a place to start from.
-        order = np.flatnonzero(side)[np.argsort(points[side])]
-        middle = len(order) // 2
-        start, from_start = math.nan, _NOT_CONVERGED
-        for branch in (order[middle:], order[:middle][::-1]):
-            before, gamma = start, from_start
-            for i in branch:
-                lam = float(points[i])
-                x = lam * model.p / 2
-                if not cmath.isnan(gamma):
-                    gamma = _follow(model, alpha, x, before, gamma)
-                if cmath.isnan(gamma):
-                    gamma = _from_above(model, alpha, x)
-                if math.isnan(start):
-                    start, from_start = x, gamma
-                before = x
-                rho[i] = max(0.0, model.p * gamma.imag / (2 * math.pi))
-                integrated[i] = _integrated(model, alpha, lam, gamma)
-                if cmath.isnan(gamma):
-                    rho[i] = math.nan
-    return Density(rho, integrated, atom)
+    atom = max(0.0, 1 - spectrum.alpha)
+    zero = np.zeros_like(points)
+    density = Density(zero, np.where(points > 0, atom, 0.0), atom, zero.copy(), zero.copy())
+    inside = points > spectrum.edge + spectrum.edge_error
+    if inside.any():
+        tau = _invert(spectrum, model.p / 2 * points[inside])
+        found = ~np.isnan(tau)
+        there = _density(spectrum, tau[found])
+        for column in ("rho", "integrated", "rho_error", "integrated_error"):
+            values = np.full(len(tau), math.nan)
+            values[found] = getattr(there, column)
+            getattr(density, column)[inside] = values
+    _warn_of_lost_precision(spectrum, density)
+    return density
+
+
+def _right_end(spectrum: _Spectrum, mass: float) -> float:
+    """Point xi of the curve with the given mass above it, or as much as rounding leaves to be seen."""
+    mass += _NOISE * spectrum.alpha
+    xi = _nodes(spectrum)
+    while 1 - float(spectrum.curve(xi[-1:]).integrated[0]) > mass:
+        xi = np.append(xi, 2 * xi[-1])
+    low = high = math.nan
+    for _ in range(3):
+        above = 1 - spectrum.curve(xi).integrated > mass
+        last = int(np.flatnonzero(above)[-1]) if above.any() else 0
+        low, high = float(xi[last]), float(xi[last + 1])
+        xi = np.linspace(low, high, 17)
+        xi = xi[xi != 0]
+    return high
 
 
 def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
@@ -211,42 +271,24 @@ def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
     Returns
     -------
     float
-        lambda > 0 with N(lambda) >= 1 - mass, its distance from 0 or lambda_minus to 3e-3 relative.
+        lambda with N(lambda) >= 1 - mass, of the least such to a part in 256 of a factor of two in tau.
+
+    Notes
+    -----
+    Limits: a mass below what rounding leaves of 1 - N, 1e-14 alpha, is increased by that. Held by
+    ``tests/test_density.py``.
     """
-    _finite(model)
-    alpha = as_positive("alpha", alpha)
+    spectrum = _spectrum(model, alpha)
     if not 1e-10 <= mass <= 0.5:
         raise ParameterError("mass", mass, "between 1e-10 and 0.5")
-    edge = left_edge(model, alpha).lambda_minus
-    base = max(edge, 0.0)
-
-    def excess(log_distance: float) -> float:
-        lam = base + math.exp(log_distance)
-        gamma = _from_above(model, alpha, lam * model.p / 2)
-        above = max(0.0, 1 - _integrated(model, alpha, lam, gamma))
-        return math.log(max(above, 1e-16) / mass)
-
-    low = high = math.log(max(abs(edge), 2 / model.p))
-    while excess(high) > 0:
-        high += 2
-    while low >= high or excess(low) < 0:
-        low -= 2
-    return base + math.exp(float(brentq(excess, low, high, xtol=1e-3)) + 2e-3)
-
-
-class DensityRule(NamedTuple):
-    """Nodes, weights and the density there: sum(weights * density.rho * f) integrates f."""
-
-    grid: FloatArray
-    weights: FloatArray
-    density: Density
+    return (2 / model.p) * float(spectrum.curve([_right_end(spectrum, mass)]).x[0])
 
 
 def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: float = 1e-8) -> DensityRule:
     """Grid on which the density integrates to one unit of mass, its weights and the density on it.
 
-    Gauss-Legendre panels that crowd at the left edge and at 0, each halved until its mass agrees with the
-    difference of the integrated density between its ends.
+    Gauss-Legendre panels along the curve, each halved until its mass agrees with the difference of the
+    integrated density between its ends.
 
     Parameters
     ----------
@@ -266,42 +308,45 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
 
     Notes
     -----
-    Cost seconds at large p and p_star. Held by ``tests/test_density.py`` for a table of models, not for the
-    whole domain. Source: this project's own.
+    Cost below a second at moderate p and p_star, a few at large ones. Held by ``tests/test_density.py`` for
+    a random sample of the whole domain. Source: this project's own.
     """
-    edge, end = left_edge(model, alpha).lambda_minus, upper_quantile(model, alpha, mass)
-    near = 0.5 ** np.arange(1, _PANELS + 1) ** 1.5
-    fractions = np.concatenate([[0.0], near[::-1], 1 - near[1:], [1.0]])
-    panels: list[tuple[float, float]] = []
-    for low, high in [(edge, 0.0), (0.0, end)] if edge < 0 else [(edge, end)]:
-        ends = low + (high - low) * fractions
-        panels += list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+    spectrum = _spectrum(model, alpha)
+    left, end = spectrum.left, _right_end(spectrum, mass)
     nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
-    atom, done = max(0.0, 1 - alpha), []
+    steps = -left * np.array([_NEXT_TO_ZERO, 1e-3, 0.03, 0.2, 0.6])
+    right = steps[-1] * 2.0 ** np.arange(1, max(1, math.ceil(math.log2(max(end / steps[-1], 1)))))
+    ends = np.concatenate([[left, 0.98 * left, 0.85 * left], -steps[::-1], steps, right])
+    ends = np.append(ends[ends < end], end)
+    low, high = ends[:-1], ends[1:]
+    across = low * high < 0
+    low, high = low[~across], high[~across]
+    done: list[tuple[ComplexArray, FloatArray, FloatArray]] = []
     for halvings in range(_MOST_HALVINGS + 1):
-        lows, highs = np.array(panels).T
-        middle, half = (lows + highs) / 2, (highs - lows) / 2
-        grid = middle[:, np.newaxis] + half[:, np.newaxis] * nodes
-        ends = np.unique(np.concatenate([lows, highs]))
-        density = bulk_density(model, alpha, np.concatenate([grid.ravel(), ends[ends != 0]]))
-        rho = density.rho[: grid.size].reshape(grid.shape)
-        integrated = density.integrated[: grid.size].reshape(grid.shape)
-        at_end = dict(zip(ends[ends != 0].tolist(), density.integrated[grid.size :].tolist(), strict=True))
-        again = []
-        for j, (low, high) in enumerate(panels):
-            # At 0 the integrated density jumps by the atom and its side is the panel's.
-            expected = at_end.get(high, math.nan) - at_end.get(low, math.nan)
-            here = half[j] * weights
-            missed = abs(float(here @ rho[j]) - expected)
-            if math.isnan(expected):
-                missed = 0.0 if high - low < 1e-6 * (end - edge) else 1.0
-            if missed <= tolerance / _MOST_PANELS or halvings == _MOST_HALVINGS:
-                done.append((grid[j], here, rho[j], integrated[j]))
-            else:
-                again += [(low, (low + high) / 2), ((low + high) / 2, high)]
-        panels = again
-        if not panels:
+        half = (high - low) / 2
+        xi = (low + half)[:, np.newaxis] + half[:, np.newaxis] * nodes
+        at_end = np.unique(np.concatenate([low, high]))
+        points = spectrum.curve(np.concatenate([xi.ravel(), at_end]))
+        rise = points.integrated[xi.size :]
+        expected = rise[np.searchsorted(at_end, high)] - rise[np.searchsorted(at_end, low)]
+        tau, slope = points.tau[: xi.size], points.slope[: xi.size]
+        # d lambda/d xi along the curve, where x'(tau) d tau is real.
+        along = np.where(tau.imag > 0, abs(slope) ** 2 / np.where(tau.imag > 0, slope.real, 1.0), slope.real)
+        along = (2 / model.p) * np.maximum(along, 0.0).reshape(xi.shape)
+        rho = model.p / (2 * math.pi) * (-1 / tau).imag.reshape(xi.shape)
+        here = half[:, np.newaxis] * weights * along
+        missed = abs((here * rho).sum(axis=1) - expected)
+        good = missed <= max(tolerance / _MOST_PANELS, _NOISE * spectrum.alpha)
+        if halvings == _MOST_HALVINGS:
+            good[:] = True
+        keep = np.repeat(good, _GAUSS)
+        done.append((tau[keep], points.x[: xi.size][keep], here[good].ravel()))
+        middle = _between(low[~good], high[~good])
+        low, high = np.concatenate([low[~good], middle]), np.concatenate([middle, high[~good]])
+        if not len(low):
             break
-    done.sort(key=lambda panel: float(panel[0][0]))
-    columns = [np.concatenate(column) for column in zip(*done, strict=True)]
-    return DensityRule(columns[0], columns[1], Density(columns[2], columns[3], atom))
+    tau, x, along = (np.concatenate(column) for column in zip(*done, strict=True))
+    order = np.argsort(tau.real)
+    density = _density(spectrum, tau[order])
+    _warn_of_lost_precision(spectrum, density)
+    return DensityRule((2 / model.p) * x.real[order], along.real[order], density)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 
+import mpmath as mp
 import numpy as np
+import oracle
 import pytest
 
+from bendscape.core import density as density_module
 from bendscape.core.bulk import left_edge
 from bendscape.core.density import bulk_density, density_rule, upper_quantile
+from bendscape.core.half_plane import plane_averages
 from bendscape.core.hessian import dense_hessian, sample_instance
-from bendscape.core.integrals import averages, mean_log
-from bendscape.core.model import Model, ParameterError
+from bendscape.core.integrals import averages
+from bendscape.core.model import Model, ParameterError, PrecisionWarning
+from bendscape.core.precision import unwarned
 
 
 @pytest.mark.parametrize(
@@ -23,11 +28,15 @@ from bendscape.core.model import Model, ParameterError
         (Model(60, 30, 10.0), 80.0),
         (Model(1, 40, 1e3), 5e4),
         (Model(22, 16, 0.7), 688.6),
+        (Model(2, 1, 1e-6), 1.0),  # a peak at 0
+        (Model(4, 366, 130.0), 0.047),  # an all but isolated piece
+        (Model(68, 16, 0.67, 36.7), 1.0001),  # an all but sharp edge next to 0
     ],
     ids=str,
 )
 def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, alpha: float) -> None:
-    grid, weights, density = density_rule(model, alpha)
+    with unwarned():  # the estimate of rho, of first order, is pessimistic at an edge
+        grid, weights, density = density_rule(model, alpha)
     mass = weights @ density.rho + density.atom
     assert density.atom == max(0.0, 1 - alpha)
     assert mass == pytest.approx(1, abs=1e-6)
@@ -36,17 +45,110 @@ def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, 
     first = (2 / model.p) * alpha * at_zero.A
     second = first**2 + (2 / model.p) ** 2 * alpha * at_zero.B
     assert weights @ (density.rho * grid) == pytest.approx(first, abs=1e-4 * math.sqrt(second))
-    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=1e-3)
+    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=2e-3)
     # The integral, from the mean of log D, rises through the same masses.
-    assert (np.diff(density.integrated) > -1e-9).all()
+    assert (np.diff(density.integrated) >= -2 * density.integrated_error.max()).all()
     assert density.integrated[-1] == pytest.approx(1, abs=1e-7)
 
 
-@pytest.mark.parametrize("gamma", [0.3, 0.8 + 0.4j])
-def test_the_mean_of_log_d_has_the_derivative_a(gamma: complex) -> None:
-    model, h = Model(3, 2, 0.9), 1e-5
-    slope = (mean_log(model, gamma + h) - mean_log(model, gamma - h)) / (2 * h)
-    assert slope == pytest.approx(averages(model, gamma).A, rel=1e-8)
+def somewhere(rng: np.random.Generator) -> tuple[Model, float]:
+    """A model and a load anywhere in the domain, a third of them with alpha at or next to 1, or below."""
+    p, p_star = (round(512 ** rng.uniform()) for _ in range(2))
+    noise = rng.choice([0.0, 10 ** rng.uniform(-3, 2)])
+    alpha = p_star * 10 ** rng.uniform(math.log10(0.02), 4)
+    special = [1.0, 1 + rng.choice([-1, 1]) * 10 ** rng.uniform(-8, -1), 10 ** rng.uniform(-1.7, 0)]
+    which = rng.integers(9)
+    return Model(p, p_star, 10 ** rng.uniform(-6, 3), noise), special[which] if which < 3 else alpha
+
+
+def check_somewhere(rng: np.random.Generator) -> None:
+    model, alpha = somewhere(rng)
+    with unwarned():  # the estimates may exceed what the theory promises, but not lie
+        grid, weights, density = density_rule(model, alpha)
+        # As many points in the middle of the mass as spread out over the whole of it.
+        points = np.concatenate([rng.choice(grid, 20), np.linspace(grid[0], grid[-1], 20)])
+        points = np.sort(points[points != 0])
+        found = bulk_density(model, alpha, points)
+    case = f"{model} at alpha = {alpha!r}"
+    assert weights @ density.rho + density.atom == pytest.approx(1, abs=1e-6), case
+    assert np.isfinite(found.rho).all(), case
+    assert (found.rho >= 0).all(), case
+    assert density.integrated_error.max() < 1e-6, case
+    assert (np.diff(found.integrated) >= -2 * found.integrated_error.max()).all(), case
+    # The points taken from the rule were found along the curve there, and by bracketing here.
+    for i in np.flatnonzero(np.isin(points, grid)):
+        j = int(np.searchsorted(grid, points[i]))
+        slack = found.rho_error[i] + density.rho_error[j] + 1e-11 * density.rho.max()
+        assert abs(found.rho[i] - density.rho[j]) <= slack, case
+
+
+def test_anywhere_in_the_domain_the_mass_is_one_and_no_point_is_lost() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        check_somewhere(rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 150))
+def test_everywhere_in_the_domain_the_mass_is_one_and_no_point_is_lost(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(6):
+        check_somewhere(rng)
+
+
+@pytest.mark.parametrize("model", [Model(3, 2, 0.9), Model(1, 40, 1e-3, 0.5), Model(300, 7, 20.0)], ids=str)
+def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outputs(model: Model) -> None:
+    # The trapezoidal rule in the logarithms of y and yhat shares nothing with the Laplace form. 1e-10 for its
+    # own step, next to poles at a distance of 0.3 or more.
+    def chi(dof: float) -> tuple[np.ndarray, np.ndarray]:
+        log = np.arange(-76 / dof - 4, 4, 0.05)
+        weight = np.exp(dof / 2 * (log - np.exp(log)))
+        return np.exp(log), weight / weight.sum()
+
+    (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
+    y = (1 + model.noise) * y[:, np.newaxis]
+    gamma = np.array([0.4 + 0.5j, 1 + 2j, -1 + 0.8j, -0.01 + 0.02j])
+    found = plane_averages(model, gamma)
+    for i, x in enumerate(gamma):
+        expected = np.zeros(4, dtype=complex)
+        for c, share in ((1, 1 - 1 / model.p), (3, 1 / model.p)):
+            u = c * yhat - y
+            D = model.a + y + x * u
+            log_d = np.log(D * np.exp(-0.5j)) + 0.5j if x.real < 0 else np.log(D * np.exp(0.5j)) - 0.5j
+            for j, term in enumerate((u / D, (u / D) ** 2, (model.a + y) / D, log_d)):
+                expected[j] += share * (of_y @ term @ of_yhat)
+        np.testing.assert_allclose([column[i] for column in found], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("lam", [0.627, 1.326])
+def test_the_error_estimate_of_the_density_bounds_its_error(lam: float) -> None:
+    model, alpha = Model(2, 3, 0.9), 4.0
+    found = bulk_density(model, alpha, [lam])
+    tau = density_module._invert(density_module._spectrum(model, alpha), np.array([model.p / 2 * lam]))[0]
+    gamma = mp.mpc(-1 / tau)
+    assert 0.8 < mp.arg(gamma) < math.pi - 0.8  # far from the poles, no ray is needed
+    with mp.workdps(oracle.DIGITS):
+        x = mp.mpf(model.p) / 2 * mp.mpf(lam)
+        exact = oracle.root(lambda at: -1 / at + alpha * oracle.laplace_averages(model, at)[0] - x, gamma)
+        error = abs(model.p / (2 * mp.pi) * exact.imag - mp.mpf(found.rho[0]))
+    assert error <= found.rho_error[0] <= 1e-12 * found.rho[0]
+
+
+def test_a_point_that_is_not_found_is_nan_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density_module, "_MOST_BRACKETS", 0)
+    with pytest.warns(PrecisionWarning, match="nan at 2 of 3 points"):
+        found = bulk_density(Model(2, 1, 0.7), 1.5, [-100.0, -0.1, 2.0])
+    for column in (found.rho, found.integrated, found.rho_error, found.integrated_error):
+        assert np.isnan(column).tolist() == [False, True, True]
+
+
+def test_at_alpha_one_the_density_diverges_like_an_inverse_square_root_on_both_sides_of_zero() -> None:
+    grid = np.array([-1e-8, -1e-10, -1e-12, 1e-12, 1e-10, 1e-8])
+    scaled = bulk_density(Model(2, 2, 0.7), 1.0, grid).rho * np.sqrt(abs(grid))
+    # The next order is smaller by |lambda|^(1/2), times a logarithm.
+    np.testing.assert_allclose(scaled[:3], scaled[2], rtol=1e-2)
+    np.testing.assert_allclose(scaled[3:], scaled[3], rtol=1e-2)
+    assert abs(scaled[2] / scaled[3] - 1) > 0.05  # the sides differ
 
 
 def test_a_sharp_edge_is_a_square_root_and_a_smooth_one_is_thinner_than_any_power() -> None:
@@ -64,8 +166,13 @@ def test_a_sharp_edge_is_a_square_root_and_a_smooth_one_is_thinner_than_any_powe
             assert rho[3] > 0
 
 
-def test_samples_have_the_density() -> None:
-    model, alpha, N, seeds = Model(2, 1, 0.7), 1.5, 200, 6
+@pytest.mark.parametrize(
+    ("model", "alpha"),
+    [(Model(2, 1, 0.7), 1.5), (Model(1, 3, 0.7), 0.6), (Model(2, 4, 1e-2, 0.3), 1.0)],
+    ids=["p > p_star", "p < p_star, alpha < 1", "noise, alpha = 1"],
+)
+def test_samples_have_the_density(model: Model, alpha: float) -> None:
+    N, seeds = 200, 10
     cuts = np.array([-0.8, -0.4, -0.1, 0.1, 0.5, 1.5, 4.0, 10.0])
     expected = bulk_density(model, alpha, cuts).integrated
     counted = []
@@ -73,10 +180,11 @@ def test_samples_have_the_density() -> None:
         instance = sample_instance(model, alpha, N, np.random.default_rng(seed))
         values = np.linalg.eigvalsh(dense_hessian(instance))
         counted.append(np.searchsorted(values, cuts) / len(values))
-    # Five standard errors of the mean over seeds (false alarm 1e-2 at five degrees of freedom over all cuts,
-    # the seeds are fixed) and p p_star outliers with an O(1/N) bias.
+    # Five standard errors of the mean over seeds (false alarm 7e-4 a cut at nine degrees of freedom, 2e-2
+    # over all, the seeds are fixed) and p p_star outliers with an O(1/N) bias.
     spread = np.std(counted, axis=0, ddof=1) / math.sqrt(seeds)
-    assert (abs(np.mean(counted, axis=0) - expected) < 5 * spread + 4 / (model.p * N)).all()
+    outliers = (2 + model.p * model.p_star) / (model.p * N)
+    assert (abs(np.mean(counted, axis=0) - expected) < 5 * spread + outliers).all()
 
 
 def test_the_upper_quantile_leaves_the_mass_it_is_asked_for() -> None:

@@ -84,10 +84,10 @@ def test_no_module_sits_at_the_root_or_makes_tests_a_package() -> None:
 def test_theory_and_samplers_share_only_the_model() -> None:
     # Tests play them against each other, so neither may lean on the other.
     theory = {"integrals", "precision", "branch", "bulk", "density", "outlier", "finite_size", "maps"}
-    theory |= {"many", "windows", "label_law"}
+    theory |= {"half_plane", "many", "windows", "label_law"}
     theory |= {"label_noise", "edge_scales", "edge_law", "overlap_law", "spiked_edge", "spectral"}
     theory |= {"extreme_labels", "splitting"}
-    samplers = {"hessian", "spectral_sampler"}
+    samplers = {"hessian", "spectral_sampler", "reveal", "recurrence", "dice"}
     for _, path in sources():
         if path.parent.name == "core":
             used = {name.rpartition(".")[2] for name in imports(path) if name.startswith("bendscape.core.")}
