@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bendscape.core.label_law import SpectralWeights
 from bendscape.core.model import sample_count
-from bendscape.core.spectral import SpectralWeights
 from bendscape.core.spectral_sampler import sample_spectral
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, Variable
