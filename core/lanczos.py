@@ -95,7 +95,8 @@ def lowest_eigenpairs(
 
     Notes
     -----
-    Exact at full depth. The basis is orthonormal to 1e-12 at any depth; memory 8 n (max_vectors + count)
+    Exact at full depth. Of an eigenvalue with several eigenvectors, as many are sure to be found as the block
+    is wide. The basis is orthonormal to 1e-12 at any depth; memory 8 n (max_vectors + count)
     bytes and a few blocks. The residuals are those of the operator as it multiplies: a product in single
     precision has its own eigenpairs, 1e-7 of the norm of H away. Held by ``tests/test_lanczos.py``.
     """
@@ -149,11 +150,11 @@ def least_vectors(n: int, count: int, width: int) -> int:
 
 
 def default_vectors(n: int, count: int, width: int) -> int:
-    """Basis vectors held unless told otherwise: 160 steps of one vector, 640 vectors at most for a few pairs.
+    """Basis vectors held unless told otherwise: 160 for single vectors, 320 and more for blocks.
 
-    Restarts at this depth cost less than a tenth more products than none (docs/decisions/0007).
+    Restarts at this depth cost about a tenth more steps than none (docs/decisions/0007-lanczos.md).
     """
-    return min(n, max(160 * min(width, 4), 8 * count + 4 * width))
+    return min(n, max(160 * min(width, 2), 24 * width, 8 * count + 4 * width))
 
 
 class _Basis:
@@ -189,7 +190,7 @@ class _Basis:
         room = self.n - self.depth
         q, B = np.linalg.qr(W)
         left = np.abs(np.diagonal(B)).min(initial=np.inf)
-        if left < _CANCELLED * scale:
+        if left <= _CANCELLED * scale:
             q, B = self._of_full_rank(W, _FULL_RANK * max(scale, self.norm * np.finfo(np.float64).eps))
         q, B = q[:, :room], B[:room]
         if room and not q.shape[1]:
