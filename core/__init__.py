@@ -15,7 +15,7 @@ M                   (sample_count)        samples, round(alpha N)
 M/N                 ``alpha_realised``    the load a finite instance really has
 w_k, w*_l           ``students``,         weights, on spheres of radius sqrt(N)
                     ``teachers``
-x                   ``inputs``            Gaussian samples
+x                   ``inputs``            samples, Gaussian unless told otherwise
 lambda_k            ``fields``            student pre-activations w_k.x / sqrt(N)
 y                   ``y``                 label (1/p*) sum_l u_l^2, u_l = w*_l.x / sqrt(N)
 y^                  ``yhat``              student output (1/p) sum_k lambda_k^2
@@ -69,8 +69,10 @@ from bendscape.core.conditional import Conditional, conditional_theory, sample_c
 from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
 from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.hessian import Instance, dense_hessian, sample_instance
+from bendscape.core.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
 from bendscape.core.label_law import SpectralWeights
+from bendscape.core.lanczos import Eigenpairs, lowest_eigenpairs
 from bendscape.core.maps import Map, transition_map
 from bendscape.core.model import (
     EDGE_KINDS,
@@ -93,6 +95,7 @@ from bendscape.core.outlier import (
     transition,
 )
 from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.products import hessian_operator, hessian_product
 from bendscape.core.spectral import (
     SpectralGain,
     spectral_asymptotics,
@@ -103,15 +106,19 @@ from bendscape.core.spectral_sampler import SpectralSample, sample_spectral
 
 __all__ = [
     "EDGE_KINDS",
+    "INPUT_LAWS",
     "METHODS",
+    "PRECISIONS",
     "TRANSITION_KINDS",
     "Alpha0",
     "Asymptotics",
     "Conditional",
     "Density",
     "DensityRule",
+    "DrawnInputs",
     "Edge",
     "EdgeKind",
+    "Eigenpairs",
     "Instance",
     "LowestEigenvalue",
     "Map",
@@ -137,7 +144,9 @@ __all__ = [
     "dense_hessian",
     "density_rule",
     "hessian_operator",
+    "hessian_product",
     "left_edge",
+    "lowest_eigenpairs",
     "lowest_eigenvalue_law",
     "mean_overlap_sq",
     "mean_overlap_sq_lowest",

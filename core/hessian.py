@@ -1,4 +1,4 @@
-"""One finite instance of the model and its Hessian at initialisation, as a matrix and as an operator.
+"""One finite instance of the model and its Hessian at initialisation as a matrix.
 
 H is pN x pN with blocks H_kl = (1/N) sum_mu D_kl x x^T. The p x p weight of one sample is D = s lambda
 lambda^T + d_perp I with s = (4/p^2)/(a + y) and d_perp = (2/p) (yhat - y)/(a + y): all that is needed of it
@@ -13,8 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
-from scipy.sparse.linalg import LinearOperator
 
+from bendscape.core.inputs import (
+    PRECISIONS,
+    DrawnInputs,
+    Precision,
+    RealArray,
+    drawn_inputs,
+)
 from bendscape.core.model import Model, ParameterError, sample_count
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,8 +34,8 @@ class Instance:
     ----------
     model : Model
         With finite p.
-    inputs : array, shape (M, N)
-        Data X, one Gaussian sample x_mu a row.
+    inputs : array or DrawnInputs, shape (M, N)
+        Data X, one sample x_mu a row: kept, or drawn anew whenever they are read.
     students : array, shape (p, N)
         Student weights w_k, each of norm sqrt(N).
     teachers : array, shape (p_star, N)
@@ -43,7 +49,7 @@ class Instance:
     """
 
     model: Model
-    inputs: FloatArray
+    inputs: RealArray | DrawnInputs
     students: FloatArray
     teachers: FloatArray
     fields: FloatArray
@@ -117,8 +123,17 @@ def refuse_infinite_width(model: Model) -> int:
     return int(model.p)
 
 
-def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Instance:
-    """Draw one instance: weights uniform on their spheres, Gaussian data, and the labels that follow.
+def sample_instance(
+    model: Model,
+    alpha: float,
+    N: int,
+    rng: np.random.Generator,
+    *,
+    inputs: str = "gaussian",
+    precision: Precision = "float64",
+    stored: bool = True,
+) -> Instance:
+    """Draw one instance: weights uniform on their spheres, independent data, and the labels that follow.
 
     lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N) + sqrt(noise) xi_l, y =
     (1/p_star) sum_l u_l^2.
@@ -132,7 +147,14 @@ def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator
     N : int
         Input dimension, >= 2.
     rng : numpy.random.Generator
-        Source of randomness, used in the order students, teachers, data, and, if there is any, noise.
+        Source of randomness, used in the order students, teachers, key of the data, and, if there is any,
+        noise.
+    inputs : {"gaussian", "rademacher"}
+        Law of the entries of x. The theory is that of the first, and what it says of large N holds for both.
+    precision : {"float64", "float32"}
+        Type in which the data are kept; labels come from the data before rounding.
+    stored : bool
+        False: the data are not kept but drawn anew whenever they are read, the same bits each time.
 
     Returns
     -------
@@ -145,18 +167,27 @@ def sample_instance(model: Model, alpha: float, N: int, rng: np.random.Generator
     Source: arXiv:2510.18435.
     """
     p = refuse_infinite_width(model)
+    if precision not in PRECISIONS:
+        raise ParameterError("precision", precision, "one of " + ", ".join(PRECISIONS))
     M = sample_count(alpha, N)
     N = int(N)
     students = _on_sphere(rng.standard_normal((p, N)))
     teachers = _on_sphere(rng.standard_normal((model.p_star, N)))
-    inputs = rng.standard_normal((M, N))
-    preactivations = inputs @ (np.concatenate([students, teachers]).T / math.sqrt(N))
+    drawn = drawn_inputs(inputs, M, N, rng)
+    data: RealArray | DrawnInputs = np.empty((M, N), dtype=precision) if stored else drawn
+    weights = np.concatenate([students, teachers]).T / math.sqrt(N)
+    preactivations = np.empty((M, weights.shape[1]))
+    for first, X in drawn.blocks("float64"):
+        rows = slice(first, first + len(X))
+        preactivations[rows] = X @ weights
+        if not isinstance(data, DrawnInputs):
+            data[rows] = X
     fields, teacher_fields = preactivations[:, :p], preactivations[:, p:]
     if model.noise:
         teacher_fields = teacher_fields + math.sqrt(model.noise) * rng.standard_normal((M, model.p_star))
     y = np.einsum("ml,ml->m", teacher_fields, teacher_fields) / model.p_star
     yhat = np.einsum("mk,mk->m", fields, fields) / p
-    return Instance(model, inputs, students, teachers, np.ascontiguousarray(fields), y, yhat)
+    return Instance(model, data, students, teachers, np.ascontiguousarray(fields), y, yhat)
 
 
 def _on_sphere(weights: FloatArray) -> FloatArray:
@@ -164,6 +195,13 @@ def _on_sphere(weights: FloatArray) -> FloatArray:
         math.sqrt(weights.shape[1]) / np.linalg.norm(weights, axis=1, keepdims=True)
     )
     return scaled
+
+
+def _kept(instance: Instance) -> FloatArray:
+    """All data of an instance, in double precision."""
+    if isinstance(instance.inputs, DrawnInputs):
+        return np.asarray(instance.inputs.stored("float64"), dtype=np.float64)
+    return np.asarray(instance.inputs, dtype=np.float64)
 
 
 def _gram_lower(rows: FloatArray, factor: float, onto: FloatArray | None = None) -> FloatArray:
@@ -176,10 +214,11 @@ def _gram_lower(rows: FloatArray, factor: float, onto: FloatArray | None = None)
 def _signed_gram_lower(instance: Instance, weight: FloatArray) -> FloatArray:
     """Lower triangle of (1/N) X^T diag(weight) X, from the samples of either sign apart."""
     gram: FloatArray | None = None
+    X = _kept(instance)
     for sign in (1.0, -1.0):
         chosen = np.flatnonzero(sign * weight > 0)
         if chosen.size:
-            rows = instance.inputs[chosen]
+            rows = X[chosen]
             rows *= np.sqrt(sign * weight[chosen])[:, np.newaxis]
             gram = _gram_lower(rows, sign / instance.N, gram)
     return np.zeros((instance.N, instance.N), order="F") if gram is None else gram
@@ -188,7 +227,7 @@ def _signed_gram_lower(instance: Instance, weight: FloatArray) -> FloatArray:
 def _rank_one_rows(instance: Instance) -> FloatArray:
     """Rows sqrt(s) (lambda_1 x, ..., lambda_p x), shape (M, pN): their Gram matrix is what lambda adds."""
     scaled = instance.fields * np.sqrt(instance.rank_one_weight)[:, np.newaxis]
-    return (scaled[:, :, np.newaxis] * instance.inputs[:, np.newaxis, :]).reshape(-1, instance.size)
+    return (scaled[:, :, np.newaxis] * _kept(instance)[:, np.newaxis, :]).reshape(-1, instance.size)
 
 
 def lower_hessian(instance: Instance) -> FloatArray:
@@ -230,51 +269,3 @@ def dense_hessian(instance: Instance) -> FloatArray:
     hessian = lower_hessian(instance)
     mirrored: FloatArray = np.tril(hessian) + np.tril(hessian, -1).T
     return mirrored
-
-
-def hessian_operator(instance: Instance) -> LinearOperator:
-    """Hessian H as an operator that never forms the matrix.
-
-    (H v)_k = (1/N) X^T [d_perp P_k + s lambda_k sum_l lambda_l P_l], P_k = X v_k: two passes over the data
-    for any number of vectors.
-
-    Parameters
-    ----------
-    instance : Instance
-        One draw of weights and data.
-
-    Returns
-    -------
-    scipy.sparse.linalg.LinearOperator
-        Symmetric, of shape (pN, pN), double precision; holds a reference to the instance.
-
-    Notes
-    -----
-    Cost 4 p M N operations a vector, for any p and p_star. Accuracy 1e-14 relative to the norm of H; held by
-    ``tests/test_samplers.py`` against :func:`dense_hessian`. Source: arXiv:2510.18435.
-    """
-    X, fields = instance.inputs, instance.fields
-    M, N = X.shape
-    p = fields.shape[1]
-    d_perp = (instance.d_perp / N)[:, np.newaxis]
-    weighted_fields = fields * (instance.rank_one_weight / N)[:, np.newaxis]
-    d_par = instance.d_par / N
-
-    def matvec(vector: FloatArray) -> FloatArray:
-        if p == 1:
-            return np.asarray((d_par * (X @ vector.reshape(N))) @ X)
-        P = X @ vector.reshape(p, N).T
-        along = np.einsum("mk,mk->m", fields, P)[:, np.newaxis]
-        R = d_perp * P + weighted_fields * along
-        return np.asarray((R.T @ X).reshape(p * N))
-
-    def matmat(vectors: FloatArray) -> FloatArray:
-        b = vectors.shape[1]
-        P = (X @ vectors.reshape(p, N, b).transpose(1, 0, 2).reshape(N, p * b)).reshape(M, p, b)
-        along = np.einsum("mk,mkb->mb", fields, P)
-        R = d_perp[:, :, np.newaxis] * P + weighted_fields[:, :, np.newaxis] * along[:, np.newaxis, :]
-        return np.asarray((X.T @ R.reshape(M, p * b)).reshape(N, p, b).transpose(1, 0, 2).reshape(p * N, b))
-
-    return LinearOperator(
-        (p * N, p * N), matvec=matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=np.float64
-    )

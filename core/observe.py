@@ -7,7 +7,6 @@ it, ``explicit`` only multiplies with it. ``auto`` takes the one the cost model 
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, eigh
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from bendscape.core.conditional import (
     BLOCK_NUMBERS,
@@ -25,12 +23,15 @@ from bendscape.core.conditional import (
 )
 from bendscape.core.hessian import (
     Instance,
-    hessian_operator,
     lower_hessian,
     refuse_infinite_width,
     sample_instance,
 )
+from bendscape.core.inputs import BLOCK_NUMBERS as DRAWN_NUMBERS
+from bendscape.core.inputs import Precision
+from bendscape.core.lanczos import default_vectors, lowest_eigenpairs
 from bendscape.core.model import Model, ParameterError, sample_count
+from bendscape.core.products import hessian_product
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -43,11 +44,8 @@ MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "re
 MAX_BYTES = 8 * 2.0**30
 """Memory one cell may take unless the caller says otherwise."""
 
-KRYLOV_TOLERANCE = (
-    1e-10  # residual relative to the eigenvalue; the eigenvalue's own error is its square over the gap
-)
-KRYLOV_RESTARTS = 1000
-_RESTARTS_TAKE_RNG = "rng" in inspect.signature(eigsh).parameters
+LANCZOS_STEPS = 5000
+_COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over data that are kept, or that are drawn
 
 # Seconds on one quiet core with one BLAS thread, fitted over p = 1, 2, 4 and N = 128 .. 2048.
 _SECONDS_FIXED = 1.2e-3
@@ -55,12 +53,12 @@ _SECONDS_NORMAL = 9.5e-9  # a Gaussian number
 _SECONDS_GRAM = 2.6e-11  # a multiplication in the Gram matrices
 _SECONDS_EIGH = 5.0e-11  # n^3 of the reduction
 _SECONDS_EIGH_FIXED = 1.0e-8  # n^2 of the reduction
-_SECONDS_PASS = 2.6e-10  # a multiplication of a product with the data, for one vector
-_SECONDS_PRODUCT = 1.5e-5  # any product
-_SECONDS_KRYLOV = 1.0e-8  # an entry of a Krylov vector, with its orthogonalisation
+_SECONDS_PASS = 1.7e-10  # a multiplication of a block product with the data
+_SECONDS_STEP = 3e-4  # any step of the iteration, with its share of Ritz values
+_SECONDS_KRYLOV = 2e-7  # an entry of a Krylov vector, with its orthogonalisation
 _SECONDS_SUM = 5e-8  # a sample in one sum of the conditional theory, both of its directions
 _PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
-_PRODUCTS, _PRODUCTS_EXPONENT = 25.0, 0.43  # products until convergence: 25 N^0.43, at any p
+_STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,10 @@ class Observation:
     alpha_realised : float
         M/N.
     n_matvecs : int
-        Products with H that the eigensolver spent; 0 for ``dense``.
+        Products of H with a vector that the eigensolver spent; 0 for ``dense``.
     residual : float
-        max |H v - lambda v| over the two lowest pairs, with H as an operator in either method.
+        max |H v - lambda v| over the two lowest pairs, with H as an operator in double precision in either
+        method.
     converged : bool
         False where the eigensolver gave up; everything measured is then nan.
     method : str
@@ -118,6 +117,9 @@ def observe(
     rng: np.random.Generator,
     method: str = "auto",
     *,
+    inputs: str = "gaussian",
+    precision: Precision = "float64",
+    stored: bool = True,
     max_bytes: float = MAX_BYTES,
 ) -> Observation:
     """Draw one instance and measure the low end of its Hessian's spectrum.
@@ -139,6 +141,13 @@ def observe(
     method : {"auto", "dense", "explicit", "conditional"}
         "explicit" needs more than max(2, p p_star) dimensions. "conditional" gives ``edge_sample``,
         ``outlier_sample`` and ``overlap_sq_sample`` alone; "auto" never takes it.
+    inputs : {"gaussian", "rademacher"}
+        Law of the data; "conditional" knows the first alone.
+    precision : {"float64", "float32"}
+        Type in which "explicit" keeps and multiplies the data; "dense" always takes the first.
+    stored : bool
+        False: "explicit" draws the data anew for every product, in memory that does not grow with M N. The
+        instance is the same as with stored data.
     max_bytes : float
         Refuse a cell whose :func:`cost_bytes` exceeds it; "auto" first tries "explicit", which needs less.
 
@@ -149,25 +158,28 @@ def observe(
 
     Notes
     -----
-    Limits: lambda_minus or lambda_star, and overlap_sq, as N -> inf. Eigenvalues are accurate to 1e-9 and
-    overlaps to 1e-8 where the lowest eigenvalue is simple; ``residual`` is measured, not assumed. Same rng
-    state, machine and number of BLAS threads: same bits. Held by ``tests/test_samplers.py``. Source:
-    arXiv:2510.18435.
+    Limits: lambda_minus or lambda_star, and overlap_sq, as N -> inf. In double precision eigenvalues are
+    accurate to 1e-9 and overlaps to 2e-6, as tolerances of the iteration allow. In single precision
+    eigenvalues move by 1e-6 and a vector by 1e-6 over its gap, where cells differ by more than 1/sqrt(N).
+    ``residual`` is measured, not assumed. Same rng state, machine and number of BLAS threads: same bits. Held
+    by ``tests/test_samplers.py``. Source: arXiv:2510.18435.
     """
     p = refuse_infinite_width(model)
     wanted, method = method, _resolve(model, alpha, N, method)
-    needed = cost_bytes(model, alpha, N, method)
+    needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored)
     if wanted == "auto" and needed > max_bytes:
         method = _resolve(model, alpha, N, "explicit")
-        needed = cost_bytes(model, alpha, N, method)
+        needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored)
     if needed > max_bytes:
         raise ParameterError(
             "N",
             N,
             f"small enough for {max_bytes:.3g} bytes ({needed:.3g} for {method}, p = {p}, alpha = {alpha:g})",
-            "lower N or raise max_bytes",
+            "lower N, raise max_bytes or, for explicit, stored=False",
         )
     if method == "conditional":
+        if inputs != "gaussian":
+            raise ParameterError("inputs", inputs, "gaussian for the conditional method")
         return Observation(
             **dict.fromkeys(MEASURED, math.nan),
             **sample_conditional(model, alpha, N, rng)._asdict(),
@@ -176,11 +188,15 @@ def observe(
             converged=True,
             method=method,
         )
-    instance = sample_instance(model, alpha, N, rng)
+    if method == "dense":
+        precision, stored = "float64", True
+    instance = sample_instance(model, alpha, N, rng, inputs=inputs, precision=precision, stored=stored)
     predicted = conditional_theory(model, instance.N, instance.y, instance.yhat)
-    operator = hessian_operator(instance)
     count = _pairs_wanted(model, instance.N)
-    pairs = _solve_dense(instance, count) if method == "dense" else _solve_explicit(operator, count, rng)
+    if method == "dense":
+        pairs = _solve_dense(instance, count)
+    else:
+        pairs = _solve_explicit(instance, count, rng, precision, _block_width(p, stored))
 
     values, vectors = pairs.values, pairs.vectors
     if values is None:
@@ -189,7 +205,7 @@ def observe(
         overlaps = instance.teacher_overlap_sq(vectors)
         space = min(p * model.p_star, count)
         lowest = vectors[:, :2]
-        residuals = np.linalg.norm(operator.matmat(lowest) - lowest * values[:2], axis=0)
+        residuals = np.linalg.norm(hessian_product(instance)(lowest) - lowest * values[:2], axis=0)
         measured = {
             "eigval_min": float(values[0]),
             "eigval_second": float(values[1]),
@@ -227,35 +243,22 @@ def _solve_dense(instance: Instance, count: int) -> _Pairs:
     return _Pairs(values, vectors, 0)
 
 
-def _solve_explicit(operator: LinearOperator, count: int, rng: np.random.Generator) -> _Pairs:
-    size = operator.shape[0]
-    n_matvecs = 0
-
-    def counted(vector: FloatArray) -> FloatArray:
-        nonlocal n_matvecs
-        n_matvecs += 1
-        return np.asarray(operator.matvec(vector))
-
-    try:
-        values, vectors = eigsh(
-            LinearOperator(operator.shape, matvec=counted, dtype=np.float64),
-            k=count,
-            which="SA",
-            v0=rng.standard_normal(size),
-            ncv=_krylov_vectors(size, count),
-            tol=KRYLOV_TOLERANCE,
-            maxiter=KRYLOV_RESTARTS,
-            **({"rng": rng} if _RESTARTS_TAKE_RNG else {}),
-        )
-    except ArpackNoConvergence:
-        return _Pairs(None, np.empty((size, 0)), n_matvecs)
-    order = np.argsort(values)
-    return _Pairs(values[order], vectors[:, order], n_matvecs)
+def _solve_explicit(
+    instance: Instance, count: int, rng: np.random.Generator, precision: Precision, width: int
+) -> _Pairs:
+    found = lowest_eigenpairs(
+        hessian_product(instance, precision),
+        rng.standard_normal((instance.size, min(width, instance.size))),
+        count,
+        space=min(int(instance.model.p) * instance.model.p_star, count),
+        max_steps=LANCZOS_STEPS,
+    )
+    return _Pairs(found.values if found.converged else None, found.vectors, found.n_products)
 
 
-def _krylov_vectors(size: int, count: int) -> int:
-    """Krylov vectors kept between restarts: 40 needs the fewest products at p p_star of a few."""
-    return min(size, max(40, 3 * count))
+def _block_width(p: int, stored: bool) -> int:
+    """Vectors multiplied at a time: p columns for each, as many as hide behind reading or drawing X."""
+    return max(1, (_COLUMNS if stored else _COLUMNS_DRAWN) // p)
 
 
 def _resolve(model: Model, alpha: float, N: int, method: str) -> str:
@@ -278,8 +281,8 @@ def _resolve(model: Model, alpha: float, N: int, method: str) -> str:
 def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> float:
     """Time one cell takes on one core.
 
-    A sum of measured power laws: Gaussian numbers, then Gram matrices and reduction (dense) or products until
-    convergence (explicit); or sums over the labels (conditional).
+    A sum of measured power laws: Gaussian numbers, then Gram matrices and reduction (dense) or steps until
+    convergence (explicit, with stored data in double precision); or sums over the labels (conditional).
 
     Parameters
     ----------
@@ -314,16 +317,25 @@ def _seconds(model: Model, alpha: float, N: int, method: str) -> float:
     drawn = _SECONDS_FIXED + _SECONDS_NORMAL * M * N
     if method == "dense":
         return drawn + _SECONDS_GRAM * M * size**2 + _SECONDS_EIGH * size**3 + _SECONDS_EIGH_FIXED * size**2
-    product = _SECONDS_PRODUCT + _SECONDS_PASS * M * size + _SECONDS_KRYLOV * size
-    products = _PRODUCTS * math.pow(N, _PRODUCTS_EXPONENT)
-    return drawn + products * product
+    width = _block_width(int(model.p), stored=True)
+    step = _SECONDS_STEP + (_SECONDS_PASS * M + _SECONDS_KRYLOV) * size * width
+    return drawn + _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width) * step
 
 
-def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> float:
+def cost_bytes(
+    model: Model,
+    alpha: float,
+    N: int,
+    method: str = "auto",
+    *,
+    precision: Precision = "float64",
+    stored: bool = True,
+) -> float:
     """Memory one cell takes at its peak.
 
     Data M N, and for dense the Hessian (pN)^2 with the weighted rows it is made from; for explicit the Krylov
-    basis. For conditional one block of samples, and the labels where there are few enough to keep.
+    basis, and without stored data no M N. For conditional one block of samples, and the labels where there
+    are few enough to keep.
 
     Parameters
     ----------
@@ -334,7 +346,7 @@ def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> floa
     N : int
         Input dimension.
     method : {"auto", "dense", "explicit", "conditional"}
-        As in :func:`observe`.
+        As in :func:`observe`, and so are the others.
 
     Returns
     -------
@@ -358,6 +370,12 @@ def cost_bytes(model: Model, alpha: float, N: int, method: str = "auto") -> floa
     if method == "dense":
         rows = M * (size if p > 1 else N)
         numbers = M * N + rows + size**2 + (N**2 if p > 1 else 0) + 40.0 * size
-    else:
-        numbers = M * N + (_krylov_vectors(size, count) + 8.0) * size
-    return 8.0 * (numbers + small)
+        return 8.0 * (numbers + small)
+    width = min(_block_width(p, stored), size)
+    basis = default_vectors(size, count, width) + width
+    drawn = 8.0 * max(N, min(M * N, DRAWN_NUMBERS))
+    single = precision == "float32"
+    data = (4.0 if single else 8.0) * M * N if stored else drawn * (1.5 if single else 1.0)
+    held = size * (basis + 5.0 * width + count) + 0.4 * min(size, 4096) * basis + 2.4 * basis**2
+    labels = M * (4.0 * p + 2.0 * model.p_star + 14.0) + 2e4
+    return data + max(8.0 * held, drawn if stored else 0.0) + 8.0 * labels

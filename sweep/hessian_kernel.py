@@ -38,7 +38,7 @@ def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
 
 KERNEL = Kernel(
     name="hessian",
-    version=1,
+    version=2,
     variables=VARIABLES,
     compute=compute,
     seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),

@@ -94,7 +94,8 @@ def sample(
     p: Width = "1",
     p_star: TeacherWidth = 1,
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
-    method: Annotated[str, typer.Option(help="dense, explicit, conditional or auto.")] = "auto",
+    method: Annotated[str, typer.Option(help="dense, explicit, dice, conditional or auto.")] = "auto",
+    inputs: Annotated[str, typer.Option(help="Law of the data: gaussian or rademacher.")] = "gaussian",
     json: Json = False,
 ) -> None:
     """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
@@ -113,7 +114,7 @@ def sample(
         raise ParameterError("seed", seed, "an integer >= 0")
     model = _model(p, p_star, a)
     started = time.perf_counter()
-    observed = observe(model, alpha, size, np.random.default_rng(seed), method)
+    observed = observe(model, alpha, size, np.random.default_rng(seed), method, inputs=inputs)
     scale = 1 if sys.platform == "darwin" else 1024
     document: dict[str, Any] = {
         **asdict(observed),

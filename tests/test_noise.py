@@ -10,6 +10,7 @@ import pytest
 from bendscape.core.branch import a_tricritical
 from bendscape.core.conditional import conditional_theory
 from bendscape.core.hessian import dense_hessian, sample_instance
+from bendscape.core.inputs import drawn_inputs
 from bendscape.core.integrals import Averages, averages
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import alpha_0, asymptotics, transition
@@ -21,7 +22,8 @@ def test_without_noise_every_bit_is_that_of_a_model_that_knows_none() -> None:
     ours, rng = np.random.default_rng(5), np.random.default_rng(5)
     instance = sample_instance(silent, 1.5, 20, ours)
     students, teachers = rng.standard_normal((2, 20)), rng.standard_normal((2, 20))
-    inputs = rng.standard_normal((30, 20))
+    inputs = drawn_inputs("gaussian", 30, 20, rng).stored("float64")
+    assert isinstance(instance.inputs, np.ndarray)
     assert (instance.inputs == inputs).all()
     assert ours.bit_generator.state == rng.bit_generator.state  # nothing else was drawn
     noisy = sample_instance(Model(2, 2, 0.7, noise=0.5), 1.5, 20, np.random.default_rng(5))

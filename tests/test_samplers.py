@@ -14,10 +14,11 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import bendscape.core.observe
-from bendscape.core.hessian import Instance, dense_hessian, hessian_operator, sample_instance
+from bendscape.core.hessian import Instance, dense_hessian, sample_instance
 from bendscape.core.model import Model
 from bendscape.core.observe import Observation, cost_bytes, cost_seconds, observe
 from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.products import hessian_operator
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -149,9 +150,12 @@ def test_both_methods_see_the_same_instance_and_agree(model: Model, alpha: float
     dense = observe(model, alpha, 60, np.random.default_rng(7), "dense")
     explicit = observe(model, alpha, 60, np.random.default_rng(7), "explicit")
     assert (dense.method, explicit.method) == ("dense", "explicit")
-    assert numbers(explicit) == pytest.approx(numbers(dense), rel=1e-8, abs=1e-10, nan_ok=True)
+    # Overlaps by twice the tolerance of a vector, 1e-6; eigenvalues, whose error is its square, far better.
+    assert numbers(explicit) == pytest.approx(numbers(dense), abs=2e-6, nan_ok=True)
+    eigvals = [(seen.eigval_min, seen.eigval_second) for seen in (dense, explicit)]
+    assert eigvals[1] == pytest.approx(eigvals[0], abs=1e-9)
     assert dense.n_matvecs == 0 < explicit.n_matvecs
-    assert max(dense.residual, explicit.residual) < 1e-8
+    assert max(dense.residual, explicit.residual) < 1e-5
     assert dense.converged
     assert explicit.converged
 
@@ -190,7 +194,7 @@ def test_cells_too_small_for_the_space_they_should_average_over_still_have_one()
 
 
 def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bendscape.core.observe, "KRYLOV_RESTARTS", 1)
+    monkeypatch.setattr(bendscape.core.observe, "LANCZOS_STEPS", 5)
     seen = observe(Model(1, 1, 1.5), 1.3, 300, np.random.default_rng(0), "explicit")
     assert not seen.converged
     measured = (seen.eigval_min, seen.eigval_second, seen.overlap_sq, seen.overlap_sq_space, seen.residual)
@@ -275,7 +279,7 @@ def test_auto_runs_the_method_that_the_cost_model_finds_faster(model: Model, N: 
 
 
 def test_auto_turns_to_the_method_that_fits_in_memory() -> None:
-    model, N = Model(1, 1, 0.7), 200
+    model, N = Model(4, 1, 0.7), 128
     dense, explicit = cost_bytes(model, 1.0, N, "dense"), cost_bytes(model, 1.0, N, "explicit")
     assert explicit < dense
     assert observe(model, 1.0, N, np.random.default_rng(0)).method == "dense"
