@@ -1,8 +1,8 @@
 """The Lanczos vectors of a revealed Hessian: what of them must be kept to multiply with X again.
 
-Two forms with the same methods. At p = 1 the vectors span all that is known of the N-dimensional side, but
-for a fixed number of dimensions: the three-term recurrence then needs two long vectors and no more. At p > 1 a
-vector of R^(pN) uses less of what is known than there is, and the images X Q are stored.
+Two forms with the same methods. At p = 1 the vectors span all that is known of the N-dimensional side but
+for a fixed number of dimensions: the three-term recurrence then needs two long vectors and no more. At p > 1
+a vector of R^(pN) uses less of what is known than there is, and the images X Q are stored.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TurningFrame:
         self._products += self.space.host(rows @ self._frame[b, :, :].T)
 
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
-        """Turn to the next Lanczos vector, given the revealed coordinates of H v; v.Hv and the length of the rest."""
+        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
         ahead = np.concatenate([self._products[0, 1:], revealed[:, 0]])
         length = float(np.linalg.norm(ahead))
         if length:
@@ -114,7 +114,7 @@ class StoredImages:
         self._images.dot(b, rows, self._products, self._pending)
 
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
-        """Turn to the next Lanczos vector, given the revealed coordinates of H v; v.Hv and the length of the rest."""
+        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
         ahead = np.concatenate([self._products, revealed.T], axis=1)
         self._make_room(ahead.shape[1])
         past = self._vectors[: self._count, :, : ahead.shape[1]]

@@ -70,14 +70,15 @@ class Workspace:
         blocks = -(-M // block_rows)
         self.rows = -(-M // blocks)
         self.blocks = -(-M // self.rows)
-        self.M, self.rng, self.xp, self.device = M, rng, xp, device
+        self.M, self.rng, self.xp = M, rng, xp
+        self._there = {} if device is None else {"device": device}
         self.precision: np.dtype[Any] = np.dtype(dtype)
         self.dtype = xp.float32 if self.precision == np.float32 else xp.float64
         self._normal = normal
 
     def zeros(self, count: int) -> Array:
         """Room for so many vectors, shape (blocks, count, rows)."""
-        return self.xp.zeros((self.blocks, count, self.rows), dtype=self.dtype, device=self.device)
+        return self.xp.zeros((self.blocks, count, self.rows), dtype=self.dtype, **self._there)
 
     def normal(self, count: int) -> Array:
         """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero, and so stay."""
@@ -85,7 +86,7 @@ class Workspace:
         if self._normal is None:
             numbers = self.device_array(self.rng.standard_normal(shape, dtype=self.precision.type))
         else:
-            numbers = self._normal(shape)
+            numbers = self.xp.asarray(self._normal(shape), dtype=self.dtype)
         beyond = self.blocks * self.rows - self.M
         if beyond:
             numbers[self.blocks - 1, :, self.rows - beyond :] = 0.0
@@ -108,7 +109,7 @@ class Workspace:
         """Numbers of the host in the precision and at the place of the long vectors."""
         if self.xp is np:
             return numbers.astype(self.precision, copy=False)
-        return self.xp.asarray(numbers, dtype=self.dtype, device=self.device)
+        return self.xp.asarray(numbers, dtype=self.dtype, **self._there)
 
     def host(self, array: Array) -> npt.NDArray[Any]:
         """An array of the library as one of numpy."""
@@ -116,7 +117,7 @@ class Workspace:
 
     def gram(self, rows: Array) -> FloatArray:
         """Products rows rows^T in double precision: small differences of them are taken."""
-        exact = self.xp.astype(rows, self.xp.float64)
+        exact = self.xp.asarray(rows, dtype=self.xp.float64)
         return self.host(exact @ exact.T)
 
 

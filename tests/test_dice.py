@@ -1,0 +1,456 @@
+"""The sampler that reveals its data as it goes, against matrices that are drawn whole."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+from scipy.linalg import eigh, eigvalsh_tridiagonal
+from threadpoolctl import threadpool_limits
+
+import bendscape.core.dice as dice_module
+from bendscape.core.conditional import conditional_theory
+from bendscape.core.dice import TOLERANCE, Dice, dice_bytes, sample_dice
+from bendscape.core.hessian import Instance, dense_hessian, lower_hessian, sample_instance
+from bendscape.core.model import Model, ParameterError
+from bendscape.core.recurrence import StoredImages, TurningFrame
+from bendscape.core.reveal import Array, LeftBasis, bartlett
+
+FloatArray = npt.NDArray[np.float64]
+
+FALSE_ALARMS = 1e-3
+"""Chance that a correct sampler fails any test of this file, had the seeds not been fixed; shared evenly."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread() -> Iterator[None]:
+    """Small matrices on busy cores: a second thread only waits."""
+    with threadpool_limits(1):
+        yield
+
+
+# Every direction revealed: the iteration as algebra, and the law of the data it has made up
+
+
+class Revealed(NamedTuple):
+    """A cell run until nothing is left to reveal."""
+
+    dice: Dice
+    instance: Instance  # in the basis in which the data were revealed
+    ritz: FloatArray
+    images: FloatArray  # X Q, shape (M, directions revealed)
+
+
+def revealed(
+    monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int, seed: int, steps: int | None = None
+) -> Revealed:
+    images: list[FloatArray] = []
+    factors: list[FloatArray] = []
+    tridiagonal: list[Any] = []
+
+    def recording(side: type) -> type:
+        class Recording(side):  # type: ignore[misc]
+            def __init__(self, space: Any, first: Array, *rest: Any) -> None:
+                images.append(first[0].copy())
+                super().__init__(space, first, *rest)
+
+            def extend(self, b: int, rows: Array) -> Array:
+                images.append(rows.copy())
+                return super().extend(b, rows)
+
+        return Recording
+
+    current, lowest = dice_module.bartlett, dice_module._lowest
+
+    def keep_factor(*arguments: Any) -> FloatArray:
+        factors.append(current(*arguments))
+        return factors[-1]
+
+    def keep_tridiagonal(diagonal: Any, lengths: Any, count: int) -> Any:
+        tridiagonal[:] = diagonal, lengths[:-1]
+        return lowest(diagonal, lengths, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dice_module, "TurningFrame", recording(TurningFrame))
+        patch.setattr(dice_module, "StoredImages", recording(StoredImages))
+        patch.setattr(dice_module, "bartlett", keep_factor)
+        patch.setattr(dice_module, "_lowest", keep_tridiagonal)
+        dice = sample_dice(model, alpha, N, np.random.default_rng(seed), tolerance=0.0, max_steps=steps)
+    Z = np.concatenate(images).T
+    weights = np.zeros((Z.shape[1], model.p_star + int(model.p)))
+    weights[: weights.shape[1]] = factors[0] / np.linalg.norm(factors[0], axis=0)
+    teachers, students = weights.T[: model.p_star], weights.T[model.p_star :]
+    root = math.sqrt(N)
+    # the instance divides by its own dimension, of which some are missing where M < N
+    instance = Instance(model, Z, root * students, root * teachers, Z @ students.T, dice.y, dice.yhat)
+    return Revealed(dice, instance, eigvalsh_tridiagonal(*tridiagonal), Z)
+
+
+WHOLE = [
+    (Model(1, 1, 1.0), 1.5, 40),
+    (Model(1, 3, 1.0), 0.7, 40),
+    (Model(2, 1, 1.5), 1.5, 24),
+    (Model(2, 2, 1.5), 2.0, 24),
+    (Model(3, 1, 0.5), 1.3, 20),
+    (Model(2, 3, 0.5, noise=0.3), 0.6, 20),
+    (Model(2, 1, 1.0), 6.0, 3),
+    (Model(1, 1, 1.0), 3.0, 2),
+]
+
+
+@pytest.mark.parametrize(("model", "alpha", "N"), WHOLE, ids=str)
+def test_with_every_direction_revealed_it_tridiagonalises_the_hessian_of_what_it_revealed(
+    monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int
+) -> None:
+    for seed in range(3):
+        dice, instance, ritz, Z = revealed(monkeypatch, model, alpha, N, seed)
+        directions = Z.shape[1]
+        assert directions == min(N, len(Z) + model.p_star + int(model.p))
+        assert dice.converged
+        values, vectors = np.linalg.eigh(dense_hessian(instance) * directions / N)
+        if directions == N:
+            assert dice.steps == int(model.p) * N
+            assert ritz == pytest.approx(values, abs=1e-11 * np.abs(values).max())
+        else:  # M < N: the null space is seen once, or not at all
+            nearest = np.abs(ritz[:, None] - values).min(axis=1)
+            assert nearest.max() < 1e-11 * np.abs(values).max()
+        count = len(dice.eigvals)
+        assert count == max(2, int(model.p) * model.p_star)
+        assert dice.eigvals == pytest.approx(values[:count], rel=1e-10)
+        # Ritz vectors mix by rounding over gap, and gaps of 1e-4 occur
+        assert dice.overlaps_sq == pytest.approx(instance.teacher_overlap_sq(vectors[:, :count]), abs=1e-9)
+        y = ((Z @ instance.teachers.T) ** 2).mean(axis=1) / N
+        assert model.noise or dice.y == pytest.approx(y, rel=1e-10)
+        assert dice.yhat == pytest.approx((instance.fields**2).mean(axis=1), rel=1e-10)
+
+
+def data_ratios(cell: Revealed, N: int) -> FloatArray:
+    """Three sums over the data beyond the weights, over what they are on average given the labels.
+
+    X_perp, of n = N - p - p_star Gaussian columns, is independent of the labels and of the images Z_w of the
+    weights. With S = X_perp X_perp^T and any C = diag(c) made of labels, E tr S = n M, E tr CSCS = n (n + 1)
+    tr C^2 + n (tr C)^2, E tr Z_w^T C S C Z_w = n tr Z_w^T C^2 Z_w.
+    """
+    known = len(cell.instance.students) + len(cell.instance.teachers)
+    first, rest = cell.images[:, :known], cell.images[:, known:]
+    n, c = N - known, (3 * cell.dice.yhat - cell.dice.y) / (cell.instance.model.a + cell.dice.y)
+    weighted = rest.T @ (c[:, None] * rest)
+    return np.array(
+        [
+            np.vdot(rest, rest) / (n * len(rest)),
+            np.vdot(weighted, weighted) / (n * (n + 1) * (c @ c) + n * c.sum() ** 2),
+            ((rest.T @ (c[:, None] * first)) ** 2).sum() / (n * ((c[:, None] * first) ** 2).sum()),
+        ]
+    )
+
+
+def data_scores(
+    monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int, cells: int
+) -> tuple[FloatArray, FloatArray]:
+    """Deviations of the mean ratios from 1, and their standard errors."""
+    steps = 1 - (int(model.p) + model.p_star - N) // int(model.p)  # all that reveal something
+    ratios = np.array(
+        [data_ratios(revealed(monkeypatch, model, alpha, N, seed, steps), N) for seed in range(cells)]
+    )
+    return ratios.mean(axis=0) - 1, ratios.std(axis=0, ddof=1) / math.sqrt(cells)
+
+
+LAW = [(Model(1, 1, 1.0), 1.5, 60), (Model(1, 2, 1.0), 0.6, 80), (Model(3, 1, 0.5), 1.0, 60)]
+LAW_CELLS = 120
+SCORE = float(stats.norm.isf(FALSE_ALARMS / 4 / (2 * 3 * len(LAW))))
+
+
+@pytest.mark.parametrize(("model", "alpha", "N"), LAW, ids=str)
+def test_what_it_reveals_has_the_law_of_gaussian_data_given_the_labels(
+    monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int
+) -> None:
+    deviations, errors = data_scores(monkeypatch, model, alpha, N, LAW_CELLS)
+    assert errors[0] < 0.01 / SCORE / 0.9  # so that 1 percent of the data's norm would not pass
+    assert np.abs(deviations / errors).max() < SCORE
+
+
+def no_fresh_numbers(reveal: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: LeftBasis, b: int, rows: Array) -> tuple[Array, Array]:
+        new, fresh = reveal(self, b, rows)
+        return new, 0 * fresh
+
+    return wrong
+
+
+def no_projection(reveal: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: LeftBasis, b: int, rows: Array) -> tuple[Array, Array]:
+        new, fresh = reveal(self, b, rows)
+        return new, self.space.device_array(self.space.rng.standard_normal(fresh.shape))
+
+    return wrong
+
+
+def one_degree_short(rows: int, width: int, rng: np.random.Generator) -> FloatArray:
+    return bartlett(rows - 1, width, rng) if rows > width else bartlett(rows, width, rng)
+
+
+def diagonal_only(rows: int, width: int, rng: np.random.Generator) -> FloatArray:
+    factor = bartlett(rows, width, rng)
+    return factor if rows < width else np.asarray(np.diag(np.diag(factor)))
+
+
+WRONG_FACTORS = {"one degree short": one_degree_short, "no off-diagonal": diagonal_only}
+WRONG_REVEALS = {"no fresh numbers": no_fresh_numbers, "no projection": no_projection}
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_FACTORS, *WRONG_REVEALS])
+def test_the_law_of_the_data_tells_every_wrong_variant(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    if wrong in WRONG_FACTORS:
+        monkeypatch.setattr(dice_module, "bartlett", WRONG_FACTORS[wrong])
+    else:
+        monkeypatch.setattr(LeftBasis, "reveal", WRONG_REVEALS[wrong](LeftBasis.reveal))
+    deviations, errors = data_scores(monkeypatch, *LAW[2], LAW_CELLS)
+    assert np.abs(deviations / errors).max() > SCORE
+
+
+# The law of what is measured, against matrices drawn whole and diagonalised
+
+
+def by_dice(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray, list[float]]:
+    """Lowest two eigenvalues, overlap_sq and overlap_sq_space, and the edges that the labels predict."""
+    rng, rows, edges = np.random.default_rng([N, cells]), [], []
+    space = int(model.p) * model.p_star
+    for _ in range(cells):
+        dice = sample_dice(model, alpha, N, rng)
+        assert dice.converged
+        rows.append([*dice.eigvals[:2], dice.overlaps_sq[0], dice.overlaps_sq[:space].mean()])
+        edges.append(conditional_theory(model, N, dice.y, dice.yhat).edge_sample)
+    return np.array(rows), edges
+
+
+def by_matrix(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray, list[float]]:
+    """The same from the matrix."""
+    rng, rows, edges = np.random.default_rng([N, cells, 1]), [], []
+    space = int(model.p) * model.p_star
+    for _ in range(cells):
+        instance = sample_instance(model, alpha, N, rng)
+        last = max(2, space) - 1
+        values, vectors = eigh(lower_hessian(instance), lower=True, subset_by_index=(0, last), driver="evr")
+        overlaps_sq = instance.teacher_overlap_sq(vectors)
+        rows.append([*values[:2], overlaps_sq[0], overlaps_sq[:space].mean()])
+        edges.append(conditional_theory(model, N, instance.y, instance.yhat).edge_sample)
+    return np.array(rows), edges
+
+
+COMBINATIONS = 8
+
+
+def smallest_p_value(first: FloatArray, second: FloatArray) -> float:
+    """Smallest p-value of all tests times their number: below a level with at most that probability.
+
+    Welch's and Kolmogorov-Smirnov's test on each column, the latter on combinations of whitened columns too.
+    """
+    both = np.concatenate([first, second])
+    scales, axes = np.linalg.eigh(np.cov(both.T))
+    kept = scales > 1e-10 * scales[-1]  # columns may coincide
+    white = (axes[:, kept] / np.sqrt(scales[kept])) @ np.random.default_rng(0).standard_normal(
+        (int(kept.sum()), COMBINATIONS)
+    )
+    found = [float(stats.ttest_ind(first, second, equal_var=False).pvalue.min())]
+    for a, b in ((first, second), (first @ white, second @ white)):
+        found += [stats.ks_2samp(x, z, method="asymp").pvalue for x, z in zip(a.T, b.T, strict=True)]
+    return min(found) * (2 * first.shape[1] + COMBINATIONS)
+
+
+CELLS = [  # kind of transition and place beside it
+    pytest.param(Model(1, 1, 0.3), 1.0, 40, id="continuous, below"),
+    pytest.param(Model(2, 1, 0.5), 0.98, 32, id="continuous, at"),
+    pytest.param(Model(3, 1, 0.5), 1.7, 24, id="continuous, above"),
+    pytest.param(Model(1, 1, 1.5), 1.375, 40, id="discontinuous, at"),
+    pytest.param(Model(2, 1, 1.5), 3.0, 32, id="discontinuous, above"),
+    pytest.param(Model(2, 3, 1.0, noise=0.4), 0.7, 32, id="noise, p < p_star, alpha < 1"),
+]
+LEVEL = FALSE_ALARMS / 4 / len(CELLS)
+
+
+@pytest.mark.parametrize(("model", "alpha", "N"), CELLS)
+def test_eigenvalues_and_overlaps_have_the_joint_law_of_a_drawn_matrix(
+    model: Model, alpha: float, N: int
+) -> None:
+    assert smallest_p_value(by_dice(model, alpha, N, 120)[0], by_matrix(model, alpha, N, 600)[0]) > LEVEL
+
+
+def unturned(advance: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: TurningFrame, revealed: FloatArray) -> tuple[float, float]:
+        teacher = self._teacher
+        result = advance(self, revealed)
+        self._teacher = np.concatenate([teacher[:, 1:], np.zeros((len(teacher), len(revealed)))], axis=1)
+        if self._teacher.shape[1]:
+            self._seen[-1] = self._teacher[:, 0]
+        return result
+
+    return wrong
+
+
+@pytest.mark.parametrize("wrong", [*WRONG_REVEALS, "all degrees of freedom", "teacher not turned"])
+def test_the_joint_law_tells_a_wrong_variant(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    model, alpha, N = Model(1, 2, 1.0), 4.0, 40
+    if wrong in WRONG_REVEALS:
+        monkeypatch.setattr(LeftBasis, "reveal", WRONG_REVEALS[wrong](LeftBasis.reveal))
+    elif wrong == "teacher not turned":
+        monkeypatch.setattr(TurningFrame, "advance", unturned(TurningFrame.advance))
+    else:
+        monkeypatch.setattr(dice_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
+    dice, matrix = by_dice(model, alpha, N, 120)[0], by_matrix(model, alpha, N, 600)[0]
+    assert smallest_p_value(dice, matrix) < LEVEL
+
+
+PRECISE = [
+    pytest.param(Model(1, 1, 0.3), 1.62, 400, 1500, id="p = 1, continuous, at"),
+    pytest.param(Model(1, 1, 1.5), 1.375, 400, 1500, id="p = 1, discontinuous, at"),
+    pytest.param(Model(2, 2, 1.0), 3.0, 100, 1500, id="p = 2, above"),
+    pytest.param(Model(2, 3, 1.0, noise=0.4), 0.7, 100, 1500, id="noise, alpha < 1"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "alpha", "N", "cells"), PRECISE)
+def test_one_percent_of_the_mean_eigenvalue_would_show(
+    model: Model, alpha: float, N: int, cells: int
+) -> None:
+    (dice, edges), (matrix, edges_there) = (
+        by_dice(model, alpha, N, cells),
+        by_matrix(model, alpha, N, 2 * cells),
+    )
+
+    def p_value(dice: FloatArray) -> float:
+        # what the labels predict of the eigenvalue takes most of its variance with it
+        left = stats.ttest_ind(dice[:, 0] - edges, matrix[:, 0] - edges_there, equal_var=False)
+        return 2 * min(smallest_p_value(dice, matrix), float(left.pvalue))
+
+    level = FALSE_ALARMS / 4 / len(PRECISE)
+    assert p_value(dice) > level
+    assert p_value(dice * np.array([1.01, 1, 1, 1])) < level
+
+
+# What stopping, rounding and the array library cost
+
+
+@pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 1.5), 1.375), (Model(2, 2, 1.0), 2.4)], ids=str)
+def test_where_it_stops_every_pair_is_what_the_full_run_makes_of_it(model: Model, alpha: float) -> None:
+    N, space = 40, int(model.p) * model.p_star
+    for seed in range(30):
+        stopped = sample_dice(model, alpha, N, np.random.default_rng(seed))
+        full = sample_dice(model, alpha, N, np.random.default_rng(seed), tolerance=0.0)
+        assert stopped.converged
+        assert stopped.steps < full.steps == int(model.p) * N
+        gap = full.eigvals[1] - full.eigvals[0]
+        # residual^2/gap bounds the error of a value, twice residual/gap that of an overlap
+        assert stopped.eigvals[:2] == pytest.approx(full.eigvals[:2], abs=2 * TOLERANCE * gap)
+        assert stopped.overlaps_sq[0] == pytest.approx(full.overlaps_sq[0], abs=2 * math.sqrt(TOLERANCE))
+        # a single missed pair would change the mean by its overlap over their number
+        together = stopped.overlaps_sq[:space].mean()
+        assert together == pytest.approx(full.overlaps_sq[:space].mean(), abs=2 * math.sqrt(TOLERANCE))
+
+
+def test_fewer_steps_than_it_takes_are_reported_with_honest_residuals() -> None:
+    model = Model(2, 1, 1.0)
+    short = sample_dice(model, 1.5, 200, np.random.default_rng(0), max_steps=20)
+    full = sample_dice(model, 1.5, 200, np.random.default_rng(0))
+    assert not short.converged
+    assert short.steps == 20
+    assert full.converged
+    assert (short.eigvals >= full.eigvals).all()
+    assert short.eigvals[0] - full.eigvals[0] <= short.residuals[0]
+    assert (short.residuals > 1e3 * full.residuals).all()
+
+
+def rounded_draws(seed: int, dtype: npt.DTypeLike) -> Callable[[tuple[int, ...]], Array]:
+    rng = np.random.default_rng(seed)
+    return lambda shape: rng.standard_normal(shape).astype(dtype)
+
+
+ROUNDED = [(Model(1, 1, 1.0), 1.5, 1500), (Model(2, 1, 1.0), 1.5, 500), (Model(3, 1, 0.5), 1.3, 400)]
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha", "N"),
+    [*ROUNDED, *(pytest.param(*case[:2], 4 * case[2], marks=pytest.mark.slow) for case in ROUNDED)],
+    ids=str,
+)
+def test_single_precision_moves_a_cell_by_far_less_than_its_spread(
+    model: Model, alpha: float, N: int
+) -> None:
+    single, double = (
+        sample_dice(model, alpha, N, np.random.default_rng(1), dtype=d, normal=rounded_draws(2, d))
+        for d in (np.float32, np.float64)
+    )
+    # eigenvalues of cells differ by about their own spacing, overlaps by about their own size
+    spacing = double.eigvals[1] - double.eigvals[0]
+    moved = np.abs(single.eigvals[:2] - double.eigvals[:2]).max() / spacing
+    overlap_moved = np.abs(single.overlaps_sq - double.overlaps_sq).max() / double.overlaps_sq.max()
+    print(f"p = {model.p}, N = {N}: eigenvalue {moved:.1e} of the spacing, overlap {overlap_moved:.1e}")
+    assert single.steps == double.steps
+    assert moved < 0.01
+    assert overlap_moved < 0.01
+    assert single.orthogonality < 1e-3  # the correction is of first order in it
+    assert double.orthogonality < 1e-11
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("model", [Model(1, 2, 1.0), Model(2, 1, 1.5)], ids=str)
+def test_an_array_library_that_allows_only_the_standard_gives_the_same_numbers(
+    model: Model, dtype: npt.DTypeLike
+) -> None:
+    strict = pytest.importorskip("array_api_strict")
+    ours = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype)
+    for device in (None, strict.Device("CPU_DEVICE")):
+        theirs = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype, xp=strict, device=device)
+        for a, b in zip(ours, theirs, strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_the_same_state_of_the_generator_gives_the_same_bits() -> None:
+    rng, again = np.random.default_rng(5), np.random.default_rng(5)
+    first = sample_dice(Model(2, 1, 1.0), 1.5, 60, rng)
+    second = sample_dice(Model(2, 1, 1.0), 1.5, 60, again)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert rng.bit_generator.state == again.bit_generator.state
+    assert sample_dice(Model(2, 1, 1.0), 1.5, 60, rng).eigvals[0] != first.eigvals[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": Model(math.inf, 1, 1.0)}, "p must be finite"),
+        ({"model": Model(3, 2, 1.0), "N": 4}, "N must be >= p . p_star = 5"),
+        ({"dtype": np.float16}, "dtype must be float32 or float64"),
+        ({"max_steps": 2}, "max_steps must be > max"),
+    ],
+    ids=["p", "N", "dtype", "max_steps"],
+)
+def test_what_it_cannot_do_is_refused_in_one_line(changed: dict[str, Any], message: str) -> None:
+    arguments = {"model": Model(1, 1, 1.0), "alpha": 2.0, "N": 20, "rng": np.random.default_rng(0)}
+    with pytest.raises(ParameterError, match=message) as caught:
+        sample_dice(**(arguments | changed))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha", "N"),
+    [(Model(1, 1, 1.0), 1.5, 1500), (Model(2, 1, 1.0), 1.5, 500), (Model(2, 2, 1.0), 0.8, 100)],
+    ids=str,
+)
+def test_the_memory_estimate_is_within_a_factor_of_two_of_the_allocator(
+    model: Model, alpha: float, N: int
+) -> None:
+    sample_dice(model, alpha, 20, np.random.default_rng(0))  # what is imported late
+    tracemalloc.start()
+    try:
+        dice = sample_dice(model, alpha, N, np.random.default_rng(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    steps = max(dice.steps, dice_module.expected_steps(model, N))
+    assert peak / 2 < dice_bytes(model, alpha, N, steps) < 2 * peak
