@@ -30,9 +30,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from threadpoolctl import threadpool_limits
 
 from bendscape.core import Model, lowest_eigenpairs, sample_instance
+from bendscape.core.cost import block_width
 from bendscape.core.hessian import Instance
 from bendscape.core.inputs import Precision
-from bendscape.core.observe import _block_width
 from bendscape.core.products import hessian_product
 
 MODELS = (Model(1, 1, 0.7), Model(2, 1, 1.5), Model(4, 2, 1.5))
@@ -122,7 +122,7 @@ def with_lanczos(precision: Precision = "float64", stored: bool = True) -> Conte
 
     def run(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Run:
         instance = sample_instance(model, alpha, N, rng, precision=precision, stored=stored)
-        width = _block_width(int(model.p), stored)
+        width = block_width(int(model.p), stored)
         found = lowest_eigenpairs(
             hessian_product(instance, precision),
             rng.standard_normal((instance.size, width)),

@@ -66,7 +66,9 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.cost import METHODS, cost_bytes, cost_seconds
 from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
+from bendscape.core.dice import Dice, sample_dice
 from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.hessian import Instance, dense_hessian, sample_instance
@@ -84,7 +86,7 @@ from bendscape.core.model import (
     TransitionKind,
     sample_count,
 )
-from bendscape.core.observe import METHODS, Observation, cost_bytes, cost_seconds
+from bendscape.core.observe import Observation
 from bendscape.core.outlier import (
     Alpha0,
     Asymptotics,
@@ -115,6 +117,7 @@ __all__ = [
     "Conditional",
     "Density",
     "DensityRule",
+    "Dice",
     "DrawnInputs",
     "Edge",
     "EdgeKind",
@@ -152,6 +155,7 @@ __all__ = [
     "mean_overlap_sq_lowest",
     "sample_conditional",
     "sample_count",
+    "sample_dice",
     "sample_instance",
     "sample_spectral",
     "self_energy",

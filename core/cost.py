@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -140,9 +139,9 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
 
     Notes
     -----
-    Good to a factor of 2 on a quiet core near a transition; the iterations end sooner well above one. A campaign
-    corrects it by what its own cells took. Only its growth is held by ``tests/test_samplers.py``. Source:
-    ``benchmarks/cost_model.py``.
+    Good to a factor of 2 on a quiet core near a transition; the iterations end sooner well above one. A
+    campaign corrects it by what its own cells took. Only its growth is held by ``tests/test_samplers.py``.
+    Source: ``benchmarks/cost_model.py``.
     """
     method = resolve_method(model, alpha, N, method)
     return float(cost_terms(model, alpha, N, method) @ SECONDS[method])

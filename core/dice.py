@@ -87,11 +87,13 @@ def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[A
     return np.float64 if filling > THIN else np.float32
 
 
-def dice_bytes(model: Model, alpha: float, N: int, steps: int | None = None) -> float:
+def dice_bytes(
+    model: Model, alpha: float, N: int, steps: int | None = None, dtype: npt.DTypeLike | None = None
+) -> float:
     """Memory of a cell that takes so many steps, by default the expected number.
 
     U, at p > 1 the images Z of the right basis beside it, some tens of working vectors of length M, and the
-    labels, in :func:`sample_dice`'s default precision.
+    labels; in :func:`sample_dice`'s default precision if no other is given.
     """
     M, p = sample_count(alpha, N), int(model.p)
     steps = expected_steps(model, N) if steps is None else steps
@@ -99,7 +101,7 @@ def dice_bytes(model: Model, alpha: float, N: int, steps: int | None = None) -> 
     long += BATCH + 10 * p + 3 * (p + model.p_star)
     small = 8.0 * steps**2 * (3 + 2 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
-    return float(np.dtype(_default_precision(model, alpha, N)).itemsize * M * long + small + labels)
+    return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
 
 def sample_dice(

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from bendscape.core.cost import cost_bytes, cost_seconds
 from bendscape.core.model import Model
-from bendscape.core.observe import cost_bytes, cost_seconds, observe
+from bendscape.core.observe import observe
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, Variable
 

@@ -203,7 +203,7 @@ def test_run_makes_the_missing_folders_of_its_report(hessians: Path, tmp_path: P
 
 
 def test_help_of_sample_names_every_method() -> None:
-    from bendscape.core.observe import METHODS
+    from bendscape.core.cost import METHODS
 
     words = set(re.findall(r"\w+", bendscape("sample", "--help").stdout))
     assert set(METHODS) <= words

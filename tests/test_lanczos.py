@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 from threadpoolctl import threadpool_limits
 
+from bendscape.core.cost import cost_bytes
 from bendscape.core.hessian import Instance, dense_hessian, sample_instance
 from bendscape.core.inputs import BLOCK_NUMBERS, DrawnInputs, Precision, drawn_inputs, rows_of_block
 from bendscape.core.lanczos import _Basis, default_vectors, least_vectors, lowest_eigenpairs
 from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import cost_bytes, observe
+from bendscape.core.observe import observe
 from bendscape.core.products import hessian_product
 
 FloatArray = npt.NDArray[np.float64]

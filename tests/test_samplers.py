@@ -14,9 +14,10 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import bendscape.core.observe
+from bendscape.core.cost import cost_bytes, cost_seconds
 from bendscape.core.hessian import Instance, dense_hessian, sample_instance
 from bendscape.core.model import Model
-from bendscape.core.observe import Observation, cost_bytes, cost_seconds, observe
+from bendscape.core.observe import Observation, observe
 from bendscape.core.outlier import asymptotics, transition
 from bendscape.core.products import hessian_operator
 
