@@ -26,10 +26,10 @@ _PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outl
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 SECONDS = {
-    "dense": (1.2e-3, 9.5e-9, 2.6e-11, 1.0e-8, 5.0e-11),
-    "explicit": (1.2e-3, 9.5e-9, 3e-4, 1.7e-10, 2e-7),
-    "dice": (2e-3, 3e-4, 4e-5, 5e-9, 2e-10, 1e-10),
-    "conditional": (1.2e-3, 9.9e-9, 1e-6),
+    "dense": (1.0e-3, 7.1e-9, 4.0e-11, 1.7e-8, 3.6e-11),
+    "explicit": (1.0e-3, 7.1e-9, 1.3e-4, 2.0e-10, 1e-8),
+    "dice": (1.6e-3, 4e-5, 6e-5, 7.6e-8, 8e-11, 1.7e-9),
+    "conditional": (5e-4, 1.1e-8, 7e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one quiet core with one BLAS thread; fitted by
 ``benchmarks/cost_model.py``."""
