@@ -220,8 +220,8 @@ def main() -> None:
     """Sample, compare, draw."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--draw", action="store_true")
-    parser.add_argument("--method", default="auto", help=f"sampler method from N = {LARGE} on")
     parser.add_argument("--memory", action="store_true")
+    chosen = parser.parse_args()
     if chosen.memory:
         memory()
         return
