@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 METHODS = ("dense", "explicit", "dice", "conditional", "auto")
 """Accepted values of ``method``."""
 
+MAX_BYTES = 8 * 2.0**30
+"""Memory one cell may take unless the caller says otherwise."""
+
 _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over data that are kept, or that are drawn
 _PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
@@ -47,7 +50,7 @@ def block_width(p: int, stored: bool) -> int:
 
 
 def resolve_method(
-    model: Model, alpha: float, N: int, method: str, *, max_bytes: float = math.inf, inputs: str = "gaussian"
+    model: Model, alpha: float, N: int, method: str, *, max_bytes: float = MAX_BYTES, inputs: str = "gaussian"
 ) -> str:
     """Name of the method that will run: for auto the fastest that fits, or, where none does, the smallest."""
     p = refuse_infinite_width(model)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, eigh
 
 from bendscape.core.conditional import conditional_theory, sample_conditional
-from bendscape.core.cost import block_width, cost_bytes, pairs_wanted, resolve_method
+from bendscape.core.cost import MAX_BYTES, block_width, cost_bytes, pairs_wanted, resolve_method
 from bendscape.core.dice import dice_bytes, expected_steps, sample_dice
 from bendscape.core.hessian import Instance, lower_hessian, refuse_infinite_width, sample_instance
 from bendscape.core.inputs import Precision
@@ -30,9 +30,6 @@ FloatArray = npt.NDArray[np.float64]
 
 MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "residual")
 """Fields of an observation that only eigenpairs give."""
-
-MAX_BYTES = 8 * 2.0**30
-"""Memory one cell may take unless the caller says otherwise."""
 
 LANCZOS_STEPS = 5000
 DICE_PATIENCE = 4

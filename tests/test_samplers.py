@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import bendscape.core.observe
 from bendscape.core.cost import cost_bytes, cost_seconds
 from bendscape.core.hessian import Instance, dense_hessian, sample_instance
-from bendscape.core.model import Model
+from bendscape.core.model import Model, ParameterError
 from bendscape.core.observe import Observation, observe
 from bendscape.core.outlier import asymptotics, transition
 from bendscape.core.products import hessian_operator
@@ -175,7 +175,7 @@ def test_the_observation_is_that_of_the_full_spectrum(method: str) -> None:
     assert overlaps.mean() == pytest.approx(3 / N, rel=1e-10)  # the whole space holds the teacher 2 * 3 times
 
 
-@pytest.mark.parametrize("method", ["dense", "explicit"])
+@pytest.mark.parametrize("method", ["dense", "explicit", "dice"])
 def test_the_same_random_state_gives_the_same_bits(method: str) -> None:
     for model in (Model(1, 1, 0.7), Model(2, 3, 1.5)):
         first, second, other = (
@@ -203,6 +203,27 @@ def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pyt
     assert seen.n_matvecs > 0
     assert math.isfinite(seen.edge_sample)
     assert seen.alpha_realised == 1.3
+
+
+def test_dice_that_memory_stops_reports_it_and_leaves_nothing_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bendscape.core.observe, "DICE_PATIENCE", 0.1)
+    seen = observe(Model(1, 1, 1.5), 1.3, 1000, np.random.default_rng(0), "dice")
+    assert not seen.converged
+    assert math.isnan(seen.eigval_min)
+    assert 0 < seen.n_matvecs < 40
+    assert math.isfinite(seen.edge_sample)
+    assert seen.alpha_realised == 1.3
+
+
+def test_data_that_are_not_gaussian_are_not_revealed() -> None:
+    model, rng = Model(1, 1, 1.5), np.random.default_rng(0)
+    assert observe(model, 1.3, 400, rng).method == "dice"
+    assert observe(model, 1.3, 400, rng, inputs="rademacher").method in ("dense", "explicit")
+    for method in ("dice", "conditional"):
+        with pytest.raises(ParameterError, match=f"gaussian for {method}"):
+            observe(model, 1.3, 400, rng, method, inputs="rademacher")
 
 
 def test_the_residual_reports_a_wrong_eigenpair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,10 +258,14 @@ def test_the_conditional_method_gives_what_the_labels_predict_and_measures_nothi
     assert cost_bytes(model, alpha, 10**10, "conditional") < 2e7
 
 
-@pytest.mark.parametrize("method", ["dense", "explicit", "conditional"])
+@pytest.mark.parametrize(
+    ("method", "N"), [("dense", 100), ("explicit", 100), ("dice", 2000), ("conditional", 200_000)]
+)
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(3, 2, 1.0)], ids=str)
-def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(model: Model, method: str) -> None:
-    rng, N = np.random.default_rng(0), 200_000 if method == "conditional" else 100
+def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(
+    model: Model, method: str, N: int
+) -> None:
+    rng = np.random.default_rng(0)
     observe(model, 1.5, 100, rng, method)
     tracemalloc.start()
     try:
@@ -261,7 +286,7 @@ def grows(cost: Callable[[Model, float, int], float]) -> bool:
     return all(value > small > 0 for value in larger)
 
 
-@pytest.mark.parametrize("method", ["dense", "explicit", "conditional"])
+@pytest.mark.parametrize("method", ["dense", "explicit", "dice", "conditional"])
 def test_costs_grow_with_width_load_and_size_and_auto_takes_the_faster_method(method: str) -> None:
     assert grows(lambda model, alpha, N: cost_seconds(model, alpha, N, method))
     assert grows(lambda model, alpha, N: cost_bytes(model, alpha, N, method))
@@ -270,22 +295,24 @@ def test_costs_grow_with_width_load_and_size_and_auto_takes_the_faster_method(me
             assert cost_seconds(model, 1.3, N) <= cost_seconds(model, 1.3, N, method)
 
 
-@pytest.mark.parametrize(
-    ("model", "N", "faster"), [(Model(1, 1, 0.7), 64, "dense"), (Model(8, 1, 0.7), 160, "explicit")]
-)
-def test_auto_runs_the_method_that_the_cost_model_finds_faster(model: Model, N: int, faster: str) -> None:
-    slower = {"dense": "explicit", "explicit": "dense"}[faster]
-    assert cost_seconds(model, 1.3, N, faster) < cost_seconds(model, 1.3, N, slower)
-    assert observe(model, 1.3, N, np.random.default_rng(0)).method == faster
+@pytest.mark.parametrize(("N", "fastest"), [(32, "dense"), (4000, "dice")])
+def test_auto_runs_the_method_that_the_cost_model_finds_fastest(N: int, fastest: str) -> None:
+    model = Model(1, 1, 0.7)
+    costs = {method: cost_seconds(model, 1.3, N, method) for method in ("dense", "explicit", "dice")}
+    assert min(costs, key=costs.__getitem__) == fastest
+    assert observe(model, 1.3, N, np.random.default_rng(0)).method == fastest
 
 
-def test_auto_turns_to_the_method_that_fits_in_memory() -> None:
-    model, N = Model(4, 1, 0.7), 128
-    dense, explicit = cost_bytes(model, 1.0, N, "dense"), cost_bytes(model, 1.0, N, "explicit")
-    assert explicit < dense
+def test_auto_turns_to_what_fits_in_memory_and_what_does_not_is_refused() -> None:
+    model, N = Model(1, 1, 0.7), 64
+    sizes = {method: cost_bytes(model, 1.0, N, method) for method in ("dense", "explicit", "dice")}
     assert observe(model, 1.0, N, np.random.default_rng(0)).method == "dense"
-    limited = observe(model, 1.0, N, np.random.default_rng(0), max_bytes=(dense + explicit) / 2)
-    assert limited.method == "explicit"
+    smallest = min(sizes, key=sizes.__getitem__)
+    assert smallest != "dense"
+    limited = observe(model, 1.0, N, np.random.default_rng(0), max_bytes=sizes[smallest] * 1.01)
+    assert limited.method == smallest
+    with pytest.raises(ParameterError, match="lower N"):
+        observe(model, 1.0, N, np.random.default_rng(0), max_bytes=sizes[smallest] * 0.9)
 
 
 @pytest.mark.parametrize(("model", "N"), [(Model(1, 1, 0.7), 400), (Model(4, 2, 1.5), 80)], ids=str)
