@@ -405,10 +405,14 @@ def test_an_array_library_that_allows_only_the_standard_gives_the_same_numbers(
 ) -> None:
     strict = pytest.importorskip("array_api_strict")
     ours = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype)
+    # the order of a few sums differs; the iteration carries what that changes on
+    rounding = 1e-4 if dtype == np.float32 else 1e-8
     for device in (None, strict.Device("CPU_DEVICE")):
         theirs = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype, xp=strict, device=device)
-        for a, b in zip(ours, theirs, strict=True):
-            assert np.array_equal(a, b)
+        assert (theirs.steps, theirs.converged) == (ours.steps, ours.converged)
+        assert theirs.eigvals == pytest.approx(ours.eigvals, rel=rounding)
+        assert theirs.overlaps_sq == pytest.approx(ours.overlaps_sq, abs=rounding)
+        assert theirs.y == pytest.approx(ours.y, rel=rounding)
 
 
 def test_the_same_state_of_the_generator_gives_the_same_bits() -> None:
