@@ -59,7 +59,8 @@ class Dice(NamedTuple):
     steps : int
         Products with H.
     converged : bool
-        Whether the lowest two pairs, and the space of the lowest p p_star, are resolved.
+        Whether the lowest two pairs, and the space of the lowest p p_star, are resolved. Not so where M is so
+        small that the null space of H is among them.
     y, yhat : array, shape (M,)
         The cell's labels and student outputs.
     orthogonality : float
@@ -219,13 +220,17 @@ def sample_dice(
         diagonal.append(here)
         lengths.append(length)
         steps = len(diagonal)
-        exhausted = steps == p * N or length <= _EXHAUSTED[space.precision] * max(map(abs, diagonal))
+        nothing = _EXHAUSTED[space.precision] * max(map(abs, diagonal))
+        exhausted = steps == p * N or length <= nothing
         if exhausted or steps >= min(check, last):
             check = steps + max(_CHECK_EVERY, steps // _CHECKS)
             values, vectors = _lowest(diagonal, lengths, count + 1)
             residuals = np.zeros(len(values)) if exhausted else lengths[-1] * np.abs(vectors[-1])
-            converged = exhausted or _resolved(values, residuals, count, p * p_star, tolerance)
-            if converged or steps >= last:
+            if exhausted:  # short of pN steps the rest is null space, whose multiplicity does not show
+                converged = steps == p * N or (len(values) >= count and values[count - 1] < -nothing)
+            else:
+                converged = _resolved(values, residuals, count, p * p_star, tolerance)
+            if converged or exhausted or steps >= last:
                 break
         turned = space.device_array(triangle)
         left.begin(len(factor))

@@ -31,6 +31,7 @@ BLOCK_ROWS = 1024
 """Rows of a block: short enough for the cache, long enough that BLAS and not Python takes the time."""
 BATCH = 16
 """Fresh Gaussian vectors projected at a time."""
+_FEW = 4  # combinations
 GROWTH = 0.25  # by how much storage grows when it is full
 _WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # a squared norm, relative
 
@@ -115,6 +116,16 @@ class Workspace:
         """An array of the library as one of numpy."""
         return array if self.xp is np else np.from_dlpack(array, device="cpu")
 
+    def combine(self, coefficients: Array, vectors: Array) -> Array:
+        """Products coefficients vectors.
+
+        On the host a few combinations are faster one by one, from the cache: for the product of two matrices
+        BLAS first copies the larger, whatever the size of the other.
+        """
+        if self.xp is np and 1 < len(coefficients) <= _FEW:
+            return np.stack([row @ vectors for row in coefficients])
+        return coefficients @ vectors
+
     def gram(self, rows: Array) -> FloatArray:
         """Products rows rows^T in double precision: small differences of them are taken."""
         exact = self.xp.asarray(rows, dtype=self.xp.float64)
@@ -160,11 +171,13 @@ class Columns:
     def dot(self, b: int, rows: Array, out: FloatArray, pending: int = 0) -> None:
         """Add block b of the products of rows with every vector to out, shape (rows, vectors)."""
         for place, vectors in self.views(b, pending):
-            out[:, place] += self.space.host(rows @ vectors.T)
+            out[:, place] += self.space.host(vectors @ rows.T).T  # in this order BLAS is twice as fast
 
     def combine(self, b: int, coefficients: Array, pending: int = 0) -> Array:
         """Block b of linear combinations, coefficients of shape (combinations, vectors)."""
-        terms = [coefficients[:, place] @ vectors for place, vectors in self.views(b, pending)]
+        terms = [
+            self.space.combine(coefficients[:, place], vectors) for place, vectors in self.views(b, pending)
+        ]
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -246,7 +259,7 @@ class LeftBasis:
     def reveal(self, b: int, rows: Array) -> tuple[Array, Array]:
         """Block b of U_new, from that of Y, and of p fresh vectors orthogonal to all of U."""
         for place, vectors in self.columns.views(b):
-            rows = rows - self._inside[:, place] @ vectors
+            rows = rows - self.space.combine(self._inside[:, place], vectors)
         new = self._inverse @ rows
         self.columns.put(b, new)
         if self._fresh.shape[1]:

@@ -309,7 +309,7 @@ def test_the_joint_law_tells_a_wrong_variant(monkeypatch: pytest.MonkeyPatch, wr
 PRECISE = [
     pytest.param(Model(1, 1, 0.3), 1.62, 400, 1500, id="p = 1, continuous, at"),
     pytest.param(Model(1, 1, 1.5), 1.375, 400, 1500, id="p = 1, discontinuous, at"),
-    pytest.param(Model(2, 2, 1.0), 3.0, 100, 1500, id="p = 2, above"),
+    pytest.param(Model(2, 2, 1.0), 3.0, 100, 3000, id="p = 2, above"),
     pytest.param(Model(2, 3, 1.0, noise=0.4), 0.7, 100, 1500, id="noise, alpha < 1"),
 ]
 
@@ -366,6 +366,16 @@ def test_fewer_steps_than_it_takes_are_reported_with_honest_residuals() -> None:
     assert (short.residuals > 1e3 * full.residuals).all()
 
 
+def test_a_null_space_among_the_lowest_pairs_is_no_convergence() -> None:
+    model, seen = Model(1, 1, 1.0), set()
+    for seed in range(30):  # two samples in eight dimensions: at most two eigenvalues below 0
+        dice = sample_dice(model, 0.25, 8, np.random.default_rng(seed))
+        below = int(((3 * dice.yhat - dice.y) < 0).sum())  # by Sylvester's law
+        assert dice.converged == (below == 2)
+        seen.add(below)
+    assert seen == {0, 1, 2}
+
+
 def rounded_draws(seed: int, dtype: npt.DTypeLike) -> Callable[[tuple[int, ...]], Array]:
     rng = np.random.default_rng(seed)
     return lambda shape: rng.standard_normal(shape).astype(dtype)
@@ -394,7 +404,7 @@ def test_single_precision_moves_a_cell_by_far_less_than_its_spread(
     assert single.steps == double.steps
     assert moved < 0.01
     assert overlap_moved < 0.01
-    assert single.orthogonality < 1e-3  # the correction is of first order in it
+    assert single.orthogonality < 5e-5  # 1e-4 and more without the correction by the Gram matrix, at p = 3
     assert double.orthogonality < 1e-11
 
 
@@ -405,10 +415,14 @@ def test_an_array_library_that_allows_only_the_standard_gives_the_same_numbers(
 ) -> None:
     strict = pytest.importorskip("array_api_strict")
     ours = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype)
+    # the order of a few sums differs; the iteration carries what that changes on
+    rounding = 1e-4 if dtype == np.float32 else 1e-8
     for device in (None, strict.Device("CPU_DEVICE")):
         theirs = sample_dice(model, 1.5, 120, np.random.default_rng(3), dtype=dtype, xp=strict, device=device)
-        for a, b in zip(ours, theirs, strict=True):
-            assert np.array_equal(a, b)
+        assert (theirs.steps, theirs.converged) == (ours.steps, ours.converged)
+        assert theirs.eigvals == pytest.approx(ours.eigvals, rel=rounding)
+        assert theirs.overlaps_sq == pytest.approx(ours.overlaps_sq, abs=rounding)
+        assert theirs.y == pytest.approx(ours.y, rel=rounding)
 
 
 def test_the_same_state_of_the_generator_gives_the_same_bits() -> None:
