@@ -66,6 +66,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.control import Controlled, controlled_mean, label_controls
 from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
 from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
@@ -108,6 +109,7 @@ __all__ = [
     "Alpha0",
     "Asymptotics",
     "Conditional",
+    "Controlled",
     "Density",
     "DensityRule",
     "Edge",
@@ -131,12 +133,14 @@ __all__ = [
     "asymptotics",
     "bulk_density",
     "conditional_theory",
+    "controlled_mean",
     "cost_bytes",
     "cost_seconds",
     "crossover_size",
     "dense_hessian",
     "density_rule",
     "hessian_operator",
+    "label_controls",
     "left_edge",
     "lowest_eigenvalue_law",
     "mean_overlap_sq",
