@@ -20,6 +20,8 @@ from bendscape.core.model import ParameterError
 FloatArray = npt.NDArray[np.float64]
 
 _SAME = 1e-10  # singular values below it, relative to the largest, are no direction of their own
+_FEWEST = 2.5  # cells that must carry a control, n (E d^2)^2/E d^4
+_TINY = np.finfo(np.float64).tiny
 _ALONE = 1e-9  # 1 - leverage of a cell without which a direction is lost
 
 
@@ -29,7 +31,7 @@ class Controlled(NamedTuple):
     Parameters
     ----------
     mean, error : float
-        Estimate of the expectation, unbiased at any number of cells, and its standard error.
+        Estimate of the expectation, free of the slopes' bias at any number of cells, and its standard error.
     plain_mean, plain_error : float
         The same from the measured values alone.
     coefficients : array, shape (k,)
@@ -120,11 +122,16 @@ def controlled_mean(
     Notes
     -----
     Unbiased for any joint law and any n, as b_i knows neither c_i nor c': the slopes that a direction lacks
-    without cell i are 0. error^2 is unbiased where f is linear in c with noise of one variance, and holds to
-    leading order in 1/n otherwise. Limits: the plain mean where m = 0 or f does not follow c; controls that
-    are constant or repeat others are ignored. The interval's coverage and the unbiasedness are held by
-    ``tests/test_control.py``. Source: regression and two-phase sampling of the textbooks (Cochran, Sampling
-    Techniques; Lavenberg and Welch, Management Science 27 (1981) 322); leaving the cell out, this project's.
+    without cell i are 0. A control that too few of n cells would carry, n (E d^2)^2/E d^4 < 2.5 with d the
+    deviations of the extra draws, is ignored: a slope from so few makes the mean up to ten times noisier than
+    the plain one. The extra draws decide that; where it is a toss-up the bias is at most |b| sd(c)/(2
+    m^(1/2)), elsewhere none. With ``expected`` every control is used.
+
+    error^2 is unbiased where f is linear in c with noise of one variance, and holds to leading order in 1/n
+    otherwise. Limits: the plain mean where f does not follow c; controls that are constant or repeat others
+    are ignored. The interval's coverage and the unbiasedness are held by ``tests/test_control.py``. Source:
+    regression and two-phase sampling of the textbooks (Cochran, Sampling Techniques; Lavenberg and Welch,
+    Management Science 27 (1981) 322); leaving each cell out of its slopes is this project's own.
     """
     f, c = np.asarray(values, dtype=np.float64), _columns("controls", controls)
     if f.ndim != 1 or not np.isfinite(f).all():
@@ -144,6 +151,9 @@ def controlled_mean(
         raise ParameterError(name, drawn.shape[1], f"{k} numbers wide, as the controls are, and not empty")
     m = len(drawn) if expected is None else math.inf
     weight, centre = 1 / (1 + n / m), drawn.mean(axis=0)
+    if expected is None:  # a control that stands still is no control
+        carried = _carriers(drawn, n) >= _FEWEST
+        c, centre = np.where(carried, c, 0.0), np.where(carried, centre, 0.0)
 
     Q, to_slopes = _directions(c)
     leverage = 1 / n + (Q**2).sum(axis=1)
@@ -177,6 +187,13 @@ def controlled_mean(
         overfit=float(f.mean() - weight * coefficients @ (c.mean(axis=0) - centre)) - mean,
         freedom=n - Q.shape[1] - 1,
     )
+
+
+def _carriers(drawn: FloatArray, n: int) -> FloatArray:
+    """Of n cells how many share a control's variance: n/3 where it is normal, n P where a share P has it."""
+    squares = (drawn - drawn.mean(axis=0)) ** 2
+    found: FloatArray = n * squares.mean(axis=0) ** 2 / np.maximum((squares**2).mean(axis=0), _TINY)
+    return found
 
 
 def _subtracted(c: FloatArray, centre: FloatArray, leverage: FloatArray) -> FloatArray:

@@ -115,11 +115,11 @@ def test_the_variance_falls_as_planted(rho: float, m: float) -> None:
     )
 
 
-@pytest.mark.parametrize(("rho", "n"), [(0.3, 8), (0.9, 8), (0.9, 40)])
+@pytest.mark.parametrize(("rho", "n"), [(0.3, 12), (0.9, 12), (0.9, 40)])
 def test_the_interval_covers_as_often_as_it_says(rho: float, n: int) -> None:
     """3000 intervals of 90 percent, extra draws ten times the cells: 4 sd, 10^-4 by chance, and 2 percent.
 
-    The 2 percent are for the degrees of freedom at 8 cells, which what the extra draws leave does not share.
+    The 2 percent are for the degrees of freedom at 12 cells, which what the extra draws leave does not share.
     """
     rng = np.random.default_rng(4)
     hits = 0
@@ -131,11 +131,11 @@ def test_the_interval_covers_as_often_as_it_says(rho: float, n: int) -> None:
 
 
 def test_a_curved_relation_leaves_no_bias_where_fitting_on_all_cells_does() -> None:
-    """10,000 experiments of 10 skewed cells: 4 standard errors of their mean, 10^-4 by chance."""
+    """6000 experiments of 10 skewed cells: 4 standard errors of their mean, 10^-4 by chance."""
     rng = np.random.default_rng(6)
-    found = [controlled_mean(*skewed(rng, 10), extra=rng.exponential(size=40)) for _ in range(10_000)]
+    found = [controlled_mean(*skewed(rng, 10), expected=1.0) for _ in range(6_000)]
     means, overfit = np.array([(each.mean, each.overfit) for each in found]).T
-    error = means.std() / 100
+    error = means.std() / math.sqrt(len(means))
     assert abs(means.mean() - 2) < 4 * error
     assert abs((means + overfit).mean() - 2) > 8 * error
 
@@ -152,6 +152,27 @@ def test_on_skewed_cells_the_interval_covers_nearly_as_often_as_it_says() -> Non
         plain += abs(found.plain_mean - 2) < 2 * found.plain_error
     assert 0.87 < hits / 1500 < 0.97
     assert hits / 1500 > plain / 1500 - 4 * math.sqrt(2 * 0.1 / 1500)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.5])
+def test_a_control_that_few_cells_carry_does_no_harm(share: float) -> None:
+    """800 experiments of 40 cells: the variance is not 1.3 times the plain one, and cut where half carry it.
+
+    If every control were used it would be 6 and 16 times the plain one at shares of 0.02 and 0.05.
+    """
+    rng = np.random.default_rng(8)
+
+    def rare(count: int) -> FloatArray:
+        return np.where(rng.uniform(size=count) < share, rng.beta(1, 2, size=count), 0.0)
+
+    means = []
+    for _ in range(800):
+        c = rare(40)
+        found = controlled_mean(c + 0.1 * rng.chisquare(1, size=40), c, extra=rare(1000))
+        means.append((found.mean, found.plain_mean))
+    controlled, plain = np.var(means, axis=0)
+    assert controlled < 1.3 * plain
+    assert share < 0.5 or controlled < 0.5 * plain
 
 
 def test_every_cell_has_its_controls_with_or_without_an_outlier() -> None:
@@ -186,17 +207,17 @@ def test_what_cannot_be_averaged_is_refused_by_name(
 def test_cells_of_dice_agree_with_diagonalised_ones_at_half_their_variance(
     alpha: float, cut: float, cut_overlap: float
 ) -> None:
-    """80 controlled cells against 300 plain ones at N = 200: 4 standard errors, six times 10^-4 by chance.
+    """60 controlled cells against 240 plain ones at N = 200: 4 standard errors, six times 10^-4 by chance.
 
     The cuts were measured over 800 other, diagonalised cells, to 5 percent.
     """
-    model, N, cells = Model(1, 1, 0.7), 200, 80
+    model, N, cells = Model(1, 1, 0.7), 200, 60
     seen = [sample_dice(model, alpha, N, np.random.default_rng((1, seed))) for seed in range(cells)]
     own = label_controls(conditional_theory(model, N, cell.y, cell.yhat) for cell in seen)
     extra = label_controls(
-        sample_conditional(model, alpha, N, np.random.default_rng((2, seed))) for seed in range(1600)
+        sample_conditional(model, alpha, N, np.random.default_rng((2, seed))) for seed in range(1200)
     )
-    dense = [observe(model, alpha, N, np.random.default_rng((3, seed)), "dense") for seed in range(300)]
+    dense = [observe(model, alpha, N, np.random.default_rng((3, seed)), "dense") for seed in range(240)]
     eigenvalue = controlled_mean([cell.eigvals[0] for cell in seen], own[:, 0], extra=extra[:, 0])
     overlap = controlled_mean([cell.overlaps_sq[0] for cell in seen], own[:, 1], extra=extra[:, 1])
     for found, known, plain in (
@@ -210,4 +231,4 @@ def test_cells_of_dice_agree_with_diagonalised_ones_at_half_their_variance(
 
     shuffled = np.random.default_rng(4).permutation(own[:, 0])
     unpaired = controlled_mean([cell.eigvals[0] for cell in seen], shuffled, extra=extra[:, 0])
-    assert unpaired.variance_ratio < 1.25  # R^2 of 80 unrelated pairs is below 0.2 but for 10^-4
+    assert unpaired.variance_ratio < 1.3  # R^2 of 60 unrelated pairs is below 0.23 but for 10^-4
