@@ -1,6 +1,6 @@
 """How far the theory of a cell's own labels cuts the variance of means, and what bias that has.
 
-    nice python benchmarks/control_variate.py            # measures what is missing (half an hour), then prints
+    nice python benchmarks/control_variate.py            # measures what is missing (half an hour)
     python benchmarks/control_variate.py --table         # prints from control_variate.json
 
 Cells come from dice, extra labels from ``sample_conditional``. At N = 500 and p p_star = 1 diagonalised
