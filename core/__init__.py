@@ -66,6 +66,7 @@ Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.184
 from bendscape.core.branch import a_tricritical
 from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
 from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
+from bendscape.core.control import Controlled, controlled_mean, label_controls
 from bendscape.core.cost import METHODS, cost_bytes, cost_seconds
 from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
 from bendscape.core.dice import Dice, sample_dice
@@ -115,6 +116,7 @@ __all__ = [
     "Alpha0",
     "Asymptotics",
     "Conditional",
+    "Controlled",
     "Density",
     "DensityRule",
     "Dice",
@@ -141,6 +143,7 @@ __all__ = [
     "asymptotics",
     "bulk_density",
     "conditional_theory",
+    "controlled_mean",
     "cost_bytes",
     "cost_seconds",
     "crossover_size",
@@ -148,6 +151,7 @@ __all__ = [
     "density_rule",
     "hessian_operator",
     "hessian_product",
+    "label_controls",
     "left_edge",
     "lowest_eigenpairs",
     "lowest_eigenvalue_law",

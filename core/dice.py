@@ -32,8 +32,9 @@ TOLERANCE = 1e-6
 An estimate: an eigenvalue that the iteration has not yet seen makes the gap seem too wide. At 1e-4, 4 cells
 of 2000 missed one of their lowest pairs; at 1e-6 none did, for a tenth more steps.
 """
-STEPS, STEPS_EXPONENT = 14.0, 1 / 3
-"""Steps a cell takes near its transition: 14 N^(1/3), measured for p = 1 .. 4 and N = 10^2 .. 10^6."""
+STEPS = 16.0
+"""Steps a cell takes near its transition: 16 N^(1/3) (p p_star/a)^(1/5), to a factor of 1.6 for p p_star = 1
+to 6, a = 0.1 to 20 and N = 10^2 to 10^4, and fewer away from it."""
 
 THIN = 0.25
 """Share of the M dimensions that U may come to fill for float32 to be the default."""
@@ -78,8 +79,9 @@ class Dice(NamedTuple):
 
 
 def expected_steps(model: Model, N: int) -> int:
-    """Steps of a cell near its transition, which takes the most: 14 N^(1/3), at most the pN there are."""
-    return min(int(model.p) * int(N), math.ceil(STEPS * math.pow(N, STEPS_EXPONENT)) + _FIRST_CHECK)
+    """Steps of a cell near its transition, which takes the most; at most the pN there are."""
+    steps = STEPS * math.pow(N, 1 / 3) * math.pow(model.p * model.p_star / max(model.a, 1e-2), 0.2)
+    return min(int(model.p) * int(N), math.ceil(steps) + _FIRST_CHECK)
 
 
 def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[Any]]:
@@ -100,7 +102,7 @@ def dice_bytes(
     steps = expected_steps(model, N) if steps is None else steps
     long = min(steps * p, M) + (min(steps * p, int(N)) if p > 1 else 0)
     long += BATCH + 10 * p + 3 * (p + model.p_star)
-    small = 8.0 * steps**2 * (3 + 2 * p**2)
+    small = 8.0 * steps**2 * (3 + 3 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
