@@ -184,8 +184,8 @@ def cost_bytes(
 
     Notes
     -----
-    An upper bound to the arrays allocated, within a factor of 2; for dice, whose steps are not known before, an
-    estimate to a factor of 1.7, while ``max_bytes`` of ``observe`` is never exceeded. Held by
+    An upper bound to the arrays allocated, within a factor of 2; for dice, whose steps are not known before,
+    an estimate to a factor of 1.7, while ``max_bytes`` of ``observe`` is never exceeded. Held by
     ``tests/test_samplers.py`` against the allocator.
     """
     method = resolve_method(model, alpha, N, method)
