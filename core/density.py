@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bendscape.core.bulk import edge_at
-from bendscape.core.half_plane import Curve, curve, curve_at, map_at, plane_averages
+from bendscape.core.half_plane import Curve, curve, curve_at, map_at, map_size, plane_averages
 from bendscape.core.integrals import averages
 from bendscape.core.model import Model, ParameterError, PrecisionWarning, as_positive
 
@@ -34,7 +34,7 @@ _ROUNDING = 4 * sys.float_info.epsilon
 _NOISE = 1e-14  # of the averages; that of E log D counts alpha times in the integrated density
 _GAUSS = 10  # nodes in a panel
 _MOST_PANELS = 300  # that share the tolerance
-_MOST_HALVINGS = 24
+_MOST_HALVINGS, _MOST_AT_ONCE = 64, 1000
 _NEXT_TO_ZERO = 1e-12  # of the left end of the curve, where integrals along it begin on either side of 0
 
 
@@ -123,13 +123,21 @@ def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
         above = middle.x > x[todo]
         for is_new, bound, x_bound in ((above, high, x_high), (~above, low, x_low)):
             bound[todo[is_new]], x_bound[todo[is_new]] = middle.tau[is_new], middle.x[is_new]
+        # Nothing is left between its ends: the nearer one, whose distance counts as an error.
+        nearer = np.where(x_high[todo] - x[todo] < x[todo] - x_low[todo], high[todo], low[todo])
+        closed = (high[todo] - low[todo]).real <= _ROUNDING * abs(nearer)
+        found[todo[closed]] = nearer[closed]
+        todo = todo[~closed]
     return found
 
 
 def _newton(
     spectrum: _Spectrum, x: FloatArray, tau: ComplexArray, low: FloatArray, high: FloatArray
 ) -> ComplexArray:
-    """Zeros of x(tau) - x, nan where Newton's method does not stay in the bracket or does not converge."""
+    """Zeros of x(tau) - x, nan where Newton's method does not stay in the bracket or does not converge.
+
+    At an edge of the bulk the zero is all but double, and steps stop shrinking where x(tau) - x is rounding.
+    """
     found = np.full(len(x), complex(math.nan, math.nan))
     tau, last, todo = tau.copy(), np.full(len(x), math.inf), np.arange(len(x))
     todo = todo[tau != 0]
@@ -141,10 +149,12 @@ def _newton(
             step = (x[todo] - map_at(spectrum.alpha, here, at)) / slope
         moved = here + step
         moved = moved.real + 1j * np.maximum(moved.imag, 0.0)
-        slack = 1e-10 * abs(here) + _NOISE * (abs(x[todo]) + abs(here)) / np.maximum(abs(slope), 1e-8)
+        noise = _NOISE * map_size(spectrum.alpha, here, at)
+        slack = 1e-10 * abs(here) + noise / np.maximum(abs(slope), 1e-8)
         inside = (moved.real >= low[todo] - slack) & (moved.real <= high[todo] + slack) & (moved != 0)
         size = abs(step) / abs(here)
-        done = inside & ((size < _CONVERGED) | ((size < 1e-9) & (size > last[todo] / 2)))
+        stalled = (size > last[todo] / 2) & ((size < 1e-9) | (abs(step * slope) < noise))
+        done = inside & ((size < _CONVERGED) | stalled)
         # On the real line, outside the bulk or all but, x rises with tau.
         done &= (moved.imag > 1e-9 * abs(moved)) | (slope.real > -1e-6)
         found[todo] = np.where(done, moved, found[todo])
@@ -155,21 +165,25 @@ def _newton(
     return found
 
 
-def _density(spectrum: _Spectrum, tau: ComplexArray) -> Density:
-    """Density at points of the curve, its errors from another rule for the averages."""
+def _density(spectrum: _Spectrum, tau: ComplexArray, x: FloatArray) -> Density:
+    """Density at points of the curve that were found for given x, its errors from another rule.
+
+    An error e of x moves its root by a zero of x' d + x'' d^2/2 - e, of which the nearer one has |d| at most
+    2 |e/x'| and at most |2 e/x''|^(1/2).
+    """
     p, alpha, gamma = spectrum.model.p, spectrum.alpha, -1 / tau
     at = plane_averages(spectrum.model, gamma)
-    points = curve_at(alpha, tau, at)
+    points, here = curve_at(alpha, tau, at), map_at(alpha, tau, at)
     other = plane_averages(spectrum.model, gamma, refined=True)
-    x_error = 2 * abs(map_at(alpha, tau, at) - map_at(alpha, tau, other))
-    x_error += _ROUNDING * (abs(points.x) + abs(tau))
-    rho_error = x_error * abs(gamma) ** 2 / np.maximum(abs(points.slope), 1e-100) + _ROUNDING * abs(gamma)
+    x_error = 2 * abs(here - map_at(alpha, tau, other)) + abs(here - x) + _ROUNDING * map_size(alpha, tau, at)
+    by_slope = 2 * x_error / np.maximum(abs(points.slope), 1e-100)
+    tau_error = np.minimum(by_slope, np.sqrt(2 * x_error / np.maximum(abs(points.bend), 1e-200)))
     of_log = 2 * abs(at.log_d - other.log_d) + _ROUNDING * abs(at.log_d)
     return Density(
         p / (2 * math.pi) * gamma.imag,
         points.integrated,
         max(0.0, 1 - alpha),
-        p / (2 * math.pi) * rho_error,
+        p / (2 * math.pi) * (tau_error + _ROUNDING * abs(tau)) * abs(gamma) ** 2,
         (alpha * of_log + _ROUNDING * (abs(points.x * gamma) + math.pi)) / math.pi,
     )
 
@@ -231,7 +245,7 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
     if inside.any():
         tau = _invert(spectrum, model.p / 2 * points[inside])
         found = ~np.isnan(tau)
-        there = _density(spectrum, tau[found])
+        there = _density(spectrum, tau[found], model.p / 2 * points[inside][found])
         for column in ("rho", "integrated", "rho_error", "integrated_error"):
             values = np.full(len(tau), math.nan)
             values[found] = getattr(there, column)
@@ -337,7 +351,7 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
         here = half[:, np.newaxis] * weights * along
         missed = abs((here * rho).sum(axis=1) - expected)
         good = missed <= max(tolerance / _MOST_PANELS, _NOISE * spectrum.alpha)
-        if halvings == _MOST_HALVINGS:
+        if halvings == _MOST_HALVINGS or len(low) > _MOST_AT_ONCE:
             good[:] = True
         keep = np.repeat(good, _GAUSS)
         done.append((tau[keep], points.x[: xi.size][keep], here[good].ravel()))
@@ -347,6 +361,6 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
             break
     tau, x, along = (np.concatenate(column) for column in zip(*done, strict=True))
     order = np.argsort(tau.real)
-    density = _density(spectrum, tau[order])
+    density = _density(spectrum, tau[order], x.real[order])
     _warn_of_lost_precision(spectrum, density)
     return DensityRule((2 / model.p) * x.real[order], along.real[order], density)
