@@ -360,7 +360,7 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
         if not len(low):
             break
     tau, x, along = (np.concatenate(column) for column in zip(*done, strict=True))
-    order = np.argsort(tau.real)
+    order = np.lexsort((tau.real, x.real))  # x rises with tau.real up to rounding
     density = _density(spectrum, tau[order], x.real[order])
     _warn_of_lost_precision(spectrum, density)
     return DensityRule((2 / model.p) * x.real[order], along.real[order], density)

@@ -110,12 +110,14 @@ def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outp
     gamma = np.array([0.4 + 0.5j, 1 + 2j, -1 + 0.8j, -0.01 + 0.02j])
     found = plane_averages(model, gamma)
     for i, x in enumerate(gamma):
-        expected = np.zeros(4, dtype=complex)
+        expected = np.zeros(5, dtype=complex)
         for c, share in ((1, 1 - 1 / model.p), (3, 1 / model.p)):
             u = c * yhat - y
             D = model.a + y + x * u
             log_d = np.log(D * np.exp(-0.5j)) + 0.5j if x.real < 0 else np.log(D * np.exp(0.5j)) - 0.5j
-            for j, term in enumerate((u / D, (u / D) ** 2, (model.a + y) / D, log_d)):
+            for j, term in enumerate(
+                (u / D, (u / D) ** 2, (model.a + y) / D, log_d, u**2 * (model.a + y) / D**3)
+            ):
                 expected[j] += share * (of_y @ term @ of_yhat)
         np.testing.assert_allclose([column[i] for column in found], expected, rtol=1e-10)
 
