@@ -38,6 +38,9 @@ _NEWTON_STEPS, _MOST_STEPS = 25, 100  # the latter enough to halve any bracket u
 _ROOT = 1e-12  # of log v
 _SURE = 1e-3  # of log v, so far from the rounding of what it is computed from
 _LEAST = 2.0**-53
+_NEWTON_ALONE = 12  # steps to a point at given x
+_CONVERGED = 1e-13  # last of them, relative to tau
+_NOISE = 1e-14  # of x, relative
 _HIDDEN = 0.1  # rounding of an average that is 1 at the height, where all that is left is noise
 _ROUNDING = 64 * sys.float_info.epsilon  # of an average, relative, a bound
 
@@ -239,3 +242,37 @@ def curve(model: Model, alpha: float, xi: FloatArray, largest: float) -> Curve:
     """Curve above given xi, not 0 where v(0) = 0."""
     tau: ComplexArray = xi + 1j * heights(model, alpha, xi, largest)
     return curve_at(alpha, tau, plane_averages(model, -1 / tau))
+
+
+def newton(
+    model: Model, alpha: float, x: FloatArray, tau: ComplexArray, low: FloatArray, high: FloatArray
+) -> ComplexArray:
+    """Points of the curve at real x, nan where Newton's method leaves the bracket or does not converge.
+
+    At an edge of the bulk the zero is all but double, and steps stop shrinking where x(tau) - x is rounding.
+    """
+    found = np.full(len(x), complex(math.nan, math.nan))
+    tau, last, todo = tau.copy(), np.full(len(x), math.inf), np.arange(len(x))
+    todo = todo[tau != 0]
+    for _ in range(_NEWTON_ALONE):
+        here = tau[todo]
+        at = plane_averages(model, -1 / here)
+        slope = 1 - alpha * at.B / here**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = (x[todo] - map_at(alpha, here, at)) / slope
+        moved = here + step
+        moved = moved.real + 1j * np.maximum(moved.imag, 0.0)
+        noise = _NOISE * map_size(alpha, here, at)
+        slack = 1e-10 * abs(here) + noise / np.maximum(abs(slope), 1e-8)
+        inside = (moved.real >= low[todo] - slack) & (moved.real <= high[todo] + slack) & (moved != 0)
+        size = abs(step) / abs(here)
+        stalled = (size > last[todo] / 2) & ((size < 1e-9) | (abs(step * slope) < noise))
+        done = inside & ((size < _CONVERGED) | stalled)
+        # On the real line, outside the bulk or all but, x rises with tau.
+        done &= (moved.imag > 1e-9 * abs(moved)) | (slope.real > -1e-6)
+        found[todo] = np.where(done, moved, found[todo])
+        tau[todo], last[todo] = moved, size
+        todo = todo[inside & ~done]
+        if not len(todo):
+            break
+    return found

@@ -35,8 +35,7 @@ from bendscape.core.precision import unwarned
     ids=str,
 )
 def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, alpha: float) -> None:
-    with unwarned():  # the estimate of rho, of first order, is pessimistic at an edge
-        grid, weights, density = density_rule(model, alpha)
+    grid, weights, density = density_rule(model, alpha)
     mass = weights @ density.rho + density.atom
     assert density.atom == max(0.0, 1 - alpha)
     assert mass == pytest.approx(1, abs=1e-6)
@@ -96,15 +95,17 @@ def test_everywhere_in_the_domain_the_mass_is_one_and_no_point_is_lost(seed: int
         check_somewhere(rng)
 
 
+def chi(dof: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of chi2_dof/dof, by the trapezoidal rule in the logarithm."""
+    log = np.arange(-76 / dof - 4, 4, 0.05)
+    weight = np.exp(dof / 2 * (log - np.exp(log)))
+    return np.exp(log), weight / weight.sum()
+
+
 @pytest.mark.parametrize("model", [Model(3, 2, 0.9), Model(1, 40, 1e-3, 0.5), Model(300, 7, 20.0)], ids=str)
 def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outputs(model: Model) -> None:
     # The trapezoidal rule in the logarithms of y and yhat shares nothing with the Laplace form. 1e-10 for its
     # own step, next to poles at a distance of 0.3 or more.
-    def chi(dof: float) -> tuple[np.ndarray, np.ndarray]:
-        log = np.arange(-76 / dof - 4, 4, 0.05)
-        weight = np.exp(dof / 2 * (log - np.exp(log)))
-        return np.exp(log), weight / weight.sum()
-
     (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
     y = (1 + model.noise) * y[:, np.newaxis]
     gamma = np.array([0.4 + 0.5j, 1 + 2j, -1 + 0.8j, -0.01 + 0.02j])
@@ -120,6 +121,23 @@ def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outp
             ):
                 expected[j] += share * (of_y @ term @ of_yhat)
         np.testing.assert_allclose([column[i] for column in found], expected, rtol=1e-10)
+
+
+def test_the_curve_is_where_the_map_is_real() -> None:
+    # tau t/(tau - t) and t^2/|tau - t|^2 averaged over both outputs on a grid of their logarithms, p = 1.
+    model, alpha = Model(1, 3, 0.9), 2.0
+    found = density_module._spectrum(model, alpha).curve([-0.3, 0.2, 1.0])
+    (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
+    t = (3 * yhat - y[:, np.newaxis]) / (model.a + y[:, np.newaxis])
+    for tau, x in zip(found.tau, found.x, strict=True):
+        assert tau.imag > 0.2  # far enough from the poles for this rule
+        assert alpha * (of_y @ (t**2 / abs(tau - t) ** 2) @ of_yhat) == pytest.approx(1, abs=1e-8)
+        assert tau + alpha * (of_y @ (tau * t / (tau - t)) @ of_yhat) == pytest.approx(x, abs=1e-8)
+    (lower, upper), (below, above) = found.x[:2] * 2, found.integrated[:2]
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    lam = (lower + upper) / 2 + (upper - lower) / 2 * nodes
+    lam_mass = (upper - lower) / 2 * (weights @ bulk_density(model, alpha, lam).rho)
+    assert lam_mass == pytest.approx(above - below, abs=1e-6)
 
 
 @pytest.mark.parametrize("lam", [0.627, 1.326])
