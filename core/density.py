@@ -195,8 +195,9 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
     lambda_minus)) (smooth); on the right it has no edge but a tail, see :func:`upper_quantile`; at 0 and
     alpha = 1 it diverges like |lambda|^(-1/2). Accuracy: as estimated, usually 1e-11 relative to the largest
     density, at a sharp edge up to the square root of what rounding leaves; exponentially small tails only in
-    absolute terms. A PrecisionWarning says where ``integrated`` is worse than 1e-6. Held by ``tests/test_density.py``. Source: the equation is that of
-    arXiv:2510.18435, its solution along the curve this project's.
+    absolute terms. A PrecisionWarning says where ``integrated`` is worse than 1e-6. Held by
+    ``tests/test_density.py``. Source: the equation is that of arXiv:2510.18435, its solution along the curve
+    this project's.
     """
     spectrum = _spectrum(model, alpha)
     points = np.asarray(grid, dtype=np.float64)

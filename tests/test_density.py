@@ -44,7 +44,8 @@ def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, 
     first = (2 / model.p) * alpha * at_zero.A
     second = first**2 + (2 / model.p) ** 2 * alpha * at_zero.B
     assert weights @ (density.rho * grid) == pytest.approx(first, abs=1e-4 * math.sqrt(second))
-    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=2e-3)
+    # Of the second moment, the 1e-8 that are cut off hold 1.5e-3 where a = 1e-6, 6e-5 or less elsewhere.
+    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=1e-4 if model.a > 1e-3 else 2e-3)
     # The integral, from the mean of log D, rises through the same masses.
     assert (np.diff(density.integrated) >= -2 * density.integrated_error.max()).all()
     assert density.integrated[-1] == pytest.approx(1, abs=1e-7)
@@ -121,6 +122,18 @@ def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outp
             ):
                 expected[j] += share * (of_y @ term @ of_yhat)
         np.testing.assert_allclose([column[i] for column in found], expected, rtol=1e-10)
+
+
+def test_the_height_falls_to_zero_without_a_jump_at_an_edge_all_but_at_zero() -> None:
+    # The bracket there is -7e-12 at v = 0 and grows by 1.18 v^2: far below 1, but not below what can be seen.
+    model, alpha = Model(390, 96, 0.10945386783447132, 12.447655316247856), 0.999999985306395
+    xi = np.array([-6.7980e-9, -6.7320e-9, -6.7313e-9, -6.7300e-9, -6.7290e-9])
+    v = density_module._spectrum(model, alpha).curve(xi).tau.imag
+    assert v[-2] > 1e-6
+    # v^2 is linear in xi so close to the edge.
+    np.testing.assert_allclose(
+        np.diff(v**2) / np.diff(xi), (v[-1] ** 2 - v[0] ** 2) / (xi[-1] - xi[0]), rtol=1e-3
+    )
 
 
 def test_the_curve_is_where_the_map_is_real() -> None:
