@@ -310,7 +310,8 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
         expected = rise[np.searchsorted(at_end, high)] - rise[np.searchsorted(at_end, low)]
         tau, slope = points.tau[: xi.size], points.slope[: xi.size]
         # d lambda/d xi along the curve, where x'(tau) d tau is real.
-        along = np.where(tau.imag > 0, abs(slope) ** 2 / np.where(tau.imag > 0, slope.real, 1.0), slope.real)
+        off = (tau.imag > 0) & (slope.real > 0)
+        along = np.where(off, abs(slope) ** 2 / np.where(off, slope.real, 1.0), slope.real)
         along = (2 / model.p) * np.maximum(along, 0.0).reshape(xi.shape)
         rho = model.p / (2 * math.pi) * (-1 / tau).imag.reshape(xi.shape)
         here = half[:, np.newaxis] * weights * along
