@@ -34,10 +34,14 @@ _EFOLDS = 42.0  # what is cut off at either end weighs exp(-42)
 _SHY, _SHY_TIMES_ROOT = 0.55, 1.5  # rays stay away from the vertical by the least of these, over sqrt(n)
 _STRIP_EFOLDS = 36.0  # discretisation error exp(-36) for a strip as wide as that angle
 _NODES_AT_ONCE = 40_000  # in the cache
-_MOST_STEPS = 100
+_NEWTON_STEPS, _MOST_STEPS = 25, 100  # the latter enough to halve any bracket until nothing is left of it
 _ROOT = 1e-12  # of log v
 _SURE = 1e-3  # of log v, so far from the rounding of what it is computed from
 _LEAST = 2.0**-53
+_NEWTON_ALONE = 12  # steps to a point at given x
+_CONVERGED = 1e-13  # last of them, relative to tau
+_NOISE = 1e-14  # of x, relative
+_HIDDEN = 0.1  # rounding of an average that is 1 at the height, where all that is left is noise
 _ROUNDING = 64 * sys.float_info.epsilon  # of an average, relative, a bound
 
 
@@ -52,6 +56,8 @@ class Plane(NamedTuple):
     """1 - gamma A = E[(a + y)/D], small where gamma is large"""
     log_d: ComplexArray
     """E log D, on the branch that is real on 0 < gamma < 1"""
+    bend: ComplexArray
+    """E[u^2 (a + y)/D^3] = (1/(2 gamma)) (d/d gamma)(gamma^2 B)"""
 
 
 class Curve(NamedTuple):
@@ -60,13 +66,15 @@ class Curve(NamedTuple):
     tau: ComplexArray
     x: FloatArray
     slope: ComplexArray
-    """x'(tau)"""
+    """x'(tau) = 1 - alpha gamma^2 B"""
+    bend: ComplexArray
+    """x''(tau) = -2 alpha gamma^3 E[u^2 (a + y)/D^3]"""
     integrated: FloatArray
     """Share of the eigenvalues below, atom included"""
 
 
 def plane_averages(model: Model, gamma: ComplexArray, *, refined: bool = False) -> Plane:
-    """E[u/D], E[u^2/D^2], E[(a + y)/D] and E[log D] for many gamma with Im gamma >= 0.
+    """E[u/D], E[u^2/D^2], E[(a + y)/D], E log D and E[u^2 (a + y)/D^3] for many gamma with Im gamma >= 0.
 
     Parameters
     ----------
@@ -89,7 +97,7 @@ def plane_averages(model: Model, gamma: ComplexArray, *, refined: bool = False) 
     form is this project's own.
     """
     gamma = np.asarray(gamma, dtype=np.complex128)
-    total = np.zeros((4, len(gamma)), dtype=np.complex128)
+    total = np.zeros((len(Plane._fields), len(gamma)), dtype=np.complex128)
     for c, share in ((1.0, (model.p - 1) / model.p), (3.0, 1 / model.p)):
         if share:
             total += share * _one_direction(model, c, gamma, refined)
@@ -118,7 +126,7 @@ def _one_direction(model: Model, c: float, gamma: ComplexArray, refined: bool) -
     step = 2 * math.pi * shy / _STRIP_EFOLDS / (1 + 0.5 * refined)
     counts = np.ceil((high - low) / step).astype(int) + 1
 
-    found = np.empty((4, len(gamma)), dtype=np.complex128)
+    found = np.empty((len(Plane._fields), len(gamma)), dtype=np.complex128)
     order = np.argsort(counts)
     first = 0
     while first < len(order):
@@ -135,11 +143,15 @@ def _one_direction(model: Model, c: float, gamma: ComplexArray, refined: bool) -
         y, yhat = spread / (1 + s_y), c / (1 + s_yhat)
         u = yhat - y
         weight = mass * s
+        var_yhat, var_y = yhat * yhat / m, y * y / n
+        u_sq = u * u + var_yhat + var_y
+        y_u_sq = y * ((u - y / n) ** 2 + var_yhat + (1 + 1 / n) * var_y)  # a weight y turns n into n + 1
         found[0, rows] = (weight * u).sum(axis=1)
-        found[1, rows] = (weight * s * (u * u + yhat * yhat / m + y * y / n)).sum(axis=1)
+        found[1, rows] = (weight * s * u_sq).sum(axis=1)
         found[2, rows] = (weight * (model.a + y)).sum(axis=1)
         # log D = -log(unit) + int (exp(-s/unit) - exp(-s D)) ds/s
         found[3, rows] = (np.exp(-r) * jacobian - mass).sum(axis=1) - np.log(unit[:, 0])
+        found[4, rows] = (weight * s * s * (model.a * u_sq + y_u_sq)).sum(axis=1) / 2
     return found
 
 
@@ -162,7 +174,7 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
     floor = np.log(1e-15 * abs(xi) + 1e-300)
     high = np.full(len(xi), math.log(largest) + 1e-9)
     low, log_v, todo = np.minimum(floor, high), high.copy(), np.arange(len(xi))
-    for _ in range(_MOST_STEPS):
+    for steps in range(_MOST_STEPS):
         here = log_v[todo]
         tau = xi[todo] + 1j * np.exp(here)
         at = plane_averages(model, -1 / tau)
@@ -170,19 +182,21 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
         slope = -tau.imag * (at.B / tau**2).real / fall - 1  # of the logarithm of the average in log v
         change = np.maximum(2 * bracket / np.minimum(slope, -1e-15), _LEAST - 1)  # of v^2, relative
         moved = here + np.log1p(change) / 2
-        lost = _ROUNDING * abs(at.A) / -fall
-        unsure = abs(bracket) <= lost
-        low[todo] = np.where((bracket < 0) & ~unsure, here, low[todo])
-        high[todo] = np.where((bracket >= 0) & ~unsure, here, high[todo])
-        done = (abs(change) <= _ROOT) | (high[todo] - low[todo] < _ROOT) | (unsure & (lost < -_SURE * slope))
+        lost = _ROUNDING * map_size(alpha, tau, at) / tau.imag
+        hidden = lost > _HIDDEN
+        low[todo] = np.where((bracket < 0) & ~hidden, here, low[todo])
+        high[todo] = np.where((bracket >= 0) & ~hidden, here, high[todo])
+        done = (abs(change) <= _ROOT) | (high[todo] - low[todo] < _ROOT)
+        done |= (abs(bracket) <= lost) & (lost < -_SURE * slope)
         # So far down nothing can be seen: the root, if there is one, is further up or of no weight.
-        floor[todo] = np.where(unsure & ~done, np.maximum(floor[todo], here), floor[todo])
+        floor[todo] = np.where(hidden & ~done, np.maximum(floor[todo], here), floor[todo])
         low[todo] = np.maximum(low[todo], floor[todo])
         average = 1 - bracket
         # v falls by this factor; 1 - average (1 + slope) <= 0 where there is no root in that approximation.
         thin = -slope * average / np.maximum(1 - average * (1 + slope), 1e-10)
         for other in (here + np.log(np.maximum(thin, 1e-300)), (low[todo] + high[todo]) / 2):
-            moved = np.where((moved > low[todo]) & (moved < high[todo]), moved, other)
+            inside = (moved > low[todo]) & (moved < high[todo]) & (steps < _NEWTON_STEPS)
+            moved = np.where(inside, moved, other)
         # The bracket shrinks to the floor where there is no root above it.
         gone = (high[todo] - floor[todo] < 1) & (low[todo] <= floor[todo]) & ~done
         log_v[todo] = np.where(gone, -math.inf, np.where(done, here, moved))
@@ -207,6 +221,12 @@ def map_at(alpha: float, tau: ComplexArray, at: Plane) -> ComplexArray:
     return np.where(abs(at.rest) < 0.5, near_zero, tau + alpha * at.A)
 
 
+def map_size(alpha: float, tau: ComplexArray, at: Plane) -> FloatArray:
+    """Size of the terms of x(tau), which rounding is relative to."""
+    near_zero: FloatArray = abs(tau) * (abs(1 - alpha) + alpha * abs(at.rest))
+    return np.where(abs(at.rest) < 0.5, near_zero, abs(tau) + alpha * abs(at.A))
+
+
 def curve_at(alpha: float, tau: ComplexArray, at: Plane) -> Curve:
     """All that follows from the averages at points of the curve.
 
@@ -215,10 +235,44 @@ def curve_at(alpha: float, tau: ComplexArray, at: Plane) -> Curve:
     gamma, x = -1 / tau, map_at(alpha, tau, at).real
     angle = np.arctan2(abs(gamma.imag), gamma.real)
     integrated = (x * gamma.imag + angle - alpha * at.log_d.imag) / math.pi
-    return Curve(tau, x, 1 - alpha * gamma**2 * at.B, integrated)
+    return Curve(tau, x, 1 - alpha * gamma**2 * at.B, -2 * alpha * gamma**3 * at.bend, integrated)
 
 
 def curve(model: Model, alpha: float, xi: FloatArray, largest: float) -> Curve:
     """Curve above given xi, not 0 where v(0) = 0."""
     tau: ComplexArray = xi + 1j * heights(model, alpha, xi, largest)
     return curve_at(alpha, tau, plane_averages(model, -1 / tau))
+
+
+def newton(
+    model: Model, alpha: float, x: FloatArray, tau: ComplexArray, low: FloatArray, high: FloatArray
+) -> ComplexArray:
+    """Points of the curve at real x, nan where Newton's method leaves the bracket or does not converge.
+
+    At an edge of the bulk the zero is all but double, and steps stop shrinking where x(tau) - x is rounding.
+    """
+    found = np.full(len(x), complex(math.nan, math.nan))
+    tau, last, todo = tau.copy(), np.full(len(x), math.inf), np.arange(len(x))
+    todo = todo[tau != 0]
+    for _ in range(_NEWTON_ALONE):
+        here = tau[todo]
+        at = plane_averages(model, -1 / here)
+        slope = 1 - alpha * at.B / here**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = (x[todo] - map_at(alpha, here, at)) / slope
+        moved = here + step
+        moved = moved.real + 1j * np.maximum(moved.imag, 0.0)
+        noise = _NOISE * map_size(alpha, here, at)
+        slack = 1e-10 * abs(here) + noise / np.maximum(abs(slope), 1e-8)
+        inside = (moved.real >= low[todo] - slack) & (moved.real <= high[todo] + slack) & (moved != 0)
+        size = abs(step) / abs(here)
+        stalled = (size > last[todo] / 2) & ((size < 1e-9) | (abs(step * slope) < noise))
+        done = inside & ((size < _CONVERGED) | stalled)
+        # On the real line, outside the bulk or all but, x rises with tau.
+        done &= (moved.imag > 1e-9 * abs(moved)) | (slope.real > -1e-6)
+        found[todo] = np.where(done, moved, found[todo])
+        tau[todo], last[todo] = moved, size
+        todo = todo[inside & ~done]
+        if not len(todo):
+            break
+    return found

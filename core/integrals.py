@@ -171,24 +171,6 @@ def averages(model: Model, gamma: complex, *, ray: float = 0.0) -> Averages:
     return _integrate(model, gamma, _nodes(model.p, model.a, ray, further=_further(gamma)))[0]
 
 
-def mean_log(model: Model, gamma: complex, *, ray: float = 0.0) -> complex:
-    """Average of log D over y, yhat and the p directions, gamma and ray as for :func:`averages`.
-
-    log D = log(1 + a) + int_0^inf (exp(-(1 + a) s) - exp(-s D)) ds/s. Accuracy 1e-14 absolute; held by
-    ``tests/test_density.py``, where its derivative is A.
-    """
-    nodes = _nodes(model.p, model.a, ray, further=_further(gamma))
-    n, m = model.p_star / 2, model.p / 2
-    log_share = nodes.log_weight - nodes.log_s
-    log_laplace: npt.NDArray[Any] = -n * np.log1p(nodes.s * ((1 + model.noise) * (1 - gamma) / n))
-    if math.isinf(m):
-        log_laplace = log_laplace - gamma * nodes.c_s
-    else:
-        log_laplace = log_laplace - m * np.log1p(nodes.c_s * (gamma / m))
-    value: complex = (np.exp(log_share - nodes.s) - np.exp(log_share + log_laplace)).sum().item()
-    return math.log1p(model.a) + value
-
-
 def averages_errors(
     model: Model, gamma: complex, at_gamma: Averages, *, ray: float = 0.0
 ) -> tuple[Averages, Averages]:

@@ -35,8 +35,7 @@ from bendscape.core.precision import unwarned
     ids=str,
 )
 def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, alpha: float) -> None:
-    with unwarned():  # the estimate of rho, of first order, is pessimistic at an edge
-        grid, weights, density = density_rule(model, alpha)
+    grid, weights, density = density_rule(model, alpha)
     mass = weights @ density.rho + density.atom
     assert density.atom == max(0.0, 1 - alpha)
     assert mass == pytest.approx(1, abs=1e-6)
@@ -45,7 +44,8 @@ def test_the_density_has_unit_mass_and_the_moments_of_the_weights(model: Model, 
     first = (2 / model.p) * alpha * at_zero.A
     second = first**2 + (2 / model.p) ** 2 * alpha * at_zero.B
     assert weights @ (density.rho * grid) == pytest.approx(first, abs=1e-4 * math.sqrt(second))
-    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=2e-3)
+    # Of the second moment, the 1e-8 that are cut off hold 1.5e-3 where a = 1e-6, 6e-5 or less elsewhere.
+    assert weights @ (density.rho * grid**2) == pytest.approx(second, rel=1e-4 if model.a > 1e-3 else 2e-3)
     # The integral, from the mean of log D, rises through the same masses.
     assert (np.diff(density.integrated) >= -2 * density.integrated_error.max()).all()
     assert density.integrated[-1] == pytest.approx(1, abs=1e-7)
@@ -96,28 +96,61 @@ def test_everywhere_in_the_domain_the_mass_is_one_and_no_point_is_lost(seed: int
         check_somewhere(rng)
 
 
+def chi(dof: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of chi2_dof/dof, by the trapezoidal rule in the logarithm."""
+    log = np.arange(-76 / dof - 4, 4, 0.05)
+    weight = np.exp(dof / 2 * (log - np.exp(log)))
+    return np.exp(log), weight / weight.sum()
+
+
 @pytest.mark.parametrize("model", [Model(3, 2, 0.9), Model(1, 40, 1e-3, 0.5), Model(300, 7, 20.0)], ids=str)
 def test_the_averages_of_the_half_plane_are_those_of_a_quadrature_over_both_outputs(model: Model) -> None:
     # The trapezoidal rule in the logarithms of y and yhat shares nothing with the Laplace form. 1e-10 for its
     # own step, next to poles at a distance of 0.3 or more.
-    def chi(dof: float) -> tuple[np.ndarray, np.ndarray]:
-        log = np.arange(-76 / dof - 4, 4, 0.05)
-        weight = np.exp(dof / 2 * (log - np.exp(log)))
-        return np.exp(log), weight / weight.sum()
-
     (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
     y = (1 + model.noise) * y[:, np.newaxis]
     gamma = np.array([0.4 + 0.5j, 1 + 2j, -1 + 0.8j, -0.01 + 0.02j])
     found = plane_averages(model, gamma)
     for i, x in enumerate(gamma):
-        expected = np.zeros(4, dtype=complex)
+        expected = np.zeros(5, dtype=complex)
         for c, share in ((1, 1 - 1 / model.p), (3, 1 / model.p)):
             u = c * yhat - y
             D = model.a + y + x * u
             log_d = np.log(D * np.exp(-0.5j)) + 0.5j if x.real < 0 else np.log(D * np.exp(0.5j)) - 0.5j
-            for j, term in enumerate((u / D, (u / D) ** 2, (model.a + y) / D, log_d)):
+            for j, term in enumerate(
+                (u / D, (u / D) ** 2, (model.a + y) / D, log_d, u**2 * (model.a + y) / D**3)
+            ):
                 expected[j] += share * (of_y @ term @ of_yhat)
         np.testing.assert_allclose([column[i] for column in found], expected, rtol=1e-10)
+
+
+def test_the_height_falls_to_zero_without_a_jump_at_an_edge_all_but_at_zero() -> None:
+    # The bracket there is -7e-12 at v = 0 and grows by 1.18 v^2: far below 1, but not below what can be seen.
+    model, alpha = Model(390, 96, 0.10945386783447132, 12.447655316247856), 0.999999985306395
+    xi = np.array([-6.7980e-9, -6.7320e-9, -6.7313e-9, -6.7300e-9, -6.7290e-9])
+    v = density_module._spectrum(model, alpha).curve(xi).tau.imag
+    assert v[-2] > 1e-6
+    # v^2 is linear in xi so close to the edge.
+    np.testing.assert_allclose(
+        np.diff(v**2) / np.diff(xi), (v[-1] ** 2 - v[0] ** 2) / (xi[-1] - xi[0]), rtol=1e-3
+    )
+
+
+def test_the_curve_is_where_the_map_is_real() -> None:
+    # tau t/(tau - t) and t^2/|tau - t|^2 averaged over both outputs on a grid of their logarithms, p = 1.
+    model, alpha = Model(1, 3, 0.9), 2.0
+    found = density_module._spectrum(model, alpha).curve([-0.3, 0.2, 1.0])
+    (y, of_y), (yhat, of_yhat) = chi(model.p_star), chi(model.p)
+    t = (3 * yhat - y[:, np.newaxis]) / (model.a + y[:, np.newaxis])
+    for tau, x in zip(found.tau, found.x, strict=True):
+        assert tau.imag > 0.2  # far enough from the poles for this rule
+        assert alpha * (of_y @ (t**2 / abs(tau - t) ** 2) @ of_yhat) == pytest.approx(1, abs=1e-8)
+        assert tau + alpha * (of_y @ (tau * t / (tau - t)) @ of_yhat) == pytest.approx(x, abs=1e-8)
+    (lower, upper), (below, above) = found.x[:2] * 2, found.integrated[:2]
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    lam = (lower + upper) / 2 + (upper - lower) / 2 * nodes
+    lam_mass = (upper - lower) / 2 * (weights @ bulk_density(model, alpha, lam).rho)
+    assert lam_mass == pytest.approx(above - below, abs=1e-6)
 
 
 @pytest.mark.parametrize("lam", [0.627, 1.326])
