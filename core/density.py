@@ -287,8 +287,8 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
 
     Notes
     -----
-    Cost below a second at moderate p and p_star, a few at large ones. Held by ``tests/test_density.py`` for
-    a random sample of the whole domain. Source: this project's own.
+    Cost below a second at moderate p and p_star, a few at large ones, more where alpha is within 1e-5 of 1.
+    Held by ``tests/test_density.py`` for a random sample of the whole domain. Source: this project's own.
     """
     spectrum = _spectrum(model, alpha)
     left, end = spectrum.left, _right_end(spectrum, mass)

@@ -18,6 +18,7 @@ from bendscape.core.label_noise import label_noise, student_shift
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.observe import observe
 from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.core.spiked_edge import TRACY_WIDOM_MEAN, TRACY_WIDOM_SD, critical_eigenvalue
 
 
@@ -192,6 +193,35 @@ def test_samples_have_the_mean_and_the_spread_of_the_law(model: Model, alpha: fl
     left_out = 0.6 * (edge_scales(model, alpha).softness * model.p * N) ** (-2 / 3)
     assert np.mean(seen) == pytest.approx(law.mean, abs=4 * law.sd / math.sqrt(cells) + left_out)
     assert np.std(seen, ddof=1) == pytest.approx(law.sd, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("N", "cells"),
+    [
+        (2048, 60),
+        pytest.param(8192, 60, marks=pytest.mark.slow),
+        pytest.param(2**14, 40, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(1, 1, 1.5)], ids=str)
+@pytest.mark.parametrize("alpha", [0.8, 2.5])
+def test_large_samples_have_the_mean_and_the_spread_of_the_law(
+    model: Model, alpha: float, N: int, cells: int
+) -> None:
+    """Mean and overlap within 4 standard errors and 0.6 (C p N)^(-2/3), sd within 4 of its standard errors.
+
+    Below and above threshold of either kind; 3 comparisons, each of which fails by chance in 1 of 10^4.
+    """
+    seen = [observe(model, alpha, N, np.random.default_rng((32, N, seed)), "dice") for seed in range(cells)]
+    assert all(cell.converged for cell in seen)
+    law = lowest_eigenvalue_law(model, alpha, N)
+    left_out = 0.6 * (edge_scales(model, alpha).softness * model.p * N) ** (-2 / 3)
+    eigvals, overlaps = [[c.eigval_min for c in seen], [c.overlap_sq for c in seen]]
+    assert np.mean(eigvals) == pytest.approx(law.mean, abs=4 * law.sd / math.sqrt(cells) + left_out)
+    assert np.std(eigvals, ddof=1) == pytest.approx(law.sd, rel=4 / math.sqrt(2 * cells))
+    spread = np.std(overlaps, ddof=1) / math.sqrt(cells)
+    expected = mean_overlap_sq(model, alpha, N)
+    assert np.mean(overlaps) == pytest.approx(expected, abs=4 * spread + 0.1 * expected)
 
 
 @pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 0.7), 0.9), (Model(2, 1, 1.5), 2.5)], ids=str)
