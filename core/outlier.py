@@ -18,7 +18,7 @@ from bendscape.core.branch import (
 )
 from bendscape.core.bulk import ROOT_TOLERANCE, Edge, edge_at, map_error, reduced_map
 from bendscape.core.integrals import COMPLEX_STEP, RAY, averages
-from bendscape.core.model import EdgeKind, Model, TransitionKind, as_positive
+from bendscape.core.model import EdgeKind, Model, TransitionKind, as_load
 from bendscape.core.precision import error_of, known_at, known_at_root, warn_of_lost_precision
 
 
@@ -122,7 +122,7 @@ def outlier(model: Model, alpha: float) -> Outlier:
     lost (the threshold itself is known to no more), and a PrecisionWarning says so once that is 1e-10
     relative. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     found = _outlier_left_of(edge_at(model, alpha), model, alpha)
     warn_of_lost_precision(
         model,
@@ -155,7 +155,7 @@ def asymptotics(model: Model, alpha: float) -> Asymptotics:
     -----
     Held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     edge = edge_at(model, alpha)
     isolated = _outlier_left_of(edge, model, alpha)
     warn_of_lost_precision(
