@@ -50,7 +50,7 @@ def as_size(N: object) -> float:
 
 
 def as_point(alpha: object, N: object) -> tuple[float, float]:
-    """Return load and dimension of samples as floats, or raise ParameterError: they hold one input or more."""
+    """Return load and dimension of samples as floats, at least one input, or raise ParameterError."""
     size, load = as_size(N), as_load(alpha)
     if load * size < 1:
         raise ParameterError(

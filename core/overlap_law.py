@@ -11,7 +11,7 @@ from bendscape.core.edge_scales import as_point, edge_scales
 from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import tail_probability, window_end
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 from bendscape.core.spiked_edge import critical_overlap, critical_overlap_of_first
 from bendscape.core.splitting import outlier_splitting
 
@@ -127,7 +127,7 @@ def _in_the_tail(model: Model, alpha: float, size: float, r: int) -> float:
 
 def _on_branch(model: Model, alpha: float) -> tuple[float, float]:
     """gamma and overlap of the principal-value branch at this load; nan where it has no such load."""
-    if transition(model).kind == "continuous":
+    if transition_at(model).kind == "continuous":
         return math.nan, math.nan
     end, load_at_end = window_end(model)
     if not load_at_end <= alpha:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -285,6 +286,7 @@ def load_commands() -> None:
 def main() -> None:
     """The `bendscape` command: bad input is one line on standard error and exit code 2."""
     load_commands()
+    warnings.formatwarning = _one_line
     try:
         app()
     except Exception as error:
@@ -297,6 +299,15 @@ def main() -> None:
                 f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
             )
         sys.exit(code)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Warnings that tell the user of numbers, without the place in the code that told."""
+    if category.__name__ == "PrecisionWarning":
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _exit_code(error: Exception) -> int:

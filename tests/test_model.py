@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bendscape.core import branch, bulk, conditional, finite_size, hessian, observe, outlier
+from bendscape.core import branch, bulk, conditional, cost, finite_size, hessian, observe, outlier
 from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.label_law import SpectralWeights
 from bendscape.core.model import Model, ParameterError, sample_count
@@ -94,7 +94,7 @@ BAD: list[tuple[str, str, Callable[[], object]]] = [
     ("tricritical teacher", "p_star", lambda: branch.a_tricritical(math.inf, 0)),
     ("instance of an infinite width", "p", lambda: hessian.sample_instance(INFINITE, 1.0, 10, rng())),
     ("cell of an infinite width", "p", lambda: observe.observe(INFINITE, 1.0, 10, rng())),
-    ("cost of an infinite width", "p", lambda: observe.cost_seconds(INFINITE, 1.0, 10)),
+    ("cost of an infinite width", "p", lambda: cost.cost_seconds(INFINITE, 1.0, 10)),
     ("labels of an infinite width", "p", lambda: conditional.conditional_theory(INFINITE, 4, [1.0], [1.0])),
     ("negative labels", "y", lambda: conditional.conditional_theory(MODEL, 4, [-1.0], [1.0])),
     ("words for labels", "y", lambda: conditional.conditional_theory(MODEL, 4, "many", [1.0])),
