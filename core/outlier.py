@@ -197,12 +197,12 @@ def transition(model: Model) -> Transition:
 
     Notes
     -----
-    Limits: without noise p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp =
-    p_star (a + 1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives alpha_bbp = 3 for
-    p = p_star = 1. alpha_bbp is not monotone in p. Accuracy: as estimated, 1e-12 relative or better; a
-    PrecisionWarning says where an estimate is above 1e-10, as for the jump at p = inf and a -> 0, which is a
-    small difference. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source:
-    arXiv:2510.18435.
+    Limits: without noise p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp
+    = p_star (a + 1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives
+    alpha_bbp = 3 for p = p_star = 1. alpha_bbp is not monotone in p. Accuracy: as estimated, 1e-12
+    relative or better; a PrecisionWarning says where an estimate is above 1e-10, as for the jump at p =
+    inf and a -> 0, which is a small difference. Held by ``tests/test_theory.py`` and
+    ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
     found = transition_at(model)
     warn_of_lost_precision(

@@ -288,13 +288,15 @@ def main() -> None:
     load_commands()
     warnings.formatwarning = _one_line
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
     except Exception as error:
-        code = _exit_code(error)
+        usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
+        code = _exit_code(error) if usage is None else EXIT_INPUT
         if code == EXIT_BUG:
             traceback.print_exc()
-        else:
-            line = " ".join(str(error).split())
+        elif line := " ".join((str(error) if usage is None else usage()).split()):
             sys.stderr.write(
                 f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
             )

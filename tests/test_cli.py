@@ -230,6 +230,10 @@ def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tm
         (("theory", "--a", "1e-300"), "a = 1e-300"),
         (("theory", "--a", "1e300"), "a = 1e+300"),
         (("theory", "--a", 1, "--alpha", -2), "alpha = -2.0"),
+        (("theory", "--a", "x"), "'--a'"),
+        (("theory", "map"), "'--output'"),
+        (("theroy",), "theroy"),
+        (("sample", "--a", 1, "--colour", "red"), "--colour"),
         (("theory", "--a", 1, "--alpha", "1e300"), "alpha = 1e+300"),
         (("theory", "--a", 1, "map", "-o", "/dev/null/map.zarr"), "--a = 1.0"),
         (("theory", "--json", "map", "-o", "/dev/null/map.zarr"), "--json = True"),
@@ -257,7 +261,7 @@ def test_lost_precision_is_told_once_in_one_line() -> None:
     done = bendscape("theory", "--p", "inf", "--a", "1e-6")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: overlap_sq = 2")
+    assert line.startswith("warning: overlap_sq = 1.9999")
 
 
 @pytest.mark.parametrize(
