@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import xarray as xr
 from bendscape.analysis.style import FAINT, INK, THRESHOLD, small_multiples, style
 from bendscape.core.maps import transition_map
 from bendscape.core.model import ParameterError
+from bendscape.sweep.store import silence_zarr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +91,9 @@ def write_map(ds: xr.Dataset, output: str | Path) -> Path:
         raise ParameterError(
             "--output", str(path), "a place where nothing lies, or an earlier map", "choose another"
         )
-    ds.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    with warnings.catch_warnings():
+        silence_zarr()
+        ds.to_zarr(path, mode="w", zarr_format=3, consolidated=True)  # what `xr.open_zarr` looks for first
     return path
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scipy.optimize import brentq
 
 from bendscape.core.integrals import Averages, averages
-from bendscape.core.model import EdgeKind, Model, ParameterError, as_positive, as_real
+from bendscape.core.model import EdgeKind, Model, ParameterError, as_load, as_real
 from bendscape.core.precision import Known, error_of, known_at, known_at_root, warn_of_lost_precision
 
 ROOT_TOLERANCE = {
@@ -85,7 +85,7 @@ def self_energy(model: Model, alpha: float, g: float) -> float:
     Limits: tr H / (pN) as g -> 0. Accuracy 1e-13 relative; held by ``tests/test_theory.py``. Source:
     arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     if math.isinf(model.p):
         raise ParameterError(
             "p", model.p, "finite here", "at p = inf the whole spectrum shrinks to 0 like 1/p"
@@ -123,7 +123,7 @@ def left_edge(model: Model, alpha: float) -> Edge:
     PrecisionWarning says where that is more than 1e-10 of lambda_minus. Held by ``tests/test_theory.py`` and
     ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     edge = edge_at(model, alpha)
     warn_of_lost_precision(model, lambda_minus=(edge.lambda_minus, edge.lambda_minus_error))
     return edge

@@ -147,13 +147,20 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite for one cell's labels", "p = inf has theory only")
     N = as_integer("N", N, 2)
-    labels, outputs = np.asarray(y, dtype=np.float64), np.asarray(yhat, dtype=np.float64)
+    labels, outputs = _numbers("y", y), _numbers("yhat", yhat)
     if labels.ndim != 1 or labels.size == 0 or not (np.isfinite(labels) & (labels >= 0)).all():
         raise ParameterError("y", y, "a one-dimensional array of finite numbers >= 0")
     if outputs.shape != labels.shape or not (np.isfinite(outputs) & (outputs >= 0)).all():
         raise ParameterError("yhat", yhat, "an array of finite numbers >= 0 of the same length as y")
 
     return _predicted(model, _Labels(model, N, lambda: [(labels, outputs)]))
+
+
+def _numbers(parameter: str, values: npt.ArrayLike) -> FloatArray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ParameterError(parameter, values, "an array of numbers") from None
 
 
 def _predicted(model: Model, cell: _Labels) -> Conditional:

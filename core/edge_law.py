@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bendscape.core.bulk import reduced_map
-from bendscape.core.edge_scales import EdgeScales, as_size, at_any_gamma, edge_scales
+from bendscape.core.edge_scales import EdgeScales, as_point, at_any_gamma, edge_scales
 from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import tail_probability
 from bendscape.core.label_noise import label_noise, student_shift
-from bendscape.core.model import Model, as_positive
+from bendscape.core.model import Model
 from bendscape.core.spiked_edge import critical_eigenvalue
 from bendscape.core.splitting import outlier_splitting
 
@@ -64,7 +64,7 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     model : Model
         With finite p.
     alpha : float
-        Samples per dimension, > 0.
+        Samples per dimension, at least 1/N.
     N : float
         Dimension, from 2 to 1e280.
 
@@ -87,7 +87,7 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
     and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
     """
-    size, alpha = as_size(N), as_positive("alpha", alpha)
+    alpha, size = as_point(alpha, N)
     scales = edge_scales(model, alpha)
     if math.isnan(scales.gamma_edge):
         return _tail_alone(model, alpha, size)

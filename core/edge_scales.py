@@ -18,7 +18,7 @@ from bendscape.core.branch import overlap_sq_on_branch, principal_value
 from bendscape.core.bulk import ROOT_TOLERANCE, reduced_map
 from bendscape.core.integrals import Averages, averages
 from bendscape.core.label_noise import DirectionAverages
-from bendscape.core.model import Model, ParameterError, as_positive, as_real, refuse_noise
+from bendscape.core.model import Model, ParameterError, as_load, as_real, refuse_noise
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
 
@@ -47,6 +47,16 @@ def as_size(N: object) -> float:
     if not 2 <= size <= 1e280:
         raise ParameterError("N", N, "a number between 2 and 1e280")
     return size
+
+
+def as_point(alpha: object, N: object) -> tuple[float, float]:
+    """Return load and dimension of samples as floats, at least one input, or raise ParameterError."""
+    size, load = as_size(N), as_load(alpha)
+    if load * size < 1:
+        raise ParameterError(
+            "alpha", alpha, f"at least 1/N = {1 / size:g} at N = {size:g}", "raise alpha or N"
+        )
+    return load, size
 
 
 @lru_cache(maxsize=4096)
@@ -86,7 +96,7 @@ def edge_scales(model: Model, alpha: float) -> EdgeScales:
     refuse_noise(model, "the finite-size laws")
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite at finite N", "at p = inf N is infinite by construction")
-    alpha, p = as_positive("alpha", alpha), float(model.p)
+    alpha, p = as_load(alpha), float(model.p)
     edge = _continued_edge(model, alpha)
     if math.isnan(edge):
         return EdgeScales(*[math.nan] * 8)

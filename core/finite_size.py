@@ -17,7 +17,7 @@ from scipy.special import gammaincc, gammaln
 from bendscape.core.branch import complex_root, load_on_branch, principal_value, principal_value_end
 from bendscape.core.integrals import RAY, averages
 from bendscape.core.model import Model, ParameterError, as_real
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
         raise ParameterError("N", N, f"a number between 1 and {LARGEST_SIZE:g}")
     if math.isinf(model.p):
         return math.nan
-    at_bbp = transition(model)
+    at_bbp = transition_at(model)
     if at_bbp.kind == "continuous":
         return at_bbp.alpha_bbp
     end, alpha_end = window_end(model)
@@ -172,6 +172,6 @@ def crossover_size(model: Model) -> float:
     """
     if math.isinf(model.p):
         return math.nan
-    if transition(model).kind == "continuous":
+    if transition_at(model).kind == "continuous":
         return math.inf
     return math.exp(-_log_expected(model, window_end(model)[0]))

@@ -86,6 +86,18 @@ def as_positive(parameter: str, value: object) -> float:
     return number
 
 
+LARGEST_ALPHA = 1e100
+"""Beyond it the theory's gamma, of order alpha^(-1/2) or 1/alpha, and its powers underflow."""
+
+
+def as_load(alpha: object) -> float:
+    """Return a load alpha the theory can be asked for as a float, or raise ParameterError."""
+    load = as_positive("alpha", alpha)
+    if load > LARGEST_ALPHA:
+        raise ParameterError("alpha", alpha, f"at most {LARGEST_ALPHA:g}")
+    return load
+
+
 SMALLEST_A, LARGEST_A = 1e-12, 1e12
 """Range of a; the accuracies stated hold from 1e-6 to 1e3, and beyond it the error estimates tell."""
 

@@ -18,7 +18,7 @@ from bendscape.core.branch import (
 )
 from bendscape.core.bulk import ROOT_TOLERANCE, Edge, edge_at, map_error, reduced_map
 from bendscape.core.integrals import COMPLEX_STEP, RAY, averages
-from bendscape.core.model import EdgeKind, Model, TransitionKind, as_positive
+from bendscape.core.model import EdgeKind, Model, TransitionKind, as_load
 from bendscape.core.precision import error_of, known_at, known_at_root, warn_of_lost_precision
 
 
@@ -122,7 +122,7 @@ def outlier(model: Model, alpha: float) -> Outlier:
     lost (the threshold itself is known to no more), and a PrecisionWarning says so once that is 1e-10
     relative. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     found = _outlier_left_of(edge_at(model, alpha), model, alpha)
     warn_of_lost_precision(
         model,
@@ -155,7 +155,7 @@ def asymptotics(model: Model, alpha: float) -> Asymptotics:
     -----
     Held by ``tests/test_theory.py``. Source: arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     edge = edge_at(model, alpha)
     isolated = _outlier_left_of(edge, model, alpha)
     warn_of_lost_precision(
@@ -197,13 +197,26 @@ def transition(model: Model) -> Transition:
 
     Notes
     -----
-    Limits: p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp = p_star (a +
-    1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives alpha_bbp = 3 for
-    p = p_star = 1. alpha_bbp is not monotone in p. Accuracy: as estimated, 1e-12 relative or better; a
-    PrecisionWarning says where an estimate is above 1e-10, as for the jump at p = inf and a -> 0, which is a
-    small difference. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source:
-    arXiv:2510.18435.
+    Limits: without noise p = inf is always discontinuous, with alpha_bbp = p_star (a + 1)/2, alpha_sharp
+    = p_star (a + 1)^2/2 and lambda_minus = 0, the limit of a spectrum that shrinks like 1/p; a -> 0 gives
+    alpha_bbp = 3 for p = p_star = 1. alpha_bbp is not monotone in p. Accuracy: as estimated, 1e-12
+    relative or better; a PrecisionWarning says where an estimate is above 1e-10, as for the jump at p =
+    inf and a -> 0, which is a small difference. Held by ``tests/test_theory.py`` and
+    ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
+    found = transition_at(model)
+    warn_of_lost_precision(
+        model,
+        alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
+        alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
+        lambda_minus=(found.lambda_minus, found.lambda_minus_error),
+        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+    )
+    return found
+
+
+def transition_at(model: Model) -> Transition:
+    """:func:`transition` without its warning, for those who use but a part of it."""
     kind: TransitionKind
     at_one = averages(model, 1.0)
     known = known_at_one = known_at(model, 1.0, at_one)
@@ -221,7 +234,7 @@ def transition(model: Model) -> Transition:
     alpha_bbp = load_on_branch(gamma, at_gamma).real
     lambda_minus = reduced_map(model, alpha_bbp, gamma, at_gamma)
     alpha_bbp_error = error_of(known, load_on_branch)
-    found = Transition(
+    return Transition(
         alpha_bbp,
         kind,
         1 / at_one.B,
@@ -233,14 +246,6 @@ def transition(model: Model) -> Transition:
         map_error(model, alpha_bbp, known) + (2 / model.p) * abs(at_gamma.A) * alpha_bbp_error,
         overlap_sq_error,
     )
-    warn_of_lost_precision(
-        model,
-        alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
-        alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
-        lambda_minus=(found.lambda_minus, found.lambda_minus_error),
-        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
-    )
-    return found
 
 
 def alpha_0(model: Model) -> Alpha0:
@@ -277,9 +282,10 @@ def alpha_0(model: Model) -> Alpha0:
     ``tests/test_precision.py``. Source: the heuristic is that of arXiv:2510.18435; the definitions as coded
     are this project's.
     """
-    at_bbp = transition(model)
+    at_bbp = transition_at(model)
     if at_bbp.kind == "continuous":
         alpha_bbp, error = at_bbp.alpha_bbp, at_bbp.alpha_bbp_error
+        warn_of_lost_precision(model, alpha_0=(alpha_bbp, error))
         return Alpha0(alpha_bbp, alpha_bbp, alpha_bbp, 0.0, error, error, error)
     on_real_line = on_real_line_error = math.nan
     gamma, reached = principal_value_end(model)

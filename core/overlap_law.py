@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, principal_value
-from bendscape.core.edge_scales import as_size, edge_scales
+from bendscape.core.edge_scales import as_point, edge_scales
 from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import tail_probability, window_end
-from bendscape.core.model import Model, as_positive
-from bendscape.core.outlier import transition
+from bendscape.core.model import Model
+from bendscape.core.outlier import transition_at
 from bendscape.core.spiked_edge import critical_overlap, critical_overlap_of_first
 from bendscape.core.splitting import outlier_splitting
 
@@ -29,7 +29,7 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     model : Model
         Any p; nan for p = inf, where N is infinite by construction.
     alpha : float
-        Samples per dimension, > 0.
+        Samples per dimension, at least 1/N.
     N : float
         Dimension, from 2 to 1e280.
 
@@ -51,7 +51,7 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     altogether (exp(-kappa), leading order in log N). Held by ``tests/test_overlap_law.py``. Source: this
     project's own, with the universal law of :mod:`bendscape.core.spiked_edge`.
     """
-    size, alpha = as_size(N), as_positive("alpha", alpha)
+    alpha, size = as_point(alpha, N)
     if math.isinf(model.p):
         return math.nan
     scales, r = edge_scales(model, alpha), int(model.p) * model.p_star
@@ -79,7 +79,7 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     model : Model
         Any p; nan for p = inf.
     alpha : float
-        Samples per dimension, > 0.
+        Samples per dimension, at least 1/N.
     N : float
         Dimension, from 2 to 1e280.
 
@@ -96,7 +96,7 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     ``tests/test_splitting.py``. Source: this project's own.
     """
     space = mean_overlap_sq(model, alpha, N)
-    size, alpha, r = as_size(N), as_positive("alpha", alpha), model.p * model.p_star
+    (alpha, size), r = as_point(alpha, N), model.p * model.p_star
     if r in (1, math.inf) or math.isnan((scales := edge_scales(model, alpha)).gamma_edge):
         return space
     r, cube_root = int(r), math.cbrt(size)
@@ -127,7 +127,7 @@ def _in_the_tail(model: Model, alpha: float, size: float, r: int) -> float:
 
 def _on_branch(model: Model, alpha: float) -> tuple[float, float]:
     """gamma and overlap of the principal-value branch at this load; nan where it has no such load."""
-    if transition(model).kind == "continuous":
+    if transition_at(model).kind == "continuous":
         return math.nan, math.nan
     end, load_at_end = window_end(model)
     if not load_at_end <= alpha:

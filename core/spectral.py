@@ -30,7 +30,7 @@ from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, psi
 from bendscape.core.bulk import ROOT_TOLERANCE
 from bendscape.core.integrals import Averages
 from bendscape.core.label_law import LabelLaw, SpectralWeights
-from bendscape.core.model import Model, ParameterError, TransitionKind, as_positive
+from bendscape.core.model import Model, ParameterError, TransitionKind, as_load
 from bendscape.core.outlier import Asymptotics, Outlier, Transition, transition
 from bendscape.core.precision import as_root, error_of, warn_of_lost_precision
 
@@ -168,7 +168,7 @@ def spectral_asymptotics(
     overlap_sq = 1 - gamma, the largest of any f at that load. Accuracy as :func:`spectral_transition`; held
     by ``tests/test_spectral.py``. Source: this project's own, from arXiv:2510.18435.
     """
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     law = LabelLaw(p_star, weights, noise)
     edge = law.edge(alpha)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -285,18 +286,30 @@ def load_commands() -> None:
 def main() -> None:
     """The `bendscape` command: bad input is one line on standard error and exit code 2."""
     load_commands()
+    warnings.formatwarning = _one_line
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
     except Exception as error:
-        code = _exit_code(error)
+        usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
+        code = _exit_code(error) if usage is None else EXIT_INPUT
         if code == EXIT_BUG:
             traceback.print_exc()
-        else:
-            line = " ".join(str(error).split())
+        elif line := " ".join((str(error) if usage is None else usage()).split()):
             sys.stderr.write(
                 f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
             )
         sys.exit(code)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Warnings that tell the user of numbers, without the place in the code that told."""
+    if category.__name__ == "PrecisionWarning":
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _exit_code(error: Exception) -> int:

@@ -230,6 +230,11 @@ def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tm
         (("theory", "--a", "1e-300"), "a = 1e-300"),
         (("theory", "--a", "1e300"), "a = 1e+300"),
         (("theory", "--a", 1, "--alpha", -2), "alpha = -2.0"),
+        (("theory", "--a", "x"), "'--a'"),
+        (("theory", "map"), "'--output'"),
+        (("theroy",), "theroy"),
+        (("sample", "--a", 1, "--colour", "red"), "--colour"),
+        (("theory", "--a", 1, "--alpha", "1e300"), "alpha = 1e+300"),
         (("theory", "--a", 1, "map", "-o", "/dev/null/map.zarr"), "--a = 1.0"),
         (("theory", "--json", "map", "-o", "/dev/null/map.zarr"), "--json = True"),
         (("theory", "map", "-o", "/dev/null/map.zarr"), "--output = '/dev/null/map.zarr'"),
@@ -250,6 +255,13 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert named in line
+
+
+def test_lost_precision_is_told_once_in_one_line() -> None:
+    done = bendscape("theory", "--p", "inf", "--a", "1e-6")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: overlap_sq = 1.9999")
 
 
 @pytest.mark.parametrize(

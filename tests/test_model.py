@@ -9,8 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bendscape.core import branch, bulk, conditional, finite_size, hessian, observe, outlier
+from bendscape.core import branch, bulk, conditional, cost, finite_size, hessian, observe, outlier
+from bendscape.core.edge_law import lowest_eigenvalue_law
+from bendscape.core.label_law import SpectralWeights
 from bendscape.core.model import Model, ParameterError, sample_count
+from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.spectral import spectral_asymptotics
 
 MODEL = Model(2, 1, 0.7)
 INFINITE = Model(math.inf, 1, 0.7)
@@ -54,6 +58,10 @@ def theory_with(theory: Callable[[Model, float], object], alpha: float) -> Calla
     return lambda: theory(MODEL, alpha)
 
 
+def law_with(law: Callable[[Model, float, float], object], alpha: float, N: float) -> Callable[[], object]:
+    return lambda: law(MODEL, alpha, N)
+
+
 BAD: list[tuple[str, str, Callable[[], object]]] = [
     *((f"p={p!r}", "p", model_with(p=p)) for p in (0, -1, 1.5, True, math.nan, -math.inf, "2", None)),
     *((f"p_star={k!r}", "p_star", model_with(p_star=k)) for k in (0, 2.5, False, math.inf, np.True_)),
@@ -61,7 +69,16 @@ BAD: list[tuple[str, str, Callable[[], object]]] = [
     *(
         (f"{theory.__name__}({alpha!r})", "alpha", theory_with(theory, alpha))
         for theory in (bulk.left_edge, outlier.outlier, outlier.asymptotics)
-        for alpha in (0, -1.0, math.nan, math.inf, True)
+        for alpha in (0, -1.0, math.nan, math.inf, True, 1e300)
+    ),
+    (
+        "a label-only load whose gamma underflows",
+        "alpha",
+        lambda: spectral_asymptotics(1, SpectralWeights.optimal(), 1e300),
+    ),
+    *(
+        (f"{law.__name__} of less than one input", "alpha", law_with(law, 1e-6, 100))
+        for law in (lowest_eigenvalue_law, mean_overlap_sq, mean_overlap_sq_lowest)
     ),
     ("too few samples", "alpha", count_with(0.01, 50)),
     ("no load", "alpha", count_with(math.nan, 50)),
@@ -77,9 +94,10 @@ BAD: list[tuple[str, str, Callable[[], object]]] = [
     ("tricritical teacher", "p_star", lambda: branch.a_tricritical(math.inf, 0)),
     ("instance of an infinite width", "p", lambda: hessian.sample_instance(INFINITE, 1.0, 10, rng())),
     ("cell of an infinite width", "p", lambda: observe.observe(INFINITE, 1.0, 10, rng())),
-    ("cost of an infinite width", "p", lambda: observe.cost_seconds(INFINITE, 1.0, 10)),
+    ("cost of an infinite width", "p", lambda: cost.cost_seconds(INFINITE, 1.0, 10)),
     ("labels of an infinite width", "p", lambda: conditional.conditional_theory(INFINITE, 4, [1.0], [1.0])),
     ("negative labels", "y", lambda: conditional.conditional_theory(MODEL, 4, [-1.0], [1.0])),
+    ("words for labels", "y", lambda: conditional.conditional_theory(MODEL, 4, "many", [1.0])),
     ("no labels", "y", lambda: conditional.conditional_theory(MODEL, 4, [], [])),
     (
         "outputs of another length",

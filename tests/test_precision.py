@@ -11,9 +11,11 @@ from scipy.optimize import brentq
 
 from bendscape.core.branch import a_tricritical, complex_root, principal_value_end
 from bendscape.core.bulk import left_edge
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.integrals import RAY, averages
 from bendscape.core.model import Model, PrecisionWarning
 from bendscape.core.outlier import alpha_0, asymptotics, outlier, transition
+from bendscape.core.overlap_law import mean_overlap_sq
 
 lossy = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
 
@@ -103,6 +105,16 @@ def test_numbers_that_are_good_to_ten_digits_do_not_warn() -> None:
             transition(model)
             left_edge(model, 3.3)
             asymptotics(model, 2.2 * transition(model).alpha_bbp)
+
+
+def test_what_does_not_return_the_jump_does_not_warn_of_it() -> None:
+    barely = Model(1, 1, a_tricritical(1, 1) * (1 + 1e-6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alpha_0(barely)
+        alpha_bbp_at_size(barely, 1e6)
+        crossover_size(barely)
+        mean_overlap_sq(barely, 1.1, 1e4)
 
 
 def test_the_jump_vanishes_at_tricriticality_and_warns_on_its_way() -> None:

@@ -78,7 +78,7 @@ def test_an_axis_that_is_neither_is_refused_in_one_line(text: str) -> None:
 
 def test_a_map_comes_back_from_disk_as_it_was_written(ds: xr.Dataset, tmp_path: Path) -> None:
     path = write_map(ds, tmp_path / "map.zarr")
-    with xr.open_zarr(path, consolidated=False) as again:
+    with xr.open_zarr(path) as again:
         xr.testing.assert_identical(again.load(), ds)
     point = ds.sel(p=4, p_star=3).isel(a=4)
     model = Model(4, 3, point["a"].item())
