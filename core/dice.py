@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh_tridiagonal
+from threadpoolctl import ThreadpoolController
 
 from bendscape.core.hessian import refuse_infinite_width
 from bendscape.core.model import Model, ParameterError, sample_count
@@ -44,6 +45,10 @@ _PATIENCE = 4
 _CHECKS = 16  # a check every k/16 steps, but
 _CHECK_EVERY = 4  # no more often than this: a check of a small cell takes as long as a step
 _EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # a step's length, relative to H
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 
 class Dice(NamedTuple):
@@ -107,6 +112,7 @@ def dice_bytes(
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
 
+@_on_one_thread  # products too short to share: threads would wait for each other
 def sample_dice(
     model: Model,
     alpha: float,
@@ -166,10 +172,11 @@ def sample_dice(
 
     Notes
     -----
-    The joint law of all fields is the one of a matrix drawn and diagonalised, up to the tolerance and to the
-    rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for k steps in float32, twice
-    that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the Hessian of arXiv:2510.18435;
-    the three-term form at p = 1 and the projection with the measured Gram matrix are this project's own.
+    Runs on one BLAS thread. The joint law of all fields is the one of a matrix drawn and diagonalised, up to
+    the tolerance and to the rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for
+    k steps in float32, twice that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the
+    Hessian of arXiv:2510.18435; the three-term form at p = 1 and the projection with the measured Gram
+    matrix are this project's own.
     """
     p, p_star = refuse_infinite_width(model), model.p_star
     M, N, known = sample_count(alpha, N), int(N), p + p_star

@@ -7,8 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from campaigns import KERNEL_HEAD
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_blas_thread() -> Iterator[None]:
+    """Small matrices on busy cores: a second thread only waits."""
+    import scipy.linalg  # noqa: F401, so that its BLAS is loaded and limited too
+
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

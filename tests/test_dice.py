@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 from scipy.linalg import eigh, eigvalsh_tridiagonal
-from threadpoolctl import threadpool_limits
 
 import bendscape.core.dice as dice_module
 from bendscape.core.conditional import conditional_theory
@@ -26,13 +25,6 @@ FloatArray = npt.NDArray[np.float64]
 
 FALSE_ALARMS = 1e-3
 """Chance that a correct sampler fails any test of this file, had the seeds not been fixed; shared evenly."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_blas_thread() -> Iterator[None]:
-    """Small matrices on busy cores: a second thread only waits."""
-    with threadpool_limits(1):
-        yield
 
 
 # Every direction revealed: the iteration as algebra, and the law of the data it has made up

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from threadpoolctl import threadpool_limits
 
 from bendscape.core.cost import cost_bytes
 from bendscape.core.hessian import Instance, dense_hessian, sample_instance
@@ -26,13 +24,6 @@ SHAPES = [Model(1, 1, 0.7), Model(2, 1, 1.5), Model(1, 3, 2.0), Model(3, 2, 0.5)
 each_shape = pytest.mark.parametrize("model", SHAPES, ids=str)
 each_precision = pytest.mark.parametrize("precision", ["float64", "float32"])
 BITS = {"float64": 1e-14, "float32": 5e-7}  # of a product, relative to its norm
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_blas_thread() -> Iterator[None]:
-    """Small matrices on busy cores: a second thread only waits."""
-    with threadpool_limits(1):
-        yield
 
 
 def symmetric(values: FloatArray, seed: int = 0) -> FloatArray:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from threadpoolctl import threadpool_limits
 
 import bendscape.core.observe
 from bendscape.core.cost import cost_bytes, cost_seconds
@@ -32,13 +31,6 @@ SHAPES = [
     Model(3, 3, 0.1),
 ]
 each_shape = pytest.mark.parametrize("model", SHAPES, ids=str)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_blas_thread() -> Iterator[None]:
-    """Small matrices on busy cores: a second thread only waits."""
-    with threadpool_limits(1):
-        yield
 
 
 def drawn(model: Model, N: int, alpha: float = 1.7, seed: int = 0) -> Instance:
