@@ -40,7 +40,7 @@ DRAWN_NUMBERS = 400_000
 FEWEST_DRAWS, MOST_DRAWS = 100, 40_000
 
 MOST_OUTLIERS = 512
-"""Of p p_star: a hundred drawn matrices of that size take 0.2 GB, for each of six parts."""
+"""Of p p_star: a hundred drawn matrices and their parts took 5 GB and 18 s; of 256, 1.3 GB and 4 s."""
 
 _STEP = 1e-4  # of central differences, relative to gamma and to the distance from the edge
 
