@@ -229,3 +229,21 @@ def test_alpha_0_is_added_on_request_by_its_three_definitions() -> None:
 def test_a_bad_axis_is_refused_by_name(axes: dict[str, Any], named: str) -> None:
     with pytest.raises(ParameterError, match=named):
         transition_map(**{"p": 1, "p_star": 1, "a": 1.0, **axes})
+
+
+@pytest.mark.parametrize("p_star", [1, 5])
+def test_alpha_0_falls_with_the_width_as_long_as_it_is_positive(p_star: int) -> None:
+    widths = [1, 2, 3, 4, 8, 32, 512, math.inf]
+    found = transition_map(p=widths, p_star=p_star, a=np.geomspace(1e-2, 1e3, 30), alpha_0=True).data_vars
+    compared = 0
+    for definition in ("principal_value", "tangent", "complex_re"):
+        for column in found[f"alpha_0_{definition}"][1][:, 0].T:
+            positive = column[column > 0]
+            compared += positive.size
+            assert (np.diff(positive) <= 1e-9 * positive[1:]).all()
+    assert compared > 300
+    # Far from tricriticality it is negative, means nothing, and need not fall.
+    if p_star == 1:
+        last = found["alpha_0_complex_re"][1][:, 0, -1]
+        assert last.max() < 0
+        assert (np.diff(last) > 0).any()

@@ -97,6 +97,7 @@ BAD: list[tuple[str, str, Callable[[], object]]] = [
     ("cost of an infinite width", "p", lambda: cost.cost_seconds(INFINITE, 1.0, 10)),
     ("labels of an infinite width", "p", lambda: conditional.conditional_theory(INFINITE, 4, [1.0], [1.0])),
     ("negative labels", "y", lambda: conditional.conditional_theory(MODEL, 4, [-1.0], [1.0])),
+    ("too many outliers to draw", "p", lambda: lowest_eigenvalue_law(Model(512, 512, 2.0), 1e3, 1e4)),
     ("words for labels", "y", lambda: conditional.conditional_theory(MODEL, 4, "many", [1.0])),
     ("no labels", "y", lambda: conditional.conditional_theory(MODEL, 4, [], [])),
     (
