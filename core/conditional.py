@@ -29,6 +29,9 @@ BLOCK_NUMBERS = 2**18
 KEPT_SAMPLES = 2**20
 """Cells of up to so many samples keep their labels; larger ones draw them again for every sum."""
 
+LARGEST_LABEL = 1e100
+"""Labels and outputs above it would overflow in squares."""
+
 _MOST_STEPS = 100
 _LAST_STEP = 2e-15  # relative
 
@@ -127,9 +130,9 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
     N : int
         Input dimension of the cell, >= 2.
     y : array, shape (M,)
-        Labels, >= 0.
+        Labels, from 0 to 1e100.
     yhat : array, shape (M,)
-        Student outputs, >= 0.
+        Student outputs, likewise.
 
     Returns
     -------
@@ -148,10 +151,10 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
         raise ParameterError("p", model.p, "finite for one cell's labels", "p = inf has theory only")
     N = as_integer("N", N, 2)
     labels, outputs = _numbers("y", y), _numbers("yhat", yhat)
-    if labels.ndim != 1 or labels.size == 0 or not (np.isfinite(labels) & (labels >= 0)).all():
-        raise ParameterError("y", y, "a one-dimensional array of finite numbers >= 0")
-    if outputs.shape != labels.shape or not (np.isfinite(outputs) & (outputs >= 0)).all():
-        raise ParameterError("yhat", yhat, "an array of finite numbers >= 0 of the same length as y")
+    if labels.ndim != 1 or labels.size == 0 or not ((labels >= 0) & (labels <= LARGEST_LABEL)).all():
+        raise ParameterError("y", y, f"a one-dimensional array of numbers from 0 to {LARGEST_LABEL:g}")
+    if outputs.shape != labels.shape or not ((outputs >= 0) & (outputs <= LARGEST_LABEL)).all():
+        raise ParameterError("yhat", yhat, f"numbers from 0 to {LARGEST_LABEL:g}, as many as y")
 
     return _predicted(model, _Labels(model, N, lambda: [(labels, outputs)]))
 

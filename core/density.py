@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bendscape.core.bulk import edge_at
 from bendscape.core.half_plane import Curve, curve, curve_at, map_at, map_size, newton, plane_averages
 from bendscape.core.integrals import averages
-from bendscape.core.model import Model, ParameterError, PrecisionWarning, as_positive
+from bendscape.core.model import Model, ParameterError, PrecisionWarning, as_load
 
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
@@ -71,7 +71,7 @@ class _Spectrum(NamedTuple):
 def _spectrum(model: Model, alpha: float) -> _Spectrum:
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite here", "at p = inf the spectrum shrinks to 0 like 1/p")
-    alpha = as_positive("alpha", alpha)
+    alpha = as_load(alpha)
     edge = edge_at(model, alpha)
     largest = math.sqrt(alpha * averages(model, 0.0).B)
     return _Spectrum(model, alpha, edge.lambda_minus, edge.lambda_minus_error, -1 / edge.gamma, largest)

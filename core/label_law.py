@@ -93,6 +93,8 @@ class LabelLaw:
     def __init__(
         self, p_star: int, weights: SpectralWeights, noise: float = 0.0, refined: bool = False
     ) -> None:
+        if not isinstance(weights, SpectralWeights):
+            raise ParameterError("weights", weights, "SpectralWeights", "SpectralWeights.optimal(), say")
         noise = Model(1, p_star, 1.0, noise).noise
         kinks = tuple(y / (1 + noise) for y in weights.kinks)
         y0, self.probability = _label_nodes(as_integer("p_star", p_star, 1), kinks, refined)

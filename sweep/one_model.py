@@ -32,6 +32,7 @@ def theory(
     """Thresholds, edge, outlier and overlap as N goes to infinity."""
     from rich.table import Table
 
+    from bendscape.core.branch import a_tricritical
     from bendscape.core.finite_size import alpha_bbp_at_size
     from bendscape.core.model import ParameterError
     from bendscape.core.outlier import alpha_0, asymptotics, transition
@@ -54,9 +55,12 @@ def theory(
                 "a": model.a,
                 "alpha_bbp": at.alpha_bbp,
                 "transition": at.kind,
+                "overlap_sq_jump": at.overlap_sq,
+                "a_tricritical": a_tricritical(model.p, model.p_star),
+                "errors": {field: getattr(at, field) for field in at._fields if field.endswith("_error")},
                 "alpha_0": dict(zip(bound._fields[:4], bound[:4], strict=True)),
                 "alpha_sharp": at.alpha_sharp,
-                "points": [dict(zip(point._fields[:5], point[:5], strict=True)) for point in points],
+                "points": [point._asdict() for point in points],
                 "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
             }
         )
@@ -73,6 +77,7 @@ def theory(
     table.add_row("transition", at.kind)
     for name, value in rows.items():
         table.add_row(name, _number(value))
+    table.add_row("continuous below a", _number(a_tricritical(model.p, model.p_star)))
     for value, threshold in sizes:
         table.add_row(f"alpha_bbp at N = {value:g}", _number(threshold))
     out().print(table)

@@ -9,9 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.model import Model
 from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, Variable
 
@@ -23,6 +25,9 @@ VARIABLES = (
     Variable("alpha_0_complex_re", "alpha_0 at the complex zero of the continued branch, real part"),
     Variable("alpha_0_complex_im", "alpha_0 at the complex zero of the continued branch, imaginary part"),
     Variable("overlap_sq_jump", "squared overlap just above alpha_bbp; 0 where continuous"),
+    Variable("eigval_min_law", "mean of the lowest eigenvalue expected at this N; NaN where no law holds"),
+    Variable("eigval_min_sd_law", "standard deviation of the lowest eigenvalue expected at this N"),
+    Variable("overlap_sq_space_law", "mean of the squared overlap of the lowest p p_star eigenvectors"),
 )
 
 
@@ -44,17 +49,28 @@ def _at_size(model: Model, N: int) -> float:
     return alpha_bbp_at_size(model, N)
 
 
+@lru_cache(maxsize=4096)
+def _laws(model: Model, alpha: float, N: int) -> dict[str, float]:
+    law = lowest_eigenvalue_law(model, alpha, N)
+    return {
+        "eigval_min_law": law.mean,
+        "eigval_min_sd_law": law.sd,
+        "overlap_sq_space_law": mean_overlap_sq(model, alpha, N),
+    }
+
+
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
     """The theory at the cell's point; its random stream is not touched."""
     model = Model(cell.p, cell.p_star, cell.a)
-    return Outcome({"alpha_bbp_at_size": _at_size(model, cell.N), **_of_model(model)})
+    at_size = {"alpha_bbp_at_size": _at_size(model, cell.N)}
+    return Outcome(at_size | _of_model(model) | _laws(model, cell.alpha, cell.N))
 
 
 KERNEL = Kernel(
     name="theory",
-    version=1,
+    version=2,
     variables=VARIABLES,
     compute=compute,
-    seconds=lambda cell: 0.1,  # of the first cell of a model; the others of a tile cost nothing
+    seconds=lambda cell: 0.2,  # of the first cell of a point; the others of a tile cost nothing
     peak_bytes=lambda cell: 1e6,
 )

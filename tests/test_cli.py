@@ -71,7 +71,7 @@ def test_theory_prints_the_contract() -> None:
     found = document(
         "theory", "--p", 1, "--p-star", 1, "--a", 1.5, "--alpha", 2.0618, "--alpha", 1.2, "--size", 1e10
     )
-    assert set(found) == {
+    contract = {
         "p",
         "p_star",
         "a",
@@ -82,12 +82,16 @@ def test_theory_prints_the_contract() -> None:
         "points",
         "sizes",
     }
+    assert set(found) == contract | {"a_tricritical", "overlap_sq_jump", "errors"}
+    assert found["a_tricritical"] == pytest.approx(1.10876, abs=5e-6)
+    assert 0 < found["errors"]["alpha_bbp_error"] < 1e-13
     assert found["alpha_bbp"] == pytest.approx(1.3745292310, abs=5e-11)
     assert found["transition"] == "discontinuous"
     assert set(found["alpha_0"]) == {"principal_value", "tangent", "complex_re", "complex_im"}
     assert found["alpha_0"]["principal_value"] == pytest.approx(1.0964, abs=5e-5)
     above, below = found["points"]
-    assert set(above) == {"alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq"}
+    point = {"alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq"}
+    assert set(above) == point | {"lambda_minus_error", "lambda_star_error", "overlap_sq_error"}
     assert (above["lambda_star"], above["overlap_sq"]) == pytest.approx((-1.6690, 0.1731), abs=5e-5)
     assert (below["lambda_star"], below["overlap_sq"]) == (None, None)
     assert found["sizes"][0]["alpha_bbp_N"] == pytest.approx(1.191, abs=5e-4)

@@ -195,14 +195,8 @@ def test_samples_have_the_mean_and_the_spread_of_the_law(model: Model, alpha: fl
     assert np.std(seen, ddof=1) == pytest.approx(law.sd, rel=0.35)
 
 
-@pytest.mark.parametrize(
-    ("N", "cells"),
-    [
-        (2048, 60),
-        pytest.param(8192, 60, marks=pytest.mark.slow),
-        pytest.param(2**14, 40, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("N", "cells"), [(2048, 80), (8192, 60), (2**14, 40)])
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(1, 1, 1.5)], ids=str)
 @pytest.mark.parametrize("alpha", [0.8, 2.5])
 def test_large_samples_have_the_mean_and_the_spread_of_the_law(

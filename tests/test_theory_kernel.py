@@ -9,9 +9,11 @@ import pytest
 import xarray as xr
 
 from bendscape.analysis.open import THEORY
+from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.model import Model
 from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.kernel import load_kernel
 from campaigns import campaign_text, run
@@ -40,6 +42,11 @@ def test_every_cell_carries_the_theory_of_its_model_and_size(opened: xr.Dataset)
                 assert found["alpha_bbp_at_size"] == alpha_bbp_at_size(model, N)
                 assert found["crossover_size"] == crossover_size(model)
                 assert found["overlap_sq_jump"] == transition(model).overlap_sq
+                law = lowest_eigenvalue_law(model, 1.2, N)
+                assert cell["eigval_min_law"].item() == pytest.approx(law.mean, rel=1e-12)
+                assert cell["eigval_min_sd_law"].item() == pytest.approx(law.sd, rel=1e-12)
+                overlap_sq = mean_overlap_sq(model, 1.2, N)
+                assert cell["overlap_sq_space_law"].item() == pytest.approx(overlap_sq, rel=1e-12)
                 for name in ("principal_value", "tangent", "complex_re", "complex_im"):
                     value = getattr(bound, name)
                     assert cell[f"alpha_0_{name}"].item() == pytest.approx(value, rel=1e-14, nan_ok=True)
