@@ -159,7 +159,7 @@ class Columns:
         self.used[-1] += count
 
     def views(self, b: int, pending: int = 0, first: int = 0) -> list[tuple[slice, Array]]:
-        """Block b of the vectors from the first wanted on, with those put but not counted: places, rows."""
+        """Block b of the vectors from ``first`` on, with those put but not counted: places, rows."""
         found, start = [], -first
         for i, (part, used) in enumerate(zip(self.parts, self.used, strict=True)):
             count = used + (pending if i == len(self.parts) - 1 else 0)
@@ -192,8 +192,8 @@ class LeftBasis:
     Gram matrix is therefore measured along the way, and every projection is made with its inverse, to first
     order: the error stays where rounding put it.
 
-    Fresh vectors are projected out of U in batches. What U gains after that is taken out of the p of them that
-    a step uses, when it uses them.
+    Fresh vectors are projected out of U in batches. What U gains after that is taken out of the p of them
+    that a step uses, when it uses them.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class LeftBasis:
         self._along = np.zeros((coming, len(self.columns) + pending - len(self.excess)))
 
     def measure(self, b: int, rows: Array) -> None:
-        """Add block b of the products of vectors Y with U, with each other and with the next fresh vectors."""
+        """Add block b of the products of vectors Y with U, each other and the next fresh vectors."""
         if not self.open:
             return
         self.columns.dot(b, rows, self._known, self._pending)
