@@ -1,16 +1,29 @@
 """Ways to the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
 
-    python benchmarks/samplers.py                     # N = 512 .. 4096, p = 1, 2, 4 (about 10 minutes)
-    python benchmarks/samplers.py --sizes 512 1024    # fewer sizes
+    python benchmarks/samplers.py                     # N = 512 .. 8192, p = 1, 2, 4 (over an hour)
+    python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
+    python benchmarks/samplers.py --large             # dice alone at N = 1e5 and 1e6, up to 10 GiB
 
-Every contender is given the same random state and asked for the lowest max(2, p p_star) eigenpairs; how well
-it did is measured afterwards, outside its time, as the residual of the lowest two in double precision. Each
-runs in a process of its own, with one BLAS thread: once untimed at a small size, then as often as time allows
-for the time of the fastest run, then once more under tracemalloc for the peak of what it allocates (data
-included). "eigsh" is what this project used before: scipy's restarted Lanczos on an operator that reads the
-data twice a product. A new contender is one function in ``CONTENDERS``.
+Every contender but dice is given the same random state; dice draws a cell of its own, of the same law.
+All are asked for the lowest max(2, p p_star) eigenpairs, at a load near the threshold and at one above
+it, each in a process of its own with one BLAS thread: once untimed at a small size, then as often as time
+allows for the time of the fastest run (wall and CPU; ratios are of CPU), then once more under tracemalloc
+for the peak of what it allocates, data included (in a run of over a minute: counted from the shapes).
+"residual" is that of the lowest two pairs in double precision; dice's is its own.
 
-One JSON document goes to standard output; the table of ratios to standard error.
+The same accuracy of all: dice stops where (residual/gap)^2, the squared sine between pair and
+eigenvector, is below 1e-6, explicit at tolerances of its own that are stricter. "eigsh", scipy's
+restarted Lanczos on an operator that reads the data twice a product, and "PRIMME" (where it can be
+imported) stop at a residual. "same" gives them 1e-3 times the least gap beside the pairs, which means the
+same and which they could not know beforehand: it is taken from a solution that is not timed. "strict" is
+the tolerance 1e-10 of who does not know the gap. A new contender is one function in ``CONTENDERS``.
+
+With --large: wall and CPU seconds, peak resident memory, the share of time in matrix products with U
+(timed by a wrapper around them, in the same run, whose own time counts), and U's bytes, once a step and
+twice a batch of fresh vectors, over the whole time, beside a copy and a triad of long arrays timed just
+before.
+
+One JSON document goes to standard output; the tables to standard error.
 """
 
 from __future__ import annotations
@@ -19,6 +32,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import sys
 import time
 import tracemalloc
@@ -26,20 +40,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from threadpoolctl import threadpool_limits
 
-from bendscape.core import Model, lowest_eigenpairs, sample_instance
+from bendscape.core import Model, lowest_eigenpairs, sample_dice, sample_instance
 from bendscape.core.cost import block_width
-from bendscape.core.hessian import Instance
+from bendscape.core.dice import TOLERANCE
+from bendscape.core.hessian import Instance, lower_hessian
 from bendscape.core.inputs import Precision
 from bendscape.core.products import hessian_product
+from bendscape.core.reveal import Columns, LeftBasis, Workspace
 
-MODELS = (Model(1, 1, 0.7), Model(2, 1, 1.5), Model(4, 2, 1.5))
-LOADS = {1: 1.9, 2: 1.3, 4: 2.5}
-SIZES = (512, 1024, 2048, 4096)
+try:
+    import primme
+except ImportError:  # no dependency of this project: compared with where it is there
+    primme = None
+
+MODELS = (Model(1, 1, 1.5), Model(2, 1, 1.5), Model(4, 2, 1.5))
+LOADS = {1: (1.4, 2.5), 2: (1.3, 2.5), 4: (2.0, 4.0)}  # near the threshold (1.37, 1.32, 2.1) and above it
+SIZES = (512, 1024, 2048, 4096, 8192)
+LARGE = (100_000, 1_000_000)
 SECONDS = 6.0
-BASELINE = "eigsh"
+BASELINE = "eigsh, strict"
 
 
 class Run(NamedTuple):
@@ -47,12 +70,25 @@ class Run(NamedTuple):
 
     values: Any
     vectors: Any
-    instance: Instance
+    instance: Instance | None
     passes: float
-    """Times the whole of X was read."""
+    """Times the whole of X was read; with dice, products."""
+    residual: float | None = None
+    overlap: float | None = None
 
 
-Contender = Callable[[Model, float, int, np.random.Generator], Run]
+class Asked(NamedTuple):
+    """What gives the others the accuracy of dice."""
+
+    residual: float
+    lowest: float
+    """Lowest eigenvalue: eigsh asks for a residual relative to it."""
+    norm: float
+    """Of H: PRIMME asks for a residual relative to it."""
+
+
+Contender = Callable[[Model, float, int, np.random.Generator, Asked], Run]
+"""solve(model, alpha, N, rng, same): ``same`` gives the accuracy that dice has."""
 
 
 def two_pass_operator(instance: Instance) -> LinearOperator:
@@ -78,30 +114,74 @@ def wanted(model: Model) -> int:
     return max(2, int(model.p) * model.p_star)
 
 
-def with_eigsh(tolerance: float) -> Contender:
-    """scipy's eigsh, 40 Krylov vectors or three for each pair, to a residual relative to the eigenvalue."""
+def with_eigsh(strict: bool) -> Contender:
+    """scipy's eigsh, 40 Krylov vectors or three for each pair."""
 
-    def run(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Run:
+    def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
         instance = sample_instance(model, alpha, N, rng)
-        inner, count, products = two_pass_operator(instance), wanted(model), 0
-
-        def counted(vector: Any) -> Any:
-            nonlocal products
-            products += 1
-            return inner.matvec(vector)
-
-        operator = LinearOperator(inner.shape, matvec=counted, dtype=np.float64)
-        start = rng.standard_normal(instance.size)
+        operator, products = counting(instance)
+        count, start = wanted(model), rng.standard_normal(instance.size)
+        tolerance = 1e-10 if strict else same.residual / abs(same.lowest)
         values, vectors = eigsh(
             operator, k=count, which="SA", v0=start, ncv=max(40, 3 * count), tol=tolerance
         )
         order = np.argsort(values)
-        return Run(values[order], vectors[:, order], instance, 2.0 * products)
+        return Run(values[order], vectors[:, order], instance, 2.0 * products[0])
 
     return run
 
 
-def with_lobpcg(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Run:
+def with_primme(strict: bool) -> Contender:
+    """PRIMME's own choice of method and sizes, on the same operator."""
+
+    def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
+        instance = sample_instance(model, alpha, N, rng)
+        operator, products = counting(instance)
+        start = rng.standard_normal((instance.size, 1))
+        tolerance = 1e-10 if strict else same.residual / same.norm
+        values, vectors = primme.eigsh(operator, wanted(model), which="SA", v0=start, tol=tolerance)
+        order = np.argsort(values)
+        return Run(values[order], vectors[:, order], instance, 2.0 * products[0])
+
+    return run
+
+
+def counting(instance: Instance) -> tuple[LinearOperator, list[int]]:
+    """The operator of two passes, and where it counts its products."""
+    inner, products = two_pass_operator(instance), [0]
+
+    def counted(vector: Any) -> Any:
+        products[0] += 1
+        return inner.matvec(vector)
+
+    return LinearOperator(inner.shape, matvec=counted, dtype=np.float64), products
+
+
+def with_dense(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
+    """LAPACK, as the method dense runs it."""
+    instance = sample_instance(model, alpha, N, rng)
+    last = wanted(model) - 1
+    values, vectors = eigh(
+        lower_hessian(instance), lower=True, subset_by_index=(0, last), driver="evr",
+        overwrite_a=True, check_finite=False,
+    )  # fmt: skip
+    return Run(values, vectors, instance, 1.0)
+
+
+def with_dice(precision: Any = None) -> Contender:
+    """Dice, by default in the precision it chooses."""
+
+    def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
+        dice = sample_dice(model, alpha, N, rng, dtype=precision)
+        if not dice.converged:
+            raise RuntimeError(f"dice did not converge at N = {N}")
+        overlap = float(dice.overlaps_sq[0])
+        return Run(dice.eigvals, None, None, float(dice.steps), float(dice.residuals[:2].max()), overlap)
+
+    return run
+
+
+def with_lobpcg(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
     """scipy's lobpcg without preconditioner, on the streamed products."""
     instance = sample_instance(model, alpha, N, rng)
     inner, passes = hessian_product(instance), 0
@@ -120,7 +200,7 @@ def with_lobpcg(model: Model, alpha: float, N: int, rng: np.random.Generator) ->
 def with_lanczos(precision: Precision = "float64", stored: bool = True) -> Contender:
     """The explicit method, as :func:`bendscape.core.observe.observe` runs it."""
 
-    def run(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Run:
+    def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
         instance = sample_instance(model, alpha, N, rng, precision=precision, stored=stored)
         width = block_width(int(model.p), stored)
         found = lowest_eigenpairs(
@@ -135,76 +215,227 @@ def with_lanczos(precision: Precision = "float64", stored: bool = True) -> Conte
 
 
 CONTENDERS: dict[str, Contender] = {
-    BASELINE: with_eigsh(1e-10),
-    "eigsh, loose": with_eigsh(1e-6),
+    BASELINE: with_eigsh(True),
+    "eigsh, same": with_eigsh(False),
+    **({"PRIMME, strict": with_primme(True), "PRIMME, same": with_primme(False)} if primme else {}),
+    "LAPACK": with_dense,
     "lobpcg": with_lobpcg,
     "explicit": with_lanczos(),
     "explicit, float32": with_lanczos("float32"),
     "explicit, drawn": with_lanczos(stored=False),
+    "dice": with_dice(),
+    "dice, float64": with_dice(np.float64),
 }
-LARGEST = {"lobpcg": 1024, "explicit, drawn": 2048}
+LARGEST = {"lobpcg": 1024, "explicit, drawn": 2048, "LAPACK": 8192}  # of pN
 
 
-def measure(name: str, p: int, N: int) -> dict[str, Any]:
+def same_accuracy(model: Model, values: Any) -> float:
+    """Residual at which (residual/gap)^2 of the lowest pairs is dice's tolerance; from pairs one too many."""
+    gaps = np.diff(values)
+    space = int(model.p) * model.p_star
+    least = min(gaps[0], gaps[1], values[space] - values[space - 1])
+    return float(np.sqrt(TOLERANCE) * least)
+
+
+def asked(model: Model, alpha: float, N: int) -> Asked:
+    """The same for a cell, known from its solution by the explicit method with a pair more; not timed."""
+    with threadpool_limits(1):
+        rng = np.random.default_rng((2026, N))
+        instance = sample_instance(model, alpha, N, rng)
+        count = min(wanted(model) + 1, instance.size - 1)
+        start = rng.standard_normal((instance.size, block_width(int(model.p), True)))
+        found = lowest_eigenpairs(hessian_product(instance, "float32"), start, count, space=count - 1)
+        norm = eigsh(two_pass_operator(instance), k=1, which="LM", tol=0.01, return_eigenvectors=False)
+    return Asked(same_accuracy(model, found.values), float(found.values[0]), float(abs(norm[0])))
+
+
+def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, Any]:
     """One contender on one cell; runs in a process of its own."""
     model = next(model for model in MODELS if model.p == p)
-    solve, alpha = CONTENDERS[name], LOADS[p]
+    solve = CONTENDERS[name]
     with threadpool_limits(1):
-        solve(model, alpha, 100, np.random.default_rng(0))
+        solve(model, alpha, 100, np.random.default_rng(0), Asked(1e-4, -1.0, 10.0))
         seconds: list[float] = []
+        cpu: list[float] = []
         while not seconds or (sum(seconds) + min(seconds) < SECONDS and len(seconds) < 5):
-            started = time.perf_counter()
-            run = solve(model, alpha, N, np.random.default_rng((2026, N)))
+            started, busy = time.perf_counter(), time.process_time()
+            run = solve(model, alpha, N, np.random.default_rng((2026, N)), same)
+            cpu.append(time.process_time() - busy)
             seconds.append(time.perf_counter() - started)
-        lowest = run.vectors[:, :2]
-        residuals = hessian_product(run.instance)(lowest) - lowest * run.values[:2]
-        overlaps = run.instance.teacher_overlap_sq(run.vectors)
+        residual, overlap = run.residual, run.overlap
+        if run.instance is not None:
+            lowest = run.vectors[:, :2]
+            rest = hessian_product(run.instance)(lowest) - lowest * run.values[:2]
+            residual = float(np.linalg.norm(rest, axis=0).max())
+            overlap = float(run.instance.teacher_overlap_sq(run.vectors)[0])
         found = {
             "contender": name, "p": p, "p_star": model.p_star, "a": model.a, "alpha": alpha, "N": N,
-            "seconds": min(seconds), "runs": len(seconds), "passes": run.passes,
-            "residual": float(np.linalg.norm(residuals, axis=0).max()),
-            "eigval_min": float(run.values[0]), "overlap_sq": float(overlaps[0]),
+            "seconds": min(seconds), "cpu_seconds": min(cpu), "runs": len(seconds), "passes": run.passes,
+            "asked": same.residual, "residual": residual,
+            "eigval_min": float(run.values[0]), "overlap_sq": overlap,
         }  # fmt: skip
         del run
+        if max(seconds) > 60:  # what is allocated does not depend on how far the iteration goes
+            found["peak_estimated"] = True
+            found["peak_bytes"] = 8.0 * round(alpha * N) * N + 8.0 * p * N * (41 + wanted(model))
+            return found
         tracemalloc.start()
-        solve(model, alpha, N, np.random.default_rng((2026, N)))
+        solve(model, alpha, N, np.random.default_rng((2026, N)), same)
         found["peak_bytes"] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     return found
 
 
+class Products:
+    """Times the products of dice with its long vectors, and counts the bytes of U and Z that they read."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.bytes = 0.0
+
+    def watch(self) -> None:
+        """Put a clock around every product of the process; each costs some 1e-7 s more."""
+        combine, dot = Workspace.combine, Columns.dot
+
+        def timed_combine(space: Workspace, coefficients: Any, vectors: Any) -> Any:
+            started = time.perf_counter()
+            result = combine(space, coefficients, vectors)
+            self.seconds += time.perf_counter() - started
+            self.bytes += vectors.nbytes
+            return result
+
+        def timed_dot(columns: Columns, b: int, *arguments: Any) -> None:
+            started = time.perf_counter()
+            dot(columns, b, *arguments)
+            self.seconds += time.perf_counter() - started
+
+        refill = LeftBasis._refill
+
+        def timed_refill(basis: LeftBasis, Y: Any) -> None:
+            drawing = basis.space.normal
+            spent, before = 0.0, self.seconds
+
+            def drawn(count: int) -> Any:
+                nonlocal spent
+                started = time.perf_counter()
+                numbers = drawing(count)
+                spent += time.perf_counter() - started
+                return numbers
+
+            basis.space.normal = drawn  # type: ignore[method-assign]
+            started = time.perf_counter()
+            refill(basis, Y)
+            self.seconds = before + time.perf_counter() - started - spent
+            self.bytes += 2 * len(basis.columns) * basis.space.M * basis.space.precision.itemsize
+            basis.space.normal = drawing  # type: ignore[method-assign]
+
+        Workspace.combine = timed_combine  # type: ignore[method-assign]
+        Columns.dot = timed_dot  # type: ignore[method-assign]
+        LeftBasis._refill = timed_refill  # type: ignore[method-assign]
+
+
+def streams(numbers: int = 2**26) -> dict[str, float]:
+    """GB/s of a copy and of a triad a = b + s c, the best of five; float32, larger than any cache."""
+    b, c = np.ones(numbers, np.float32), np.ones(numbers, np.float32)
+    a = np.empty_like(b)
+
+    def triad() -> None:  # numpy takes it in two steps, of 2 and of 3 arrays
+        np.multiply(c, np.float32(3), out=a)
+        np.add(a, b, out=a)
+
+    best = {}
+    for name, run, arrays in (("copy", lambda: np.copyto(a, b), 2), ("triad", triad, 5)):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - started)
+        best[name] = arrays * b.nbytes / min(times) / 1e9
+    return best
+
+
+def measure_large(alpha: float, N: int) -> dict[str, Any]:
+    """Dice alone, p = 1; runs in a process of its own."""
+    model, products = MODELS[0], Products()
+    products.watch()
+    with threadpool_limits(1):
+        started, busy = time.perf_counter(), time.process_time()
+        dice = sample_dice(model, alpha, N, np.random.default_rng((2026, N)))
+        seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    return {
+        "a": model.a, "alpha": alpha, "N": N, "seconds": seconds, "cpu_seconds": cpu,
+        "blas_share": products.seconds / seconds, "read_rate": products.bytes / seconds / 1e9,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "steps": dice.steps, "converged": dice.converged, "eigval_min": float(dice.eigvals[0]),
+        "overlap_sq": float(dice.overlaps_sq[0]), "orthogonality": dice.orthogonality,
+    }  # fmt: skip
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Its result, from a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
+    """Dice at sizes nothing else reaches: table to standard error."""
+    rows = []
+    sys.stderr.write("      N alpha  seconds    CPU   GiB steps converged  BLAS   GB/s   copy  triad\n")
+    for N in sizes:
+        for alpha in loads:
+            row = alone(streams) | alone(measure_large, alpha, N)
+            rows.append(row)
+            sys.stderr.write(
+                f"{N:7d} {alpha:5.2f} {row['seconds']:8.1f} {row['cpu_seconds']:6.1f} "
+                f"{row['peak_bytes'] / 2**30:5.2f} {row['steps']:5d} {row['converged']!s:>9} "
+                f"{row['blas_share']:5.2f} {row['read_rate']:6.1f} {row['copy']:6.1f} {row['triad']:6.1f}\n"
+            )
+    return rows
+
+
+def compare(
+    sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str]
+) -> list[dict[str, Any]]:
+    """All contenders: table to standard error."""
+    rows: list[dict[str, Any]] = []
+    head = f"{'p':>2} {'alpha':>5} {'N':>5}  {'contender':18} {'seconds':>8} {'CPU':>8} {'faster':>7} "
+    sys.stderr.write(head + f"{'passes':>7} {'MiB':>7} {'less':>6} {'asked':>9} {'residual':>9}\n")
+    for p, N in ((p, N) for p in widths for N in sizes):
+        for alpha in loads or LOADS[p]:
+            model = next(model for model in MODELS if model.p == p)
+            same, base = Asked(*alone(asked, model, alpha, N)), {}
+            for name in names:
+                if LARGEST.get(name, p * N) < p * N:
+                    continue
+                row = alone(measure, name, p, alpha, N, same)
+                base = base or row
+                row["faster"] = base["cpu_seconds"] / row["cpu_seconds"]
+                row["less_memory"] = base["peak_bytes"] / row["peak_bytes"]
+                rows.append(row)
+                sys.stderr.write(
+                    f"{p:2d} {alpha:5.2f} {N:5d}  {name:18} {row['seconds']:8.3f} {row['cpu_seconds']:8.3f} "
+                    f"{row['faster']:7.2f} {row['passes']:7.0f} {row['peak_bytes'] / 2**20:7.1f} "
+                    f"{row['less_memory']:6.1f} {same.residual:9.1e} {row['residual']:9.1e}\n"
+                )
+    return rows
+
+
 def main() -> None:
     """Measure, print the ratios, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--large", action="store_true", help="dice alone, at 1e5 and 1e6")
+    parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--widths", type=int, nargs="+", default=[int(model.p) for model in MODELS])
+    parser.add_argument("--loads", type=float, nargs="+", help="alpha")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     chosen = parser.parse_args()
-    names = [BASELINE, *(name for name in chosen.contenders if name != BASELINE)]
-    fresh = multiprocessing.get_context("spawn")
-    rows: list[dict[str, Any]] = []
-    head = f"{'p':>2} {'N':>5}  {'contender':18} {'seconds':>8} {'faster':>7} {'passes':>7} {'fewer':>6} "
-    sys.stderr.write(head + f"{'MiB':>7} {'less':>6} {'residual':>9} {'off in m^2':>10}\n")
-    for p in chosen.widths:
-        for N in chosen.sizes:
-            base: dict[str, Any] = {}
-            for name in names:
-                if LARGEST.get(name, N) < N:
-                    continue
-                with fresh.Pool(1) as pool:
-                    row = pool.apply(measure, (name, p, N))
-                base = base or row
-                row["faster"] = base["seconds"] / row["seconds"]
-                row["fewer_passes"] = base["passes"] / row["passes"]
-                row["less_memory"] = base["peak_bytes"] / row["peak_bytes"]
-                row["overlap_error"] = abs(row["overlap_sq"] - base["overlap_sq"])
-                row["eigval_error"] = abs(row["eigval_min"] - base["eigval_min"])
-                rows.append(row)
-                sys.stderr.write(
-                    f"{p:2d} {N:5d}  {name:18} {row['seconds']:8.3f} {row['faster']:7.2f} "
-                    f"{row['passes']:7.0f} {row['fewer_passes']:6.1f} {row['peak_bytes'] / 2**20:7.1f} "
-                    f"{row['less_memory']:6.2f} {row['residual']:9.1e} {row['overlap_error']:10.1e}\n"
-                )
+    if chosen.large:
+        rows = large(chosen.sizes or list(LARGE), chosen.loads or list(LOADS[1]))
+    else:
+        if primme is None:
+            sys.stderr.write("PRIMME is not there: compared without it\n")
+        names = [BASELINE, *(name for name in chosen.contenders if name != BASELINE)]
+        rows = compare(chosen.sizes or list(SIZES), chosen.widths, chosen.loads, names)
     json.dump({"cores": os.cpu_count(), "load": os.getloadavg(), "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

@@ -94,8 +94,8 @@ class StoredImages:
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)
-        self._vectors = np.zeros((steps, len(start), known + steps * len(start)))
-        self._vectors[0, :, :known] = start
+        self._vectors = np.zeros((len(start), steps, known + steps * len(start)))
+        self._vectors[:, 0, :known] = start
         self._count = 1
         self._next = space.device_array(start)
         self.begin()
@@ -107,7 +107,7 @@ class StoredImages:
     def begin(self, pending: int = 0) -> None:
         """Forget the products measured; so many images are about to be put."""
         self._pending = pending
-        self._products = np.zeros((self._vectors.shape[1], len(self._images) + pending))
+        self._products = np.zeros((len(self._vectors), len(self._images) + pending))
 
     def measure(self, b: int, rows: Array) -> None:
         """Add block b of the coordinates of X^T Y on what is known."""
@@ -117,13 +117,16 @@ class StoredImages:
         """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
         ahead = np.concatenate([self._products, revealed.T], axis=1)
         self._make_room(ahead.shape[1])
-        past = self._vectors[: self._count, :, : ahead.shape[1]]
-        diagonal = float(np.vdot(past[-1], ahead))
+        past = self._vectors[
+            :, : self._count, : ahead.shape[1]
+        ]  # in place: a copy would cost what the rest does
+        diagonal = float(np.vdot(past[:, -1], ahead))
         for _ in range(2):  # three terms would do but for rounding
-            ahead = ahead - np.tensordot(np.tensordot(past, ahead, 2), past, 1)
+            along = sum(vectors @ row for vectors, row in zip(past, ahead, strict=True))
+            ahead = ahead - np.stack([along @ vectors for vectors in past])
         length = float(np.linalg.norm(ahead))
         if length:
-            self._vectors[self._count, :, : ahead.shape[1]] = ahead / length
+            self._vectors[:, self._count, : ahead.shape[1]] = ahead / length
             self._count += 1
             self._next = self.space.device_array(ahead / length)
         self._images.reserve(len(revealed))
@@ -141,13 +144,13 @@ class StoredImages:
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:
         """m^2 of the vectors sum_j weights_j v_j: their first p_star coordinates are the teacher's."""
-        teacher = self._vectors[: len(weights), :, : self._p_star]
-        components = np.tensordot(weights.T, teacher, 1)
+        teacher = self._vectors[:, : len(weights), : self._p_star]
+        components = np.tensordot(weights.T, teacher, ([1], [1]))
         return np.asarray((components**2).sum(axis=(1, 2)))
 
     def _make_room(self, coordinates: int) -> None:
-        steps, p, width = self._vectors.shape
+        p, steps, width = self._vectors.shape
         if self._count == steps or coordinates > width:
-            grown = np.zeros((steps + steps // 4 + 1, p, max(coordinates, width + width // 4)))
-            grown[:steps, :, :width] = self._vectors
+            grown = np.zeros((p, steps + steps // 4 + 1, max(coordinates, width + width // 4)))
+            grown[:, :steps, :width] = self._vectors
             self._vectors = grown

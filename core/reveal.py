@@ -29,8 +29,8 @@ Array = Any
 
 BLOCK_ROWS = 1024
 """Rows of a block: short enough for the cache, long enough that BLAS and not Python takes the time."""
-BATCH = 16
-"""Fresh Gaussian vectors projected at a time."""
+BATCH = 32
+"""Fresh Gaussian vectors projected at a time: enough for BLAS to earn its copy of U's blocks."""
 _FEW = 4  # combinations
 GROWTH = 0.25  # by how much storage grows when it is full
 _WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # a squared norm, relative
@@ -158,35 +158,31 @@ class Columns:
         """Count the vectors put since the last time."""
         self.used[-1] += count
 
-    def views(self, b: int, pending: int = 0) -> list[tuple[slice, Array]]:
-        """Block b of all vectors and of those put but not counted: their places, and their rows."""
-        found, start = [], 0
+    def views(self, b: int, pending: int = 0, first: int = 0) -> list[tuple[slice, Array]]:
+        """Block b of the vectors from ``first`` on, with those put but not counted: places, rows."""
+        found, start = [], -first
         for i, (part, used) in enumerate(zip(self.parts, self.used, strict=True)):
             count = used + (pending if i == len(self.parts) - 1 else 0)
-            if count:
-                found.append((slice(start, start + count), part[b, :count, :]))
+            if start + count > max(start, 0):
+                found.append((slice(max(start, 0), start + count), part[b, max(-start, 0) : count, :]))
             start += count
         return found
 
-    def dot(self, b: int, rows: Array, out: FloatArray, pending: int = 0) -> None:
-        """Add block b of the products of rows with every vector to out, shape (rows, vectors)."""
-        for place, vectors in self.views(b, pending):
+    def dot(self, b: int, rows: Array, out: FloatArray, pending: int = 0, first: int = 0) -> None:
+        """Add block b of the products of rows with the vectors to out, shape (rows, vectors)."""
+        for place, vectors in self.views(b, pending, first):
             out[:, place] += self.space.host(vectors @ rows.T).T  # in this order BLAS is twice as fast
 
-    def combine(self, b: int, coefficients: Array, pending: int = 0) -> Array:
+    def combine(self, b: int, coefficients: Array, pending: int = 0, first: int = 0) -> Array:
         """Block b of linear combinations, coefficients of shape (combinations, vectors)."""
         terms = [
-            self.space.combine(coefficients[:, place], vectors) for place, vectors in self.views(b, pending)
+            self.space.combine(coefficients[:, place], vectors)
+            for place, vectors in self.views(b, pending, first)
         ]
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total
-
-    def tail(self, b: int, count: int) -> Array:
-        """Block b of the last so many vectors."""
-        rows = self.space.xp.concat([vectors for _, vectors in self.views(b)], axis=0)
-        return rows[rows.shape[0] - count :, :]
 
 
 class LeftBasis:
@@ -195,6 +191,9 @@ class LeftBasis:
     One projection in single precision leaves U^T U - 1 of 1e-6 and would amplify it from step to step. The
     Gram matrix is therefore measured along the way, and every projection is made with its inverse, to first
     order: the error stays where rounding put it.
+
+    Fresh vectors are projected out of U in batches. What U gains after that is taken out of the p of them
+    that a step uses, when it uses them.
 
     Parameters
     ----------
@@ -220,22 +219,26 @@ class LeftBasis:
         self._pending = pending
         self._known = np.zeros((self.width, len(self.columns) + pending))
         self._norms = np.zeros((self.width, self.width))
-        self._mixed = np.zeros((self._fresh.shape[1], self.width))
+        coming = min(self.width, self._fresh.shape[1])
+        self._mixed = np.zeros((coming, self.width))
+        self._along = np.zeros((coming, len(self.columns) + pending - len(self.excess)))
 
     def measure(self, b: int, rows: Array) -> None:
-        """Add block b of the products of vectors Y with U, with each other and with the fresh vectors."""
+        """Add block b of the products of vectors Y with U, each other and the next fresh vectors."""
         if not self.open:
             return
         self.columns.dot(b, rows, self._known, self._pending)
         self._norms += self.space.gram(rows)
         if self._fresh.shape[1]:
-            self._mixed += self.space.host(self._fresh[b, :, :] @ rows.T)
+            coming = self._fresh[b, : self.width, :]
+            self._mixed += self.space.host(coming @ rows.T)
+            self.columns.dot(b, coming, self._along, self._pending, len(self.excess))
 
     def factor(self, Y: Array) -> FloatArray:
         """R of Y - U U^T Y = U_new R, shape (rank, p), from what was measured of Y."""
         if self.open and not self._fresh.shape[1]:
             self._refill(Y)
-        known = self._known[:, : len(self.excess)]
+        known, gained = self._known[:, : len(self.excess)], self._known[:, len(self.excess) :]
         corrected = self._known.copy()
         corrected[:, : len(self.excess)] -= known @ self.excess
         outside = self._norms - corrected @ self._known.T
@@ -251,8 +254,8 @@ class LeftBasis:
         self._inside = self.space.device_array(corrected)
         self._inverse = self.space.device_array(inverse.T)
         self._now, self._fresh = self._fresh[:, : self.width, :], self._fresh[:, self.width :, :]
-        shadow = self.space.device_array(self._mixed @ inverse)
-        self._shadow_now, self._shadow = shadow[: self.width, :], shadow[self.width :, :]
+        self._gained = self.space.device_array(self._along)
+        self._shadow = self.space.device_array((self._mixed - self._along @ gained.T) @ inverse)
         self.columns.reserve(len(norms))
         return factor
 
@@ -262,9 +265,10 @@ class LeftBasis:
             rows = rows - self.space.combine(self._inside[:, place], vectors)
         new = self._inverse @ rows
         self.columns.put(b, new)
-        if self._fresh.shape[1]:
-            self._fresh[b, :, :] -= self._shadow @ new
-        return new, self._now[b, :, :] - self._shadow_now @ new
+        fresh = self._now[b, :, :] - self._shadow @ new
+        if self._gained.shape[0] and self._gained.shape[1]:
+            fresh = fresh - self.columns.combine(b, self._gained, first=len(self.excess))
+        return new, fresh
 
     def commit(self) -> None:
         """Count U_new."""
@@ -274,24 +278,24 @@ class LeftBasis:
         """Draw fresh vectors and project them out of U; measure the Gram matrix of what U has gained."""
         count, old = len(self.columns), len(self.excess)
         fresh = self.space.normal(self._batch * self.width)
-        known = np.zeros((fresh.shape[1], count))
-        gained = np.zeros((count - old, count))
+        drawn = fresh.shape[1]
+        products = np.zeros((drawn + count - old, count))
         for b in range(self.space.blocks):
-            self.columns.dot(b, fresh[b, :, :], known)
-            if count > old:
-                self.columns.dot(b, self.columns.tail(b, count - old), gained)
+            gained = [vectors for _, vectors in self.columns.views(b, first=old)]
+            self.columns.dot(b, self.space.xp.concat([fresh[b, :, :], *gained], axis=0), products)
         excess = np.zeros((count, count))
         excess[:old, :old] = self.excess
-        excess[old:, :] = gained
-        excess[:, old:] = gained.T
+        excess[old:, :] = products[drawn:]
+        excess[:, old:] = products[drawn:].T
         excess[old:, old:] -= np.eye(count - old)
         self.excess = excess
-        inside = self.space.device_array(known - known @ excess)
-        self._mixed = np.zeros((fresh.shape[1], self.width))
+        inside = self.space.device_array(products[:drawn] - products[:drawn] @ excess)
+        self._mixed = np.zeros((self.width, self.width))
+        self._along = np.zeros((self.width, 0))
         for b in range(self.space.blocks):
             for place, vectors in self.columns.views(b):
                 fresh[b, :, :] -= inside[:, place] @ vectors
-            self._mixed += self.space.host(fresh[b, :, :] @ Y[b, :, :].T)
+            self._mixed += self.space.host(fresh[b, : self.width, :] @ Y[b, :, :].T)
         self._fresh = fresh
 
 
