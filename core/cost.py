@@ -83,7 +83,7 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
-    dice: cell, steps k, blocks of rows k M/1024, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
+    dice: cell, steps k, blocks of rows k M p/4096, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
     p > 1), coordinates p^2 k^3 (at p > 1). conditional: cell, numbers, samples.
 
     Parameters
@@ -117,7 +117,7 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
         steps = expected_steps(model, N)
         entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
         coordinates = (p**2 * steps**3) if p > 1 else 0
-        counts = [1.0, steps, steps * math.ceil(M / BLOCK_ROWS), steps * p * M, entries, coordinates]
+        counts = [1.0, steps, steps * math.ceil(M * p / BLOCK_ROWS), steps * p * M, entries, coordinates]
     return np.array(counts, dtype=np.float64)
 
 

@@ -23,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from bendscape.core.hessian import refuse_infinite_width
 from bendscape.core.model import Model, ParameterError, sample_count
 from bendscape.core.recurrence import StoredImages, TurningFrame
-from bendscape.core.reveal import BATCH, Array, LeftBasis, Workspace, bartlett
+from bendscape.core.reveal import BATCH, BLOCK_ROWS, Array, LeftBasis, Workspace, bartlett
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -190,8 +190,8 @@ def sample_dice(
         raise ParameterError("max_steps", max_steps, f"> max(2, p p_star) = {count}", "raise it")
     first = expected_steps(model, N)
     last = min(_PATIENCE * first if max_steps is None else max_steps, p * N)
-    whole = {} if xp is np else {"block_rows": M}
-    space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, **whole)
+    rows = max(1, BLOCK_ROWS // p) if xp is np else M
+    space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
     weights = bartlett(N, known, rng)
     weights /= np.linalg.norm(weights, axis=0)
