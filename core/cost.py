@@ -14,7 +14,6 @@ from bendscape.core.inputs import BLOCK_NUMBERS as DRAWN_NUMBERS
 from bendscape.core.inputs import Precision
 from bendscape.core.lanczos import default_vectors
 from bendscape.core.model import Model, ParameterError, sample_count
-from bendscape.core.reveal import BLOCK_ROWS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,10 +28,10 @@ _PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outl
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 SECONDS = {
-    "dense": (1.0e-3, 7.1e-9, 4.0e-11, 1.7e-8, 3.6e-11),
-    "explicit": (1.0e-3, 7.1e-9, 1.3e-4, 2.0e-10, 1e-8),
-    "dice": (1.6e-3, 4e-5, 6e-5, 7.6e-8, 8e-11, 1.7e-9),
-    "conditional": (5e-4, 1.1e-8, 7e-8),
+    "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
+    "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
+    "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
+    "conditional": (5e-4, 1.1e-8, 6e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one quiet core with one BLAS thread; fitted by
 ``benchmarks/cost_model.py``."""
@@ -83,7 +82,7 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
-    dice: cell, steps k, blocks of rows k M p/4096, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
+    dice: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
     p > 1), coordinates p^2 k^3 (at p > 1). conditional: cell, numbers, samples.
 
     Parameters
@@ -117,7 +116,7 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
         steps = expected_steps(model, N)
         entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
         coordinates = (p**2 * steps**3) if p > 1 else 0
-        counts = [1.0, steps, steps * math.ceil(M * p / BLOCK_ROWS), steps * p * M, entries, coordinates]
+        counts = [1.0, steps, steps * p * M, entries, coordinates]
     return np.array(counts, dtype=np.float64)
 
 

@@ -28,8 +28,8 @@ Array = Any
 """An array of the library in use; the array API standard has no type of its own."""
 
 BLOCK_ROWS = 4096
-"""Rows of a block of one vector, of p vectors a p-th of them: short enough for the cache, and long enough that
-BLAS and not Python takes the time."""
+"""Rows of a block of one vector, of p vectors a p-th of them: short enough for the cache, but long enough
+that BLAS and not Python takes the time."""
 BATCH = 32
 """Fresh Gaussian vectors projected at a time: enough for BLAS to earn its copy of U's blocks."""
 _FEW = 4  # combinations
