@@ -1,7 +1,8 @@
 """Means with less noise: what a cell's own labels predict is taken out of what was measured on it.
 
-Predictions come at a thousandth of a measurement's cost, so their expectation can be had from many more cells
-than were measured. A measured quantity that follows its prediction needs to be averaged only over the rest.
+Predictions come at a hundredth of a measurement's cost or less, so their expectation can be had from many
+more cells than were measured. A measured quantity that follows its prediction needs to be averaged only over
+the rest.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ SECONDS = {
     "conditional": (5e-4, 1.1e-8, 6e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one quiet core with one BLAS thread; fitted by
-``benchmarks/cost_model.py``."""
+``benchmarks/cost_model.py``, but for the terms of explicit that the fit cannot see."""
 
 
 def pairs_wanted(model: Model, N: int) -> int:
@@ -69,7 +69,10 @@ def resolve_method(
     possible = ["dense"]
     if pairs_wanted(model, int(N)) < p * int(N):
         possible.append("explicit")
-    if p + model.p_star <= int(N) and inputs == "gaussian":
+    few = (
+        p * sample_count(alpha, N) < 20 + 4 * p * model.p_star
+    )  # samples: eigenvalues may well be all positive
+    if p + model.p_star <= int(N) and inputs == "gaussian" and not few:
         possible.append("dice")
     fitting = [name for name in possible if cost_bytes(model, alpha, N, name) <= max_bytes]
     if not fitting:
@@ -141,9 +144,9 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
 
     Notes
     -----
-    Good to a factor of 2 on a quiet core near a transition; the iterations end sooner well above one. A
-    campaign corrects it by what its own cells took. Only its growth is held by ``tests/test_samplers.py``.
-    Source: ``benchmarks/cost_model.py``.
+    Good to a factor of 2 to 3 on a quiet core, as the steps of the iterations are. A campaign corrects it by
+    what its own cells took. Only its growth is held by ``tests/test_samplers.py``. Source:
+    ``benchmarks/cost_model.py``.
     """
     method = resolve_method(model, alpha, N, method)
     return float(cost_terms(model, alpha, N, method) @ SECONDS[method])

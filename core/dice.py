@@ -23,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from bendscape.core.hessian import refuse_infinite_width
 from bendscape.core.model import Model, ParameterError, sample_count
 from bendscape.core.recurrence import StoredImages, TurningFrame
-from bendscape.core.reveal import BATCH, BLOCK_ROWS, Array, LeftBasis, Workspace, bartlett
+from bendscape.core.reveal import BATCH, BLOCK_ROWS, GROWTH, Array, LeftBasis, Workspace, bartlett
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,9 +33,9 @@ TOLERANCE = 1e-6
 An estimate: an eigenvalue that the iteration has not yet seen makes the gap seem too wide. At 1e-4, 4 cells
 of 2000 missed one of their lowest pairs; at 1e-6 none did, for a tenth more steps.
 """
-STEPS = 16.0
-"""Steps a cell takes near its transition: 16 N^(1/3) (p p_star/a)^(1/5), to a factor of 1.6 for p p_star = 1
-to 6, a = 0.1 to 20 and N = 10^2 to 10^4, and fewer away from it."""
+STEPS = 10.0
+"""Steps a cell takes near its transition: 10 N^0.4 (p p_star/a)^0.2, to a factor of 1.6 for p p_star = 1 to
+6, a = 0.1 to 20 and N = 10^2 to 10^5."""
 
 THIN = 0.25
 """Share of the M dimensions that U may come to fill for float32 to be the default."""
@@ -84,8 +84,8 @@ class Dice(NamedTuple):
 
 
 def expected_steps(model: Model, N: int) -> int:
-    """Steps of a cell near its transition, which takes the most; at most the pN there are."""
-    steps = STEPS * math.pow(N, 1 / 3) * math.pow(model.p * model.p_star / max(model.a, 1e-2), 0.2)
+    """Steps of a cell near its transition; at most the pN there are."""
+    steps = STEPS * math.pow(N, 0.4) * math.pow(model.p * model.p_star / max(model.a, 1e-2), 0.2)
     return min(int(model.p) * int(N), math.ceil(steps) + _FIRST_CHECK)
 
 
@@ -105,7 +105,8 @@ def dice_bytes(
     """
     M, p = sample_count(alpha, N), int(model.p)
     steps = expected_steps(model, N) if steps is None else steps
-    long = min(steps * p, M) + (min(steps * p, int(N)) if p > 1 else 0)
+    room = steps * p * (1 + GROWTH if steps > expected_steps(model, N) else 1)
+    long = min(room, M) + (min(room, int(N)) if p > 1 else 0)
     long += BATCH + 10 * p + 3 * (p + model.p_star)
     small = 8.0 * steps**2 * (3 + 3 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
@@ -182,7 +183,10 @@ def sample_dice(
     M, N, known = sample_count(alpha, N), int(N), p + p_star
     if known > N:
         raise ParameterError("N", N, f">= p + p_star = {known} for dice", "use dense")
-    precision = np.dtype(dtype or _default_precision(model, alpha, N))
+    try:
+        precision = np.dtype(dtype or _default_precision(model, alpha, N))
+    except TypeError:
+        raise ParameterError("dtype", dtype, "float32 or float64", "leave it to the default") from None
     if precision not in _EXHAUSTED:
         raise ParameterError("dtype", precision, "float32 or float64", "leave it to the default")
     count = max(2, p * p_star)

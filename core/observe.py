@@ -21,7 +21,7 @@ from bendscape.core.conditional import conditional_theory, sample_conditional
 from bendscape.core.cost import MAX_BYTES, block_width, cost_bytes, pairs_wanted, resolve_method
 from bendscape.core.dice import dice_bytes, expected_steps, sample_dice
 from bendscape.core.hessian import Instance, lower_hessian, refuse_infinite_width, sample_instance
-from bendscape.core.inputs import Precision
+from bendscape.core.inputs import PRECISIONS, Precision
 from bendscape.core.lanczos import lowest_eigenpairs
 from bendscape.core.model import Model, ParameterError, sample_count
 from bendscape.core.products import hessian_product
@@ -139,11 +139,13 @@ def observe(
     accurate to 1e-9 and overlaps to 2e-6, as tolerances of the iteration allow. In single precision
     eigenvalues move by 1e-6 and a vector by 1e-6 over its gap, where cells differ by more than 1/sqrt(N).
     Dice stops where the error of an eigenvalue is 1e-6 of the gap beside it, and that of an overlap 2e-3 of
-    its root at worst.
-    ``residual`` is measured, not assumed. Same rng state, machine and number of BLAS threads: same bits. Held
-    by ``tests/test_samplers.py``. Source: arXiv:2510.18435.
+    its root at worst. ``residual`` is measured, not assumed (for dice: by the recurrence). Same rng state,
+    machine and number of BLAS threads: same bits. Held by ``tests/test_samplers.py``. Source:
+    arXiv:2510.18435.
     """
     p = refuse_infinite_width(model)
+    if precision is not None and precision not in PRECISIONS:
+        raise ParameterError("precision", precision, "one of " + ", ".join(PRECISIONS))
     method = resolve_method(model, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
     needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored)
     if needed > max_bytes:
@@ -151,7 +153,7 @@ def observe(
             "N",
             N,
             f"small enough for {max_bytes:.3g} bytes ({needed:.3g} for {method}, p = {p}, alpha = {alpha:g})",
-            "lower N, raise max_bytes or, for explicit, stored=False",
+            "lower N or allow more memory" + (", or stored=False" if method == "explicit" and stored else ""),
         )
     if method == "conditional":
         return Observation(

@@ -11,7 +11,7 @@ B upper triangular with chi_{N - r - i} on its diagonal and N(0, 1) above it, G 
 the R factor of a Gaussian (N - r) x p matrix, as Bartlett's decomposition has it.
 
 Vectors of length M lie in blocks of rows, so that everything a step does to a block is done while that block
-of U is in the cache: U is read from memory once a step, and once more for every batch of fresh numbers.
+of U is in the cache: U is read from memory once a step, and twice more for every batch of fresh numbers.
 """
 
 from __future__ import annotations
@@ -278,6 +278,7 @@ class LeftBasis:
     def _refill(self, Y: Array) -> None:
         """Draw fresh vectors and project them out of U; measure the Gram matrix of what U has gained."""
         count, old = len(self.columns), len(self.excess)
+        self._now = self._fresh = self.space.zeros(0)  # the old batch makes room for the new one
         fresh = self.space.normal(self._batch * self.width)
         drawn = fresh.shape[1]
         products = np.zeros((drawn + count - old, count))

@@ -39,9 +39,9 @@ def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
 
 KERNEL = Kernel(
     name="hessian",
-    version=2,
+    version=3,
     variables=VARIABLES,
     compute=compute,
     seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
-    peak_bytes=lambda cell: cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
+    peak_bytes=lambda cell: 1.5 * cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
 )

@@ -113,7 +113,7 @@ def sample(
 
     from bendscape.core.model import ParameterError
     from bendscape.core.observe import observe
-    from bendscape.sweep.console import out, print_json
+    from bendscape.sweep.console import console, out, print_json
 
     if seed < 0:
         raise ParameterError("seed", seed, "an integer >= 0")
@@ -123,20 +123,27 @@ def sample(
     scale = 1 if sys.platform == "darwin" else 1024
     document: dict[str, Any] = {
         **asdict(observed),
+        "inputs": inputs,
+        "seed": seed,
         "seconds": time.perf_counter() - started,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
     }
     if json:
         print_json(document)
-        return
-    table = Table(
-        "variable",
-        "value",
-        caption=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
-    )
-    for name, value in document.items():
-        table.add_row(name, _number(value) if isinstance(value, float) else str(value))
-    out().print(table)
+    else:
+        table = Table(
+            "variable",
+            "value",
+            caption=f"p = {model.p}, p* = {model.p_star}, a = {a:g}, alpha = {alpha:g}, N = {size}",
+        )
+        for name, value in document.items():
+            table.add_row(name, _number(value) if isinstance(value, float) else str(value))
+        out().print(table)
+    if not observed.converged:
+        console().print(
+            f"not converged after {observed.n_matvecs} products: nothing was measured; take another method"
+        )
+        raise typer.Exit(1)
 
 
 def _refuse_options_before(context: typer.Context) -> None:

@@ -309,3 +309,13 @@ def test_a_second_driver_is_refused_with_the_holders_name(tmp_path: Path, kernel
     ledger.release()
     done = bendscape("run", file, "--store", store, "--kernel-module", module, "--address", "serial")
     assert done.returncode == 0
+
+
+def test_a_sample_that_does_not_converge_says_so_and_fails() -> None:
+    done = bendscape(
+        "sample", "--a", 1, "--alpha", 0.25, "--size", 8, "--method", "dice", "--seed", 1, "--json"
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["converged"] is False
+    assert "not converged" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

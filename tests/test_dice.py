@@ -460,3 +460,30 @@ def test_the_memory_estimate_is_within_a_factor_of_two_of_the_allocator(
         tracemalloc.stop()
     steps = max(dice.steps, dice_module.expected_steps(model, N))
     assert peak / 2 < dice_bytes(model, alpha, N, steps) < 2 * peak
+
+
+@pytest.mark.parametrize("model", [Model(1, 1, 1.5), Model(3, 2, 1.0)], ids=str)
+def test_the_division_into_blocks_of_rows_changes_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block, several, and a last one that is not full: the same draws give the same cell to rounding."""
+    alpha, N = 1.53, 120
+    M, found = round(alpha * N), []
+    for rows in (4096, 50 * int(model.p), 21 * int(model.p)):
+        draws = np.random.default_rng(5)
+
+        def normal(shape: tuple[int, ...], draws: np.random.Generator = draws) -> FloatArray:
+            blocks, count, length = shape
+            laid = np.zeros((count, blocks * length))
+            laid[:, :M] = draws.standard_normal((count, M))
+            return np.ascontiguousarray(laid.reshape(count, blocks, length).transpose(1, 0, 2))
+
+        monkeypatch.setattr(dice_module, "BLOCK_ROWS", rows)
+        rng = np.random.default_rng(3)
+        found.append(sample_dice(model, alpha, N, rng, dtype=np.float64, normal=normal))
+    whole = found[0]
+    for divided in found[1:]:
+        assert divided.steps == whole.steps
+        assert divided.eigvals[:2] == pytest.approx(whole.eigvals[:2], rel=1e-9)
+        assert divided.overlaps_sq[:2] == pytest.approx(whole.overlaps_sq[:2], rel=1e-6)
+        assert divided.y == pytest.approx(whole.y, rel=1e-12)

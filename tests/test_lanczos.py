@@ -252,8 +252,8 @@ def test_random_signs_have_the_mean_eigenvalue_and_overlap_of_gaussian_data(
 ) -> None:
     """Universality at N = 300 over 40 cells of either law.
 
-    Means differ by less than 4.5 standard errors of their difference and an allowance of 1/N for the
-    eigenvalue (fourth moments enter at that order, here with a factor below 3) and 1/N for the overlap. Two
+    Means differ by less than 4.5 standard errors of their difference and an allowance of 3/N for both
+    (fourth moments enter at order 1/N, here with a factor below 3). Two
     comparisons, each a false alarm for less than 2 seeds in 10^5 (t law with 78 degrees of freedom); the
     standard error is 0.03 of the eigenvalue and 0.02 of the overlap.
     """

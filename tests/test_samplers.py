@@ -209,6 +209,32 @@ def test_dice_that_memory_stops_reports_it_and_leaves_nothing_measured(
     assert seen.alpha_realised == 1.3
 
 
+@pytest.mark.parametrize("model", [Model(1, 1, 20.0), Model(2, 1, 0.5)], ids=str)
+def test_dice_stays_within_the_memory_it_is_given(model: Model) -> None:
+    alpha, N = 0.75 * model.a + 0.5, 1000
+    given = 1.02 * cost_bytes(model, alpha, N, "dice")
+    observe(model, alpha, 100, np.random.default_rng(0), "dice")
+    tracemalloc.start()
+    try:
+        observe(model, alpha, N, np.random.default_rng(0), "dice", max_bytes=given)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= given
+
+
+def test_a_few_samples_are_left_to_the_methods_that_know_the_null_space() -> None:
+    seen = observe(Model(1, 1, 1.0), 0.005, 2000, np.random.default_rng(0))
+    assert seen.method != "dice"
+    assert seen.converged
+
+
+@pytest.mark.parametrize("method", ["dense", "dice", "conditional"])
+def test_a_precision_that_is_none_is_refused(method: str) -> None:
+    with pytest.raises(ParameterError, match="precision = 'half'"):
+        observe(Model(1, 1, 1.0), 1.0, 50, np.random.default_rng(0), method, precision="half")  # type: ignore[arg-type]
+
+
 def test_data_that_are_not_gaussian_are_not_revealed() -> None:
     model, rng = Model(1, 1, 1.5), np.random.default_rng(0)
     assert observe(model, 1.3, 1000, rng).method == "dice"
