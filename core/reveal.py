@@ -11,7 +11,8 @@ B upper triangular with chi_{N - r - i} on its diagonal and N(0, 1) above it, G 
 the R factor of a Gaussian (N - r) x p matrix, as Bartlett's decomposition has it.
 
 Vectors of length M lie in blocks of rows, so that everything a step does to a block is done while that block
-of U is in the cache: U is read from memory once a step, and twice more for every batch of fresh numbers.
+of U is in the cache: while a block fits there, U is read from memory once a step, and twice more for every
+batch of fresh numbers.
 """
 
 from __future__ import annotations
