@@ -202,7 +202,9 @@ def test_samples_have_the_mean_and_the_spread_of_the_law(model: Model, alpha: fl
 def test_large_samples_have_the_mean_and_the_spread_of_the_law(
     model: Model, alpha: float, N: int, cells: int
 ) -> None:
-    """Mean and overlap within 4 standard errors and 0.6 (C p N)^(-2/3), sd within 4 of its standard errors.
+    """Mean within 4 standard errors and 0.6 (C p N)^(-2/3), sd within 4 of its standard errors.
+
+    Overlap within 4 standard errors and 30 percent, by which the law may lie above samples below a threshold.
 
     Below and above threshold of either kind; 3 comparisons, each of which fails by chance in 1 of 10^4.
     """
@@ -215,7 +217,7 @@ def test_large_samples_have_the_mean_and_the_spread_of_the_law(
     assert np.std(eigvals, ddof=1) == pytest.approx(law.sd, rel=4 / math.sqrt(2 * cells))
     spread = np.std(overlaps, ddof=1) / math.sqrt(cells)
     expected = mean_overlap_sq(model, alpha, N)
-    assert np.mean(overlaps) == pytest.approx(expected, abs=4 * spread + 0.1 * expected)
+    assert np.mean(overlaps) == pytest.approx(expected, abs=4 * spread + 0.3 * expected)
 
 
 @pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 0.7), 0.9), (Model(2, 1, 1.5), 2.5)], ids=str)
