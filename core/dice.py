@@ -40,12 +40,13 @@ STEPS = 10.0
 THIN = 0.25
 """Share of the M dimensions that U may come to fill for float32 to be the default."""
 
+PATIENCE = 4
+"""Times the expected number of steps after which an iteration gives up."""
+
 _FIRST_CHECK = 8
-_PATIENCE = 4
 _CHECKS = 16  # a check every k/16 steps, but
 _CHECK_EVERY = 4  # no more often than this: a check of a small cell takes as long as a step
 _EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # a step's length, relative to H
-
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
@@ -193,7 +194,7 @@ def sample_dice(
     if max_steps is not None and max_steps <= count:
         raise ParameterError("max_steps", max_steps, f"> max(2, p p_star) = {count}", "raise it")
     first = expected_steps(model, N)
-    last = min(_PATIENCE * first if max_steps is None else max_steps, p * N)
+    last = min(PATIENCE * first if max_steps is None else max_steps, p * N)
     rows = max(1, BLOCK_ROWS // p) if xp is np else M
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 

@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgError, eigh
 
 from bendscape.core.conditional import conditional_theory, sample_conditional
 from bendscape.core.cost import MAX_BYTES, block_width, cost_bytes, pairs_wanted, resolve_method
-from bendscape.core.dice import dice_bytes, expected_steps, sample_dice
+from bendscape.core.dice import PATIENCE, dice_bytes, expected_steps, sample_dice
 from bendscape.core.hessian import Instance, lower_hessian, refuse_infinite_width, sample_instance
 from bendscape.core.inputs import PRECISIONS, Precision
 from bendscape.core.lanczos import lowest_eigenpairs
@@ -32,8 +32,6 @@ MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "re
 """Fields of an observation that only eigenpairs give."""
 
 LANCZOS_STEPS = 5000
-DICE_PATIENCE = 4
-"""Times the expected number of steps after which dice gives up, memory permitting."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _observe_dice(
     precision: Precision | None,
     max_bytes: float,
 ) -> Observation:
-    possible = range(1, DICE_PATIENCE * expected_steps(model, N) + 1)
+    possible = range(1, PATIENCE * expected_steps(model, N) + 1)
     steps = bisect_right(possible, max_bytes, key=lambda steps: dice_bytes(model, alpha, N, steps, precision))
     steps = max(steps, pairs_wanted(model, N) + 1)
     found = sample_dice(model, alpha, N, rng, dtype=precision, max_steps=steps)

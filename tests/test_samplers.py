@@ -200,7 +200,7 @@ def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pyt
 def test_dice_that_memory_stops_reports_it_and_leaves_nothing_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bendscape.core.observe, "DICE_PATIENCE", 0)
+    monkeypatch.setattr(bendscape.core.observe, "PATIENCE", 0)
     seen = observe(Model(1, 1, 1.5), 1.3, 1000, np.random.default_rng(0), "dice")
     assert not seen.converged
     assert math.isnan(seen.eigval_min)
