@@ -36,7 +36,7 @@ CHUNK = 128  # models worked on together: what is in flight, about CHUNK x 100 d
 
 _COARSE_CLOSE = 1e-3  # relative: Newton's next step then lands within the coarse rule's own error
 _COARSE_LOG_A = 1e-6
-_FINE_CLOSE = 5e-8  # relative: the last step is taken to second order
+_FINE_CLOSE = 1e-9  # relative: the last step is taken to second order
 
 
 class Map(NamedTuple):
