@@ -243,7 +243,7 @@ def errors(store: StorePath, json: Json = False) -> None:
     url, _ = open_root(store)
     ledger = Ledger(connect(url))
     ledger.replay()
-    found = ledger.errors()
+    found = ledger.records.errors()
     if json:
         print_json({"store": url, "errors": [asdict(error) for error in found]})
         return

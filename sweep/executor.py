@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import ray
 
 from bendscape.core.model import ParameterError
-from bendscape.sweep.ledger import Receipt
+from bendscape.sweep.records import Receipt
 from bendscape.sweep.worker import Order, run_tiles
 
 LOOK_SECONDS = 2.0  # between two looks at what the cluster is

@@ -3,7 +3,7 @@
     ledger/campaign/<revision>.json     every campaign file this store was run with, create-only
     ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
-    ledger/snapshots/<epoch>-<seq>.jsonl  all receipts up to that segment, merged
+    ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
 
 The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
 listing, one snapshot and the segments since. All but pulses and snapshots is create-only, and a cell has the
@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,74 +28,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
-from bendscape.sweep.tiles import TileKey
+from bendscape.sweep.records import Receipt, Records
 
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
 LEASE_SECONDS = 30.0
 COMPACT_SEGMENTS = 50
-
-
-@dataclass(frozen=True)
-class CellError:
-    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong."""
-
-    cell: dict[str, float]
-    bit: int
-    error: str
-    message: str
-    traceback: str
-    host: str
-    attempts: int = 1
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What is known of a tile: masks of finished and failed cells, and what it cost."""
-
-    tile: str
-    done: int
-    failed: int = 0
-    computed: int = 0
-    seconds: float = 0.0
-    host: str = ""
-    finished: float = 0.0
-    errors: tuple[CellError, ...] = ()
-
-    def to_json(self) -> str:
-        """One line of a segment; masks in hexadecimal, every distinct traceback once."""
-        texts = list(dict.fromkeys(error.traceback for error in self.errors))
-        errors = [{**asdict(error), "traceback": texts.index(error.traceback)} for error in self.errors]
-        masks = {"done": f"{self.done:x}", "failed": f"{self.failed:x}"}
-        return json.dumps({**asdict(self), **masks, "errors": errors, "tracebacks": texts})
-
-    @classmethod
-    def from_json(cls, line: str) -> Receipt:
-        """Inverse of `to_json`."""
-        fields = json.loads(line)
-        texts = fields.pop("tracebacks")
-        errors = tuple(
-            CellError(**{**error, "traceback": texts[error["traceback"]]}) for error in fields.pop("errors")
-        )
-        done, failed = int(fields.pop("done"), 16), int(fields.pop("failed"), 16)
-        return cls(**fields, done=done, failed=failed, errors=errors)
-
-    def merge(self, later: Receipt) -> Receipt:
-        """This receipt with a later one of the same tile: nothing finished is forgotten."""
-        done = self.done | later.done
-        failed = (self.failed | later.failed) & ~done
-        errors = {error.bit: error for error in self.errors}
-        for error in later.errors:
-            attempts = errors[error.bit].attempts if error.bit in errors else 0
-            errors[error.bit] = replace(error, attempts=attempts + error.attempts)
-        return replace(
-            later,
-            done=done,
-            failed=failed,
-            computed=self.computed + later.computed,
-            seconds=self.seconds + later.seconds,
-            errors=tuple(error for bit, error in errors.items() if failed >> bit & 1),
-        )
 
 
 class LeaseHeld(Exception):
@@ -145,7 +83,7 @@ class Ledger:
     """The ledger of one store. Reading needs no lease; `acquire` before `add` and `flush`."""
 
     objects: ObjectStore
-    records: dict[TileKey, Receipt] = field(default_factory=dict)
+    records: Records = field(default_factory=Records)
     _epoch: int = 0
     _sequence: int = 0
     _flushed: float = 0.0
@@ -157,19 +95,14 @@ class Ledger:
 
     def replay(self) -> None:
         """Load the newest snapshot and every segment after it."""
-        self.records.clear()
         last = ""
-        snapshots = self._names("snapshots")
-        if snapshots:
-            last = snapshots[-1]
-            self._load(f"ledger/snapshots/{last}")
-        self._segments = [name for name in self._names("segments") if name > last]
+        self.records = Records()
+        if snapshots := self._snapshots():
+            last = snapshots[-1].removesuffix(".npz")
+            self.records = self._open_snapshot(snapshots[-1])
+        self._segments = self._names("segments", after=f"{last}.jsonl" if last else "")
         for name in self._segments:
             self._load(f"ledger/segments/{name}")
-
-    def errors(self) -> list[CellError]:
-        """Every failed cell."""
-        return [error for receipt in self.records.values() for error in receipt.errors]
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, or None where it was released; `alive` is null for another machine."""
@@ -184,8 +117,9 @@ class Ledger:
         """Number of campaign files recorded; workers refuse to write for an older one."""
         return len(self._names("campaign"))
 
-    def _names(self, folder: str) -> list[str]:
-        pages = obstore.list(self.objects, prefix=f"ledger/{folder}")
+    def _names(self, folder: str, after: str = "") -> list[str]:
+        offset = f"ledger/{folder}/{after}" if after else None
+        pages = obstore.list(self.objects, prefix=f"ledger/{folder}", offset=offset)
         return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
 
     def _read(self, path: str) -> dict[str, Any]:
@@ -197,18 +131,21 @@ class Ledger:
             raise OSError(f"{path} of the store is damaged: {error}") from None
         return document
 
+    def _snapshots(self) -> list[str]:
+        return [name for name in self._names("snapshots") if name.endswith(".npz")]
+
+    def _open_snapshot(self, name: str) -> Records:
+        try:
+            return Records.from_bytes(bytes(obstore.get(self.objects, f"ledger/snapshots/{name}").bytes()))
+        except ValueError as error:
+            raise OSError(f"ledger/snapshots/{name} of the store is damaged: {error}") from None
+
     def _load(self, path: str) -> None:
         for line in bytes(obstore.get(self.objects, path).bytes()).decode().splitlines():
             try:
-                receipt = Receipt.from_json(line)
+                self.records.add(Receipt.from_json(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise OSError(f"{path} of the store is damaged: {error}") from None
-            self._merge(receipt)
-
-    def _merge(self, receipt: Receipt) -> None:
-        key = TileKey.parse(receipt.tile)
-        before = self.records.get(key)
-        self.records[key] = before.merge(receipt) if before else receipt
 
     # -- the lease
 
@@ -295,7 +232,7 @@ class Ledger:
     def add(self, receipts: Iterable[Receipt]) -> None:
         """Take receipts in; they are durable after the next `flush`."""
         for receipt in receipts:
-            self._merge(receipt)
+            self.records.add(receipt)
             self._pending.append(receipt)
         if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -318,10 +255,15 @@ class Ledger:
         self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
-        # Rarer as the ledger grows, so that snapshots cost a bounded share of the writing.
-        if len(self._segments) > max(COMPACT_SEGMENTS, len(self.records) // 500):
-            obstore.put(self.objects, f"ledger/snapshots/{name}", _lines(self.records.values()).encode())
-            self._segments.clear()
+        if len(self._segments) >= COMPACT_SEGMENTS:
+            self._compact(name.removesuffix(".jsonl"))
+
+    def _compact(self, last: str) -> None:
+        obstore.put(self.objects, f"ledger/snapshots/{last}.npz", self.records.to_bytes())
+        self._segments.clear()
+        # A reader may be opening the one before; segments stay, they are the history.
+        for name in self._snapshots()[:-2]:
+            obstore.delete(self.objects, f"ledger/snapshots/{name}")
 
     def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,10 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import Kernel
-from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.records import Records
 from bendscape.sweep.store import stored_variables
-from bendscape.sweep.tiles import Layout, Task, Tile, bundle, wanted_tiles
+from bendscape.sweep.tiles import Layout, Task, Tile, bundle
+from bendscape.sweep.wanted import Wanted, count
 
 TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
 TASKS_PER_SLOT = 16
@@ -51,49 +53,44 @@ class SizePlan:
 
 @dataclass
 class Plan:
-    """A campaign against the ledger: what is wanted and what is left of it."""
+    """A campaign against what is recorded: what is wanted and what is left of it."""
 
     layout: Layout
     grid: Grid
     kernel: Kernel
-    ledger: Ledger | None = None
+    records: Records = field(default_factory=Records)
     retry_failed: bool = False
     sizes: dict[int, SizePlan] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sizes = {N: SizePlan() for N in self.grid.N}
-        for tile in wanted_tiles(self.layout, self.grid, self.kernel):
-            size = self.sizes[tile.key.N]
-            wanted = tile.mask.bit_count()
-            done, failed = self._recorded(tile)
-            missing = self._missing(tile)
-            size.cells += wanted
-            size.done += (tile.mask & done).bit_count()
-            size.failed += (tile.mask & failed).bit_count()
-            size.tiles += 1
-            size.tiles_left += bool(missing)
-            size.seconds += tile.seconds
-            size.seconds_left += tile.seconds * missing.bit_count() / wanted
-            if self.ledger and (record := self.ledger.records.get(tile.key)):
-                size.estimated += tile.seconds * record.computed / wanted
-                size.measured += record.seconds
-            if tile.key.seed == 0:  # memory does not depend on the seed
-                *_, cell = next(self.layout.cells(tile.key, 1 << (tile.mask.bit_length() - 1)))
-                size.peak_bytes = max(
-                    size.peak_bytes, self.kernel.peak_bytes(cell) + self._tile_bytes(cell.N)
-                )
+        self._wanted = {N: Wanted.of(self.layout, self.grid, self.kernel, N) for N in self.grid.N}
+        self.recount()
+
+    def recount(self) -> None:
+        """Count again what is recorded: the records may have grown since."""
+        self.sizes = {N: self._count(wanted) for N, wanted in self._wanted.items()}
+
+    def _count(self, wanted: Wanted) -> SizePlan:
+        size = SizePlan()
+        if len(wanted.peak_bytes):
+            size.peak_bytes = float(wanted.peak_bytes.max()) + self._tile_bytes(wanted.N)
+        for block in wanted.blocks(self.records):
+            cells, missing = count(block.want), count(block.missing(self.retry_failed))
+            cost = block.cell_seconds[:, None]
+            size.cells += int(cells.sum())
+            size.done += int(count(block.done).sum())
+            size.failed += int(count(block.failed).sum())
+            size.tiles += int((cells > 0).sum())
+            size.tiles_left += int((missing > 0).sum())
+            size.seconds += float((cost * cells).sum())
+            size.seconds_left += float((cost * missing).sum())
+            size.estimated += float((cost * block.attempted).sum())
+            size.measured += float(block.measured.sum())
+        return size
 
     def _tile_bytes(self, N: int) -> float:
         blocks = self.layout.sizes[N]
         return 8.0 * len(stored_variables(self.kernel)) * blocks.alpha_block * blocks.seed_block
-
-    def _recorded(self, tile: Tile) -> tuple[int, int]:
-        record = self.ledger.records.get(tile.key) if self.ledger else None
-        return (record.done, record.failed) if record else (0, 0)
-
-    def _missing(self, tile: Tile) -> int:
-        done, failed = self._recorded(tile)
-        return tile.mask & ~done & ~(0 if self.retry_failed else failed)
 
     def total(self, name: str) -> Any:
         """Sum of a column of `sizes`."""
@@ -117,10 +114,8 @@ class Plan:
         )
 
     def _left(self) -> Iterator[Tile]:
-        for tile in wanted_tiles(self.layout, self.grid, self.kernel):
-            if missing := self._missing(tile):
-                seconds = tile.seconds * missing.bit_count() / tile.mask.bit_count()
-                yield Tile(tile.key, missing, seconds)
+        for N in sorted(self.grid.N, reverse=True):
+            yield from self._wanted[N].tiles(self.records, self.retry_failed)
 
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
@@ -156,10 +151,10 @@ def plan_campaign(
     campaign: Campaign,
     kernel: Kernel,
     layout: Layout | None = None,
-    ledger: Ledger | None = None,
+    records: Records | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Plan a campaign on a new store, or on one that already has a layout and a ledger.
+    """Plan a campaign on a new store, or on one that already has a layout and records.
 
     Raises
     ------
@@ -171,7 +166,7 @@ def plan_campaign(
     if not any(grid.wanted(N).any() for N in grid.N):
         raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
     grown = Layout.of(grid, kernel, layout)
-    tiles = sum(grown.tile_count(N) for N in grid.N)
+    tiles = sum(math.prod(grown.tile_shape(N)) for N in grid.N)
     if tiles > MAX_TILES:
         raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
-    return Plan(grown, grid, kernel, ledger, retry_failed)
+    return Plan(grown, grid, kernel, records or Records(), retry_failed)

@@ -24,9 +24,10 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.executor import Executor, Job, PoolLost, Result
 from bendscape.sweep.kernel import Kernel
-from bendscape.sweep.ledger import LeaseLost, Ledger, Receipt
+from bendscape.sweep.ledger import LeaseLost, Ledger
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
+from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import connect, read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles
@@ -95,7 +96,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
     ledger = Ledger(connect(url))
     ledger.replay()
     layout = Layout.from_json(attributes["layout"])
-    return plan_campaign(campaign, kernel, layout, ledger)
+    return plan_campaign(campaign, kernel, layout, ledger.records)
 
 
 class Stop:
@@ -176,7 +177,7 @@ def run_campaign(
             ledger.replay()
             attributes = read_root(url)  # again: it may have grown before the lease was ours
             before = Layout.from_json(attributes["layout"]) if attributes else None
-            plan = plan_campaign(campaign, kernel, before, ledger, retry_failed=retry_failed)
+            plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             revision = publish(url, campaign, plan, before, attributes, ledger)
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
@@ -195,13 +196,13 @@ def run_campaign(
             ledger.release()
         raise
     ledger.release()
-    end = plan_campaign(campaign, kernel, plan.layout, ledger)
-    missing, failed = end.total("missing"), end.total("failed")
+    plan.recount()
+    missing, failed = plan.total("missing"), plan.total("failed")
     return Summary(
         store=url,
         outcome="stopped" if missing else "failed cells" if failed else "complete",
-        cells=end.total("cells"),
-        done=end.total("done"),
+        cells=plan.total("cells"),
+        done=plan.total("done"),
         failed=failed,
         computed=meter.computed if meter else 0,
         missing=missing,
@@ -351,16 +352,15 @@ class _Driver:
     def _take(self, receipts: list[Receipt]) -> None:
         for receipt in receipts:
             key = TileKey.parse(receipt.tile)
-            known = self.ledger.records.get(key)
-            done, failed = (known.done, known.failed) if known else (0, 0)
+            done, failed = self.ledger.records.masks(key)
             self.ledger.add([receipt])
-            merged = self.ledger.records[key]
+            done_now, failed_now = self.ledger.records.masks(key)
             self.meter.advance(
                 key.N,
-                done=(merged.done & ~done).bit_count(),
-                failed=merged.failed.bit_count() - failed.bit_count(),
+                done=(done_now & ~done).bit_count(),
+                failed=failed_now.bit_count() - failed.bit_count(),
                 computed=receipt.computed,
-                estimated=self._estimates[receipt.tile],
+                estimated=self._estimates.pop(receipt.tile),
                 measured=receipt.seconds,
             )
 

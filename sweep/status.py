@@ -12,8 +12,9 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, load_kernel
-from bendscape.sweep.ledger import Ledger, Receipt
+from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.plan import Plan
+from bendscape.sweep.records import Records
 from bendscape.sweep.store import connect, open_root
 from bendscape.sweep.tiles import Layout
 
@@ -31,12 +32,13 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     campaign = parse_campaign(attributes["campaign"], source=url)
     ledger = Ledger(connect(url))
     ledger.replay()
-    plan = Plan(Layout.from_json(attributes["layout"]), campaign.to_grid(), _kernel(attributes), ledger)
-    receipts = list(ledger.records.items())
+    records = ledger.records
+    layout = Layout.from_json(attributes["layout"])
+    plan = Plan(layout, campaign.to_grid(), _kernel(attributes), records)
     sizes: list[dict[str, Any]] = []
     for N, size in plan.sizes.items():
-        computed = sum(receipt.computed for key, receipt in receipts if key.N == N)
-        seconds = sum(receipt.seconds for key, receipt in receipts if key.N == N)
+        computed = int(records.size(N).computed.sum())
+        seconds = float(records.size(N).seconds.sum())
         cost = seconds / computed if computed else None
         estimate = size.seconds_left if size.seconds_left or not size.missing else None
         row = {"N": N, "cells": size.cells, "done": size.done, "failed": size.failed, "missing": size.missing}
@@ -46,9 +48,7 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
     at_work = holder is not None and holder["alive"] is not False
-    rate, cores = (
-        _recent([receipt for _, receipt in receipts if receipt.computed]) if at_work else (None, None)
-    )
+    rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
     return {
         "store": url,
@@ -72,15 +72,18 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _recent(receipts: list[Receipt]) -> tuple[float | None, float | None]:
+def _recent(records: Records) -> tuple[float | None, float | None]:
     # Cells a second and cores at work over the last minutes; the first receipt opens the interval.
-    recent = sorted(
-        (r for r in receipts if r.finished > time.time() - RATE_SECONDS), key=lambda r: r.finished
-    )
-    span = recent[-1].finished - recent[0].finished if recent else 0.0
+    columns = [np.zeros((3, 0))]
+    for size in records.sizes.values():
+        recent = (size.finished > time.time() - RATE_SECONDS) & (size.computed > 0)
+        columns.append(np.array([size.finished[recent], size.computed[recent], size.seconds[recent]]))
+    finished, computed, seconds = np.concatenate(columns, axis=1)
+    span = float(np.ptp(finished)) if finished.size else 0.0
     if not span:
         return None, None
-    return sum(r.computed for r in recent[1:]) / span, sum(r.seconds for r in recent[1:]) / span
+    later = np.arange(finished.size) != finished.argmin()
+    return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
 
 
 def _kernel(attributes: dict[str, Any]) -> Kernel:

@@ -97,10 +97,10 @@ class Layout:
         """Chunk, that is tile, shape of the arrays of one size."""
         return (1, 1, 1, self.sizes[N].alpha_block, self.sizes[N].seed_block)
 
-    def tile_count(self, N: int) -> int:
-        """Tiles of one size, wanted or not."""
+    def tile_shape(self, N: int) -> tuple[int, ...]:
+        """Tiles along each dimension of the arrays of one size, wanted or not."""
         pairs = zip(self.shape(N), self.chunks(N), strict=True)
-        return math.prod(math.ceil(length / chunk) for length, chunk in pairs)
+        return tuple(math.ceil(length / chunk) for length, chunk in pairs)
 
     def region(self, key: TileKey) -> tuple[slice, ...]:
         """The part of the arrays that a tile covers, cut at the present end of the axes."""
@@ -160,31 +160,6 @@ class Tile(NamedTuple):
     key: TileKey
     mask: int
     seconds: float
-
-
-def wanted_tiles(layout: Layout, grid: Grid, kernel: Kernel) -> Iterator[Tile]:
-    """Every tile of the grid with the cells wanted, the dearest sizes first."""
-    alpha_slot = {value: index for index, value in enumerate(grid.alpha)}
-    for size in sorted(grid.N, reverse=True):
-        blocks, wanted = layout.sizes[size], grid.wanted(size)
-        n_seeds = grid.seeds[size]
-        for (i, j, k), model in grid.models():
-            at = layout.p.index(model.p), layout.p_star.index(model.p_star), layout.a.index(model.a)
-            for block in range(math.ceil(len(layout.alpha) / blocks.alpha_block)):
-                start = block * blocks.alpha_block
-                values = layout.alpha[start : start + blocks.alpha_block]
-                slots = [
-                    s for s, v in enumerate(values) if v in alpha_slot and wanted[i, j, k, alpha_slot[v]]
-                ]
-                if not slots:
-                    continue
-                top = max(values[s] for s in slots)
-                alpha = top * alpha_unit(layout.around, model)
-                cost = kernel.seconds(Cell(grid.p[i], model.p_star, model.a, alpha, size, 0, top))
-                for seed in range(math.ceil(n_seeds / blocks.seed_block)):
-                    run = (1 << min(blocks.seed_block, n_seeds - seed * blocks.seed_block)) - 1
-                    mask = sum(run << (s * blocks.seed_block) for s in slots)
-                    yield Tile(TileKey(size, *at, block, seed), mask, cost * mask.bit_count())
 
 
 class Task(NamedTuple):

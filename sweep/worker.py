@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
-from bendscape.sweep.ledger import CellError, Receipt
+from bendscape.sweep.records import CellError, Receipt
 from bendscape.sweep.store import TileStore, exists, read_root
 from bendscape.sweep.tiles import Layout, TileKey
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from obstore.store import MemoryStore
 from rich.console import Console
 
 from bendscape.cluster.local import available_cores, ray_options
 from bendscape.core.model import ParameterError
 from bendscape.sweep.executor import Job, RayExecutor, Result, place_options
 from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.ledger import Ledger, Receipt
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.progress import Meter, clock
+from bendscape.sweep.records import Receipt, Records
 from bendscape.sweep.run import Stop
 from campaigns import RANDOM, data_files, make_campaign, run
 
@@ -115,7 +114,9 @@ def test_a_resumed_campaign_goes_by_what_its_finished_cells_cost(kernel_file: Ke
     fresh = plan_campaign(campaign, kernel)
     tile = next(iter(next(fresh.tasks(1)).tiles))  # six cells at N = 128, four times as dear as estimated
     receipt = Receipt(str(tile.key), done=tile.mask, computed=6, seconds=6.0)
-    resumed = plan_campaign(campaign, kernel, ledger=Ledger(MemoryStore(), {tile.key: receipt}))
+    records = Records()
+    records.add(receipt)
+    resumed = plan_campaign(campaign, kernel, records=records)
     assert resumed.sizes[128].correction == pytest.approx(4.0)
     assert resumed.sizes[64].correction == 1.0
     assert resumed.to_json(1)["core_hours_left"] * 3600 == pytest.approx(66 * 0.25 * 4 + 72 * 0.25)

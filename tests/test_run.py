@@ -136,9 +136,10 @@ def test_an_interrupted_command_is_finished_by_the_same_command(
     ledger.replay()
     recorded = {
         (key, bit)
-        for key, receipt in ledger.records.items()
-        for bit in range(receipt.done.bit_length())
-        if receipt.done >> bit & 1
+        for key in ledger.records
+        for done, _ in [ledger.records.masks(key)]
+        for bit in range(done.bit_length())
+        if done >> bit & 1
     }
     before = sum(calls(module).values())
     finished = subprocess.run(
@@ -276,7 +277,7 @@ def test_failed_cells_keep_their_error_and_the_others_their_values(
         assert int((ds.status == 1).sum()) == CELLS - 12
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
-    errors = ledger.errors()
+    errors = ledger.records.errors()
     assert {(e.error, e.message, e.attempts) for e in errors} == {("ValueError", "no luck", 1)}
     assert all(
         e.cell["seed"] == 2 and e.cell["N"] == 64 and "raise ValueError" in e.traceback for e in errors
@@ -286,7 +287,7 @@ def test_failed_cells_keep_their_error_and_the_others_their_values(
     assert run(store, module, make_campaign()).computed == 0, "a recorded failure is not retried unasked"
     assert run(store, module, make_campaign(), retry_failed=True).computed == 12
     ledger.replay()
-    assert {e.attempts for e in ledger.errors()} == {2}
+    assert {e.attempts for e in ledger.records.errors()} == {2}
 
 
 def test_a_retry_that_succeeds_clears_the_error(tmp_path: Path, kernel_file: KernelFile) -> None:
@@ -296,7 +297,7 @@ def test_a_retry_that_succeeds_clears_the_error(tmp_path: Path, kernel_file: Ker
     assert run(store, module, make_campaign(), retry_failed=True).exit_code == 0
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
-    assert ledger.errors() == []
+    assert ledger.records.errors() == []
     clean = kernel_file(RANDOM)
     run(tmp_path / "b.zarr", clean, make_campaign())
     assert data_files(store) == data_files(tmp_path / "b.zarr")
@@ -319,7 +320,7 @@ def test_a_cell_that_kills_its_worker_is_recorded_as_failed_and_the_rest_is_done
     assert bool((status.sel(a=1.5) == 1).all())
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
-    assert {error.error for error in ledger.errors()} == {"WorkerCrashedError"}
+    assert {error.error for error in ledger.records.errors()} == {"WorkerCrashedError"}
 
 
 def test_nan_is_a_value_and_not_convergence_a_status(tmp_path: Path, kernel_file: KernelFile) -> None:

@@ -1,0 +1,230 @@
+"""What is recorded of every tile, as arrays over the tiles: a million of them take tens of megabytes.
+
+A receipt is what a worker says of one tile; the records are all receipts merged. Nothing finished is ever
+forgotten by a merge, in whatever order receipts come.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.tiles import TileKey
+
+
+@dataclass(frozen=True)
+class CellError:
+    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong."""
+
+    cell: dict[str, float]
+    bit: int
+    error: str
+    message: str
+    traceback: str
+    host: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a worker says of a tile: masks of finished and failed cells, and what it cost.
+
+    `checksum` is that of the finished cells as they were written, 0 where it is not known.
+    """
+
+    tile: str
+    done: int
+    failed: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    host: str = ""
+    finished: float = 0.0
+    checksum: int = 0
+    errors: tuple[CellError, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of a segment; masks and checksum in hexadecimal, every distinct traceback once."""
+        errors, texts = _shared_texts(self.errors)
+        hexadecimal = {name: f"{getattr(self, name):x}" for name in ("done", "failed", "checksum")}
+        return json.dumps({**vars(self), **hexadecimal, "errors": errors, "tracebacks": texts})
+
+    @classmethod
+    def from_json(cls, line: str) -> Receipt:
+        """Inverse of `to_json`."""
+        fields = json.loads(line)
+        errors = _with_texts(fields.pop("errors"), fields.pop("tracebacks"))
+        fields |= {name: int(fields.get(name, "0"), 16) for name in ("done", "failed", "checksum")}
+        return cls(**fields, errors=errors)
+
+
+def _shared_texts(errors: tuple[CellError, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    texts = {text: index for index, text in enumerate(dict.fromkeys(error.traceback for error in errors))}
+    return [{**asdict(error), "traceback": texts[error.traceback]} for error in errors], list(texts)
+
+
+def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellError, ...]:
+    return tuple(CellError(**{**error, "traceback": texts[error["traceback"]]}) for error in errors)
+
+
+class TileRecord(NamedTuple):
+    """All that is recorded of one tile; `attempts` counts its receipts."""
+
+    done: int
+    failed: int
+    computed: int
+    attempts: int
+    seconds: float
+    finished: float
+    host: str
+    checksum: int
+    errors: tuple[CellError, ...]
+
+
+@dataclass
+class SizeRecords:
+    """The tiles of one size. Arrays over (p, p_star, a, alpha block, seed block) in storage order.
+
+    `done` and `failed` have one more dimension: the mask, 8 cells a byte, the lowest bit first.
+    """
+
+    done: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
+    failed: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
+    computed: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    attempts: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint16))
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
+    finished: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
+    host: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    checksum: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint64))
+
+    def reserve(self, tiles: tuple[int, ...], cells: int) -> None:
+        """Make room for tiles up to this shape, of this many cells each."""
+        shape = tuple(map(max, (*tiles, (cells + 7) // 8), self.done.shape))
+        if shape == self.done.shape:
+            return
+        for name, array in vars(self).items():
+            missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
+            setattr(self, name, np.pad(array, missing))
+
+    def recorded(self, key: tuple[int, ...]) -> bool:
+        """Whether anything is known of a tile."""
+        inside = all(index < length for index, length in zip(key, self.attempts.shape, strict=True))
+        return inside and bool(self.attempts[key])
+
+
+def as_int(mask: NDArray[np.uint8]) -> int:
+    """A mask as an integer, whose bits are the cells."""
+    return int.from_bytes(mask.tobytes(), "little")
+
+
+class Records:
+    """Everything recorded of a store, by size."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, SizeRecords] = {}
+        self._errors: dict[TileKey, dict[int, CellError]] = {}
+        self._hosts: dict[str, int] = {"": 0}
+
+    def size(self, N: int) -> SizeRecords:
+        """The records of one size."""
+        return self.sizes.setdefault(N, SizeRecords())
+
+    def add(self, receipt: Receipt) -> None:
+        """Merge a receipt: a finished cell stays finished, and loses the error of an earlier attempt."""
+        key = TileKey.parse(receipt.tile)
+        size, at = self.size(key.N), key[1:]
+        size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
+        before, width = as_int(size.done[at]), size.done.shape[-1]
+        done = before | receipt.done
+        failed = (as_int(size.failed[at]) | receipt.failed) & ~done
+        # A checksum speaks of the cells that were finished when it was made.
+        if done == receipt.done:
+            size.checksum[at] = receipt.checksum
+        elif done != before:
+            size.checksum[at] = 0
+        size.done[at] = np.frombuffer(done.to_bytes(width, "little"), np.uint8)
+        size.failed[at] = np.frombuffer(failed.to_bytes(width, "little"), np.uint8)
+        size.computed[at] += receipt.computed
+        size.attempts[at] = min(int(size.attempts[at]) + 1, 2**16 - 1)
+        size.seconds[at] += receipt.seconds
+        size.finished[at] = receipt.finished
+        size.host[at] = self._hosts.setdefault(receipt.host, len(self._hosts))
+        if receipt.errors or key in self._errors:
+            errors = self._errors.setdefault(key, {})
+            for error in receipt.errors:
+                attempts = errors[error.bit].attempts if error.bit in errors else 0
+                errors[error.bit] = replace(error, attempts=attempts + error.attempts)
+            self._errors[key] = {bit: error for bit, error in errors.items() if failed >> bit & 1}
+
+    def masks(self, key: TileKey) -> tuple[int, int]:
+        """The finished and the failed cells of a tile."""
+        size, at = self.size(key.N), key[1:]
+        return (as_int(size.done[at]), as_int(size.failed[at])) if size.recorded(at) else (0, 0)
+
+    def get(self, key: TileKey) -> TileRecord | None:
+        """What is recorded of a tile, or None."""
+        size, at = self.size(key.N), key[1:]
+        if not size.recorded(at):
+            return None
+        return TileRecord(
+            done=as_int(size.done[at]),
+            failed=as_int(size.failed[at]),
+            computed=int(size.computed[at]),
+            attempts=int(size.attempts[at]),
+            seconds=float(size.seconds[at]),
+            finished=float(size.finished[at]),
+            host=list(self._hosts)[size.host[at]],
+            checksum=int(size.checksum[at]),
+            errors=tuple(self._errors.get(key, {}).values()),
+        )
+
+    def __iter__(self) -> Iterator[TileKey]:
+        """Every tile of which something is recorded, in the order of storage."""
+        for N in sorted(self.sizes):
+            for at in np.argwhere(self.sizes[N].attempts):
+                yield TileKey(N, *at.tolist())
+
+    def errors(self) -> list[CellError]:
+        """Every failed cell."""
+        return [error for errors in self._errors.values() for error in errors.values()]
+
+    def to_bytes(self) -> bytes:
+        """The contents of a snapshot: one compressed array for each size and column."""
+        arrays = {
+            f"{N}/{name}": array for N, size in self.sizes.items() for name, array in vars(size).items()
+        }
+        errors, texts = _shared_texts(tuple(self.errors()))
+        tiles = [str(key) for key, of_tile in self._errors.items() for _ in of_tile]
+        text = json.dumps({"hosts": list(self._hosts), "errors": errors, "texts": texts, "tiles": tiles})
+        into = io.BytesIO()
+        np.savez_compressed(into, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+        return into.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Records:
+        """Inverse of `to_bytes`.
+
+        Raises
+        ------
+        ValueError
+            It is not whole.
+        """
+        records = cls()
+        try:
+            arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
+            known = json.loads(arrays.pop("text").tobytes())
+            for path, array in arrays.items():
+                N, _, name = path.partition("/")
+                setattr(records.size(int(N)), name, array)
+            errors = _with_texts(known["errors"], known["texts"])
+        except Exception as error:  # zipfile, zlib, numpy and json each have their own
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        records._hosts = {host: index for index, host in enumerate(known["hosts"])}
+        for tile, of_cell in zip(known["tiles"], errors, strict=True):
+            records._errors.setdefault(TileKey.parse(tile), {})[of_cell.bit] = of_cell
+        return records
