@@ -4,6 +4,9 @@
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
 storage; sizes with fewer seeds are padded with absent cells; the theory of the same points is attached.
+
+A dataset is what the ledger had recorded when it was opened: cells that land later stay absent in it, in
+every variable alike, however late a variable is read. Open again to see them.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.records import Records, cells_in
 from bendscape.sweep.spectral_kernel import WEIGHTS
-from bendscape.sweep.store import open_root, silence_zarr, zarr_store
+from bendscape.sweep.store import connect, open_root, silence_zarr, zarr_store
 from bendscape.sweep.tiles import Layout
 
 CHUNK_BYTES = 2**25  # of one variable: many tiles to a Dask chunk, few tasks to a graph
@@ -87,40 +92,75 @@ class _Lazy(BackendArray):
         raise NotImplementedError
 
 
+class _Cells(NamedTuple):
+    """The cells of a store as (p, p_star, a, alpha, N, seed): what is wanted, and what was recorded of it."""
+
+    axes: _Axes
+    layout: Layout
+    sizes: tuple[int, ...]
+    seeds: NDArray[np.int64]
+    wanted: NDArray[np.bool_]
+    records: Records
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the variables that are measured."""
+        return (*self.wanted.shape, int(self.seeds.max()))
+
+    def places(self, picks: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+        """Storage indices of the picked points."""
+        return [place[pick] for place, pick in zip(self.axes.storage, picks, strict=False)]
+
+    def recorded(
+        self, kind: str, size: int, places: list[NDArray[np.intp]], seeds: NDArray[np.intp]
+    ) -> NDArray[np.bool_]:
+        """Which cells of one size are "done" or "failed", at the outer product of storage indices."""
+        N = self.sizes[size]
+        blocks = self.layout.sizes[N].alpha_block, self.layout.sizes[N].seed_block
+        return cells_in(getattr(self.records.sizes[N], kind), blocks, [*places, seeds])
+
+
 class _SixDimensions(_Lazy):
     """One variable of all sizes as (p, p_star, a, alpha, N, seed); only the tiles asked for are read."""
 
-    def __init__(
-        self, arrays: list[zarr.Array[Any]], axes: _Axes, seeds: NDArray[np.int64], wanted: NDArray[np.bool_]
-    ) -> None:
-        self._arrays, self._axes, self._seeds, self._wanted = arrays, axes, seeds, wanted
-        self.dtype = np.dtype(arrays[0].dtype)
-        self.shape = (*wanted.shape, int(seeds.max()))
+    def __init__(self, name: str, arrays: list[zarr.Array[Any]], cells: _Cells) -> None:
+        self._name, self._arrays, self._cells = name, arrays, cells
+        self.dtype, self.shape = np.dtype(arrays[0].dtype), cells.shape
 
     def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
         fill = np.nan if self.dtype.kind == "f" else 0
         block = np.full([len(pick) for pick in picks], fill, dtype=self.dtype)
-        points = [place[pick] for place, pick in zip(self._axes.storage, picks, strict=False)]
+        places = self._cells.places(picks)
         for column, size in enumerate(picks[4]):
-            present = np.flatnonzero(picks[5] < self._seeds[size])
-            if present.size and all(point.size for point in points):
-                selection = (*points, picks[5][present])
-                block[..., column, present] = self._arrays[size].oindex[selection]
-        block[~self._wanted[np.ix_(*picks[:5])]] = fill
+            present = np.flatnonzero(picks[5] < self._cells.seeds[size])
+            seeds = picks[5][present]
+            if not seeds.size or not all(place.size for place in places):
+                continue
+            done = self._cells.recorded("done", size, places, seeds)
+            values = np.full(done.shape, fill, dtype=self.dtype)
+            if done.any():
+                values = np.where(done, self._arrays[size].oindex[(*places, seeds)], values)
+            if self._name == "status":
+                values[self._cells.recorded("failed", size, places, seeds)] = STATUS["failed"]
+            block[..., column, present] = values
+        block[~self._cells.wanted[np.ix_(*picks[:5])]] = fill
         return block
 
 
 class _Coverage(_Lazy):
-    """Share of the wanted seeds that is done, as (p, p_star, a, alpha, N), read from `status`."""
+    """Share of the wanted seeds that is done, as (p, p_star, a, alpha, N)."""
 
-    def __init__(self, status: _SixDimensions, wanted: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
-        self._status, self._wanted, self._seeds = status, wanted, seeds
-        self.dtype, self.shape = np.dtype("float64"), wanted.shape
+    def __init__(self, cells: _Cells) -> None:
+        self._cells = cells
+        self.dtype, self.shape = np.dtype("float64"), cells.wanted.shape
 
     def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
-        status = self._status.block([*picks, np.arange(int(self._seeds.max()))])
-        finished = np.isin(status, [STATUS["done"], STATUS["not_converged"]]).sum(axis=-1)
-        return np.where(self._wanted[np.ix_(*picks)], finished / self._seeds[picks[4]], np.nan)
+        share = np.full([len(pick) for pick in picks], np.nan)
+        places = self._cells.places(picks)
+        for column, size in enumerate(picks[4]):
+            seeds = np.arange(self._cells.seeds[size])
+            share[..., column] = self._cells.recorded("done", size, places, seeds).mean(axis=-1)
+        return np.where(self._cells.wanted[np.ix_(*picks)], share, np.nan)
 
 
 class _LabelOnly(_Lazy):
@@ -198,22 +238,21 @@ class BendscapeBackend(BackendEntrypoint):
             coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
 
         wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
+        cells = _Cells(axes, layout, grid.N, seeds, wanted, _recorded(url, layout))
         measured: dict[str, xr.Variable] = {}
         first = _node(root, f"N={grid.N[0]}")
         for name in sorted(n for n in first if n != "seed"):
             arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
-            data = _SixDimensions(arrays, axes, seeds, wanted)
+            data = _SixDimensions(name, arrays, cells)
             measured[name] = xr.Variable(
                 (*points, "N", "seed"),
                 indexing.LazilyIndexedArray(data),
                 dict(arrays[0].attrs),
                 {"preferred_chunks": _chunks(data, (*points, "N", "seed"))},
             )
-            if name == "status":
-                coverage = _Coverage(data, wanted, seeds)
         measured["coverage"] = xr.Variable(
             (*points, "N"),
-            indexing.LazilyIndexedArray(coverage),
+            indexing.LazilyIndexedArray(_Coverage(cells)),
             {"long_name": _LONG_NAMES["coverage"], "units": "1"},
             {"preferred_chunks": _chunks(data, (*points, "N"))},
         )
@@ -223,6 +262,14 @@ class BendscapeBackend(BackendEntrypoint):
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Only when asked for by name: a store is also a valid Zarr group."""
         return False
+
+
+def _recorded(url: str, layout: Layout) -> Records:
+    ledger = Ledger(connect(url))
+    ledger.replay()
+    for N, size in layout.sizes.items():
+        ledger.records.size(N).reserve(layout.tile_shape(N), size.alpha_block * size.seed_block)
+    return ledger.records
 
 
 def _node(root: zarr.Group, path: str) -> Any:

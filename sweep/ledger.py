@@ -33,7 +33,7 @@ from bendscape.sweep.records import Receipt, Records
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
 LEASE_SECONDS = 30.0
-COMPACT_SEGMENTS = 50
+COMPACT_SEGMENTS = 20
 
 
 class LeaseHeld(Exception):
@@ -255,7 +255,8 @@ class Ledger:
         self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
-        if len(self._segments) >= COMPACT_SEGMENTS:
+        # Rarer as the records grow, so that a tile's share of the snapshots does not.
+        if len(self._segments) >= max(COMPACT_SEGMENTS, len(self.records) // 20_000):
             self._compact(name.removesuffix(".jsonl"))
 
     def _compact(self, last: str) -> None:

@@ -169,4 +169,4 @@ def plan_campaign(
     tiles = sum(math.prod(grown.tile_shape(N)) for N in grid.N)
     if tiles > MAX_TILES:
         raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
-    return Plan(grown, grid, kernel, records or Records(), retry_failed)
+    return Plan(grown, grid, kernel, Records() if records is None else records, retry_failed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -117,6 +117,22 @@ class SizeRecords:
         return inside and bool(self.attempts[key])
 
 
+def cells_in(
+    masks: NDArray[np.uint8], blocks: tuple[int, int], picks: Sequence[NDArray[np.intp]]
+) -> NDArray[np.bool_]:
+    """Which cells of an outer product of storage indices (p, p_star, a, alpha, seed) are in the masks.
+
+    `blocks` are the alpha and seed blocks of a tile; the result has one dimension for each of `picks`.
+    """
+    (alpha_block, i), (seed_block, j) = (
+        np.divmod(pick, block) for pick, block in zip(picks[3:], blocks, strict=True)
+    )
+    bit = i[:, np.newaxis] * blocks[1] + j
+    models = (pick.reshape(-1, *[1] * (4 - axis)) for axis, pick in enumerate(picks[:3]))
+    byte: NDArray[np.uint8] = masks[(*models, alpha_block[:, np.newaxis], seed_block, bit >> 3)]
+    return (byte >> (bit & 7).astype(np.uint8) & 1).astype(bool)
+
+
 def as_int(mask: NDArray[np.uint8]) -> int:
     """A mask as an integer, whose bits are the cells."""
     return int.from_bytes(mask.tobytes(), "little")
@@ -132,7 +148,9 @@ class Records:
 
     def size(self, N: int) -> SizeRecords:
         """The records of one size."""
-        return self.sizes.setdefault(N, SizeRecords())
+        if N not in self.sizes:
+            self.sizes[N] = SizeRecords()
+        return self.sizes[N]
 
     def add(self, receipt: Receipt) -> None:
         """Merge a receipt: a finished cell stays finished, and loses the error of an earlier attempt."""
@@ -188,6 +206,10 @@ class Records:
         for N in sorted(self.sizes):
             for at in np.argwhere(self.sizes[N].attempts):
                 yield TileKey(N, *at.tolist())
+
+    def __len__(self) -> int:
+        """Tiles of which something is recorded."""
+        return sum(int(np.count_nonzero(size.attempts)) for size in self.sizes.values())
 
     def errors(self) -> list[CellError]:
         """Every failed cell."""

@@ -22,7 +22,18 @@ ALLOWED = {
     "cluster": {"core", "sweep", "analysis", "cluster"},
 }
 # What analysis may take of sweep: the store and what describes it, and where results go. Never the engine.
-OF_SWEEP = {"store", "grid", "tiles", "kernel", "spectral_kernel", "campaign", "console", "output"}
+OF_SWEEP = {
+    "store",
+    "grid",
+    "tiles",
+    "kernel",
+    "ledger",
+    "records",
+    "spectral_kernel",
+    "campaign",
+    "console",
+    "output",
+}
 QUARANTINE = {
     "ray": {"sweep"},
     "obstore": {"sweep"},

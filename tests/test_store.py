@@ -16,6 +16,7 @@ import zarr
 
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
+from bendscape.sweep import ledger
 from bendscape.sweep import run as run_module
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.executor import Job, Result, SerialExecutor
@@ -124,8 +125,9 @@ def test_a_relative_alpha_is_a_factor_with_alpha_as_a_coordinate(
 
 
 def test_the_store_can_be_read_at_every_moment_of_a_run_and_of_an_extension(
-    tmp_path: Path, kernel_file: KernelFile
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0.0)
     path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
     done: list[int] = []
 
@@ -141,6 +143,29 @@ def test_the_store_can_be_read_at_every_moment_of_a_run_and_of_an_extension(
     run(path, module, make_campaign(p=[1, 2, 3], N=[32, 64, 128], seeds=7), Reading())
     assert done == sorted(done)
     assert len(set(done)) > 4
+
+
+def test_an_open_dataset_stays_what_it_was_while_tiles_land_and_axes_grow(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0.0)
+    path, module = tmp_path / "s.zarr", kernel_file("if cell.seed == 2: 1 / 0\n" + RANDOM)
+    early: list[tuple[xr.Dataset, xr.Dataset]] = []
+
+    class Opening(SerialExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            for result in super().run(next_job):
+                lazy = xr.open_dataset(path, engine="bendscape", chunks={})
+                early.append((lazy, xr.open_dataset(path, engine="bendscape").load()))
+                yield result
+
+    run(path, module, make_campaign(), Opening())
+    run(path, module, make_campaign(p=[1, 2, 3], N=[32, 64, 128], seeds=9), Opening())
+    run(path, kernel_file(RANDOM), make_campaign(p=[1, 2, 3], seeds=9), retry_failed=True)
+    assert len({int((then.status == 1).sum()) for _, then in early}) > 4
+    for lazy, then in early:  # read now, variable by variable, from a store that has moved on
+        for name in then.data_vars:
+            xr.testing.assert_identical(lazy[name].load(), then[name])
 
 
 @pytest.mark.parametrize("writes", [3, 10, 16])
