@@ -104,6 +104,12 @@ def run(
     ] = None,
     time_budget: Annotated[str, typer.Option(help="Stop cleanly within this time, e.g. 2h or 90min.")] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    new_generation: Annotated[
+        bool,
+        typer.Option(
+            "--new-generation", help="Where kernel or entropy have changed: a new store beside the old."
+        ),
+    ] = False,
     kernel_module: Modules = [],  # noqa: B006
     report: Annotated[
         Path | None,
@@ -125,7 +131,7 @@ def run(
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
     from bendscape.sweep.output import check_writable
     from bendscape.sweep.progress import clock
-    from bendscape.sweep.run import run_campaign
+    from bendscape.sweep.run import generation, run_campaign
     from bendscape.sweep.store import silence_zarr, store_url
 
     silence_zarr()
@@ -134,6 +140,8 @@ def run(
     campaign = load_campaign(file)
     kernel = load_kernel(campaign.campaign.kernel, modules)
     url = store_url(store or campaign.campaign.store)
+    if new_generation:
+        url = generation(url, campaign, kernel)
     budget = _seconds(time_budget) if time_budget else None
     if report is not None:
         check_writable(report, name="--report")
@@ -195,16 +203,26 @@ def _leave(code: int) -> None:
 
 
 @app.command()
-def status(store: StorePath, json: Json = False) -> None:
+def status(
+    store: StorePath,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Also every recorded tile: host, seconds, attempts, run.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Done, failed and missing cells, rate, what is left, and who is at work."""
+    from datetime import datetime
+
     from rich.table import Table
     from rich.text import Text
 
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.progress import clock
-    from bendscape.sweep.status import store_status
+    from bendscape.sweep.status import store_status, store_tiles
 
     document = store_status(store)
+    if tiles:
+        document["tiles"] = store_tiles(store)
     if json:
         print_json(document)
         return
@@ -229,6 +247,13 @@ def status(store: StorePath, json: Json = False) -> None:
     hours = "unknown" if left is None else f"{left:.3g} core-hours"
     end = "unknown" if eta is None else clock(eta)
     out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
+    for row in document.get("tiles", ()):
+        when = datetime.fromtimestamp(row["finished"]).isoformat(" ", "seconds")
+        out().print(
+            f"{row['tile']}: {row['done']} done, {row['failed']} failed, {row['seconds']:.3g} s in "
+            f"{row['attempts']} attempts, last on {row['host']} in run {row['epoch']}, {when}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 @app.command()

@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,13 @@ def _machine() -> str:
         return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def _rebooted(holder: dict[str, Any]) -> bool:
+    # The same host after another boot: what was not yet on its disk is gone.
+    host, _, boot = holder.get("machine", "").partition("/")
+    here, _, now = _machine().partition("/")
+    return bool(boot) and host == here and boot.partition("/")[0] != now.partition("/")[0]
 
 
 def _process_start(pid: int) -> str:
@@ -102,7 +109,7 @@ class Ledger:
             self.records = self._open_snapshot(snapshots[-1])
         self._segments = self._names("segments", after=f"{last}.jsonl" if last else "")
         for name in self._segments:
-            self._load(f"ledger/segments/{name}")
+            self._load(name)
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, or None where it was released; `alive` is null for another machine."""
@@ -111,6 +118,11 @@ class Ledger:
             return None
         holder = self._read(f"ledger/lease/{epoch:06d}.json")
         return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run that held the lease, with what it said about itself."""
+        epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
+        return [{"epoch": epoch, **self._read(f"ledger/lease/{epoch:06d}.json")} for epoch in epochs]
 
     @property
     def revision(self) -> int:
@@ -140,10 +152,11 @@ class Ledger:
         except ValueError as error:
             raise OSError(f"ledger/snapshots/{name} of the store is damaged: {error}") from None
 
-    def _load(self, path: str) -> None:
+    def _load(self, name: str) -> None:
+        path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         for line in bytes(obstore.get(self.objects, path).bytes()).decode().splitlines():
             try:
-                self.records.add(Receipt.from_json(line))
+                self.records.add(Receipt.from_json(line), epoch)
             except (ValueError, KeyError, TypeError) as error:
                 raise OSError(f"{path} of the store is damaged: {error}") from None
 
@@ -155,8 +168,13 @@ class Ledger:
     def _beat_of(self, epoch: int) -> dict[str, Any]:
         return self._read(f"ledger/lease/{epoch:06d}.beat")
 
-    def acquire(self, say: Callable[[str], None], lease_seconds: float = LEASE_SECONDS) -> None:
-        """Become the driver of this store.
+    def acquire(
+        self,
+        say: Callable[[str], None],
+        lease_seconds: float = LEASE_SECONDS,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Become the driver of this store; `about` is kept with the lease, as the history of its runs.
 
         A holder on this machine is known dead or alive at once; one elsewhere is dead when its pulse
         stands still for `lease_seconds` on the clock of the observer.
@@ -174,6 +192,8 @@ class Ledger:
                 who = f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}"
                 raise LeaseHeld(f"held by {who}, for {age:.0f} s: stop that run, or wait for it")
             say(f"taking over from process {holder.get('pid')} on {holder.get('host')}, which is gone")
+            if _rebooted(holder):
+                say("this machine was restarted since: `bendscape fsck` tells what its disk kept")
         holder = {
             "host": socket.gethostname(),
             "machine": _machine(),
@@ -181,6 +201,7 @@ class Ledger:
             "process_start": _process_start(os.getpid()),
             "user": _user(),
             "started": time.time(),
+            **(about or {}),
         }
         self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
         self._epoch, self._sequence = epoch + 1, 0
@@ -232,7 +253,7 @@ class Ledger:
     def add(self, receipts: Iterable[Receipt]) -> None:
         """Take receipts in; they are durable after the next `flush`."""
         for receipt in receipts:
-            self.records.add(receipt)
+            self.records.add(receipt, self._epoch)
             self._pending.append(receipt)
         if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()

@@ -73,7 +73,7 @@ def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellErr
 
 
 class TileRecord(NamedTuple):
-    """All that is recorded of one tile; `attempts` counts its receipts."""
+    """All that is recorded of one tile: `attempts` counts its receipts, `epoch` is the run of the last."""
 
     done: int
     failed: int
@@ -82,6 +82,7 @@ class TileRecord(NamedTuple):
     seconds: float
     finished: float
     host: str
+    epoch: int
     checksum: int
     errors: tuple[CellError, ...]
 
@@ -100,6 +101,7 @@ class SizeRecords:
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
     finished: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
     host: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    epoch: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
     checksum: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint64))
 
     def reserve(self, tiles: tuple[int, ...], cells: int) -> None:
@@ -152,8 +154,8 @@ class Records:
             self.sizes[N] = SizeRecords()
         return self.sizes[N]
 
-    def add(self, receipt: Receipt) -> None:
-        """Merge a receipt: a finished cell stays finished, and loses the error of an earlier attempt."""
+    def add(self, receipt: Receipt, epoch: int = 0) -> None:
+        """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt."""
         key = TileKey.parse(receipt.tile)
         size, at = self.size(key.N), key[1:]
         size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
@@ -171,6 +173,7 @@ class Records:
         size.attempts[at] = min(int(size.attempts[at]) + 1, 2**16 - 1)
         size.seconds[at] += receipt.seconds
         size.finished[at] = receipt.finished
+        size.epoch[at] = epoch
         size.host[at] = self._hosts.setdefault(receipt.host, len(self._hosts))
         if receipt.errors or key in self._errors:
             errors = self._errors.setdefault(key, {})
@@ -197,6 +200,7 @@ class Records:
             seconds=float(size.seconds[at]),
             finished=float(size.finished[at]),
             host=list(self._hosts)[size.host[at]],
+            epoch=int(size.epoch[at]),
             checksum=int(size.checksum[at]),
             errors=tuple(self._errors.get(key, {}).values()),
         )

@@ -68,6 +68,13 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
     }
 
 
+def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
+    wanted = identity(campaign, kernel)
+    return [
+        f"{k}: {attributes.get(k)!r} there, {v!r} here" for k, v in wanted.items() if attributes.get(k) != v
+    ]
+
+
 def check_identity(url: str, attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> None:
     """Refuse to mix two campaigns in one store.
 
@@ -76,15 +83,22 @@ def check_identity(url: str, attributes: dict[str, Any], campaign: Campaign, ker
     ParameterError
         With each difference.
     """
-    wanted = identity(campaign, kernel)
-    differences = [
-        f"{k}: {attributes.get(k)!r} there, {v!r} here" for k, v in wanted.items() if attributes.get(k) != v
-    ]
-    if differences:
+    if differences := _differences(attributes, campaign, kernel):
         raise ParameterError(
             "store", url, "a store of the same kernel, entropy and kind of alpha axis",
-            f"{'; '.join(differences)}. Give this campaign a store of its own (campaign.store or --store)",
+            f"{'; '.join(differences)}. Give this campaign a store of its own (--store), or the next "
+            "generation of this one (--new-generation)",
         )  # fmt: skip
+
+
+def generation(url: str, campaign: Campaign, kernel: Kernel) -> str:
+    """The first that is this campaign's, or free, of `s.zarr`, `s.generation-2.zarr`, ..."""
+    stem, suffix = (url.removesuffix(".zarr"), ".zarr") if url.endswith(".zarr") else (url, "")
+    number, candidate = 1, url
+    while (attributes := read_root(candidate)) is not None and _differences(attributes, campaign, kernel):
+        number += 1
+        candidate = f"{stem}.generation-{number}{suffix}"
+    return candidate
 
 
 def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
@@ -171,7 +185,7 @@ def run_campaign(
     if (attributes := read_root(url)) is not None:
         check_identity(url, attributes, campaign, kernel)
     ledger = Ledger(connect(url))
-    ledger.acquire(console.print)
+    ledger.acquire(console.print, about=provenance())
     try:
         with stop.signals():
             ledger.replay()

@@ -66,10 +66,46 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
         if cores and seconds_left is not None
         else None,
         "holder": holder,
+        "runs": ledger.runs(),
         "provenance": {
             k: attributes[k] for k in ("code_version", "python", "packages", "created", "revised")
         },
     }
+
+
+def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Every recorded tile: its cells, what became of them, and where, when and how long they were computed.
+
+    `alpha` and `seed` are the first and last of the tile (alpha on the campaign's axis); `seconds` is the sum
+    over its attempts, `epoch` the run of the last one, as numbered in the `runs` of `store_status`.
+    """
+    url, attributes = open_root(location)
+    ledger, layout = Ledger(connect(url)), Layout.from_json(attributes["layout"])
+    ledger.replay()
+    rows = []
+    for key in ledger.records:
+        known, (*_, alpha, seed) = ledger.records.get(key), layout.region(key)
+        if known is None:
+            continue
+        rows.append(
+            {
+                "tile": str(key),
+                "p": layout.p[key.p],
+                "p_star": layout.p_star[key.p_star],
+                "a": layout.a[key.a],
+                "alpha": [layout.alpha[alpha.start], layout.alpha[alpha.stop - 1]],
+                "N": key.N,
+                "seed": [seed.start, seed.stop - 1],
+                "done": known.done.bit_count(),
+                "failed": known.failed.bit_count(),
+                "seconds": known.seconds,
+                "attempts": known.attempts,
+                "host": known.host,
+                "finished": known.finished,
+                "epoch": known.epoch,
+            }
+        )
+    return rows
 
 
 def _recent(records: Records) -> tuple[float | None, float | None]:

@@ -104,6 +104,17 @@ def test_a_living_holder_on_this_machine_is_refused_by_name_and_at_once(tmp_path
     second.acquire(quiet)
 
 
+def test_a_restart_of_the_machine_is_told_with_the_takeover(tmp_path: Path) -> None:
+    ledger, said = ledger_of(tmp_path), []
+    ledger.acquire(quiet)
+    path = tmp_path / "ledger/lease/000001.json"
+    holder = json.loads(path.read_text())
+    host, boot, space = holder["machine"].split("/")
+    path.write_text(json.dumps({**holder, "machine": f"{host}/another-{boot}/{space}"}))
+    ledger_of(tmp_path).acquire(said.append, lease_seconds=0.2)
+    assert any("bendscape fsck" in line for line in said)
+
+
 def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     script = (
         "import os, sys; from bendscape.sweep.ledger import Ledger;"

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,10 @@ import xarray as xr
 import campaigns
 from bendscape.core.model import ParameterError
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
+from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.run import generation
+from bendscape.sweep.status import store_status, store_tiles
 from bendscape.sweep.store import connect, store_url
 from bendscape.sweep.worker import Order, Superseded, run_tiles
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
@@ -381,3 +385,40 @@ def test_a_new_version_of_a_kernel_is_refused(tmp_path: Path, kernel_file: Kerne
     run(tmp_path / "a.zarr", kernel_file(RANDOM), make_campaign())
     with pytest.raises(ParameterError, match="kernel_version: 1 there, 2 here"):
         run(tmp_path / "a.zarr", kernel_file(RANDOM, version=2), make_campaign())
+
+
+def test_a_new_generation_lies_beside_the_old_one_and_is_found_again(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    store, campaign = tmp_path / "a.zarr", make_campaign()
+    url, first = store_url(store), load_kernel("probe", [kernel_file(RANDOM)])
+    assert generation(url, campaign, first) == url, "a new store is the first generation"
+    run(store, kernel_file(RANDOM), campaign)
+    files = data_files(store)
+    module = kernel_file(RANDOM, version=2)
+    second = load_kernel("probe", [module])
+    beside = store_url(tmp_path / "a.generation-2.zarr")
+    assert generation(url, campaign, first) == url
+    assert generation(url, campaign, second) == beside
+    assert run(tmp_path / "a.generation-2.zarr", module, campaign).computed == CELLS
+    assert generation(url, campaign, second) == beside, "the same command resumes it"
+    assert generation(url, make_campaign(entropy=8), second).endswith("a.generation-3.zarr")
+    assert data_files(store) == files
+
+
+def test_every_tile_tells_where_it_was_computed_and_by_which_run(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file("if cell.seed == 2 and attempt == 1: raise ValueError('once')\n" + RANDOM)
+    for retry in (False, True):
+        run(tmp_path / "a.zarr", module, make_campaign(), retry_failed=retry)
+    rows, runs = store_tiles(tmp_path / "a.zarr"), store_status(tmp_path / "a.zarr")["runs"]
+    assert sum(row["done"] for row in rows) == CELLS
+    assert {(row["host"], row["attempts"], row["epoch"]) for row in rows} == {(socket.gethostname(), 2, 2)}
+    assert all(row["seconds"] > 0 and row["finished"] > runs[1]["started"] for row in rows)
+    assert [one["epoch"] for one in runs] == [1, 2]
+    assert all(one["code_version"] and one["packages"]["numpy"] for one in runs)
+    at = rows[0]
+    assert (at["p"], at["p_star"], at["a"], at["alpha"], at["N"], at["seed"]) == (
+        1, 1, 0.7, [0.8, 0.8], 64, [0, 5]
+    )  # fmt: skip
