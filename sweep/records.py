@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from bendscape.sweep.tiles import TileKey
 
+HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON's numbers
+
 
 @dataclass(frozen=True)
 class CellError:
@@ -35,7 +37,8 @@ class CellError:
 class Receipt:
     """What a worker says of a tile: masks of finished and failed cells, and what it cost.
 
-    `checksum` is that of the finished cells as they were written, 0 where it is not known.
+    `checksum` is that of the finished cells as they were written, 0 where it is not known. `lost` are cells
+    that were called finished and, by a check of the store, are not.
     """
 
     tile: str
@@ -46,12 +49,13 @@ class Receipt:
     host: str = ""
     finished: float = 0.0
     checksum: int = 0
+    lost: int = 0
     errors: tuple[CellError, ...] = ()
 
     def to_json(self) -> str:
         """One line of a segment; masks and checksum in hexadecimal, every distinct traceback once."""
         errors, texts = _shared_texts(self.errors)
-        hexadecimal = {name: f"{getattr(self, name):x}" for name in ("done", "failed", "checksum")}
+        hexadecimal = {name: f"{getattr(self, name):x}" for name in HEXADECIMAL}
         return json.dumps({**vars(self), **hexadecimal, "errors": errors, "tracebacks": texts})
 
     @classmethod
@@ -59,7 +63,7 @@ class Receipt:
         """Inverse of `to_json`."""
         fields = json.loads(line)
         errors = _with_texts(fields.pop("errors"), fields.pop("tracebacks"))
-        fields |= {name: int(fields.get(name, "0"), 16) for name in ("done", "failed", "checksum")}
+        fields |= {name: int(fields.get(name, "0"), 16) for name in HEXADECIMAL}
         return cls(**fields, errors=errors)
 
 
@@ -159,7 +163,7 @@ class Records:
         key = TileKey.parse(receipt.tile)
         size, at = self.size(key.N), key[1:]
         size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
-        before, width = as_int(size.done[at]), size.done.shape[-1]
+        before, width = as_int(size.done[at]) & ~receipt.lost, size.done.shape[-1]
         done = before | receipt.done
         failed = (as_int(size.failed[at]) | receipt.failed) & ~done
         # A checksum speaks of the cells that were finished when it was made.

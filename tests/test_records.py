@@ -19,7 +19,7 @@ def everything(records: Records) -> dict[TileKey, TileRecord | None]:
 def receipt(key: TileKey, done: int, failed: int = 0, checksum: int = 0) -> Receipt:
     errors = tuple(error(bit) for bit in range(failed.bit_length()) if failed >> bit & 1)
     computed = (done | failed).bit_count()
-    return Receipt(str(key), done, failed, computed, 1.5, "host", 1.8e9, checksum, errors)
+    return Receipt(str(key), done, failed, computed, 1.5, "host", 1.8e9, checksum, errors=errors)
 
 
 def error(bit: int, attempts: int = 1) -> CellError:
@@ -94,6 +94,16 @@ def test_a_checksum_is_kept_while_it_speaks_of_all_that_is_finished() -> None:
         assert checksum_of(records) == 8, "that of the receipt that has them all, in any order"
     records.add(receipt(KEY, 0b100, checksum=9))
     assert checksum_of(records) == 0, "of cells from two receipts, neither of which saw the other's"
+
+
+def test_only_a_check_of_the_store_can_take_a_finished_cell_back() -> None:
+    records = Records()
+    records.add(receipt(KEY, 0b0111, checksum=7))
+    records.add(Receipt.from_json(Receipt(str(KEY), done=0b1000, lost=0b0011, checksum=8).to_json()))
+    assert records.masks(KEY) == (0b1100, 0)
+    assert checksum_of(records) == 0
+    records.add(Receipt(str(KEY), done=0b1100, checksum=9))
+    assert checksum_of(records) == 9
 
 
 @pytest.mark.parametrize("end", [0, 100, -1])
