@@ -52,9 +52,9 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.executor import place_options
     from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.objects import store_url
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
-    from bendscape.sweep.store import store_url
 
     campaign = load_campaign(file)
     kernel = load_kernel(campaign.campaign.kernel, kernel_module)
@@ -123,10 +123,11 @@ def run(
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.objects import store_url
     from bendscape.sweep.output import check_writable
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import run_campaign
-    from bendscape.sweep.store import silence_zarr, store_url
+    from bendscape.sweep.store import silence_zarr
 
     silence_zarr()
     say = console()
@@ -238,7 +239,8 @@ def errors(store: StorePath, json: Json = False) -> None:
 
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.ledger import Ledger
-    from bendscape.sweep.store import connect, open_root
+    from bendscape.sweep.objects import connect
+    from bendscape.sweep.store import open_root
 
     url, _ = open_root(store)
     ledger = Ledger(connect(url))

@@ -16,8 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.objects import exists
 from bendscape.sweep.records import CellError, Receipt
-from bendscape.sweep.store import TileStore, exists, read_root
+from bendscape.sweep.store import read_root
+from bendscape.sweep.tile_store import TileStore
 from bendscape.sweep.tiles import Layout, TileKey
 
 TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones travel once
@@ -44,7 +46,7 @@ class Superseded(Exception):
 
 @lru_cache(maxsize=4)
 def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Context:
-    attributes = read_root(url)
+    attributes = read_root(url, patient=True)
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     kernel = load_kernel(attributes["kernel"], kernel_modules)
@@ -83,8 +85,6 @@ def _run_tile(
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
-        if done | failed:
-            block = {name: store.read(key, name) for name in block}
         for bit, slot, cell in layout.cells(key, todo):
             block["status"][slot] = STATUS["failed"]
             try:
@@ -98,10 +98,10 @@ def _run_tile(
             for name, value in values.items():
                 block[name][slot] = value
             block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
-        check()
-        store.write(key, block)
-        done = _mask(block["status"], ("done", "not_converged"), seed_block)
-        failed = _mask(block["status"], ("failed",), seed_block)
+        status = store.update(key, block, check)
+        done = _mask(status, ("done", "not_converged"), seed_block)
+        failed = _mask(status, ("failed",), seed_block)
+        errors = [error for error in errors if failed >> error.bit & 1]  # others may have had more luck
     return Receipt(
         tile=str(key),
         done=done,
