@@ -29,9 +29,10 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
 from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Records, cells_in
 from bendscape.sweep.spectral_kernel import WEIGHTS
-from bendscape.sweep.store import connect, open_root, silence_zarr, zarr_store
+from bendscape.sweep.store import open_root, silence_zarr, zarr_store
 from bendscape.sweep.tiles import Layout
 
 CHUNK_BYTES = 2**25  # of one variable: many tiles to a Dask chunk, few tasks to a graph

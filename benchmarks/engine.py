@@ -26,8 +26,9 @@ from bendscape.sweep.campaign import Campaign, parse_campaign
 from bendscape.sweep.executor import Executor, RayExecutor, SerialExecutor
 from bendscape.sweep.grid import cell_rng
 from bendscape.sweep.kernel import load_kernel
+from bendscape.sweep.objects import store_url
 from bendscape.sweep.run import run_campaign
-from bendscape.sweep.store import silence_zarr, store_url
+from bendscape.sweep.store import silence_zarr
 from bendscape.sweep.tiles import Layout, wanted_tiles
 
 HERE = Path(__file__).parent

@@ -27,11 +27,11 @@ from bendscape.sweep.executor import Job, Result
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Variable
 from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect, store_url
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.run import Stop, _Driver
-from bendscape.sweep.store import connect, store_url
 
 CAMPAIGN = """
 [campaign]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import AROUND, Grid, check_where
+from bendscape.sweep.objects import store_url
 
 MAX_AXIS = (
     4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object
@@ -184,7 +185,9 @@ def load_campaign(path: str | Path) -> Campaign:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ParameterError("campaign file", str(path), "a readable TOML file", str(error)) from None
-    return parse_campaign(text, source=str(path))
+    campaign = parse_campaign(text, source=str(path))
+    store_url(campaign.campaign.store)  # its text is kept in the store: credentials must not be
+    return campaign
 
 
 def parse_campaign(text: str, source: str = "campaign") -> Campaign:

@@ -52,9 +52,9 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.executor import place_options
     from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.objects import store_url
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
-    from bendscape.sweep.store import store_url
 
     campaign = load_campaign(file)
     kernel = load_kernel(campaign.campaign.kernel, kernel_module)
@@ -129,10 +129,11 @@ def run(
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.objects import store_url
     from bendscape.sweep.output import check_writable
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import generation, run_campaign
-    from bendscape.sweep.store import silence_zarr, store_url
+    from bendscape.sweep.store import silence_zarr
 
     silence_zarr()
     say = console()
@@ -263,7 +264,8 @@ def errors(store: StorePath, json: Json = False) -> None:
 
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.ledger import Ledger
-    from bendscape.sweep.store import connect, open_root
+    from bendscape.sweep.objects import connect
+    from bendscape.sweep.store import open_root
 
     url, _ = open_root(store)
     ledger = Ledger(connect(url))
@@ -276,6 +278,50 @@ def errors(store: StorePath, json: Json = False) -> None:
         at = ", ".join(f"{name} = {value:.12g}" for name, value in error.cell.items())
         out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
     out().print(f"{len(found)} failed cells")
+
+
+@app.command("fsck")
+def check_store(
+    store: StorePath,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Mend the ledger; the next run computes what is damaged or lost."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read every tile and compare it with the ledger's checksums; list what belongs to nothing.
+
+    Exit code 0: sound, or mended; 1: data and ledger differ; 2: a run is at work (with --repair).
+    """
+    from bendscape.sweep.console import console, out, print_json
+    from bendscape.sweep.fsck import fsck, summary
+    from bendscape.sweep.ledger import LeaseHeld
+
+    say = console()
+    try:
+        found = fsck(store, repair=repair, say=lambda line: say.print(line, markup=False))
+    except LeaseHeld as error:
+        say.print(f"error: {error}", markup=False)
+        raise typer.Exit(2) from None
+    code = 0 if found.sound or found.repaired else 1
+    if json:
+        print_json({**summary(found), "exit_code": code})
+        raise typer.Exit(code)
+    lines = [
+        *(f"{tile}: damaged: {why}" for tile, why in found.damaged.items()),
+        *(f"{tile}: {cells} cells of the ledger are not there" for tile, cells in found.absent.items()),
+        *(f"{tile}: {cells} cells are not in the ledger" for tile, cells in found.unrecorded.items()),
+        *(f"{path}: belongs to no tile" for path in found.orphans),
+    ]
+    for line in lines:
+        out().print(line, markup=False, highlight=False, soft_wrap=True)
+    state = "sound" if found.sound else "mended" if found.repaired else "not sound: --repair mends the ledger"
+    out().print(
+        f"{found.tiles} tiles, {found.cells} finished cells, {found.unverified} tiles without a checksum; "
+        f"{state}",
+        highlight=False,
+    )
+    raise typer.Exit(code)
 
 
 def _invoke(command: str, **arguments: Any) -> None:

@@ -21,7 +21,7 @@ from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import open_root, zarr_store
-from bendscape.sweep.tile_store import mask_of, tile_checksum
+from bendscape.sweep.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.tiles import Layout, TileKey
 
 
@@ -54,8 +54,8 @@ def fsck(
 ) -> Findings:
     """Read every tile that the ledger or the data know, and compare.
 
-    With `repair`, damaged tiles are moved to `ledger/damaged/`, the ledger forgets what is not there and learns
-    what it did not know; it takes the lease, so no run may be at work. Without, nothing is changed.
+    With `repair`, damaged tiles are moved to `ledger/damaged/`, the ledger forgets what is not there and
+    learns what it did not know; it takes the lease, so no run may be at work. Without, nothing is changed.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _compare(url: str, layout: Layout, ledger: Ledger, found: Findings) -> Itera
                 found.damaged[str(key)] = f"{type(error).__name__}: {error}"
                 yield _correction(key, lost=done)
                 continue
-            there = mask_of(block["status"], ("done", "not_converged"), size.seed_block)
+            there = mask_of(block["status"], FINISHED, size.seed_block)
             found.cells += there.bit_count()
             known = ledger.records.get(key)
             if known and known.checksum and there & done == done:

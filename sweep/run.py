@@ -25,10 +25,11 @@ from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.executor import Executor, Job, PoolLost, Result
 from bendscape.sweep.kernel import Kernel
 from bendscape.sweep.ledger import LeaseLost, Ledger
+from bendscape.sweep.objects import connect, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import connect, read_root, write_layout
+from bendscape.sweep.store import read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles
 
@@ -184,6 +185,7 @@ def run_campaign(
     stop, meter = Stop(time_budget), None
     if (attributes := read_root(url)) is not None:
         check_identity(url, attributes, campaign, kernel)
+    probe(url)
     ledger = Ledger(connect(url))
     ledger.acquire(console.print, about=provenance())
     try:

@@ -13,9 +13,10 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, load_kernel
 from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect
 from bendscape.sweep.plan import Plan
 from bendscape.sweep.records import Records
-from bendscape.sweep.store import connect, open_root
+from bendscape.sweep.store import open_root
 from bendscape.sweep.tiles import Layout
 
 RATE_SECONDS = 300.0

@@ -17,16 +17,14 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import obstore
 import zarr
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore as Objects
-from obstore.store import from_url
 from zarr.storage import ObjectStore
 
 from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model, ParameterError
@@ -35,7 +33,8 @@ from bendscape.core.precision import unwarned
 from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
-from bendscape.sweep.tiles import Layout, TileKey
+from bendscape.sweep.objects import connect, folder_of, store_url
+from bendscape.sweep.tiles import Layout
 
 STORE_VERSION = 1
 THEORY_CHUNKS = (4, 4, 16, 256)
@@ -64,56 +63,28 @@ _POINT_THEORY = {
 }
 
 
-def store_url(location: str | os.PathLike[str]) -> str:
-    """An absolute URL for a path or URL, the same on every machine that sees the same file system.
-
-    Raises
-    ------
-    ParameterError
-        A scheme that is neither a path, file:// nor s3://.
-    """
-    text = os.fspath(location)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme not in ("", "file", "s3"):
-        raise ParameterError("store", text, "a path, file:///path or s3://bucket/prefix")
-    return text.rstrip("/") if scheme else Path(text).expanduser().absolute().as_uri()
-
-
-def connect(url: str) -> Objects:
-    """The objects under a URL; credentials come from the environment, never from the URL."""
-    if url.startswith("file://"):
-        path = Path(unquote(urlsplit(url).path))
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ParameterError("store", str(path), "a folder that can be made", str(error)) from None
-    return from_url(url)
-
-
-def exists(url: str, path: str) -> bool:
-    """Whether an object is there."""
-    try:
-        obstore.head(connect(url), path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def read_root(url: str) -> dict[str, Any] | None:
+def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
     """The attributes of a store, or None where nothing has been published.
+
+    It is the first that a command asks of a store, so an object store that does not answer fails in seconds;
+    `patient` as in `connect`.
 
     Raises
     ------
     ParameterError
         Something else than a bendscape store lies there, or one of a newer version.
+    OSError
+        The store does not answer, denies access, or is damaged.
     """
-    folder = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+    folder = folder_of(url)
     if folder is not None and not folder.is_dir():
         if folder.exists():
             raise ParameterError("store", str(folder), "a folder, not a file")
         return None
     try:
-        document = json.loads(bytes(obstore.get(connect(url), "zarr.json").bytes()))
+        document = json.loads(bytes(obstore.get(connect(url, patient=patient), "zarr.json").bytes()))
+    except BaseError as error:  # its further lines are of no use to a user
+        raise OSError(f"{url} cannot be read: {str(error).splitlines()[0]}") from None
     except FileNotFoundError:
         if folder is not None and any(folder.iterdir()) and not (folder / "ledger").is_dir():
             raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
@@ -262,40 +233,6 @@ def theory_on(
 def stored_variables(kernel: Kernel) -> tuple[Variable, ...]:
     """The kernel's variables and, last, `status`."""
     return (*kernel.variables, Variable("status", "outcome of the cell", "int8"))
-
-
-class TileStore:
-    """Reads and writes whole tiles of one store, in a worker."""
-
-    def __init__(self, url: str, layout: Layout, kernel: Kernel) -> None:
-        self.layout = layout
-        self._store = zarr_store(url)
-        self._variables = stored_variables(kernel)
-        self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-
-    def _array(self, N: int, name: str) -> zarr.Array[Any]:
-        if (N, name) not in self._arrays:
-            with zarr.config.set(
-                {"array.write_empty_chunks": True}
-            ):  # an all-NaN tile is a result, not absence
-                self._arrays[N, name] = zarr.open_array(self._store, path=f"N={N}/{name}", mode="r+")
-        return self._arrays[N, name]
-
-    def read(self, key: TileKey, name: str) -> NDArray[Any]:
-        """One variable of a tile, shape (alpha block, seed block), cut at the end of the axes."""
-        block: NDArray[Any] = np.asarray(self._array(key.N, name)[self.layout.region(key)])[0, 0, 0]
-        return block
-
-    def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """A tile of absent cells."""
-        shape = tuple(part.stop - part.start for part in self.layout.region(key))[3:]
-        return {v.name: np.full(shape, v.fill_value, dtype=v.dtype) for v in self._variables}
-
-    def write(self, key: TileKey, block: Mapping[str, NDArray[Any]]) -> None:
-        """Write every variable of a tile, `status` last."""
-        region = self.layout.region(key)
-        for variable in self._variables:
-            self._array(key.N, variable.name)[region] = block[variable.name][None, None, None]
 
 
 def silence_zarr() -> None:

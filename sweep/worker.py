@@ -6,18 +6,18 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.objects import exists
 from bendscape.sweep.records import CellError, Receipt
-from bendscape.sweep.store import TileStore, exists, read_root
+from bendscape.sweep.store import read_root
+from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.tiles import Layout, TileKey
 
 TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones travel once
@@ -44,7 +44,7 @@ class Superseded(Exception):
 
 @lru_cache(maxsize=4)
 def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Context:
-    attributes = read_root(url)
+    attributes = read_root(url, patient=True)
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     kernel = load_kernel(attributes["kernel"], kernel_modules)
@@ -77,14 +77,12 @@ def _run_tile(
     store, layout = context.store, context.store.layout
     status = store.read(key, "status")
     seed_block = layout.sizes[key.N].seed_block
-    done = _mask(status, ("done", "not_converged"), seed_block)
-    failed = _mask(status, ("failed",), seed_block)
-    todo = mask & ~done  # a failure that the ledger does not know is tried again, to learn its error
+    todo = mask & ~mask_of(
+        status, FINISHED, seed_block
+    )  # a failure that the ledger does not know is tried again, to learn its error
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
-        if done | failed:
-            block = {name: store.read(key, name) for name in block}
         for bit, slot, cell in layout.cells(key, todo):
             block["status"][slot] = STATUS["failed"]
             try:
@@ -98,10 +96,12 @@ def _run_tile(
             for name, value in values.items():
                 block[name][slot] = value
             block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
-        check()
-        store.write(key, block)
-        done = _mask(block["status"], ("done", "not_converged"), seed_block)
-        failed = _mask(block["status"], ("failed",), seed_block)
+        block = store.update(key, block, check)
+    else:
+        block = store.whole(key)
+    # Others may have had more luck with a cell that failed here.
+    done = mask_of(block["status"], FINISHED, seed_block)
+    failed = mask_of(block["status"], ("failed",), seed_block)
     return Receipt(
         tile=str(key),
         done=done,
@@ -110,7 +110,8 @@ def _run_tile(
         seconds=time.perf_counter() - started if todo else 0.0,
         host=socket.gethostname(),
         finished=time.time(),
-        errors=tuple(errors),
+        checksum=tile_checksum(block, done, seed_block),
+        errors=tuple(error for error in errors if failed >> error.bit & 1),
     )
 
 
@@ -124,11 +125,3 @@ def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
         traceback=sys.intern("".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]),
         host=socket.gethostname(),
     )
-
-
-def _mask(status: NDArray[np.generic], kinds: Sequence[str], seed_block: int) -> int:
-    # Bits in the numbering of `bendscape.sweep.tiles`: the region may be cut at the end of the seeds.
-    hit = np.isin(status, [STATUS[kind] for kind in kinds])
-    whole = np.zeros((hit.shape[0], seed_block), dtype=bool)
-    whole[:, : hit.shape[1]] = hit
-    return int.from_bytes(np.packbits(whole.ravel(), bitorder="little").tobytes(), "little")

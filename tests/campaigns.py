@@ -15,8 +15,9 @@ from rich.console import Console
 from bendscape.sweep.campaign import Campaign, parse_campaign
 from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.kernel import load_kernel
+from bendscape.sweep.objects import store_url
 from bendscape.sweep.run import Summary, run_campaign
-from bendscape.sweep.store import silence_zarr, store_url
+from bendscape.sweep.store import silence_zarr
 
 KERNEL_HEAD = """
 import math, os, signal, time, uuid
@@ -78,7 +79,11 @@ def make_campaign(**changes: Any) -> Campaign:
 
 
 def run(
-    store: Path, module: str, campaign: Campaign, executor: Executor | None = None, **options: Any
+    store: Path | str,
+    module: str,
+    campaign: Campaign,
+    executor: Executor | None = None,
+    **options: Any,
 ) -> Summary:
     silence_zarr()
     kernel = load_kernel(campaign.campaign.kernel, [module] if module else [])
@@ -123,4 +128,4 @@ class DyingExecutor(SerialExecutor):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2], make_campaign(), DyingExecutor(int(sys.argv[3])))
+    run(sys.argv[1], sys.argv[2], make_campaign(), DyingExecutor(int(sys.argv[3])))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from campaigns import KERNEL_HEAD
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 # Property tests draw the same examples in every run, so that a red run says something about the change at
 # hand. To hunt with fresh ones: pytest --hypothesis-profile=default
@@ -53,3 +57,30 @@ def kernel_file(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3_session() -> Iterator[S3Server]:
+    """An S3 server on loopback, which this process and its children find in their environment."""
+    from s3_server import S3Server
+
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_session: S3Server) -> Iterator[S3Server]:
+    """The S3 server, obeying every condition."""
+    s3_session.requests.clear()
+    yield s3_session
+    s3_session.ignored = ()
+
+
+@pytest.fixture
+def s3_url(s3: S3Server) -> str:
+    """The URL of a new store."""
+    return s3.new_url()

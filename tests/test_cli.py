@@ -15,7 +15,7 @@ import pytest
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 BENDSCAPE = Path(sys.executable).with_name("bendscape")
-COMMANDS = ("theory", "sample", "plan", "run", "status", "errors", "thresholds", "figures", "report")
+COMMANDS = ("theory", "sample", "plan", "run", "status", "errors", "fsck", "thresholds", "figures", "report")
 KernelFile = Callable[..., str]
 
 
@@ -296,7 +296,7 @@ def test_bad_options_of_run_are_one_line_and_leave_no_store(
 
 def test_a_second_driver_is_refused_with_the_holders_name(tmp_path: Path, kernel_file: KernelFile) -> None:
     from bendscape.sweep.ledger import Ledger
-    from bendscape.sweep.store import connect, store_url
+    from bendscape.sweep.objects import connect, store_url
 
     module, store, file = kernel_file(RANDOM), tmp_path / "c.zarr", tmp_path / "c.toml"
     run(store, module, make_campaign())

@@ -15,7 +15,7 @@ import zarr
 
 from bendscape.sweep.fsck import fsck
 from bendscape.sweep.ledger import LeaseHeld, Ledger
-from bendscape.sweep.store import connect, store_url
+from bendscape.sweep.objects import connect, store_url
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -120,7 +120,7 @@ def test_cells_that_failed_are_sound_and_keep_their_errors(tmp_path: Path, kerne
 def test_the_command_tells_what_it_found_and_fails_until_it_is_mended(store: tuple[Path, str]) -> None:
     path, _ = store
     chunk(path, "x").write_bytes(b"")
-    command = [sys.executable, "-m", "bendscape.sweep.cli", "fsck", str(path)]
+    command = [str(Path(sys.executable).with_name("bendscape")), "fsck", str(path)]
 
     def say(*options: str) -> tuple[int, str]:
         done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)

@@ -28,6 +28,7 @@ OF_SWEEP = {
     "tiles",
     "kernel",
     "ledger",
+    "objects",
     "records",
     "spectral_kernel",
     "campaign",

@@ -20,7 +20,8 @@ from bendscape.sweep import ledger
 from bendscape.sweep import run as run_module
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.executor import Job, Result, SerialExecutor
-from bendscape.sweep.store import read_root, store_url
+from bendscape.sweep.objects import store_url
+from bendscape.sweep.store import read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

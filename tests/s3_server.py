@@ -1,0 +1,88 @@
+"""A real S3 server on loopback (moto), which can also ignore conditions and deny keys as others do."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import obstore
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from bendscape.sweep.objects import connect
+
+KEY, SECRET = "AKIALOOPBACK", "loopback/secret+not+to+be+seen"
+BUCKET = "campaigns"
+DENIED = (
+    "<?xml version='1.0'?><Error><Code>SignatureDoesNotMatch</Code>"
+    "<Message>The request signature does not match</Message><AWSAccessKeyId>{key}</AWSAccessKeyId></Error>"
+)
+
+
+class S3Server:
+    """Serves until `stop`; `ignored` names conditions that it drops, as some look-alikes do."""
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.ignored: tuple[str, ...] = ()
+        self.requests: list[tuple[str, str]] = []
+        self._moto: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
+        self._one_at_a_time = threading.Lock()  # moto looks at a condition and writes in two steps
+        self._server = make_server("127.0.0.1", 0, self._app, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.call("PUT", f"/{BUCKET}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def _app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        if f"Credential={KEY}/" not in authorization:
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [DENIED.format(key=authorization.partition("Credential=")[2].partition("/")[0]).encode()]
+        for condition in self.ignored:
+            environ.pop(f"HTTP_{condition.upper().replace('-', '_')}", None)
+        with self._one_at_a_time:
+            self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            return list(self._moto(environ, start_response))
+
+    def call(self, method: str, path: str) -> None:
+        """One request of the server's own, for what obstore cannot ask."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.server_port, timeout=30)
+        credential = f"AWS4-HMAC-SHA256 Credential={KEY}/20261122/us-east-1/s3/aws4_request"
+        connection.request(method, path, headers={"Authorization": credential, "Host": "localhost"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    def new_url(self) -> str:
+        """The URL of a store that is not there yet."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/sweep.zarr"
+
+    def objects(self, url: str) -> dict[str, bytes]:
+        """Every object under a store's URL."""
+        store = connect(url)
+        names = [item["path"] for page in obstore.list(store) for item in page]
+        return {name: bytes(obstore.get(store, name).bytes()) for name in sorted(names)}
+
+    def everything(self) -> dict[str, bytes]:
+        """Every object of the bucket."""
+        return self.objects(f"s3://{BUCKET}")
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -1,0 +1,246 @@
+"""A tile may have many writers at once: the union of their cells stays, bit for bit, on files and on S3."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bendscape.sweep import tile_store
+from bendscape.sweep.campaign import Campaign
+from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.objects import connect, exclusive, store_url
+from bendscape.sweep.store import read_root
+from bendscape.sweep.tile_store import TileStore
+from bendscape.sweep.tiles import Layout, TileKey
+from bendscape.sweep.worker import Order, Superseded, run_tiles
+from campaigns import make_campaign, run
+
+KernelFile = Callable[..., str]
+TILE = TileKey(64, 0, 0, 0, 0, 0)
+SMALL: dict[str, Any] = {"p": [1], "a": [0.7], "N": [64], "alpha": [0.8, 1.2], "seeds": 4}
+CELLS = 8
+VARIABLES = "Variable('x', 'a number'), Variable('k', 'a count', 'int64')"
+
+
+@pytest.fixture(params=["files", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for a store, on both kinds of storage."""
+    if request.param == "files":
+        return store_url(tmp_path / "s.zarr")
+    found: str = request.getfixturevalue("s3_url")
+    return found
+
+
+class Place:
+    """An empty published store of one tile, and what its writers need."""
+
+    def __init__(self, url: str, module: str, campaign: Campaign | None = None) -> None:
+        self.url, self.module = url, module
+        run(url, module, campaign or make_campaign(**SMALL), time_budget=1e-6)
+        attributes = read_root(url)
+        assert attributes is not None
+        self.layout = Layout.from_json(attributes["layout"])
+        self.kernel: Kernel = load_kernel("probe", [module])
+
+    def writer(self) -> TileStore:
+        return TileStore(self.url, self.layout, self.kernel)
+
+    def own(self, bits: list[int], status: str = "done", value: float = 0.0) -> dict[str, Any]:
+        """A block with these cells computed; the value of a cell is its bit, unless told."""
+        block = self.writer().empty(TILE)
+        for bit in bits:
+            slot = divmod(bit, 4)
+            block["status"][slot] = STATUS[status]
+            if status != "failed":
+                block["x"][slot], block["k"][slot] = value or bit + 0.5, bit + 1
+        return block
+
+    def found(self) -> dict[str, Any]:
+        return {name: self.writer().read(TILE, name).ravel().tolist() for name in ("x", "k", "status")}
+
+    def complete(self) -> dict[str, Any]:
+        block = self.own(list(range(CELLS)))
+        return {name: values.ravel().tolist() for name, values in block.items()}
+
+
+@pytest.fixture
+def place(url: str, kernel_file: KernelFile) -> Place:
+    return Place(url, kernel_file("return Outcome({'x': cell.seed, 'k': 1})", VARIABLES))
+
+
+def nothing() -> None:
+    """A check that is content."""
+
+
+@pytest.mark.parametrize("trial", range(6))
+def test_writers_of_one_tile_that_hammer_it_together_leave_the_union_of_their_cells(
+    place: Place, trial: int
+) -> None:
+    order = random.Random(trial).sample(range(CELLS), CELLS)
+    barrier = threading.Barrier(4, timeout=60)
+
+    def work(bits: list[int]) -> None:
+        writer = place.writer()
+        for bit in bits:
+            barrier.wait()
+            writer.update(TILE, place.own([bit]), nothing)
+
+    with ThreadPoolExecutor(4) as pool:
+        for job in [pool.submit(work, order[i::4]) for i in range(4)]:
+            job.result(timeout=60)
+    assert place.found() == place.complete()
+
+
+@pytest.mark.parametrize("stage", ["x", "k", "status"])
+@pytest.mark.parametrize("before", [[], [7]], ids=["fresh", "begun"])
+def test_a_writer_between_the_read_and_the_write_of_another_keeps_its_cells(
+    place: Place, monkeypatch: pytest.MonkeyPatch, stage: str, before: list[int]
+) -> None:
+    if before:
+        place.writer().update(TILE, place.own(before), nothing)
+    first, second = place.writer(), place.writer()
+    merge, started = tile_store._merge, threading.Event()
+    other = threading.Thread(target=lambda: second.update(TILE, place.own([4, 5, 6]), nothing))
+
+    def interrupted(variable: Any, own: Any, stored: Any) -> Any:
+        merged = merge(variable, own, stored)
+        if variable.name == stage and not started.is_set() and threading.current_thread() is not other:
+            started.set()
+            other.start()
+            other.join(timeout=2 if place.url.startswith("file") else 60)  # on files it waits for the lock
+        return merged
+
+    monkeypatch.setattr(tile_store, "_merge", interrupted)
+    first.update(TILE, place.own([0, 1, 2, 3]), nothing)
+    other.join(timeout=60)
+    assert started.is_set()
+    last = place.writer().update(TILE, place.own([7]), nothing)
+    assert last.all()
+    assert place.found() == place.complete()
+
+
+def test_a_finished_cell_is_not_replaced_by_a_failure_nor_by_other_bits(place: Place) -> None:
+    writer = place.writer()
+    writer.update(TILE, place.own([0, 1], "failed"), nothing)
+    writer.update(TILE, place.own([1, 2]), nothing)
+    writer.update(TILE, place.own([1], "failed"), nothing)
+    status = writer.update(TILE, place.own([1, 2], "not_converged", value=99.0), nothing)
+    kinds = [STATUS[kind] for kind in ("failed", "done", "done")]
+    assert status.ravel().tolist()[:3] == kinds
+    found = place.found()
+    assert found["x"][1:3] == [1.5, 2.5]
+    assert np.isnan(found["x"][0])
+    assert not any(found["status"][3:])
+
+
+def test_status_names_no_cell_whose_variables_are_not_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = TileStore._put
+
+    def dying(self: TileStore, key: Any, variable: Any, *rest: Any) -> Any:
+        if variable.name == "status":
+            raise KeyboardInterrupt
+        return put(self, key, variable, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileStore, "_put", dying)
+        with pytest.raises(KeyboardInterrupt):
+            place.writer().update(TILE, place.own([0, 1]), nothing)
+    assert not any(place.found()["status"])
+    place.writer().update(TILE, place.own([2, 3]), nothing)  # over what the dead writer left
+    place.writer().update(TILE, place.own([0, 1, 4, 5, 6, 7]), nothing)
+    assert place.found() == place.complete()
+
+
+EDGE = TileKey(64, 0, 0, 0, 1, 0)  # of three alphas in blocks of two, the last block holds one
+NARROW = {**SMALL, "alpha": [0.8, 1.0, 1.2]}
+WIDER = make_campaign(**{**SMALL, "alpha": [0.8, 1.0, 1.2, 1.6]})  # and now two
+
+
+def whole_edge(place: Place) -> None:
+    """Every cell of the grown tile is there, with the value that a cell has whoever computes it."""
+    reader = Place(place.url, place.module, WIDER).writer()
+    assert reader.read(EDGE, "status").tolist() == [[STATUS["done"]] * 4] * 2
+    assert reader.read(EDGE, "x").tolist() == [[alpha + seed for seed in range(4)] for alpha in (1.2, 1.6)]
+
+
+def test_a_worker_that_a_grown_store_has_overtaken_is_refused_and_loses_nothing(
+    url: str, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(url, kernel_file("return Outcome({'x': cell.alpha + cell.seed})"), make_campaign(**NARROW))
+    stale = Order(url, 1, (place.module,), ((str(EDGE), 0b1111),))
+    read, asked = TileStore.read, []
+
+    def overtaken(self: TileStore, key: TileKey, name: str) -> Any:
+        found = read(self, key, name)
+        if not asked:  # the stale worker has looked at its tile; before it writes, a newer run fills it
+            asked.append(1)
+            run(url, place.module, WIDER)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileStore, "read", overtaken)
+        with pytest.raises(Superseded):
+            run_tiles(stale)
+    assert asked
+    whole_edge(place)
+
+
+def test_a_stale_writer_that_has_just_passed_its_check_cuts_off_nothing(
+    url: str, kernel_file: KernelFile
+) -> None:
+    place = Place(url, kernel_file("return Outcome({'x': cell.alpha + cell.seed})"), make_campaign(**NARROW))
+    old, newer, asked = place.writer(), threading.Thread(target=run, args=(url, place.module, WIDER)), []
+    own = old.empty(EDGE)
+    own["status"][:], own["x"][:] = STATUS["done"], 1.2 + np.arange(4)
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise Superseded("as the check of a worker would find now")
+        newer.start()
+        newer.join(timeout=3 if url.startswith("file") else 60)  # on files it waits for the lock
+
+    if url.startswith("file"):
+        old.update(EDGE, own, check)
+    else:
+        with pytest.raises(Superseded):
+            old.update(EDGE, own, check)
+    newer.join(timeout=60)
+    assert not newer.is_alive()
+    whole_edge(place)
+
+
+def test_a_fresh_tile_on_s3_costs_one_read_and_one_write_for_each_variable(
+    s3: Any, s3_url: str, kernel_file: KernelFile
+) -> None:
+    place = Place(s3_url, kernel_file("return Outcome({'x': cell.seed, 'k': 1})", VARIABLES))
+    writer = place.writer()
+    for name in ("x", "k", "status"):
+        writer.read(TILE, name)
+    s3.requests.clear()
+    writer.update(TILE, place.own([0]), nothing)
+    assert [method for method, _ in s3.requests] == ["GET", "PUT", "PUT", "PUT"]
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    url = store_url(tmp_path)
+    script = (
+        "import os, sys; from bendscape.sweep.objects import exclusive;"
+        "exclusive(sys.argv[1], 'tile').__enter__(); os._exit(9)"
+    )
+    dead = subprocess.run([sys.executable, "-c", script, url], timeout=60, check=False)
+    assert dead.returncode == 9
+    connect(url)
+    with exclusive(url, "tile"), exclusive(url, "another tile"):
+        assert list((tmp_path / "ledger" / "locks").iterdir())
