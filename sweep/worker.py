@@ -77,9 +77,8 @@ def _run_tile(
     store, layout = context.store, context.store.layout
     status = store.read(key, "status")
     seed_block = layout.sizes[key.N].seed_block
-    todo = mask & ~mask_of(
-        status, FINISHED, seed_block
-    )  # a failure that the ledger does not know is tried again, to learn its error
+    # A failure that the ledger does not know is tried again, to learn its error.
+    todo = mask & ~mask_of(status, FINISHED, seed_block)
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
