@@ -219,7 +219,7 @@ def _errors(url: str, grid: Grid) -> xr.Dataset | None:
     ledger = Ledger(connect(url))
     ledger.replay()
     rows = []
-    for failure in ledger.errors():
+    for failure in ledger.records.errors():
         cell = _cell_of(grid, failure.cell)
         if cell is not None:
             rows.append(cell | {name: getattr(failure, name) for name in _OF_FAILURE})
