@@ -117,6 +117,13 @@ def test_an_export_is_bit_for_bit_the_dataset_of_the_store(
     assert no_leftovers(tmp_path)
 
 
+def test_a_chunk_of_nothing_but_another_nan_keeps_its_bits(tmp_path: Path, kernel_file: KernelFile) -> None:
+    run(tmp_path / "s.zarr", kernel_file("return Outcome({'x': -math.nan})"), make_campaign(p=[1], N=[64]))
+    for name in ("e.zarr", "e.nc"):
+        export_store(tmp_path / "s.zarr", tmp_path / name)
+        assert np.signbit(read(tmp_path / name).x.values).all()
+
+
 @pytest.mark.parametrize("name", ["e.zarr", "e.zip"])
 def test_shards_are_fewer_files_of_the_same_bits(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
