@@ -15,10 +15,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def register(app: typer.Typer) -> None:
-    """Add thresholds, figures and report to the command line, and map to its `theory`."""
+    """Add thresholds, figures, report and export to the command line, and map to its `theory`."""
     app.command("thresholds")(thresholds)
     app.command("figures")(figures)
     app.command("report")(report)
+    app.command("export")(export)
     for group in app.registered_groups:
         if group.name == "theory" and group.typer_instance is not None:
             group.typer_instance.command("map")(phase_map)
@@ -102,9 +103,47 @@ def report(
     console().print(f"wrote {path}", markup=False)
 
 
+def export(
+    store: Store,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="FILE.zarr, FILE.zip (Zarr in a zip) or FILE.nc."
+        ),
+    ],
+    variables: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Only these of the kernel's variables; status and theory always."),
+    ] = "",
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Zarr in few big files: for 64 MiB of a variable one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    json: Json = False,
+) -> None:
+    """One six-dimensional dataset for sharing, read by xarray without bendscape. A store still being filled
+    will do, and one larger than memory; an interrupted export leaves nothing under the name of its output."""
+    from rich.filesize import decimal
+
+    from bendscape.analysis.export import export_store
+    from bendscape.sweep.console import console, print_json
+
+    names = [name.strip() for name in variables.split(",") if name.strip()]
+    written = export_store(store, output, variables=names, shards=shards, overwrite=overwrite)
+    if json:
+        print_json({"store": store, **written})
+        return
+    finished = written["done"] + written["not_converged"]
+    console().print(
+        f"wrote {written['output']}: {written['format']}, {decimal(written['bytes'])}, "
+        f"{finished} of {written['cells']} cells, {written['failed']} failed",
+        markup=False,
+    )
+
+
 def phase_map(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="MAP.zarr", help="The Zarr dataset to write.")
+        str, typer.Option("--output", "-o", metavar="MAP.zarr", help="The Zarr dataset to write.")
     ],
     p: Annotated[str, typer.Option(help="Widths of the student.", metavar="VALUES")] = "1:16:16",
     p_star: Annotated[str, typer.Option(help="Widths of the teacher.", metavar="VALUES")] = "1",
