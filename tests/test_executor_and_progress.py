@@ -18,7 +18,7 @@ from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.ledger import Ledger, Receipt
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.progress import Meter, clock
-from bendscape.sweep.run import Stop
+from bendscape.sweep.stop import Stop
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
