@@ -13,6 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
+from bendscape.sweep.limits import hurry
+
 GRACE_SECONDS = 300.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -59,8 +61,7 @@ class Stop:
         if self.asked > 1:
             return
         self._deadline = min(self.budget, time.monotonic() + self.grace)
-        if signal.getitimer(signal.ITIMER_REAL)[0] > self.grace:  # a cell in this very process looks earlier
-            signal.setitimer(signal.ITIMER_REAL, max(1e-3, self.grace), 1.0)
+        hurry(self.grace)
 
     def admits(self, seconds: float) -> bool:
         """Whether a task of this length may start."""
