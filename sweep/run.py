@@ -334,7 +334,7 @@ class _Driver:
         tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
         if verdict := self._isolation.lost(tiles, part, note, error):
             self.console.print(
-                f"a cell of {tiles[0].key} is recorded as failed: {verdict.error}", markup=False
+                f"a cell of {tiles[0].key} is recorded as failed: {_first_line(verdict.error)}", markup=False
             )
             self._take(run_tiles(order, verdict))
 

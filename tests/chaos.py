@@ -9,7 +9,7 @@ really read-only (remounted, which stops root too), and nothing can be left behi
 the first process. Without namespaces those two kinds of episode are left out.
 
 Out of memory is two things here: an allocation that the kernel refuses (MemoryError), and a cell that gets
-the SIGKILL which the kernel's out-of-memory killer sends. Filling a shared machine is not done.
+the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import json
 import os
 import random
 import resource
-import select
 import shutil
 import signal
 import subprocess
@@ -336,53 +335,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-class Chaos:
-    """The world, as a test sees it from outside."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        probe = subprocess.run([*NAMESPACES, "true"], capture_output=True, timeout=20, check=False)
-        self.mounts = probe.returncode == 0
-        command = [
-            *(NAMESPACES if self.mounts else ()),
-            sys.executable,
-            __file__,
-            str(folder),
-            str(int(self.mounts)),
-        ]
-        self._log = (folder / "world.log").open("wb")
-        environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
-        )  # fmt: skip
-
-    def play(self, number: int) -> dict[str, Any]:
-        """One episode; it ends within five minutes."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{number}\n".encode())
-        self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], 300)
-        line = self._process.stdout.readline() if ready else b""
-        log = (self.folder / "world.log").read_text()[-3000:]
-        assert line, f"the world ended, or the episode did not: {log}"
-        verdict: dict[str, Any] = json.loads(line)
-        return verdict
-
-    def close(self) -> None:
-        """End the world; in namespaces of its own, by its first process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self._log.close()
 
 
 def main(folder: Path, mounts: bool) -> None:
