@@ -30,7 +30,7 @@ MORE = range(len(FIRST), len(FIRST) + 100)
 
 
 class World:
-    """The world, as a test sees it from outside. It starts with the first episode, anew after a failed one."""
+    """The world, seen from outside. It starts with the first episode, and anew after one that hung."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
