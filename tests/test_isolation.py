@@ -190,6 +190,7 @@ def campaign_of_losses(
             isolation.back(part.tile.key)
             continue
         losses += 1
+        assert losses < 100, "without end"
         seen = note(hit[0]) if part.noted else None
         if verdict := isolation.lost([part.tile], part, seen, error):
             verdicts.append(verdict)
