@@ -33,8 +33,9 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
 from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect
 from bendscape.sweep.output import check_writable
-from bendscape.sweep.store import connect, open_root, silence_zarr
+from bendscape.sweep.store import open_root, silence_zarr
 
 FORMATS = {".zarr": "Zarr", ".zip": "Zarr in a zip", ".nc": "NetCDF4"}
 CHUNK_BYTES = 2**22

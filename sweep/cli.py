@@ -102,7 +102,20 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Tasks at the same time; one a core by default.")
     ] = None,
-    time_budget: Annotated[str, typer.Option(help="Stop cleanly within this time, e.g. 2h or 90min.")] = "",
+    time_budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
+    ] = "",
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="After a signal, how long to wait for tasks under way.")
+    ] = "5min",
+    cell_timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Longest time of one cell, then recorded as failed; by default an hour plus ten times what "
+            "the kernel expects.",
+        ),
+    ] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
     new_generation: Annotated[
         bool,
@@ -118,6 +131,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Bring a store up to a campaign file; the same command resumes and extends.
+
+    SIGINT, SIGTERM, SIGUSR1 and the end of the time budget stop it: nothing more starts, tasks under way are
+    waited for within --grace or the budget, then given up. A second signal does not wait. Nothing recorded
+    is ever lost. A cell that ends its worker three times is recorded as failed, and the others go on.
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
@@ -143,7 +160,9 @@ def run(
     url = store_url(store or campaign.campaign.store)
     if new_generation:
         url = generation(url, campaign, kernel)
-    budget = _seconds(time_budget) if time_budget else None
+    budget = _seconds("--time-budget", time_budget) if time_budget else None
+    patience = _seconds("--grace", grace)
+    timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_writable(report, name="--report")
     if address == "serial":
@@ -160,7 +179,8 @@ def run(
     try:
         summary = run_campaign(
             campaign, url, kernel, make_executor,
-            console=say, kernel_modules=modules, retry_failed=retry_failed, time_budget=budget,
+            console=say, kernel_modules=modules, retry_failed=retry_failed,
+            time_budget=budget, grace=patience, cell_timeout=timeout,
         )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -333,7 +353,7 @@ def _invoke(command: str, **arguments: Any) -> None:
     raise RuntimeError(f"no command {command!r} is registered")
 
 
-def _seconds(text: str) -> float:
+def _seconds(name: str, text: str) -> float:
     import re
 
     from bendscape.core.model import ParameterError
@@ -342,9 +362,7 @@ def _seconds(text: str) -> float:
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(s|min|h|d)", text)
     seconds = sum(float(number) * unit[name] for number, name in parts)
     if "".join(map("".join, parts)) != text or not seconds > 0:
-        raise ParameterError(
-            "--time-budget", text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min"
-        )
+        raise ParameterError(name, text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min")
     return seconds
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import ray
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.limits import never
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.worker import Order, run_tiles
 
@@ -20,10 +21,16 @@ LOOK_SECONDS = 2.0  # between two looks at what the cluster is
 
 
 class Job(NamedTuple):
-    """An order for a worker, with the memory that it may take."""
+    """An order for a worker, with the memory that it may take.
+
+    With `whole_node` no other job shares its node's memory: for one that ran out of it. `until` is a moment
+    of `time.monotonic` after which nobody waits for it: it may change while the job runs.
+    """
 
     order: Order
     memory: int
+    whole_node: bool = False
+    until: Callable[[], float] = never
 
 
 class Result(NamedTuple):
@@ -31,7 +38,7 @@ class Result(NamedTuple):
 
     job: Job
     receipts: list[Receipt]
-    error: BaseException | None
+    error: Exception | None
 
 
 class Executor(Protocol):
@@ -57,18 +64,21 @@ class PoolLost(Exception):
 
 def _run(job: Job) -> Result:
     try:
-        return Result(job, run_tiles(job.order), None)
+        return Result(job, run_tiles(job.order, until=job.until), None)
     except Exception as error:
         return Result(job, [], error)
 
 
 class SerialExecutor:
-    """One job after the other in this process: the reference that every other executor must equal."""
+    """One job after the other in this process: the reference that every other executor must equal.
+
+    A cell that never comes back to Python, or ends its process, ends the run: nothing here can outlive it.
+    """
 
     slots = 1
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-        """Results in the order of the jobs."""
+        """Results in the order of the jobs; raises `Abandoned` inside one that is no longer waited for."""
         while (job := next_job()) is not None:
             yield _run(job)
 
@@ -106,6 +116,10 @@ def _answers(address: str) -> bool:
         return False
 
 
+def _work(order: Order) -> list[Receipt]:
+    return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver sees it, and others take over
+
+
 class RayExecutor:
     """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
 
@@ -121,7 +135,7 @@ class RayExecutor:
                 configure_logging=False, **options,
             )  # fmt: skip
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
-        self._task = ray.remote(num_cpus=1, max_retries=0)(run_tiles)
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}
         self._workers = workers
         self._head = ray.get_runtime_context().gcs_address
@@ -161,7 +175,8 @@ class RayExecutor:
                 more = job is not None
                 if job is not None:
                     self._check_memory(job.memory)
-                    self._refs[self._task.options(memory=job.memory).remote(job.order)] = job
+                    memory = max(job.memory, int(self._memory)) if job.whole_node else job.memory
+                    self._refs[self._task.options(memory=memory).remote(job.order)] = job
             if not self._refs:
                 return
             # Signals are seen between two waits, so each is short.
@@ -187,7 +202,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it."""
-        if not self._lives:
+        if not self._lives or not _answers(self._head):
             return
         for ref in self._refs:
             ray.cancel(ref, force=True)

@@ -6,36 +6,35 @@ import contextlib
 import platform
 import signal
 import subprocess
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import ray
+import obstore
 from rich.console import Console
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.executor import Executor, Job, PoolLost, Result
+from bendscape.sweep.isolation import CRASHED, Isolation, Part
 from bendscape.sweep.kernel import Kernel
 from bendscape.sweep.ledger import LeaseLost, Ledger
+from bendscape.sweep.limits import Abandoned
 from bendscape.sweep.objects import connect, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
+from bendscape.sweep.stop import GRACE_SECONDS, Stop
 from bendscape.sweep.store import read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
-from bendscape.sweep.worker import Order, Superseded, run_tiles
+from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
 
-CRASHES = 3  # workers that a tile may end before its missing cells are recorded as failed
+NOTES = "ledger/notes"  # of the cells that suspected workers are at; nothing here outlives a run
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
-CRASH = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
 
 
@@ -114,51 +113,6 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
     return plan_campaign(campaign, kernel, layout, ledger.records)
 
 
-class Stop:
-    """Asked to stop: once, admit nothing more and drain; twice, stop at once."""
-
-    def __init__(self, budget: float | None = None) -> None:
-        self.deadline = None if budget is None else time.monotonic() + budget
-        self.asked = 0
-        self.reason = ""
-        self.announced = False
-
-    def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """A signal handler: it only sets a flag, and the second time raises."""
-        self.asked += 1
-        self.reason = signal.Signals(number).name
-        if self.asked > 1:
-            raise KeyboardInterrupt
-
-    def admits(self, seconds: float) -> bool:
-        """Whether a task of this length may start."""
-        if self.deadline is not None and time.monotonic() + seconds > self.deadline:
-            self.asked, self.reason = max(1, self.asked), "the time budget"
-        return not self.asked
-
-    def announce(self, console: Console) -> None:
-        """Say once why the run stops."""
-        if self.asked and not self.announced:
-            self.announced = True
-            console.print(f"stopping on {self.reason}; a second signal does not wait for the tasks under way")
-
-    def listen(self) -> dict[int, Any]:
-        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        return {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Listen, and give the handlers back afterwards."""
-        before = self.listen()
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def run_campaign(
     campaign: Campaign,
     url: str,
@@ -169,10 +123,14 @@ def run_campaign(
     kernel_modules: tuple[str, ...] = (),
     retry_failed: bool = False,
     time_budget: float | None = None,
+    grace: float = GRACE_SECONDS,
+    cell_timeout: float | None = None,
 ) -> Summary:
     """Bring a store up to a campaign: compute what is missing, and nothing else.
 
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
+    `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.stop.Stop`;
+    `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.limits.cell_limit`.
 
     Raises
     ------
@@ -182,14 +140,14 @@ def run_campaign(
         Another driver works on this store, or took it over.
     """
     started = time.monotonic()
-    stop, meter = Stop(time_budget), None
+    stop, meter = Stop(time_budget, grace), None
     if (attributes := read_root(url)) is not None:
         check_identity(url, attributes, campaign, kernel)
     probe(url)
     ledger = Ledger(connect(url))
-    ledger.acquire(console.print, about=provenance())
-    try:
-        with stop.signals():
+    with stop.signals():
+        ledger.acquire(console.print, about=provenance())
+        try:
             ledger.replay()
             attributes = read_root(url)  # again: it may have grown before the lease was ours
             before = Layout.from_json(attributes["layout"]) if attributes else None
@@ -200,18 +158,20 @@ def run_campaign(
                 meter = Meter(plan, executor.slots if executor else 1, console)
                 if executor is not None:
                     drive = _Driver(
-                        plan, executor, ledger, meter, stop, console, url, revision, kernel_modules
-                    )
+                        plan, executor, ledger, meter, stop, console,
+                        Order(url, revision, kernel_modules, (), cell_timeout),
+                    )  # fmt: skip
                     try:
                         with meter:
                             drive()
                     finally:
                         executor.close()
-    except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to show
+        except BaseException:
+            with stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
+                ledger.release()
+            raise
+        with stop.shield():
             ledger.release()
-        raise
-    ledger.release()
     plan.recount()
     missing, failed = plan.total("missing"), plan.total("failed")
     return Summary(
@@ -311,59 +271,89 @@ class _Driver:
     meter: Meter
     stop: Stop
     console: Console
-    url: str
-    revision: int
-    kernel_modules: tuple[str, ...]
+    order: Order  # what all orders have in common
 
     def __post_init__(self) -> None:
         self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
-        self._again: deque[Task] = deque()
+        self._isolation = Isolation()
+        self._parts: dict[Order, Part] = {}
         self._estimates: dict[str, float] = {}
-        self._losses: dict[str, int] = {}
 
     def __call__(self) -> None:
-        """Until nothing is left, or the stop is asked for and what was under way is back."""
+        """Until nothing is left, or the stop is asked for and what was under way is back or overdue.
+
+        Whatever ends it, what came back is flushed before anything else may fail.
+        """
+        self._forget_notes()
         try:
             for result in self.executor.run(self._next_job):
                 self.stop.announce(self.console)
-                if result is None:
-                    self.ledger.add([])
-                    self.meter.tick()
-                elif result.error is not None:
-                    self._lost(result, result.error)
-                else:
-                    self._take(result.receipts)
+                with self.stop.shield():
+                    self._handle(result)
+                if self.stop.overdue:
+                    break
+            overdue = self.stop.overdue
+        except Abandoned:
+            overdue = True
         except PoolLost as error:
+            overdue = False
             self.console.print(f"{error}: what was under way is lost, what was recorded is not")
+        except BaseException:
+            with self.stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
+                self.ledger.flush()
+            raise
+        with self.stop.shield():
+            self.ledger.flush()
         self.stop.announce(self.console)
+        if overdue:
+            self.console.print("the tasks still under way are given up")
+
+    def _handle(self, result: Result | None) -> None:
+        if result is None:
+            self.ledger.add([])
+            self.meter.tick()
+        elif result.error is not None:
+            self._lost(result, result.error)
+        else:
+            if self._parts.pop(result.job.order, None) and result.job.order.note:
+                take_note(result.job.order)
+            self._take(result.receipts)
 
     def _next_job(self) -> Job | None:
-        task = self._again.popleft() if self._again else next(self._tasks, None)
-        if task is None or not self.stop.admits(task.seconds * self.meter.correction(task.N)):
+        part = self._isolation.next()
+        task = Task((part.tile,)) if part else next(self._tasks, None)
+        if task is None:
             return None
-        tiles = tuple((str(tile.key), tile.mask) for tile in task.tiles)
+        pace = self.meter.correction(task.N)
+        if not self.stop.admits(task.seconds * pace):
+            return None
         self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
-        order = Order(self.url, self.revision, self.kernel_modules, tiles)
-        return Job(order, int(self.plan.sizes[task.N].peak_bytes))
+        order = self.order._replace(
+            tiles=tuple((str(tile.key), tile.mask) for tile in task.tiles),
+            pace=pace,
+            note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
+        )
+        if part:
+            self._parts[order] = part
+        whole_node = part is not None and part.whole_node
+        return Job(order, int(self.plan.sizes[task.N].peak_bytes), whole_node, self.stop.deadline)
 
-    def _lost(self, result: Result, error: BaseException) -> None:
-        # Every tile of a lost task goes alone next time, so that the one to blame shows itself.
+    def _lost(self, result: Result, error: Exception) -> None:
         if isinstance(error, Superseded):
             raise LeaseLost(str(error))
-        tiles = result.job.order.tiles
-        what = "worker was lost" if isinstance(error, CRASH) else "task failed"
+        order = result.job.order
+        part = self._parts.pop(order, None)
+        note = take_note(order) if order.note else None
+        what = "worker was lost" if isinstance(error, CRASHED) else "task failed"
         self.console.print(
             f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
         )
-        for key, mask in tiles:
-            if len(tiles) == 1:
-                self._losses[key] = self._losses.get(key, 0) + 1
-            if self._losses.get(key, 0) < CRASHES:
-                self._again.appendleft(Task((Tile(TileKey.parse(key), mask, self._estimates[key]),)))
-            elif isinstance(error, CRASH):
-                self._take(run_tiles(result.job.order, crash=error))
-            else:
-                raise error  # not the cells' fault: the store cannot be written, say
+        tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
+        if verdict := self._isolation.lost(tiles, part, note, error):
+            self.console.print(
+                f"a cell of {tiles[0].key} is recorded as failed: {_first_line(verdict.error)}", markup=False
+            )
+            self._take(run_tiles(order, verdict))
 
     def _take(self, receipts: list[Receipt]) -> None:
         for receipt in receipts:
@@ -379,6 +369,14 @@ class _Driver:
                 estimated=self._estimates.pop(receipt.tile),
                 measured=receipt.seconds,
             )
+            self.meter.tiles_done -= self._isolation.back(key) > 0  # another part of it is still to come
+
+    def _forget_notes(self) -> None:
+        # Those of a run that was killed: its workers are gone with it.
+        objects = connect(self.order.url)
+        for page in obstore.list(objects, prefix=NOTES):
+            for item in page:
+                obstore.delete(objects, item["path"])
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import obstore
 from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
-from bendscape.sweep.objects import exists
+from bendscape.sweep.limits import Limits, cell_limit, never
+from bendscape.sweep.objects import connect, exists
 from bendscape.sweep.records import CellError, Receipt
 from bendscape.sweep.store import read_root
 from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
@@ -24,12 +28,27 @@ TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones tra
 
 
 class Order(NamedTuple):
-    """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles."""
+    """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles.
+
+    `cell_timeout` and `pace` are those of `bendscape.sweep.limits.cell_limit`. With `note`, the path of an
+    object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
+    """
 
     url: str
     revision: int
     kernel_modules: tuple[str, ...]
     tiles: tuple[tuple[str, int], ...]
+    cell_timeout: float | None = None
+    pace: float = 1.0
+    note: str = ""
+
+
+class Verdict(NamedTuple):
+    """What the driver found out about cells that keep ending their workers."""
+
+    error: Exception
+    attempts: int
+    host: str
 
 
 class _Context(NamedTuple):
@@ -52,11 +71,21 @@ def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Conte
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
 
 
-def run_tiles(order: Order, crash: BaseException | None = None) -> list[Receipt]:
+def run_tiles(
+    order: Order, verdict: Verdict | None = None, *, hard: bool = False, until: Callable[[], float] = never
+) -> list[Receipt]:
     """Compute, write and account for every tile of an order, on one thread.
 
-    With `crash`, the missing cells are recorded as failed by it instead of computed: what the driver
-    does with cells that keep ending their workers.
+    Every cell has a time limit; `hard` and `until` are those of `bendscape.sweep.limits.Limits`: in a
+    thread that is not the main one there is no soft limit. With `verdict`, the missing cells are recorded
+    as failed by it instead of computed: what the driver does with cells that keep ending their workers.
+
+    Raises
+    ------
+    Superseded
+        Another run has changed the store.
+    Abandoned
+        `until` has passed; tiles that were written stay written.
     """
     context = _context(order.url, order.revision, order.kernel_modules)
     # A tile written with the layout of an older revision would cut off the cells that a newer one added.
@@ -66,12 +95,21 @@ def run_tiles(order: Order, crash: BaseException | None = None) -> list[Receipt]
         if exists(order.url, newer):
             raise Superseded(f"{order.url} has moved on from revision {order.revision}")
 
-    with threadpool_limits(limits=1):
-        return [_run_tile(context, TileKey.parse(key), mask, crash, check) for key, mask in order.tiles]
+    with threadpool_limits(limits=1), Limits(hard, until) as limits:
+        return [
+            _run_tile(context, order, TileKey.parse(key), mask, verdict, limits, check)
+            for key, mask in order.tiles
+        ]
 
 
 def _run_tile(
-    context: _Context, key: TileKey, mask: int, crash: BaseException | None, check: Callable[[], None]
+    context: _Context,
+    order: Order,
+    key: TileKey,
+    mask: int,
+    verdict: Verdict | None,
+    limits: Limits,
+    check: Callable[[], None],
 ) -> Receipt:
     started = time.perf_counter()
     store, layout = context.store, context.store.layout
@@ -82,19 +120,29 @@ def _run_tile(
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
+        seconds: dict[int, float] = {}  # of an alpha: cells that differ in the seed cost the same
         for bit, slot, cell in layout.cells(key, todo):
             block["status"][slot] = STATUS["failed"]
+            if verdict is not None:
+                failed_by = cell_error(cell, bit, verdict.error)
+                errors.append(replace(failed_by, attempts=verdict.attempts, host=verdict.host))
+                continue
+            if slot[0] not in seconds:
+                seconds[slot[0]] = cell_limit(context.kernel, cell, order.cell_timeout, order.pace)
+            if order.note:
+                write_note(order, bit, seconds[slot[0]])
             try:
-                if crash is not None:
-                    raise crash
-                outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
-                values = {v.name: outcome.values[v.name] for v in context.kernel.variables}
+                with limits.cell(seconds[slot[0]]):
+                    outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
+                names = (v.name for v in context.kernel.variables)
+                values = {name: block[name].dtype.type(outcome.values[name]) for name in names}
             except Exception as error:
                 errors.append(cell_error(cell, bit, error))
                 continue
             for name, value in values.items():
                 block[name][slot] = value
             block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
+        limits.rest()
         block = store.update(key, block, check)
     else:
         block = store.whole(key)
@@ -112,6 +160,32 @@ def _run_tile(
         checksum=tile_checksum(block, done, seed_block),
         errors=tuple(error for error in errors if failed >> error.bit & 1),
     )
+
+
+class Note(NamedTuple):
+    """Which cell a worker was at, since when, on which host, and the seconds it might take."""
+
+    bit: int
+    host: str
+    started: float
+    limit: float
+
+
+def write_note(order: Order, bit: int, limit: float) -> None:
+    """Say which cell comes next."""
+    note = Note(bit, socket.gethostname(), time.time(), limit)
+    obstore.put(connect(order.url), order.note, json.dumps(note).encode())
+
+
+def take_note(order: Order) -> Note | None:
+    """What the worker of an order wrote last, and remove it; None where it did not come so far."""
+    objects = connect(order.url)
+    try:
+        note = Note(*json.loads(bytes(obstore.get(objects, order.note).bytes())))
+        obstore.delete(objects, order.note)
+    except FileNotFoundError:
+        return None
+    return note
 
 
 def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:

@@ -15,12 +15,14 @@ from rich.console import Console
 from bendscape.sweep.campaign import Campaign, parse_campaign
 from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect, store_url
 from bendscape.sweep.run import Summary, run_campaign
-from bendscape.sweep.store import silence_zarr
+from bendscape.sweep.store import read_root, silence_zarr
+from bendscape.sweep.tiles import Layout
 
 KERNEL_HEAD = """
-import math, os, signal, time, uuid
+import ctypes, itertools, math, os, signal, time, uuid
 from pathlib import Path
 from bendscape.sweep.kernel import Kernel, Outcome, Variable
 
@@ -28,7 +30,7 @@ CALLS = Path({calls!r})
 
 def note(cell):
     name = "_".join(str(v) for v in cell[:6])
-    (CALLS / (name + "-" + uuid.uuid4().hex)).touch()
+    (CALLS / (name + "-" + uuid.uuid4().hex)).write_text(str(os.getpid()))
     return sum(1 for _ in CALLS.glob(name + "-*"))
 
 def compute(cell, rng):
@@ -110,8 +112,22 @@ def data_files(store: Path) -> dict[str, bytes]:
 
 
 def calls(module: str) -> Counter[str]:
-    """How often each cell was computed."""
+    """How often each cell was begun."""
     return Counter(path.name.partition("-")[0] for path in (Path(module).parent / "calls").iterdir())
+
+
+def recorded(store: Path) -> set[str]:
+    """The cells that the ledger knows as finished, named as in `calls`."""
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    root = read_root(store_url(store))
+    layout = Layout.from_json(root["layout"]) if root else None
+    return {
+        "_".join(map(str, cell[:6]))
+        for key in ledger.records
+        if layout is not None
+        for _, _, cell in layout.cells(key, ledger.records.masks(key)[0])
+    }
 
 
 class DyingExecutor(SerialExecutor):

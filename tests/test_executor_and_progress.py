@@ -17,7 +17,7 @@ from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.progress import Meter, clock
 from bendscape.sweep.records import Receipt, Records
-from bendscape.sweep.run import Stop
+from bendscape.sweep.stop import Stop
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -132,6 +132,22 @@ def test_a_budget_admits_only_what_can_still_finish() -> None:
     assert stop.admits(50)
     assert not stop.admits(1000)
     assert not stop.admits(1), "once it is over, it is over"
+
+
+@pytest.mark.ray
+def test_a_job_may_have_all_the_memory_of_a_node(
+    tmp_path: Path, kernel_file: KernelFile, local_ray: None
+) -> None:
+    class Careful(RayExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            def alone() -> Job | None:
+                job = next_job()
+                return job and job._replace(whole_node=True)
+
+            return super().run(alone)
+
+    summary = run(tmp_path / "s.zarr", kernel_file(RANDOM), make_campaign(N=[64]), Careful({}))
+    assert summary.outcome == "complete"
 
 
 @pytest.mark.ray

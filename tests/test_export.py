@@ -26,8 +26,9 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import load_campaign, parse_campaign
 from bendscape.sweep.executor import Job, Result, SerialExecutor
 from bendscape.sweep.kernel import load_kernel
+from bendscape.sweep.objects import store_url
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import store_url, write_layout
+from bendscape.sweep.store import write_layout
 from bendscape.sweep.tiles import Layout, SizeLayout, TileKey
 from campaigns import RANDOM, campaign_text, make_campaign, run
 

@@ -1,0 +1,107 @@
+"""When a run stops: on a signal or at the end of its time budget, within a bound; asked twice, at once."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from bendscape.sweep.limits import hurry
+
+GRACE_SECONDS = 300.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stop:
+    """Asked to stop: once, admit nothing more and drain until the deadline; twice, stop at once.
+
+    Parameters
+    ----------
+    budget
+        Seconds that the run may take. A tenth of it, ten seconds at most, is kept for ending.
+    grace
+        Seconds that tasks under way are waited for after a signal.
+    """
+
+    def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
+        self.budget = math.inf if budget is None else time.monotonic() + budget - min(10.0, 0.1 * budget)
+        self.grace = grace
+        self.asked = 0
+        self.reason = ""
+        self._deadline = self.budget
+        self._announced = False
+        self._shielded = 0
+
+    def deadline(self) -> float:
+        """Until when tasks under way are waited for, on the clock `time.monotonic`; inf until asked."""
+        return self._deadline
+
+    @property
+    def overdue(self) -> bool:
+        """Whether what is still under way is given up."""
+        if time.monotonic() < self._deadline:
+            return False
+        if not self.asked:
+            self.asked, self.reason = 1, "the time budget"
+        return True
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """A signal handler: the first time it sets a flag; after that it raises, outside a `shield`."""
+        self.asked += 1
+        self.reason = signal.Signals(number).name
+        if self.asked > 1 and not self._shielded:
+            raise KeyboardInterrupt
+        if self.asked > 1:
+            return
+        self._deadline = min(self.budget, time.monotonic() + self.grace)
+        hurry(self.grace)
+
+    def admits(self, seconds: float) -> bool:
+        """Whether a task of this length may start."""
+        if time.monotonic() + seconds > self.budget:
+            self.asked, self.reason = max(1, self.asked), "the time budget"
+        return not self.asked
+
+    def announce(self, console: Console) -> None:
+        """Say once why the run stops."""
+        if self.asked and not self._announced:
+            self._announced = True
+            left = max(0.0, self._deadline - time.monotonic())
+            console.print(
+                f"stopping on {self.reason}; tasks under way have {left:.0f} s, a second signal does not wait"
+            )
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """What a second signal must not cut in two: it is raised afterwards."""
+        self._shielded += 1
+        before = self.asked
+        try:
+            yield
+        finally:
+            self._shielded -= 1
+        if self.asked > max(1, before) and not self._shielded:
+            raise KeyboardInterrupt
+
+    def listen(self) -> dict[int, Any]:
+        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self.ask) for number in SIGNALS}
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Listen, and give the handlers back afterwards."""
+        before = self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,358 @@
+"""A world of its own in which campaigns are disturbed: episodes, each scripted by a number.
+
+    python tests/chaos.py FOLDER     reads the number of an episode a line, answers with a line of JSON
+
+The world is a Ray cluster of a head and two nodes of one core, and a new driver, `bendscape run`, for every
+episode. Where the system permits it, the world lives in user, mount and process namespaces of its own (no
+root is needed): a disk is then really full (a tmpfs of 4 MB and a neighbour's file that takes the rest) or
+really read-only (remounted, which stops root too), and nothing can be left behind, for everything ends with
+the first process. Without namespaces those two kinds of episode are left out.
+
+Out of memory is two things here: an allocation that the kernel refuses (MemoryError), and a cell that gets
+the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.executor import RayExecutor
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect, store_url
+from campaigns import KERNEL_HEAD, calls, campaign_text, data_files, recorded, run
+
+GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}
+CELLS, TILE, SLOTS = 2 * 3 * 2 * 6, 6, 2
+PAUSE = 0.04
+TIMEOUT = 1.5  # seconds a cell may take where one hangs
+NAMESPACES = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
+
+# What a cell may do, with the error that it is recorded with and the least attempts of it.
+DEEDS: dict[str, tuple[str, str, int]] = {
+    "raises": ("raise ValueError('no luck')", "ValueError", 1),
+    "no memory": ("bytearray(2**46)", "MemoryError", 1),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "WorkerCrashedError", 3),
+    "segfault": ("ctypes.string_at(0)", "WorkerCrashedError", 3),
+    "exits": ("os._exit(0)", "WorkerCrashedError", 3),
+    "hangs": ("while True:\n    time.sleep(0.01)", "CellTimeout", 1),
+    "stuck in C": ("sum(itertools.repeat(0))", "CellTimeout", 3),
+    "nan": ("return Outcome({'x': math.nan})", "", 0),
+    "slow once": ("time.sleep(3600 if attempt == 1 else 0)", "", 0),
+    "well": ("pass", "", 0),
+}
+LOST_BY_DEED = {"killed": 15, "segfault": 15, "exits": 15, "stuck in C": 15, "slow once": 1}
+
+# What happens to the world, with the exit codes of the driver and the cells that it may cost at most.
+EVENTS: dict[str, tuple[set[int], int]] = {
+    "nothing": ({0, 1}, 0),
+    "kill driver": ({-signal.SIGKILL, 0, 1}, SLOTS * TILE),
+    "kill worker": ({0, 1}, 2 * TILE),
+    "kill node": ({0, 1}, TILE),
+    "SIGTERM": ({75, 0, 1}, 0),
+    "SIGINT": ({75, 0, 1}, 0),
+    "SIGUSR1": ({75, 0, 1}, 0),
+    "SIGTERM twice": ({130, 75, 0, 1}, SLOTS * TILE),
+    "SIGINT twice": ({130, 75, 0, 1}, SLOTS * TILE),
+    "grace": ({75}, SLOTS * TILE),
+    "budget": ({75, 0, 1}, SLOTS * TILE),
+    "full disk": ({74, 0, 1}, 3 * (SLOTS + 1) * TILE),
+    "read-only": ({74, 0, 1}, 3 * (SLOTS + 1) * TILE),
+}
+NEED_MOUNTS = {"full disk", "read-only"}
+
+# The first episodes, one fault each (or a fault and a harmless deed); the rest is drawn.
+FIRST: list[tuple[str, str]] = [
+    ("kill driver", "well"),
+    ("kill worker", "nan"),
+    ("kill node", "raises"),
+    ("full disk", "well"),
+    ("read-only", "no memory"),
+    ("SIGTERM", "well"),
+    ("SIGINT twice", "well"),
+    ("SIGUSR1", "raises"),
+    ("grace", "slow once"),
+    ("nothing", "segfault"),
+    ("nothing", "hangs"),
+    ("nothing", "stuck in C"),
+]
+
+
+def script(number: int) -> tuple[str, str]:
+    """What happens to the world, and what one cell does, in an episode."""
+    if number < len(FIRST):
+        return FIRST[number]
+    rng = random.Random(number)
+    event = rng.choice([name for name in EVENTS if name != "nothing"])
+    if event == "grace":
+        return event, "slow once"
+    deeds = [name for name in DEEDS if name != "slow once" and (event != "budget" or name != "stuck in C")]
+    return event, rng.choice([*deeds, "well", "well"])
+
+
+@dataclass
+class World:
+    """The cluster, and the folder in which every episode has its own."""
+
+    folder: Path
+    mounts: bool
+    nodes: list[Any] = field(default_factory=list)
+    references: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> World:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={**head, "temp_dir": str(self.folder / "r")}
+        )
+        for _ in range(SLOTS):
+            self.add_node()
+        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+        self.cluster.shutdown()
+
+    def add_node(self) -> None:
+        """One more node of one core."""
+        self.nodes.append(
+            self.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+        )
+
+    def episode(self, number: int) -> dict[str, Any]:
+        """Play one, resume until complete, and check what must hold."""
+        event, deed = script(number)
+        if event in NEED_MOUNTS and not self.mounts:
+            return {"skip": "no namespaces here, and so no disk to fill"}
+        place = self.folder / f"e{number}"
+        (place / "calls").mkdir(parents=True)
+        disk = contextlib.nullcontext() if event not in NEED_MOUNTS else mounted(place / "disk")
+        with disk:
+            return Episode(self, number, place, event, deed).play()
+
+
+@dataclass
+class Episode:
+    """One driver, one disturbance, one odd cell."""
+
+    world: World
+    number: int
+    place: Path
+    event: str
+    deed: str
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(f"episode {self.number}")
+        self.store = self.place / "disk" / "s.zarr"
+        self.store.parent.mkdir(exist_ok=True)
+        self.campaign = parse_campaign(campaign_text(**GRID))
+        self.cell = (1, 1, self.rng.choice([0.7, 1.5]), self.rng.choice([0.8, 1.0, 1.2]),
+                     self.rng.choice([64, 128]), self.rng.randrange(6))  # fmt: skip
+        self.module = self.write_kernel("kernel.py", self.place / "calls", DEEDS[self.deed][0], PAUSE)
+        self.timeout = TIMEOUT if DEEDS[self.deed][1] == "CellTimeout" else None
+
+    def write_kernel(self, name: str, folder: Path, deed: str, pause: float) -> str:
+        body = f"time.sleep({pause})\nif cell[:6] == {self.cell!r}:\n{textwrap.indent(deed, '    ')}\n"
+        body += "return Outcome({'x': rng.normal() + cell.alpha})"
+        head = KERNEL_HEAD.format(calls=str(folder), variables='Variable("x", "a number")', version=1)
+        path = self.place / name
+        path.write_text(head.replace("#BODY", textwrap.indent(body, "    ")))
+        return str(path)
+
+    def begun(self) -> int:
+        return sum(1 for _ in (self.place / "calls").iterdir())
+
+    def pids(self) -> list[int]:
+        files = sorted((self.place / "calls").iterdir(), key=lambda path: path.stat().st_mtime)
+        return [int(text) for path in files if (text := path.read_text())]
+
+    def play(self) -> dict[str, Any]:
+        started = time.monotonic()
+        code, log = self.disturbed()
+        before, known = calls(self.module), recorded(self.store)
+        allowed, cost = EVENTS[self.event]
+        assert code in allowed, f"exit code {code}\n{log}"
+        if code in (0, 1):
+            assert len(known) == CELLS - bool(DEEDS[self.deed][1]), "complete, but not in the ledger"
+        for _ in range(4):
+            summary = run(self.store, self.module, self.campaign, RayExecutor({}), cell_timeout=self.timeout)
+            if not summary.missing:
+                break
+        assert summary.missing == 0, summary
+        after = calls(self.module)
+        twice = {cell for cell in known if before[cell] != after[cell]}
+        assert not twice, f"recorded, and computed again: {twice}"
+        cost += LOST_BY_DEED.get(self.deed, 0) + (code not in (0, 1) and bool(DEEDS[self.deed][1])) * 15
+        lost = sum(after.values()) - CELLS
+        assert lost <= cost, f"{lost} cells computed again, {cost} allowed: {after - before}\n{log}"
+        assert data_files(self.store) == self.reference(), "other data than a serial run"
+        self.check_errors()
+        assert not list((self.store / "ledger").glob("notes/*")), "notes left"
+        return {"event": self.event, "deed": self.deed, "exit": code, "lost": lost,
+                "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
+
+    def check_errors(self) -> None:
+        _, error, attempts = DEEDS[self.deed]
+        ledger = Ledger(connect(store_url(self.store)))
+        ledger.replay()
+        found = ledger.records.errors()
+        assert len(found) == bool(error), found
+        for e in found:
+            assert (e.error, e.attempts >= attempts) == (error, True), e
+            assert e.traceback, e
+            assert e.host, e
+            assert e.message or error == "MemoryError", e
+            at = tuple(e.cell[name] for name in ("p", "p_star", "a", "alpha", "N", "seed"))
+            assert at == self.cell, e
+            assert ("hard limit" in e.message) == (self.deed == "stuck in C"), e
+
+    def reference(self) -> dict[str, bytes]:
+        """The files of a serial run: there, a cell that cannot be computed raises."""
+        _, error, _ = DEEDS[self.deed]
+        deed = "raise ValueError" if error else DEEDS[self.deed][0] if self.deed == "nan" else "pass"
+        (self.place / "others").mkdir()
+        module = self.write_kernel("reference.py", self.place / "others", deed, 0.0)
+        run(self.place / "reference.zarr", module, self.campaign)
+        return data_files(self.place / "reference.zarr")
+
+    def disturbed(self) -> tuple[int, str]:
+        """Run the command, disturb it at a random moment, and wait until it and its workers are gone."""
+        file, log = self.place / "c.toml", self.place / "log"
+        file.write_text(campaign_text(**GRID))
+        command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", self.store, "--json"]
+        command += ["--kernel-module", self.module, "--address", self.world.cluster.address]
+        command += ["--cell-timeout", f"{self.timeout:g}s"] if self.timeout else []
+        command += ["--grace", "1s"] if self.event == "grace" else []
+        command += ["--time-budget", f"{self.rng.uniform(1, 6):.2f}s"] if self.event == "budget" else []
+        moment = self.rng.randrange(1, CELLS - 2 * SLOTS * TILE)
+        with log.open("wb") as stream:
+            driver = subprocess.Popen(command, stdout=stream, stderr=stream)
+        with contextlib.ExitStack() as undo:
+            undo.callback(driver.wait)
+            undo.callback(driver.kill)
+            if self.deed == "slow once":
+                slow = "_".join(map(str, self.cell))
+                self.wait(lambda: slow in calls(self.module), driver)
+            else:
+                self.wait(lambda: self.begun() >= moment, driver)
+            time.sleep(self.rng.uniform(0, 2 * PAUSE))
+            self.strike(driver, undo)
+            driver.wait(120)
+        self.wait(lambda: not any(map(alive, self.pids())), None)
+        return driver.returncode, log.read_text()[-3000:]
+
+    def strike(self, driver: subprocess.Popen[bytes], undo: contextlib.ExitStack) -> None:
+        """Do it, and note how it is made good when the driver is gone."""
+        if self.event == "kill driver":
+            driver.kill()
+        elif self.event == "kill worker":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pids()[-1], signal.SIGKILL)
+        elif self.event == "kill node":
+            node = self.world.nodes.pop(self.rng.randrange(SLOTS))
+            self.world.add_node()
+            self.world.cluster.remove_node(node, allow_graceful=False)
+        elif self.event == "full disk":
+            ballast = self.store.parent / "ballast"
+            fill(ballast)
+            undo.callback(ballast.unlink)
+        elif self.event == "read-only":
+            disk = str(self.store.parent)
+            mount = ["mount", "-o", "remount,ro", disk]
+            while subprocess.run(mount, capture_output=True, timeout=20, check=False).returncode:
+                time.sleep(0.01)  # busy: a file is being written at this moment
+                assert driver.poll() is None, "never to be mounted read-only"
+            undo.callback(sudo, "mount", "-o", "remount,rw", disk)
+        elif self.event.startswith("SIG") or self.event == "grace":
+            name, _, twice = self.event.replace("grace", "SIGTERM").partition(" ")
+            driver.send_signal(signal.Signals[name])
+            if twice:
+                time.sleep(self.rng.uniform(0.0, 0.3))
+                driver.send_signal(signal.Signals[name])
+
+    def wait(self, condition: Callable[[], bool], driver: subprocess.Popen[bytes] | None) -> None:
+        deadline = time.monotonic() + 120
+        while not condition() and (driver is None or driver.poll() is None):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+
+def sudo(*command: str) -> None:
+    """As the root of this namespace."""
+    subprocess.run(command, check=True, timeout=20)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A disk of four megabytes."""
+    folder.mkdir()
+    sudo("mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder))
+    try:
+        yield
+    finally:
+        sudo("umount", "--lazy", str(folder))
+
+
+def fill(path: Path) -> None:
+    """Until the system says that there is no space left."""
+    with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is not only waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def main(folder: Path, mounts: bool) -> None:
+    """Serve episodes until there is no more input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with World(folder, mounts) as world:
+        for line in sys.stdin:
+            try:
+                verdict = world.episode(int(line))
+            except Exception:
+                verdict = {"script": script(int(line)), "failure": traceback.format_exc()}
+            if "failure" not in verdict:
+                shutil.rmtree(folder / f"e{int(line)}", ignore_errors=True)
+            answers.write(json.dumps(verdict) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] == "1")

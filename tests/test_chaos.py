@@ -1,0 +1,145 @@
+"""Nothing is lost under any failure: campaigns are disturbed on a real Ray cluster, and resumed.
+
+Each episode of `tests/chaos.py` checks: the resumed dataset is that of a serial run, bit for bit; what the
+ledger knew before the resume is never computed again; no more work is lost than what was under way; the
+cell to blame, and no other, is recorded as failed, with error, traceback, attempts and host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import chaos
+import pytest
+from chaos import DEEDS, EVENTS, FIRST, script
+
+from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.objects import connect, store_url
+from campaigns import RANDOM, campaign_text, recorded
+
+MORE = range(len(FIRST), len(FIRST) + 100)
+
+
+class World:
+    """The world, seen from outside. It starts with the first episode, and anew after one that hung."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        unshare = chaos.NAMESPACES if shutil.which(chaos.NAMESPACES[0]) else ("false",)
+        probe = subprocess.run([*unshare, "true"], capture_output=True, timeout=20, check=False)
+        mounts = probe.returncode == 0
+        place = Path(tempfile.mkdtemp(dir=self.folder))
+        command = [*(unshare if mounts else ()), sys.executable, chaos.__file__, str(place), str(int(mounts))]
+        environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+        with (self.folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+            )
+
+    def play(self, number: int) -> dict[str, Any]:
+        """One episode; it ends within five minutes."""
+        self._process = self._process or self._start()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{number}\n".encode())
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], 300)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            self.close(seconds=0)
+            pytest.fail(
+                f"the world ended, or the episode did not: {(self.folder / 'log').read_text()[-3000:]}"
+            )
+        verdict: dict[str, Any] = json.loads(line)
+        return verdict
+
+    def close(self, seconds: float = 60) -> None:
+        """End the world; in namespaces of its own, all of it ends with its first process."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._process = None
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))  # Ray's sockets want a short path
+    made = World(folder)
+    yield made
+    made.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(world: World, number: int) -> None:
+    verdict = world.play(number)
+    if "skip" in verdict:
+        pytest.skip(verdict["skip"])
+    assert "failure" not in verdict, f"{verdict['script']}: {verdict['failure']}"
+    print(verdict)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", range(len(FIRST)), ids=[": ".join(names) for names in FIRST])
+def test_nothing_is_lost(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", MORE)
+def test_nothing_is_lost_whatever_happens_at_whatever_moment(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cell_that_fills_the_memory_is_found_by_the_workers_that_ray_ends(
+    tmp_path: Path, kernel_file: Callable[..., str]
+) -> None:
+    # Ray's own monitor, told that memory ends 1.5 GB above what is used now.
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    memory = {name: 1024 * int(number) for name, number, *_ in lines}
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if memory["MemAvailable:"] < 6 * 2**30 or (limit.exists() and limit.read_text().strip() != "max"):
+        pytest.skip("needs 6 GB of memory that no container limits")
+    greedy = "if cell[:6] == (1, 1, 0.7, 0.8, 64, 0):\n    block = b'x' * (3 * 2**30)\n    time.sleep(60)"
+    module, file, store = kernel_file(f"{greedy}\n{RANDOM}"), tmp_path / "c.toml", tmp_path / "s.zarr"
+    file.write_text(campaign_text(p=[1], a=[0.7], N=[64]))
+    used = memory["MemTotal:"] - memory["MemAvailable:"] + 1.5 * 2**30
+    environment = {"RAY_memory_usage_threshold": f"{used / memory['MemTotal:']:.4f}"}
+    environment |= {**os.environ, "RAY_memory_monitor_refresh_ms": "100"}
+    command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store, "--workers", "2"]
+    command += ["--kernel-module", module]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 1, done.stderr.decode()
+    ledger = Ledger(connect(store_url(store)))
+    ledger.replay()
+    (error,) = ledger.records.errors()
+    assert (error.error, error.attempts, error.cell["seed"]) == ("OutOfMemoryError", 3, 0)
+    assert len(recorded(store)) == 17
+
+
+def test_the_episodes_hold_every_event_and_every_deed() -> None:
+    drawn = [script(number) for number in MORE]
+    assert {event for event, _ in drawn} | {"nothing"} == set(EVENTS)
+    assert {deed for _, deed in drawn} == set(DEEDS)
