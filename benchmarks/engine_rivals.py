@@ -1,6 +1,6 @@
 """The engine beside others that fill a labelled dataset, two workers each, results on disk: xyzpy and xsweep.
 
-    python benchmarks/engine_rivals.py [--venvs DIR] [--only trivial share kill] [--engines NAME ...]
+    python benchmarks/engine_rivals.py [--venvs DIR] [--rounds 3] [--only PART ...] [--engines NAME ...]
 
 Every engine runs `rivals/cell.py` in a driver of its own, and the others in virtual environments of their own
 (made in DIR, or in a temporary folder). In turn, so that a noisy machine disturbs all alike:
@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ class Bench:
     def start(
         self, engine: Engine, store: Path, seeds: int, seconds: float, notes: Path | None
     ) -> subprocess.Popen[str]:
-        """A driver in a process group of its own."""
+        """A driver in a session of its own."""
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         env["BENCH_SECONDS"] = str(seconds)
         if notes is not None:
@@ -116,10 +115,22 @@ class Bench:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a driver's whole group, as a node that goes down does."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Kill a driver's whole session, as a node that goes down does: Ray's workers have own groups."""
+    while alive := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in(pid, process)]:
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.01)
     process.wait()
+
+
+def _in(pid: int, process: subprocess.Popen[str]) -> bool:
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
+        return False
+    return int(session) == process.pid and state not in "ZX"
 
 
 def notes_of(folder: Path) -> list[tuple[float, float]]:
@@ -181,9 +192,7 @@ def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
-    "trivial": (trivial, ROUNDS), "share": (share, 1), "kill": (kill, ROUNDS),
-}  # fmt: skip
+PARTS = {"trivial": trivial, "share": share, "kill": kill}
 
 
 def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,6 +220,7 @@ def main() -> None:
     """Measure, print, write engine_rivals.json beside this file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--venvs", type=Path, help="where the rivals' environments are, or are made")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of trivial and kill; share has one")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     chosen = parser.parse_args()
@@ -221,7 +231,7 @@ def main() -> None:
         for package in PACKAGES:
             bench.python(package)
         for part in chosen.only:
-            measure, rounds = PARTS[part]
+            measure, rounds = PARTS[part], 1 if part == "share" else chosen.rounds
             rows: dict[str, list[dict[str, Any]]] = {}
             for turn in range(rounds):
                 for name in chosen.engines:

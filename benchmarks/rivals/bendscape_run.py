@@ -60,6 +60,6 @@ if __name__ == "__main__":
     silence_zarr()
     keeper = RayExecutor(ray_options(2))  # owns the Ray that the runs join
     with tempfile.TemporaryDirectory() as folder:
-        run(folder + "/warm.zarr", 2, N=WARM)
+        run(folder + "/warm.zarr", 2, N=list(WARM))
     print(json.dumps({"seconds": run(sys.argv[1], int(sys.argv[2]))}))
     keeper.close()

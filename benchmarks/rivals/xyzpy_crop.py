@@ -12,7 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 if __name__ == "__main__":
     store, seeds, batchsize = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     pool = get_reusable_executor(max_workers=2)
-    list(pool.map(draw, [0.7] * 64, [1.0] * 64, [WARM] * 64, range(64)))
+    list(pool.map(draw, [0.7] * 64, [1.0] * 64, [WARM[0]] * 64, range(64)))
     harvester = xyzpy.Harvester(xyzpy.Runner(draw, var_names="x"), data_name=store + ".h5")
     place = {"name": Path(store).name, "parent_dir": str(Path(store).parent)}
     started = time.perf_counter()
