@@ -4,7 +4,7 @@
 
 Each number is the median of `ROUNDS` fresh stores, taken in turn so that a noisy machine disturbs all
 alike. The reference is the bare loop over the same cells with the same random streams, in this process,
-without a store.
+without a store. `benchmarks/engine_rivals.py` lays other engines beside it.
 """
 
 from __future__ import annotations

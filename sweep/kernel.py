@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -19,6 +23,16 @@ from bendscape.sweep.grid import Cell
 
 STATUS = {"absent": 0, "done": 1, "failed": 2, "not_converged": 3}
 """Codes of the `status` variable, written last: a cell is stored exactly when its status is not absent."""
+
+
+RESERVED = frozenset(
+    {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "coverage"}
+    | {"alpha_bbp", "alpha_sharp", "transition", "edge", "lambda_minus", "lambda_star", "overlap_sq_theory"}
+)
+"""Names that a store and its readers give to axes, bookkeeping and theory: no kernel's variable has one."""
+
+_WHERE = "a Python file or an importable module that defines KERNEL"
+_KINDS = {"float64": "biuf", "int64": "biu", "int8": "biu"}  # kinds of number that each dtype holds
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel returns for one cell: a value for every declared variable, and whether it converged."""
+    """What a kernel returns for one cell: a value for every declared variable, and whether it converged.
+
+    NaN is a value like any other: a cell that holds it is done.
+    """
 
     values: Mapping[str, float | int]
     converged: bool = True
@@ -46,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a cell computes.
+    """What a cell computes; `docs/kernels.md` shows how to write one.
 
     Parameters
     ----------
@@ -59,6 +76,7 @@ class Kernel:
         marks this cell as failed, and its traceback is kept.
     seconds, peak_bytes
         Estimates on one core, as functions of the cell: they size tiles and tasks and predict the end.
+        Finite; seconds > 0, bytes >= 0.
     """
 
     name: str
@@ -69,55 +87,167 @@ class Kernel:
     peak_bytes: Callable[[Cell], float]
 
 
+class BadOutcome(TypeError):
+    """What `compute` returned is not what its kernel declares; it marks the cell as failed."""
+
+
 def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
     """Find a kernel by name: an installed entry point of `bendscape.kernels`, or one in the given modules.
 
     A module is named on the command line, never in a campaign file: a path to a Python file, or a dotted
-    name, which defines `KERNEL`.
+    name, which defines `KERNEL`. Nothing else is imported: of the installed kernels only the one asked for.
+
+    Returns
+    -------
+    Kernel
+        With functions that are held to the declaration: estimates that are not what they should be raise
+        ParameterError, and `compute` raises BadOutcome where its outcome has other variables or types.
 
     Raises
     ------
     ParameterError
-        No kernel of that name; the line lists those there are.
+        No kernel of that name (the line lists those there are), a module that cannot be imported, one name
+        for two kernels, or a declaration that is not accepted.
     """
-    known: dict[str, Callable[[], Kernel]] = {
-        point.name: point.load for point in entry_points(group="bendscape.kernels")
-    }
-    for module in modules:
-        kernel = _kernel_of(module)
-        known[kernel.name] = partial(_same, kernel)
-    if name not in known:
-        raise ParameterError(
-            "campaign.kernel",
-            name,
-            ", ".join(sorted(known)),
-            "name a module of your own with --kernel-module",
-        )
-    return known[name]()
+    installed = _installed()
+    own: dict[str, Kernel] = {}
+    for module in dict.fromkeys(modules):
+        kernel = _kernel_of(_imported(module), "KERNEL", "--kernel-module", module)
+        if kernel.name in installed or kernel.name in own:
+            other = "an installed kernel" if kernel.name in installed else "another --kernel-module"
+            remedy = f"{module} has the name of {other}; give it another"
+            raise ParameterError("KERNEL.name", kernel.name, "a name that no other kernel has", remedy)
+        own[kernel.name] = kernel
+    if name in own:
+        return _held(own[name])
+    if name not in installed:
+        known = ", ".join(sorted({*installed, *own}))
+        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
+    point = installed[name]
+    try:
+        module_of_point = importlib.import_module(point.module)
+    except Exception as error:
+        raise ParameterError("kernel", name, "a kernel whose module can be imported", _why(error)) from None
+    kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
+    if kernel.name != name:
+        raise ParameterError("KERNEL.name", kernel.name, f"{name!r}, as its entry point {point.value} has it")
+    return _held(kernel)
 
 
-def _same(kernel: Kernel) -> Kernel:
-    return kernel
+def _installed() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group="bendscape.kernels"):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            remedy = f"{other.value} and {point.value} are both installed; remove one"
+            raise ParameterError("kernel", point.name, "a name that one installed package has", remedy)
+    return found
 
 
-def _kernel_of(module: str) -> Kernel:
+def _imported(module: str) -> ModuleType:
     path = Path(module)
-    if path.suffix == ".py":
+    try:
+        if path.suffix != ".py":
+            return importlib.import_module(module)
         name = f"bendscape_kernel_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise ParameterError("--kernel-module", module, "a Python file or an importable module")
+            raise ParameterError("--kernel-module", module, _WHERE)
         loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded
+        sys.modules[name] = loaded  # where dataclasses and pickle look for a module
         spec.loader.exec_module(loaded)
-    else:
-        try:
-            loaded = importlib.import_module(module)
-        except ImportError as error:
-            raise ParameterError(
-                "--kernel-module", module, "a Python file or an importable module", str(error)
-            ) from None
-    kernel = getattr(loaded, "KERNEL", None)
+        return loaded
+    except ParameterError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise ParameterError("--kernel-module", module, _WHERE, _why(error)) from None
+
+
+def _why(error: BaseException) -> str:
+    # The error and the line of the module that it comes from, not the machinery that imported it.
+    machinery = ("<frozen ", importlib.__file__, __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def _kernel_of(module: ModuleType, attribute: str, parameter: str, source: str) -> Kernel:
+    kernel = getattr(module, attribute, None)
     if not isinstance(kernel, Kernel):
-        raise ParameterError("--kernel-module", module, "a module that defines KERNEL, a bendscape Kernel")
+        raise ParameterError(parameter, source, f"a module whose {attribute} is a bendscape Kernel")
+    _check(kernel, source)
     return kernel
+
+
+def _check(kernel: Kernel, source: str) -> None:
+    def refuse(field: str, value: object, accepted: str) -> ParameterError:
+        return ParameterError(f"KERNEL.{field}", value, accepted, f"it is declared in {source}")
+
+    if not isinstance(kernel.name, str) or not re.fullmatch(r"[\w.-]+", kernel.name):
+        raise refuse("name", kernel.name, "letters, digits, _ . -")
+    if not isinstance(kernel.version, int) or isinstance(kernel.version, bool) or kernel.version < 1:
+        raise refuse("version", kernel.version, "an integer >= 1")
+    variables = kernel.variables
+    if not isinstance(variables, tuple) or not variables:
+        raise refuse("variables", variables, "a tuple of at least one Variable")
+    names: set[str] = set()
+    for variable in variables:
+        if not isinstance(variable, Variable):
+            raise refuse("variables", variable, "a tuple of Variable")
+        name = variable.name
+        if not isinstance(name, str) or not name.isidentifier():
+            raise refuse("variables", name, "named as Python names a variable")
+        if name in RESERVED:
+            raise refuse("variables", name, f"named otherwise than {', '.join(sorted(RESERVED))}")
+        if name in names:
+            raise refuse("variables", name, "of distinct names")
+        if variable.dtype not in _KINDS:
+            raise refuse(f"variables, dtype of {name},", variable.dtype, f"one of {', '.join(_KINDS)}")
+        names.add(name)
+    for field in ("compute", "seconds", "peak_bytes"):
+        if not callable(getattr(kernel, field)):
+            raise refuse(field, getattr(kernel, field), "a function")
+
+
+def _held(kernel: Kernel) -> Kernel:
+    return replace(
+        kernel,
+        compute=partial(_compute, kernel),
+        seconds=partial(_estimate, kernel.seconds, "seconds", "> 0"),
+        peak_bytes=partial(_estimate, kernel.peak_bytes, "peak_bytes", ">= 0"),
+    )
+
+
+def _estimate(of: Callable[[Cell], float], field: str, bound: str, cell: Cell) -> float:
+    accepted, at = f"a finite number {bound} for every cell", f"this is at {cell}"
+    try:
+        value = float(of(cell))
+    except Exception as error:
+        raise ParameterError(f"KERNEL.{field}", _why(error), accepted, at) from None
+    if not math.isfinite(value) or value < 0 or (value == 0 and bound == "> 0"):
+        raise ParameterError(f"KERNEL.{field}", value, accepted, at)
+    return value
+
+
+def _compute(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
+    outcome = kernel.compute(cell, rng)
+    if not isinstance(outcome, Outcome):
+        raise BadOutcome(f"compute returned {type(outcome).__name__}, not an Outcome")
+    declared, values = {v.name: v.dtype for v in kernel.variables}, outcome.values
+    if missing := [name for name in declared if name not in values]:
+        raise BadOutcome(f"compute returned no value for {', '.join(missing)}")
+    if unknown := [str(name) for name in values if name not in declared]:
+        raise BadOutcome(f"compute returned {', '.join(unknown)}, which KERNEL.variables does not declare")
+    numbers = {name: _number(name, values[name], dtype) for name, dtype in declared.items()}
+    return Outcome(numbers, bool(outcome.converged))
+
+
+def _number(name: str, value: object, dtype: str) -> float | int:
+    found = np.asarray(value)
+    if found.shape or found.dtype.kind not in _KINDS[dtype]:
+        kind = f"an array of shape {found.shape}" if found.shape else type(value).__name__
+        raise BadOutcome(f"{name} must be one number of type {dtype}, not {kind}")
+    number: float | int = found.item()
+    if dtype != "float64" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
+        raise BadOutcome(f"{name} = {number} is outside the range of {dtype}")
+    return number

@@ -1,0 +1,324 @@
+"""Kernels: the example of the page runs, files execute nothing, and what breaks the contract is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.linalg import eigvalsh
+
+from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
+from bendscape.sweep import kernel as kernel_module
+from bendscape.sweep.campaign import load_campaign
+from bendscape.sweep.grid import Cell, cell_rng
+from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
+from bendscape.sweep.kernel import RESERVED, load_kernel
+from bendscape.sweep.plan import plan_campaign
+from bendscape.sweep.store import silence_zarr
+from campaigns import RANDOM, campaign_text, make_campaign, run
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "docs" / "my_kernel.py"
+CELL = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
+SMALL = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
+
+MODULE = """
+from bendscape.sweep.kernel import Kernel, Outcome, Variable
+KERNEL = Kernel({arguments})
+"""
+GOOD = {
+    "name": "'mine'",
+    "version": "1",
+    "variables": "(Variable('x', 'a number'), Variable('n', 'a count', dtype='int8'))",
+    "compute": "lambda cell, rng: Outcome({'x': 0.5, 'n': 1})",
+    "seconds": "lambda cell: 0.25",
+    "peak_bytes": "lambda cell: 1e6",
+}
+
+
+def module(path: Path, **changes: str) -> str:
+    """A module whose KERNEL is good but for the changes, which are source code."""
+    path.write_text(MODULE.format(arguments=", ".join(f"{k}={v}" for k, v in (GOOD | changes).items())))
+    return str(path)
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    bendscape = Path(sys.executable).with_name("bendscape")
+    call = [str(bendscape), *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    for name in named:
+        assert name in line
+
+
+def test_the_example_on_the_page_is_the_file_and_has_at_most_thirty_lines() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert f"```python\n{text}```\n" in (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 30
+
+
+def test_the_example_runs_from_the_command_line_and_agrees_with_a_direct_computation(tmp_path: Path) -> None:
+    file, store = ROOT / "campaigns" / "index.toml", tmp_path / "index.zarr"
+    call = ("run", file, "--kernel-module", EXAMPLE, "--store", store, "--address", "serial", "--json")
+    done = command(*call)
+    assert done.returncode == 0, done.stderr
+    campaign = load_campaign(file)
+    assert json.loads(done.stdout)["done"] == campaign.to_grid().cell_count() == 256
+    silence_zarr()
+    with xr.open_dataset(store, engine="bendscape") as ds:
+        for p, alpha, N, seed in ((1, 1.5, 64, 0), (2, 4.0, 128, 15)):
+            cell = Cell(p, 1, 0.7, alpha, N, seed, alpha)
+            rng = cell_rng(campaign.campaign.entropy, cell)
+            stored = ds.sel(p=p, p_star=1, a=0.7, alpha=alpha, N=N, seed=seed)
+            for name, inputs in (("index", "gaussian"), ("index_signs", "rademacher")):
+                instance = sample_instance(Model(p, 1, 0.7), alpha, N, rng, inputs=inputs)
+                assert stored[name].item() == (eigvalsh(dense_hessian(instance)) < 0).mean()
+        # Four standard errors and the finite-N shift: both laws of the data share one limit.
+        expected = bulk_density(Model(2, 1, 0.7), 2.0, [-1e-9]).integrated[0]
+        means = ds[["index", "index_signs"]].sel(p=2, alpha=2.0, N=128).mean("seed")
+        assert means["index"].item() == pytest.approx(expected, abs=0.03)
+        assert means["index_signs"].item() == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "named", ["{file}", "{stem}", "os", "my_package.kernel:KERNEL", "bendscape.sweep.hessian_kernel", ""]
+)
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, verb: str
+) -> None:
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    kernel = named.format(file=trap, stem="trap")
+    file = tmp_path / "c.toml"
+    file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
+    done = command(verb, file, "--store", tmp_path / "c.zarr")
+    refused(done, "campaign.kernel", "hessian, spectral, theory", "--kernel-module")
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "c.zarr").exists()
+    refused(command(verb, file, "--kernel-module", "trap", "--store", tmp_path / "c.zarr"), "KERNEL")
+    assert (tmp_path / "executed").exists(), "the trap works: named on the command line it runs"
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("", "a module whose KERNEL is a bendscape Kernel"),
+        ("KERNEL = 'hessian'", "a module whose KERNEL is a bendscape Kernel"),
+        ("\nimport no_such_module", "No module named 'no_such_module' (broken.py, line 2)"),
+        ("def compute(:", "SyntaxError"),
+        ("x = 1\ny = 1 / 0\n", "ZeroDivisionError: division by zero (broken.py, line 2)"),
+        ("raise ValueError('one\\ntwo')", "ValueError: one two"),
+        ("raise SystemExit(0)", "SystemExit"),
+    ],
+)
+def test_a_module_that_is_no_kernel_is_one_line_and_leaves_no_store(
+    tmp_path: Path, source: str, named: str
+) -> None:
+    broken, file = tmp_path / "broken.py", tmp_path / "c.toml"
+    broken.write_text(source)
+    file.write_text(campaign_text())
+    done = command("run", file, "--kernel-module", broken, "--store", tmp_path / "c.zarr")
+    refused(done, "--kernel-module", named)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.parametrize("named", ["nothing.py", "no.such.module", "", "."])
+def test_a_module_that_is_not_there_is_refused(named: str) -> None:
+    with pytest.raises(ParameterError, match="--kernel-module"):
+        load_kernel("mine", [named])
+
+
+def test_a_module_is_named_by_a_path_or_a_dotted_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = module(tmp_path / "mine_by_name.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for named in (path, "mine_by_name"):
+        assert load_kernel("mine", [named]).name == "mine"
+    assert load_kernel("mine", [path, path]).name == "mine", "the same module twice is one kernel"
+
+
+def test_two_kernels_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = module(tmp_path / "first.py"), module(tmp_path / "second.py")
+    with pytest.raises(ParameterError, match=r"'mine' .*second\.py has the name of another"):
+        load_kernel("mine", [first, second])
+    shadow = module(tmp_path / "shadow.py", name="'hessian'")
+    for asked in ("hessian", "theory"):
+        with pytest.raises(ParameterError, match=r"'hessian' .*shadow\.py has the name of an installed"):
+            load_kernel(asked, [shadow])
+
+
+def test_an_installed_kernel_is_found_by_its_name_and_nothing_else_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module(tmp_path / "of_a_package.py")
+    (tmp_path / "broken_package.py").write_text("raise RuntimeError('imported')")
+    points = [
+        EntryPoint("mine", "of_a_package:KERNEL", "bendscape.kernels"),
+        EntryPoint("other", "of_a_package:KERNEL", "bendscape.kernels"),
+        EntryPoint("broken", "broken_package:KERNEL", "bendscape.kernels"),
+    ]
+    monkeypatch.setattr(kernel_module, "entry_points", lambda group: EntryPoints(points))
+    assert load_kernel("mine").version == 1
+    with pytest.raises(ParameterError, match=r"'mine' is not accepted: KERNEL\.name must be 'other'"):
+        load_kernel("other")
+    with pytest.raises(ParameterError, match=r"RuntimeError: imported \(broken_package.py, line 1\)"):
+        load_kernel("broken")
+    with pytest.raises(ParameterError, match="broken, mine, other"):
+        load_kernel("absent")
+    points.append(EntryPoint("mine", "broken_package:KERNEL", "bendscape.kernels"))
+    with pytest.raises(ParameterError, match="both installed"):
+        load_kernel("mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"variables": "()"}, "KERNEL.variables = ()"),
+        ({"variables": "[Variable('x', 'a')]"}, "a tuple of at least one Variable"),
+        ({"variables": "('x',)"}, "KERNEL.variables = 'x'"),
+        ({"variables": "(Variable('x', 'a'), Variable('x', 'b'))"}, "distinct names"),
+        ({"variables": "(Variable('status', 'a'),)"}, "KERNEL.variables = 'status'"),
+        ({"variables": "(Variable('seed', 'a'),)"}, "KERNEL.variables = 'seed'"),
+        ({"variables": "(Variable('../x', 'a'),)"}, "KERNEL.variables = '../x'"),
+        ({"variables": "(Variable('x', 'a', dtype='float32'),)"}, "float64, int64, int8"),
+        ({"name": "''"}, "KERNEL.name = ''"),
+        ({"name": "3"}, "KERNEL.name = 3"),
+        ({"version": "'1'"}, "KERNEL.version = '1'"),
+        ({"version": "0"}, "KERNEL.version = 0"),
+        ({"compute": "None"}, "KERNEL.compute = None"),
+        ({"seconds": "0.25"}, "KERNEL.seconds = 0.25"),
+    ],
+)
+def test_a_malformed_declaration_is_refused_when_it_is_loaded(
+    tmp_path: Path, changes: dict[str, str], named: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        load_kernel("mine", [module(tmp_path / "mine.py", **changes)])
+    assert named in str(caught.value)
+    assert "mine.py" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seconds": "lambda cell: float('nan')"}, "KERNEL.seconds = nan"),
+        ({"seconds": "lambda cell: float('inf')"}, "KERNEL.seconds = inf"),
+        ({"seconds": "lambda cell: -1.0"}, "KERNEL.seconds = -1.0"),
+        ({"seconds": "lambda cell: 0"}, "KERNEL.seconds = 0.0"),
+        ({"seconds": "lambda cell: cell.size"}, "AttributeError"),
+        ({"seconds": "lambda cell: None"}, "TypeError"),
+        ({"peak_bytes": "lambda cell: -1"}, "KERNEL.peak_bytes = -1.0"),
+        ({"peak_bytes": "lambda cell: float('nan')"}, "KERNEL.peak_bytes = nan"),
+    ],
+)
+def test_an_estimate_that_is_no_estimate_is_refused_when_it_is_planned(
+    tmp_path: Path, changes: dict[str, str], named: str
+) -> None:
+    kernel = load_kernel("mine", [module(tmp_path / "mine.py", **changes)])
+    with pytest.raises(ParameterError) as caught:
+        plan_campaign(make_campaign(), kernel)
+    assert named in str(caught.value)
+    assert "p=" in str(caught.value), "the line names the cell"
+
+
+def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> None:
+    path = module(tmp_path / "mine.py", seconds="lambda cell: float('nan')")
+    file = tmp_path / "c.toml"
+    file.write_text(campaign_text().replace("probe", "mine"))
+    refused(
+        command("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"), "KERNEL.seconds = nan"
+    )
+    assert not (tmp_path / "c.zarr" / "zarr.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("{'x': 1.0}", "compute returned no value for n"),
+        ("{'x': 1.0, 'n': 1, 'm': 2}", "compute returned m, which KERNEL.variables does not declare"),
+        ("{'x': '1.0', 'n': 1}", "x must be one number of type float64, not str"),
+        ("{'x': None, 'n': 1}", "x must be one number of type float64, not NoneType"),
+        ("{'x': 1j, 'n': 1}", "x must be one number of type float64, not complex"),
+        ("{'x': [1.0, 2.0], 'n': 1}", "x must be one number of type float64, not an array of shape (2,)"),
+        ("{'x': 1.0, 'n': 1.0}", "n must be one number of type int8, not float"),
+        ("{'x': 1.0, 'n': 128}", "n = 128 is outside the range of int8"),
+    ],
+)
+def test_an_outcome_other_than_declared_fails_its_cell_and_no_other(
+    tmp_path: Path, returned: str, message: str
+) -> None:
+    bad = f"lambda cell, rng: Outcome({returned} if cell.seed == 2 else {{'x': 0.5, 'n': 1}})"
+    path = module(tmp_path / "mine.py", compute=bad)
+    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
+    file.write_text(campaign_text(**SMALL).replace("probe", "mine"))
+    done = command("run", file, "--kernel-module", path, "--store", store, "--address", "serial", "--json")
+    assert done.returncode == 1, done.stderr
+    assert (json.loads(done.stdout)["done"], json.loads(done.stdout)["failed"]) == (3, 1)
+    (error,) = json.loads(command("errors", store, "--json").stdout)["errors"]
+    assert (error["error"], error["message"], error["cell"]["seed"]) == ("BadOutcome", message, 2)
+
+
+@pytest.mark.parametrize("returned", ["{'x': 0.5, 'n': 1}", "0.5", "None"])
+def test_compute_must_return_an_outcome(tmp_path: Path, returned: str) -> None:
+    kernel = load_kernel("mine", [module(tmp_path / "m.py", compute=f"lambda cell, rng: {returned}")])
+    with pytest.raises(TypeError, match="not an Outcome"):
+        kernel.compute(CELL, np.random.default_rng(1))
+
+
+def test_numbers_of_numpy_are_stored_as_they_are(tmp_path: Path) -> None:
+    returned = "Outcome({'x': np.float32(0.5), 'n': np.array(True)}, converged=np.bool_(False))"
+    path = module(tmp_path / "m.py", compute=f"lambda cell, rng: {returned}")
+    Path(path).write_text("import numpy as np\n" + Path(path).read_text())
+    outcome = load_kernel("mine", [path]).compute(CELL, np.random.default_rng(1))
+    assert (outcome.values["x"], outcome.values["n"], outcome.converged) == (0.5, 1, False)
+
+
+def test_nan_is_a_value_and_not_converged_is_not_a_failure(tmp_path: Path) -> None:
+    returned = "Outcome({'x': float('nan'), 'n': cell.seed}, converged=cell.seed != 3)"
+    path = module(tmp_path / "mine.py", compute=f"lambda cell, rng: {returned}")
+    campaign = make_campaign(**SMALL)
+    campaign = campaign.model_copy(
+        update={"campaign": campaign.campaign.model_copy(update={"kernel": "mine"})}
+    )
+    summary = run(tmp_path / "c.zarr", path, campaign)
+    assert (summary.outcome, summary.done, summary.failed) == ("complete", 4, 0)
+    with xr.open_dataset(tmp_path / "c.zarr", engine="bendscape") as ds:
+        assert ds.status.values.ravel().tolist() == [1, 1, 1, 3]
+        assert ds.n.values.ravel().tolist() == [0, 1, 2, 3]
+        assert bool(np.isnan(ds.x).all())
+
+
+def test_reserved_names_are_all_that_a_store_gives_names_to(
+    tmp_path: Path, kernel_file: Callable[..., str]
+) -> None:
+    for around in ("[1.0]", '{ around = "alpha_bbp", values = [1.0] }'):
+        store = tmp_path / f"{len(around)}.zarr"
+        run(store, kernel_file(RANDOM), make_campaign(**SMALL | {"alpha": around}))
+        with xr.open_dataset(store, engine="bendscape") as ds:
+            assert set(ds.variables) - {"x"} <= RESERVED
+
+
+def test_every_installed_kernel_is_held_to_its_declaration_and_otherwise_itself() -> None:
+    for name in ("hessian", "spectral", "theory"):
+        assert load_kernel(name).name == name
+    loaded = load_kernel("hessian")
+    assert (loaded.variables, loaded.version) == (HESSIAN.variables, HESSIAN.version)
+    assert loaded.seconds(CELL) == HESSIAN.seconds(CELL)
+    assert loaded.peak_bytes(CELL) == HESSIAN.peak_bytes(CELL)
+    assert loaded.compute(CELL, cell_rng(1, CELL)) == HESSIAN.compute(CELL, cell_rng(1, CELL))
