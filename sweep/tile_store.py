@@ -68,7 +68,7 @@ class Conditional(ObjectStore[Objects]):
         Conflict
             Another version is there now.
         """
-        mode: PutMode = self._seen.pop(key, None) or "create"
+        mode: PutMode = self._seen.pop(key) if key in self._seen else "create"
         try:
             await obstore.put_async(self.store, key, value.as_buffer_like(), mode=mode)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore
 from rich.console import Console
 
 from bendscape.sweep.campaign import Campaign, parse_campaign
 from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
+from bendscape.sweep.objects import connect, store_url
 from bendscape.sweep.run import Summary, run_campaign
 from bendscape.sweep.store import silence_zarr
 
@@ -98,15 +99,20 @@ def run(
     )
 
 
-def data_files(store: Path) -> dict[str, bytes]:
+def data_files(store: Path | str) -> dict[str, bytes]:
     """Every object of the store that holds data: all arrays, their metadata, not the ledger or the root."""
-    files = (path for path in store.rglob("*") if path.is_file())
-    relative = {path.relative_to(store).as_posix(): path for path in files}
     return {
-        name: path.read_bytes()
-        for name, path in relative.items()
+        name: content
+        for name, content in all_objects(store).items()
         if not name.startswith("ledger/") and name != "zarr.json"
     }
+
+
+def all_objects(store: Path | str) -> dict[str, bytes]:
+    """Every object under a path or URL."""
+    objects = connect(store_url(store))
+    names = [item["path"] for page in obstore.list(objects) for item in page]
+    return {name: bytes(obstore.get(objects, name).bytes()) for name in names}
 
 
 def calls(module: str) -> Counter[str]:
