@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore
 from rich.console import Console
 
 from bendscape.sweep.campaign import Campaign, parse_campaign
@@ -100,15 +101,20 @@ def run(
     )
 
 
-def data_files(store: Path) -> dict[str, bytes]:
+def data_files(store: Path | str) -> dict[str, bytes]:
     """Every object of the store that holds data: all arrays, their metadata, not the ledger or the root."""
-    files = (path for path in store.rglob("*") if path.is_file())
-    relative = {path.relative_to(store).as_posix(): path for path in files}
     return {
-        name: path.read_bytes()
-        for name, path in relative.items()
+        name: content
+        for name, content in all_objects(store).items()
         if not name.startswith("ledger/") and name != "zarr.json"
     }
+
+
+def all_objects(store: Path | str) -> dict[str, bytes]:
+    """Every object under a path or URL."""
+    objects = connect(store_url(store))
+    names = [item["path"] for page in obstore.list(objects) for item in page]
+    return {name: bytes(obstore.get(objects, name).bytes()) for name in names}
 
 
 def calls(module: str) -> Counter[str]:

@@ -9,11 +9,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import obstore
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
-
-from bendscape.sweep.objects import connect
 
 KEY, SECRET = "AKIALOOPBACK", "loopback/secret+not+to+be+seen"
 BUCKET = "campaigns"
@@ -70,16 +67,6 @@ class S3Server:
     def new_url(self) -> str:
         """The URL of a store that is not there yet."""
         return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/sweep.zarr"
-
-    def objects(self, url: str) -> dict[str, bytes]:
-        """Every object under a store's URL."""
-        store = connect(url)
-        names = [item["path"] for page in obstore.list(store) for item in page]
-        return {name: bytes(obstore.get(store, name).bytes()) for name in sorted(names)}
-
-    def everything(self) -> dict[str, bytes]:
-        """Every object of the bucket."""
-        return self.objects(f"s3://{BUCKET}")
 
     def stop(self) -> None:
         """Close the port."""
