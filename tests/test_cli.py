@@ -249,7 +249,7 @@ def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tm
         (("sample", "--p", "inf", "--a", 1, "--alpha", 1, "--size", 64), "p = inf"),
         (("plan", "nothing.toml"), "nothing.toml"),
         (("status", "nothing.zarr"), "nothing.zarr"),
-        (("errors", "ftp://nothing"), "ftp://nothing"),
+        (("errors", "ftp://nothing"), "store = 'ftp://...'"),
         (("thresholds", "nothing.zarr"), "nothing.zarr"),
     ],
 )

@@ -19,7 +19,7 @@ from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.objects import connect, exclusive, store_url
 from bendscape.sweep.store import read_root
-from bendscape.sweep.tile_store import TileStore
+from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.tiles import Layout, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles
 from campaigns import make_campaign, run
@@ -120,11 +120,15 @@ def test_a_writer_between_the_read_and_the_write_of_another_keeps_its_cells(
         return merged
 
     monkeypatch.setattr(tile_store, "_merge", interrupted)
-    first.update(TILE, place.own([0, 1, 2, 3]), nothing)
+    own = first.update(TILE, place.own([0, 1, 2, 3]), nothing)
     other.join(timeout=60)
     assert started.is_set()
     last = place.writer().update(TILE, place.own([7]), nothing)
-    assert last.all()
+    assert last["status"].all()
+    # What a writer is told has every cell that it calls finished: its checksum is that of the final tile.
+    mask = mask_of(own["status"], FINISHED, 4)
+    assert mask & 0b1111 == 0b1111
+    assert tile_checksum(own, mask, 4) == tile_checksum(last, mask, 4)
     assert place.found() == place.complete()
 
 
@@ -133,7 +137,7 @@ def test_a_finished_cell_is_not_replaced_by_a_failure_nor_by_other_bits(place: P
     writer.update(TILE, place.own([0, 1], "failed"), nothing)
     writer.update(TILE, place.own([1, 2]), nothing)
     writer.update(TILE, place.own([1], "failed"), nothing)
-    status = writer.update(TILE, place.own([1, 2], "not_converged", value=99.0), nothing)
+    status = writer.update(TILE, place.own([1, 2], "not_converged", value=99.0), nothing)["status"]
     kinds = [STATUS[kind] for kind in ("failed", "done", "done")]
     assert status.ravel().tolist()[:3] == kinds
     found = place.found()
