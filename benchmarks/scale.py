@@ -31,7 +31,9 @@ from bendscape.sweep.objects import connect, store_url
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.run import Stop, _Driver
+from bendscape.sweep.run import _Driver
+from bendscape.sweep.stop import Stop
+from bendscape.sweep.worker import Order
 
 CAMPAIGN = """
 [campaign]
@@ -99,7 +101,9 @@ def measure(tiles: int) -> dict[str, float]:
         found["tiles"], found["cells"] = plan.total("tiles"), plan.total("cells")
         ledger = Ledger(connect(url), plan.records)
         ledger.acquire(console.print)
-        drive = _Driver(plan, Answers(), ledger, Meter(plan, 2, console), Stop(), console, url, 1, ())
+        drive = _Driver(
+            plan, Answers(), ledger, Meter(plan, 2, console), Stop(), console, Order(url, 1, (), ())
+        )
         timed("drive", lambda: (drive(), ledger.release(), plan)[-1])  # type: ignore[func-returns-value]
         plan.recount()
         assert plan.total("missing") == 0

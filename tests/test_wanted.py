@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +125,9 @@ def test_estimates_of_many_alphas_follow_the_kernel() -> None:
     assert plan.layout.sizes[64].alpha_block == 1
     assert plan.total("seconds") == pytest.approx(0.1 * 20 * np.linspace(0.5, 2.0, 31).sum(), rel=1e-12)
     assert len(asked) < 31
+
+
+def test_the_benchmark_of_large_campaigns_runs() -> None:
+    command = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "scale.py"), "--one", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout)["tiles"] == 4000
