@@ -1,110 +1,246 @@
-"""What the engine costs per cell: everything a real run does (Ray, Zarr, ledger) around a trivial kernel.
+"""The engine beside others that fill a labelled dataset, two workers each, results on disk: xyzpy and xsweep.
 
-    python benchmarks/engine.py
+    python benchmarks/engine.py [--venvs DIR] [--rounds 3] [--only PART ...] [--engines NAME ...]
 
-Each number is the median of `ROUNDS` fresh stores, taken in turn so that a noisy machine disturbs all
-alike. The reference is the bare loop over the same cells with the same random streams, in this process,
-without a store. `benchmarks/engine_rivals.py` lays other engines beside it.
+Every engine runs `rivals/cell.py` in a driver of its own, and the others in virtual environments of their own
+(made in DIR, or in a temporary folder). In turn, so that a noisy machine disturbs all alike:
+
+trivial  cells that cost nothing: time per cell, without the start of the workers where they outlive a sweep
+share    cells of 1 s of CPU time: the part of the two workers' time that is spent inside the kernel
+kill     200 cells of 0.1 s: kill -9 of everything at about half way, and how many cells are computed a second
+         time when the same command is given again; then two more seeds: how many cells those cost
+
+Prints tables and writes engine.json beside this file.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
-import platform
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import ray
 from rich.console import Console
 from rich.table import Table
 
-from bendscape.cluster.local import available_cores, ray_options
-from bendscape.sweep.campaign import Campaign, parse_campaign
-from bendscape.sweep.executor import Executor, RayExecutor, SerialExecutor
-from bendscape.sweep.grid import cell_rng
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.run import run_campaign
-from bendscape.sweep.store import silence_zarr
-from bendscape.sweep.tiles import Layout, wanted_tiles
+sys.path.insert(0, str(Path(__file__).parent / "rivals"))
+from cell import NOTE
 
 HERE = Path(__file__).parent
-MODULE = str(HERE / "trivial_kernel.py")
-ROUNDS = 5
-CAMPAIGN = """
-[campaign]
-name = "overhead"
-store = "unused"
-entropy = 1
-kernel = "trivial"
-[grid]
-p = [1]
-p_star = [1]
-a = [0.7, 1.5]
-alpha = {{ start = 0.5, stop = 2.0, num = 10 }}
-N = [128, 256]
-seeds = {seeds}
-"""
+ROUNDS = 3
+WORKERS = 2
+CELLS = 40  # a seed
+PACKAGES = {"xyzpy": ("xyzpy==1.3.5", "matplotlib"), "xsweep": ("xsweep==0.5.0",)}
 
 
-def bare(campaign: Campaign) -> float:
-    """Seconds of the kernel alone, called for every cell in a loop."""
-    kernel, grid = load_kernel("trivial", [MODULE]), campaign.to_grid()
-    layout = Layout.of(grid, kernel)
-    cells = [c for t in wanted_tiles(layout, grid, kernel) for _, _, c in layout.cells(t.key, t.mask)]
-    started = time.perf_counter()
-    for cell in cells:
-        kernel.compute(cell, cell_rng(1, cell))
-    return time.perf_counter() - started
+@dataclass(frozen=True)
+class Engine:
+    """A driver with its options, the package whose environment runs it, and seeds of the trivial sweep."""
+
+    driver: str
+    options: tuple[str, ...] = ()
+    package: str = ""
+    trivial_seeds: int = 100
 
 
-def engine(campaign: Campaign, make: Callable[[], Executor]) -> float:
-    """Seconds of a whole run on a fresh store: plan, store, lease, tasks, tiles, ledger."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        summary = run_campaign(
-            campaign, store_url(Path(folder) / "s.zarr"), load_kernel("trivial", [MODULE]), make,
-            console=Console(quiet=True), kernel_modules=(MODULE,),
+ENGINES = {
+    "bendscape": Engine("bendscape_run.py"),
+    "xyzpy harvest": Engine("xyzpy_harvest.py", (), "xyzpy"),
+    "xyzpy crop, batches of 1": Engine("xyzpy_crop.py", ("1",), "xyzpy"),
+    "xyzpy crop, batches of 20": Engine("xyzpy_crop.py", ("20",), "xyzpy"),
+    "xsweep thread": Engine("xsweep_run.py", ("thread", "0"), "xsweep"),
+    "xsweep thread, chunks of 20": Engine("xsweep_run.py", ("thread", "20"), "xsweep"),
+    # It sends the whole plan with every cell: 4,000 cells cost a hundred times 400.
+    "xsweep process": Engine("xsweep_run.py", ("process", "0"), "xsweep", 10),
+    "xsweep process, chunks of 20": Engine("xsweep_run.py", ("process", "20"), "xsweep", 10),
+}
+
+
+class Bench:
+    """Runs drivers in a folder, with the interpreter of their package."""
+
+    def __init__(self, venvs: Path, folder: Path) -> None:
+        self.venvs, self.folder = venvs, folder
+
+    def python(self, package: str) -> str:
+        """The interpreter that has a package; its environment is made where it is missing."""
+        if not package:
+            return sys.executable
+        python = self.venvs / package / "bin" / "python"
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+            install = [python, "-m", "pip", "install", "--quiet", *PACKAGES[package]]
+            subprocess.run(install, check=True)
+        return str(python)
+
+    def start(
+        self, engine: Engine, store: Path, seeds: int, seconds: float, notes: Path | None
+    ) -> subprocess.Popen[str]:
+        """A driver in a session of its own."""
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env["BENCH_SECONDS"] = str(seconds)
+        if notes is not None:
+            notes.mkdir(exist_ok=True)
+            env["BENCH_NOTES"] = str(notes)
+        driver = HERE / "rivals" / engine.driver
+        command = [self.python(engine.package), driver, store, str(seeds), *engine.options]
+        return subprocess.Popen(
+            command, env=env, cwd=self.folder, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        seconds = time.perf_counter() - started
-    assert summary.outcome == "complete"
-    return seconds
+
+    def run(self, *arguments: Any) -> tuple[float | None, str]:
+        """Seconds that a driver reports, or None and the last line of what it said."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=900)
+        finally:
+            end(process)
+        if process.returncode:
+            return None, (err.strip().splitlines() or ["no word"])[-1]
+        return json.loads(out.splitlines()[-1])["seconds"], ""
+
+    def store(self, name: str) -> Path:
+        """A place for a new store."""
+        return Path(tempfile.mkdtemp(prefix=name.replace(" ", "-").replace(",", ""), dir=self.folder)) / "s"
 
 
-def cold(campaign: Campaign) -> float:
-    """The same with a Ray of its own, started and shut down."""
-    return engine(campaign, lambda: RayExecutor(ray_options()))
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a driver's whole session, as a node that goes down does: Ray's workers have own groups."""
+    while alive := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in(pid, process)]:
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.01)
+    process.wait()
+
+
+def _in(pid: int, process: subprocess.Popen[str]) -> bool:
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
+        return False
+    return int(session) == process.pid and state not in "ZX"
+
+
+def notes_of(folder: Path) -> list[tuple[float, float]]:
+    """Time by the wall and CPU time of every call."""
+    return [note for file in sorted(folder.glob("*")) for note in NOTE.iter_unpack(file.read_bytes())]
+
+
+def trivial(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """Seconds a cell, with and without what comes before and after the sweep."""
+    started = time.perf_counter()
+    seconds, error = bench.run(engine, bench.store(name), engine.trivial_seeds, 0.0, None)
+    whole, cells = time.perf_counter() - started, CELLS * engine.trivial_seeds
+    if seconds is None:
+        raise SystemExit(f"{name}: {error}")
+    return {"cells": cells, "ms_a_cell": 1e3 * seconds / cells, "ms_a_cell_with_start": 1e3 * whole / cells}
+
+
+def share(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """Time inside the kernel over two workers' time, by the wall and by the CPU clock of its thread."""
+    store = bench.store(name)
+    notes = store.with_name("notes")
+    seconds, error = bench.run(engine, store, 1, 1.0, notes)
+    if seconds is None:
+        raise SystemExit(f"{name}: {error}")
+    wall, cpu = (sum(column) for column in zip(*notes_of(notes), strict=True))
+    slots = WORKERS * seconds
+    return {"cells": CELLS, "seconds": seconds, "share_wall": wall / slots, "share_cpu": cpu / slots}
+
+
+def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """Cells that a restart after kill -9 computes again, and cells that two more seeds cost."""
+    seeds, seconds = 5, 0.1
+    store, cells = bench.store(name), CELLS * seeds
+    counts = []
+    for leg in ("killed", "again", "more seeds"):
+        notes = store.with_name(leg.replace(" ", "-"))
+        if leg == "killed":
+            process = bench.start(engine, store, seeds, seconds, notes)
+            while process.poll() is None and len(notes_of(notes)) < cells * (9 + turn) // 20:
+                time.sleep(0.02)
+            end(process)
+            error = ""
+        else:
+            wanted = seeds + 2 * (leg == "more seeds")
+            _, error = bench.run(engine, store, wanted, 0.0, notes)  # only how many cells is asked
+        counts.append(len(notes_of(notes)))
+        if error and leg == "again":
+            raise SystemExit(f"{name}: {error}")
+    killed, again, extended = counts
+    lost = killed + again - cells
+    return {
+        "cells": cells,
+        "computed_before_the_kill": killed,
+        "lost_cells": lost,
+        "lost_core_seconds": float(lost * seconds),
+        "new_cells": CELLS * 2,
+        "extension_computes": None if error else extended,
+        "extension_says": error,
+    }
+
+
+PARTS = {"trivial": trivial, "share": share, "kill": kill}
+
+
+def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of every number of several rounds."""
+    return {
+        key: statistics.median(row[key] for row in rows) if isinstance(value, int | float) else value
+        for key, value in rows[0].items()
+    }
+
+
+def show(part: str, rows: dict[str, dict[str, Any]]) -> None:
+    """One part as a table; of the trivial cells also the ratio to bendscape."""
+    columns = list(next(iter(rows.values())))
+    ratio = part == "trivial" and "bendscape" in rows
+    table = Table(part, *columns, *(["times bendscape"] if ratio else []))
+    for name, row in rows.items():
+        shown = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        if ratio:
+            shown.append(f"{row['ms_a_cell'] / rows['bendscape']['ms_a_cell']:.2g}")
+        table.add_row(name, *shown)
+    Console(width=200).print(table)
 
 
 def main() -> None:
-    """Measure, print the table, write engine.json beside this file."""
-    silence_zarr()
-    campaigns = {cells: parse_campaign(CAMPAIGN.format(seeds=cells // 40)) for cells in (400, 4000)}
-    rows: dict[tuple[int, str], list[float]] = {}
-    for campaign in campaigns.values():
-        rows[campaign.to_grid().cell_count(), "with Ray's start-up"] = [cold(campaign) for _ in range(2)]
-    keeper = RayExecutor(ray_options())  # owns the Ray that the others share
-    engine(campaigns[400], lambda: RayExecutor({}))  # the workers' first imports
-    for _ in range(ROUNDS):
-        for cells, campaign in campaigns.items():
-            rows.setdefault((cells, "bare loop"), []).append(bare(campaign))
-            rows.setdefault((cells, "serial"), []).append(engine(campaign, SerialExecutor))
-            rows.setdefault((cells, "Ray running"), []).append(engine(campaign, lambda: RayExecutor({})))
-    keeper.close()
-
-    table = Table("cells", "run", "seconds", "ms a cell", "times the bare loop")
-    document = []
-    for (cells, name), seconds in sorted(rows.items()):
-        median = statistics.median(seconds)
-        ratio = median / statistics.median(rows[cells, "bare loop"])
-        table.add_row(str(cells), name, f"{median:.3f}", f"{1e3 * median / cells:.3f}", f"{ratio:.1f}")
-        document.append({"cells": cells, "run": name, "seconds": median, "ratio": ratio})
-    Console().print(table)
-    machine = {"cores": available_cores(), "python": platform.python_version(), "ray": ray.__version__}
-    (HERE / "engine.json").write_text(json.dumps({"machine": machine, "rows": document}, indent=2))
+    """Measure, print, write engine.json beside this file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--venvs", type=Path, help="where the rivals' environments are, or are made")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of trivial and kill; share has one")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    chosen = parser.parse_args()
+    file = HERE / "engine.json"
+    document = json.loads(file.read_text()) if file.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench((chosen.venvs or Path(temporary) / "venvs").absolute(), Path(temporary))
+        for package in PACKAGES:
+            bench.python(package)
+        for part in chosen.only:
+            measure, rounds = PARTS[part], 1 if part == "share" else chosen.rounds
+            rows: dict[str, list[dict[str, Any]]] = {}
+            for turn in range(rounds):
+                for name in chosen.engines:
+                    rows.setdefault(name, []).append(measure(bench, name, ENGINES[name], turn))
+                    print(part, name, rows[name][-1], file=sys.stderr)
+            document.setdefault(part, {}).update({name: median(row) for name, row in rows.items()})
+            show(part, document[part])
+            document["load_average"] = os.getloadavg()
+            file.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":
