@@ -81,6 +81,11 @@ def _user() -> str:
         return str(os.getuid())
 
 
+def campaign_path(revision: int) -> str:
+    """Where the campaign of a revision is kept; once it is there, older revisions are history."""
+    return f"ledger/campaign/{revision:06d}.json"
+
+
 def _lines(receipts: Iterable[Receipt]) -> str:
     return "".join(receipt.to_json() + "\n" for receipt in receipts)
 
@@ -102,14 +107,19 @@ class Ledger:
 
     def replay(self) -> None:
         """Load the newest snapshot and every segment after it."""
-        last = ""
+        last = after = ""
         self.records = Records()
         if snapshots := self._snapshots():
             last = snapshots[-1].removesuffix(".npz")
             self.records = self._open_snapshot(snapshots[-1])
-        self._segments = self._names("segments", after=f"{last}.jsonl" if last else "")
+            # A driver that was taken over may have written more since the other looked.
+            after = min(last, self.records.follows or last)
+        own = f"{last.partition('-')[0]}-"
+        names = self._names("segments", after=f"{after}.jsonl" if after else "")
+        self._segments = [name for name in names if not (name.startswith(own) and name <= f"{last}.jsonl")]
         for name in self._segments:
             self._load(name)
+        self.records.follows = max(last, "000000-000000", *names).removesuffix(".jsonl")
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, or None where it was released; `alive` is null for another machine."""
@@ -247,7 +257,8 @@ class Ledger:
     def record_campaign(self, document: dict[str, Any]) -> int:
         """Keep the campaign file, code and environment of this run; from now on this is the revision."""
         revision = self.revision + 1
-        self._create(f"ledger/campaign/{revision:06d}.json", json.dumps(document), LeaseLost)
+        text = json.dumps({**document, "epoch": self._epoch})  # no two drivers write the same
+        self._create(campaign_path(revision), text, LeaseLost)
         return revision
 
     def add(self, receipts: Iterable[Receipt]) -> None:
@@ -291,4 +302,6 @@ class Ledger:
         try:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:
-            raise refusal(f"another driver wrote {path} at this moment") from None
+            # A server may obey, fail to say so, and be asked again: what is there is then our own.
+            if bytes(obstore.get(self.objects, path).bytes()) != text.encode():
+                raise refusal(f"another driver wrote {path} at this moment") from None

@@ -145,9 +145,13 @@ def as_int(mask: NDArray[np.uint8]) -> int:
 
 
 class Records:
-    """Everything recorded of a store, by size."""
+    """Everything recorded of a store, by size.
+
+    `follows` names the newest segment that was merged before the driver that keeps them began.
+    """
 
     def __init__(self) -> None:
+        self.follows = ""
         self.sizes: dict[int, SizeRecords] = {}
         self._errors: dict[TileKey, dict[int, CellError]] = {}
         self._hosts: dict[str, int] = {"": 0}
@@ -230,7 +234,8 @@ class Records:
         }
         errors, texts = _shared_texts(tuple(self.errors()))
         tiles = [str(key) for key, of_tile in self._errors.items() for _ in of_tile]
-        text = json.dumps({"hosts": list(self._hosts), "errors": errors, "texts": texts, "tiles": tiles})
+        about = {"hosts": list(self._hosts), "errors": errors, "texts": texts, "tiles": tiles}
+        text = json.dumps({**about, "follows": self.follows})
         into = io.BytesIO()
         np.savez_compressed(into, text=np.frombuffer(text.encode(), np.uint8), **arrays)
         return into.getvalue()
@@ -254,6 +259,7 @@ class Records:
             errors = _with_texts(known["errors"], known["texts"])
         except Exception as error:  # zipfile, zlib, numpy and json each have their own
             raise ValueError(f"{type(error).__name__}: {error}") from None
+        records.follows = known.get("follows", "")
         records._hosts = {host: index for index, host in enumerate(known["hosts"])}
         for tile, of_cell in zip(known["tiles"], errors, strict=True):
             records._errors.setdefault(TileKey.parse(tile), {})[of_cell.bit] = of_cell

@@ -22,14 +22,14 @@ from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.executor import Executor, Job, PoolLost, Result
 from bendscape.sweep.isolation import CRASHED, Isolation, Part
 from bendscape.sweep.kernel import Kernel
-from bendscape.sweep.ledger import LeaseLost, Ledger
+from bendscape.sweep.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.limits import Abandoned
-from bendscape.sweep.objects import connect, probe
+from bendscape.sweep.objects import connect, exclusive, exists, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.stop import GRACE_SECONDS, Stop
-from bendscape.sweep.store import read_root, write_layout
+from bendscape.sweep.store import Conflict, read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
 
@@ -208,7 +208,12 @@ def publish(
     """Create or grow the store, and keep the campaign with its provenance, if anything of it is new.
 
     Returns the revision of the store, which is recorded before anything changes: a worker that still has
-    an older one will not write from then on.
+    an older one will not write from then on, nor will a driver that was taken over while it published.
+
+    Raises
+    ------
+    LeaseLost
+        Another driver has changed the store since its `attributes` were read.
     """
     if attributes is not None and attributes["spec_hash"] == campaign.spec_hash:
         revision: int = attributes["revision"]
@@ -225,8 +230,19 @@ def publish(
         "revised": now,
         **provenance(),
     }
-    revision = ledger.record_campaign(description)
-    write_layout(url, plan.layout, plan.kernel, before, {**description, "revision": revision})
+    try:
+        with exclusive(url, "layout"):
+            if read_root(url, patient=True) != attributes:
+                raise Conflict("zarr.json")
+            revision = ledger.record_campaign(description)
+
+            def check() -> None:
+                if exists(url, campaign_path(revision + 1)):
+                    raise Conflict(campaign_path(revision + 1))
+
+            write_layout(url, plan.layout, plan.kernel, before, {**description, "revision": revision}, check)
+    except Conflict as conflict:
+        raise LeaseLost(f"another driver changed {conflict} of this store meanwhile") from None
     return revision
 
 
@@ -376,7 +392,8 @@ class _Driver:
         objects = connect(self.order.url)
         for page in obstore.list(objects, prefix=NOTES):
             for item in page:
-                obstore.delete(objects, item["path"])
+                with contextlib.suppress(FileNotFoundError):  # a driver that was taken over is at it too
+                    obstore.delete(objects, item["path"])
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,8 @@
 
 Everything is written before it is published, and publishing replaces one object, so a reader sees the
 hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are
-already published; `status` lands last.
+already published; `status` lands last. A change never deletes: whoever is behind and does not know it yet
+would delete what another run has put there since.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import obstore
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Objects
-from zarr.storage import ObjectStore
+from zarr.storage import MemoryStore, ObjectStore
 
 from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
@@ -33,8 +34,13 @@ from bendscape.core.precision import unwarned
 from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
-from bendscape.sweep.objects import connect, folder_of, store_url
+from bendscape.sweep.objects import connect, folder_of, store_url, version_of
 from bendscape.sweep.tiles import Layout
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 STORE_VERSION = 1
 THEORY_CHUNKS = (4, 4, 16, 256)
@@ -116,15 +122,118 @@ def zarr_store(url: str) -> ObjectStore[Objects]:
     return ObjectStore(connect(url))
 
 
+class Conflict(Exception):
+    """Another writer has put this object since it was read."""
+
+
+def always() -> None:
+    """A check that is content."""
+
+
+class Conditional(ObjectStore[Objects]):
+    """An object store as Zarr sees it that puts an object only over the version it was read at.
+
+    What was not read since `forget` must not exist. So a chunk is written by compare-and-swap while Zarr's
+    codecs stay in charge of it. `check` is called between every read and the write that rests on it.
+    """
+
+    def __init__(
+        self, store: Objects, *, check: Callable[[], None] = always, read_only: bool = False
+    ) -> None:
+        super().__init__(store, read_only=read_only)
+        self._check = check
+        self._seen: dict[str, PutMode] = {}
+
+    def forget(self) -> None:
+        """Nothing was read."""
+        self._seen.clear()
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As in `ObjectStore`; the version is remembered."""
+        if byte_range is not None:
+            return await super().get(key, prototype, byte_range)
+        self._seen.pop(key, None)
+        try:
+            found = await obstore.get_async(self.store, key)
+        except FileNotFoundError:
+            return None
+        self._seen[key] = version_of(found.meta)
+        return prototype.buffer.from_bytes(await found.bytes_async())  # type: ignore[arg-type]
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Put an object over the version that was read.
+
+        Raises
+        ------
+        Conflict
+            Another version is there now.
+        """
+        mode = self._seen.pop(key, "create")
+        self._check()
+        try:
+            await obstore.put_async(self.store, key, value.as_buffer_like(), mode=mode)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            raise Conflict(key) from None
+
+
+class Publisher:
+    """Puts the objects of a hierarchy: on files under the lock of its caller, else by compare-and-swap."""
+
+    def __init__(self, url: str, check: Callable[[], None]) -> None:
+        self.objects, self._check, self._locked = connect(url), check, folder_of(url) is not None
+        self.zarr = zarr_store(url) if self._locked else Conditional(self.objects, check=check)
+
+    def read(self, path: str) -> tuple[dict[str, Any] | None, PutMode]:
+        """A JSON document, None where there is none, and the mode in which it may be replaced."""
+        try:
+            found = obstore.get(self.objects, path)
+        except FileNotFoundError:
+            return None, "overwrite" if self._locked else "create"
+        mode: PutMode = "overwrite" if self._locked else version_of(found.meta)
+        return json.loads(bytes(found.bytes())), mode
+
+    def put(self, path: str, document: dict[str, Any], mode: PutMode) -> None:
+        """Put a JSON document; raises `Conflict` where it is not the one that was read."""
+        self._check()
+        try:
+            obstore.put(self.objects, path, json.dumps(document).encode(), mode=mode)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            raise Conflict(path) from None
+
+    def open(self, path: str) -> tuple[zarr.Array[Any], NDArray[Any]]:
+        """An array to be written whole, and what it holds."""
+        # A chunk of fill values is deleted otherwise, whatever another driver has put there meanwhile.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            made = zarr.open_array(self.zarr, path=path, mode="r+")
+        return made, np.asarray(made[...])
+
+
 def write_layout(
-    url: str, layout: Layout, kernel: Kernel, before: Layout | None, attributes: Mapping[str, Any]
+    url: str,
+    layout: Layout,
+    kernel: Kernel,
+    before: Layout | None,
+    attributes: Mapping[str, Any],
+    check: Callable[[], None] = always,
 ) -> None:
     """Create or grow the hierarchy to `layout`, write theory for what is new, and publish.
 
-    Repeating it after a crash at any point gives the same hierarchy.
+    Repeating it after a crash at any point gives the same hierarchy. On files the caller holds a lock; on an
+    object store nothing is replaced that changed since it was read, and `check`, which raises if another
+    driver is about to change the hierarchy, is called between every read and the write that rests on it.
+
+    Raises
+    ------
+    Conflict
+        Another driver has changed the hierarchy; `before` is not the published layout.
     """
-    store = zarr_store(url)
-    paths: list[str] = []
+    to = Publisher(url, check)
+    published, replace = to.read("zarr.json")
+    if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
+        raise Conflict("zarr.json")
+    metadata: dict[str, dict[str, Any]] = {}
 
     def array(
         path: str,
@@ -133,26 +242,22 @@ def write_layout(
         chunks: tuple[int, ...],
         of: Variable,
         keep: bool,
-    ) -> zarr.Array[Any]:
+    ) -> str:
         # What was never published holds nothing, whatever an interrupted attempt left of it.
-        paths.append(path)
-        if keep:
-            made = zarr.open_array(store, path=path, mode="r+")
-            if made.shape != shape:
-                made.resize(shape)
-            return made
-        return zarr.create_array(
-            store, name=path, shape=shape, chunks=chunks, dtype=of.dtype, fill_value=of.fill_value,
-            dimension_names=dims, attributes=_attributes(of), overwrite=True,
-        )  # fmt: skip
+        name = f"{path}/zarr.json"
+        found, mode = to.read(name)
+        document = (found if keep else None) or _array_metadata(dims, shape, chunks, of)
+        metadata[path] = {**document, "shape": list(shape)}
+        if metadata[path] != found:
+            to.put(name, metadata[path], mode)
+        return path
 
     dims, shape = tuple(layout.axes), tuple(len(values) for values in layout.axes.values())
     keep = before is not None
     for name, values in layout.axes.items():
         axis = Variable(name, _AXIS_NAMES[name], "int64" if name in ("p", "p_star") else "float64")
-        array(name, (name,), (len(values),), (MAX_AXIS,), axis, keep)[:] = np.asarray(
-            values, dtype=axis.dtype
-        )
+        made, _ = to.open(array(name, (name,), (len(values),), (MAX_AXIS,), axis, keep))
+        made[:] = np.asarray(values, dtype=axis.dtype)
 
     names = _MODEL_THEORY | _POINT_THEORY
     if layout.around is not None:
@@ -161,24 +266,24 @@ def write_layout(
     for name, long_name in names.items():
         n = 3 if name in _MODEL_THEORY else 4
         variable = Variable(name, long_name, "int8" if name in _FLAGS else "float64")
-        theory[name] = array(name, dims[:n], shape[:n], THEORY_CHUNKS[:n], variable, keep)
-    for name, block in theory_on(layout, before, {n: np.asarray(a[...]) for n, a in theory.items()}).items():
-        theory[name][...] = block
+        theory[name] = to.open(array(name, dims[:n], shape[:n], THEORY_CHUNKS[:n], variable, keep))
+    for name, block in theory_on(layout, before, {name: old for name, (_, old) in theory.items()}).items():
+        theory[name][0][...] = block
 
     for size, blocks in sorted(layout.sizes.items()):
         keep = before is not None and size in before.sizes
         group = f"N={size}"
-        zarr.open_group(store, path=group, mode="a", attributes={"N": size})
-        paths.append(group)
+        metadata[group] = {"zarr_format": 3, "node_type": "group", "attributes": {"N": size}}
+        found, mode = to.read(f"{group}/zarr.json")
+        if not found:
+            to.put(f"{group}/zarr.json", metadata[group], mode)
         seed = Variable("seed", "realisation", "int64")
-        array(f"{group}/seed", ("seed",), (blocks.seeds,), (65536,), seed, keep)[:] = np.arange(blocks.seeds)
+        made, _ = to.open(array(f"{group}/seed", ("seed",), (blocks.seeds,), (65536,), seed, keep))
+        made[:] = np.arange(blocks.seeds)
         for variable in stored_variables(kernel):
             path = f"{group}/{variable.name}"
             array(path, (*dims, "seed"), layout.shape(size), layout.chunks(size), variable, keep)
 
-    metadata = {
-        path: json.loads(bytes(obstore.get(store.store, f"{path}/zarr.json").bytes())) for path in paths
-    }
     root = {
         "zarr_format": 3,
         "node_type": "group",
@@ -189,7 +294,20 @@ def write_layout(
         },
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
-    obstore.put(store.store, "zarr.json", json.dumps(root).encode())
+    to.put("zarr.json", root, replace)
+
+
+def _array_metadata(
+    dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...], of: Variable
+) -> dict[str, Any]:
+    # Made aside: in the store Zarr would also make a root, which is for `write_layout` to publish.
+    aside: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(aside), shape=shape, chunks=chunks, dtype=of.dtype, fill_value=of.fill_value,
+        dimension_names=dims, attributes=_attributes(of),
+    )  # fmt: skip
+    document: dict[str, Any] = json.loads(aside["zarr.json"].to_bytes())
+    return document
 
 
 def _attributes(variable: Variable) -> dict[str, Any]:

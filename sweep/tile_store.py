@@ -5,76 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import obstore
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import AlreadyExistsError, PreconditionError
-from obstore.store import ObjectStore as Objects
-from zarr.storage import ObjectStore
 
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
-from bendscape.sweep.objects import connect, exclusive, folder_of, version_of
-from bendscape.sweep.store import stored_variables, zarr_store
+from bendscape.sweep.objects import connect, exclusive, folder_of
+from bendscape.sweep.store import Conditional, Conflict, stored_variables, zarr_store
 from bendscape.sweep.tiles import Layout, TileKey
-
-if TYPE_CHECKING:
-    from obstore import PutMode, UpdateVersion
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 FINISHED = ("done", "not_converged")
 CONFLICTS = 100  # in a row over one object; each is a write of somebody else's that went through
-
-
-class Conflict(Exception):
-    """Another writer has put this object since it was read."""
-
-
-class Conditional(ObjectStore[Objects]):
-    """An object store as Zarr sees it that puts an object only over the version it was read at.
-
-    What was not read since `forget` must not exist. So a chunk is written by compare-and-swap while Zarr's
-    codecs stay in charge of it.
-    """
-
-    def __init__(self, store: Objects, *, read_only: bool = False) -> None:
-        super().__init__(store, read_only=read_only)
-        self._seen: dict[str, UpdateVersion] = {}
-
-    def forget(self) -> None:
-        """Nothing was read."""
-        self._seen.clear()
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """As in `ObjectStore`; the version is remembered."""
-        if byte_range is not None:
-            return await super().get(key, prototype, byte_range)
-        self._seen.pop(key, None)
-        try:
-            found = await obstore.get_async(self.store, key)
-        except FileNotFoundError:
-            return None
-        self._seen[key] = version_of(found.meta)
-        return prototype.buffer.from_bytes(await found.bytes_async())  # type: ignore[arg-type]
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Put an object over the version that was read.
-
-        Raises
-        ------
-        Conflict
-            Another version is there now.
-        """
-        mode: PutMode = self._seen.pop(key, "create")
-        try:
-            await obstore.put_async(self.store, key, value.as_buffer_like(), mode=mode)
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            raise Conflict(key) from None
 
 
 class TileStore:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.ledger import campaign_path
 from bendscape.sweep.limits import Limits, cell_limit, never
 from bendscape.sweep.objects import connect, exists
 from bendscape.sweep.records import CellError, Receipt
@@ -89,7 +90,7 @@ def run_tiles(
     """
     context = _context(order.url, order.revision, order.kernel_modules)
     # A tile written with the layout of an older revision would cut off the cells that a newer one added.
-    newer = f"ledger/campaign/{order.revision + 1:06d}.json"
+    newer = campaign_path(order.revision + 1)
 
     def check() -> None:
         if exists(order.url, newer):

@@ -122,7 +122,7 @@ def calls(module: str) -> Counter[str]:
     return Counter(path.name.partition("-")[0] for path in (Path(module).parent / "calls").iterdir())
 
 
-def recorded(store: Path) -> set[str]:
+def recorded(store: Path | str) -> set[str]:
     """The cells that the ledger knows as finished, named as in `calls`."""
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()

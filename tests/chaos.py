@@ -10,6 +10,9 @@ the first process. Without namespaces those two kinds of episode are left out.
 
 Out of memory is two things here: an allocation that the kernel refuses (MemoryError), and a cell that gets
 the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
+
+Episodes from `ON_S3` on have their store on an S3 server on loopback, which the namespaces share; it may fail
+or go away. Workers find it in their environment, as everywhere.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.executor import RayExecutor
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect, store_url
-from campaigns import KERNEL_HEAD, calls, campaign_text, data_files, recorded, run
+from bendscape.sweep.run import NOTES
+from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files, recorded, run
 
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}
 CELLS, TILE, SLOTS = 2 * 3 * 2 * 6, 6, 2
@@ -84,6 +88,11 @@ EVENTS: dict[str, tuple[set[int], int]] = {
     "read-only": ({74, 0, 1}, 3 * (SLOTS + 1) * TILE),
 }
 NEED_MOUNTS = {"full disk", "read-only"}
+SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, where there is a server
+    "server fails": ({0, 1}, SLOTS * TILE),
+    "server away": ({0, 1}, SLOTS * TILE),
+    "server gone": ({74}, 3 * (SLOTS + 1) * TILE),
+}
 
 # The first episodes, one fault each (or a fault and a harmless deed); the rest is drawn.
 FIRST: list[tuple[str, str]] = [
@@ -102,12 +111,37 @@ FIRST: list[tuple[str, str]] = [
 ]
 
 
+ON_S3 = 1000
+FIRST_ON_S3: list[tuple[str, str]] = [
+    ("kill driver", "well"),
+    ("server fails", "raises"),
+    ("server away", "well"),
+]
+THEN_ON_S3: list[tuple[str, str]] = [
+    ("server gone", "well"),
+    ("kill worker", "nan"),
+    ("kill node", "well"),
+    ("SIGTERM", "raises"),
+    ("SIGTERM twice", "well"),
+    ("nothing", "hangs"),
+]
+
+
 def script(number: int) -> tuple[str, str]:
     """What happens to the world, and what one cell does, in an episode."""
     if number < len(FIRST):
         return FIRST[number]
+    if number >= ON_S3:
+        given = FIRST_ON_S3 + THEN_ON_S3
+        events = [*(EVENTS.keys() - NEED_MOUNTS), "server fails", "server away"]
+        if number - ON_S3 < len(given):
+            return given[number - ON_S3]
+    else:
+        events = list(EVENTS)
     rng = random.Random(number)
-    event = rng.choice([name for name in EVENTS if name != "nothing"])
+    event = rng.choice(
+        [name for name in sorted(events, key=[*EVENTS, *SERVER_EVENTS].index) if name != "nothing"]
+    )
     if event == "grace":
         return event, "slow once"
     deeds = [name for name in DEEDS if name != "slow once" and (event != "budget" or name != "stuck in C")]
@@ -126,6 +160,10 @@ class World:
     def __enter__(self) -> World:
         import ray
         from ray.cluster_utils import Cluster
+        from s3_server import S3Server
+
+        self.server = S3Server()
+        os.environ.update(self.server.environment)
 
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
         self.cluster = Cluster(
@@ -141,6 +179,7 @@ class World:
 
         ray.shutdown()
         self.cluster.shutdown()
+        self.server.stop()
 
     def add_node(self) -> None:
         """One more node of one core."""
@@ -172,8 +211,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"episode {self.number}")
-        self.store = self.place / "disk" / "s.zarr"
-        self.store.parent.mkdir(exist_ok=True)
+        self.disk = self.place / "disk"
+        self.disk.mkdir(exist_ok=True)
+        self.store = store_url(self.disk / "s.zarr") if self.number < ON_S3 else self.world.server.new_url()
         self.campaign = parse_campaign(campaign_text(**GRID))
         self.cell = (1, 1, self.rng.choice([0.7, 1.5]), self.rng.choice([0.8, 1.0, 1.2]),
                      self.rng.choice([64, 128]), self.rng.randrange(6))  # fmt: skip
@@ -199,7 +239,7 @@ class Episode:
         started = time.monotonic()
         code, log = self.disturbed()
         before, known = calls(self.module), recorded(self.store)
-        allowed, cost = EVENTS[self.event]
+        allowed, cost = (EVENTS | SERVER_EVENTS)[self.event]
         assert code in allowed, f"exit code {code}\n{log}"
         if code in (0, 1):
             assert len(known) == CELLS - bool(DEEDS[self.deed][1]), "complete, but not in the ledger"
@@ -216,13 +256,13 @@ class Episode:
         assert lost <= cost, f"{lost} cells computed again, {cost} allowed: {after - before}\n{log}"
         assert data_files(self.store) == self.reference(), "other data than a serial run"
         self.check_errors()
-        assert not list((self.store / "ledger").glob("notes/*")), "notes left"
+        assert not [name for name in all_objects(self.store) if name.startswith(NOTES)], "notes left"
         return {"event": self.event, "deed": self.deed, "exit": code, "lost": lost,
                 "seconds": round(time.monotonic() - started, 1)}  # fmt: skip
 
     def check_errors(self) -> None:
         _, error, attempts = DEEDS[self.deed]
-        ledger = Ledger(connect(store_url(self.store)))
+        ledger = Ledger(connect(self.store))
         ledger.replay()
         found = ledger.records.errors()
         assert len(found) == bool(error), found
@@ -266,7 +306,7 @@ class Episode:
                 self.wait(lambda: self.begun() >= moment, driver)
             time.sleep(self.rng.uniform(0, 2 * PAUSE))
             self.strike(driver, undo)
-            driver.wait(120)
+            driver.wait(400 if self.event == "server gone" else 120)  # it sits an outage out for minutes
         self.wait(lambda: not any(map(alive, self.pids())), None)
         return driver.returncode, log.read_text()[-3000:]
 
@@ -282,16 +322,27 @@ class Episode:
             self.world.add_node()
             self.world.cluster.remove_node(node, allow_graceful=False)
         elif self.event == "full disk":
-            ballast = self.store.parent / "ballast"
+            ballast = self.disk / "ballast"
             fill(ballast)
             undo.callback(ballast.unlink)
         elif self.event == "read-only":
-            disk = str(self.store.parent)
+            disk = str(self.disk)
             mount = ["mount", "-o", "remount,ro", disk]
             while subprocess.run(mount, capture_output=True, timeout=20, check=False).returncode:
                 time.sleep(0.01)  # busy: a file is being written at this moment
                 assert driver.poll() is None, "never to be mounted read-only"
             undo.callback(sudo, "mount", "-o", "remount,rw", disk)
+        elif self.event == "server fails":
+            self.world.server.failing = True
+            time.sleep(self.rng.uniform(1, 5))
+            self.world.server.failing = False
+        elif self.event in ("server away", "server gone"):
+            self.world.server.stop()
+            if self.event == "server gone":
+                undo.callback(self.world.server.serve)
+            else:
+                time.sleep(self.rng.uniform(1, 5))
+                self.world.server.serve()
         elif self.event.startswith("SIG") or self.event == "grace":
             name, _, twice = self.event.replace("grace", "SIGTERM").partition(" ")
             driver.send_signal(signal.Signals[name])

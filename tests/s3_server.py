@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto), which can also ignore conditions and deny keys as others do."""
+"""A real S3 server on loopback (moto), which can also ignore conditions, deny keys, fail and go away."""
 
 from __future__ import annotations
 
@@ -21,18 +21,28 @@ DENIED = (
 
 
 class S3Server:
-    """Serves until `stop`; `ignored` names conditions that it drops, as some look-alikes do."""
+    """Serves until `stop`; `ignored` names conditions that it drops, as some look-alikes do.
+
+    While `failing`, every answer is 500 or 503; half of the time the request was obeyed nevertheless.
+    """
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.ignored: tuple[str, ...] = ()
+        self.failing = False
         self.requests: list[tuple[str, str]] = []
         self._moto: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()  # moto looks at a condition and writes in two steps
-        self._server = make_server("127.0.0.1", 0, self._app, threaded=True)
+        self._port = 0
+        self.serve()
+        self.call("PUT", f"/{BUCKET}")
+
+    def serve(self) -> None:
+        """Open the port; after a `stop`, the same one, with all that was stored."""
+        self._server = make_server("127.0.0.1", self._port, self._app, threaded=True)
+        self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
-        self.call("PUT", f"/{BUCKET}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,7 +51,7 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
             "AWS_ALLOW_HTTP": "true",
         }
 
@@ -54,11 +64,17 @@ class S3Server:
             environ.pop(f"HTTP_{condition.upper().replace('-', '_')}", None)
         with self._one_at_a_time:
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            if self.failing:
+                number = len(self.requests)
+                if number % 2:
+                    b"".join(self._moto(environ, lambda *_: None))
+                start_response(("500 Internal Server Error", "503 Slow Down")[number // 2 % 2], [])
+                return [b"no"]
             return list(self._moto(environ, start_response))
 
     def call(self, method: str, path: str) -> None:
         """One request of the server's own, for what obstore cannot ask."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._server.server_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         credential = f"AWS4-HMAC-SHA256 Credential={KEY}/20261122/us-east-1/s3/aws4_request"
         connection.request(method, path, headers={"Authorization": credential, "Host": "localhost"})
         assert connection.getresponse().status == 200

@@ -20,13 +20,14 @@ from typing import Any
 
 import chaos
 import pytest
-from chaos import DEEDS, EVENTS, FIRST, script
+from chaos import DEEDS, EVENTS, FIRST, FIRST_ON_S3, ON_S3, SERVER_EVENTS, script
 
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect, store_url
 from campaigns import RANDOM, campaign_text, recorded
 
 MORE = range(len(FIRST), len(FIRST) + 100)
+MORE_ON_S3 = range(ON_S3 + len(FIRST_ON_S3), ON_S3 + len(FIRST_ON_S3) + 20)
 
 
 class World:
@@ -49,13 +50,13 @@ class World:
             )
 
     def play(self, number: int) -> dict[str, Any]:
-        """One episode; it ends within five minutes."""
+        """One episode; it ends within ten minutes."""
         self._process = self._process or self._start()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{number}\n".encode())
         self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], 300)
+        ready, _, _ = select.select([self._process.stdout], [], [], 600)
         line = self._process.stdout.readline() if ready else b""
         if not line:
             self.close(seconds=0)
@@ -105,6 +106,23 @@ def test_nothing_is_lost(world: World, number: int) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    "number",
+    range(ON_S3, ON_S3 + len(FIRST_ON_S3)),
+    ids=[": ".join(names) for names in FIRST_ON_S3],
+)
+def test_nothing_is_lost_on_s3(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", MORE_ON_S3)
+def test_nothing_is_lost_on_s3_whatever_happens(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("number", MORE)
 def test_nothing_is_lost_whatever_happens_at_whatever_moment(world: World, number: int) -> None:
@@ -143,3 +161,5 @@ def test_the_episodes_hold_every_event_and_every_deed() -> None:
     drawn = [script(number) for number in MORE]
     assert {event for event, _ in drawn} | {"nothing"} == set(EVENTS)
     assert {deed for _, deed in drawn} == set(DEEDS)
+    on_s3 = {event for event, _ in (*FIRST_ON_S3, *map(script, MORE_ON_S3))}
+    assert on_s3 > {"kill driver", "kill worker", "kill node", "SIGTERM", "SIGTERM twice", *SERVER_EVENTS}

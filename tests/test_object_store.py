@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.executor import Job
 from bendscape.sweep.ledger import LeaseHeld, Ledger
 from bendscape.sweep.objects import connect, probe, store_url
+from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import silence_zarr, zarr_store
+from bendscape.sweep.tiles import TileKey
 from bendscape.sweep.worker import Order
 from campaigns import RANDOM, all_objects, calls, campaign_text, data_files, make_campaign, run
 
@@ -107,6 +110,26 @@ def test_a_second_driver_on_s3_is_refused_while_the_first_is_alive(
         run(s3_url, kernel_file(RANDOM), make_campaign())
     first.release()
     assert run(s3_url, kernel_file(RANDOM), make_campaign(N=[64])).outcome == "complete"
+
+
+def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_drivers(
+    s3: S3Server, s3_url: str
+) -> None:
+    ledger = Ledger(connect(s3_url))
+    ledger.acquire(print)
+    vars(ledger)["_newest_epoch"] = lambda: 1  # so that the write is the next request, which is obeyed
+    ledger.add([Receipt("N=64/0.0.0.0.0", 0b11)])
+    s3.requests.clear()
+    s3.failing = True
+    again = threading.Timer(0.5, setattr, (s3, "failing", False))
+    again.start()
+    ledger.flush()
+    again.join()
+    assert [method for method, path in s3.requests if "segments" in path][:2] == ["PUT", "PUT"]
+    ledger.release()
+    reader = Ledger(connect(s3_url))
+    reader.replay()
+    assert reader.records.masks(TileKey(64, 0, 0, 0, 0, 0)) == (0b11, 0)
 
 
 # -- every command, and the secret nowhere

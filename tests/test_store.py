@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dask.array
 import numpy as np
@@ -21,7 +22,7 @@ from bendscape.sweep import run as run_module
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.executor import Job, Result, SerialExecutor
 from bendscape.sweep.objects import store_url
-from bendscape.sweep.store import read_root
+from bendscape.sweep.store import Publisher, read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -178,20 +179,16 @@ def test_an_extension_that_dies_half_way_leaves_the_old_dataset_and_can_be_repea
     before = xr.open_dataset(path, engine="bendscape").load()
     wider = {"p": [1, 2, 3], "a": [0.5, 0.7, 1.5], "alpha": [0.8, 0.9, 1.0, 1.2], "N": [32, 64, 128]}
 
-    resize, create, count = zarr.Array.resize, zarr.create_array, [0]
+    put, count = Publisher.put, [0]
 
-    def dying(real: Callable[..., object]) -> Callable[..., object]:
-        def step(*args: object, **options: object) -> object:
-            count[0] += 1
-            if count[0] == writes:
-                raise OSError("the disk is gone")
-            return real(*args, **options)
-
-        return step
+    def dying(self: Publisher, *rest: Any) -> None:
+        count[0] += 1
+        if count[0] == writes:
+            raise OSError("the disk is gone")
+        put(self, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarr.Array, "resize", dying(resize))
-        patch.setattr(zarr, "create_array", dying(create))
+        patch.setattr(Publisher, "put", dying)
         with pytest.raises(OSError, match="the disk is gone"):
             run(path, module, make_campaign(**wider))
     xr.testing.assert_identical(xr.open_dataset(path, engine="bendscape").load(), before)
