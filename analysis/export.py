@@ -29,11 +29,7 @@ import xarray as xr
 import zarr
 
 from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect
 from bendscape.sweep.output import check_writable
 from bendscape.sweep.store import open_root, silence_zarr
 
@@ -45,7 +41,6 @@ BLOCK_BYTES = 2**26
 TITLE = "bendscape export of "
 _Lengths: TypeAlias = dict[Hashable, tuple[dict[Hashable, int], dict[Hashable, int]]]
 _GROWTH = ("seed", "alpha", "alpha_factor", "a", "p_star", "p", "N")
-_OF_FAILURE = ("error", "message", "traceback", "host", "attempts")
 _STORE_MARK = "bendscape_store_version"  # what `bendscape run` and the backend know a store by
 
 
@@ -91,8 +86,8 @@ def export_store(
     path = Path(os.path.abspath(Path(output).expanduser()))
     _check_output(str(output), path, shards, overwrite)
     silence_zarr()
-    url, attributes = open_root(location)
-    errors = _errors(url, parse_campaign(attributes["campaign"], source=url).to_grid())
+    url, _ = open_root(location)
+    errors = xr.open_dataset(url, engine="bendscape", group="errors")
     with xr.open_dataset(url, engine="bendscape") as source:
         ds = _with_attributes(_select(source, variables), path.suffix)
         lengths = _lengths(ds, block_bytes)
@@ -116,7 +111,7 @@ def export_store(
         "files": len(files),
         "variables": [str(name) for name in ds.data_vars],
         **counts,
-        "errors": errors.sizes["failure"] if errors else 0,
+        "errors": errors.sizes["failure"],
     }
 
 
@@ -215,38 +210,6 @@ def _with_attributes(ds: xr.Dataset, suffix: str) -> xr.Dataset:
     return ds
 
 
-def _errors(url: str, grid: Grid) -> xr.Dataset | None:
-    """Failed cells of this campaign: coordinates, what went wrong and where; None where there are none."""
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    rows = []
-    for failure in ledger.records.errors():
-        cell = _cell_of(grid, failure.cell)
-        if cell is not None:
-            rows.append(cell | {name: getattr(failure, name) for name in _OF_FAILURE})
-    if not rows:
-        return None
-    rows.sort(key=lambda row: tuple(row[name] for name in ("N", "p", "p_star", "a", "alpha", "seed")))
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    texts = {n: c.astype(object) if c.dtype.kind == "U" else c for n, c in columns.items()}
-    return xr.Dataset(
-        {name: ("failure", column) for name, column in texts.items()},
-        attrs={"long_name": "failed cells: their coordinates, their errors and where they happened"},
-    )
-
-
-def _cell_of(grid: Grid, cell: dict[str, float]) -> dict[str, float] | None:
-    # Its coordinates, that of the alpha axis included; None where the campaign no longer wants it.
-    N = int(cell["N"])
-    if any(cell[name] not in getattr(grid, name) for name in ("p", "p_star", "a", "N")):
-        return None
-    at = tuple(getattr(grid, name).index(cell[name]) for name in ("p", "p_star", "a"))
-    (slots,) = np.nonzero((grid.alpha_values[at] == cell["alpha"]) & grid.wanted(N)[at])
-    if not slots.size or cell["seed"] >= grid.seeds[N]:
-        return None
-    return {**cell, grid.alpha_dim: grid.alpha[slots[0]]}
-
-
 def _lengths(ds: xr.Dataset, block_bytes: int) -> _Lengths:
     """Chunk and block of every variable: whole curves over seed and alpha first, then models, then sizes.
 
@@ -282,9 +245,7 @@ def _grow(shape: Mapping[Hashable, int], unit: Mapping[Hashable, int], target: i
     return lengths
 
 
-def _write_zarr(
-    ds: xr.Dataset, errors: xr.Dataset | None, lengths: _Lengths, folder: Path, shards: bool
-) -> None:
+def _write_zarr(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, folder: Path, shards: bool) -> None:
     encoding: dict[Any, dict[str, Any]] = {}
     for name, (chunk, block) in lengths.items():
         encoding[name] = {"chunks": tuple(chunk.values())}
@@ -296,20 +257,20 @@ def _write_zarr(
     _in_blocks(ds, lengths).to_zarr(
         folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding
     )
-    if errors is not None:
+    if errors.sizes["failure"]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
             errors.to_zarr(folder, group="errors", mode="a", zarr_format=3, consolidated=True)
     zarr.consolidate_metadata(folder, zarr_format=3)
 
 
-def _write_netcdf(ds: xr.Dataset, errors: xr.Dataset | None, lengths: _Lengths, file: Path) -> None:
+def _write_netcdf(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, file: Path) -> None:
     packed: dict[str, Any] = {"zlib": True, "complevel": 4, "shuffle": True, "_FillValue": None}
     encoding: dict[Any, dict[str, Any]] = {
         name: {**packed, "chunksizes": tuple(chunk.values())} for name, (chunk, _) in lengths.items()
     }
     _in_blocks(ds, lengths).to_netcdf(file, engine="h5netcdf", format="NETCDF4", encoding=encoding)
-    if errors is not None:
+    if errors.sizes["failure"]:
         errors.to_netcdf(file, mode="a", group="errors", engine="h5netcdf", format="NETCDF4")
 
 

@@ -1,6 +1,8 @@
 """The xarray backend: a store as one lazy dataset over (p, p_star, a, alpha, N, seed), while it fills.
 
     xr.open_dataset(store, engine="bendscape", chunks={})
+    xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
+    xr.open_datatree(store, engine="bendscape")                   both
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
 storage; sizes with fewer seeds are padded with absent cells; the theory of the same points is attached.
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from bendscape.analysis.failures import failures
 from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
@@ -52,6 +55,7 @@ LABEL_ONLY = {
 }
 """Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
 
+GROUPS = ("errors",)
 _LONG_NAMES = {
     "N": "dimension of the input",
     "seed": "realisation",
@@ -200,24 +204,30 @@ class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
     description = "Open a bendscape store as one six-dimensional dataset"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables")
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "group")
+    supports_groups = True
 
     def open_dataset(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
     ) -> xr.Dataset:
-        """One lazy dataset; see the module's docstring.
+        """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
 
         Raises
         ------
         ParameterError
-            There is no bendscape store at this path or URL.
+            There is no bendscape store at this path or URL, or no such group in it.
         """
+        if group not in (None, "/", *GROUPS):
+            raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
         grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+        if group in GROUPS:
+            return failures(grid, _replayed(url))
         layout = Layout.from_json(attributes["layout"])
         axes = _Axes.of(grid, layout)
         root = zarr.open_group(zarr_store(url), mode="r", use_consolidated=True)
@@ -260,17 +270,35 @@ class BendscapeBackend(BackendEntrypoint):
         variables = {k: v for k, v in {**measured, **theory}.items() if k not in dropped}
         return xr.Dataset(variables, coords, _provenance(attributes))
 
+    def open_groups_as_dict(
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> dict[str, xr.Dataset]:
+        """The cells as the root, and the failed ones as the group `errors`."""
+        root = self.open_dataset(filename_or_obj, drop_variables=drop_variables)
+        return {"/": root, **{f"/{name}": self.open_dataset(filename_or_obj, group=name) for name in GROUPS}}
+
+    def open_datatree(
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> xr.DataTree:
+        """Both as one tree."""
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables))
+
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Only when asked for by name: a store is also a valid Zarr group."""
         return False
 
 
-def _recorded(url: str, layout: Layout) -> Records:
+def _replayed(url: str) -> Records:
     ledger = Ledger(connect(url))
     ledger.replay()
-    for N, size in layout.sizes.items():
-        ledger.records.size(N).reserve(layout.tile_shape(N), size.alpha_block * size.seed_block)
     return ledger.records
+
+
+def _recorded(url: str, layout: Layout) -> Records:
+    records = _replayed(url)
+    for N, size in layout.sizes.items():
+        records.size(N).reserve(layout.tile_shape(N), size.alpha_block * size.seed_block)
+    return records
 
 
 def _node(root: zarr.Group, path: str) -> Any:

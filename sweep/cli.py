@@ -100,7 +100,7 @@ def run(
         str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(help="Tasks at the same time; one a core by default.")
+        int | None, typer.Option(min=1, help="Tasks at the same time; one a core by default.")
     ] = None,
     time_budget: Annotated[
         str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
@@ -205,9 +205,7 @@ def run(
             f"the same command goes on; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
         )
     if summary.failed:
-        say.print(
-            f"`bendscape errors {store or campaign.campaign.store}` lists what failed and why", markup=False
-        )
+        say.print(f"`bendscape errors {summary.store}` lists what failed and why", markup=False)
     if json:
         print_json({**asdict(summary), "exit_code": summary.exit_code})
     if report is not None and not summary.missing:
@@ -229,6 +227,7 @@ def status(
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Also every recorded tile: host, seconds, attempts, run.")
     ] = False,
+    kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Done, failed and missing cells, rate, what is left, and who is at work."""
@@ -241,7 +240,7 @@ def status(
     from bendscape.sweep.progress import clock
     from bendscape.sweep.status import store_status, store_tiles
 
-    document = store_status(store)
+    document = store_status(store, kernel_module)
     if tiles:
         document["tiles"] = store_tiles(store)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from bendscape.sweep.objects import connect, exclusive, exists, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.stop import GRACE_SECONDS, Stop
+from bendscape.sweep.stop import GRACE_SECONDS, Stop, Stopped
 from bendscape.sweep.store import Conflict, read_root, write_layout
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
@@ -146,13 +147,16 @@ def run_campaign(
     probe(url)
     ledger = Ledger(connect(url))
     with stop.signals():
-        ledger.acquire(console.print, about=provenance())
+        ledger.acquire(console.print, about=provenance(kernel_modules))
         try:
             ledger.replay()
             attributes = read_root(url)  # again: it may have grown before the lease was ours
             before = Layout.from_json(attributes["layout"]) if attributes else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
-            revision = publish(url, campaign, plan, before, attributes, ledger)
+            try:
+                revision = publish(url, campaign, plan, before, attributes, ledger, stop.heed)
+            except Stopped:
+                stop.announce(console)
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
                 meter = Meter(plan, executor.slots if executor else 1, console)
@@ -204,6 +208,7 @@ def publish(
     before: Layout | None,
     attributes: dict[str, Any] | None,
     ledger: Ledger,
+    heed: Callable[[], None],
 ) -> int:
     """Create or grow the store, and keep the campaign with its provenance, if anything of it is new.
 
@@ -214,6 +219,8 @@ def publish(
     ------
     LeaseLost
         Another driver has changed the store since its `attributes` were read.
+    Stopped
+        By `heed`, before anything was published.
     """
     if attributes is not None and attributes["spec_hash"] == campaign.spec_hash:
         revision: int = attributes["revision"]
@@ -240,19 +247,34 @@ def publish(
                 if exists(url, campaign_path(revision + 1)):
                     raise Conflict(campaign_path(revision + 1))
 
-            write_layout(url, plan.layout, plan.kernel, before, {**description, "revision": revision}, check)
+            described = {**description, "revision": revision}
+            write_layout(url, plan.layout, plan.kernel, before, described, check, heed)
     except Conflict as conflict:
         raise LeaseLost(f"another driver changed {conflict} of this store meanwhile") from None
     return revision
 
 
-def provenance() -> dict[str, Any]:
-    """The code and the environment that computed something."""
+def provenance(kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The code and the environment that computed something; a user's module by the BLAKE2b of its file."""
+    modules = {
+        module: hashlib.blake2b(Path(module).read_bytes(), digest_size=16).hexdigest()
+        if module.endswith(".py")
+        else _version_of(module)
+        for module in kernel_modules
+    }
     return {
+        **({"kernel_modules": modules} if modules else {}),
         "code_version": code_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def _version_of(module: str) -> str:
+    try:
+        return version(module.partition(".")[0])
+    except PackageNotFoundError:
+        return "not installed as a package"
 
 
 def code_version() -> str:
@@ -294,6 +316,7 @@ class _Driver:
         self._isolation = Isolation()
         self._parts: dict[Order, Part] = {}
         self._estimates: dict[str, float] = {}
+        self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
 
     def __call__(self) -> None:
         """Until nothing is left, or the stop is asked for and what was under way is back or overdue.
@@ -328,7 +351,9 @@ class _Driver:
         if result is None:
             self.ledger.add([])
             self.meter.tick()
-        elif result.error is not None:
+            return
+        self._under_way.pop(result.job.order.tiles, None)
+        if result.error is not None:
             self._lost(result, result.error)
         else:
             if self._parts.pop(result.job.order, None) and result.job.order.note:
@@ -341,14 +366,17 @@ class _Driver:
         if task is None:
             return None
         pace = self.meter.correction(task.N)
-        if not self.stop.admits(task.seconds * pace):
+        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
+        if not self.stop.admits(ahead + task.seconds * pace):
             return None
         self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
         order = self.order._replace(
             tiles=tuple((str(tile.key), tile.mask) for tile in task.tiles),
             pace=pace,
             note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
+            until=self.stop.ends,
         )
+        self._under_way[order.tiles] = task.seconds * pace
         if part:
             self._parts[order] = part
         whole_node = part is not None and part.whole_node

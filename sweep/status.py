@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from bendscape.sweep.tiles import Layout
 RATE_SECONDS = 300.0
 
 
-def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
+def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
     """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
     The core time left is what the missing cells of a size cost at the mean measured cost of its finished
-    ones; a size without any goes by the kernel's estimate, and is null where that kernel is not installed.
+    ones; a size without any goes by the kernel's estimate, and is null where that kernel is neither installed
+    nor in one of `kernel_modules`.
     """
     url, attributes = open_root(location)
     campaign = parse_campaign(attributes["campaign"], source=url)
@@ -35,7 +37,7 @@ def store_status(location: str | os.PathLike[str]) -> dict[str, Any]:
     ledger.replay()
     records = ledger.records
     layout = Layout.from_json(attributes["layout"])
-    plan = Plan(layout, campaign.to_grid(), _kernel(attributes), records)
+    plan = Plan(layout, campaign.to_grid(), _kernel(attributes, kernel_modules), records)
     sizes: list[dict[str, Any]] = []
     for N, size in plan.sizes.items():
         computed = int(records.size(N).computed.sum())
@@ -123,10 +125,10 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
     return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
 
 
-def _kernel(attributes: dict[str, Any]) -> Kernel:
+def _kernel(attributes: dict[str, Any], modules: Iterable[str]) -> Kernel:
     # A kernel that is not installed here has no cost model; everything else about the store is known.
     try:
-        return load_kernel(attributes["kernel"])
+        return load_kernel(attributes["kernel"], modules)
     except ParameterError:
         return Kernel(
             attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 0.0, lambda _: 0.0

@@ -19,6 +19,10 @@ GRACE_SECONDS = 300.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+class Stopped(Exception):
+    """The run was asked to stop."""
+
+
 class Stop:
     """Asked to stop: once, admit nothing more and drain until the deadline; twice, stop at once.
 
@@ -28,13 +32,18 @@ class Stop:
         Seconds that the run may take. A tenth of it, ten seconds at most, is kept for ending.
     grace
         Seconds that tasks under way are waited for after a signal.
+
+    `budget` and `ends` are the end of the budget on the clocks `time.monotonic` and `time.time`: workers have
+    the second too.
     """
 
     def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
-        self.budget = math.inf if budget is None else time.monotonic() + budget - min(10.0, 0.1 * budget)
+        left = math.inf if budget is None else budget - min(10.0, 0.1 * budget)
+        self.budget, self.ends = time.monotonic() + left, time.time() + left
         self.grace = grace
-        self.asked = 0
+        self.asked = False
         self.reason = ""
+        self._signals = 0
         self._deadline = self.budget
         self._announced = False
         self._shielded = 0
@@ -49,25 +58,30 @@ class Stop:
         if time.monotonic() < self._deadline:
             return False
         if not self.asked:
-            self.asked, self.reason = 1, "the time budget"
+            self.asked, self.reason = True, "the time budget"
         return True
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """A signal handler: the first time it sets a flag; after that it raises, outside a `shield`."""
-        self.asked += 1
-        self.reason = signal.Signals(number).name
-        if self.asked > 1 and not self._shielded:
-            raise KeyboardInterrupt
-        if self.asked > 1:
+        self._signals += 1
+        self.asked, self.reason = True, signal.Signals(number).name
+        if self._signals > 1:
+            if not self._shielded:
+                raise KeyboardInterrupt
             return
         self._deadline = min(self.budget, time.monotonic() + self.grace)
         hurry(self.grace)
 
     def admits(self, seconds: float) -> bool:
         """Whether a task of this length may start."""
-        if time.monotonic() + seconds > self.budget:
-            self.asked, self.reason = max(1, self.asked), "the time budget"
+        if not self.asked and time.monotonic() + seconds > self.budget:
+            self.asked, self.reason = True, "the time budget"
         return not self.asked
+
+    def heed(self) -> None:
+        """Raise `Stopped` once the run is to stop: for work of the driver's own."""
+        if self.overdue or self.asked:
+            raise Stopped
 
     def announce(self, console: Console) -> None:
         """Say once why the run stops."""
@@ -82,12 +96,12 @@ class Stop:
     def shield(self) -> Iterator[None]:
         """What a second signal must not cut in two: it is raised afterwards."""
         self._shielded += 1
-        before = self.asked
+        before = self._signals
         try:
             yield
         finally:
             self._shielded -= 1
-        if self.asked > max(1, before) and not self._shielded:
+        if self._signals > max(1, before) and not self._shielded:
             raise KeyboardInterrupt
 
     def listen(self) -> dict[int, Any]:

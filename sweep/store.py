@@ -217,12 +217,15 @@ def write_layout(
     before: Layout | None,
     attributes: Mapping[str, Any],
     check: Callable[[], None] = always,
+    heed: Callable[[], None] = always,
 ) -> None:
     """Create or grow the hierarchy to `layout`, write theory for what is new, and publish.
 
-    Repeating it after a crash at any point gives the same hierarchy. On files the caller holds a lock; on an
-    object store nothing is replaced that changed since it was read, and `check`, which raises if another
-    driver is about to change the hierarchy, is called between every read and the write that rests on it.
+    Repeating it after a crash at any point, or after `heed` has raised, gives the same hierarchy: `heed` is
+    called between the models of the theory, which takes a millisecond for each of their points. On files the
+    caller holds a lock; on an object store nothing is replaced that changed since it was read, and `check`,
+    which raises if another driver is about to change the hierarchy, is called between every read and the
+    write that rests on it.
 
     Raises
     ------
@@ -267,7 +270,8 @@ def write_layout(
         n = 3 if name in _MODEL_THEORY else 4
         variable = Variable(name, long_name, "int8" if name in _FLAGS else "float64")
         theory[name] = to.open(array(name, dims[:n], shape[:n], THEORY_CHUNKS[:n], variable, keep))
-    for name, block in theory_on(layout, before, {name: old for name, (_, old) in theory.items()}).items():
+    old = {name: values for name, (_, values) in theory.items()}
+    for name, block in theory_on(layout, before, old, heed).items():
         theory[name][0][...] = block
 
     for size, blocks in sorted(layout.sizes.items()):
@@ -320,13 +324,17 @@ def _attributes(variable: Variable) -> dict[str, Any]:
 
 @unwarned()
 def theory_on(
-    layout: Layout, before: Layout | None, blocks: dict[str, NDArray[Any]]
+    layout: Layout,
+    before: Layout | None,
+    blocks: dict[str, NDArray[Any]],
+    heed: Callable[[], None] = always,
 ) -> dict[str, NDArray[Any]]:
     """Theory at the points of `layout` that `before` did not have; the rest of `blocks` is kept."""
     old = [set(axis) for axis in before.axes.values()] if before else [set()] * 4
     for i, p in enumerate(layout.p):
         for j, p_star in enumerate(layout.p_star):
             for k, a in enumerate(layout.a):
+                heed()
                 model = Model(p, p_star, a)
                 known = p in old[0] and p_star in old[1] and a in old[2]
                 if not known:

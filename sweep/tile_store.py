@@ -113,8 +113,10 @@ def _merge(variable: Variable, own: NDArray[Any], stored: NDArray[Any]) -> NDArr
     # What a cell holds stays: merging in any order, and twice, gives the same. A failed cell holds nothing.
     if variable.name == "status":
         stays = np.isin(stored, [STATUS[kind] for kind in FINISHED]) | (own == STATUS["absent"])
-    else:
-        stays = ~np.isnan(stored) if stored.dtype.kind == "f" else stored != variable.fill_value
+    else:  # by bits: a NaN that a kernel returned is a value, and not every NaN is that of an absent cell
+        fill = np.array(variable.fill_value, dtype=stored.dtype)
+        bits = f"u{stored.dtype.itemsize}"
+        stays = stored.view(bits) != fill.view(bits)
     return np.where(stays, stored, own)
 
 

@@ -17,6 +17,7 @@ from bendscape.sweep.kernel import Kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
 TILE_CELLS = 4096
+LEAST = 8  # seeds, and alphas, of a tile of cheap cells, even where fewer are asked for at first
 
 
 class TileKey(NamedTuple):
@@ -145,8 +146,10 @@ def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
     )
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
-    seed_block = _even(seeds, cells)
-    return SizeLayout(seeds, _even(len(grid.alpha), max(1, cells // seed_block)), seed_block)
+    # LEAST where the cost allows it: a first try of one cell would bind all that grows from it.
+    seed_block = max(_even(seeds, cells), min(cells, LEAST))
+    alphas = max(1, cells // seed_block)
+    return SizeLayout(seeds, max(_even(len(grid.alpha), alphas), min(alphas, LEAST)), seed_block)
 
 
 def _even(length: int, block: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import sys
 import time
@@ -33,6 +34,7 @@ class Order(NamedTuple):
 
     `cell_timeout` and `pace` are those of `bendscape.sweep.limits.cell_limit`. With `note`, the path of an
     object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
+    `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
     """
 
     url: str
@@ -42,6 +44,7 @@ class Order(NamedTuple):
     cell_timeout: float | None = None
     pace: float = 1.0
     note: str = ""
+    until: float = math.inf
 
 
 class Verdict(NamedTuple):
@@ -97,10 +100,21 @@ def run_tiles(
             raise Superseded(f"{order.url} has moved on from revision {order.revision}")
 
     with threadpool_limits(limits=1), Limits(hard, until) as limits:
-        return [
-            _run_tile(context, order, TileKey.parse(key), mask, verdict, limits, check)
-            for key, mask in order.tiles
-        ]
+        receipts = []
+        for text, mask in order.tiles:
+            key = TileKey.parse(text)
+            if verdict is None and time.time() + _expected(context, key, mask, order) > order.until:
+                break
+            receipts.append(_run_tile(context, order, key, mask, verdict, limits, check))
+        return receipts
+
+
+def _expected(context: _Context, key: TileKey, mask: int, order: Order) -> float:
+    # Seconds that the cells of a tile will take; only a run with a time budget wants to know.
+    if math.isinf(order.until):
+        return 0.0
+    *_, cell = next(context.store.layout.cells(key, mask))
+    return order.pace * context.kernel.seconds(cell) * mask.bit_count()
 
 
 def _run_tile(

@@ -20,6 +20,8 @@ import xarray as xr
 
 import campaigns
 from bendscape.core.model import ParameterError
+from bendscape.core.outlier import transition
+from bendscape.sweep import store as store_module
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
 from bendscape.sweep.isolation import CRASHES
 from bendscape.sweep.kernel import load_kernel
@@ -417,3 +419,34 @@ def test_every_tile_tells_where_it_was_computed_and_by_which_run(
     assert (at["p"], at["p_star"], at["a"], at["alpha"], at["N"], at["seed"]) == (
         1, 1, 0.7, [0.8, 0.8], 64, [0, 5]
     )  # fmt: skip
+
+
+def test_a_stop_is_heeded_while_the_theory_of_a_new_store_is_computed(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, campaign, asked = kernel_file(RANDOM), make_campaign(), []
+
+    def slow(model: object) -> object:
+        asked.append(model)
+        signal.raise_signal(signal.SIGTERM)
+        return transition(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "transition", slow)
+        stopped = run(tmp_path / "a.zarr", module, campaign)
+    assert (stopped.outcome, stopped.missing, len(asked)) == ("stopped", CELLS, 1)
+    assert run(tmp_path / "a.zarr", module, campaign).computed == CELLS
+    run(tmp_path / "b.zarr", module, campaign)
+    assert data_files(tmp_path / "a.zarr") == data_files(tmp_path / "b.zarr")
+
+
+@pytest.mark.ray
+def test_within_a_budget_what_was_computed_is_recorded_and_no_cell_is_given_up(
+    tmp_path: Path, kernel_file: KernelFile, local_ray: None
+) -> None:
+    module = kernel_file("time.sleep(0.25)\n" + RANDOM)
+    campaign = make_campaign(seeds=48)  # 1152 cells of a quarter of a second
+    stopped = run(tmp_path / "a.zarr", module, campaign, RayExecutor({}), time_budget=20.0)
+    assert stopped.outcome == "stopped"
+    begun = sum(calls(module).values())
+    assert 0 < begun == stopped.computed == len(recorded(tmp_path / "a.zarr"))

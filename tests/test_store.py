@@ -244,3 +244,35 @@ def test_paths_with_spaces_and_quotes_work(tmp_path: Path, kernel_file: KernelFi
 def test_a_url_that_is_not_a_store_is_refused() -> None:
     with pytest.raises(ParameterError, match="ftp://"):
         store_url("ftp://host/store")
+
+
+def test_failed_cells_travel_with_the_dataset(tmp_path: Path, kernel_file: KernelFile) -> None:
+    path = tmp_path / "s.zarr"
+    module = kernel_file("if cell.seed == 2 and cell.N == 64: raise ValueError(f'no {cell.a}')\n" + RANDOM)
+    run(path, module, make_campaign())
+    tree = xr.open_datatree(path, engine="bendscape")
+    failed = tree["errors"].to_dataset().load()
+    assert failed.sizes["failure"] == int((tree["status"] == 2).sum()) == 12
+    first = failed.isel(failure=0)
+    assert (first.error.item(), first.message.item(), first.attempts.item()) == ("ValueError", "no 0.7", 1)
+    assert "raise ValueError" in first.traceback.item()
+    for one in range(12):
+        at = {name: failed[name][one].item() for name in ("p", "p_star", "a", "alpha", "N", "seed")}
+        assert int(tree["status"].sel(at)) == 2
+    # What the campaign no longer wants is hidden, and the table of a whole store is empty.
+    run(path, module, make_campaign(N=[128]))
+    assert xr.open_dataset(path, engine="bendscape", group="errors").sizes["failure"] == 0
+    with pytest.raises(ParameterError, match="group = 'wrong'"):
+        xr.open_dataset(path, engine="bendscape", group="wrong")
+
+
+def test_a_first_try_of_one_cell_does_not_bind_the_tiles_of_what_grows_from_it(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    path = tmp_path / "s.zarr"
+    module = Path(kernel_file(RANDOM))
+    module.write_text(module.read_text().replace("lambda cell: 0.25", "lambda cell: 1e-3"))
+    run(path, str(module), make_campaign(p=[1], a=[0.7], alpha=[1.0], N=[64], seeds=1))
+    wider = {"p": [1], "a": [0.7], "alpha": [0.8, 0.9, 1.0, 1.1, 1.2], "N": [64], "seeds": 16}
+    assert run(path, str(module), make_campaign(**wider)).done == 80
+    assert len(list((path / "N=64/x/c").rglob("*"))) < 20

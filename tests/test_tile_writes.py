@@ -146,6 +146,16 @@ def test_a_finished_cell_is_not_replaced_by_a_failure_nor_by_other_bits(place: P
     assert not any(found["status"][3:])
 
 
+def test_a_nan_keeps_its_bits_when_its_tile_is_written_again(place: Place) -> None:
+    writer, values = place.writer(), place.own([0, 1, 2])
+    nans = np.array([0xFFF8000000000000, 0x7FF8000000001234, 0x7FF8000000000000], dtype=np.uint64)
+    values["x"].ravel()[:3] = nans.view(np.float64)
+    writer.update(TILE, values, nothing)
+    last = writer.update(TILE, place.own([4, 5]), nothing)
+    assert last["x"].ravel()[:3].view(np.uint64).tolist() == nans.tolist()
+    assert writer.read(TILE, "x").ravel()[:3].view(np.uint64).tolist() == nans.tolist()
+
+
 def test_status_names_no_cell_whose_variables_are_not_there(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
