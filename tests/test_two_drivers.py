@@ -174,7 +174,7 @@ def together(drivers: list[Unguarded], url: str, module: str, case: str, trial: 
     fresh = Path(module).parent / "fresh.zarr"
     plain = module.replace("kernel_v1.py", "plain.py")
     Path(plain).write_text(Path(module).read_text().replace("attempt == 1", "False"))
-    run(fresh, plain, make_campaign(**second))
+    assert run(fresh, plain, make_campaign(**second)).outcome == "complete"
     assert whole(url) == whole(fresh)
     if first == second:  # else the axes may lie in another order in storage
         files = [
