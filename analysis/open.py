@@ -2,7 +2,6 @@
 
     xr.open_dataset(store, engine="bendscape", chunks={})
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
-    xr.open_datatree(store, engine="bendscape")                   both
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
 storage; sizes with fewer seeds are padded with absent cells; the theory of the same points is attached.
@@ -205,7 +204,6 @@ class BendscapeBackend(BackendEntrypoint):
 
     description = "Open a bendscape store as one six-dimensional dataset"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "group")
-    supports_groups = True
 
     def open_dataset(
         self,
@@ -221,7 +219,7 @@ class BendscapeBackend(BackendEntrypoint):
         ParameterError
             There is no bendscape store at this path or URL, or no such group in it.
         """
-        if group not in (None, "/", *GROUPS):
+        if group not in (None, *GROUPS):
             raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
@@ -269,19 +267,6 @@ class BendscapeBackend(BackendEntrypoint):
         )
         variables = {k: v for k, v in {**measured, **theory}.items() if k not in dropped}
         return xr.Dataset(variables, coords, _provenance(attributes))
-
-    def open_groups_as_dict(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
-    ) -> dict[str, xr.Dataset]:
-        """The cells as the root, and the failed ones as the group `errors`."""
-        root = self.open_dataset(filename_or_obj, drop_variables=drop_variables)
-        return {"/": root, **{f"/{name}": self.open_dataset(filename_or_obj, group=name) for name in GROUPS}}
-
-    def open_datatree(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
-    ) -> xr.DataTree:
-        """Both as one tree."""
-        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Only when asked for by name: a store is also a valid Zarr group."""

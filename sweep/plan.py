@@ -96,11 +96,15 @@ class Plan:
         """Sum of a column of `sizes`."""
         return sum(getattr(size, name) for size in self.sizes.values())
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of one core that are left, estimates corrected by what was measured."""
+        return sum(size.seconds_left * size.correction for size in self.sizes.values())
+
     def task_seconds(self, slots: int) -> float:
         """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
         shortest, longest = TASK_SECONDS
-        left = sum(size.seconds_left * size.correction for size in self.sizes.values())
-        share = left / (slots * TASKS_PER_SLOT)
+        share = self.seconds_left / (slots * TASKS_PER_SLOT)
         return max(shortest, min(longest, share))
 
     def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
@@ -130,7 +134,7 @@ class Plan:
             "tasks": sum(1 for _ in self.tasks(slots)),
             "cells_left": self.total("missing") + (self.total("failed") if self.retry_failed else 0),
             "core_hours": sum(s.seconds * s.correction for s in self.sizes.values()) / 3600,
-            "core_hours_left": sum(s.seconds_left * s.correction for s in self.sizes.values()) / 3600,
+            "core_hours_left": self.seconds_left / 3600,
             "bytes": self.stored_bytes(),
             "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
             "slots": slots,

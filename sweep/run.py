@@ -187,7 +187,7 @@ def run_campaign(
         computed=meter.computed if meter else 0,
         missing=missing,
         seconds=time.monotonic() - started,
-        core_seconds_left=meter.core_seconds_left if meter and missing else 0.0,
+        core_seconds_left=(meter.core_seconds_left if meter else plan.seconds_left) if missing else 0.0,
     )
 
 

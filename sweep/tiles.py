@@ -146,10 +146,11 @@ def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
     )
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
-    # LEAST where the cost allows it: a first try of one cell would bind all that grows from it.
-    seed_block = max(_even(seeds, cells), min(cells, LEAST))
+    # A first try of one cell would otherwise bind all that grows from it to tiles of one cell.
+    least = min(LEAST, cells // LEAST)
+    seed_block = max(_even(seeds, cells), least)
     alphas = max(1, cells // seed_block)
-    return SizeLayout(seeds, max(_even(len(grid.alpha), alphas), min(alphas, LEAST)), seed_block)
+    return SizeLayout(seeds, max(_even(len(grid.alpha), alphas), min(alphas, least)), seed_block)
 
 
 def _even(length: int, block: int) -> int:

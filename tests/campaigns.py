@@ -136,6 +136,13 @@ def recorded(store: Path | str) -> set[str]:
     }
 
 
+class IdleExecutor(SerialExecutor):
+    """Takes no job: a run with it publishes the store and stops."""
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        yield from ()
+
+
 class DyingExecutor(SerialExecutor):
     """Ends its driver with kill -9 when some jobs are back: nothing is flushed, nothing released."""
 

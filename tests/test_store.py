@@ -250,15 +250,15 @@ def test_failed_cells_travel_with_the_dataset(tmp_path: Path, kernel_file: Kerne
     path = tmp_path / "s.zarr"
     module = kernel_file("if cell.seed == 2 and cell.N == 64: raise ValueError(f'no {cell.a}')\n" + RANDOM)
     run(path, module, make_campaign())
-    tree = xr.open_datatree(path, engine="bendscape")
-    failed = tree["errors"].to_dataset().load()
-    assert failed.sizes["failure"] == int((tree["status"] == 2).sum()) == 12
+    status = xr.open_dataset(path, engine="bendscape").status.load()
+    failed = xr.open_dataset(path, engine="bendscape", group="errors")
+    assert failed.sizes["failure"] == int((status == 2).sum()) == 12
     first = failed.isel(failure=0)
     assert (first.error.item(), first.message.item(), first.attempts.item()) == ("ValueError", "no 0.7", 1)
     assert "raise ValueError" in first.traceback.item()
     for one in range(12):
         at = {name: failed[name][one].item() for name in ("p", "p_star", "a", "alpha", "N", "seed")}
-        assert int(tree["status"].sel(at)) == 2
+        assert int(status.sel(at)) == 2
     # What the campaign no longer wants is hidden, and the table of a whole store is empty.
     run(path, module, make_campaign(N=[128]))
     assert xr.open_dataset(path, engine="bendscape", group="errors").sizes["failure"] == 0

@@ -22,7 +22,7 @@ from bendscape.sweep.store import read_root
 from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.tiles import Layout, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles
-from campaigns import make_campaign, run
+from campaigns import IdleExecutor, make_campaign, run
 
 KernelFile = Callable[..., str]
 TILE = TileKey(64, 0, 0, 0, 0, 0)
@@ -45,7 +45,7 @@ class Place:
 
     def __init__(self, url: str, module: str, campaign: Campaign | None = None) -> None:
         self.url, self.module = url, module
-        run(url, module, campaign or make_campaign(**SMALL), time_budget=1e-6)
+        run(url, module, campaign or make_campaign(**SMALL), IdleExecutor())
         attributes = read_root(url)
         assert attributes is not None
         self.layout = Layout.from_json(attributes["layout"])

@@ -34,7 +34,7 @@ from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import zarr_store
 from bendscape.sweep.tile_store import TileStore
 from bendscape.sweep.tiles import TileKey
-from campaigns import calls, campaign_text, data_files, make_campaign, run
+from campaigns import IdleExecutor, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
 VARIABLES = "Variable('x', 'a number'), Variable('t', 'when')"
@@ -152,7 +152,7 @@ def together(drivers: list[Unguarded], url: str, module: str, case: str, trial: 
         for grid, delay in ((first, 0.0), (second, rng.choice([0.0, 0.0, 0.1, 0.5]) * rng.random()))
     ]
     if trial % 2:  # else they meet at the making of the store
-        run(url, module, make_campaign(**first), time_budget=1e-6)
+        run(url, module, make_campaign(**first), IdleExecutor())
     reader = Reader(url)
     with ThreadPoolExecutor(2) as pool:
         rng.shuffle(jobs)
@@ -210,7 +210,7 @@ def test_a_driver_that_was_taken_over_while_it_published_destroys_nothing(
 ) -> None:
     # As one on a suspended machine: it has looked at the store, another grows and fills it, it wakes up.
     module = kernel_file(BODY, VARIABLES)
-    run(url, module, make_campaign(**SMALL), time_budget=1e-6)
+    run(url, module, make_campaign(**SMALL), IdleExecutor())
     first = {**SMALL, "alpha": [*SMALL["alpha"], 1.6], "N": [32, 64]}
     second = {**SMALL, "alpha": [*SMALL["alpha"], 1.5, 1.8], "N": [32, 64, 128], "seeds": 3}
     monkeypatch.setattr(Ledger, "_alive", lambda *_: False)
