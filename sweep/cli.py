@@ -141,6 +141,7 @@ def run(
     """
     from dataclasses import asdict
 
+    from bendscape.core.model import ParameterError
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import console, print_json
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
@@ -210,7 +211,11 @@ def run(
         print_json({**asdict(summary), "exit_code": summary.exit_code})
     if report is not None and not summary.missing:
         say.print("reading the store for the table and the report ...")
-        _invoke("report", store=url, output=report, table=not json)
+        try:
+            _invoke("report", store=url, output=report, table=not json)
+        except ParameterError as error:  # the campaign itself is done, and its own outcome comes first
+            say.print(f"error: {error}", markup=False)
+            _leave(summary.exit_code or EXIT_INPUT)
     _leave(summary.exit_code)
 
 
