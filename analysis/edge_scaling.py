@@ -149,8 +149,9 @@ def edge_scaling(
 
     Limits: both laws are leading orders. Measured on sampled Hessians (``docs/analysis.md``): at a sharp edge
     corrections make it neither with sizes from 64 or 128 on, and n_two_thirds is told with sizes from 256 on.
-    Inside a smooth edge and below the crossover size the truth is neither: an edge above lambda_minus plus an
-    N^(-2/3). From 256 or 512 on that is told as one_over_log, which there only means slower than N^(-2/3).
+    Inside a smooth edge and below the crossover size the truth is neither, where the principal-value edge
+    exists: that edge, above lambda_minus, plus an N^(-2/3). With sizes from 512 on it is told as
+    one_over_log, which there only means slower than N^(-2/3).
     The prediction is as accurate as ``lowest_eigenvalue_law`` says; where the errors are smaller, so is its
     p-value. Rates of right and wrong choices on planted data are held by ``tests/test_edge_scaling.py``.
     Source: this project's own.

@@ -116,23 +116,28 @@ def as_sweep(model: Model, factor: float, cells: dict[str, Any]) -> xr.Dataset:
 def print_sampled(data: dict[str, Any]) -> None:
     """What the analysis says of sampled Hessians, by smallest size."""
     print(
-        "| p, p*, a | α/α_BBP | edge | sizes from | draws | law | Δχ² | p N^(-2/3) | p 1/log N | c | theory |"
+        "| p, p*, a | α/α_BBP | edge | sizes from | draws | law | Δχ² | p N^(-2/3) "
+        "| p 1/log N | c | theory | λ₋ fitted |"
     )
-    print("|---" * 11 + "|")
+    print("|---" * 12 + "|")
     for model, factor, _ in SAMPLED:
         ds = as_sweep(model, factor, data[f"{model}, {factor}"])
         head = f"{model.p}, {model.p_star}, {model.a:g} | {factor:g} | {EDGE_KINDS[ds['edge'].item()]}"
         for extra in (0, 8):
             for min_size in (64, 128, 256, 512):
                 at = edge_scaling(ds, min_size=min_size, extra_draws=extra).compute().squeeze()
-                law = tuple(OUTCOMES)[int(at["law"])]
+                free = edge_scaling(
+                    ds, min_size=min_size, extra_draws=extra, free_edge=True, prediction=False
+                )
+                free = free.compute().squeeze()
+                law, with_free = (tuple(OUTCOMES)[int(each["law"])] for each in (at, free))
                 print(
                     f"| {head} | {min_size} | {extra} | {law} "
                     f"| {at['delta_chi2']:.1f} | {at['n_two_thirds_p_value']:.2g} "
                     f"| {at['one_over_log_p_value']:.2g} "
                     f"| {at['n_two_thirds_c']:.2f}({at['n_two_thirds_c_error']:.2f}), "
                     f"{at['one_over_log_c']:.3f}({at['one_over_log_c_error']:.3f}) "
-                    f"| {at['prediction_p_value']:.2g} |"
+                    f"| {at['prediction_p_value']:.2g} | {with_free}, {free['n_two_thirds_shift']:+.3f} |"
                 )
         for N, y, e, edge_at, law in zip(
             at["N"].values,
