@@ -37,7 +37,10 @@ from bendscape.sweep.spectral_kernel import WEIGHTS
 from bendscape.sweep.store import open_root, silence_zarr, zarr_store
 from bendscape.sweep.tiles import Layout
 
-CHUNK_BYTES = 2**25  # of one variable: many tiles to a Dask chunk, few tasks to a graph
+CHUNK_BYTES = (
+    2**22
+)  # of one variable at one size: many tiles to a Dask chunk, and a pass over ten sizes of ten
+# variables (analysis/models.py) holds 0.4 GB a thread
 THEORY = (
     "alpha_bbp",
     "alpha_sharp",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from bendscape.analysis.estimators import (
@@ -19,13 +21,13 @@ from bendscape.analysis.estimators import (
     PointCurves,
     flag_code,
 )
+from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.core.finite_size import alpha_bbp_at_size
-from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+from bendscape.core.model import TRANSITION_KINDS, ParameterError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_POINT, _SIZE = ("p", "p_star", "a"), ("p", "p_star", "a", "N")
 _PARTS = {
     "": "estimate",
     "_error": "standard error",
@@ -77,8 +79,8 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. One (p,
-        p_star, a) is in memory at a time.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
+        one pass of :func:`bendscape.analysis.models.map_models`.
     n_boot : int
         Bootstrap resamplings, >= 100.
     level : float
@@ -110,43 +112,44 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     """
     alpha_dim = alpha_dimension(ds)
     _check_options(n_boot, level, seed)
-    shape = tuple(ds.sizes[dim] for dim in _SIZE)
-    found = {f"{name}{part}": np.full(shape, np.nan) for name in ESTIMATORS for part in _PARTS}
-    flags = {name: np.zeros(shape, np.int8) for name in ESTIMATORS}
-    n_seeds, n_cells = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    theory = np.full(shape, np.nan)
-
+    of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
     realised = [name for name in ("alpha_realised",) if name in ds]
-    for index in np.ndindex(*shape[:3]):
-        point = dict(zip(_POINT, index, strict=True))
-        block = (
-            ds[[*MEASURED, "lambda_minus", *realised]].isel(point).transpose(alpha_dim, "N", "seed").compute()
+    outputs = {
+        name: Output(
+            ("N",), np.int64 if name.startswith("n_") else np.float64, {"long_name": words, "units": "1"}
         )
-        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
-        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
-        curves = PointCurves(block, alpha, model, n_boot, seed)
-        done = block["status"].values == DONE
-        n_seeds[index], n_cells[index] = done.sum(axis=2).max(axis=0), done.sum(axis=(0, 2))
-        theory[index] = [alpha_bbp_at_size(model, N) for N in curves.sizes]
-        for k in range(len(curves.sizes)):
-            for draws in curves.draws(k):
-                numbers, flags[draws.name][(*index, k)] = _summary(draws, level)
-                for part, number in zip(_PARTS, numbers, strict=True):
-                    found[f"{draws.name}{part}"][(*index, k)] = number
-
-    out = ds[["alpha_bbp", "transition"]].compute().reset_coords(drop=True).assign_coords(N=ds["N"].values)
-    at_size = {"alpha_bbp_N": theory, "n_seeds": n_seeds, "n_cells": n_cells} | found
-    out = out.assign(
-        {
-            name: (_SIZE, values, {"long_name": _LONG_NAMES[name], "units": "1"})
-            for name, values in at_size.items()
-        }
-        | {f"{name}_flag": (_SIZE, values, _FLAG_ATTRS) for name, values in flags.items()}
-    )
+        for name, words in _LONG_NAMES.items()
+    }
     for name, definition in ESTIMATORS.items():
-        out[name].attrs["definition"] = definition
+        outputs[name].attrs["definition"] = definition
+        outputs[f"{name}_flag"] = Output(("N",), np.int8, _FLAG_ATTRS)
+    found = map_models(ds, of_model, outputs, [*MEASURED, "lambda_minus", *realised])
+    theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
+    out = theory.merge(found.reset_coords(drop=True)).compute()
     out.attrs = {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
     return out
+
+
+def _of_model(
+    block: xr.Dataset, *, alpha_dim: str, n_boot: int, level: float, seed: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of :func:`thresholds` for one model, over N."""
+    block = block.transpose(alpha_dim, "N", "seed")
+    model = model_of(block)
+    curves = PointCurves(block, block["alpha"].values.astype(np.float64), model, n_boot, seed)
+    done = block["status"].values == DONE
+    found: dict[str, Any] = {
+        "alpha_bbp_N": [alpha_bbp_at_size(model, N) for N in curves.sizes],
+        "n_seeds": done.sum(axis=2).max(axis=0),
+        "n_cells": done.sum(axis=(0, 2)),
+    }
+    for k in range(len(curves.sizes)):
+        for draws in curves.draws(k):
+            numbers, flag = _summary(draws, level)
+            for part, number in zip(_PARTS, numbers, strict=True):
+                found.setdefault(f"{draws.name}{part}", []).append(number)
+            found.setdefault(f"{draws.name}_flag", []).append(flag)
+    return {name: np.asarray(values) for name, values in found.items()}
 
 
 _LONG_NAMES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -174,3 +174,40 @@ def planted(
             for name, value in values.items():
                 ds[name].values[(*index, slice(None), k, slice(0, count))] = value
     return with_coverage(ds)
+
+
+def approaching_edge(
+    model: Model,
+    seeds: Mapping[int, int],
+    distance: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    *,
+    alpha: npt.NDArray[np.float64],
+    noise: float = 2.5,
+    labels: float = 0.0,
+    realised: bool = True,
+    entropy: int = 0,
+) -> xr.Dataset:
+    """A complete sweep of one model with <eigval_min> = lambda_minus + distance(N) at the realised alpha, or
+    at alpha itself and without alpha_realised.
+
+    The noise is normal with standard deviation noise N^(-1/2); of its variance the share ``labels`` is common
+    with edge_sample, whose mean is lambda_minus."""
+    ds = frame((int(model.p),), (model.p_star,), (model.a,), seeds, alpha=alpha)
+    rng = np.random.default_rng([20261122, entropy])
+    for k, (N, count) in enumerate(sorted(seeds.items())):
+        edge, load = ds["lambda_minus"].values[0, 0, 0, :, None], np.round(alpha * N) / N
+        if realised:
+            edge = np.array([[left_edge(model, x).lambda_minus] for x in load])
+        shared, own = noise / np.sqrt(N) * rng.standard_normal((2, len(load), count))
+        values = {
+            "eigval_min": edge
+            + distance(np.array(float(N)))
+            + np.sqrt(labels) * shared
+            + np.sqrt(1 - labels) * own,
+            "edge_sample": edge + np.sqrt(labels) * shared,
+            "alpha_realised": load[:, None] + np.zeros(shared.shape),
+            "status": np.ones(shared.shape, np.int8),
+        }
+        for name, value in values.items():
+            ds[name].values[0, 0, 0, :, k, :count] = value
+    return with_coverage(ds if realised else ds.drop_vars("alpha_realised"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.analysis.critical import critical_point
 from bendscape.analysis.curves import local_smoother, resampled_means, resampling_counts, sign_change
-from bendscape.analysis.estimators import ESTIMATORS, FLAGS
+from bendscape.analysis.estimators import ESTIMATORS, FLAGS, PointCurves
 from bendscape.analysis.thresholds import compact, render_thresholds, thresholds, thresholds_table, with_error
 from bendscape.core.branch import principal_value_end
 from bendscape.core.bulk import left_edge, spectral_map
@@ -240,14 +241,12 @@ def test_the_resampling_of_a_size_does_not_depend_on_what_else_is_there(planted:
 def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = synthetic.planted(p=(1, 2), a=(0.7, 1.5), seeds={128: 20}).chunk(p=1, p_star=1, a=1)
     loaded: list[int] = []
-    compute = xr.Dataset.compute
 
-    def counting(self: xr.Dataset, **options: object) -> xr.Dataset:
-        if "overlap_sq_space" in self:
-            loaded.append(self["overlap_sq_space"].size)
-        return compute(self, **options)
+    def counting(block: xr.Dataset, *rest: Any) -> PointCurves:
+        loaded.append(block["overlap_sq_space"].size)
+        return PointCurves(block, *rest)
 
-    monkeypatch.setattr(xr.Dataset, "compute", counting)
+    monkeypatch.setattr("bendscape.analysis.thresholds.PointCurves", counting)
     lazy = thresholds(sweep, n_boot=100)
     assert loaded == [21 * 20] * 4
     monkeypatch.undo()

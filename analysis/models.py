@@ -1,0 +1,140 @@
+"""One lazy pass over the models of a sweep: a function of one (p, p_star, a) becomes a Dataset over all.
+
+The cells of a model, all its sizes included, are what every analysis here needs at once, and no analysis
+needs two models at once. So Dask gets blocks of whole models, each chunk of the store is read once, and what
+is in memory is one block for every thread or worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from bendscape.core.model import Model, ParameterError
+
+MODEL = ("p", "p_star", "a")
+"""Dimensions that tell models apart."""
+
+BLOCK_BYTES = 2**25
+"""Of one block, where the dataset has no Dask chunks that say how many models go together."""
+
+
+class Output(NamedTuple):
+    """One variable of a result: its dimensions after (p, p_star, a), its type and its attributes."""
+
+    dims: tuple[str, ...]
+    dtype: npt.DTypeLike
+    attrs: dict[str, Any]
+
+
+def map_models(
+    ds: xr.Dataset,
+    function: Callable[[xr.Dataset], Mapping[str, npt.ArrayLike]],
+    outputs: Mapping[str, Output],
+    variables: Iterable[str],
+) -> xr.Dataset:
+    """Apply a function to every (p, p_star, a) of a sweep, lazily.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With the dimensions p, p_star and a; in memory, lazy, or on Dask with any chunks. Chunks along p,
+        p_star and a say how many models go together, all other dimensions are read whole; without Dask a
+        block holds ``BLOCK_BYTES``.
+    function : callable
+        From the dataset of one model to one array for each output. The model's dataset is in memory, holds
+        ``variables`` and the coordinates, of which p, p_star and a are scalars (:func:`model_of`). It runs in
+        threads, or in the workers of ``dask.distributed`` where a client is set: it and what it is bound to
+        must pickle then.
+    outputs : mapping of str to Output
+        The variables of the result; their dimensions are dimensions of ``ds``.
+    variables : iterable of str
+        Variables of ``ds`` that the function reads; nothing else is.
+
+    Returns
+    -------
+    xarray.Dataset
+        On Dask, nothing computed: each output over (p, p_star, a) and its own dimensions, with those
+        coordinates of ``ds`` that lie on them. ``compute()`` makes the one pass; ask for all outputs at once.
+
+    Notes
+    -----
+    Memory: one block of ``variables`` for each thread or worker, and the result. Held by
+    ``tests/test_models_pass.py``.
+    """
+    missing = [dim for dim in MODEL if dim not in ds.dims]
+    if missing:
+        raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with dimensions {', '.join(MODEL)}")
+    blocks = _in_blocks(ds[list(variables)])
+    wanted = {*MODEL, *(dim for output in outputs.values() for dim in output.dims)}
+    frame = blocks.drop_dims(set(blocks.dims) - wanted).coords
+    chunks = {dim: blocks.chunks.get(dim, (ds.sizes[dim],)) for dim in wanted}
+    template = xr.Dataset(
+        {
+            name: xr.DataArray(
+                _nothing((*MODEL, *output.dims), chunks, output.dtype),
+                dims=(*MODEL, *output.dims),
+                attrs=dict(output.attrs),
+            )
+            for name, output in outputs.items()
+        },
+        {dim: frame[dim].variable for dim in frame.xindexes},
+    )
+    mapped = xr.map_blocks(
+        _map_block, blocks, kwargs={"function": function, "outputs": outputs}, template=template
+    )
+    return mapped.assign_coords({name: at.variable for name, at in frame.items() if name not in outputs})
+
+
+def model_of(block: xr.Dataset) -> Model:
+    """The model whose cells a function of :func:`map_models` was given."""
+    return Model(*(block[dim].item() for dim in MODEL))
+
+
+def _in_blocks(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset on Dask, with whole models in every chunk."""
+    whole = {dim: -1 for dim in ds.dims if dim not in MODEL}
+    ds = ds.unify_chunks()
+    if ds.chunks:
+        return ds.chunk({**whole, **{dim: 1 for dim in MODEL if dim not in ds.chunks}}).unify_chunks()
+    left = BLOCK_BYTES * math.prod(ds.sizes[dim] for dim in MODEL) // max(1, ds.nbytes)
+    together = {}
+    for dim in reversed(MODEL):
+        together[dim] = min(ds.sizes[dim], max(1, left))
+        left //= together[dim]
+    return ds.chunk({**whole, **together})
+
+
+def _nothing(dims: tuple[str, ...], chunks: Mapping[Any, tuple[int, ...]], dtype: npt.DTypeLike) -> Any:
+    """A Dask array that tells shape, chunks and type, and is never computed."""
+    import dask.array
+
+    cuts = tuple(chunks[dim] for dim in dims)
+    return dask.array.empty(tuple(map(sum, cuts)), chunks=cuts, dtype=dtype)
+
+
+def _map_block(
+    block: xr.Dataset,
+    function: Callable[[xr.Dataset], Mapping[str, npt.ArrayLike]],
+    outputs: Mapping[str, Output],
+) -> xr.Dataset:
+    """The outputs of all models of one block."""
+    models = tuple(block.sizes[dim] for dim in MODEL)
+    found = {
+        name: np.empty((*models, *(block.sizes[dim] for dim in output.dims)), output.dtype)
+        for name, output in outputs.items()
+    }
+    for index in np.ndindex(*models):
+        values = function(block.isel(dict(zip(MODEL, index, strict=True))))
+        for name, array in found.items():
+            array[index] = values[name]
+    kept: set[Any] = {*MODEL, *(dim for output in outputs.values() for dim in output.dims)}
+    return xr.Dataset(
+        {name: ((*MODEL, *outputs[name].dims), array) for name, array in found.items()},
+        {dim: block[dim].variable for dim in block.xindexes if dim in kept},
+    )

@@ -1,0 +1,185 @@
+"""The pass over the models of a sweep: lazy, each chunk read once, the same on threads, processes and
+nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+import xarray as xr
+from dask.distributed import Client, LocalCluster
+
+import campaigns
+from bendscape.analysis import models
+from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.core.model import ParameterError
+
+OUTPUTS = {
+    "n": Output(("N",), np.int64, {"units": "1"}),
+    "mean": Output(("alpha_factor", "N"), np.float64, {"long_name": "mean"}),
+    "bbp": Output((), np.float64, {}),
+}
+READS = ["status", "eigval_min", "alpha_bbp"]
+
+
+def moments(block: xr.Dataset) -> Mapping[str, Any]:
+    assert model_of(block).a == block["a"].item()
+    done = block["status"] == 1
+    return {
+        "n": done.sum(("alpha_factor", "seed")),
+        "mean": block["eigval_min"].where(done).mean("seed").transpose("alpha_factor", "N"),
+        "bbp": block["alpha_bbp"],
+    }
+
+
+@pytest.fixture(scope="module")
+def sweep() -> xr.Dataset:
+    return synthetic.planted(p=(1, 2), a=(0.5, 0.7, 0.9), seeds={64: 20, 128: 10})
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [None, {}, {"p": 1, "a": 2, "N": 1}, {"p": 1, "p_star": 1, "a": 1, "alpha_factor": 5, "seed": 7}],
+)
+def test_the_result_does_not_depend_on_how_the_sweep_is_chunked(
+    sweep: xr.Dataset, chunks: dict[str, int] | None
+) -> None:
+    found = map_models(sweep if chunks is None else sweep.chunk(chunks), moments, OUTPUTS, READS)
+    assert all(variable.chunks for variable in found.data_vars.values())
+    found = found.compute()
+    assert found["n"].dims == ("p", "p_star", "a", "N")
+    assert found["n"].dtype == np.int64
+    assert found["n"].values[0, 0, 0].tolist() == [20 * 21, 10 * 21]
+    mean = sweep["eigval_min"].mean("seed")
+    np.testing.assert_allclose(found["mean"].values, mean.values, rtol=1e-14)
+    np.testing.assert_array_equal(found["bbp"].values, sweep["alpha_bbp"].values)
+    for name in ("p", "p_star", "a", "alpha_factor", "N", "alpha", "n_seeds"):
+        xr.testing.assert_identical(found[name].variable.load(), sweep[name].variable)
+    assert found["mean"].attrs == {"long_name": "mean"}
+
+
+class _Counted:
+    """An array of one number a chunk that notes which parts are taken of it, and how many at a time."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        self.values, self.taken = values, []  # type: ignore[var-annotated]
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, key: Any) -> Any:
+        self.taken.append(key)
+        return self.values[key]
+
+
+def test_every_chunk_is_read_once_and_only_of_the_variables_asked_for(sweep: xr.Dataset) -> None:
+    import dask.array
+
+    counted = {name: _Counted(sweep[name].values) for name in ("status", "eigval_min", "overlap_sq")}
+    lazy = sweep.assign(
+        {
+            name: (sweep[name].dims, dask.array.from_array(array, chunks=(1, 1, 2, -1, 1, -1)))
+            for name, array in counted.items()
+        }
+    )
+    found = map_models(lazy, moments, OUTPUTS, READS)
+    for array in counted.values():
+        array.taken.clear()
+    found.compute()
+    assert not counted["overlap_sq"].taken
+    for name in ("status", "eigval_min"):
+        assert len(counted[name].taken) == 2 * 2 * 2
+        assert len({str(key) for key in counted[name].taken}) == 2 * 2 * 2
+
+
+def test_without_chunks_a_block_holds_a_bounded_number_of_models(
+    sweep: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_bytes = sweep[READS].nbytes // 6
+    for together, expected in ((1, (2, 3)), (2, (2, 2)), (3, (2, 1)), (7, (1, 1)), (0.1, (2, 3))):
+        monkeypatch.setattr(models, "BLOCK_BYTES", int((together + 0.5) * model_bytes))
+        found = map_models(sweep, moments, OUTPUTS, READS)
+        assert (len(found.chunks["p"]), len(found.chunks["a"])) == expected
+
+
+def test_no_more_models_are_in_memory_than_there_are_threads(sweep: xr.Dataset) -> None:
+    import dask
+
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def watched(block: xr.Dataset) -> Mapping[str, Any]:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        try:
+            return moments(block)
+        finally:
+            with lock:
+                inside[0] -= 1
+
+    with dask.config.set(scheduler="threads", num_workers=2):
+        map_models(sweep.chunk(p=1, p_star=1, a=1), watched, OUTPUTS, READS).compute()
+    assert 1 <= most[0] <= 2
+
+
+def test_a_dataset_that_is_no_sweep_is_refused_by_name(sweep: xr.Dataset) -> None:
+    with pytest.raises(ParameterError, match="ds"):
+        map_models(sweep.isel(p=0), moments, OUTPUTS, READS)
+
+
+def test_an_error_in_the_function_is_raised_when_the_result_is_computed(sweep: xr.Dataset) -> None:
+    def failing(block: xr.Dataset) -> Mapping[str, Any]:
+        raise ZeroDivisionError(f"at a = {block['a'].item()}")
+
+    found = map_models(sweep, failing, OUTPUTS, READS)
+    with pytest.raises(ZeroDivisionError, match=r"a = 0\.5"):
+        found.compute()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """Two worker processes on loopback."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+def store_moments(block: xr.Dataset) -> Mapping[str, Any]:
+    import os
+
+    block = block.transpose("alpha", "N", "seed")
+    return {"total": block["x"].sum("seed"), "n": (block["status"] == 1).sum("seed"), "pid": os.getpid()}
+
+
+STORE_OUTPUTS = {
+    "total": Output(("alpha", "N"), np.float64, {}),
+    "n": Output(("alpha", "N"), np.int64, {}),
+    "pid": Output((), np.int64, {}),
+}
+
+
+def test_a_store_gives_the_same_on_threads_and_in_the_workers_of_a_distributed_client(
+    tmp_path: Path, kernel_file: Callable[..., str], cluster: Client
+) -> None:
+    import os
+
+    campaigns.run(tmp_path / "s.zarr", kernel_file(campaigns.RANDOM), campaigns.make_campaign())
+    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", chunks={}).chunk(p=1, a=1)
+    lazy = map_models(ds, store_moments, STORE_OUTPUTS, ["x", "status"])
+    there = lazy.compute()  # the client of the fixture is the default
+    here = lazy.compute(scheduler="threads")
+    assert here["n"].sum() == ds["status"].sum() > 0
+    assert (here["pid"] == os.getpid()).all()
+    assert os.getpid() not in there["pid"].values
+    xr.testing.assert_identical(there.drop_vars("pid"), here.drop_vars("pid"))
