@@ -72,7 +72,7 @@ _NUMBERS: Mapping[str, tuple[str, str]] = {  # name: dimensions beside the model
     "smallest_size": ("", "smallest size used"),
     "largest_size": ("", "largest size used"),
     "n_cells": ("", "cells done, all sizes"),
-    "coverage": ("", "cells done over cells planned, all sizes"),
+    "coverage": ("", "cells done over cells of the whole grid, all sizes"),
     "alpha_bbp_N": ("N", "threshold seen at size N, theory"),
 }
 _CODES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {

@@ -95,8 +95,8 @@ class Settings:
         """These settings and those that a systematic error is read off."""
         return {
             "default": self,
-            "narrow_window": replace(self, window=self.window / 1.5, line_start=1.5 * self.line_start),
-            "wide_window": replace(self, window=self.window * 1.5, line_start=self.line_start / 1.5),
+            "narrow_window": replace(self, window=self.window / 1.5, line_start=1.25 * self.line_start),
+            "wide_window": replace(self, window=self.window * 1.5, line_start=self.line_start / 1.25),
             "without_the_smallest_size": replace(self, skip=self.skip + 1),
             "no_correction": replace(self, correction=0.0),
             "twice_the_correction": replace(self, correction=2 * self.correction),

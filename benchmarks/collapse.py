@@ -45,8 +45,11 @@ PLANTED: list[tuple[Model, tuple[int, ...], int, tuple[float, ...]]] = [  # size
     (DISCONTINUOUS, SMALL, 400, (-0.5, 0.5)),
     (DISCONTINUOUS, LARGE, 200, (0.5,)),
 ]
-SAMPLED: dict[Model, tuple[float, float, int]] = {CONTINUOUS: (0.6, 1.8, 25), DISCONTINUOUS: (0.6, 1.8, 25)}
-SEEDS = {128: 400, 256: 400, 512: 240, 1024: 160, 2048: 100, 4096: 60}
+SAMPLED: dict[Model, tuple[float, float, int, dict[int, int]]] = {  # loads, then seeds by size
+    CONTINUOUS: (0.6, 1.8, 25, {128: 400, 256: 400, 512: 240, 1024: 160}),
+    DISCONTINUOUS: (0.6, 1.8, 25, {128: 400, 256: 400, 512: 240, 1024: 160, 2048: 100}),
+    Model(2, 1, 1.5): (0.55, 1.45, 19, {128: 200, 256: 240, 512: 160}),
+}
 N_BOOT = 200
 KEYS = (
     "alpha_c",
@@ -99,15 +102,15 @@ def coverage(repeats: int) -> None:
 
 def sampled(model: Model, folder: Path) -> xr.Dataset:
     """A sweep of sampled Hessians, cells kept in a file a size."""
-    first, last, count = SAMPLED[model]
+    first, last, count, sizes = SAMPLED[model]
     loads = np.round(np.linspace(first, last, count), 12)
-    ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), SEEDS, alpha=loads)
-    for k, (N, seeds) in enumerate(SEEDS.items()):
+    ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), sizes, alpha=loads)
+    for k, (N, seeds) in enumerate(sizes.items()):
         path = folder / f"collapse-{model.p}-{model.p_star}-{model.a}-{N}.npz"
         if not path.exists():
             cells = np.full((3, count, seeds), np.nan)
             for i, seed in np.ndindex(count, seeds):
-                point = (int(model.p), model.p_star, round(100 * model.a), N, i, seed)
+                point = (int(model.p), model.p_star, round(100 * model.a), N, i, seed, 7)
                 at = observe(model, float(loads[i]), N, np.random.default_rng(point))
                 cells[:, i, seed] = at.overlap_sq_space, at.alpha_realised, at.converged
             np.savez(path, cells=cells)
@@ -167,7 +170,7 @@ def main() -> None:
             return
         for model in SAMPLED:
             ds = sampled(model, options.folder)
-            for least_size in (0, 256, 512):
+            for least_size in (0, 256):
                 report(model, ds, least_size)
 
 
