@@ -1,6 +1,6 @@
 """`ds.bend`: what this package makes of a sweep, as methods of the dataset that xarray opened.
 
-Registered when a store is opened with ``engine="bendscape"``; elsewhere ``import bendscape.analysis.accessor``.
+Registered when a store is opened with ``engine="bendscape"``; otherwise by importing this module.
 Every method is the function of the same name, which its page documents.
 """
 
@@ -34,7 +34,7 @@ class _Plot:
         return eigenvalue_figure(self._ds)
 
 
-@xr.register_dataset_accessor("bend")
+@xr.register_dataset_accessor("bend")  # type: ignore[no-untyped-call]
 class Bend:
     """Thresholds, scaling and figures of a sweep of the Hessian."""
 

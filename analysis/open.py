@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from bendscape.analysis import accessor as _registers_bend  # noqa: F401
 from bendscape.analysis.failures import failures
 from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.model import ParameterError

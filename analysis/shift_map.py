@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri
 
 from bendscape.analysis.collapse import collapse
 from bendscape.core.maps import transition_map
@@ -45,8 +46,8 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     -------
     xarray.Dataset
         Over (p, p_star, a), in memory. ``alpha_bbp``, ``alpha_0``, ``window`` and ``shift``, as measured,
-        each with ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level of
-        ``result``), ``_method`` (``METHODS``) and ``_theory``; ``jump_theory``, the overlap just above a
+        each with ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level
+        of ``result``), ``_method`` (``METHODS``) and ``_theory``; ``jump_theory``, the overlap just above a
         discontinuous threshold; theory's three ``alpha_0_*``; ``width_ratio`` = p/p_star; ``coverage``, the
         share of the planned cells that is done, and ``covered``, whether alpha_c was estimated. A threshold
         of a discontinuous transition is theory's, and its method says so: sizes within reach do not show it.
@@ -62,7 +63,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     best = result.sel(estimator="collapse", drop=True)
     level = float(result.attrs["level"])
     axes = {name: result[name].values.tolist() for name in ("p", "p_star", "a")}
-    theory = xr.Dataset(*transition_map(**axes, alpha_0=True))  # type: ignore[arg-type]
+    theory = xr.Dataset(*transition_map(**axes, alpha_0=True))
     sharp = theory["transition"] == 0
     estimated = best["flag"] == list(best["flag"].attrs["flag_meanings"].split()).index("estimated")
     measured, error = (best[name].where(estimated) for name in ("alpha_c", "alpha_c_total_error"))
@@ -78,13 +79,11 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         "window": ((theory["alpha_bbp"] - measured).where(~sharp), error.where(~sharp)),
         "shift": (_less_equal_width(measured), _in_quadrature(error)),
     }
-    from scipy.special import ndtri
-
     half = float(ndtri(0.5 + level / 2))
     out = xr.Dataset(coords={name: result[name] for name in axes})
     for name, (value, its_error) in values.items():
         known, words = _MEASURED[name]
-        method = xr.where(value.isnull(), 0, 1)
+        method = value.notnull().astype(np.int8)
         if name == "alpha_bbp":
             method = method.where(sharp, 2)
         parts = {
@@ -96,7 +95,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         }
         for part, (values_of, long_name) in parts.items():
             out[part] = values_of.reset_coords(drop=True).assign_attrs(long_name=long_name, units="1")
-        out[f"{name}_method"] = method.astype(np.int8).assign_attrs(
+        out[f"{name}_method"] = method.reset_coords(drop=True).assign_attrs(
             long_name=f"{words}: where the value comes from",
             flag_values=np.arange(len(METHODS), dtype=np.int8),
             flag_meanings=" ".join(METHODS),
@@ -118,7 +117,7 @@ def _less_equal_width(values: xr.DataArray) -> xr.DataArray:
 
 def _in_quadrature(error: xr.DataArray) -> xr.DataArray:
     """The error of such a difference; 0 for the student as wide as the teacher itself."""
-    both = np.sqrt(error**2 + _at_equal_width(error) ** 2)
+    both: xr.DataArray = (error**2 + _at_equal_width(error) ** 2) ** 0.5
     return both.where(both["p"] != both["p_star"], 0.0 * error)
 
 

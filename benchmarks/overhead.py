@@ -29,7 +29,8 @@ from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.objects import store_url
 from bendscape.sweep.run import run_campaign
 from bendscape.sweep.store import silence_zarr
-from bendscape.sweep.tiles import Layout, wanted_tiles
+from bendscape.sweep.tiles import Layout
+from bendscape.sweep.wanted import wanted_tiles
 
 HERE = Path(__file__).parent
 MODULE = str(HERE / "trivial_kernel.py")

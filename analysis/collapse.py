@@ -1,0 +1,314 @@
+"""The load at which an overlap is born, from the collapse of all sizes of a sweep, and what it stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.collapse_fits import (
+    CHOICES,
+    ESTIMATORS,
+    FLAGS,
+    Fit,
+    PointScaling,
+    Settings,
+)
+from bendscape.analysis.curves import Floats
+from bendscape.analysis.estimators import DONE, MEASURED, PointCurves
+from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.analysis.verdicts import (
+    ANSWERS,
+    DEFINITIONS,
+    KINDS,
+    SUPPORT,
+    Landmarks,
+    answer,
+    kind_of,
+    landmarks,
+    log_odds_discontinuous,
+    supported,
+)
+from bendscape.core.finite_size import alpha_bbp_at_size
+from bendscape.core.model import Model, ParameterError
+
+SAFE = 10.0
+"""Sizes up to the crossover size over this collapse: an extreme label hides one overlap in ten there."""
+
+_POINT = ("p", "p_star", "a")
+_DIMS: Mapping[str, tuple[str, ...]] = {
+    "": (),
+    "E": ("estimator",),
+    "D": ("estimator", "definition"),
+    "C": ("estimator", "choice"),
+    "N": ("N",),
+}
+_NUMBERS: Mapping[str, tuple[str, str]] = {  # name: dimensions beside the model's, long name
+    "alpha_c": ("E", "critical load"),
+    "alpha_c_error": ("E", "statistical standard error"),
+    "alpha_c_low": ("E", "lower end of the statistical interval"),
+    "alpha_c_high": ("E", "upper end of the statistical interval"),
+    "alpha_c_systematic": ("E", "systematic error"),
+    "alpha_c_total_error": ("E", "statistical and systematic error, added in quadrature"),
+    "alpha_c_first": ("E", "first alpha searched"),
+    "alpha_c_last": ("E", "last alpha searched"),
+    "chi2": ("E", "chi squared at the minimum"),
+    "dof": ("E", "degrees of freedom"),
+    "p_value": ("E", "probability of a larger chi squared"),
+    "probability_discontinuous": ("E", "probability of a discontinuous transition, even odds before"),
+    "distance": ("D", "estimate less definition, in total standard errors"),
+    "alpha_c_by_choice": ("C", "critical load by other choices of window, sizes, correction, order"),
+    "difference_error_by_choice": ("C", "standard error of its difference from the default"),
+    "p_value_by_choice": ("C", "probability of a larger chi squared"),
+    **{name: ("", f"{words}, theory") for name, words in DEFINITIONS.items()},
+    "crossover_size": ("", "size N_x up to which a discontinuous transition looks continuous, theory"),
+    "square_root_bias": ("", "what the square-root estimator makes of theory's curve, less theory's alpha_c"),
+    "overlap_exponent_at_bbp": ("", "slope of log <overlap_sq_space> in log N at theory's alpha_bbp"),
+    "overlap_exponent_at_bbp_error": ("", "standard error of that slope"),
+    "n_sizes": ("", "sizes used"),
+    "smallest_size": ("", "smallest size used"),
+    "largest_size": ("", "largest size used"),
+    "n_cells": ("", "cells done, all sizes"),
+    "coverage": ("", "cells done over cells of the whole grid, all sizes"),
+    "alpha_bbp_N": ("N", "threshold seen at size N, theory"),
+}
+_CODES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "flag": ("E", "outcome of the estimate", FLAGS),
+    "supported": ("D", "whether the data support a definition", SUPPORT),
+    "answer": ("E", "what the data say of the definitions together", ANSWERS),
+    "kind_from_data": ("E", "kind of the transition as the data have it", KINDS),
+    "flag_by_choice": ("C", "outcome of the estimate", FLAGS),
+}
+
+
+def collapse(
+    ds: xr.Dataset,
+    *,
+    least_size: int = 0,
+    window: float = 0.65,
+    order: int = 3,
+    correction: float = 0.5,
+    n_boot: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Critical load alpha_c of every model of a sweep, from all its sizes together.
+
+    alpha_c is where the residual overlap is born at the sizes measured. By theory it is alpha_bbp where the
+    transition is continuous; where it is discontinuous it is alpha_0 at sizes below the crossover size N_x,
+    beyond which the threshold climbs towards alpha_bbp like 1/log N (``alpha_bbp_N``). Sizes above N_x/10 are
+    left out. So no estimate here is one of alpha_bbp for a discontinuous transition: that comes from theory.
+
+    Estimators, by name along ``estimator``: ``collapse``, ``theory_curve``, ``crossing``, ``square_root``
+    (:data:`bendscape.analysis.collapse_fits.ESTIMATORS`). The first two fit
+
+        N^(1/3) <overlap_sq_space> = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3)/width,
+
+    in the window |w| <= ``window`` (4 N^(-1/3) in alpha at (1, 1, 1.5)), with f a polynomial of order
+    ``order`` or the theory's A phi_r, and g a parabola whose coefficients are normal with standard deviation
+    ``correction`` N^(1/3) <overlap_sq_space> at alpha_c.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. One (p,
+        p_star, a) is in memory at a time.
+    least_size : int
+        Smaller sizes are left out.
+    window : float
+        Half width, in units of width N^(-1/3), > 0.
+    order : int
+        Of the polynomial, 2 to 6.
+    correction : float
+        >= 0; 0 leaves the correction to scaling out.
+    n_boot : int
+        Bootstrap resamplings of the seeds, >= 100, the same draw at every alpha of one size.
+    level : float
+        Of the intervals and of ``supported``, in (0, 1).
+    seed : int
+        Of the resampling, >= 0.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over (p, p_star, a), with dimensions ``estimator``, ``definition`` and ``choice`` besides: ``alpha_c``
+        with ``alpha_c_error``, ``alpha_c_low``, ``alpha_c_high`` (bootstrap), ``alpha_c_systematic``,
+        ``flag``, ``chi2``, ``dof``, ``p_value``; theory's ``alpha_bbp``, three ``alpha_0_*`` and
+        ``crossover_size``; ``distance`` from each of them in total errors and ``supported``, with ``answer``
+        for all together; ``kind_from_data`` and ``probability_discontinuous`` (Bayes factor of
+        :func:`bendscape.analysis.verdicts.log_odds_discontinuous`); the estimate by every choice that the
+        systematic error is read off; sizes and coverage. nan where the flag says why.
+
+    Notes
+    -----
+    The systematic error is the largest (d^2 - s^2)^(1/2) over the choices of ``choice`` with a p-value above
+    0.01, d the change of the estimate and s the standard error of d from the same resamplings; for the
+    square root at least its bias on theory's curve. chi^2 takes cells at different alphas as independent,
+    which those of a campaign are. The kind is inferred against theory's alpha_bbp: without it, nothing below
+    the crossover size tells the kinds apart. Coverage on planted data: ``benchmarks/collapse.py`` and
+    ``tests/test_collapse.py``. Source: this project's own, on the scaling law of arXiv:2604.27992.
+    """
+    alpha_dim = alpha_dimension(ds)
+    _check_options(least_size, window, order, correction, n_boot, level, seed)
+    settings = Settings(window, order, correction)
+    shape = tuple(ds.sizes[dim] for dim in _POINT)
+    lengths = {"estimator": len(ESTIMATORS), "definition": len(DEFINITIONS), "choice": len(CHOICES)}
+    lengths["N"] = ds.sizes["N"]
+
+    def empty(dims: str, fill: float, dtype: Any) -> Any:
+        return np.full(shape + tuple(lengths[dim] for dim in _DIMS[dims]), fill, dtype)
+
+    found = {name: empty(dims, np.nan, np.float64) for name, (dims, _) in _NUMBERS.items()}
+    found |= {name: empty(dims, 0, np.int8) for name, (dims, *_) in _CODES.items()}
+    realised = [name for name in ("alpha_realised",) if name in ds]
+    sizes = ds["N"].values
+    for index in np.ndindex(*shape):
+        point = dict(zip(_POINT, index, strict=True))
+        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
+        known = landmarks(model)
+        use = (sizes >= least_size) & (sizes <= known.crossover_size / SAFE)
+        block = (
+            ds[[*MEASURED, "lambda_minus", *realised]].isel(point).transpose(alpha_dim, "N", "seed").compute()
+        )
+        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        curves = PointCurves(block.isel(N=np.flatnonzero(use)), alpha, model, n_boot, seed)
+        at = collapse_point(curves, settings, level, known)
+        if not use.any() and (sizes >= least_size).any():
+            at["flag"] = [_code(FLAGS, "beyond_the_crossover")] * len(ESTIMATORS)
+        done = (block["status"].values == DONE).sum(axis=(0, 2))
+        at["n_cells"] = done.sum()
+        at["coverage"] = done.sum() / (ds["n_seeds"].values.sum() * len(alpha)) if "n_seeds" in ds else np.nan
+        at["alpha_bbp_N"] = [alpha_bbp_at_size(model, float(N)) for N in sizes]
+        for name, value in at.items():
+            found[name][index] = value
+
+    out = ds[["transition"]].compute().reset_coords(drop=True).assign_coords(N=sizes)
+    names = {"estimator": ESTIMATORS, "definition": DEFINITIONS, "choice": CHOICES}
+    out = out.assign_coords({dim: np.array(list(values), dtype=object) for dim, values in names.items()})
+    for name, (dims, words) in _NUMBERS.items():
+        out[name] = (*_POINT, *_DIMS[dims]), found[name], {"long_name": words, "units": "1"}
+    for name, (dims, words, meanings) in _CODES.items():
+        attrs = {"long_name": words, "flag_values": list(range(len(meanings)))}
+        out[name] = (*_POINT, *_DIMS[dims]), found[name], attrs | {"flag_meanings": " ".join(meanings)}
+    out["estimator"].attrs["definitions"] = "; ".join(
+        f"{name}: {words}" for name, words in ESTIMATORS.items()
+    )
+    out.attrs = {"least_size": least_size, "window": window, "order": order, "correction": correction}
+    out.attrs |= {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
+    return out
+
+
+def collapse_point(curves: PointCurves, settings: Settings, level: float, known: Landmarks) -> dict[str, Any]:
+    """All numbers of one model by their names in the dataset, from nothing but its bootstrap mean curves."""
+    scaling = PointScaling(curves)
+    bbp = known.definitions["alpha_bbp"]
+    slope = scaling.overlap_exponent(bbp)
+    bias = scaling.square_root_bias(settings)
+    at: dict[str, Any] = dict(known.definitions) | {
+        "crossover_size": known.crossover_size,
+        "square_root_bias": bias,
+        "overlap_exponent_at_bbp": slope[0],
+        "overlap_exponent_at_bbp_error": _half_width(slope[1:]),
+        "n_sizes": len(scaling.sizes),
+        "smallest_size": scaling.sizes.min(initial=math.inf) if len(scaling.sizes) else math.nan,
+        "largest_size": scaling.sizes.max(initial=0.0) if len(scaling.sizes) else math.nan,
+    }
+    rows = []
+    for name in ESTIMATORS:
+        fits = scaling.fits(name, settings)
+        row = _summary(fits, level, bias if name == "square_root" else 0.0)
+        trusted = row["flag"] != _code(FLAGS, "poor_fit")
+        value, error = row["alpha_c"], row["alpha_c_total_error"] if trusted else math.nan
+        verdicts = {
+            definition: supported(value, error, place, level)
+            for definition, place in known.definitions.items()
+        }
+        odds = log_odds_discontinuous(value, error, bbp)
+        row["distance"] = [
+            (value - place) / row["alpha_c_total_error"] for place in known.definitions.values()
+        ]
+        row["supported"] = [_code(SUPPORT, verdict) for verdict in verdicts.values()]
+        row["answer"] = _code(ANSWERS, answer(verdicts, known.definitions))
+        row["kind_from_data"] = _code(KINDS, kind_of(value, error, bbp))
+        row["probability_discontinuous"] = 0.5 + 0.5 * math.tanh(odds / 2)
+        rows.append(row)
+    return at | {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, Any]:
+    """Estimate, interval and systematic error of one estimator from its fits by choice."""
+    nan, default = math.nan, fits["default"]
+    by_choice = {
+        "alpha_c_by_choice": np.full(len(CHOICES), nan),
+        "difference_error_by_choice": np.full(len(CHOICES), nan),
+        "p_value_by_choice": np.full(len(CHOICES), nan),
+        "flag_by_choice": np.full(len(CHOICES), _code(FLAGS, "not_enough_data"), np.int8),
+    }
+    row: dict[str, Any] = dict.fromkeys(("alpha_c", "error", "low", "high", "systematic", "total_error"), nan)
+    row = {name if name == "alpha_c" else f"alpha_c_{name}": value for name, value in row.items()}
+    row |= {"alpha_c_first": default.first, "alpha_c_last": default.last, "flag": _code(FLAGS, default.flag)}
+    row |= {"chi2": default.chi2, "dof": default.dof or nan, "p_value": default.p_value} | by_choice
+    if default.values is None or not math.isfinite(default.values[0]):
+        return row
+    excess = [0.0 if math.isnan(bias) else abs(bias)]
+    for choice, fit in fits.items():
+        k = CHOICES.index(choice)
+        by_choice["flag_by_choice"][k] = _code(FLAGS, fit.flag)
+        by_choice["p_value_by_choice"][k] = fit.p_value
+        if fit.values is None or not math.isfinite(fit.values[0]):
+            continue
+        both = np.isfinite(fit.values) & np.isfinite(default.values)
+        difference = (fit.values[both] - default.values[both])[1:]
+        change = float(fit.values[0] - default.values[0])
+        by_choice["alpha_c_by_choice"][k] = fit.values[0]
+        by_choice["difference_error_by_choice"][k] = error = _half_width(difference)
+        if fit.flag == "estimated":
+            excess.append(math.sqrt(max(0.0, change**2 - error**2)))
+    tails = (0.5 - level / 2, 0.5 + level / 2)
+    ends = np.quantile(default.values[1:], tails, method="nearest")  # never interpolates inf
+    low, high = (float(end) if math.isfinite(end) else nan for end in ends)
+    if math.isnan(low + high) and default.flag == "estimated":
+        row["flag"] = _code(FLAGS, "interval_leaves_the_alpha_range")
+    error, systematic = _half_width(default.values[1:]), max(excess)
+    row |= {"alpha_c": float(default.values[0]), "alpha_c_error": error, "alpha_c_systematic": systematic}
+    return row | {
+        "alpha_c_low": low,
+        "alpha_c_high": high,
+        "alpha_c_total_error": math.hypot(error, systematic),
+    }
+
+
+def _half_width(values: Floats) -> float:
+    """Half the width of the central 68 % of resamplings, nan where it leaves the range."""
+    if not len(values):
+        return math.nan
+    left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")
+    return float((right - left) / 2) if math.isfinite(left) and math.isfinite(right) else math.nan
+
+
+def _code(meanings: Mapping[str, str], name: str) -> int:
+    return tuple(meanings).index(name)
+
+
+def _check_options(
+    least_size: int, window: float, order: int, correction: float, n_boot: int, level: float, seed: int
+) -> None:
+    if least_size < 0:
+        raise ParameterError("least_size", least_size, "an integer >= 0")
+    if not 0 < window < math.inf:
+        raise ParameterError("window", window, "a number > 0", "0.65 holds |w| <= 0.65")
+    if not 2 <= order <= 6:
+        raise ParameterError("order", order, "an integer from 2 to 6", "3 is a cubic")
+    if not 0 <= correction < math.inf:
+        raise ParameterError("correction", correction, "a number >= 0", "0 leaves it out")
+    if not n_boot >= 100:
+        raise ParameterError(
+            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
+        )
+    if not 0 < level < 1:
+        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+    if seed < 0:
+        raise ParameterError("seed", seed, "an integer >= 0")

@@ -1,0 +1,138 @@
+"""What a measured critical load says: which definitions it supports, and of which kind the transition is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scipy.stats import norm
+
+from bendscape.core.finite_size import crossover_size
+from bendscape.core.model import Model
+from bendscape.core.outlier import alpha_0, transition
+
+DEFINITIONS: Mapping[str, str] = {
+    "alpha_bbp": "threshold of the outlier as N goes to infinity",
+    "alpha_0_principal_value": "end of the pre-critical window on the principal-value branch",
+    "alpha_0_tangent": "end of the pre-critical window by the tangent to overlap_sq at alpha_bbp",
+    "alpha_0_complex": "end of the pre-critical window at the complex zero, its real part",
+}
+"""What alpha_c may stand for, all from theory. All are one for a continuous transition; for a discontinuous
+one the collapse finds alpha_0 at sizes below the crossover."""
+
+SUPPORT: Mapping[str, str] = {
+    "no_estimate": "no estimate that can be trusted",
+    "undefined": "this definition has no value for this p, p_star, a",
+    "rejected": "the estimate lies farther from it than the level allows",
+    "supported": "the estimate does not tell it from the truth at the level",
+}
+"""Verdicts on one definition; int8 in this order."""
+
+ANSWERS: Mapping[str, str] = {
+    "no_estimate": "no estimate that can be trusted",
+    "one_value": "the definitions do not differ here, and the data support their value",
+    "cannot_tell": "the data support all the definitions, which differ",
+    "several": "the data support more than one definition and reject another",
+    "one": "the data support one definition and reject all others",
+    "none": "the data reject every definition",
+}
+"""Verdicts on all definitions of one model; int8 in this order."""
+
+KINDS: Mapping[str, str] = {
+    "no_estimate": "no estimate that can be trusted",
+    "cannot_tell": "neither kind has 95 % of the odds",
+    "continuous": "the overlap is born at theory's alpha_bbp",
+    "discontinuous": "the overlap is born below theory's alpha_bbp",
+    "neither": "the overlap is born more than 3 errors above theory's alpha_bbp, as in neither kind",
+}
+"""Kind of the transition as the data have it; int8 in this order."""
+
+SURE = 0.95
+IMPOSSIBLE = 3.0
+
+
+class Landmarks(NamedTuple):
+    """The theory an estimate is held against: definitions by name, and the crossover size."""
+
+    definitions: dict[str, float]
+    crossover_size: float
+
+
+def landmarks(model: Model) -> Landmarks:
+    """Values of ``DEFINITIONS`` and the crossover size N_x of one model."""
+    found = alpha_0(model)
+    values = (transition(model).alpha_bbp, found.principal_value, found.tangent, found.complex_re)
+    return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
+
+
+def supported(value: float, error: float, definition: float, level: float) -> str:
+    """Verdict of ``SUPPORT`` on one definition: within the two-sided normal interval of this level or not."""
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return "no_estimate"
+    if math.isnan(definition):
+        return "undefined"
+    return "supported" if abs(value - definition) <= norm.isf((1 - level) / 2) * error else "rejected"
+
+
+def answer(verdicts: Mapping[str, str], definitions: Mapping[str, float]) -> str:
+    """The verdict of ``ANSWERS`` that verdicts on single definitions amount to."""
+    defined = {name: verdict for name, verdict in verdicts.items() if verdict != "undefined"}
+    if "no_estimate" in defined.values():
+        return "no_estimate"
+    values = [definitions[name] for name in defined]
+    favoured = sum(verdict == "supported" for verdict in defined.values())
+    if favoured == 0:
+        return "none"
+    if max(values) - min(values) < 1e-9 * max(values):
+        return "one_value"
+    if favoured == len(defined):
+        return "cannot_tell"
+    return "one" if favoured == 1 else "several"
+
+
+def log_odds_discontinuous(value: float, error: float, alpha_bbp: float) -> float:
+    """Natural logarithm of the odds that the overlap is born below alpha_bbp, not at it.
+
+    Continuous: the estimate is normal around alpha_bbp. Discontinuous: around alpha_bbp - Delta, Delta
+    uniform in (0, alpha_bbp). With even odds before, d = value - alpha_bbp and s the error,
+
+        odds = s (Phi((alpha_bbp + d)/s) - Phi(d/s)) / (alpha_bbp phi(d/s)).
+
+    Parameters
+    ----------
+    value, error : float
+        Estimate of alpha_c and its error, statistical and systematic.
+    alpha_bbp : float
+
+    Returns
+    -------
+    float
+        nan without an estimate.
+
+    Notes
+    -----
+    A threshold right at alpha_bbp speaks for a continuous transition the more, the smaller the error: the
+    odds are then about (pi/2)^(1/2) s/alpha_bbp. A window much narrower than the error cannot be seen, and
+    is called continuous or neither. Nothing else in the data tells the kinds apart below the crossover size.
+    Held by ``tests/test_collapse.py``.
+    """
+    if not (math.isfinite(value) and error > 0):
+        return math.nan
+    d = (value - alpha_bbp) / error
+    # Phi(b) - Phi(a) by the tail that does not cancel
+    upper, lower = norm.logsf(d), norm.logsf(d + alpha_bbp / error)
+    between = upper + math.log1p(-math.exp(min(lower - upper, -1e-12)))
+    return float(between - norm.logpdf(d) + math.log(error / alpha_bbp))
+
+
+def kind_of(value: float, error: float, alpha_bbp: float) -> str:
+    """Verdict of ``KINDS``: 95 % of the odds of :func:`log_odds_discontinuous` on either side."""
+    log_odds = log_odds_discontinuous(value, error, alpha_bbp)
+    if math.isnan(log_odds):
+        return "no_estimate"
+    if value - alpha_bbp > IMPOSSIBLE * error:
+        return "neither"
+    if abs(log_odds) < math.log(SURE / (1 - SURE)):
+        return "cannot_tell"
+    return "discontinuous" if log_odds > 0 else "continuous"

@@ -1,0 +1,60 @@
+"""Sweeps of one model whose mean overlaps collapse by construction, with corrections to scaling planted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import synthetic
+import xarray as xr
+
+from bendscape.analysis.collapse_points import universal_overlap
+from bendscape.analysis.critical import critical_point
+from bendscape.analysis.estimators import MEASURED, PointCurves
+from bendscape.core.model import Model
+
+LOADS = np.round(np.arange(0.5, 2.45, 0.05), 12)  # times N a whole number for N a multiple of 20
+
+
+def sweep(
+    model: Model,
+    seeds: Mapping[int, int],
+    *,
+    alpha_c: float | None = None,
+    correction: Sequence[float] = (),
+    loads: npt.NDArray[np.float64] = LOADS,
+    spread: float = 1.0,
+    entropy: int = 0,
+) -> xr.Dataset:
+    """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + N^(-1/3) A phi_r(0) sum_j g_j w^j.
+
+    w = (alpha - alpha_c) N^(1/3)/width, alpha_c theory's critical load by default; cells have a gamma law of
+    relative standard deviation ``spread``, which is about 1 for sampled Hessians. Gaps are noise."""
+    critical = critical_point(model)
+    place = critical.alpha if alpha_c is None else alpha_c
+    ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), seeds, alpha=loads)
+    rng = np.random.default_rng([20261122, entropy])
+    for k, (N, count) in enumerate(sorted(seeds.items())):
+        w = (loads - place) * N ** (1 / 3) / critical.width
+        g = np.polynomial.polynomial.polyval(w, [*correction, 0.0])
+        mean = critical.amplitude * universal_overlap(w, int(model.p) * model.p_star)
+        mean = np.maximum(mean + N ** (-1 / 3) * critical.overlap_level * g, 0.02 * mean)
+        cells = N ** (-1 / 3) * mean[:, None] * spread**2 * rng.gamma(spread**-2, 1.0, (len(loads), count))
+        values = {
+            "overlap_sq_space": cells,
+            "eigval_min": rng.standard_normal(cells.shape),
+            "edge_sample": rng.standard_normal(cells.shape),
+            "alpha_realised": loads[:, None] + np.zeros(cells.shape),
+            "status": np.ones(cells.shape, np.int8),
+        }
+        for name, value in values.items():
+            ds[name].values[0, 0, 0, :, k, :count] = value
+    return synthetic.with_coverage(ds)
+
+
+def curves(ds: xr.Dataset, model: Model, seeds: slice, n_boot: int = 200) -> PointCurves:
+    """Bootstrap mean curves of some of the seeds of such a sweep."""
+    block = ds[[*MEASURED, "lambda_minus", "alpha_realised"]].isel(p=0, p_star=0, a=0, seed=seeds)
+    block = block.transpose("alpha", "N", "seed")
+    return PointCurves(block, ds["alpha"].values, model, n_boot, int(seeds.start or 0))
