@@ -15,8 +15,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def register(app: typer.Typer) -> None:
-    """Add thresholds, figures, report and export to the command line, and map to its `theory`."""
+    """Add thresholds, scaling, figures, report and export to the command line, and map to its `theory`."""
     app.command("thresholds")(thresholds)
+    app.command("scaling")(scaling)
     app.command("figures")(figures)
     app.command("report")(report)
     app.command("export")(export)
@@ -53,6 +54,47 @@ def thresholds(
         )
     else:
         out().print(render_thresholds(result))
+
+
+def scaling(
+    store: Store,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the datasets loads.zarr and edge.zarr."
+        ),
+    ] = None,
+    n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
+    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out, of both.")] = 256,
+    json: Json = False,
+) -> None:
+    """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
+    transition, and the law by which the lowest eigenvalue approaches the edge. A store still being filled
+    will do."""
+    from bendscape.analysis.collapse import collapse
+    from bendscape.analysis.edge_scaling import edge_scaling
+    from bendscape.analysis.scaling import edge_rows, load_rows, render_edges, render_loads
+    from bendscape.core.model import ParameterError
+    from bendscape.sweep.console import console, out, print_json
+    from bendscape.sweep.output import check_writable
+
+    places = {} if output is None else {name: output / f"{name}.zarr" for name in ("loads", "edge")}
+    for place in places.values():
+        if place.exists():
+            raise ParameterError("--output", str(output), f"a folder without {place.name}", "choose another")
+        check_writable(place)
+    with _opened(store) as ds:
+        loads = collapse(ds, n_boot=n_boot, least_size=least_size)
+        edge = edge_scaling(ds, min_size=least_size, prediction=False).compute()
+    for result, place in zip((loads, edge), places.values(), strict=False):
+        result.to_zarr(place, mode="w-", zarr_format=3, consolidated=False)
+    if json:
+        print_json({"store": store, "loads": load_rows(loads), "edge": edge_rows(edge)})
+        return
+    out().print(render_loads(load_rows(loads)))
+    out().print(render_edges(edge_rows(edge)))
+    if places:
+        console().print("wrote " + ", ".join(map(str, places.values())), markup=False)
 
 
 def figures(

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 BENDSCAPE = Path(sys.executable).with_name("bendscape")
-COMMANDS = ("theory", "sample", "plan", "run", "status", "errors", "fsck", "thresholds", "figures", "report")
+COMMANDS = (
+    *("theory", "sample", "plan", "run", "status", "errors", "fsck"),
+    *("export", "scaling", "thresholds", "figures", "report"),
+)
 KernelFile = Callable[..., str]
 
 
@@ -186,6 +190,27 @@ def test_status_of_an_unfinished_campaign_counts_what_is_left(
     assert (stopped["outcome"], stopped["missing"]) == ("stopped", 144)
     status = document("status", store)
     assert (status["missing"], status["done"]) == (144, 0)
+
+
+def test_scaling_tells_critical_loads_and_laws_and_keeps_them(hessians: Path, tmp_path: Path) -> None:
+    store = hessians.with_suffix(".zarr")
+    place = tmp_path / "out"
+    options = ("--least-size", 16, "--n-boot", 100)
+    found = document("scaling", store, "-o", place, *options)
+    assert {row["estimator"] for row in found["loads"]} == {
+        "collapse", "theory_curve", "crossing", "square_root"
+    }  # fmt: skip
+    row = found["loads"][0]
+    assert (row["p"], row["a"], row["transition"]) == (1, 0.7, "continuous")
+    assert row["definitions"]["alpha_bbp"]["theory"] == pytest.approx(1.2433879894, rel=1e-9)
+    loads = xr.open_zarr(place / "loads.zarr", consolidated=False)
+    assert loads["alpha_bbp"].values.item() == row["definitions"]["alpha_bbp"]["theory"]
+    assert "law" in xr.open_zarr(place / "edge.zarr", consolidated=False)
+    table = bendscape("scaling", store, *options)
+    assert table.returncode == 0
+    assert "theory_curve" in table.stdout
+    again = bendscape("scaling", store, "-o", place)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 
 
 def test_a_real_campaign_ends_in_thresholds_figures_and_a_report(hessians: Path, tmp_path: Path) -> None:

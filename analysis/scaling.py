@@ -1,0 +1,153 @@
+"""`bendscape scaling`: critical loads and the laws of the edge, as rows and as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.thresholds import with_error
+from bendscape.core.model import Model
+from bendscape.core.outlier import transition
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_POINT = ("p", "p_star", "a")
+_MARK = {"supported": "agrees", "rejected": "differs", "undefined": "", "no_estimate": ""}
+_NUMBERS = {"alpha_c": "", "error": "_error", "systematic": "_systematic", "low": "_low", "high": "_high"}
+
+
+def _models(result: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
+    for index in np.ndindex(*(result.sizes[name] for name in _POINT)):
+        at = result.isel(dict(zip(_POINT, index, strict=True)))
+        yield {name: at[name].item() for name in _POINT}, at
+
+
+def _word(code: xr.DataArray) -> str:
+    return str(code.attrs["flag_meanings"].split()[int(code.item())])
+
+
+def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows of the critical loads, one a model and estimator, in the order of the axes.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`bendscape.analysis.collapse.collapse` returns.
+
+    Returns
+    -------
+    list of dict
+        ``p, p_star, a, transition`` (theory's kind), ``estimator, alpha_c, error`` (statistical),
+        ``systematic, low, high, flag, kind_from_data, probability_discontinuous, answer``, and
+        ``definitions``: for each its value by theory, the distance in total errors, and whether it is
+        supported. Models without data are left out.
+    """
+    rows = []
+    for point, at in _models(result):
+        if not at["n_cells"].item():
+            continue
+        kind = transition(Model(point["p"], point["p_star"], point["a"])).kind
+        for name in result["estimator"].values.tolist():
+            one = at.sel(estimator=name)
+            row: dict[str, Any] = {**point, "transition": kind, "estimator": name}
+            row |= {key: one[f"alpha_c{part}"].item() for key, part in _NUMBERS.items()}
+            row |= {key: _word(one[key]) for key in ("flag", "kind_from_data", "answer")}
+            row["probability_discontinuous"] = one["probability_discontinuous"].item()
+            row["definitions"] = {
+                which: {
+                    "theory": at[which].item(),
+                    "distance": one["distance"].sel(definition=which).item(),
+                    "verdict": _word(one["supported"].sel(definition=which)),
+                }
+                for which in result["definition"].values.tolist()
+            }
+            rows.append(row)
+    return rows
+
+
+def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows of the laws of the edge, one a model and alpha below threshold with data.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`bendscape.analysis.edge_scaling.edge_scaling` returns, computed.
+
+    Returns
+    -------
+    list of dict
+        ``p, p_star, a, alpha, law, delta_chi2, n_sizes, freedom``, and for each law ``c, error, chi2,
+        p_value``.
+    """
+    rows = []
+    dim = "alpha_factor" if "alpha_factor" in result.dims else "alpha"
+    for point, at in _models(result):
+        for place in range(result.sizes[dim]):
+            one = at.isel({dim: place})
+            law = _word(one["law"])
+            if law in ("not_applicable", "not_enough_data"):
+                continue
+            row = {**point, "alpha": one["alpha"].item(), "law": law}
+            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "freedom")}
+            for name in ("n_two_thirds", "one_over_log"):
+                parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
+                row[name] = {key: one[f"{name}_{part}"].item() for key, part in parts.items()}
+            rows.append(row)
+    return rows
+
+
+def render_loads(rows: list[dict[str, Any]]) -> Table:
+    """The critical loads for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title="Critical loads from all sizes",
+        caption="(digits) statistical and systematic error together; alpha_BBP of a discontinuous transition "
+        "is theory's: sizes within reach show alpha_0",
+        caption_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False,
+    )  # fmt: skip
+    for name in (
+        "p",
+        "p*",
+        "a",
+        "kind",
+        "estimator",
+        "alpha_c",
+        "alpha_bbp",
+        "alpha_0",
+        "kind, data",
+        "flag",
+    ):
+        table.add_column(name)
+    for row in rows:
+        total = (row["error"] ** 2 + row["systematic"] ** 2) ** 0.5
+        loads = (row["definitions"][name] for name in ("alpha_bbp", "alpha_0_principal_value"))
+        table.add_row(
+            str(row["p"]), str(row["p_star"]), f"{row['a']:g}", row["transition"][:4] + ".", row["estimator"],
+            with_error(row["alpha_c"], total) if row["alpha_c"] == row["alpha_c"] else "–",
+            *(f"{load['theory']:.4f} {_MARK[load['verdict']]}".strip() for load in loads),
+            row["kind_from_data"], row["flag"],
+        )  # fmt: skip
+    return table
+
+
+def render_edges(rows: list[dict[str, Any]]) -> Table:
+    """The laws of the edge for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Lowest eigenvalue against N, below threshold", box=box.SIMPLE_HEAD, padding=0)
+    for name in ("p", "p*", "a", "alpha", "sizes", "law", "chi2, N^(-2/3)", "chi2, 1/log N", "freedom"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha']:.4f}",
+            str(int(row["n_sizes"])), row["law"],
+            *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['freedom']:g}",
+        )  # fmt: skip
+    return table
