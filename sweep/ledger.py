@@ -1,9 +1,10 @@
 """The ledger: which cells are recorded, with their errors and costs, and who may write.
 
-    ledger/campaign/<revision>.json     every campaign file this store was run with, create-only
+    ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
     ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
+    ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
 
 The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
 listing, one snapshot and the segments since. All but pulses and snapshots is create-only, and a cell has the
@@ -19,8 +20,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,22 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
+from bendscape.sweep.objects import Damaged
 from bendscape.sweep.records import Receipt, Records
 
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
 LEASE_SECONDS = 30.0
 COMPACT_SEGMENTS = 20
+UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # whose lease cannot be read
 
 
 class LeaseHeld(Exception):
     """Another driver is at work on this store."""
+
+
+class DamageWarning(UserWarning):
+    """Something of the ledger is damaged that others make up for."""
 
 
 class LeaseLost(Exception):
@@ -105,34 +114,63 @@ class Ledger:
 
     # -- reading
 
-    def replay(self) -> None:
-        """Load the newest snapshot and every segment after it."""
+    def replay(self, without: Container[str] = ()) -> None:
+        """Load the newest snapshot that can be read and every segment after it, but for those in `without`.
+
+        Segments are never deleted, so a damaged snapshot costs time and a warning, and nothing else.
+
+        Raises
+        ------
+        Damaged
+            A segment cannot be read.
+        """
         last = after = ""
         self.records = Records()
-        if snapshots := self._snapshots():
-            last = snapshots[-1].removesuffix(".npz")
-            self.records = self._open_snapshot(snapshots[-1])
+        for name in reversed(self._snapshots()):
+            if f"ledger/snapshots/{name}" in without:
+                continue
+            try:
+                self.records = self._open_snapshot(name)
+            except Damaged as error:
+                warnings.warn(str(error), DamageWarning, stacklevel=2)
+                continue
+            last = name.removesuffix(".npz")
             # A driver that was taken over may have written more since the other looked.
             after = min(last, self.records.follows or last)
+            break
         own = f"{last.partition('-')[0]}-"
         names = self._names("segments", after=f"{after}.jsonl" if after else "")
         self._segments = [name for name in names if not (name.startswith(own) and name <= f"{last}.jsonl")]
         for name in self._segments:
-            self._load(name)
+            if f"ledger/segments/{name}" not in without:
+                self._load(name, self.records)
         self.records.follows = max(last, "000000-000000", *names).removesuffix(".jsonl")
+
+    def damage(self) -> dict[str, str]:
+        """Every snapshot and segment that cannot be read, and why."""
+        found: dict[str, str] = {}
+        looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
+        looks += [partial(self._load, name, Records()) for name in self._names("segments")]
+        for look in looks:
+            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
+                try:
+                    look()
+                except Damaged as error:
+                    found[error.path] = error.why
+        return found
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, or None where it was released; `alive` is null for another machine."""
         epoch = self._newest_epoch()
         if not epoch or self._beat_of(epoch).get("released"):
             return None
-        holder = self._read(f"ledger/lease/{epoch:06d}.json")
+        holder = self._holder_of(epoch)
         return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run that held the lease, with what it said about itself."""
         epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
-        return [{"epoch": epoch, **self._read(f"ledger/lease/{epoch:06d}.json")} for epoch in epochs]
+        return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
 
     @property
     def revision(self) -> int:
@@ -144,31 +182,39 @@ class Ledger:
         pages = obstore.list(self.objects, prefix=f"ledger/{folder}", offset=offset)
         return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
 
-    def _read(self, path: str) -> dict[str, Any]:
+    def read(self, path: str) -> dict[str, Any]:
+        """A JSON object of the ledger, empty where there is none or where it cannot be read."""
         try:
-            document: dict[str, Any] = json.loads(bytes(obstore.get(self.objects, path).bytes()))
-        except FileNotFoundError:
+            document = json.loads(bytes(obstore.get(self.objects, path).bytes()))
+        except (FileNotFoundError, ValueError):
             return {}
-        except ValueError as error:
-            raise OSError(f"{path} of the store is damaged: {error}") from None
-        return document
+        return document if isinstance(document, dict) else {}
+
+    def _holder_of(self, epoch: int) -> dict[str, Any]:
+        return self.read(f"ledger/lease/{epoch:06d}.json") or dict(UNKNOWN)
 
     def _snapshots(self) -> list[str]:
         return [name for name in self._names("snapshots") if name.endswith(".npz")]
 
     def _open_snapshot(self, name: str) -> Records:
+        path = f"ledger/snapshots/{name}"
         try:
-            return Records.from_bytes(bytes(obstore.get(self.objects, f"ledger/snapshots/{name}").bytes()))
+            return Records.from_bytes(bytes(obstore.get(self.objects, path).bytes()))
         except ValueError as error:
-            raise OSError(f"ledger/snapshots/{name} of the store is damaged: {error}") from None
+            raise Damaged(path, error) from None
 
-    def _load(self, name: str) -> None:
+    def _load(self, name: str, into: Records) -> None:
+        # All of a segment or nothing: what it says besides may be as wrong as what cannot be read.
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
-        for line in bytes(obstore.get(self.objects, path).bytes()).decode().splitlines():
-            try:
-                self.records.add(Receipt.from_json(line), epoch)
-            except (ValueError, KeyError, TypeError) as error:
-                raise OSError(f"{path} of the store is damaged: {error}") from None
+        try:
+            text = bytes(obstore.get(self.objects, path).bytes()).decode()
+            if not text.endswith("\n"):
+                raise ValueError("it is cut short")
+            receipts = [Receipt.from_json(line) for line in text.splitlines()]
+            for receipt in receipts:
+                into.add(receipt, epoch)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise Damaged(path, error) from None
 
     # -- the lease
 
@@ -176,7 +222,7 @@ class Ledger:
         return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
 
     def _beat_of(self, epoch: int) -> dict[str, Any]:
-        return self._read(f"ledger/lease/{epoch:06d}.beat")
+        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
 
     def acquire(
         self,
@@ -196,7 +242,7 @@ class Ledger:
         """
         epoch = self._newest_epoch()
         if epoch and not self._beat_of(epoch).get("released"):
-            holder = self._read(f"ledger/lease/{epoch:06d}.json")
+            holder = self._holder_of(epoch)
             if self._alive(epoch, holder, say, lease_seconds):
                 age = time.time() - holder.get("started", time.time())
                 who = f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}"

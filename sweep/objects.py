@@ -94,6 +94,14 @@ def connect(url: str, *, patient: bool = True) -> ObjectStore:
     return from_url(url)
 
 
+class Damaged(OSError):
+    """An object of a store is not what was written there; one line, with the remedy."""
+
+    def __init__(self, path: str, why: object) -> None:
+        self.path, self.why = path, str(why)
+        super().__init__(f"{path} of the store is damaged: {why}; `bendscape fsck --repair` mends it")
+
+
 @lru_cache(maxsize=8)  # a connection is worth keeping: every new one shakes hands again
 def _bucket(url: str, patient: bool) -> ObjectStore:
     return from_url(url, retry_config=_PATIENT if patient else _HASTY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from bendscape.sweep.tiles import TileKey
 
+MOST_TILES, MOST_BYTES = 2**26, 2**33  # of one size, and of its masks; a receipt beyond that is damage
 HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON's numbers
 
 
@@ -38,7 +40,7 @@ class Receipt:
     """What a worker says of a tile: masks of finished and failed cells, and what it cost.
 
     `checksum` is that of the finished cells as they were written, 0 where it is not known. `lost` are cells
-    that were called finished and, by a check of the store, are not.
+    that were called finished or failed and, by a check of the store, are neither.
     """
 
     tile: str
@@ -109,10 +111,18 @@ class SizeRecords:
     checksum: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint64))
 
     def reserve(self, tiles: tuple[int, ...], cells: int) -> None:
-        """Make room for tiles up to this shape, of this many cells each."""
+        """Make room for tiles up to this shape, of this many cells each.
+
+        Raises
+        ------
+        ValueError
+            No store has so many.
+        """
         shape = tuple(map(max, (*tiles, (cells + 7) // 8), self.done.shape))
         if shape == self.done.shape:
             return
+        if math.prod(shape[:-1]) > MOST_TILES or math.prod(shape) > MOST_BYTES:
+            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store has")
         for name, array in vars(self).items():
             missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
             setattr(self, name, np.pad(array, missing))
@@ -163,13 +173,21 @@ class Records:
         return self.sizes[N]
 
     def add(self, receipt: Receipt, epoch: int = 0) -> None:
-        """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt."""
+        """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt.
+
+        Raises
+        ------
+        ValueError
+            It is of a tile that no store has.
+        """
         key = TileKey.parse(receipt.tile)
         size, at = self.size(key.N), key[1:]
+        if min(at) < 0 or len(at) != size.attempts.ndim:
+            raise ValueError(f"there is no tile {receipt.tile}")
         size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
         before, width = as_int(size.done[at]) & ~receipt.lost, size.done.shape[-1]
         done = before | receipt.done
-        failed = (as_int(size.failed[at]) | receipt.failed) & ~done
+        failed = (as_int(size.failed[at]) & ~receipt.lost | receipt.failed) & ~done
         # A checksum speaks of the cells that were finished when it was made.
         if done == receipt.done:
             size.checksum[at] = receipt.checksum

@@ -30,7 +30,15 @@ from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.stop import GRACE_SECONDS, Stop, Stopped
-from bendscape.sweep.store import Conflict, read_root, write_layout
+from bendscape.sweep.store import (
+    STORE_VERSION,
+    Conflict,
+    check_rootless,
+    holds_cells,
+    read_root,
+    stored_variables,
+    write_layout,
+)
 from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
 
@@ -221,10 +229,13 @@ def publish(
         Another driver has changed the store since its `attributes` were read.
     Stopped
         By `heed`, before anything was published.
+    ParameterError
+        Cells are there, and no root that tells what they are.
     """
     if attributes is not None and attributes["spec_hash"] == campaign.spec_hash:
         revision: int = attributes["revision"]
-        if revision == ledger.revision:  # else an extension was cut short before it was published
+        current = attributes["bendscape_store_version"] == STORE_VERSION
+        if current and revision == ledger.revision:  # else an extension was cut short before it was published
             return revision
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     description = {
@@ -239,9 +250,15 @@ def publish(
     }
     try:
         with exclusive(url, "layout"):
+            rootless = attributes is None and holds_cells(url)
             if read_root(url, patient=True) != attributes:
                 raise Conflict("zarr.json")
-            revision = ledger.record_campaign(description)
+            if rootless:
+                check_rootless(url)
+            # From the layout and the variables `fsck --repair` can make the root again.
+            variables = [vars(variable) for variable in stored_variables(plan.kernel)]
+            rebuilding = {"layout": plan.layout.to_json(), "variables": variables}
+            revision = ledger.record_campaign({**description, **rebuilding})
 
             def check() -> None:
                 if exists(url, campaign_path(revision + 1)):

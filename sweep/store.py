@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import obstore
@@ -34,7 +34,7 @@ from bendscape.core.precision import unwarned
 from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
-from bendscape.sweep.objects import connect, folder_of, store_url, version_of
+from bendscape.sweep.objects import Damaged, connect, folder_of, store_url, version_of
 from bendscape.sweep.tiles import Layout
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-STORE_VERSION = 1
+STORE_VERSION = 2  # 1 had neither checksums nor snapshots of arrays
 THEORY_CHUNKS = (4, 4, 16, 256)
 _AXIS_NAMES = {
     "p": "width of the student",
@@ -80,7 +80,7 @@ def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
     ParameterError
         Something else than a bendscape store lies there, or one of a newer version.
     OSError
-        The store does not answer, denies access, or is damaged.
+        The store does not answer or denies access; `Damaged` where the root is.
     """
     folder = folder_of(url)
     if folder is not None and not folder.is_dir():
@@ -96,8 +96,8 @@ def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
             raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
         return None
     except ValueError as error:
-        raise OSError(f"zarr.json of {url} is damaged: {error}") from None
-    attributes: dict[str, Any] = document.get("attributes", {})
+        raise Damaged("zarr.json", error) from None
+    attributes: dict[str, Any] = document.get("attributes", {}) if isinstance(document, dict) else {}
     version = attributes.get("bendscape_store_version")
     if not isinstance(version, int):
         raise ParameterError("store", url, "a bendscape store", "this is some other Zarr group")
@@ -113,8 +113,35 @@ def open_root(location: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     url = store_url(location)
     attributes = read_root(url)
     if attributes is None:
+        check_rootless(url)
         raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` makes one")
     return url, attributes
+
+
+def check_rootless(url: str) -> None:
+    """Where a root is missing, nothing else may be there but what the making of a store leaves.
+
+    Raises
+    ------
+    ParameterError
+        There are cells or receipts: another layout on top of them would make other cells of them.
+    """
+    folder = folder_of(url)
+    if (folder is None or folder.is_dir()) and holds_cells(url):
+        raise ParameterError(
+            "store", url, "a store with its zarr.json", f"cells are there: `bendscape fsck --repair {url}`"
+        )
+
+
+def holds_cells(url: str) -> bool:
+    """Whether any chunk of a kernel's variables or any receipt lies there, whatever else does."""
+    objects = connect(url)
+    folders = ["ledger/segments"]
+    for size in obstore.list_with_delimiter(objects)["common_prefixes"]:
+        if size.startswith("N="):
+            inside = obstore.list_with_delimiter(objects, prefix=size)["common_prefixes"]
+            folders += [f"{path}/c" for path in inside if path.rpartition("/")[2] != "seed"]
+    return any(page for folder in folders for page in obstore.list(objects, prefix=folder, chunk_size=1))
 
 
 def zarr_store(url: str) -> ObjectStore[Objects]:
@@ -192,7 +219,10 @@ class Publisher:
         except FileNotFoundError:
             return None, "overwrite" if self._locked else "create"
         mode: PutMode = "overwrite" if self._locked else version_of(found.meta)
-        return json.loads(bytes(found.bytes())), mode
+        try:
+            return json.loads(bytes(found.bytes())), mode
+        except ValueError as error:
+            raise Damaged(path, error) from None
 
     def put(self, path: str, document: dict[str, Any], mode: PutMode) -> None:
         """Put a JSON document; raises `Conflict` where it is not the one that was read."""
@@ -236,59 +266,34 @@ def write_layout(
     published, replace = to.read("zarr.json")
     if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
         raise Conflict("zarr.json")
+    variables = stored_variables(kernel)
+    kept = arrays_of(before, variables) if before else {}
     metadata: dict[str, dict[str, Any]] = {}
-
-    def array(
-        path: str,
-        dims: tuple[str, ...],
-        shape: tuple[int, ...],
-        chunks: tuple[int, ...],
-        of: Variable,
-        keep: bool,
-    ) -> str:
+    for size in sorted(layout.sizes):
+        metadata[f"N={size}"] = group_metadata(size)
+        found, mode = to.read(f"N={size}/zarr.json")
+        if not found:
+            to.put(f"N={size}/zarr.json", metadata[f"N={size}"], mode)
+    for path, array in arrays_of(layout, variables).items():
         # What was never published holds nothing, whatever an interrupted attempt left of it.
-        name = f"{path}/zarr.json"
-        found, mode = to.read(name)
-        document = (found if keep else None) or _array_metadata(dims, shape, chunks, of)
-        metadata[path] = {**document, "shape": list(shape)}
+        found, mode = to.read(f"{path}/zarr.json")
+        metadata[path] = {**((found if path in kept else None) or array.metadata()), "shape": [*array.shape]}
         if metadata[path] != found:
-            to.put(name, metadata[path], mode)
-        return path
-
-    dims, shape = tuple(layout.axes), tuple(len(values) for values in layout.axes.values())
-    keep = before is not None
-    for name, values in layout.axes.items():
-        axis = Variable(name, _AXIS_NAMES[name], "int64" if name in ("p", "p_star") else "float64")
-        made, _ = to.open(array(name, (name,), (len(values),), (MAX_AXIS,), axis, keep))
-        made[:] = np.asarray(values, dtype=axis.dtype)
-
-    names = _MODEL_THEORY | _POINT_THEORY
-    if layout.around is not None:
-        names = names | {"alpha": _AXIS_NAMES["alpha"]}
-    theory = {}
-    for name, long_name in names.items():
-        n = 3 if name in _MODEL_THEORY else 4
-        variable = Variable(name, long_name, "int8" if name in _FLAGS else "float64")
-        theory[name] = to.open(array(name, dims[:n], shape[:n], THEORY_CHUNKS[:n], variable, keep))
+            to.put(f"{path}/zarr.json", metadata[path], mode)
+    for path, values in coordinates(layout).items():
+        to.open(path)[0][:] = values
+    theory = {name: to.open(name) for name in theory_of(layout)}
     old = {name: values for name, (_, values) in theory.items()}
     for name, block in theory_on(layout, before, old, heed).items():
         theory[name][0][...] = block
+    to.put("zarr.json", root_document(attributes, layout, metadata), replace)
 
-    for size, blocks in sorted(layout.sizes.items()):
-        keep = before is not None and size in before.sizes
-        group = f"N={size}"
-        metadata[group] = {"zarr_format": 3, "node_type": "group", "attributes": {"N": size}}
-        found, mode = to.read(f"{group}/zarr.json")
-        if not found:
-            to.put(f"{group}/zarr.json", metadata[group], mode)
-        seed = Variable("seed", "realisation", "int64")
-        made, _ = to.open(array(f"{group}/seed", ("seed",), (blocks.seeds,), (65536,), seed, keep))
-        made[:] = np.arange(blocks.seeds)
-        for variable in stored_variables(kernel):
-            path = f"{group}/{variable.name}"
-            array(path, (*dims, "seed"), layout.shape(size), layout.chunks(size), variable, keep)
 
-    root = {
+def root_document(
+    attributes: Mapping[str, Any], layout: Layout, metadata: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The root `zarr.json`: what is published."""
+    return {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": {
@@ -298,20 +303,63 @@ def write_layout(
         },
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
-    to.put("zarr.json", root, replace)
 
 
-def _array_metadata(
-    dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...], of: Variable
-) -> dict[str, Any]:
-    # Made aside: in the store Zarr would also make a root, which is for `write_layout` to publish.
-    aside: dict[str, Any] = {}
-    zarr.create_array(
-        MemoryStore(aside), shape=shape, chunks=chunks, dtype=of.dtype, fill_value=of.fill_value,
-        dimension_names=dims, attributes=_attributes(of),
-    )  # fmt: skip
-    document: dict[str, Any] = json.loads(aside["zarr.json"].to_bytes())
-    return document
+def group_metadata(N: int) -> dict[str, Any]:
+    """The `zarr.json` of one size."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"N": N}}
+
+
+class ArrayPlan(NamedTuple):
+    """An array as a layout wants it."""
+
+    of: Variable
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """The `zarr.json` of a new one."""
+        # Made aside: in the store Zarr would also make a root, which is for `write_layout` to publish.
+        aside: dict[str, Any] = {}
+        zarr.create_array(
+            MemoryStore(aside), shape=self.shape, chunks=self.chunks, dtype=self.of.dtype,
+            fill_value=self.of.fill_value, dimension_names=self.dims, attributes=_attributes(self.of),
+        )  # fmt: skip
+        document: dict[str, Any] = json.loads(aside["zarr.json"].to_bytes())
+        return document
+
+
+def arrays_of(layout: Layout, variables: Sequence[Variable]) -> dict[str, ArrayPlan]:
+    """Every array of a store by its path: axes, theory and, for each size, seeds and `variables`."""
+    dims, shape = tuple(layout.axes), tuple(len(values) for values in layout.axes.values())
+    arrays = {}
+    for name, values in layout.axes.items():
+        axis = Variable(name, _AXIS_NAMES[name], "int64" if name in ("p", "p_star") else "float64")
+        arrays[name] = ArrayPlan(axis, (name,), (len(values),), (MAX_AXIS,))
+    for name, long_name in theory_of(layout).items():
+        n = 3 if name in _MODEL_THEORY else 4
+        variable = Variable(name, long_name, "int8" if name in _FLAGS else "float64")
+        arrays[name] = ArrayPlan(variable, dims[:n], shape[:n], THEORY_CHUNKS[:n])
+    for N, size in sorted(layout.sizes.items()):
+        seed = Variable("seed", "realisation", "int64")
+        arrays[f"N={N}/seed"] = ArrayPlan(seed, ("seed",), (size.seeds,), (65536,))
+        for variable in variables:
+            plan = ArrayPlan(variable, (*dims, "seed"), layout.shape(N), layout.chunks(N))
+            arrays[f"N={N}/{variable.name}"] = plan
+    return arrays
+
+
+def theory_of(layout: Layout) -> dict[str, str]:
+    """The theory that a store holds: long names by name."""
+    names = _MODEL_THEORY | _POINT_THEORY
+    return names if layout.around is None else names | {"alpha": _AXIS_NAMES["alpha"]}
+
+
+def coordinates(layout: Layout) -> dict[str, NDArray[Any]]:
+    """What the arrays of axes and seeds hold, by path."""
+    axes = {name: np.asarray(values) for name, values in layout.axes.items()}
+    return axes | {f"N={N}/seed": np.arange(size.seeds) for N, size in sorted(layout.sizes.items())}
 
 
 def _attributes(variable: Variable) -> dict[str, Any]:
