@@ -38,17 +38,5 @@ def failures(grid: Grid, records: Records) -> xr.Dataset:
 
 
 def _row(grid: Grid, failure: CellError) -> dict[str, Any] | None:
-    cell = _cell_of(grid, failure.cell)
+    cell = grid.find(failure.cell)
     return None if cell is None else cell | {name: getattr(failure, name) for name in _OF_FAILURE}
-
-
-def _cell_of(grid: Grid, cell: dict[str, float]) -> dict[str, float] | None:
-    # Its coordinates, that of the alpha axis included; None where the campaign no longer wants it.
-    N = int(cell["N"])
-    if any(cell[name] not in getattr(grid, name) for name in ("p", "p_star", "a", "N")):
-        return None
-    at = tuple(getattr(grid, name).index(cell[name]) for name in ("p", "p_star", "a"))
-    (slots,) = np.nonzero((grid.alpha_values[at] == cell["alpha"]) & grid.wanted(N)[at])
-    if not slots.size or cell["seed"] >= grid.seeds[N]:
-        return None
-    return {**cell, grid.alpha_dim: grid.alpha[slots[0]]}

@@ -241,11 +241,16 @@ def status(
     from rich.table import Table
     from rich.text import Text
 
-    from bendscape.sweep.console import out, print_json
+    from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.progress import clock
     from bendscape.sweep.status import store_status, store_tiles
+    from bendscape.sweep.store import holds_cells
 
     document = store_status(store, kernel_module)
+    if not document["done"] + document["failed"] and holds_cells(document["store"]):
+        console().print(
+            "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
+        )
     if tiles:
         document["tiles"] = store_tiles(store)
     if json:
@@ -286,15 +291,17 @@ def errors(store: StorePath, json: Json = False) -> None:
     """Every failed cell: its coordinates, error, traceback, attempts and host."""
     from dataclasses import asdict
 
+    from bendscape.sweep.campaign import parse_campaign
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.ledger import Ledger
     from bendscape.sweep.objects import connect
     from bendscape.sweep.store import open_root
 
-    url, _ = open_root(store)
+    url, attributes = open_root(store)
+    grid = parse_campaign(attributes["campaign"], source=url).to_grid()
     ledger = Ledger(connect(url))
     ledger.replay()
-    found = ledger.records.errors()
+    found = [error for error in ledger.records.errors() if grid.find(error.cell)]
     if json:
         print_json({"store": url, "errors": [asdict(error) for error in found]})
         return
@@ -332,10 +339,16 @@ def check_store(
         print_json({**summary(found), "exit_code": code})
         raise typer.Exit(code)
     lines = [
+        *(f"{path}: damaged: {why}" for path, why in (found.ledger | found.hierarchy).items()),
         *(f"{tile}: damaged: {why}" for tile, why in found.damaged.items()),
         *(f"{tile}: {cells} cells of the ledger are not there" for tile, cells in found.absent.items()),
-        *(f"{tile}: {cells} cells are not in the ledger" for tile, cells in found.unrecorded.items()),
-        *(f"{path}: belongs to no tile" for path in found.orphans),
+        *(f"{tile}: {cells} cells are not yet in the ledger" for tile, cells in found.unrecorded.items()),
+        *(f"{path}: removed, what a killed writer left" for path in found.removed),
+        *(
+            f"{path}: belongs to nothing, delete it or not"
+            for path in found.orphans
+            if path not in found.removed
+        ),
     ]
     for line in lines:
         out().print(line, markup=False, highlight=False, soft_wrap=True)

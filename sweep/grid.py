@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -153,6 +153,17 @@ class Grid:
                             "grid.where", self.where, "a condition defined on every point of the grid"
                         ) from None
         return mask
+
+    def find(self, cell: Mapping[str, float]) -> dict[str, float] | None:
+        """The coordinates of a cell by name, that of the alpha axis included; None where it is not wanted."""
+        N = int(cell["N"])
+        if any(cell[name] not in getattr(self, name) for name in ("p", "p_star", "a", "N")):
+            return None
+        at = tuple(getattr(self, name).index(cell[name]) for name in ("p", "p_star", "a"))
+        (slots,) = np.nonzero((self.alpha_values[at] == cell["alpha"]) & self.wanted(N)[at])
+        if not slots.size or cell["seed"] >= self.seeds[N]:
+            return None
+        return {**cell, self.alpha_dim: self.alpha[slots[0]]}
 
     def cell_count(self) -> int:
         """Cells that the campaign wants, over all sizes."""

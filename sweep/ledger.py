@@ -173,6 +173,11 @@ class Ledger:
         return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
 
     @property
+    def epoch(self) -> int:
+        """The run that holds the lease through this ledger, 0 without."""
+        return self._epoch
+
+    @property
     def revision(self) -> int:
         """Number of campaign files recorded; workers refuse to write for an older one."""
         return len(self._names("campaign"))

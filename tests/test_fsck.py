@@ -13,9 +13,12 @@ import pytest
 import xarray as xr
 import zarr
 
+from bendscape.core.model import ParameterError
+from bendscape.sweep import ledger as ledger_module
 from bendscape.sweep.fsck import fsck
 from bendscape.sweep.ledger import LeaseHeld, Ledger
 from bendscape.sweep.objects import connect, store_url
+from bendscape.sweep.status import store_tiles
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -61,7 +64,7 @@ def test_a_changed_value_a_torn_chunk_and_a_lost_one_are_found_and_computed_agai
     assert run(path, module, make_campaign()).computed == 0, "a check alone changes nothing"
 
     assert fsck(path, repair=True).repaired
-    assert (path / "ledger/damaged/N=64/x/c/0/0/0/1/0").read_bytes() == torn_bytes(whole)
+    assert (path / "ledger/damaged/000003/N=64/x/c/0/0/0/1/0").read_bytes() == torn_bytes(whole)
     assert run(path, module, make_campaign()).computed == 18
     assert fsck(path).sound
     assert data_files(path) == whole
@@ -81,6 +84,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_data(store: tuple[Path, str]) -> None
         assert not bool((ds.status == 1).any())
     found = fsck(path, repair=True)
     assert sum(found.unrecorded.values()) == CELLS
+    assert found.sound, "they are only not yet recorded"
     with xr.open_dataset(path, engine="bendscape") as ds:
         xr.testing.assert_identical(ds.load(), before)
     assert fsck(path).sound
@@ -89,13 +93,20 @@ def test_a_lost_ledger_is_rebuilt_from_the_data(store: tuple[Path, str]) -> None
 
 def test_what_belongs_to_no_tile_is_listed(store: tuple[Path, str]) -> None:
     path, _ = store
-    litter = ["N=64/x/c/9/0/0/0/0", "N=64/x/c/0/0/0/0/0#1", "N=96/x/c/0/0/0/0/0"]
+    litter = [
+        "N=64/x/c/9/0/0/0/0", "N=64/x/c/0/0/0/0/0#1", "N=96/x/c/0/0/0/0/0", "N=foo/junk.txt",
+        "N=64/status/c/999999999999/0/0/0/0", "N=64/x/c/0/0/0/0/00", "zarr.json#2",
+    ]  # fmt: skip
     for name in litter:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(b"?")
     found = fsck(path)
-    assert set(litter) - {"N=64/x/c/0/0/0/0/0#1"} <= set(found.orphans)
+    assert found.orphans == sorted(litter)
     assert found.sound, "litter harms nobody"
+    assert found.tiles == TILES
+    mended = fsck(path, repair=True)
+    assert mended.removed == sorted(name for name in litter if "#" in name)
+    assert len(store_tiles(path)) == TILES, "no tile of the litter is in the ledger"
 
 
 def test_repair_is_refused_while_a_run_is_at_work(store: tuple[Path, str]) -> None:
@@ -134,3 +145,105 @@ def test_the_command_tells_what_it_found_and_fails_until_it_is_mended(store: tup
     assert code == 0
     assert list(json.loads(text)["damaged"]) == ["N=64/0.0.1.2.0"]
     assert say()[0] == 0
+
+
+def cut(path: Path, name: str, to: int) -> None:
+    (found,) = path.glob(name)
+    found.write_bytes(found.read_bytes()[:to])
+
+
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        ("zarr.json", 100),
+        ("zarr.json", 0),
+        ("ledger/segments/000001-*.jsonl", 50),
+        ("ledger/segments/000001-*.jsonl", 0),
+        ("ledger/lease/000001.beat", 0),
+        ("ledger/lease/000001.json", 5),
+        ("alpha_bbp/c/0/0/0", 3),
+        ("p/c/0", 3),
+        ("N=64/seed/c/0", 3),
+        ("N=64/x/zarr.json", 10),
+        ("N=128/status/zarr.json", 0),
+    ],
+)
+def test_a_repair_mends_whatever_was_cut_short(store: tuple[Path, str], name: str, to: int) -> None:
+    path, module = store
+    whole, root = data_files(path), json.loads((path / "zarr.json").read_text())
+    with xr.open_dataset(path, engine="bendscape") as ds:
+        before = ds.load()
+    if name.endswith(".beat"):  # of a driver that is gone
+        holder = path / "ledger/lease/000001.json"
+        holder.write_text(json.dumps({**json.loads(holder.read_text()), "process_start": "1"}))
+    cut(path, name, to)
+    found = fsck(path)
+    assert found.sound == name.startswith("ledger/lease"), "a lease is not data"
+    assert fsck(path, repair=True).repaired
+    assert fsck(path).sound
+    assert run(path, module, make_campaign()).computed == 0
+    assert data_files(path) == whole
+    assert json.loads((path / "zarr.json").read_text())["attributes"] == root["attributes"]
+    with xr.open_dataset(path, engine="bendscape") as ds:
+        xr.testing.assert_identical(ds.load(), before)
+
+
+def test_a_root_that_was_deleted_is_made_again_and_a_run_before_that_is_refused(
+    store: tuple[Path, str],
+) -> None:
+    path, module = store
+    run(path, module, make_campaign(p=[1, 2, 3]))
+    whole = data_files(path)
+    (path / "zarr.json").unlink()
+    with pytest.raises(ParameterError, match="fsck --repair"):
+        run(path, module, make_campaign(p=[1, 2, 3], seeds=7))
+    assert data_files(path) == whole
+    assert fsck(path).hierarchy == {"zarr.json": "it is missing"}
+    fsck(path, repair=True)
+    assert run(path, module, make_campaign(p=[1, 2, 3])).computed == 0
+    assert data_files(path) == whole
+
+
+def test_a_damaged_snapshot_is_done_without(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "COMPACT_SEGMENTS", 1)
+    monkeypatch.setattr(ledger_module, "FLUSH_SECONDS", 0.0)
+    path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    run(path, module, make_campaign())
+    newest = sorted((path / "ledger/snapshots").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:40])
+    with pytest.warns(ledger_module.DamageWarning, match=newest.name):
+        assert run(path, module, make_campaign()).computed == 0
+    assert list(fsck(path).ledger) == [f"ledger/snapshots/{newest.name}"]
+    fsck(path, repair=True)
+    assert fsck(path).sound
+
+
+def test_a_value_chunk_that_is_missing_is_found_without_a_checksum_too(store: tuple[Path, str]) -> None:
+    path, module = store
+    whole = data_files(path)
+    for segment in (path / "ledger/segments").iterdir():
+        lines = [json.loads(line) for line in segment.read_text().splitlines()]
+        segment.write_text("".join(json.dumps({**line, "checksum": "0"}) + "\n" for line in lines))
+    assert fsck(path).unverified == TILES
+    chunk(path, "x").unlink()
+    found = fsck(path)
+    assert found.damaged == {"N=64/0.0.1.2.0": "x of its finished cells are missing"}
+    fsck(path, repair=True)
+    assert fsck(path).unverified == 0, "a repair fills checksums in"
+    assert run(path, module, make_campaign()).computed == 6
+    assert data_files(path) == whole
+
+
+def test_what_is_left_of_a_tile_with_lost_cells_is_computed_again_with_them(store: tuple[Path, str]) -> None:
+    path, module = store
+    whole = data_files(path)
+    status = zarr.open_array(path / "N=64/status", mode="r+")
+    status[0, 0, 0, 0, 2] = 0
+    values = zarr.open_array(path / "N=64/x", mode="r+")
+    values[0, 0, 0, 0, 3] += 1.0
+    assert fsck(path).absent == {"N=64/0.0.0.0.0": 1}
+    fsck(path, repair=True)
+    assert run(path, module, make_campaign()).computed == 6
+    assert data_files(path) == whole
