@@ -64,7 +64,7 @@ class Receipt:
     def from_json(cls, line: str) -> Receipt:
         """Inverse of `to_json`."""
         fields = json.loads(line)
-        errors = _with_texts(fields.pop("errors"), fields.pop("tracebacks"))
+        errors = _with_texts(fields.pop("errors"), fields.pop("tracebacks", []))
         fields |= {name: int(fields.get(name, "0"), 16) for name in HEXADECIMAL}
         return cls(**fields, errors=errors)
 
@@ -75,7 +75,11 @@ def _shared_texts(errors: tuple[CellError, ...]) -> tuple[list[dict[str, Any]], 
 
 
 def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellError, ...]:
-    return tuple(CellError(**{**error, "traceback": texts[error["traceback"]]}) for error in errors)
+    shared = {index: text for index, text in enumerate(texts)}  # the earliest stores have the text itself
+    return tuple(
+        CellError(**{**error, "traceback": shared.get(error["traceback"], error["traceback"])})
+        for error in errors
+    )
 
 
 class TileRecord(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from campaigns import RANDOM, campaign_text, make_campaign, run
+from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 BENDSCAPE = Path(sys.executable).with_name("bendscape")
 COMMANDS = (
@@ -185,9 +185,11 @@ def test_status_of_an_unfinished_campaign_counts_what_is_left(
 ) -> None:
     file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
     file.write_text(campaign_text())
-    common = ("--store", store, "--kernel-module", kernel_file(RANDOM), "--address", "serial")
+    module = kernel_file(RANDOM)
+    common = ("--store", store, "--kernel-module", module, "--address", "serial")
     stopped = document("run", file, *common, "--time-budget", "0.001s", code=75)
     assert (stopped["outcome"], stopped["missing"]) == ("stopped", 144)
+    run(store, module, make_campaign(), IdleExecutor())
     status = document("status", store)
     assert (status["missing"], status["done"]) == (144, 0)
 
@@ -300,7 +302,7 @@ def test_lost_precision_is_told_once_in_one_line() -> None:
         (("--time-budget", "7200"), "'7200'"),
         (("--address", "127.0.0.1:9"), "nothing answers"),
         (("--report", "/dev/null/at/all.html"), "--report"),
-        (("--workers", 0), "--workers = 0"),
+        (("--workers", 0), "'--workers'"),
         (("--address", "auto"), "'auto'"),
         (("--kernel-module", "no.such.module"), "no.such.module"),
         ((), "campaign.kernel = 'probe'"),
