@@ -75,7 +75,7 @@ def _shared_texts(errors: tuple[CellError, ...]) -> tuple[list[dict[str, Any]], 
 
 
 def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellError, ...]:
-    shared = {index: text for index, text in enumerate(texts)}  # the earliest stores have the text itself
+    shared = dict(enumerate(texts))  # the earliest stores have the text itself
     return tuple(
         CellError(**{**error, "traceback": shared.get(error["traceback"], error["traceback"])})
         for error in errors
