@@ -33,13 +33,15 @@ class Stop:
     grace
         Seconds that tasks under way are waited for after a signal.
 
-    `budget` and `ends` are the end of the budget on the clocks `time.monotonic` and `time.time`: workers have
-    the second too.
+    All that is admitted should end by `ends`, on the clock `time.time`, which workers have too; what is late
+    is waited for until `budget`, on the clock `time.monotonic`.
     """
 
     def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
         left = math.inf if budget is None else budget - min(10.0, 0.1 * budget)
-        self.budget, self.ends = time.monotonic() + left, time.time() + left
+        late = math.inf if budget is None else budget - min(5.0, 0.05 * budget)
+        self.budget = time.monotonic() + late
+        self.ends = time.time() + left
         self.grace = grace
         self.asked = False
         self.reason = ""
@@ -74,7 +76,7 @@ class Stop:
 
     def admits(self, seconds: float) -> bool:
         """Whether a task of this length may start."""
-        if not self.asked and time.monotonic() + seconds > self.budget:
+        if not self.asked and time.time() + seconds > self.ends:
             self.asked, self.reason = True, "the time budget"
         return not self.asked
 
