@@ -169,6 +169,7 @@ STORE_OUTPUTS = {
 }
 
 
+@pytest.mark.slow  # a cluster of Dask's own can hang at its end, beside the Ray of this process
 def test_a_store_gives_the_same_on_threads_and_in_the_workers_of_a_distributed_client(
     tmp_path: Path, kernel_file: Callable[..., str], cluster: Client
 ) -> None:
