@@ -19,7 +19,7 @@ from bendscape.analysis.collapse_fits import (
 )
 from bendscape.analysis.curves import Floats
 from bendscape.analysis.estimators import DONE, MEASURED, PointCurves
-from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.analysis.thresholds import alpha_dimension, at_point, check_resampling
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -304,11 +304,4 @@ def _check_options(
         raise ParameterError("order", order, "an integer from 2 to 6", "3 is a cubic")
     if not 0 <= correction < math.inf:
         raise ParameterError("correction", correction, "a number >= 0", "0 leaves it out")
-    if not n_boot >= 100:
-        raise ParameterError(
-            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
-        )
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
-    if seed < 0:
-        raise ParameterError("seed", seed, "an integer >= 0")
+    check_resampling(n_boot, level, seed)

@@ -29,13 +29,14 @@ from bendscape.analysis.failures import failures
 from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Records, cells_in
 from bendscape.sweep.spectral_kernel import WEIGHTS
-from bendscape.sweep.store import open_root, silence_zarr, zarr_store
+from bendscape.sweep.store import open_root, silence_zarr
 from bendscape.sweep.tiles import Layout
 
 CHUNK_BYTES = (

@@ -111,7 +111,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     on the scaling law of arXiv:2604.27992.
     """
     alpha_dim = alpha_dimension(ds)
-    _check_options(n_boot, level, seed)
+    check_resampling(n_boot, level, seed)
     of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
     realised = [name for name in ("alpha_realised",) if name in ds]
     outputs = {
@@ -166,7 +166,8 @@ _FLAG_ATTRS: dict[str, Any] = {
 }
 
 
-def _check_options(n_boot: int, level: float, seed: int) -> None:
+def check_resampling(n_boot: int, level: float, seed: int) -> None:
+    """Refuse options of a bootstrap that are out of range, by name."""
     if not n_boot >= 100:
         raise ParameterError(
             "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.driver import Driver
 from bendscape.sweep.executor import Job, Result
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Variable
@@ -31,7 +32,6 @@ from bendscape.sweep.objects import connect, store_url
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.run import _Driver
 from bendscape.sweep.stop import Stop
 from bendscape.sweep.worker import Order
 
@@ -101,7 +101,7 @@ def measure(tiles: int) -> dict[str, float]:
         found["tiles"], found["cells"] = plan.total("tiles"), plan.total("cells")
         ledger = Ledger(connect(url), plan.records)
         ledger.acquire(console.print)
-        drive = _Driver(
+        drive = Driver(
             plan, Answers(), ledger, Meter(plan, 2, console), Stop(), console, Order(url, 1, (), ())
         )
         timed("drive", lambda: (drive(), ledger.release(), plan)[-1])  # type: ignore[func-returns-value]

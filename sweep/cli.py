@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bendscape.sweep.one_model import Json, register
+from bendscape.sweep import one_model, store_commands
+from bendscape.sweep.one_model import Json
+from bendscape.sweep.store_commands import Modules
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
@@ -26,19 +28,12 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
-StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
-Modules = Annotated[
-    list[str],
-    typer.Option(
-        "--kernel-module", metavar="MODULE", help="Python file or module of yours that defines KERNEL."
-    ),
-]
 
 
-register(app)  # theory and sample
+one_model.register(app)  # theory and sample
 
 
 @app.command()
@@ -226,139 +221,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-@app.command()
-def status(
-    store: StorePath,
-    tiles: Annotated[
-        bool, typer.Option("--tiles", help="Also every recorded tile: host, seconds, attempts, run.")
-    ] = False,
-    kernel_module: Modules = [],  # noqa: B006
-    json: Json = False,
-) -> None:
-    """Done, failed and missing cells, rate, what is left, and who is at work."""
-    from datetime import datetime
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.progress import clock
-    from bendscape.sweep.status import store_status, store_tiles
-    from bendscape.sweep.store import holds_cells
-
-    document = store_status(store, kernel_module)
-    if not document["done"] + document["failed"] and holds_cells(document["store"]):
-        console().print(
-            "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
-        )
-    if tiles:
-        document["tiles"] = store_tiles(store)
-    if json:
-        print_json(document)
-        return
-    table = Table(
-        "N",
-        "cells",
-        "done",
-        "failed",
-        "missing",
-        "core time left",
-        title=Text(f"{document['name']}  {document['store']}"),
-    )
-    for row in document["sizes"]:
-        left = row["core_seconds_left"]
-        counts = (str(row[k]) for k in ("N", "cells", "done", "failed", "missing"))
-        table.add_row(*counts, "unknown" if left is None else clock(left))
-    out().print(table)
-    holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
-    who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
-    gone = ", which is gone" if holder and holder["alive"] is False else ""
-    rate = "" if document["rate"] is None else f"{document['rate']:.3g} cells/s; "
-    hours = "unknown" if left is None else f"{left:.3g} core-hours"
-    end = "unknown" if eta is None else clock(eta)
-    out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
-    for row in document.get("tiles", ()):
-        when = datetime.fromtimestamp(row["finished"]).isoformat(" ", "seconds")
-        out().print(
-            f"{row['tile']}: {row['done']} done, {row['failed']} failed, {row['seconds']:.3g} s in "
-            f"{row['attempts']} attempts, last on {row['host']} in run {row['epoch']}, {when}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
-
-
-@app.command()
-def errors(store: StorePath, json: Json = False) -> None:
-    """Every failed cell: its coordinates, error, traceback, attempts and host."""
-    from dataclasses import asdict
-
-    from bendscape.sweep.campaign import parse_campaign
-    from bendscape.sweep.console import out, print_json
-    from bendscape.sweep.ledger import Ledger
-    from bendscape.sweep.objects import connect
-    from bendscape.sweep.store import open_root
-
-    url, attributes = open_root(store)
-    grid = parse_campaign(attributes["campaign"], source=url).to_grid()
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    found = [error for error in ledger.records.errors() if grid.find(error.cell)]
-    if json:
-        print_json({"store": url, "errors": [asdict(error) for error in found]})
-        return
-    for error in found:
-        at = ", ".join(f"{name} = {value:.12g}" for name, value in error.cell.items())
-        out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
-    out().print(f"{len(found)} failed cells")
-
-
-@app.command("fsck")
-def check_store(
-    store: StorePath,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Mend the ledger; the next run computes what is damaged or lost."),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Read every tile and compare it with the ledger's checksums; list what belongs to nothing.
-
-    Exit code 0: sound, or mended; 1: data and ledger differ; 2: a run is at work (with --repair).
-    """
-    from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.fsck import fsck, summary
-    from bendscape.sweep.ledger import LeaseHeld
-
-    say = console()
-    try:
-        found = fsck(store, repair=repair, say=lambda line: say.print(line, markup=False))
-    except LeaseHeld as error:
-        say.print(f"error: {error}", markup=False)
-        raise typer.Exit(2) from None
-    code = 0 if found.sound or found.repaired else 1
-    if json:
-        print_json({**summary(found), "exit_code": code})
-        raise typer.Exit(code)
-    lines = [
-        *(f"{path}: damaged: {why}" for path, why in (found.ledger | found.hierarchy).items()),
-        *(f"{tile}: damaged: {why}" for tile, why in found.damaged.items()),
-        *(f"{tile}: {cells} cells of the ledger are not there" for tile, cells in found.absent.items()),
-        *(f"{tile}: {cells} cells are not yet in the ledger" for tile, cells in found.unrecorded.items()),
-        *(f"{path}: removed, what a killed writer left" for path in found.removed),
-        *(
-            f"{path}: belongs to nothing, delete it or not"
-            for path in found.orphans
-            if path not in found.removed
-        ),
-    ]
-    for line in lines:
-        out().print(line, markup=False, highlight=False, soft_wrap=True)
-    state = "sound" if found.sound else "mended" if found.repaired else "not sound: --repair mends the ledger"
-    out().print(
-        f"{found.tiles} tiles, {found.cells} finished cells, {found.unverified} tiles without a checksum; "
-        f"{state}",
-        highlight=False,
-    )
-    raise typer.Exit(code)
+store_commands.register(app)  # status, errors and fsck
 
 
 def _invoke(command: str, **arguments: Any) -> None:

@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.kernel import Variable
 from bendscape.sweep.ledger import Ledger, campaign_path
 from bendscape.sweep.objects import Damaged, connect
@@ -23,7 +24,6 @@ from bendscape.sweep.store import (
     root_document,
     theory_of,
     theory_on,
-    zarr_store,
 )
 from bendscape.sweep.tiles import Layout
 

@@ -1,50 +1,40 @@
-"""The driver: open or grow the store, order what is missing, record what comes back, stop cleanly."""
+"""A run: open or grow the store, compute what is missing of a campaign, stop cleanly."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import platform
 import signal
-import subprocess
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import obstore
 from rich.console import Console
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
-from bendscape.sweep.executor import Executor, Job, PoolLost, Result
-from bendscape.sweep.isolation import CRASHED, Isolation, Part
+from bendscape.sweep.conditional import Conflict
+from bendscape.sweep.driver import Driver
+from bendscape.sweep.executor import Executor
 from bendscape.sweep.kernel import Kernel
 from bendscape.sweep.ledger import LeaseLost, Ledger, campaign_path
-from bendscape.sweep.limits import Abandoned
 from bendscape.sweep.objects import connect, exclusive, exists, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
-from bendscape.sweep.records import Receipt
+from bendscape.sweep.provenance import provenance
 from bendscape.sweep.stop import GRACE_SECONDS, Stop, Stopped
 from bendscape.sweep.store import (
     STORE_VERSION,
-    Conflict,
     check_rootless,
     holds_cells,
     read_root,
     stored_variables,
     write_layout,
 )
-from bendscape.sweep.tiles import Layout, Task, Tile, TileKey
-from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
+from bendscape.sweep.tiles import Layout
+from bendscape.sweep.worker import Order
 
-NOTES = "ledger/notes"  # of the cells that suspected workers are at; nothing here outlives a run
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
-PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,7 @@ def run_campaign(
                 executor = _started(make_executor, stop)
                 meter = Meter(plan, executor.slots if executor else 1, console)
                 if executor is not None:
-                    drive = _Driver(
+                    drive = Driver(
                         plan, executor, ledger, meter, stop, console,
                         Order(url, revision, kernel_modules, (), cell_timeout),
                     )  # fmt: skip
@@ -269,177 +259,3 @@ def publish(
     except Conflict as conflict:
         raise LeaseLost(f"another driver changed {conflict} of this store meanwhile") from None
     return revision
-
-
-def provenance(kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The code and the environment that computed something; a user's module by the BLAKE2b of its file."""
-    modules = {
-        module: hashlib.blake2b(Path(module).read_bytes(), digest_size=16).hexdigest()
-        if module.endswith(".py")
-        else _version_of(module)
-        for module in kernel_modules
-    }
-    return {
-        **({"kernel_modules": modules} if modules else {}),
-        "code_version": code_version(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
-def _version_of(module: str) -> str:
-    try:
-        return version(module.partition(".")[0])
-    except PackageNotFoundError:
-        return "not installed as a package"
-
-
-def code_version() -> str:
-    """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
-    folder, text = Path(__file__).parent, version("bendscape")
-    if not (folder.parent / ".git").exists():
-        return text
-    try:
-        git = [
-            "git",
-            "-C",
-            str(folder.parent),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-            "--exclude=*",
-        ]
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        commit = ""
-    return f"{text}+{commit}" if commit else text
-
-
-@dataclass
-class _Driver:
-    """Orders what is missing, records what comes back, and decides about what does not."""
-
-    plan: Plan
-    executor: Executor
-    ledger: Ledger
-    meter: Meter
-    stop: Stop
-    console: Console
-    order: Order  # what all orders have in common
-
-    def __post_init__(self) -> None:
-        self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
-        self._isolation = Isolation()
-        self._parts: dict[Order, Part] = {}
-        self._estimates: dict[str, float] = {}
-        self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
-
-    def __call__(self) -> None:
-        """Until nothing is left, or the stop is asked for and what was under way is back or overdue.
-
-        Whatever ends it, what came back is flushed before anything else may fail.
-        """
-        self._forget_notes()
-        try:
-            for result in self.executor.run(self._next_job):
-                self.stop.announce(self.console)
-                with self.stop.shield():
-                    self._handle(result)
-                if self.stop.overdue:
-                    break
-            overdue = self.stop.overdue
-        except Abandoned:
-            overdue = True
-        except PoolLost as error:
-            overdue = False
-            self.console.print(f"{error}: what was under way is lost, what was recorded is not")
-        except BaseException:
-            with self.stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
-                self.ledger.flush()
-            raise
-        with self.stop.shield():
-            self.ledger.flush()
-        self.stop.announce(self.console)
-        if overdue:
-            self.console.print("the tasks still under way are given up")
-
-    def _handle(self, result: Result | None) -> None:
-        if result is None:
-            self.ledger.add([])
-            self.meter.tick()
-            return
-        self._under_way.pop(result.job.order.tiles, None)
-        if result.error is not None:
-            self._lost(result, result.error)
-        else:
-            if self._parts.pop(result.job.order, None) and result.job.order.note:
-                take_note(result.job.order)
-            self._take(result.receipts)
-
-    def _next_job(self) -> Job | None:
-        part = self._isolation.next()
-        task = Task((part.tile,)) if part else next(self._tasks, None)
-        if task is None:
-            return None
-        pace = self.meter.correction(task.N)
-        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
-        if not self.stop.admits(ahead + task.seconds * pace):
-            return None
-        self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
-        order = self.order._replace(
-            tiles=tuple((str(tile.key), tile.mask) for tile in task.tiles),
-            pace=pace,
-            note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
-            until=self.stop.ends,
-        )
-        self._under_way[order.tiles] = task.seconds * pace
-        if part:
-            self._parts[order] = part
-        whole_node = part is not None and part.whole_node
-        return Job(order, int(self.plan.sizes[task.N].peak_bytes), whole_node, self.stop.deadline)
-
-    def _lost(self, result: Result, error: Exception) -> None:
-        if isinstance(error, Superseded):
-            raise LeaseLost(str(error))
-        order = result.job.order
-        part = self._parts.pop(order, None)
-        note = take_note(order) if order.note else None
-        what = "worker was lost" if isinstance(error, CRASHED) else "task failed"
-        self.console.print(
-            f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
-        )
-        tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
-        if verdict := self._isolation.lost(tiles, part, note, error):
-            self.console.print(
-                f"a cell of {tiles[0].key} is recorded as failed: {_first_line(verdict.error)}", markup=False
-            )
-            self._take(run_tiles(order, verdict))
-
-    def _take(self, receipts: list[Receipt]) -> None:
-        for receipt in receipts:
-            key = TileKey.parse(receipt.tile)
-            done, failed = self.ledger.records.masks(key)
-            self.ledger.add([receipt])
-            done_now, failed_now = self.ledger.records.masks(key)
-            self.meter.advance(
-                key.N,
-                done=(done_now & ~done).bit_count(),
-                failed=failed_now.bit_count() - failed.bit_count(),
-                computed=receipt.computed,
-                estimated=self._estimates.pop(receipt.tile),
-                measured=receipt.seconds,
-            )
-            self.meter.tiles_done -= self._isolation.back(key) > 0  # another part of it is still to come
-
-    def _forget_notes(self) -> None:
-        # Those of a run that was killed: its workers are gone with it.
-        objects = connect(self.order.url)
-        for page in obstore.list(objects, prefix=NOTES):
-            for item in page:
-                with contextlib.suppress(FileNotFoundError):  # a driver that was taken over is at it too
-                    obstore.delete(objects, item["path"])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -11,9 +11,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from bendscape.sweep.conditional import Conditional, Conflict, zarr_store
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
 from bendscape.sweep.objects import connect, exclusive, folder_of
-from bendscape.sweep.store import Conditional, Conflict, stored_variables, zarr_store
+from bendscape.sweep.store import stored_variables
 from bendscape.sweep.tiles import Layout, TileKey
 
 FINISHED = ("done", "not_converged")

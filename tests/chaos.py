@@ -35,10 +35,10 @@ from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.driver import NOTES
 from bendscape.sweep.executor import RayExecutor
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.run import NOTES
 from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files, recorded, run
 
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}

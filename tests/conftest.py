@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from bendscape.sweep.objects import store_url
 from campaigns import KERNEL_HEAD
 
 if TYPE_CHECKING:
@@ -84,3 +85,12 @@ def s3(s3_session: S3Server) -> Iterator[S3Server]:
 def s3_url(s3: S3Server) -> str:
     """The URL of a new store."""
     return s3.new_url()
+
+
+@pytest.fixture(params=["files", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for a store, on both kinds of storage."""
+    if request.param == "files":
+        return store_url(tmp_path / "s.zarr")
+    found: str = request.getfixturevalue("s3_url")
+    return found

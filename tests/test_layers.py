@@ -29,6 +29,7 @@ OF_SWEEP = {
     "kernel",
     "ledger",
     "objects",
+    "conditional",
     "records",
     "spectral_kernel",
     "campaign",

@@ -21,11 +21,12 @@ from s3_server import BUCKET, SECRET, S3Server
 
 import campaigns
 from bendscape.core.model import ParameterError
+from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.executor import Job
 from bendscape.sweep.ledger import LeaseHeld, Ledger
 from bendscape.sweep.objects import connect, probe, store_url
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import silence_zarr, zarr_store
+from bendscape.sweep.store import silence_zarr
 from bendscape.sweep.tiles import TileKey
 from bendscape.sweep.worker import Order
 from campaigns import RANDOM, all_objects, calls, campaign_text, data_files, make_campaign, run

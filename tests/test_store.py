@@ -17,12 +17,12 @@ import zarr
 
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
-from bendscape.sweep import ledger
-from bendscape.sweep import run as run_module
+from bendscape.sweep import ledger, provenance
 from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.conditional import Publisher
 from bendscape.sweep.executor import Job, Result, SerialExecutor
 from bendscape.sweep.objects import store_url
-from bendscape.sweep.store import Publisher, read_root
+from bendscape.sweep.store import read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -209,7 +209,7 @@ def test_the_campaign_and_its_provenance_are_kept_with_every_revision(
     kept = [json.loads(file.read_text()) for file in sorted((path / "ledger" / "campaign").iterdir())]
     assert [parse_campaign(one["campaign"]).grid.seeds for one in kept] == [2, 3]
     assert kept[0]["campaign"] == campaign_text(seeds=2)
-    assert kept[0]["packages"].keys() == set(run_module.PACKAGES)
+    assert kept[0]["packages"].keys() == set(provenance.PACKAGES)
     assert kept[1]["created"] == kept[0]["created"]
 
 

@@ -31,15 +31,6 @@ CELLS = 8
 VARIABLES = "Variable('x', 'a number'), Variable('k', 'a count', 'int64')"
 
 
-@pytest.fixture(params=["files", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place for a store, on both kinds of storage."""
-    if request.param == "files":
-        return store_url(tmp_path / "s.zarr")
-    found: str = request.getfixturevalue("s3_url")
-    return found
-
-
 class Place:
     """An empty published store of one tile, and what its writers need."""
 

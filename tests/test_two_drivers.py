@@ -24,14 +24,14 @@ import pytest
 import xarray as xr
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep import conditional
 from bendscape.sweep import ledger as ledger_module
 from bendscape.sweep import run as run_module
-from bendscape.sweep import store as store_module
+from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.fsck import fsck
 from bendscape.sweep.ledger import LeaseHeld, LeaseLost, Ledger
-from bendscape.sweep.objects import connect, store_url
+from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import zarr_store
 from bendscape.sweep.tile_store import TileStore
 from bendscape.sweep.tiles import TileKey
 from campaigns import IdleExecutor, calls, campaign_text, data_files, make_campaign, run
@@ -87,15 +87,6 @@ def drivers(s3_session: Any) -> Iterator[list[Unguarded]]:
     yield made
     for driver in made:
         driver.close()
-
-
-@pytest.fixture(params=["files", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place for a store, on both kinds of storage."""
-    if request.param == "files":
-        return store_url(tmp_path / "s.zarr")
-    found: str = request.getfixturevalue("s3_url")
-    return found
 
 
 class Reader:
@@ -214,7 +205,7 @@ def test_a_driver_that_was_taken_over_while_it_published_destroys_nothing(
     first = {**SMALL, "alpha": [*SMALL["alpha"], 1.6], "N": [32, 64]}
     second = {**SMALL, "alpha": [*SMALL["alpha"], 1.5, 1.8], "N": [32, 64, 128], "seeds": 3}
     monkeypatch.setattr(Ledger, "_alive", lambda *_: False)
-    read, began = store_module.Publisher.read, []
+    read, began = conditional.Publisher.read, []
 
     def grow() -> None:
         with contextlib.suppress(
@@ -232,7 +223,7 @@ def test_a_driver_that_was_taken_over_while_it_published_destroys_nothing(
             other.join(timeout=1 if url.startswith("file") else 60)  # on files it waits for the lock
         return found
 
-    monkeypatch.setattr(store_module.Publisher, "read", overtaken)
+    monkeypatch.setattr(conditional.Publisher, "read", overtaken)
     stage = "N=32/x/zarr.json"
     with pytest.raises(LeaseLost):
         run(url, module, make_campaign(**first))
@@ -252,7 +243,7 @@ def test_a_driver_that_was_taken_over_while_it_published_destroys_nothing(
 def test_a_store_whose_making_was_cut_short_is_made_by_the_next_run(
     url: str, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, put = kernel_file(BODY, VARIABLES), store_module.Publisher.put
+    module, put = kernel_file(BODY, VARIABLES), conditional.Publisher.put
 
     def dying(self: Any, path: str, *rest: Any) -> None:
         put(self, path, *rest)
@@ -260,7 +251,7 @@ def test_a_store_whose_making_was_cut_short_is_made_by_the_next_run(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.Publisher, "put", dying)
+        patch.setattr(conditional.Publisher, "put", dying)
         with pytest.raises(KeyboardInterrupt):
             run(url, module, make_campaign(**SMALL))
     with pytest.raises(ParameterError, match="there is none"):

@@ -14,8 +14,9 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.executor import RayExecutor
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, Variable, load_kernel
+from bendscape.sweep.objects import store_url
 from bendscape.sweep.run import run_campaign
-from bendscape.sweep.store import silence_zarr, store_url
+from bendscape.sweep.store import silence_zarr
 
 
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
