@@ -15,9 +15,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def register(app: typer.Typer) -> None:
-    """Add thresholds, scaling, figures, report and export to the command line, and map to its `theory`."""
+    """Add thresholds, scaling, claims, figures, report and export to the command line, map to its `theory`."""
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
+    app.command("claims")(claims)
     app.command("figures")(figures)
     app.command("report")(report)
     app.command("export")(export)
@@ -95,6 +96,32 @@ def scaling(
     out().print(render_edges(edge_rows(edge)))
     if places:
         console().print("wrote " + ", ".join(map(str, places.values())), markup=False)
+
+
+def claims(
+    store: Store,
+    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out.")] = 256,
+    extra_draws: Annotated[
+        int,
+        typer.Option(help="Labels drawn for every cell, for the control variate of the edge; 0 for none."),
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being filled
+    will do."""
+    from bendscape.analysis.claims import claims, render_claims
+    from bendscape.analysis.collapse import collapse
+    from bendscape.analysis.edge_scaling import edge_scaling
+    from bendscape.sweep.console import print_json
+
+    with _opened(store) as ds:
+        loads = collapse(ds, least_size=least_size)
+        edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)
+        found = claims(loads.compute(), edge.compute())
+    if json:
+        print_json({"store": store, "claims": [claim._asdict() for claim in found]})
+    else:
+        print(render_claims(found), end="")
 
 
 def figures(

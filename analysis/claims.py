@@ -1,0 +1,332 @@
+"""What a sweep says of the claims of arXiv:2510.18435 (Annesi, Bocchi, Cammarota), one by one, in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import xarray as xr
+
+from bendscape.analysis.scaling import edge_rows, load_rows
+from bendscape.analysis.thresholds import with_error
+from bendscape.core.model import EDGE_KINDS, Model
+from bendscape.core.outlier import transition
+
+Verdict = Literal["supported", "contradicted", "not enough data"]
+
+SURE = 3.0
+"""Standard errors, statistical and systematic, from which a difference counts."""
+WIDE = 1024
+"""Width of a student whose exact threshold is shown beside the limit of infinite width."""
+
+
+class Claim(NamedTuple):
+    """One claim: its words, what the data say of it, in one word and in a sentence with numbers, and the
+    table that the sentence is read off: names of its columns, and rows of texts."""
+
+    name: str
+    words: str
+    verdict: Verdict
+    finding: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Load(NamedTuple):
+    """A measured critical load with its total error, theory's value for it, and the kind that data and theory
+    say the transition is of."""
+
+    p: int
+    p_star: int
+    a: float
+    estimator: str
+    value: float
+    error: float
+    theory: float
+    alpha_bbp: float
+    kind: str
+    kind_from_data: str
+    probability_discontinuous: float
+
+    @property
+    def distance(self) -> float:
+        """From theory's value, in total errors."""
+        return (self.value - self.theory) / self.error
+
+    def text(self) -> str:
+        """The value with its error."""
+        return with_error(self.value, self.error)
+
+
+def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
+    """Every claim with its verdict.
+
+    The critical load of a model is that of the estimator ``theory_curve`` where its fit holds, else of
+    ``collapse``, else there is none: a rule that does not look at the value. Its theory is alpha_bbp for a
+    continuous transition and alpha_0 (principal value, where there is none complex) for a discontinuous one,
+    whose alpha_bbp no size within reach shows.
+
+    Parameters
+    ----------
+    loads : xarray.Dataset
+        What :func:`bendscape.analysis.collapse.collapse` returns, computed.
+    edge : xarray.Dataset
+        What :func:`bendscape.analysis.edge_scaling.edge_scaling` returns, computed.
+
+    Returns
+    -------
+    list of Claim
+        ``width``: a wider student has a lower critical load. ``limit``: thresholds go to p_star (a + 1)/2.
+        ``kind``: continuous below the tricritical a, discontinuous above. ``edge``: corrections N^(-2/3) at a
+        sharp edge, slower, as 1/log N, inside a smooth one. ``window``: alpha_0 falls with the width even
+        where alpha_bbp rises.
+
+    Notes
+    -----
+    A claim is contradicted by one difference of ``SURE`` errors the wrong way, and supported if there is none
+    and the difference it is about exceeds ``SURE`` errors. With normal errors a true claim of n differences
+    is contradicted with a probability of n 0.0013 at most. Source of the claims: arXiv:2510.18435.
+    """
+    measured = list(_measured(loads))
+    return [_width(measured), _limit(measured), _kind(measured), _edge(edge), _window(measured)]
+
+
+def _measured(loads: xr.Dataset) -> Iterator[Load]:
+    """The critical load of every model that has one, in the order of the axes."""
+    found: dict[tuple[Any, ...], Load] = {}
+    for row in load_rows(loads):
+        model = row["p"], row["p_star"], row["a"]
+        error = math.hypot(row["error"], row["systematic"])
+        if (
+            row["flag"] != "estimated"
+            or not error > 0
+            or row["estimator"] not in ("collapse", "theory_curve")
+        ):
+            continue
+        if row["estimator"] == "collapse" and model in found:
+            continue
+        theory = {name: definition["theory"] for name, definition in row["definitions"].items()}
+        expected = theory["alpha_bbp"]
+        if row["transition"] == "discontinuous":
+            expected = theory["alpha_0_principal_value"]
+            expected = theory["alpha_0_complex"] if math.isnan(expected) else expected
+        found[model] = Load(
+            *model,
+            row["estimator"],
+            row["alpha_c"],
+            error,
+            expected,
+            theory["alpha_bbp"],
+            row["transition"],
+            row["kind_from_data"],
+            row["probability_discontinuous"],
+        )
+    yield from (found[model] for model in sorted(found, key=lambda model: (model[1], model[2], model[0])))
+
+
+def _families(measured: Sequence[Load]) -> Iterator[list[Load]]:
+    """Loads of equal p_star and a, in the order of the width, where there are two of them."""
+    for key in dict.fromkeys((load.p_star, load.a) for load in measured):
+        family = [load for load in measured if (load.p_star, load.a) == key]
+        if len(family) > 1:
+            yield family
+
+
+def _fall(wide: Load, narrow: Load) -> float:
+    """By how many errors the wider student's load lies below the other's."""
+    return (narrow.value - wide.value) / math.hypot(narrow.error, wide.error)
+
+
+def _verdict(contradicted: bool, supported: bool) -> Verdict:
+    return "contradicted" if contradicted else "supported" if supported else "not enough data"
+
+
+_LOAD_COLUMNS = ("p*", "a", "p", "α_c measured", "estimator", "theory", "distance / error")
+
+
+def _load_row(load: Load) -> tuple[str, ...]:
+    head = (str(load.p_star), f"{load.a:g}", str(load.p), load.text(), load.estimator)
+    return (*head, f"{load.theory:.4f}", f"{load.distance:+.1f}")
+
+
+def _width(measured: Sequence[Load]) -> Claim:
+    families = list(_families(measured))
+    whole = [_fall(family[-1], family[0]) for family in families]
+    steps = [_fall(wide, narrow) for family in families for narrow, wide in pairwise(family)]
+    finding = "no two widths are measured"
+    if families:
+        falls = ", ".join(
+            f"from {family[0].text()} at p = {family[0].p} to {family[-1].text()} at p = {family[-1].p} "
+            f"(p* = {family[0].p_star}, a = {family[0].a:g}; {fall:.1f} errors)"
+            for family, fall in zip(families, whole, strict=True)
+        )
+        down = sum(step > 0 for step in steps)
+        finding = f"The critical load falls {falls}; {down} of {len(steps)} steps go down"
+    return Claim(
+        "width",
+        "A wider student sees the teacher at a lower load.",
+        _verdict(any(step < -SURE for step in steps), bool(whole) and min(whole) > SURE),
+        finding,
+        (*_LOAD_COLUMNS, "below the next narrower / error"),
+        tuple(
+            (*_load_row(load), f"{_fall(load, before):.1f}" if before is not None else "")
+            for family in families
+            for before, load in zip([None, *family], family, strict=False)
+        ),
+    )
+
+
+def _limit(measured: Sequence[Load]) -> Claim:
+    widest = [family[-1] for family in _families(measured)]
+    rows, gaps = [], []
+    for load in widest:
+        limit = load.p_star * (load.a + 1) / 2
+        wide = transition(Model(WIDE, load.p_star, load.a)).alpha_bbp
+        gaps.append(abs(wide / limit - 1))
+        rows.append((*_load_row(load), f"{load.alpha_bbp:.4f}", f"{wide:.4f}", f"{limit:.4f}"))
+    off = max((abs(load.distance) for load in widest), default=math.nan)
+    finding = "no wide student is measured"
+    if widest:
+        finding = (
+            f"Measured loads of the widest students lie within {off:.1f} errors of the theory, whose "
+            f"alpha_bbp at p = {WIDE} is within {100 * max(gaps):.2g} % of p*(a + 1)/2"
+        )
+    return Claim(
+        "limit",
+        "As the student widens, alpha_BBP goes to p*(a + 1)/2.",
+        _verdict(off > SURE or any(gap > 0.01 for gap in gaps), bool(widest)),
+        finding,
+        (*_LOAD_COLUMNS, "α_BBP", f"α_BBP at p = {WIDE}", "p*(a + 1)/2"),
+        tuple(rows),
+    )
+
+
+def _kind(measured: Sequence[Load]) -> Claim:
+    decided = [load for load in measured if load.kind_from_data in ("continuous", "discontinuous")]
+    right = [load for load in decided if load.kind_from_data == load.kind]
+    odd = [load for load in measured if load.kind_from_data == "neither"]
+    finding = (
+        f"Of {len(measured)} models the data tell the kind of {len(decided)}, {len(right)} of them as theory "
+        f"has it ({sum(load.kind == 'continuous' for load in right)} continuous, "
+        f"{sum(load.kind == 'discontinuous' for load in right)} discontinuous); {len(odd)} are neither, the "
+        "others cannot be told"
+    )
+    return Claim(
+        "kind",
+        "The transition is continuous for small a and p, discontinuous for large ones.",
+        _verdict(len(right) < len(decided), {load.kind for load in right} == {"continuous", "discontinuous"}),
+        finding,
+        ("p*", "a", "p", "kind, theory", "kind, data", "probability of discontinuous", "α_c", "α_BBP"),
+        tuple(
+            (
+                str(load.p_star),
+                f"{load.a:g}",
+                str(load.p),
+                load.kind,
+                load.kind_from_data.replace("_", " "),
+                f"{load.probability_discontinuous:.3f}",
+                load.text(),
+                f"{load.alpha_bbp:.4f}",
+            )
+            for load in measured
+        ),
+    )
+
+
+def _edge(edge: xr.Dataset) -> Claim:
+    counts: dict[tuple[str, str], int] = {}
+    kinds = _edge_kinds(edge)
+    for row in edge_rows(edge):
+        kind = kinds(row)
+        counts[kind, row["law"]] = counts.get((kind, row["law"]), 0) + 1
+    laws = ("n_two_thirds", "one_over_log", "neither", "cannot_tell")
+
+    def count(kind: str, law: str) -> int:
+        return counts.get((kind, law), 0)
+
+    own = {"sharp": "n_two_thirds", "smooth": "one_over_log"}
+    other = {"sharp": "one_over_log", "smooth": "n_two_thirds"}
+    finding = "; ".join(
+        f"at {sum(count(kind, law) for law in laws)} loads with a {kind} edge the data choose "
+        f"{'N^(-2/3)' if kind == 'sharp' else '1/log N'} {count(kind, own[kind])} times and the other law "
+        f"{count(kind, other[kind])} times"
+        for kind in EDGE_KINDS
+    )
+    return Claim(
+        "edge",
+        "The lowest eigenvalue approaches a sharp edge like N^(-2/3) and a smooth one like 1/log N.",
+        _verdict(
+            any(count(kind, other[kind]) > count(kind, own[kind]) for kind in EDGE_KINDS),
+            all(count(kind, own[kind]) > count(kind, other[kind]) for kind in EDGE_KINDS),
+        ),
+        finding,
+        ("edge, theory", "N^(-2/3)", "1/log N", "neither", "cannot tell"),
+        tuple((kind, *(str(count(kind, law)) for law in laws)) for kind in EDGE_KINDS),
+    )
+
+
+def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
+    """Theory's kind of edge at the load of a row."""
+    dim = "alpha_factor" if "alpha_factor" in edge.dims else "alpha"
+
+    def kind(row: Mapping[str, Any]) -> str:
+        at = edge[["edge", "alpha"]].sel({name: row[name] for name in ("p", "p_star", "a")})
+        place = int(abs(at["alpha"] - row["alpha"]).argmin(dim))
+        return EDGE_KINDS[int(at["edge"][place])]
+
+    return kind
+
+
+def _window(measured: Sequence[Load]) -> Claim:
+    families = [[load for load in family if load.kind == "discontinuous"] for family in _families(measured)]
+    pairs = [pair for family in families for pair in pairwise(family)]
+    falls = [_fall(wide, narrow) for narrow, wide in pairs]
+    rising = [
+        (wide, narrow, fall)
+        for (narrow, wide), fall in zip(pairs, falls, strict=True)
+        if wide.alpha_bbp > narrow.alpha_bbp
+    ]
+    finding = f"{sum(f > 0 for f in falls)} of {len(pairs)} steps between discontinuous transitions go down"
+    for wide, narrow, fall in rising:
+        finding += (
+            f"; at p* = {wide.p_star}, a = {wide.a:g} from p = {narrow.p} to {wide.p} alpha_bbp rises from "
+            f"{narrow.alpha_bbp:.4f} to {wide.alpha_bbp:.4f} while the measured load goes "
+            f"{'down' if fall > 0 else 'up'} by {abs(fall):.1f} errors, from {narrow.text()} to {wide.text()}"
+        )
+    return Claim(
+        "window",
+        "alpha_0, where a discontinuous transition begins to show, falls with the width even where alpha_BBP "
+        "does not.",
+        _verdict(any(fall < -SURE for fall in falls), bool(falls) and max(falls) > SURE),
+        finding,
+        ("p*", "a", "p", "α_c measured", "α_0 theory", "α_BBP"),
+        tuple(
+            (
+                str(load.p_star),
+                f"{load.a:g}",
+                str(load.p),
+                load.text(),
+                f"{load.theory:.4f}",
+                f"{load.alpha_bbp:.4f}",
+            )
+            for family in families
+            for load in family
+        ),
+    )
+
+
+def render_claims(found: Sequence[Claim]) -> str:
+    """The claims as Markdown: a heading, the claim, the verdict with its numbers, and the table of each."""
+    parts = []
+    for claim in found:
+        lines = [f"### {claim.words}", "", f"**{claim.verdict.capitalize()}.** {claim.finding}."]
+        if claim.rows:
+            lines += [
+                "",
+                *(f"| {' | '.join(row)} |" for row in (claim.columns, ("---",) * len(claim.columns))),
+            ]
+            lines += [f"| {' | '.join(row)} |" for row in claim.rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,100 @@
+"""Claims are read off measured critical loads and laws of the edge: right where the data are right, and
+contradicted where they are made to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import planted_collapse
+import pytest
+import xarray as xr
+
+from bendscape.analysis.claims import Claim, claims, render_claims
+from bendscape.analysis.collapse import collapse
+from bendscape.analysis.edge_fits import OUTCOMES
+from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.core.model import Model
+from bendscape.core.outlier import alpha_0, transition
+
+SEEDS = {320: 200, 640: 160, 1280: 120}
+
+
+@pytest.fixture(scope="module")
+def sweep() -> xr.Dataset:
+    """Collapses planted at theory's critical loads, of two continuous and two discontinuous transitions."""
+    parts = []
+    for p in (1, 2, 4, 8):
+        model = Model(p, 1, 0.7)
+        at = transition(model)
+        place = at.alpha_bbp if at.kind == "continuous" else alpha_0(model).principal_value
+        parts.append(planted_collapse.sweep(model, SEEDS, alpha_c=place, entropy=p))
+    return xr.concat(parts, "p", data_vars="all", coords="minimal", join="exact")
+
+
+@pytest.fixture(scope="module")
+def loads(sweep: xr.Dataset) -> xr.Dataset:
+    return collapse(sweep, n_boot=200).compute()
+
+
+@pytest.fixture(scope="module")
+def edge(sweep: xr.Dataset) -> xr.Dataset:
+    return edge_scaling(sweep, prediction=False).compute()
+
+
+def by_name(found: list[Claim]) -> dict[str, Claim]:
+    return {claim.name: claim for claim in found}
+
+
+def with_laws(edge: xr.Dataset, sharp: str, smooth: str) -> xr.Dataset:
+    """The laws of the edge as if these had been chosen at every load."""
+    code = np.where(edge["edge"] == 0, *(tuple(OUTCOMES).index(law) for law in (sharp, smooth)))
+    return edge.assign(law=edge["law"].copy(data=code.astype(np.int8)))
+
+
+def test_what_was_planted_at_theorys_loads_supports_every_claim(loads: xr.Dataset, edge: xr.Dataset) -> None:
+    found = by_name(claims(loads, with_laws(edge, "n_two_thirds", "one_over_log")))
+    assert list(found) == ["width", "limit", "kind", "edge", "window"]
+    for name in ("width", "limit", "edge", "window"):
+        assert found[name].verdict == "supported", found[name]
+    assert found["kind"].verdict != "contradicted"
+    assert "a = 0.7" in found["width"].finding
+    assert len(found["width"].rows) == 4
+    assert len(found["window"].rows) == 2  # p = 4 and 8
+
+
+def test_a_load_that_rises_with_the_width_contradicts_the_first_claim_and_the_last(
+    loads: xr.Dataset, edge: xr.Dataset
+) -> None:
+    upside_down = loads.copy(deep=True)
+    upside_down["alpha_c"].values[3] += 1.0  # p = 8
+    found = by_name(claims(upside_down, edge))
+    assert found["width"].verdict == "contradicted"
+    assert found["window"].verdict == "contradicted"
+    assert found["limit"].verdict == "contradicted"
+    assert "up by" in found["window"].finding
+
+
+def test_the_other_law_at_every_edge_contradicts_the_claim_on_edges(
+    loads: xr.Dataset, edge: xr.Dataset
+) -> None:
+    assert by_name(claims(loads, with_laws(edge, "one_over_log", "n_two_thirds")))["edge"].verdict == (
+        "contradicted"
+    )
+    mute = by_name(claims(loads, with_laws(edge, "cannot_tell", "cannot_tell")))["edge"]
+    assert mute.verdict == "not enough data"
+    total = sum(int(number) for row in mute.rows for number in row[1:])
+    assert total == edge["law"].size
+
+
+def test_without_estimates_every_claim_on_loads_lacks_data(sweep: xr.Dataset) -> None:
+    empty = sweep.assign(status=sweep["status"] * 0)
+    found = claims(collapse(empty, n_boot=100).compute(), edge_scaling(empty, prediction=False).compute())
+    assert {claim.verdict for claim in found} == {"not enough data"}
+    assert render_claims(found).count("**Not enough data.**") == 5
+
+
+def test_the_rendered_tables_have_as_many_fields_as_columns(loads: xr.Dataset, edge: xr.Dataset) -> None:
+    text = render_claims(claims(loads, edge))
+    assert text.count("### ") == 5
+    for claim in claims(loads, edge):
+        assert all(len(row) == len(claim.columns) for row in claim.rows)
+        assert f"| {' | '.join(claim.columns)} |" in text
