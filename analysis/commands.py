@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def register(app: typer.Typer) -> None:
-    """Add thresholds, scaling, claims, figures, report and export to the command line, map to its `theory`."""
+    """Add the commands of analysis to the command line, and map to its `theory`."""
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
     app.command("claims")(claims)
@@ -103,12 +103,12 @@ def claims(
     least_size: Annotated[int, typer.Option(help="Leave smaller sizes out.")] = 256,
     extra_draws: Annotated[
         int,
-        typer.Option(help="Labels drawn for every cell, for the control variate of the edge; 0 for none."),
+        typer.Option(help="Labels drawn for every cell: the control variate of the edge."),
     ] = 0,
     json: Json = False,
 ) -> None:
-    """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being filled
-    will do."""
+    """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being
+    filled will do."""
     from bendscape.analysis.claims import claims, render_claims
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
