@@ -80,7 +80,6 @@ def _head(panel: Panel) -> dict[str, Any]:
     return {"p": panel.p, "p_star": panel.p_star, "a": panel.a}
 
 
-@unwarned()
 def _measured(
     found: list[Panel], variable: str, theory: tuple[tuple[str, str], ...]
 ) -> Iterator[dict[str, Any]]:
@@ -91,7 +90,8 @@ def _measured(
             if not means.n_seeds[k, i]:
                 continue
             realised = float(panel.alpha_realised[k, i])
-            at = asymptotics(model, realised)
+            with unwarned():
+                at = asymptotics(model, realised)
             yield (
                 _head(panel)
                 | {

@@ -41,7 +41,7 @@ LARGEST = 2048
 SIDES = {"below": 0.7, "above": 2.0}
 """Where the spectra are taken: at the alpha of the campaign nearest to so many alpha_bbp."""
 
-SHOWN = 0.15
+SHOWN = 0.1
 """Share of the spectrum beyond the right end of a panel: it has no right edge but a long tail."""
 
 _GRID = 240
@@ -163,11 +163,12 @@ def _draw_panel(axes: Any, cells: dict[str, Any], line: dict[str, Any], mark: di
     axes.plot(line["eigenvalue"], line["density"], color=INK, linewidth=1.1, label="density, theory")
     axes.set_xlim(left - margin, right)
     near = line["density"][abs(line["eigenvalue"]) > 0.02 * (right - left)]
-    axes.set_ylim(0, 1.25 * float(near.max()))
+    beside = float(np.interp(left + 0.55 * (right - left), line["eigenvalue"], line["density"]))
+    axes.set_ylim(0, max(1.2 * float(near.max()), beside / 0.36))  # clear of the inset
     axes.set_xlabel(r"eigenvalue  $\lambda$")
     axes.set_ylabel(r"density  $\rho$")
     words = rf"atom at 0: ${mark['atom']:.3g}$" if mark["atom"] > 0 else ""
-    inset = axes.inset_axes((0.53, 0.36, 0.45, 0.56))
+    inset = axes.inset_axes((0.57, 0.46, 0.42, 0.46))
     inset.set_title(words, fontsize=7, loc="right", pad=2)
     end = edge + 0.25 * (0 - edge)
     span = end - left

@@ -159,7 +159,7 @@ def shared_legend(figure: Figure, all_axes: Iterable[Any], last: Mapping[str, An
 
 def _columns_that_fit(texts: Sequence[str], width: float) -> int:
     """Most columns, filled one after the other as a legend does, whose widest entries fit side by side."""
-    wide = [0.45 + 0.075 * len(re.sub(r"\\[a-zA-Z]+|[${}^_\\,]", "", text)) for text in texts]
+    wide = [0.42 + 0.066 * len(re.sub(r"\\[a-zA-Z]+|[${}^_\\,]", "", text)) for text in texts]
     for columns in range(len(texts), 1, -1):
         if sum(max(part) for part in np.array_split(wide, columns)) <= width:
             return columns
@@ -191,10 +191,13 @@ def draw_points(axes: Any, x: Any, y: Any, error: Any, look: Mapping[str, Any]) 
 
 
 def plain_logarithmic(axis: Any, places: Sequence[float] | None = None) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5 of every decade or at the places given, as plain numbers."""
+    """Ticks of a logarithmic axis at 1, 2, 5 of every decade (of many decades at 1) or at the places given,
+    as plain numbers."""
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if places is None else FixedLocator(places))
+    low, high = axis.get_view_interval()
+    log_locator = LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,))
+    axis.set_major_locator(log_locator if places is None else FixedLocator(places))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter("{x:g}" if places is None else "{x:.0f}")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,12 @@ def test_every_column_says_what_it_is(of: Mapping[str, Mapping[str, xr.Dataset]]
                 assert values.attrs["long_name"] == COLUMNS[str(column)]
     shown = {str(name) for tables in of.values() for table in tables.values() for name in table}
     assert shown == set(COLUMNS)
+
+
+def test_the_page_on_figures_names_every_table_and_column(of: Mapping[str, Mapping[str, xr.Dataset]]) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "figures.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w-]+)`", page))
+    assert {table for tables in of.values() for table in tables} | set(COLUMNS) <= named
 
 
 def test_the_finite_size_curves_are_the_law_of_the_variable_that_is_shown(
