@@ -6,6 +6,7 @@ Every method is the function of the same name, which its page documents.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +15,64 @@ import xarray as xr
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from bendscape.analysis.results import Results
+    from bendscape.analysis.tables import Numbers
+
 
 class _Plot:
-    """Figures of a sweep: matplotlib figures in the style of the project."""
+    """Figures of a sweep, in the style of the project, each a matplotlib figure with all panels on one page.
+
+    What several of them need is computed once for this dataset; open the store again to see new cells. Where
+    a store lacks what a figure needs, the error says what.
+    """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    def overlap(self) -> Figure:
-        """Overlap against alpha at every size: :func:`bendscape.analysis.figures.overlap_figure`."""
-        from bendscape.analysis.figures import overlap_figure
+    @cached_property
+    def _results(self) -> Results:
+        from bendscape.analysis.results import Results
 
-        return overlap_figure(self._ds)
+        return Results(self._ds)
+
+    def numbers(self, name: str) -> Numbers:
+        """The tables behind a figure, by its name here: :func:`bendscape.analysis.figures.numbers_of`."""
+        from bendscape.analysis.figures import numbers_of
+
+        return numbers_of(self._results, name)
+
+    def _draw(self, name: str) -> Figure:
+        from bendscape.analysis.figures import draw_figure
+
+        return draw_figure(self._results, name)
+
+    def overlap(self) -> Figure:
+        """Overlap against alpha at every size: :func:`bendscape.analysis.alpha_figures.draw_overlap`."""
+        return self._draw("overlap")
 
     def eigenvalue(self) -> Figure:
-        """Lowest eigenvalue against alpha: :func:`bendscape.analysis.figures.eigenvalue_figure`."""
-        from bendscape.analysis.figures import eigenvalue_figure
+        """Lowest eigenvalue against alpha: :func:`bendscape.analysis.alpha_figures.draw_eigenvalue`."""
+        return self._draw("eigenvalue")
 
-        return eigenvalue_figure(self._ds)
+    def spectrum(self) -> Figure:
+        """Whole spectra and their density: :func:`bendscape.analysis.spectrum_figure.draw_spectrum`."""
+        return self._draw("spectrum")
+
+    def edge(self) -> Figure:
+        """Distance to the edge against N: :func:`bendscape.analysis.edge_figure.draw_edge`."""
+        return self._draw("edge")
+
+    def thresholds(self) -> Figure:
+        """Thresholds against p: :func:`bendscape.analysis.threshold_figures.draw_thresholds`."""
+        return self._draw("thresholds")
+
+    def kinds(self) -> Figure:
+        """The (p, a) diagram: :func:`bendscape.analysis.threshold_figures.draw_kinds`."""
+        return self._draw("kinds")
+
+    def collapse(self) -> Figure:
+        """All sizes on one curve: :func:`bendscape.analysis.collapse_figure.draw_collapse`."""
+        return self._draw("collapse")
 
 
 @xr.register_dataset_accessor("bend")  # type: ignore[no-untyped-call]
@@ -41,7 +82,7 @@ class Bend:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    @property
+    @cached_property
     def plot(self) -> _Plot:
         """Figures."""
         return _Plot(self._ds)

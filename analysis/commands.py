@@ -132,18 +132,32 @@ def figures(
         "png",
         "pdf",
     ],
+    only: Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="NAME",
+            help="overlap, eigenvalue, spectrum, edge, thresholds, kinds or collapse; may be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    numbers: Annotated[str, typer.Option(help="Tables of numbers as csv or zarr.")] = "csv",
     json: Json = False,
 ) -> None:
-    """Overlap and lowest eigenvalue against alpha, with the theory, and their numbers as CSV."""
+    """Figures, and the numbers behind each: overlap and lowest eigenvalue against alpha, spectra, the edge
+    against N, thresholds against p, kinds of transition, the collapse of sizes. A store still being filled
+    will do: what it does not have the data of yet is left out, and said."""
     from bendscape.analysis.figures import write_figures
     from bendscape.sweep.console import console, print_json
 
     with _opened(store) as ds:
-        paths = [str(path) for path in write_figures(ds, output, formats)]
+        written = write_figures(ds, output, formats, only, numbers)
+    paths = list(map(str, written.paths))
     if json:
-        print_json({"store": store, "files": paths})
-    else:
-        console().print("wrote " + ", ".join(paths), markup=False)
+        print_json({"store": store, "files": paths, "left_out": written.left_out})
+        return
+    for name, reason in written.left_out.items():
+        console().print(f"left out {name}: {reason}", markup=False)
+    console().print("wrote " + ", ".join(paths), markup=False)
 
 
 def report(

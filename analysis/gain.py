@@ -8,15 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from bendscape.analysis.curves import Floats
-from bendscape.analysis.figures import PANELS, asymptotics
 from bendscape.analysis.label_only import label_only_asymptotics
-from bendscape.analysis.style import FAINT, THRESHOLD, columns_of, size_colours, small_multiples, style
+from bendscape.analysis.panels import asymptotics
+from bendscape.analysis.style import (
+    FAINT,
+    PANELS,
+    THRESHOLD,
+    columns_of,
+    size_colours,
+    small_multiples,
+    style,
+)
+from bendscape.analysis.tables import few
 from bendscape.core.model import Model
 from bendscape.core.outlier import Asymptotics, alpha_0, transition
 from bendscape.core.precision import unwarned
@@ -92,14 +101,10 @@ def gains(ds: xr.Dataset) -> list[Gain]:
                 at = {dim: place for dim, place in (("p_star", j), ("a", k)) if dim in ds["alpha"].dims}
                 alpha = ds["alpha"].isel(at)
                 alpha = alpha.sel(p=chosen) if "p" in alpha.dims else alpha
-                found.append(_gain(chosen.values.tolist(), p_star, a, _few(np.unique(alpha.values), LOADS)))
+                found.append(
+                    _gain(chosen.values.tolist(), p_star, a, few(np.unique(alpha.values).tolist(), LOADS))
+                )
     return found
-
-
-def _few(values: Any, n: int) -> list[Any]:
-    """At most n of the values, evenly chosen, the first and the last among them."""
-    places = np.linspace(0, len(values) - 1, min(n, len(values)))
-    return [values[round(place)] for place in places.tolist()]
 
 
 @unwarned()
@@ -143,14 +148,14 @@ def gain_pages(found: Sequence[Gain]) -> Iterator[tuple[str, Figure]]:
 @unwarned()
 def gain_figure(found: Sequence[Gain]) -> Figure:
     """One page: at most ``DRAWN`` widths a panel, evenly chosen, and both label-only methods."""
-    widths = sorted({row.p for gain in found for row in _few(gain.widths, DRAWN)})
+    widths = sorted({row.p for gain in found for row in few(gain.widths, DRAWN)})
     colours = dict(zip(widths, size_colours(len(widths)), strict=True))
     with style():
         figure, all_axes = small_multiples(len(found))
         for axes, gain in zip(all_axes, found, strict=True):
             largest = max(gain.hessian_limit, *(row.alpha_bbp for row in gain.widths))
             last = max(gain.loads[-1], 1.3 * largest)
-            for row in _few(gain.widths, DRAWN):
+            for row in few(gain.widths, DRAWN):
                 student = partial(asymptotics, Model(row.p, gain.p_star, gain.a))
                 curve = _curve(student, row.alpha_bbp, last)
                 axes.plot(*curve, color=colours[row.p], label=f"$p = {row.p}$", zorder=3)

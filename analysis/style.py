@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,12 @@ THRESHOLD = "#b3261e"
 PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.7
 COLUMNS = 3
 """Panels side by side, in a figure as wide as a page."""
+
+PANELS = 12
+"""Panels on one page of a figure: more would neither fit a page nor be laid out in linear time."""
+
+DASHED: tuple[float, Sequence[float]] = (0, (4, 2))
+DOTTED: tuple[float, Sequence[float]] = (0, (1, 1.5))
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 RC: dict[str, Any] = {
@@ -87,3 +94,114 @@ def small_multiples(n: int) -> tuple[Figure, list[Any]]:
     for spare in axes[n:]:
         spare.remove()
     return figure, list(axes[:n])
+
+
+def panels_in_rows(rows: Sequence[Sequence[Any]]) -> tuple[Figure, dict[Any, Any]]:
+    """A figure with the panels of each row side by side, by their keys; rows may differ in length."""
+    columns = max(map(len, rows))
+    figure = Figure(
+        figsize=(max(PANEL_WIDTH * columns, 4.6), PANEL_HEIGHT * len(rows) + 0.55), layout="constrained"
+    )
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    found: dict[Any, Any] = {}
+    for row, axes in zip(rows, grid, strict=True):
+        found |= dict(zip(row, axes, strict=False))
+        for spare in axes[len(row) :]:
+            spare.remove()
+    return figure, found
+
+
+def model_rows(models: Sequence[tuple[int, int, float]], kinds: Mapping[Any, str]) -> list[list[Any]]:
+    """Models (p, p_star, a) in rows for the eye: those of one (p, p_star) side by side in the order of a, so
+    that a continuous transition stands beside a discontinuous one.
+
+    More than ``COLUMNS`` of them go in rows of one continuous and one discontinuous model each, the rest
+    after those; where no (p, p_star) has both kinds the rows are simply filled."""
+    of_widths: dict[Any, list[Any]] = {}
+    for model in models:
+        of_widths.setdefault(model[:2], []).append(model)
+    if not any(len({kinds[model] for model in same}) == 2 for same in of_widths.values()):
+        return _filled(models, columns_of(len(models)))
+    rows: list[list[Any]] = []
+    for same in of_widths.values():
+        if len(same) <= COLUMNS:
+            rows.append(same)
+            continue
+        one, other = (
+            [model for model in same if kinds[model] == kind] for kind in dict.fromkeys(kinds.values())
+        )
+        pairs = list(zip(reversed(one), other, strict=False))  # nearest in a to the change of kind first
+        paired = {model for pair in pairs for model in pair}
+        rows += [list(pair) for pair in pairs]
+        rows += _filled([model for model in same if model not in paired], 2 if pairs else COLUMNS)
+    return rows
+
+
+def _filled(models: Sequence[Any], columns: int) -> list[list[Any]]:
+    return [list(models[start : start + columns]) for start in range(0, len(models), max(columns, 1))]
+
+
+def shared_legend(figure: Figure, all_axes: Iterable[Any], last: Mapping[str, Any] | None = None) -> None:
+    """One legend above all panels: sizes in their order, then whatever else has a label, then ``last``."""
+    entries: dict[str, Any] = {}
+    for axes in all_axes:
+        entries |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    entries |= last or {}
+    ordered = sorted(entries, key=lambda text: (not text.startswith("$N ="), _size_of(text)))
+    figure.legend(
+        [entries[text] for text in ordered],
+        ordered,
+        loc="outside upper left",
+        ncols=_columns_that_fit(ordered, figure.get_size_inches()[0]),
+        columnspacing=1.2,
+    )
+
+
+def _columns_that_fit(texts: Sequence[str], width: float) -> int:
+    """Most columns, filled one after the other as a legend does, whose widest entries fit side by side."""
+    wide = [0.42 + 0.066 * len(re.sub(r"\\[a-zA-Z]+|[${}^_\\,]", "", text)) for text in texts]
+    for columns in range(len(texts), 1, -1):
+        if sum(max(part) for part in np.array_split(wide, columns)) <= width:
+            return columns
+    return 1
+
+
+def _size_of(text: str) -> int:
+    return int("".join(filter(str.isdigit, text)) or 0) if text.startswith("$N =") else 0
+
+
+def size_looks(sizes: Iterable[float]) -> dict[float, dict[str, Any]]:
+    """Colour, marker and label of every size, in growing order: light to dark, safe in grey print."""
+    ordered = sorted(set(sizes))
+    colours = size_colours(len(ordered))
+    return {
+        N: {"color": colour, "marker": MARKERS[k % len(MARKERS)], "label": f"$N = {N:.0f}$"}
+        for k, (N, colour) in enumerate(zip(ordered, colours, strict=True))
+    }
+
+
+def draw_points(axes: Any, x: Any, y: Any, error: Any, look: Mapping[str, Any]) -> None:
+    """Points with error bars where both numbers are finite; an unknown error has no bar."""
+    seen = np.isfinite(x) & np.isfinite(y)
+    if seen.any():
+        error = np.nan_to_num(np.asarray(error)[..., seen])
+        axes.errorbar(
+            x[seen], y[seen], error, **{"linestyle": "none", "elinewidth": 0.9, "zorder": 4} | dict(look)
+        )
+
+
+def plain_logarithmic(axis: Any, places: Sequence[float] | None = None) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5 of every decade (of many decades at 1) or at the places given,
+    as plain numbers."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    log_locator = LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,))
+    axis.set_major_locator(log_locator if places is None else FixedLocator(places))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}" if places is None else "{x:.0f}")
+
+
+def model_title(p: int, p_star: int, a: float, *, after: str = "") -> str:
+    """How a panel names its model."""
+    return f"$p = {p}$, $p^* = {p_star}$, $a = {a:g}${after}"

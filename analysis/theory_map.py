@@ -3,19 +3,17 @@ plane."""
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from bendscape.analysis.style import FAINT, INK, THRESHOLD, small_multiples, style
+from bendscape.analysis.style import FAINT, INK, THRESHOLD, plain_logarithmic, small_multiples, style
+from bendscape.analysis.tables import replace_zarr
 from bendscape.core.maps import transition_map
 from bendscape.core.model import ParameterError
-from bendscape.sweep.store import silence_zarr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,21 +85,8 @@ def theory_map(
 def write_map(ds: xr.Dataset, output: str | Path) -> Path:
     """Write a map as a Zarr dataset; an earlier map at that place is replaced, anything else is refused."""
     path = Path(output)
-    if path.exists() and _title(path) != TITLE:
-        raise ParameterError(
-            "--output", str(path), "a place where nothing lies, or an earlier map", "choose another"
-        )
-    with warnings.catch_warnings():
-        silence_zarr()
-        ds.to_zarr(path, mode="w", zarr_format=3, consolidated=True)  # what `xr.open_zarr` looks for first
+    replace_zarr(ds, path, "--output")
     return path
-
-
-def _title(path: Path) -> Any:
-    try:
-        return json.loads((path / "zarr.json").read_text()).get("attributes", {}).get("title")
-    except (OSError, ValueError):
-        return None
 
 
 def check_figure(path: Path, axes: dict[str, list[float]]) -> None:
@@ -124,20 +109,20 @@ def phase_figure(ds: xr.Dataset) -> Figure:
     with style():
         figure, all_axes = small_multiples(ds.sizes["p_star"])
         for axes, p_star in zip(all_axes, ds["p_star"].values, strict=True):
-            _draw(axes, ds.sel(p_star=p_star))
+            draw_phase(axes, ds.sel(p_star=p_star))
             axes.set_title(f"$p^* = {p_star}$")
         _legend(figure, _ALPHA_0 in ds)
         return figure
 
 
-def _draw(axes: Any, ds: xr.Dataset) -> None:
+def draw_phase(axes: Any, ds: xr.Dataset) -> None:
+    """One panel of :func:`phase_figure`: the dataset over finite p and a alone."""
     p, a = ds["p"].values, ds["a"].values
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlim(p[0], p[-1])
     axes.set_ylim(a[0], a[-1])
     axes.set_facecolor(_CONTINUOUS)
-    tricritical = ds["a_tricritical"].values
     tricritical = ds["a_tricritical"].values
     grey = axes.fill_between(
         p, np.clip(tricritical, a[0], a[-1]), a[-1], color=_DISCONTINUOUS, linewidth=0, zorder=0
@@ -167,6 +152,7 @@ def _draw(axes: Any, ds: xr.Dataset) -> None:
     axes.set_xticks(p if len(p) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(_no_ticks())
+    plain_logarithmic(axes.yaxis)
     axes.set_xlabel("student width  $p$")
     axes.set_ylabel("constant of the loss  $a$")
 
@@ -201,18 +187,23 @@ def _spot(axes: Any, line: Any, edge: Any, above: bool, taken: list[Any]) -> tup
     return float(line[chosen, 0]), float(line[chosen, 1])
 
 
-def _legend(figure: Figure, alpha_0: bool) -> None:
+def phase_handles(*, alpha_0: bool) -> list[Any]:
+    """What a legend of :func:`draw_phase` shows."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    return [
+        Line2D([], [], **_SOLID, label=r"$\alpha_{\rm BBP}$"),
+        *([Line2D([], [], **_BROKEN, label=r"$\alpha_0$")] if alpha_0 else []),
+        Line2D([], [], color=INK, linewidth=1.6, label="tricritical"),
+        Patch(facecolor=_CONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="continuous"),
+        Patch(facecolor=_DISCONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="discontinuous"),
+    ]
+
+
+def _legend(figure: Figure, alpha_0: bool) -> None:
     figure.legend(
-        handles=[
-            Line2D([], [], **_SOLID, label=r"$\alpha_{\rm BBP}$"),
-            *([Line2D([], [], **_BROKEN, label=r"$\alpha_0$")] if alpha_0 else []),
-            Line2D([], [], color=INK, linewidth=1.6, label="tricritical"),
-            Patch(facecolor=_CONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="continuous"),
-            Patch(facecolor=_DISCONTINUOUS, edgecolor=FAINT, linewidth=0.6, label="discontinuous"),
-        ],
+        handles=phase_handles(alpha_0=alpha_0),
         loc="outside upper left",
         ncols=5 if len(figure.axes) > 1 else 3,
         columnspacing=1.2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -10,25 +11,42 @@ import matplotlib
 import numpy as np
 import pytest
 import synthetic
+import typer
 import xarray as xr
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
-from bendscape.analysis import figures
-from bendscape.analysis.figures import (
-    eigenvalue_figure,
-    figure_pages,
-    overlap_figure,
-    panels,
-    write_figures,
-)
-from bendscape.analysis.style import size_colours
+from bendscape.analysis import accessor as _registers_bend  # noqa: F401
+from bendscape.analysis import alpha_figures, figures, panels, results
+from bendscape.analysis.commands import register
+from bendscape.analysis.figures import FIGURES, draw_figure, figure_pages, numbers_of, pages, write_figures
+from bendscape.analysis.style import model_rows, size_colours
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
+
+
+def overlap_figure(ds: xr.Dataset) -> Figure:
+    return draw_figure(ds, "overlap")
+
+
+def eigenvalue_figure(ds: xr.Dataset) -> Figure:
+    return draw_figure(ds, "eigenvalue")
 
 
 @pytest.fixture(scope="module")
 def sweep() -> xr.Dataset:
     return synthetic.planted(p=(1, 4), a=(0.7, 1.5), seeds={128: 12, 512: 8})
+
+
+AGAINST_ALPHA = ("overlap", "eigenvalue")
+
+
+@pytest.fixture(scope="module")
+def full() -> xr.Dataset:
+    """What every figure can be drawn of."""
+    return synthetic.planted(
+        a=(0.7, 1.5), seeds={256: 16, 512: 12, 1024: 8}, alpha_factor=np.linspace(0.6, 1.6, 15)
+    )
 
 
 def containers(axes: object) -> dict[str, object]:
@@ -47,7 +65,10 @@ def test_there_is_a_panel_a_model_and_points_a_size(sweep: xr.Dataset) -> None:
 
 
 def test_the_points_are_the_means_and_the_bars_the_standard_errors(sweep: xr.Dataset) -> None:
-    for figure, variable in ((overlap_figure(sweep), "overlap_sq"), (eigenvalue_figure(sweep), "eigval_min")):
+    for figure, variable in (
+        (overlap_figure(sweep), "overlap_sq_space"),
+        (eigenvalue_figure(sweep), "eigval_min"),
+    ):
         points, _, (bars,) = containers(figure.axes[1])["$N = 512$"]  # p = 1, a = 1.5
         cells = sweep[variable].isel(p=0, p_star=0, a=1, N=1, seed=slice(0, 8))
         realised = sweep["alpha_realised"].isel(p=0, p_star=0, a=1, N=1, seed=0)
@@ -59,7 +80,7 @@ def test_the_points_are_the_means_and_the_bars_the_standard_errors(sweep: xr.Dat
 
 
 def test_points_lie_at_alpha_where_no_realised_alpha_is_stored(sweep: xr.Dataset) -> None:
-    first = panels(sweep.drop_vars("alpha_realised").isel(p=[0], a=[0]))[0]
+    first = panels.panels(sweep.drop_vars("alpha_realised").isel(p=[0], a=[0]))[0]
     np.testing.assert_array_equal(first.alpha_realised, [first.alpha] * 2)
 
 
@@ -81,9 +102,8 @@ def test_the_asymptotic_overlap_is_zero_up_to_alpha_bbp_and_jumps_where_the_tran
     ):
         at = transition(Model(parameters[0], 1, parameters[1]))
         vertical, *_ = axes.lines
-        below, above = (
-            line for line in axes.lines if len(line.get_xdata()) > 20 and line.get_linestyle() == "-"
-        )
+        place = next(k for k, line in enumerate(axes.lines) if "infty" in str(line.get_label()))
+        below, above = axes.lines[place - 1 : place + 1]
         assert vertical.get_xdata() == [at.alpha_bbp, at.alpha_bbp]
         assert not np.any(below.get_ydata())
         assert max(below.get_xdata()) == at.alpha_bbp
@@ -111,7 +131,7 @@ def test_absent_cells_leave_gaps_and_models_without_any_cell_leave_no_panel(swee
     assert len(figure.axes) == 2
     points, *_ = containers(figure.axes[0])["$N = 128$"]
     assert len(points.get_xdata()) == 20
-    first = panels(partial)[0].measured["overlap_sq"]
+    first = panels.panels(partial)[0].measured["overlap_sq"]
     assert math.isnan(first.mean[0, 5])
     assert np.isfinite(first.mean[0, 6])
     assert math.isnan(first.error[0, 6])
@@ -127,9 +147,9 @@ def test_files_are_written_in_every_format_with_the_numbers_beside_them(
     sweep: xr.Dataset, tmp_path: Path
 ) -> None:
     one = sweep.isel(p=[0])
-    paths = write_figures(one, tmp_path / "new" / "figures")
+    paths = write_figures(one, tmp_path / "new" / "figures", only=AGAINST_ALPHA).paths
     assert [path.name for path in paths] == [
-        f"{name}.{suffix}" for name in ("overlap", "eigenvalue") for suffix in ("svg", "png", "pdf", "csv")
+        f"{name}{rest}" for name in AGAINST_ALPHA for rest in (".svg", ".png", ".pdf", ".csv", "-curves.csv")
     ]
     heads = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
     for path in paths:
@@ -138,8 +158,8 @@ def test_files_are_written_in_every_format_with_the_numbers_beside_them(
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 21 * 2
     row = next(row for row in rows if row["a"] == "1.5" and row["N"] == "512")
-    cells = one["overlap_sq"].isel(p=0, p_star=0, a=1, N=1)
-    assert float(row["overlap_sq"]) == pytest.approx(cells[0].mean().item(), rel=1e-12)
+    cells = one["overlap_sq_space"].isel(p=0, p_star=0, a=1, N=1)
+    assert float(row["overlap_sq_space"]) == pytest.approx(cells[0].mean().item(), rel=1e-12)
     assert row["n_seeds"] == "8"
     assert row["overlap_sq_theory"] == ""  # below alpha_bbp there is no outlier
     assert float(rows[-1]["alpha"]) == one["alpha"][0, 0, 1, -1].item()
@@ -149,18 +169,19 @@ def test_files_are_written_in_every_format_with_the_numbers_beside_them(
 
 
 @pytest.fixture
-def many() -> xr.Dataset:
+def many(monkeypatch: pytest.MonkeyPatch) -> xr.Dataset:
+    monkeypatch.setattr(alpha_figures, "_FINE", 3)
     return synthetic.planted(
         p=(1, 2), p_star=(1,), a=np.linspace(0.5, 1.5, 7), seeds={64: 2}, alpha_factor=(0.8, 1.2)
     )
 
 
 def test_many_models_are_drawn_on_pages_of_twelve_with_one_csv(many: xr.Dataset, tmp_path: Path) -> None:
-    names = [path.name for path in write_figures(many, tmp_path, ("svg",))]
+    names = [path.name for path in write_figures(many, tmp_path, ("svg",), AGAINST_ALPHA).paths]
     assert names == [
-        f"{figure}{part}" for figure in ("overlap", "eigenvalue") for part in ("-1.svg", "-2.svg", ".csv")
+        f"{name}{part}" for name in AGAINST_ALPHA for part in ("-1.svg", "-2.svg", ".csv", "-curves.csv")
     ]
-    pages = list(figure_pages(panels(many), "overlap"))
+    pages = list(figure_pages(panels.panels(many), "overlap"))
     assert [(name, len(figure.axes)) for name, figure in pages] == [("overlap-1", 12), ("overlap-2", 2)]
     titles = [axes.get_title(loc="left").split(":")[0] for _, figure in pages for axes in figure.axes]
     assert len(set(titles)) == 14
@@ -171,18 +192,25 @@ def test_pages_of_an_earlier_call_do_not_stay_beside_new_ones(
 ) -> None:
     monkeypatch.setattr(figures, "PANELS", 1)
     one, two = many.isel(p=[0], a=[0]), many.isel(p=[0], a=[0, 1])
-    write_figures(one, tmp_path)
+    write_figures(one, tmp_path, only=AGAINST_ALPHA)
     (tmp_path / "overlap-3.svg").write_text("<svg>drawn by hand</svg>")
     (tmp_path / "overlap-notes.pdf").write_bytes((tmp_path / "overlap.pdf").read_bytes())
     (tmp_path / "mine.png").write_bytes((tmp_path / "overlap.png").read_bytes())
     (tmp_path / "eigenvalue-old.svg").mkdir()
-    theirs = {"overlap-3.svg", "overlap-notes.pdf", "mine.png", "eigenvalue-old.svg"}
-    written = {path.name for path in write_figures(two, tmp_path, ("svg",))}
+    (tmp_path / "edge-1.png").write_bytes((tmp_path / "overlap.png").read_bytes())
+    theirs = {"overlap-3.svg", "overlap-notes.pdf", "mine.png", "eigenvalue-old.svg", "edge-1.png"}
+
+    def write(ds: xr.Dataset, suffix: str) -> set[str]:
+        return {path.name for path in write_figures(ds, tmp_path, (suffix,), AGAINST_ALPHA).paths}
+
+    written = write(two, "svg")
     assert {path.name for path in tmp_path.iterdir()} == written | theirs
-    written = {path.name for path in write_figures(one, tmp_path, ("png",))}
+    written = write(one, "png")
     assert {path.name for path in tmp_path.iterdir()} == written | theirs
-    more = {path.name for path in write_figures(one, tmp_path, ("svg",))}
+    more = write(one, "svg")
     assert {path.name for path in tmp_path.iterdir()} == written | more | theirs  # another format of a page
+    write_figures(one, tmp_path, ("pdf",), ("overlap", "edge"))
+    assert not (tmp_path / "edge-1.png").exists()  # an edge figure was asked for, and could not be drawn
 
 
 def test_both_figures_read_each_model_once_and_ask_the_theory_once(
@@ -195,16 +223,18 @@ def test_both_figures_read_each_model_once_and_ask_the_theory_once(
     monkeypatch.setattr(
         "bendscape.core.outlier.asymptotics", lambda model, x: asked.append((model, x)) or theory(model, x)
     )
-    figures._theory_line.cache_clear()
-    write_figures(many, tmp_path, ("svg",))
+    panels._theory_line.cache_clear()
+    write_figures(many, tmp_path, ("svg",), AGAINST_ALPHA)
     assert len(read) == 14
     assert 14 * 161 <= len(asked) == len(set(asked)) <= 14 * 163
 
 
-def test_the_same_sweep_gives_the_same_svg(sweep: xr.Dataset, tmp_path: Path) -> None:
-    one = sweep.isel(p=[0], a=[0])
-    first, second = (write_figures(one, tmp_path / name, ("svg",))[0].read_bytes() for name in "ab")
-    assert first == second
+def test_the_same_sweep_gives_the_same_svg(full: xr.Dataset, tmp_path: Path) -> None:
+    one = full.isel(a=[1])
+    first, second = (write_figures(one, tmp_path / name, ("svg",)).files for name in "ab")
+    assert set(first) == set(FIGURES)
+    for name, paths in first.items():
+        assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in second[name]], name
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(sweep: xr.Dataset, tmp_path: Path) -> None:
@@ -228,3 +258,137 @@ def test_colours_of_sizes_go_from_light_to_dark_and_differ() -> None:
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert np.all(np.diff(luminance) < 0)
     assert len({tuple(colour) for colour in colours}) == 6
+
+
+def test_every_figure_is_drawn_with_a_legend_and_leaves_matplotlib_as_it_was(full: xr.Dataset) -> None:
+    before = dict(matplotlib.rcParams)
+    for name in FIGURES:
+        numbers = numbers_of(full, name)
+        ((page, drawn),) = pages(name, numbers)
+        assert page == name
+        assert drawn.legends
+        for axes in drawn.axes:
+            assert axes.get_xlabel()
+            assert axes.get_ylabel()
+            assert axes.get_title(loc="left").startswith("$p")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_both_kinds_of_one_pair_of_widths_stand_side_by_side() -> None:
+    of = {(p, 1, a): ("continuous" if a < 1 else "discontinuous") for p in (1, 2) for a in (0.3, 0.7, 1.5)}
+    assert model_rows(list(of), of) == [[(p, 1, a) for a in (0.3, 0.7, 1.5)] for p in (1, 2)]
+    wide = {(1, 1, a): ("continuous" if a < 1 else "discontinuous") for a in (0.3, 0.5, 0.7, 1.2, 1.5)}
+    rows = [[a for *_, a in row] for row in model_rows(list(wide), wide)]
+    assert rows == [[0.7, 1.2], [0.5, 1.5], [0.3]]
+    one_kind = {(p, 1, 0.3): "continuous" for p in (1, 2, 3, 4)}
+    assert [len(row) for row in model_rows(list(one_kind), one_kind)] == [2, 2]
+
+
+def test_a_figure_without_its_data_is_left_out_and_why_is_said(sweep: xr.Dataset, tmp_path: Path) -> None:
+    one_size = sweep.isel(p=[0], N=[0])
+    written = write_figures(one_size.drop_attrs(deep=False), tmp_path, ("svg",))
+    assert "overlap.svg" in {path.name for path in tmp_path.iterdir()}
+    assert set(written.left_out) == {"spectrum", "edge", "collapse"}
+    assert "2 sizes" in written.left_out["edge"]
+    assert "entropy" in written.left_out["spectrum"]
+    assert "collapse" in written.left_out["collapse"]
+    assert not list(tmp_path.glob("edge*")) + list(tmp_path.glob("collapse*"))
+    with pytest.raises(ParameterError, match="edge: no model has 2 sizes"):
+        write_figures(one_size, tmp_path / "none", ("svg",), ("edge",))
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_that_are_no_figure_no_format_no_numbers_are_refused_with_the_list(
+    sweep: xr.Dataset, tmp_path: Path
+) -> None:
+    place = tmp_path / "none"
+    with pytest.raises(ParameterError, match=r"overlap, eigenvalue, spectrum, edge, thresholds, kinds, col"):
+        write_figures(sweep, place, only=("overlap", "edges"))
+    with pytest.raises(ParameterError, match="one of csv, zarr"):
+        write_figures(sweep, place, numbers="xlsx")
+    with pytest.raises(ParameterError, match="one of overlap"):
+        draw_figure(sweep, "nothing")
+    assert not place.exists()
+
+
+def test_csv_and_zarr_hold_the_same_numbers(full: xr.Dataset, tmp_path: Path) -> None:
+    as_csv, as_zarr = (
+        write_figures(full, tmp_path, ("svg",), numbers=kind).files for kind in ("csv", "zarr")
+    )
+    for name, paths in as_csv.items():
+        tables = [path for path in paths if path.suffix == ".csv"]
+        assert [path.with_suffix(".zarr") for path in tables] == as_zarr[name][-len(tables) :]
+        for path in tables:
+            with path.open(encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            with xr.open_zarr(path.with_suffix(".zarr")) as found:
+                assert set(rows[0]) == set(found.data_vars)
+                assert len(rows) == found.sizes["row"]
+                for column, values in found.load().items():
+                    texts = [row[str(column)] for row in rows]
+                    if values.dtype.kind == "f":
+                        np.testing.assert_array_equal([float(text or "nan") for text in texts], values)
+                    else:
+                        assert texts == [str(value) for value in values.values.tolist()]
+                    assert values.attrs["long_name"]
+
+
+def test_zarr_numbers_replace_earlier_ones_and_nothing_else(full: xr.Dataset, tmp_path: Path) -> None:
+    first, again = (
+        write_figures(full, tmp_path, ("svg",), ("eigenvalue",), numbers="zarr").paths for _ in "ab"
+    )
+    assert first == again
+    xr.Dataset({"mine": 1}).to_zarr(tmp_path / "overlap-curves.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(ParameterError, match="what bendscape figures wrote"):
+        write_figures(full, tmp_path, ("svg",), ("overlap",), numbers="zarr")
+    assert not (tmp_path / "overlap.svg").exists()
+    assert xr.open_zarr(tmp_path / "overlap-curves.zarr", consolidated=False)["mine"] == 1
+
+
+def test_what_figures_share_is_computed_once(
+    full: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("collapse", "panels"):
+        real = getattr(results, name)
+        monkeypatch.setattr(
+            results, name, lambda *args, _n=name, _f=real, **more: called.append(_n) or _f(*args, **more)
+        )
+    one = full.isel(a=[0])
+    write_figures(one, tmp_path, ("svg",))
+    assert sorted(called) == ["collapse", "panels"]
+    for name in ("thresholds", "kinds", "collapse"):
+        getattr(one.bend.plot, name)()
+    assert sorted(called) == ["collapse", "collapse", "panels", "panels"]
+
+
+def test_the_accessor_has_one_method_a_figure_and_the_numbers_behind_it(full: xr.Dataset) -> None:
+    one = full.isel(a=[1])
+    for name in FIGURES:
+        assert isinstance(getattr(one.bend.plot, name)(), Figure)
+    for name, found in one.bend.plot.numbers("collapse").items():
+        xr.testing.assert_identical(found, numbers_of(one, "collapse")[name])
+
+
+def test_the_command_says_what_was_written_and_what_was_left_out(
+    sweep: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xr, "open_dataset", lambda *_, **__: sweep.isel(p=[0], N=[0]))
+    app = typer.Typer()
+    register(app)
+    call = ["figures", "s.zarr", "-o", str(tmp_path / "f"), "--format", "svg", "--numbers", "zarr"]
+    call += ["--only", "edge", "--only", "eigenvalue"]
+    done = CliRunner().invoke(app, [*call, "--json"])
+    document = json.loads(done.stdout)
+    assert [Path(name).name for name in document["files"]] == [
+        "eigenvalue.svg",
+        "eigenvalue.zarr",
+        "eigenvalue-curves.zarr",
+    ]
+    assert list(document["left_out"]) == ["edge"]
+    said = CliRunner().invoke(app, call)
+    assert (said.exit_code, said.stdout) == (0, "")
+    assert "left out edge: no model has 2 sizes" in " ".join(said.stderr.split())
+    refused = CliRunner().invoke(app, [*call, "--only", "spectra"]).exception
+    assert isinstance(refused, ParameterError)
+    assert "one of overlap, eigenvalue, spectrum" in str(refused)

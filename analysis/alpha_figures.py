@@ -1,0 +1,195 @@
+"""The overlap with the teacher and the lowest eigenvalue against alpha, at every size, with their theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.panels import Panel, asymptotics
+from bendscape.analysis.results import Results
+from bendscape.analysis.style import (
+    DASHED,
+    FAINT,
+    THEORY,
+    THRESHOLD,
+    draw_points,
+    model_rows,
+    model_title,
+    panels_in_rows,
+    shared_legend,
+    size_looks,
+    style,
+)
+from bendscape.analysis.tables import MODEL, Numbers, few, groups, rows_where, table
+from bendscape.core.edge_scales import edge_scales
+from bendscape.core.model import Model
+from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.precision import unwarned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVES = 6
+"""Sizes of one model that a finite-size curve is drawn for, evenly chosen."""
+
+_FINE = 33  # alphas of such a curve
+
+
+def overlap_numbers(results: Results) -> Numbers:
+    """``overlap``: <overlap_sq_space> at every size and alpha with data. ``overlap-curves``: theory against
+    alpha, at N = inf the outlier's overlap (0 up to alpha_bbp), at finite N
+    :func:`bendscape.core.overlap_law.mean_overlap_sq`.
+
+    Curves of finite N begin where the edge of their law does: far below alpha_0 the law is a mean over drawn
+    labels, at seconds a point.
+    """
+    return overlap_tables(results.panels)
+
+
+def overlap_tables(found: list[Panel]) -> Numbers:
+    """The same from the means of some models."""
+    theory = (("overlap_sq_theory", "overlap_sq"),)
+    return {
+        "overlap": table(_measured(found, "overlap_sq_space", theory)),
+        "overlap-curves": table(block for panel in found for block in _overlap_curves(panel)),
+    }
+
+
+def eigenvalue_numbers(results: Results) -> Numbers:
+    """``eigenvalue``: <eigval_min> at every size and alpha with data. ``eigenvalue-curves``: lambda_minus and
+    lambda_star against alpha."""
+    return eigenvalue_tables(results.panels)
+
+
+def eigenvalue_tables(found: list[Panel]) -> Numbers:
+    """The same from the means of some models."""
+    theory = (("lambda_minus", "lambda_minus"), ("lambda_star", "lambda_star"))
+    curves = [
+        _head(panel)
+        | {"alpha": panel.alpha_line, "lambda_minus": panel.lambda_minus, "lambda_star": panel.lambda_star}
+        for panel in found
+    ]
+    return {"eigenvalue": table(_measured(found, "eigval_min", theory)), "eigenvalue-curves": table(curves)}
+
+
+def _head(panel: Panel) -> dict[str, Any]:
+    return {"p": panel.p, "p_star": panel.p_star, "a": panel.a}
+
+
+def _measured(
+    found: list[Panel], variable: str, theory: tuple[tuple[str, str], ...]
+) -> Iterator[dict[str, Any]]:
+    """One row a size and alpha that have a seed, with theory at the realised alpha."""
+    for panel in found:
+        means, model = panel.measured[variable], Model(*_head(panel).values())
+        for k, i in np.ndindex(means.n_seeds.shape):
+            if not means.n_seeds[k, i]:
+                continue
+            realised = float(panel.alpha_realised[k, i])
+            with unwarned():
+                at = asymptotics(model, realised)
+            yield (
+                _head(panel)
+                | {
+                    "transition": panel.transition,
+                    "alpha_bbp": panel.alpha_bbp,
+                    "N": panel.N[k],
+                    "alpha": panel.alpha[i],
+                    "alpha_realised": realised,
+                    variable: means.mean[k, i],
+                    f"{variable}_error": means.error[k, i],
+                    "n_seeds": means.n_seeds[k, i],
+                }
+                | {column: getattr(at, field) for column, field in theory}
+            )
+
+
+def _overlap_curves(panel: Panel) -> Iterator[dict[str, Any]]:
+    head, model = _head(panel), Model(*_head(panel).values())
+    yield head | {"N": math.inf, "alpha": panel.alpha_line, "overlap_sq": panel.overlap_sq}
+    line = np.linspace(panel.alpha_line[0], panel.alpha_line[-1], _FINE)
+    known = [load for load in line.tolist() if not math.isnan(edge_scales(model, load).gamma_edge)]
+    means = panel.measured["overlap_sq_space"]
+    sizes = [N for k, N in enumerate(panel.N) if means.n_seeds[k].any()]
+    for N in few(sizes, CURVES) if known else []:
+        values = [mean_overlap_sq(model, load, N) for load in known]
+        yield head | {"N": float(N), "alpha": np.array(known), "overlap_sq": np.array(values)}
+
+
+def draw_overlap(numbers: Numbers) -> Figure:
+    """Points: <overlap_sq_space> and its standard error, a colour a size. Thin lines: theory at that size.
+    Thick line: the limit of large N, 0 up to alpha_bbp (dashed, vertical)."""
+    measured, curves = numbers.values()
+    return _draw(measured, curves, "overlap_sq_space", _overlap_theory)
+
+
+def draw_eigenvalue(numbers: Numbers) -> Figure:
+    """Points: <eigval_min> and its standard error, a colour a size. Lines: lambda_minus (grey) and, above
+    alpha_bbp (dashed, vertical), lambda_star."""
+    measured, curves = numbers.values()
+    return _draw(measured, curves, "eigval_min", _eigenvalue_theory)
+
+
+def _overlap_theory(
+    axes: Any, points: dict[str, Any], curves: dict[str, Any], looks: dict[float, dict[str, Any]]
+) -> None:
+    for N, look in looks.items():
+        here = curves["N"] == N
+        axes.plot(curves["alpha"][here], curves["overlap_sq"][here], color=look["color"], linewidth=0.8)
+    limit = np.isinf(curves["N"])
+    alpha, overlap_sq = curves["alpha"][limit], curves["overlap_sq"][limit]
+    above = alpha > points["alpha_bbp"][0]
+    axes.plot(alpha[~above], overlap_sq[~above], color=THEORY, zorder=3)
+    axes.plot(alpha[above], overlap_sq[above], color=THEORY, zorder=3, label=r"theory, $N \to \infty$")
+    top = float(np.nanmax(points["overlap_sq_space"], initial=0.0))
+    axes.set_ylim(bottom=min(0.0, -0.02 * top))
+    rank = int(points["p"][0] * points["p_star"][0])
+    axes.set_ylabel("squared overlap  $m^2$" if rank == 1 else rf"$m^2$, mean of the lowest ${rank}$ vectors")
+
+
+def _eigenvalue_theory(
+    axes: Any, points: dict[str, Any], curves: dict[str, Any], looks: dict[float, dict[str, Any]]
+) -> None:
+    axes.plot(curves["alpha"], curves["lambda_minus"], color=FAINT, zorder=3, label=r"edge $\lambda_-$")
+    axes.plot(
+        curves["alpha"], curves["lambda_star"], color=THEORY, zorder=3, label=r"outlier $\lambda_\star$"
+    )
+    axes.set_ylabel(r"lowest eigenvalue  $\lambda$")
+
+
+def _draw(
+    measured: xr.Dataset, curves: xr.Dataset, variable: str, draw_theory: Callable[..., None]
+) -> Figure:
+    from matplotlib.lines import Line2D
+
+    models = groups({"": measured}, MODEL)
+    kinds = {tuple(head): kind for *head, kind in groups({"": measured}, (*MODEL, "transition"))}
+    looks = size_looks(measured["N"].values.tolist())
+    with style():
+        figure, at = panels_in_rows(model_rows(models, kinds))
+        for model, axes in at.items():
+            named = dict(zip(MODEL, model, strict=True))
+            points, lines = rows_where(measured, **named), rows_where(curves, **named)
+            alpha_bbp = points["alpha_bbp"][0]
+            threshold = axes.axvline(alpha_bbp, color=THRESHOLD, linestyle=DASHED, linewidth=1.0, zorder=1)
+            for N, look in looks.items():
+                x, y, error = (
+                    points[name][points["N"] == N]
+                    for name in ("alpha_realised", variable, f"{variable}_error")
+                )
+                draw_points(axes, x, y, error, look)
+            draw_theory(axes, points, lines, looks)
+            title = model_title(*model, after=f": {kinds[model]}")
+            axes.set_title(f"{title}\n" rf"$\alpha_{{\rm BBP}} = {alpha_bbp:.4f}$")
+            axes.set_xlabel(r"$\alpha$")
+        last = (
+            {"theory, finite $N$": Line2D([], [], color=FAINT, linewidth=0.8)}
+            if variable != "eigval_min"
+            else {}
+        )
+        shared_legend(figure, at.values(), last | {r"$\alpha_{\rm BBP}$": threshold})
+        return figure

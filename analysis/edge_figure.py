@@ -1,0 +1,153 @@
+"""How the lowest eigenvalue approaches the edge of the bulk below threshold, on logarithmic axes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bendscape.analysis.edge_fits import LAWS, LEAST_SEEDS, OUTCOMES
+from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.analysis.panels import Panel
+from bendscape.analysis.results import Results
+from bendscape.analysis.style import (
+    DASHED,
+    DOTTED,
+    INK,
+    MARKERS,
+    draw_points,
+    model_rows,
+    model_title,
+    panels_in_rows,
+    plain_logarithmic,
+    shared_legend,
+    size_colours,
+    style,
+)
+from bendscape.analysis.tables import MODEL, Numbers, few, groups, left_out, rows_where, table
+from bendscape.core.edge_scales import edge_scales
+from bendscape.core.finite_size import alpha_bbp_at_size
+from bendscape.core.model import EDGE_KINDS, Model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOADS = (0.55, 0.85)
+"""Where it is shown: at the alphas of the campaign nearest to these parts of the threshold that the smallest
+size fitted shows."""
+
+LEAST_SIZES = 2
+_TICKS = 5
+_SHORT = {"n_two_thirds": r"$N^{-2/3}$", "one_over_log": r"$1/\log N$"}
+
+
+def edge_numbers(results: Results) -> Numbers:
+    """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
+    fitted by :func:`bendscape.analysis.edge_scaling.edge_scaling`, the law that the data support, and the
+    prediction without a free parameter, which is absent far below alpha_0, where it takes seconds a point."""
+    least = max(2, results.least_size)
+    blocks = [
+        block
+        for panel in results.panels
+        if panel.measured["eigval_min"].n_seeds.any(axis=1).sum() >= LEAST_SIZES
+        for i in _loads(panel, least)
+        for block in [_block(results, panel, i, least)]
+        if len(block["N"]) >= LEAST_SIZES
+    ]
+    if not blocks:
+        raise left_out("edge", f"no model has {LEAST_SIZES} sizes with data at an alpha below its threshold")
+    return {"edge": table(blocks)}
+
+
+def _loads(panel: Panel, least_size: int) -> list[int]:
+    """Places of the alphas shown."""
+    seen = alpha_bbp_at_size(Model(panel.p, panel.p_star, panel.a), least_size)
+    below = np.flatnonzero(panel.alpha < seen)
+    if not len(below):
+        return []
+    return list(dict.fromkeys(int(below[abs(panel.alpha[below] - part * seen).argmin()]) for part in LOADS))
+
+
+def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str, Any]:
+    model = Model(panel.p, panel.p_star, panel.a)
+    place: dict[str, list[Any]] = {"p": [panel.p], "p_star": [panel.p_star], "a": [panel.a]}
+    here = results.ds.sel(place).isel({results.alpha_dim: [i]})
+    known = not math.isnan(edge_scales(model, float(panel.alpha[i])).gamma_edge)
+    at = edge_scaling(here, min_size=least_size, prediction=known).compute()
+    at = at.squeeze(["p", "p_star", "a", results.alpha_dim])
+    at = at.sel(N=at["n_seeds"] > 0)
+    block: dict[str, Any] = {
+        "p": panel.p,
+        "p_star": panel.p_star,
+        "a": panel.a,
+        "transition": panel.transition,
+        "alpha_bbp": panel.alpha_bbp,
+        "alpha": float(panel.alpha[i]),
+        "edge": EDGE_KINDS[int(at["edge"])] if "edge" in at else "",
+        "law": tuple(OUTCOMES)[int(at["law"])],
+        "N": at["N"].values,
+        "n_seeds": at["n_seeds"].values,
+        "fitted": ((at["N"] >= least_size) & (at["n_seeds"] >= LEAST_SEEDS)).values,
+        "gap": (at["mean"] - at["lambda_minus"]).values,
+        "gap_error": at["mean_error"].values,
+        "gap_prediction": (at["prediction"] - at["lambda_minus"]).values,
+    }
+    for law in LAWS:
+        block |= {f"{law}_{part}": float(at[f"{law}_{part}"]) for part in ("c", "p_value")}
+    return block
+
+
+def draw_edge(numbers: Numbers) -> Figure:
+    """Points: <eigval_min> - lambda_minus and its standard error. Lines: c N^(-2/3) (dashed) and c / log N
+    (dotted) as fitted, the prediction without a free parameter (full). What the data support is written at
+    each alpha."""
+    from matplotlib.lines import Line2D
+
+    (found,) = numbers.values()
+    models = groups(numbers, MODEL)
+    kinds = {tuple(head): kind for *head, kind in groups(numbers, (*MODEL, "transition"))}
+    with style():
+        figure, at = panels_in_rows(model_rows(models, kinds))
+        for model, axes in at.items():
+            rows = rows_where(found, **dict(zip(MODEL, model, strict=True)))
+            axes.set_xscale("log")
+            axes.set_yscale("log", nonpositive="clip")
+            loads = list(dict.fromkeys(rows["alpha"].tolist()))
+            for k, (load, colour) in enumerate(zip(loads, size_colours(len(loads)), strict=True)):
+                keep = rows["alpha"] == load
+                _draw_load(axes, {name: values[keep] for name, values in rows.items()}, colour, MARKERS[k])
+            axes.set_title(model_title(*model, after=f": {kinds[model]}"))
+            axes.set_xlabel("dimension  $N$")
+            axes.set_ylabel(r"$\langle\lambda_{\min}\rangle - \lambda_-$")
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+            plain_logarithmic(axes.xaxis, few(np.unique(rows["N"]).tolist(), _TICKS))
+            plain_logarithmic(axes.yaxis)
+            axes.legend(loc="upper right", fontsize=7, handletextpad=0.3)
+        looks: dict[str, tuple[float, Any]] = {"prediction, nothing fitted": (0, None)}
+        looks |= {r"$c\,N^{-2/3}$": DASHED, r"$c\,/\log N$": DOTTED}
+        lines = {words: Line2D([], [], color=INK, linestyle=dashes) for words, dashes in looks.items()}
+        shared_legend(figure, [], lines)
+        return figure
+
+
+def _draw_load(axes: Any, rows: dict[str, Any], colour: Any, marker: str) -> None:
+    N, gap = rows["N"].astype(np.float64), rows["gap"]
+    law, edge = rows["law"][0], rows["edge"][0]
+    words = _SHORT.get(law, law.replace("_", " "))
+    label = rf"$\alpha = {rows['alpha'][0]:.3g}$" + (f", {edge} edge" if edge else "") + f": {words}"
+    # What is negative has no logarithm: it is in the numbers alone.
+    look = {"color": colour, "marker": marker, "label": label}
+    error = rows["gap_error"]
+    # A bar that reaches 0 is cut at a tenth of its point, or it would set the scale of the axis.
+    bars = np.stack([np.minimum(error, 0.9 * abs(gap)), error])
+    draw_points(axes, N, np.where(gap > 0, gap, np.nan), bars, look)
+    prediction = rows["gap_prediction"]
+    axes.plot(N, np.where(prediction > 0, prediction, np.nan), color=colour, linewidth=1.1, zorder=2)
+    fitted = N[rows["fitted"]]
+    line = np.geomspace(fitted.min(), fitted.max(), 40) if len(fitted) else fitted
+    for name, dashes in (("n_two_thirds", DASHED), ("one_over_log", DOTTED)):
+        c = rows[f"{name}_c"][0]
+        if c > 0:
+            axes.plot(line, c * LAWS[name](line), color=colour, linestyle=dashes, linewidth=0.9, zorder=1)

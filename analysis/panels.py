@@ -1,0 +1,133 @@
+"""Theory and means over seeds of every model of a sweep: what the figures against alpha show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.curves import Flags, Floats
+from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.core import outlier
+from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+from bendscape.core.precision import unwarned
+
+VARIABLES = ("overlap_sq", "overlap_sq_space", "eigval_min")
+"""What means are taken of."""
+
+_FINE = 161
+_BESIDE = 1e-8
+
+asymptotics = lru_cache(maxsize=2**16)(outlier.asymptotics)
+"""The theory at a point, kept: figures and tables ask for the same points."""
+
+
+class Means(NamedTuple):
+    """Mean over seeds of one variable with its standard error and the seeds behind it, (N, alpha), nan
+    without data."""
+
+    mean: Floats
+    error: Floats
+    n_seeds: Any
+
+
+class Panel(NamedTuple):
+    """The numbers of one model: theory on a fine line of alpha, and means over seeds of ``VARIABLES``.
+    ``alpha`` is as the campaign wants it, ``alpha_realised``, (N, alpha), the abscissa."""
+
+    p: int
+    p_star: int
+    a: float
+    transition: str
+    alpha_bbp: float
+    alpha_line: Floats
+    lambda_minus: Floats
+    lambda_star: Floats
+    overlap_sq: Floats
+    alpha: Floats
+    alpha_realised: Floats
+    N: list[int]
+    measured: Mapping[str, Means]
+
+
+def panels(ds: xr.Dataset) -> list[Panel]:
+    """Theory and means for every (p, p_star, a) that has data.
+
+    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))). Points lie at the mean
+    of alpha_realised = M / N, at alpha where the dataset has no alpha_realised.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; one (p, p_star, a) at a time
+        is read.
+
+    Returns
+    -------
+    list of Panel
+        In the order of the axes, with the means of ``VARIABLES``. ``error`` is nan where a single seed is
+        done, and both are nan where none is.
+
+    Notes
+    -----
+    The mean and error against their definitions are held by ``tests/test_figures.py``.
+    """
+    alpha_dim = alpha_dimension(ds)
+    found, realised = [], [name for name in ("alpha_realised",) if name in ds]
+    for index in np.ndindex(*(ds.sizes[dim] for dim in ("p", "p_star", "a"))):
+        point = dict(zip(("p", "p_star", "a"), index, strict=True))
+        block = ds[[*VARIABLES, "status", "alpha_bbp", "transition", *realised]]
+        block = block.isel(point)
+        block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore").compute()
+        done = block["status"].values == DONE
+        measured = {name: _means(block[name].values, done) for name in VARIABLES}
+        if not any(means.n_seeds.any() for means in measured.values()):
+            continue
+        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
+        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        alpha_bbp = block["alpha_bbp"].item()
+        abscissa = realised_alpha(block, alpha)
+        ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))
+        line = _theory_line(model, alpha_bbp, *map(float, ends))
+        kind = TRANSITION_KINDS[block["transition"].item()]
+        head = (int(model.p), model.p_star, model.a, kind, alpha_bbp)
+        found.append(Panel(*head, *line, alpha, abscissa, block["N"].values.tolist(), measured))
+    if not found:
+        raise ParameterError(
+            "store", ds.attrs.get("name", "this dataset"), "a sweep with at least one cell done"
+        )
+    return found
+
+
+def _means(values: Floats, done: Flags) -> Means:
+    done = done & np.isfinite(values)
+    n = done.sum(axis=2)
+    blank = np.full(n.shape, math.nan)
+    mean = np.divide(np.where(done, values, 0.0).sum(axis=2), n, out=blank.copy(), where=n > 0)
+    squares = np.where(done, (values - mean[..., None]) ** 2, 0.0).sum(axis=2)
+    return Means(mean, np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1)), n)
+
+
+@lru_cache(maxsize=1024)
+def _theory_line(
+    model: Model, alpha_bbp: float, first: float, last: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Alpha from first to last with lambda_minus, lambda_star and overlap_sq there; alpha_bbp itself and the
+    point just above it show the jump."""
+    line = np.linspace(first, last, _FINE)
+    line = line[abs(line / alpha_bbp - 1) > _BESIDE]
+    if line[0] < alpha_bbp < line[-1]:
+        line = np.sort(np.append(line, [alpha_bbp, alpha_bbp * (1 + _BESIDE)]))
+    with unwarned():
+        theory = [outlier.asymptotics(model, load) for load in line]
+    return (
+        line,
+        np.array([at.lambda_minus for at in theory]),
+        np.array([at.lambda_star for at in theory]),
+        np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
+    )
