@@ -40,19 +40,19 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     result : xarray.Dataset, optional
-        What :func:`collapse` gave for it; computed where it is not given.
+        What :func:`bendscape.analysis.collapse.collapse` gave for it; found where it is not given.
 
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a), in memory. ``alpha_bbp``, ``alpha_0``, ``window`` and ``shift``, as measured,
-        each with ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level
-        of ``result``), ``_method`` (``METHODS``) and ``_theory``; ``jump_theory``, the overlap just above a
-        discontinuous threshold; theory's three ``alpha_0_*``; ``width_ratio`` = p/p_star; ``coverage``, the
-        share of the planned cells that is done, and ``covered``, whether alpha_c was estimated. A threshold
-        of a discontinuous transition is theory's, and its method says so: sizes within reach do not show it.
-        The window is nan at a continuous transition but for theory's 0; the shift where the sweep has no
-        p = p_star.
+        Lazy if ``result``, or without it ``ds``, is. Over (p, p_star, a): ``alpha_bbp``, ``alpha_0``,
+        ``window`` and ``shift``, as measured, each with ``_error`` (statistical and systematic), ``_low`` and
+        ``_high`` (its interval at the level of ``result``), ``_method`` (``METHODS``) and ``_theory``;
+        ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``;
+        ``width_ratio`` = p/p_star; ``coverage``, the share of the wanted cells that is done, nan where the
+        campaign wants none, and ``covered``, whether alpha_c was estimated. A threshold of a discontinuous
+        transition is theory's, and its method says so: sizes within reach do not show it. The window is nan
+        at a continuous transition but for theory's 0; the shift where the sweep has no p = p_star.
 
     Notes
     -----
