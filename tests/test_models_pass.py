@@ -50,7 +50,7 @@ def test_the_result_does_not_depend_on_how_the_sweep_is_chunked(
     sweep: xr.Dataset, chunks: dict[str, int] | None
 ) -> None:
     found = map_models(sweep if chunks is None else sweep.chunk(chunks), moments, OUTPUTS, READS)
-    assert all(variable.chunks for variable in found.data_vars.values())
+    assert {bool(variable.chunks) for variable in found.data_vars.values()} == {chunks is not None}
     found = found.compute()
     assert found["n"].dims == ("p", "p_star", "a", "N")
     assert found["n"].dtype == np.int64
@@ -98,11 +98,20 @@ def test_every_chunk_is_read_once_and_only_of_the_variables_asked_for(sweep: xr.
 def test_without_chunks_a_block_holds_a_bounded_number_of_models(
     sweep: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model_bytes = sweep[READS].nbytes // 6
-    for together, expected in ((1, (2, 3)), (2, (2, 2)), (3, (2, 1)), (7, (1, 1)), (0.1, (2, 3))):
+    model_bytes, map_block = sweep[READS].nbytes // 6, models._map_block
+    for together, expected in ((1, 6), (2, 4), (3, 2), (7, 1), (0.1, 6)):
+        held: list[int] = []
+
+        def watched(block: xr.Dataset, held: list[int] = held, **options: Any) -> xr.Dataset:
+            held.append(block.sizes["p"] * block.sizes["a"])
+            return map_block(block, **options)
+
         monkeypatch.setattr(models, "BLOCK_BYTES", int((together + 0.5) * model_bytes))
-        found = map_models(sweep, moments, OUTPUTS, READS)
-        assert (len(found.chunks["p"]), len(found.chunks["a"])) == expected
+        monkeypatch.setattr(models, "_map_block", watched)
+        map_models(sweep, moments, OUTPUTS, READS)
+        assert len(held) == expected
+        assert sum(held) == 6
+        assert max(held) <= max(1, together)
 
 
 def test_no_more_models_are_in_memory_than_there_are_threads(sweep: xr.Dataset) -> None:
@@ -134,7 +143,7 @@ def test_an_error_in_the_function_is_raised_when_the_result_is_computed(sweep: x
     def failing(block: xr.Dataset) -> Mapping[str, Any]:
         raise ZeroDivisionError(f"at a = {block['a'].item()}")
 
-    found = map_models(sweep, failing, OUTPUTS, READS)
+    found = map_models(sweep.chunk(), failing, OUTPUTS, READS)
     with pytest.raises(ZeroDivisionError, match=r"a = 0\.5"):
         found.compute()
 
