@@ -40,12 +40,13 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     result : xarray.Dataset, optional
-        What :func:`bendscape.analysis.collapse.collapse` gave for it; found where it is not given.
+        What :func:`bendscape.analysis.collapse.collapse` gave for it; found where it is not given, in
+        a pass over ``ds``.
 
     Returns
     -------
     xarray.Dataset
-        Lazy if ``result``, or without it ``ds``, is. Over (p, p_star, a): ``alpha_bbp``, ``alpha_0``,
+        Over (p, p_star, a), in memory: ``alpha_bbp``, ``alpha_0``,
         ``window`` and ``shift``, as measured, each with ``_error`` (statistical and systematic), ``_low`` and
         ``_high`` (its interval at the level of ``result``), ``_method`` (``METHODS``) and ``_theory``;
         ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``;
@@ -59,7 +60,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     Intervals are normal, with the total error of alpha_c; those of a shift add two models' errors in
     quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for what is mapped.
     """
-    result = collapse(ds) if result is None else result
+    result = (collapse(ds) if result is None else result).compute()
     best = result.sel(estimator="collapse", drop=True)
     level = float(result.attrs["level"])
     axes = {name: result[name].values.tolist() for name in ("p", "p_star", "a")}
