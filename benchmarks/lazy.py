@@ -9,7 +9,7 @@ engine's own rule for a kernel of 2 us N a cell. Then every way reads it in a fr
     pass, plain    cells done, mean, standard deviation and the bootstrap error of the mean of eigval_min, by
                    `map_models` on what engine="bendscape" opens, and by plain xarray on the groups of the
                    store with their own chunks
-    limited        the pass, where the process may take 192 MiB more than it has when the store is open
+    limited        the pass, where the process may take 320 MiB more than it has when the store is open
     loaded         the whole dataset, loaded under the same limit
     distributed    the pass, in two worker processes of dask.distributed
     thresholds, edge_scaling, collapse, together
@@ -74,7 +74,7 @@ N = {list(SIZES)}
 seeds = {SEEDS}
 """  # M / N is alpha itself at every size
 RESAMPLINGS = 100
-LIMIT = 192 * 2**20
+LIMIT = 320 * 2**20
 OUTPUTS = {name: Output(("alpha", "N"), np.float64, {}) for name in ("n", "mean", "sd", "error")}
 COUNTS = resampling_counts(SEEDS, RESAMPLINGS, np.random.default_rng(7))[1:]
 
@@ -307,7 +307,9 @@ def main() -> None:
         )
         for way in ("pass", "nothing", *asked.ways):  # the first warms the caches
             command = [sys.executable, __file__, "--measure", way, folder]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode and way != "loaded":
+                raise SystemExit(f"{way}: {done.stderr}")
             found[way] = json.loads(done.stdout) if done.returncode == 0 else {"out_of_memory": True}
             print(way, found[way], file=sys.stderr)
     checks = [found[way]["check"] for way in ("pass", "plain", "limited", "distributed") if way in found]
