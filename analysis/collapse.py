@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from bendscape.analysis.collapse_fits import (
     Settings,
 )
 from bendscape.analysis.curves import Floats
-from bendscape.analysis.estimators import DONE, MEASURED, PointCurves
-from bendscape.analysis.thresholds import alpha_dimension, at_point, check_resampling
+from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
+from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.thresholds import alpha_dimension, check_resampling
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -33,12 +35,11 @@ from bendscape.analysis.verdicts import (
     supported,
 )
 from bendscape.core.finite_size import alpha_bbp_at_size
-from bendscape.core.model import Model, ParameterError
+from bendscape.core.model import ParameterError
 
 SAFE = 10.0
 """Sizes up to the crossover size over this collapse: an extreme label hides one overlap in ten there."""
 
-_POINT = ("p", "p_star", "a")
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "": (),
     "E": ("estimator",),
@@ -72,7 +73,7 @@ _NUMBERS: Mapping[str, tuple[str, str]] = {  # name: dimensions beside the model
     "smallest_size": ("", "smallest size used"),
     "largest_size": ("", "largest size used"),
     "n_cells": ("", "cells done, all sizes"),
-    "coverage": ("", "cells done over cells of the whole grid, all sizes"),
+    "coverage": ("", "cells done over cells wanted, all alphas and sizes"),
     "alpha_bbp_N": ("N", "threshold seen at size N, theory"),
 }
 _CODES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
@@ -114,8 +115,8 @@ def collapse(
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. One (p,
-        p_star, a) is in memory at a time.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
+        one pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
     least_size : int
         Smaller sizes are left out.
     window : float
@@ -134,13 +135,14 @@ def collapse(
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a), with dimensions ``estimator``, ``definition`` and ``choice`` besides: ``alpha_c``
-        with ``alpha_c_error``, ``alpha_c_low``, ``alpha_c_high`` (bootstrap), ``alpha_c_systematic``,
-        ``flag``, ``chi2``, ``dof``, ``p_value``; theory's ``alpha_bbp``, three ``alpha_0_*`` and
-        ``crossover_size``; ``distance`` from each of them in total errors and ``supported``, with ``answer``
-        for all together; ``kind_from_data`` and ``probability_discontinuous`` (Bayes factor of
-        :func:`bendscape.analysis.verdicts.log_odds_discontinuous`); the estimate by every choice that the
-        systematic error is read off; sizes and coverage. nan where the flag says why.
+        Lazy if ``ds`` is. Over (p, p_star, a), with dimensions ``estimator``, ``definition`` and ``choice``
+        besides: ``alpha_c`` with ``alpha_c_error``, ``alpha_c_low``, ``alpha_c_high`` (bootstrap),
+        ``alpha_c_systematic``, ``flag``, ``chi2``, ``dof``, ``p_value``; theory's ``alpha_bbp``, three
+        ``alpha_0_*`` and ``crossover_size``; ``distance`` from each of them in total errors and
+        ``supported``, with ``answer`` for all together; ``kind_from_data`` and ``probability_discontinuous``
+        (Bayes factor of :func:`bendscape.analysis.verdicts.log_odds_discontinuous`); the estimate by every
+        choice that the systematic error is read off; sizes, and ``coverage``, the share of the wanted cells
+        that is done, nan where the campaign wants none. nan where the flag says why.
 
     Notes
     -----
@@ -153,52 +155,53 @@ def collapse(
     """
     alpha_dim = alpha_dimension(ds)
     _check_options(least_size, window, order, correction, n_boot, level, seed)
-    settings = Settings(window, order, correction)
-    shape = tuple(ds.sizes[dim] for dim in _POINT)
-    lengths = {"estimator": len(ESTIMATORS), "definition": len(DEFINITIONS), "choice": len(CHOICES)}
-    lengths["N"] = ds.sizes["N"]
-
-    def empty(dims: str, fill: float, dtype: Any) -> Any:
-        return np.full(shape + tuple(lengths[dim] for dim in _DIMS[dims]), fill, dtype)
-
-    found = {name: empty(dims, np.nan, np.float64) for name, (dims, _) in _NUMBERS.items()}
-    found |= {name: empty(dims, 0, np.int8) for name, (dims, *_) in _CODES.items()}
-    realised = [name for name in ("alpha_realised",) if name in ds]
-    sizes = ds["N"].values
-    for index in np.ndindex(*shape):
-        point = dict(zip(_POINT, index, strict=True))
-        model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
-        known = landmarks(model)
-        use = (sizes >= least_size) & (sizes <= known.crossover_size / SAFE)
-        block = (
-            ds[[*MEASURED, "lambda_minus", *realised]].isel(point).transpose(alpha_dim, "N", "seed").compute()
-        )
-        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
-        curves = PointCurves(block.isel(N=np.flatnonzero(use)), alpha, model, n_boot, seed)
-        at = collapse_point(curves, settings, level, known)
-        if not use.any() and (sizes >= least_size).any():
-            at["flag"] = [_code(FLAGS, "beyond_the_crossover")] * len(ESTIMATORS)
-        done = (block["status"].values == DONE).sum(axis=(0, 2))
-        at["n_cells"] = done.sum()
-        at["coverage"] = done.sum() / (ds["n_seeds"].values.sum() * len(alpha)) if "n_seeds" in ds else np.nan
-        at["alpha_bbp_N"] = [alpha_bbp_at_size(model, float(N)) for N in sizes]
-        for name, value in at.items():
-            found[name][index] = value
-
-    out = ds[["transition"]].compute().reset_coords(drop=True).assign_coords(N=sizes)
-    names = {"estimator": ESTIMATORS, "definition": DEFINITIONS, "choice": CHOICES}
-    out = out.assign_coords({dim: np.array(list(values), dtype=object) for dim, values in names.items()})
-    for name, (dims, words) in _NUMBERS.items():
-        out[name] = (*_POINT, *_DIMS[dims]), found[name], {"long_name": words, "units": "1"}
+    options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
+    shape: dict[str, Any] = {"window": window, "order": order, "correction": correction}
+    of_model = partial(_of_model, alpha_dim=alpha_dim, settings=Settings(**shape), **options)
+    outputs = {
+        name: Output(_DIMS[dims], np.float64, {"long_name": words, "units": "1"})
+        for name, (dims, words) in _NUMBERS.items()
+    }
     for name, (dims, words, meanings) in _CODES.items():
         attrs = {"long_name": words, "flag_values": list(range(len(meanings)))}
-        out[name] = (*_POINT, *_DIMS[dims]), found[name], attrs | {"flag_meanings": " ".join(meanings)}
+        outputs[name] = Output(_DIMS[dims], np.int8, attrs | {"flag_meanings": " ".join(meanings)})
+    measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
+    labels = {"estimator": tuple(ESTIMATORS), "definition": tuple(DEFINITIONS), "choice": CHOICES}
+    found = map_models(ds, of_model, outputs, measured, labels)
+    out = ds[["transition"]].reset_coords(drop=True).merge(found.reset_coords(drop=True))
     out["estimator"].attrs["definitions"] = "; ".join(
         f"{name}: {words}" for name, words in ESTIMATORS.items()
     )
-    out.attrs = {"least_size": least_size, "window": window, "order": order, "correction": correction}
-    out.attrs |= {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
+    out.attrs = {**shape, **options, "name": ds.attrs.get("name", "")}
     return out
+
+
+def _of_model(
+    block: xr.Dataset,
+    *,
+    alpha_dim: str,
+    settings: Settings,
+    least_size: int,
+    n_boot: int,
+    level: float,
+    seed: int,
+) -> dict[str, Any]:
+    """The outputs of :func:`collapse` for one model."""
+    block = block.transpose(alpha_dim, "N", "seed")
+    model, sizes = model_of(block), block["N"].values
+    known = landmarks(model)
+    large = sizes >= least_size
+    use = large & (sizes <= known.crossover_size / SAFE)
+    alpha = block["alpha"].values.astype(np.float64)
+    curves = PointCurves(block.isel(N=np.flatnonzero(use)), alpha, model, n_boot, seed)
+    at = collapse_point(curves, settings, level, known)
+    if large.any() and not use.any():
+        at["flag"] = [_code(FLAGS, "beyond_the_crossover")] * len(ESTIMATORS)
+    return at | {
+        "n_cells": (block["status"].values == DONE).sum(),
+        "coverage": share_done(block, (alpha_dim, "N", "seed")).item(),
+        "alpha_bbp_N": [alpha_bbp_at_size(model, float(N)) for N in sizes],
+    }
 
 
 def collapse_point(curves: PointCurves, settings: Settings, level: float, known: Landmarks) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def thresholds(
     from bendscape.sweep.console import out, print_json
 
     with _opened(store) as ds:
-        result = thresholds(ds, n_boot=n_boot, level=level, seed=seed)
+        result = thresholds(ds, n_boot=n_boot, level=level, seed=seed).compute()
     if json:
         print_json(
             {
@@ -72,6 +72,8 @@ def scaling(
     """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
     transition, and the law by which the lowest eigenvalue approaches the edge. A store still being filled
     will do."""
+    from dask.base import compute
+
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
     from bendscape.analysis.scaling import edge_rows, load_rows, render_edges, render_loads
@@ -85,8 +87,11 @@ def scaling(
             raise ParameterError("--output", str(output), f"a folder without {place.name}", "choose another")
         check_writable(place)
     with _opened(store) as ds:
-        loads = collapse(ds, n_boot=n_boot, least_size=least_size)
-        edge = edge_scaling(ds, min_size=least_size, prediction=False).compute()
+        # together, so in one pass over the store
+        loads, edge = compute(  # type: ignore[no-untyped-call]
+            collapse(ds, n_boot=n_boot, least_size=least_size),
+            edge_scaling(ds, min_size=least_size, prediction=False),
+        )
     for result, place in zip((loads, edge), places.values(), strict=False):
         result.to_zarr(place, mode="w-", zarr_format=3, consolidated=False)
     if json:
@@ -176,7 +181,7 @@ def report(
 
     check_writable(output)
     with _opened(store) as ds:
-        result = thresholds(ds)
+        result = thresholds(ds).compute()
         path = str(write_report(ds, output, result))
     if json:
         print_json({"store": store, "output": path, "rows": thresholds_table(result)})

@@ -25,7 +25,7 @@ from bendscape.analysis.edge_fits import (
     median_error,
     widened,
 )
-from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.estimators import DONE, realised_alpha, share_done
 from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.analysis.thresholds import alpha_dimension
 from bendscape.core.bulk import left_edge
@@ -39,6 +39,7 @@ Statistic = Literal["mean", "median", "controlled"]
 
 _AT_SIZE = {
     "n_seeds": "seeds done",
+    "coverage": "seeds done over seeds wanted",
     "lambda_minus": "left edge of the bulk at the realised alpha, theory",
     "mean": "mean lowest eigenvalue",
     "mean_error": "its standard error, bootstrap over seeds",
@@ -133,11 +134,11 @@ def edge_scaling(
     Returns
     -------
     xarray.Dataset
-        On Dask and not yet computed; ``compute()`` reads the store once. Over (p, p_star, a, alpha): ``law``,
-        int8 with the meanings of ``OUTCOMES`` in its attributes; ``delta_chi2``, positive where n_two_thirds
-        fits better; for each law ``n_two_thirds_c`` with ``_error``, ``_low``, ``_high``, ``_shift`` and its
-        error (of a fitted edge), ``_chi2`` and ``_p_value``; ``freedom``, ``n_sizes``; ``prediction_chi2``
-        and its p-value (not for medians); ``edge``, the theory's kind of edge. Over these and N: ``n_seeds``,
+        Lazy if ``ds`` is; ``compute()`` reads the store once. Over (p, p_star, a, alpha): ``law``, int8 with
+        the meanings of ``OUTCOMES`` in its attributes; ``delta_chi2``, positive where n_two_thirds fits
+        better; for each law ``n_two_thirds_c`` with ``_error``, ``_low``, ``_high``, ``_shift`` and its error
+        (of a fitted edge), ``_chi2`` and ``_p_value``; ``freedom``, ``n_sizes``; ``prediction_chi2`` and its
+        p-value (not for medians); ``edge``, the theory's kind of edge. Over these and N: ``n_seeds``,
         ``coverage``, ``lambda_minus``, ``mean``, ``median`` and ``controlled`` with their errors,
         ``variance_ratio``, ``prediction``. nan where there is none.
 
@@ -169,8 +170,6 @@ def edge_scaling(
     for name, words in _AT_ALPHA.items():
         dtype = np.int64 if name in ("n_sizes", "freedom") else np.float64
         outputs[name] = Output((alpha_dim,), dtype, _attrs(words))
-    if "coverage" in ds:
-        outputs["coverage"] = Output((alpha_dim, "N"), np.float64, dict(ds["coverage"].attrs))
     if "edge" in ds:
         outputs["edge"] = Output((alpha_dim,), np.int8, dict(ds["edge"].attrs))
     outputs["law"] = Output((alpha_dim,), np.int8, _LAW_ATTRS)
@@ -230,8 +229,10 @@ def _of_model(
     shape = (len(alpha), len(sizes))
     found: dict[str, npt.NDArray[Any]] = {name: np.full(shape, math.nan) for name in _AT_SIZE}
     found |= {name: np.full(shape[0], math.nan) for name in _AT_ALPHA}
-    found |= {name: block[name].values for name in ("coverage", "edge") if name in block}
+    if "edge" in block:
+        found["edge"] = block["edge"].values
     found["n_seeds"] = done.sum(axis=2)
+    found["coverage"] = share_done(block, ("seed",)).values
     for name in ("n_sizes", "freedom"):
         found[name] = np.zeros(shape[0], np.int64)
     outcomes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +101,32 @@ def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
     shift = np.where(np.isfinite(cells), cells - nominal[..., None], 0.0).sum(axis=2)
     mean = nominal + np.divide(shift, n, out=np.zeros(n.shape), where=n > 0)
     return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
+
+
+def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
+    """Cells done over cells that the campaign wants.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status``, dimensions alpha, N, seed, and where the dataset has them ``coverage``, nan at the points
+        that the campaign's ``where`` leaves out, and ``n_seeds``, the seeds it wants at each N.
+    over : sequence of str
+        Dimensions to sum over.
+
+    Returns
+    -------
+    xarray.DataArray
+        In [0, 1], over the other dimensions; nan where nothing is wanted. Cells that failed or did not
+        converge are not done: no estimate rests on them.
+    """
+    wanted = xr.ones_like(block["status"], bool)
+    if "n_seeds" in block:
+        wanted = wanted & (block["seed"] < block["n_seeds"])
+    if "coverage" in block:
+        wanted = wanted & block["coverage"].notnull()
+    cells = wanted.sum(over)
+    return ((block["status"] == DONE) & wanted).sum(over) / cells.where(cells > 0)
 
 
 def flag_code(flag: str) -> int:

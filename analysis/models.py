@@ -8,7 +8,7 @@ is in memory is one block for every thread or worker.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,30 +37,34 @@ def map_models(
     function: Callable[[xr.Dataset], Mapping[str, npt.ArrayLike]],
     outputs: Mapping[str, Output],
     variables: Iterable[str],
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> xr.Dataset:
-    """Apply a function to every (p, p_star, a) of a sweep, lazily.
+    """Apply a function to every (p, p_star, a) of a sweep, lazily if the sweep is lazy.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        With the dimensions p, p_star and a; in memory, lazy, or on Dask with any chunks. Chunks along p,
-        p_star and a say how many models go together, all other dimensions are read whole; without Dask a
-        block holds ``BLOCK_BYTES``.
+        With the dimensions p, p_star and a; in memory, or on Dask with any chunks. Chunks along p, p_star and
+        a say how many models go together, all other dimensions are read whole; without Dask a block holds
+        ``BLOCK_BYTES``.
     function : callable
         From the dataset of one model to one array for each output. The model's dataset is in memory, holds
         ``variables`` and the coordinates, of which p, p_star and a are scalars (:func:`model_of`). It runs in
         threads, or in the workers of ``dask.distributed`` where a client is set: it and what it is bound to
         must pickle then.
     outputs : mapping of str to Output
-        The variables of the result; their dimensions are dimensions of ``ds``.
+        The variables of the result; their dimensions are dimensions of ``ds`` or of ``labels``.
     variables : iterable of str
         Variables of ``ds`` that the function reads; nothing else is.
+    labels : mapping of str to sequence of str, optional
+        Dimensions that the result has and ``ds`` has not, with their coordinates.
 
     Returns
     -------
     xarray.Dataset
-        On Dask, nothing computed: each output over (p, p_star, a) and its own dimensions, with those
-        coordinates of ``ds`` that lie on them. ``compute()`` makes the one pass; ask for all outputs at once.
+        Each output over (p, p_star, a) and its own dimensions, with those coordinates of ``ds`` that lie on
+        them. Computed if ``ds`` is in memory. On Dask it is lazy: ``compute()`` makes the one pass, and
+        ``dask.compute(one, another)`` a single one for several results of the same ``ds``.
 
     Notes
     -----
@@ -70,10 +74,12 @@ def map_models(
     missing = [dim for dim in MODEL if dim not in ds.dims]
     if missing:
         raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with dimensions {', '.join(MODEL)}")
-    blocks = _in_blocks(ds[list(variables)])
+    labels, read = labels or {}, ds[list(variables)].unify_chunks()
+    blocks = _in_blocks(read)
     wanted = {*MODEL, *(dim for output in outputs.values() for dim in output.dims)}
     frame = blocks.drop_dims(set(blocks.dims) - wanted).coords
-    chunks = {dim: blocks.chunks.get(dim, (ds.sizes[dim],)) for dim in wanted}
+    lengths = {dim: len(labels[dim]) if dim in labels else ds.sizes[dim] for dim in wanted}
+    chunks = {dim: blocks.chunks.get(dim, (length,)) for dim, length in lengths.items()}
     template = xr.Dataset(
         {
             name: xr.DataArray(
@@ -85,10 +91,12 @@ def map_models(
         },
         {dim: frame[dim].variable for dim in frame.xindexes},
     )
-    mapped = xr.map_blocks(
-        _map_block, blocks, kwargs={"function": function, "outputs": outputs}, template=template
-    )
-    return mapped.assign_coords({name: at.variable for name, at in frame.items() if name not in outputs})
+    kwargs = {"function": function, "outputs": outputs, "lengths": lengths}
+    mapped = xr.map_blocks(_map_block, blocks, kwargs=kwargs, template=template)
+    mapped = mapped.assign_coords({name: at.variable for name, at in frame.items() if name not in outputs})
+    # strings of any length, so that Zarr gives back what it was given
+    mapped = mapped.assign_coords({dim: np.array(list(names), object) for dim, names in labels.items()})
+    return mapped if read.chunks else mapped.compute()
 
 
 def model_of(block: xr.Dataset) -> Model:
@@ -99,7 +107,6 @@ def model_of(block: xr.Dataset) -> Model:
 def _in_blocks(ds: xr.Dataset) -> xr.Dataset:
     """The dataset on Dask, with whole models in every chunk."""
     whole = {dim: -1 for dim in ds.dims if dim not in MODEL}
-    ds = ds.unify_chunks()
     if ds.chunks:
         return ds.chunk({**whole, **{dim: 1 for dim in MODEL if dim not in ds.chunks}}).unify_chunks()
     left = BLOCK_BYTES * math.prod(ds.sizes[dim] for dim in MODEL) // max(1, ds.nbytes)
@@ -122,11 +129,12 @@ def _map_block(
     block: xr.Dataset,
     function: Callable[[xr.Dataset], Mapping[str, npt.ArrayLike]],
     outputs: Mapping[str, Output],
+    lengths: Mapping[str, int],
 ) -> xr.Dataset:
-    """The outputs of all models of one block."""
+    """The outputs of all models of one block; `lengths` are those of the dimensions that are not cut."""
     models = tuple(block.sizes[dim] for dim in MODEL)
     found = {
-        name: np.empty((*models, *(block.sizes[dim] for dim in output.dims)), output.dtype)
+        name: np.empty((*models, *(lengths[dim] for dim in output.dims)), output.dtype)
         for name, output in outputs.items()
     }
     for index in np.ndindex(*models):

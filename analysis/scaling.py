@@ -21,6 +21,7 @@ _NUMBERS = {"alpha_c": "", "error": "_error", "systematic": "_systematic", "low"
 
 
 def _models(result: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
+    result = result.compute()  # once, if it is lazy
     for index in np.ndindex(*(result.sizes[name] for name in _POINT)):
         at = result.isel(dict(zip(_POINT, index, strict=True)))
         yield {name: at[name].item() for name in _POINT}, at
@@ -75,7 +76,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     Parameters
     ----------
     result : xarray.Dataset
-        What :func:`bendscape.analysis.edge_scaling.edge_scaling` returns, computed.
+        What :func:`bendscape.analysis.edge_scaling.edge_scaling` returns.
 
     Returns
     -------

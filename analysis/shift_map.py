@@ -40,26 +40,27 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     result : xarray.Dataset, optional
-        What :func:`collapse` gave for it; computed where it is not given.
+        What :func:`bendscape.analysis.collapse.collapse` gave for it; found where it is not given, in
+        a pass over ``ds``.
 
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a), in memory. ``alpha_bbp``, ``alpha_0``, ``window`` and ``shift``, as measured,
-        each with ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level
-        of ``result``), ``_method`` (``METHODS``) and ``_theory``; ``jump_theory``, the overlap just above a
-        discontinuous threshold; theory's three ``alpha_0_*``; ``width_ratio`` = p/p_star; ``coverage``, the
-        share of the planned cells that is done, and ``covered``, whether alpha_c was estimated. A threshold
-        of a discontinuous transition is theory's, and its method says so: sizes within reach do not show it.
-        The window is nan at a continuous transition but for theory's 0; the shift where the sweep has no
-        p = p_star.
+        Over (p, p_star, a), in memory: ``alpha_bbp``, ``alpha_0``,
+        ``window`` and ``shift``, as measured, each with ``_error`` (statistical and systematic), ``_low`` and
+        ``_high`` (its interval at the level of ``result``), ``_method`` (``METHODS``) and ``_theory``;
+        ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``;
+        ``width_ratio`` = p/p_star; ``coverage``, the share of the wanted cells that is done, nan where the
+        campaign wants none, and ``covered``, whether alpha_c was estimated. A threshold of a discontinuous
+        transition is theory's, and its method says so: sizes within reach do not show it. The window is nan
+        at a continuous transition but for theory's 0; the shift where the sweep has no p = p_star.
 
     Notes
     -----
     Intervals are normal, with the total error of alpha_c; those of a shift add two models' errors in
     quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for what is mapped.
     """
-    result = collapse(ds) if result is None else result
+    result = (collapse(ds) if result is None else result).compute()
     best = result.sel(estimator="collapse", drop=True)
     level = float(result.attrs["level"])
     axes = {name: result[name].values.tolist() for name in ("p", "p_star", "a")}

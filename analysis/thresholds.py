@@ -20,6 +20,7 @@ from bendscape.analysis.estimators import (
     Draws,
     PointCurves,
     flag_code,
+    share_done,
 )
 from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.core.finite_size import alpha_bbp_at_size
@@ -80,7 +81,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
-        one pass of :func:`bendscape.analysis.models.map_models`.
+        one pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
     n_boot : int
         Bootstrap resamplings, >= 100.
     level : float
@@ -92,13 +93,14 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate; ``name_error``, half
-        the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``, its percentile
-        interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says
-        why, and so is an end of an interval that lies outside the alphas it was looked for at, ``name_first``
-        to ``name_last``: those with data at this size, for alpha_pair at both sizes. Also ``n_seeds`` (most
-        seeds done at one alpha), ``n_cells`` (cells done), and from theory ``alpha_bbp``, ``transition`` and
-        ``alpha_bbp_N``, the threshold expected to be seen at each N.
+        Lazy if ``ds`` is. Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate;
+        ``name_error``, half the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``,
+        its percentile interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where
+        the flag says why, and so is an end of an interval that lies outside the alphas it was looked for at,
+        ``name_first`` to ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
+        ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells done), ``coverage`` (cells done over
+        cells wanted), and from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold
+        expected to be seen at each N.
 
     Notes
     -----
@@ -113,7 +115,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     alpha_dim = alpha_dimension(ds)
     check_resampling(n_boot, level, seed)
     of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
-    realised = [name for name in ("alpha_realised",) if name in ds]
+    measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     outputs = {
         name: Output(
             ("N",), np.int64 if name.startswith("n_") else np.float64, {"long_name": words, "units": "1"}
@@ -123,9 +125,9 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     for name, definition in ESTIMATORS.items():
         outputs[name].attrs["definition"] = definition
         outputs[f"{name}_flag"] = Output(("N",), np.int8, _FLAG_ATTRS)
-    found = map_models(ds, of_model, outputs, [*MEASURED, "lambda_minus", *realised])
+    found = map_models(ds, of_model, outputs, measured)
     theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
-    out = theory.merge(found.reset_coords(drop=True)).compute()
+    out = theory.merge(found.reset_coords(drop=True))
     out.attrs = {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
     return out
 
@@ -142,6 +144,7 @@ def _of_model(
         "alpha_bbp_N": [alpha_bbp_at_size(model, N) for N in curves.sizes],
         "n_seeds": done.sum(axis=2).max(axis=0),
         "n_cells": done.sum(axis=(0, 2)),
+        "coverage": share_done(block, (alpha_dim, "seed")).values,
     }
     for k in range(len(curves.sizes)):
         for draws in curves.draws(k):
@@ -156,6 +159,7 @@ _LONG_NAMES = {
     "alpha_bbp_N": "threshold seen at size N, theory",
     "n_seeds": "most seeds done at one alpha",
     "n_cells": "cells done",
+    "coverage": "cells done over cells wanted, all alphas",
 } | {
     f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
 }
@@ -211,7 +215,7 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
         which no cell is done at any size are left out.
     """
     rows: list[dict[str, Any]] = []
-    values = {str(name): variable.values for name, variable in result.variables.items()}
+    values = {str(name): variable.values for name, variable in result.compute().variables.items()}
     for index in np.ndindex(*values["n_cells"].shape):
         i, j, k, n = index
         if not values["n_cells"][i, j, k].any():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import planted_collapse
@@ -19,6 +19,7 @@ from bendscape.analysis.collapse import collapse
 from bendscape.analysis.collapse_fits import CHOICES, ESTIMATORS, FLAGS, PointScaling, Settings
 from bendscape.analysis.collapse_points import lowest, universal_overlap
 from bendscape.analysis.critical import critical_point
+from bendscape.analysis.estimators import PointCurves
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -279,18 +280,19 @@ def test_a_lazy_dataset_gives_the_same_one_model_in_memory_at_a_time(
 ) -> None:
     sweep = synthetic.planted(p=(1, 2), a=(0.7,), seeds={128: 20, 512: 20}).chunk(p=1, p_star=1, a=1)
     loaded: list[int] = []
-    compute: Callable[..., xr.Dataset] = xr.Dataset.compute
 
-    def counting(self: xr.Dataset, **options: object) -> xr.Dataset:
-        if "overlap_sq_space" in self:
-            loaded.append(self["overlap_sq_space"].size)
-        return compute(self, **options)
+    def counting(block: xr.Dataset, *rest: Any) -> PointCurves:
+        loaded.append(block["overlap_sq_space"].size)
+        return PointCurves(block, *rest)
 
-    monkeypatch.setattr(xr.Dataset, "compute", counting)
+    monkeypatch.setattr("bendscape.analysis.collapse.PointCurves", counting)
     lazy = collapse(sweep, n_boot=100)
+    assert not loaded
+    assert all(variable.chunks for variable in lazy.data_vars.values())
+    result = lazy.compute(scheduler="synchronous")
     assert loaded == [21 * 2 * 20] * 2
     monkeypatch.undo()
-    xr.testing.assert_identical(lazy, collapse(sweep.compute(), n_boot=100))
+    xr.testing.assert_identical(result, collapse(sweep.compute(), n_boot=100))
 
 
 @pytest.mark.parametrize(

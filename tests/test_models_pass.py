@@ -4,17 +4,14 @@ nothing."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
 import xarray as xr
-from dask.distributed import Client, LocalCluster
 
-import campaigns
 from bendscape.analysis import models
 from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.core.model import ParameterError
@@ -50,7 +47,7 @@ def test_the_result_does_not_depend_on_how_the_sweep_is_chunked(
     sweep: xr.Dataset, chunks: dict[str, int] | None
 ) -> None:
     found = map_models(sweep if chunks is None else sweep.chunk(chunks), moments, OUTPUTS, READS)
-    assert all(variable.chunks for variable in found.data_vars.values())
+    assert {bool(variable.chunks) for variable in found.data_vars.values()} == {chunks is not None}
     found = found.compute()
     assert found["n"].dims == ("p", "p_star", "a", "N")
     assert found["n"].dtype == np.int64
@@ -98,11 +95,20 @@ def test_every_chunk_is_read_once_and_only_of_the_variables_asked_for(sweep: xr.
 def test_without_chunks_a_block_holds_a_bounded_number_of_models(
     sweep: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model_bytes = sweep[READS].nbytes // 6
-    for together, expected in ((1, (2, 3)), (2, (2, 2)), (3, (2, 1)), (7, (1, 1)), (0.1, (2, 3))):
+    model_bytes, map_block = sweep[READS].nbytes // 6, models._map_block
+    for together, expected in ((1, 6), (2, 4), (3, 2), (7, 1), (0.1, 6)):
+        held: list[int] = []
+
+        def watched(block: xr.Dataset, held: list[int] = held, **options: Any) -> xr.Dataset:
+            held.append(block.sizes["p"] * block.sizes["a"])
+            return map_block(block, **options)
+
         monkeypatch.setattr(models, "BLOCK_BYTES", int((together + 0.5) * model_bytes))
-        found = map_models(sweep, moments, OUTPUTS, READS)
-        assert (len(found.chunks["p"]), len(found.chunks["a"])) == expected
+        monkeypatch.setattr(models, "_map_block", watched)
+        map_models(sweep, moments, OUTPUTS, READS)
+        assert len(held) == expected
+        assert sum(held) == 6
+        assert max(held) <= max(1, together)
 
 
 def test_no_more_models_are_in_memory_than_there_are_threads(sweep: xr.Dataset) -> None:
@@ -134,53 +140,6 @@ def test_an_error_in_the_function_is_raised_when_the_result_is_computed(sweep: x
     def failing(block: xr.Dataset) -> Mapping[str, Any]:
         raise ZeroDivisionError(f"at a = {block['a'].item()}")
 
-    found = map_models(sweep, failing, OUTPUTS, READS)
+    found = map_models(sweep.chunk(), failing, OUTPUTS, READS)
     with pytest.raises(ZeroDivisionError, match=r"a = 0\.5"):
         found.compute()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Client]:
-    """Two worker processes on loopback."""
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-        ) as local,
-        Client(local) as client,
-    ):
-        yield client
-
-
-def store_moments(block: xr.Dataset) -> Mapping[str, Any]:
-    import os
-
-    block = block.transpose("alpha", "N", "seed")
-    return {"total": block["x"].sum("seed"), "n": (block["status"] == 1).sum("seed"), "pid": os.getpid()}
-
-
-STORE_OUTPUTS = {
-    "total": Output(("alpha", "N"), np.float64, {}),
-    "n": Output(("alpha", "N"), np.int64, {}),
-    "pid": Output((), np.int64, {}),
-}
-
-
-@pytest.mark.slow  # a cluster of Dask's own can hang at its end, beside the Ray of this process
-def test_a_store_gives_the_same_on_threads_and_in_the_workers_of_a_distributed_client(
-    tmp_path: Path, kernel_file: Callable[..., str], cluster: Client
-) -> None:
-    import os
-
-    campaigns.run(tmp_path / "s.zarr", kernel_file(campaigns.RANDOM), campaigns.make_campaign())
-    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", chunks={}).chunk(p=1, a=1)
-    lazy = map_models(ds, store_moments, STORE_OUTPUTS, ["x", "status"])
-    there = lazy.compute()  # the client of the fixture is the default
-    here = lazy.compute(scheduler="threads")
-    assert here["n"].sum() == ds["status"].sum() > 0
-    assert (here["pid"] == os.getpid()).all()
-    assert os.getpid() not in there["pid"].values
-    xr.testing.assert_identical(there.drop_vars("pid"), here.drop_vars("pid"))

@@ -248,9 +248,12 @@ def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("bendscape.analysis.thresholds.PointCurves", counting)
     lazy = thresholds(sweep, n_boot=100)
+    assert not loaded
+    assert all(variable.chunks for variable in lazy.data_vars.values())
+    result = lazy.compute(scheduler="synchronous")
     assert loaded == [21 * 20] * 4
     monkeypatch.undo()
-    xr.testing.assert_identical(lazy, thresholds(sweep.compute(), n_boot=100))
+    xr.testing.assert_identical(result, thresholds(sweep.compute(), n_boot=100))
 
 
 @pytest.mark.parametrize("options", [{"n_boot": 10}, {"level": 95.0}, {"level": 0.0}, {"seed": -1}])
