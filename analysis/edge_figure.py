@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bendscape.analysis.edge_fits import LAWS, LEAST_SEEDS, OUTCOMES
-from bendscape.analysis.edge_scaling import edge_scaling
 from bendscape.analysis.panels import Panel
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
@@ -26,6 +25,7 @@ from bendscape.analysis.style import (
     style,
 )
 from bendscape.analysis.tables import MODEL, Numbers, few, groups, left_out, rows_where, table
+from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import EDGE_KINDS, Model
@@ -46,7 +46,7 @@ def edge_numbers(results: Results) -> Numbers:
     """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
     fitted by :func:`bendscape.analysis.edge_scaling.edge_scaling`, the law that the data support, and the
     prediction without a free parameter, which is absent far below alpha_0, where it takes seconds a point."""
-    least = max(2, results.least_size)
+    least = results.least_size
     blocks = [
         block
         for panel in results.panels
@@ -71,12 +71,15 @@ def _loads(panel: Panel, least_size: int) -> list[int]:
 
 def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str, Any]:
     model = Model(panel.p, panel.p_star, panel.a)
-    place: dict[str, list[Any]] = {"p": [panel.p], "p_star": [panel.p_star], "a": [panel.a]}
-    here = results.ds.sel(place).isel({results.alpha_dim: [i]})
-    known = not math.isnan(edge_scales(model, float(panel.alpha[i])).gamma_edge)
-    at = edge_scaling(here, min_size=least_size, prediction=known).compute()
-    at = at.squeeze(["p", "p_star", "a", results.alpha_dim])
+    at = results.edge.sel(p=panel.p, p_star=panel.p_star, a=panel.a).isel({results.alpha_dim: i})
     at = at.sel(N=at["n_seeds"] > 0)
+    fitted = ((at["N"] >= least_size) & (at["n_seeds"] >= LEAST_SEEDS)).values
+    known = not math.isnan(edge_scales(model, float(panel.alpha[i])).gamma_edge)
+    loads = panel.alpha_realised[np.isin(panel.N, at["N"]), i]
+    prediction = [
+        lowest_eigenvalue_law(model, float(load), int(N)).mean if use and known else math.nan
+        for N, load, use in zip(at["N"].values, loads, fitted, strict=True)
+    ]
     block: dict[str, Any] = {
         "p": panel.p,
         "p_star": panel.p_star,
@@ -88,10 +91,10 @@ def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str,
         "law": tuple(OUTCOMES)[int(at["law"])],
         "N": at["N"].values,
         "n_seeds": at["n_seeds"].values,
-        "fitted": ((at["N"] >= least_size) & (at["n_seeds"] >= LEAST_SEEDS)).values,
+        "fitted": fitted,
         "gap": (at["mean"] - at["lambda_minus"]).values,
         "gap_error": at["mean_error"].values,
-        "gap_prediction": (at["prediction"] - at["lambda_minus"]).values,
+        "gap_prediction": np.array(prediction) - at["lambda_minus"].values,
     }
     for law in LAWS:
         block |= {f"{law}_{part}": float(at[f"{law}_{part}"]) for part in ("c", "p_value")}

@@ -68,22 +68,24 @@ FORMATS = ("svg", "png", "pdf")
 
 class Drawn(NamedTuple):
     """One figure: its numbers from the results of a sweep, its page from its numbers, the columns that tell
-    its groups of panels apart, and how much room of a page such a group takes."""
+    its groups of panels apart, how much room of a page such a group takes, and what of the store it needs
+    (:data:`bendscape.analysis.results.PASSES`)."""
 
     numbers: Callable[[Results], Numbers]
     draw: Callable[[Numbers], Figure]
     by: tuple[str, ...]
     room: int = 1
+    needs: tuple[str, ...] = ("means",)
 
 
 FIGURES: Mapping[str, Drawn] = {
     "overlap": Drawn(overlap_numbers, draw_overlap, MODEL),
     "eigenvalue": Drawn(eigenvalue_numbers, draw_eigenvalue, MODEL),
     "spectrum": Drawn(spectrum_numbers, draw_spectrum, MODEL, room=3),
-    "edge": Drawn(edge_numbers, draw_edge, MODEL),
-    "thresholds": Drawn(thresholds_numbers, draw_thresholds, ("p_star", "a")),
-    "kinds": Drawn(kinds_numbers, draw_kinds, ("p_star",)),
-    "collapse": Drawn(collapse_numbers, draw_collapse, MODEL, room=3),
+    "edge": Drawn(edge_numbers, draw_edge, MODEL, needs=("means", "edge")),
+    "thresholds": Drawn(thresholds_numbers, draw_thresholds, ("p_star", "a"), needs=("loads",)),
+    "kinds": Drawn(kinds_numbers, draw_kinds, ("p_star",), needs=("loads",)),
+    "collapse": Drawn(collapse_numbers, draw_collapse, MODEL, room=3, needs=("means", "loads")),
 }
 """Figures by name, in the order in which they are drawn."""
 
@@ -123,7 +125,9 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
         The store lacks what this figure needs, or lacks it yet; a ParameterError.
     """
     drawn = FIGURES[_known(name)]
-    return drawn.numbers(ds if isinstance(ds, Results) else Results(ds))
+    results = ds if isinstance(ds, Results) else Results(ds)
+    results.read(drawn.needs)
+    return drawn.numbers(results)
 
 
 def draw_figure(ds: xr.Dataset | Results, name: str) -> Figure:
@@ -192,6 +196,7 @@ def write_figures(
         if path.stem.partition("-")[0] in asked:
             check_replaceable(path, TITLE, "output")
     results = Results(ds)
+    results.read(["means", *(need for name in asked for need in FIGURES[name].needs)])
     results.panels  # noqa: B018  # a store without a single cell is refused as such
     files: dict[str, list[Path]] = {}
     left_out: dict[str, str] = {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.models import MODEL, Output, map_models
 from bendscape.analysis.thresholds import alpha_dimension, at_point
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
@@ -55,53 +57,92 @@ class Panel(NamedTuple):
     measured: Mapping[str, Means]
 
 
-def panels(ds: xr.Dataset) -> list[Panel]:
-    """Theory and means for every (p, p_star, a) that has data.
+def means(ds: xr.Dataset) -> xr.Dataset:
+    """Means over seeds of every model, alpha and size, with their standard errors.
 
-    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))). Points lie at the mean
-    of alpha_realised = M / N, at alpha where the dataset has no alpha_realised.
+    mean = sum over done seeds of x / n, error = sqrt(sum (x - mean)^2 / (n (n - 1))).
 
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; one (p, p_star, a) at a time
-        is read.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in one
+        pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy if ``ds`` is. Over (p, p_star, a, N, alpha), for each of ``VARIABLES``: ``name``, its mean,
+        ``name_error`` and ``name_n_seeds``; ``alpha_realised``, the mean of M / N, alpha where there is none.
+        ``error`` is nan where a single seed is done, and both are nan where none is.
+
+    Notes
+    -----
+    Held by ``tests/test_figures.py``.
+    """
+    alpha_dim = alpha_dimension(ds)
+    dims = ("N", alpha_dim)
+    outputs = {"alpha_realised": Output(dims, np.float64, {"long_name": "number of samples over N"})}
+    for name in VARIABLES:
+        outputs[name] = Output(dims, np.float64, {"long_name": f"mean of {name}", "units": "1"})
+        outputs[f"{name}_error"] = Output(dims, np.float64, {"long_name": "its standard error", "units": "1"})
+        outputs[f"{name}_n_seeds"] = Output(dims, np.int64, {"long_name": "seeds behind it", "units": "1"})
+    realised = [name for name in ("alpha_realised",) if name in ds]
+    of_model = partial(_means_of_model, alpha_dim=alpha_dim)
+    return map_models(ds, of_model, outputs, [*VARIABLES, "status", *realised])
+
+
+def _means_of_model(block: xr.Dataset, *, alpha_dim: str) -> dict[str, npt.NDArray[Any]]:
+    block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore")
+    found = {"alpha_realised": realised_alpha(block, block["alpha"].values.astype(np.float64))}
+    done = block["status"].values == DONE
+    for name in VARIABLES:
+        at = _means(block[name].values, done)
+        found |= {name: at.mean, f"{name}_error": at.error, f"{name}_n_seeds": at.n_seeds}
+    return found
+
+
+def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
+    """Theory and means for every (p, p_star, a) that has data.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
+    found : xarray.Dataset, optional
+        What :func:`means` gave for it; computed where it is not given.
 
     Returns
     -------
     list of Panel
-        In the order of the axes, with the means of ``VARIABLES``. ``error`` is nan where a single seed is
-        done, and both are nan where none is.
-
-    Notes
-    -----
-    The mean and error against their definitions are held by ``tests/test_figures.py``.
+        In the order of the axes, with the means of ``VARIABLES``. Points lie at the mean of alpha_realised.
     """
     alpha_dim = alpha_dimension(ds)
-    found, realised = [], [name for name in ("alpha_realised",) if name in ds]
-    for index in np.ndindex(*(ds.sizes[dim] for dim in ("p", "p_star", "a"))):
-        point = dict(zip(("p", "p_star", "a"), index, strict=True))
-        block = ds[[*VARIABLES, "status", "alpha_bbp", "transition", *realised]]
-        block = block.isel(point)
-        block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore").compute()
-        done = block["status"].values == DONE
-        measured = {name: _means(block[name].values, done) for name in VARIABLES}
-        if not any(means.n_seeds.any() for means in measured.values()):
+    found = (means(ds) if found is None else found).compute()
+    theory = ds[["alpha_bbp", "transition"]].compute()
+    listed = []
+    for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):
+        point = dict(zip(MODEL, index, strict=True))
+        at = found.isel(point).transpose("N", alpha_dim)
+        measured = {
+            name: Means(*(at[f"{name}{part}"].values for part in ("", "_error", "_n_seeds")))
+            for name in VARIABLES
+        }
+        if not any(mean.n_seeds.any() for mean in measured.values()):
             continue
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
         alpha = at_point(ds["alpha"], point).values.astype(np.float64)
-        alpha_bbp = block["alpha_bbp"].item()
-        abscissa = realised_alpha(block, alpha)
+        alpha_bbp = theory["alpha_bbp"].isel(point).item()
+        abscissa = at["alpha_realised"].values
         ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))
         line = _theory_line(model, alpha_bbp, *map(float, ends))
-        kind = TRANSITION_KINDS[block["transition"].item()]
+        kind = TRANSITION_KINDS[theory["transition"].isel(point).item()]
         head = (int(model.p), model.p_star, model.a, kind, alpha_bbp)
-        found.append(Panel(*head, *line, alpha, abscissa, block["N"].values.tolist(), measured))
-    if not found:
+        listed.append(Panel(*head, *line, alpha, abscissa, at["N"].values.tolist(), measured))
+    if not listed:
         raise ParameterError(
             "store", ds.attrs.get("name", "this dataset"), "a sweep with at least one cell done"
         )
-    return found
+    return listed
 
 
 def _means(values: Floats, done: Flags) -> Means:

@@ -1,21 +1,25 @@
-"""What several figures of one sweep are made of, computed once for all of them."""
+"""What several figures and tables of one sweep are made of, computed once for all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import xarray as xr
+from dask.base import compute
 
 from bendscape.analysis.collapse import collapse
-from bendscape.analysis.panels import Panel, panels
-from bendscape.analysis.thresholds import alpha_dimension
+from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.analysis.panels import Panel, means, panels
+from bendscape.analysis.thresholds import alpha_dimension, thresholds
 
 USUAL_LEAST_SIZE = 256
 """Smaller sizes have corrections that neither a collapse nor a law of the edge knows."""
 
 
 class Results:
-    """Results of a sweep, each computed when it is first asked for.
+    """Results of a sweep, each computed when it is first asked for, and together in one pass if asked for
+    together.
 
     Parameters
     ----------
@@ -26,19 +30,51 @@ class Results:
 
     def __init__(self, ds: xr.Dataset) -> None:
         self.ds, self.alpha_dim = ds, alpha_dimension(ds)
+        self._found: dict[str, xr.Dataset] = {}
+
+    def read(self, names: Iterable[str]) -> None:
+        """Compute those of ``PASSES`` that are named and not there yet, in one pass over the store."""
+        missing = [name for name in dict.fromkeys(names) if name not in self._found]
+        if missing:
+            found = compute(*(PASSES[name](self) for name in missing))  # type: ignore[no-untyped-call]
+            self._found |= dict(zip(missing, found, strict=True))
+
+    def _get(self, name: str) -> xr.Dataset:
+        self.read([name])
+        return self._found[name]
 
     @cached_property
     def panels(self) -> list[Panel]:
         """Means over seeds and asymptotic theory of every model: :func:`bendscape.analysis.panels.panels`."""
-        return panels(self.ds)
+        return panels(self.ds, self._get("means"))
 
     @cached_property
     def least_size(self) -> int:
         """Size from which on fits are made: 256, or the smallest where fewer than two reach it."""
         sizes = self.ds["N"].values
-        return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else int(sizes.min())
+        return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
 
-    @cached_property
+    @property
     def loads(self) -> xr.Dataset:
         """Critical loads by :func:`bendscape.analysis.collapse.collapse`, about a second a model."""
-        return collapse(self.ds, least_size=self.least_size).compute()
+        return self._get("loads")
+
+    @property
+    def edge(self) -> xr.Dataset:
+        """Laws of the edge by :func:`bendscape.analysis.edge_scaling.edge_scaling`, of plain means and
+        without the prediction."""
+        return self._get("edge")
+
+    @property
+    def thresholds(self) -> xr.Dataset:
+        """Thresholds at each size by :func:`bendscape.analysis.thresholds.thresholds`."""
+        return self._get("thresholds")
+
+
+PASSES: Mapping[str, Callable[[Results], xr.Dataset]] = {
+    "means": lambda results: means(results.ds),
+    "loads": lambda results: collapse(results.ds, least_size=results.least_size),
+    "edge": lambda results: edge_scaling(results.ds, min_size=results.least_size, prediction=False),
+    "thresholds": lambda results: thresholds(results.ds),
+}
+"""What a pass over the store can compute, by name."""

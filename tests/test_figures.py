@@ -218,8 +218,8 @@ def test_both_figures_read_each_model_once_and_ask_the_theory_once(
 ) -> None:
     read: list[int] = []
     asked: list[tuple[Model, float]] = []
-    compute, theory = xr.Dataset.compute, asymptotics
-    monkeypatch.setattr(xr.Dataset, "compute", lambda self, **o: read.append(1) or compute(self, **o))
+    of_model, theory = panels._means_of_model, asymptotics
+    monkeypatch.setattr(panels, "_means_of_model", lambda block, **o: read.append(1) or of_model(block, **o))
     monkeypatch.setattr(
         "bendscape.core.outlier.asymptotics", lambda model, x: asked.append((model, x)) or theory(model, x)
     )
