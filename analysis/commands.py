@@ -129,14 +129,16 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.report import write_report
+    from bendscape.analysis.report_tables import in_memory
     from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
     from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.output import check_writable
 
     check_writable(output)
     with _opened(store) as ds:
-        result = thresholds(ds)
-        path = str(write_report(ds, output, result))
+        held = in_memory(ds)
+        result = thresholds(held)
+        path = str(write_report(held, output, result))
     if json:
         print_json({"store": store, "output": path, "rows": thresholds_table(result)})
         return
