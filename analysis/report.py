@@ -52,8 +52,9 @@ _FIGURES = {
     ),
     "eigenvalue": (
         "Lowest eigenvalue of the Hessian",
-        ": mean over seeds and its standard error. Thin lines: theory at each N; thick: the asymptotic "
-        "left edge of the bulk and, above the threshold (dashed), the outlier.",
+        ": mean over seeds and its standard error. Thin lines: theory at each N, for p p* > 1 below the "
+        "threshold alone; thick: the asymptotic left edge of the bulk and, above the threshold (dashed), the "
+        "outlier.",
     ),
     "critical": (
         "Critical loads against the student's width",

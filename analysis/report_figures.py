@@ -13,7 +13,6 @@ import plotly
 import plotly.offline
 import xarray as xr
 from plotly.colors import sample_colorscale
-from scipy.interpolate import PchipInterpolator
 
 from bendscape.analysis.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.collapse_points import universal_overlap
@@ -86,7 +85,8 @@ def figure_numbers(
     that of :func:`bendscape.core.overlap_law.mean_overlap_sq` and
     :func:`bendscape.core.edge_law.lowest_eigenvalue_law`, interpolated between the alphas of the campaign
     and, for the overlap, the points half way. It is left out far below alpha_0, where it would take drawn
-    labels and a second a point.
+    labels and a second a point, and for the eigenvalue above the threshold if p p_star > 1, where the
+    splitting of the outliers takes a tenth of a second at each alpha.
     """
     sizes = sorted({N for panel in found for N in panel.N})
     overlaps = _overlaps(ds)
@@ -186,13 +186,20 @@ class _Laws:
         self.model = model
         coarse = np.unique(alpha)
         fine = np.unique(np.append(coarse, 0.5 * (coarse[1:] + coarse[:-1])))
-        self.coarse, self.fine = ([x for x in grid.tolist() if self._cheap(x)] for grid in (coarse, fine))
+        self.fine = [x for x in fine.tolist() if self._cheap(x)]
+        self.coarse = [x for x in coarse.tolist() if self._cheap(x) and not self._split(x)]
 
     def _cheap(self, alpha: float) -> bool:
         """Whether no labels have to be drawn: the continued edge or the outlier's branch exists."""
         if math.isfinite(edge_scales(self.model, alpha).gamma_edge):
             return True
         return transition(self.model).kind == "discontinuous" and alpha >= window_end(self.model)[1]
+
+    def _split(self, alpha: float) -> bool:
+        """Whether there are outliers that split."""
+        return self.model.p * self.model.p_star > 1 and math.isfinite(
+            edge_scales(self.model, alpha).gamma_star
+        )
 
     def overlap(self, N: int) -> tuple[list[float], list[float]]:
         return self.fine, [mean_overlap_sq(self.model, alpha, N) for alpha in self.fine]
@@ -251,9 +258,9 @@ def _between(x: Sequence[float], y: Sequence[float], alpha: Floats) -> Floats:
     """A law between the points where it was evaluated; nan outside, but for the rounding of M / N."""
     if len(x) < 2:
         return np.full(len(alpha), math.nan)
-    slack = 0.02 * (x[-1] - x[0])
+    slack = 0.2 * (x[1] - x[0])
     inside = (alpha >= x[0] - slack) & (alpha <= x[-1] + slack)
-    return np.where(inside, PchipInterpolator(x, y)(np.clip(alpha, x[0], x[-1])), math.nan)
+    return np.where(inside, np.interp(alpha, x, y), math.nan)
 
 
 def _critical(gain: Gain) -> dict[str, Any]:

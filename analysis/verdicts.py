@@ -80,8 +80,8 @@ def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
 
 
 def in_words(value: float, error: float, theory: float) -> str:
-    """Whether an estimate agrees with theory: ``agrees`` within ``AGREES`` errors (to a tenth), ``differs by k sigma``
-    beyond, ``not enough data`` where one of the three is not finite or the error is not positive."""
+    """Whether an estimate agrees with theory: ``agrees`` within ``AGREES`` errors to a tenth, ``differs by k
+    sigma`` beyond, ``not enough data`` where one of the three is not finite or the error not positive."""
     if not (math.isfinite(value) and math.isfinite(theory) and 0 < error < math.inf):
         return NOT_ENOUGH_DATA
     k = round(abs(value - theory) / error, 1)
