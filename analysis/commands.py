@@ -175,19 +175,20 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.report import write_report
-    from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.analysis.results import Results
+    from bendscape.analysis.thresholds import render_thresholds, thresholds_table
     from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.output import check_writable
 
     check_writable(output)
     with _opened(store) as ds:
-        result = thresholds(ds).compute()
-        path = str(write_report(ds, output, result))
+        results = Results(ds)
+        path = str(write_report(results, output))
     if json:
-        print_json({"store": store, "output": path, "rows": thresholds_table(result)})
+        print_json({"store": store, "output": path, "rows": thresholds_table(results.thresholds)})
         return
     if table:
-        out().print(render_thresholds(result))
+        out().print(render_thresholds(results.thresholds))
     console().print(f"wrote {path}", markup=False)
 
 

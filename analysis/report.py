@@ -6,48 +6,66 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bendscape.analysis.collapse_fits import ESTIMATORS as LOAD_DEFINITIONS
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
-from bendscape.analysis.figures import PANELS, figure_pages, panels
 from bendscape.analysis.gain import Gain, gain_pages, gains
+from bendscape.analysis.report_figures import figure_numbers, library, library_version, script_json
+from bendscape.analysis.report_tables import (
+    LAWS,
+    OUTCOMES,
+    coverage_by_size,
+    edges_by_model,
+    failed_cells,
+)
+from bendscape.analysis.results import PASSES, Results
+from bendscape.analysis.scaling import load_rows
 from bendscape.analysis.style import style
-from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds, thresholds_table
-from bendscape.sweep.kernel import STATUS
+from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds_table, with_error
 from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LISTED = 50
-"""Failed cells that are listed one by one."""
+_SCRIPT = Path(__file__).with_name("report.js")
 
 _POINT = ("p", "p_star", "a")
+_LOAD_ESTIMATORS = ("collapse", "theory_curve")
 _FIGURES = {
     "overlap": (
-        "Squared overlap of the lowest eigenvector",
-        " with the teacher: mean over seeds and its standard error. Line: the limit of large N, zero below "
-        "the threshold (dashed).",
+        "Squared overlap with the teacher",
+        ", mean over the p p* lowest eigenvectors: mean over seeds and its standard error. Thin lines: "
+        "theory at each N; thick: the limit of large N, zero below the threshold (dashed). Dotted: alpha_0, "
+        "where a discontinuous transition begins to show at sizes within reach.",
     ),
     "eigenvalue": (
         "Lowest eigenvalue of the Hessian",
-        ": mean over seeds and its standard error. Lines: the asymptotic left edge of the bulk and, above "
-        "the threshold (dashed), the outlier.",
+        ": mean over seeds and its standard error. Thin lines: theory at each N, for p p* > 1 below the "
+        "threshold alone; thick: the asymptotic left edge of the bulk and, above the threshold (dashed), the "
+        "outlier.",
+    ),
+    "critical": (
+        "Critical loads against the student's width",
+        " for the chosen p*, the chosen a in full colour. Full lines: theory's alpha_bbp; dotted: alpha_0, "
+        "where the transition is discontinuous; dashed: p* (a + 1)/2, alpha_bbp of an infinitely wide "
+        "student. Diamonds: alpha_c from the data, with its total error.",
+    ),
+    "scaled": (
+        "Collapse of all sizes",
+        " on one curve, with alpha_c from the collapse, or theory's where there is none to be trusted. Line: "
+        "theory's universal curve.",
     ),
 }
 _GAIN = (
     ": the limit of large N, from theory. Full lines: the Hessian of a student of width p; labels alone: the "
     "weights that its Hessian has as p grows (dashed), and the optimal ones, which no line crosses."
 )
-_OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
-_PRESENT = {code: words for code, words in _OUTCOMES.items() if code != STATUS["absent"]}
 _PROVENANCE = {
     "name": "Campaign",
     "kernel": "Kernel",
@@ -58,41 +76,6 @@ _PROVENANCE = {
     "created": "Created",
     "bendscape_store_version": "Store format",
 }
-
-
-def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Cells planned at each N and how many of them are absent, done, failed and not converged."""
-    others = [dim for dim in ds["status"].dims if dim != "N"]
-    planned = (ds["coverage"].notnull() * ds["n_seeds"]).sum(
-        [dim for dim in ds["coverage"].dims if dim != "N"]
-    )
-    counts = xr.concat([(ds["status"] == code).sum(others) for code in _PRESENT], "code").compute()
-    rows = []
-    for k, total in enumerate(planned.values.tolist()):
-        row = {"N": int(ds["N"][k]), "planned": int(total)}
-        row |= dict(zip(_PRESENT.values(), counts.isel(N=k).values.tolist(), strict=True))
-        row["absent"] = row["planned"] - sum(row[name] for name in _PRESENT.values())
-        rows.append(row)
-    return rows
-
-
-def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
-    """Coordinates of cells that failed or did not converge, at most limit of them, in the order of the
-    axes."""
-    alpha_dim, found = alpha_dimension(ds), []
-    for index in np.ndindex(*(ds.sizes[dim] for dim in _POINT)):
-        point = dict(zip(_POINT, index, strict=True))
-        status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values
-        for i, k, n in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["not_converged"]))):
-            alpha = (
-                ds["alpha"].isel({dim: {**point, alpha_dim: i}[str(dim)] for dim in ds["alpha"].dims}).item()
-            )
-            cell = {dim: ds[dim].values[place].item() for dim, place in point.items()}
-            cell |= {"alpha": alpha, "N": int(ds["N"][k]), "seed": int(ds["seed"][n])}
-            found.append(cell | {"outcome": _OUTCOMES[int(status[i, k, n])]})
-            if len(found) == limit:
-                return found
-    return found
 
 
 def inline_svg(figure: Figure, prefix: str, title: str) -> str:
@@ -120,37 +103,39 @@ def _two_decimals(attribute: re.Match[str]) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
-def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
+def render_report(ds: xr.Dataset | Results) -> str:
     """One HTML page: what was run, the thresholds, the figures, and where the numbers come from.
 
     Parameters
     ----------
-    ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
-    result : xarray.Dataset
-        What :func:`bendscape.analysis.thresholds.thresholds` made of it.
+    ds : xarray.Dataset or Results
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; its
+        ``Results`` where others are to share them.
 
     Returns
     -------
     str
-        HTML with inline style and inline SVG: it loads nothing. The same input gives the same text.
+        HTML with inline style, script and SVG: it loads nothing. The same input gives the same text.
+
+    Notes
+    -----
+    One pass over the store, and another over the status of its cells, which is held: a byte a cell. The
+    library that draws is 5 MB of the page.
     """
-    sizes, rows = coverage_by_size(ds), thresholds_table(result)
-    total = {key: sum(row[key] for row in sizes) for key in ("planned", *_OUTCOMES.values())}
+    results = ds if isinstance(ds, Results) else Results(ds)
+    results.read(PASSES)
+    ds, result = results.ds, results.thresholds
+    status = ds[["status", "coverage", "n_seeds", "alpha"]].compute()
+    sizes, rows = coverage_by_size(status), thresholds_table(result)
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    figures: list[dict[str, str]] = []
-    if rows:
-        n, all_sizes = len(models), ", ".join(str(row["N"]) for row in sizes)
-        what = f"against alpha, {n} {'model' if n == 1 else 'models'}, N = {all_sizes}"
-        found = panels(ds)
-        n_pages = -(-len(found) // PANELS)
-        for figure, (quantity, caption) in _FIGURES.items():
-            figures += _inline(figure_pages(found, figure), n_pages, f"{quantity} {what}", quantity, caption)
+    loads = load_rows(results.loads) if rows else []
     bought = gains(ds)
+    found = results.panels if rows else []
+    numbers = figure_numbers(found, loads, bought)
     quantity = "Squared overlap of students and of label-only methods"
-    drawn = _inline(
-        gain_pages(bought), -(-len(bought) // PANELS), f"{quantity} against alpha", quantity, _GAIN
-    )
+    drawn = _inline(list(gain_pages(bought)), f"{quantity} against alpha", quantity, _GAIN)
+    chosen_loads = [row for row in loads if row["estimator"] in _LOAD_ESTIMATORS]
     environment = Environment(
         loader=PackageLoader("bendscape.analysis", package_path=""),
         autoescape=True,
@@ -161,12 +146,14 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
     environment.filters["estimate"] = compact
     environment.filters["interval"] = _interval
     environment.filters["overlap"] = _overlap
+    environment.filters["load"] = _load
+    environment.filters["errors"] = _errors
     return environment.get_template("report.html.jinja").render(
         name=ds.attrs.get("name", "") or "sweep",
         sizes=sizes,
         total=total,
         share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only when all are
-        failed=failed_cells(ds),
+        failed=failed_cells(status),
         axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in _POINT},
         alphas=ds.sizes[alpha_dimension(ds)],
         alpha_around=ds.attrs.get("alpha_around", ""),
@@ -175,22 +162,41 @@ def render_report(ds: xr.Dataset, result: xr.Dataset) -> str:
         short_names=SHORT_NAMES,
         level=f"{100 * float(result.attrs['level']):g}",
         n_boot=int(result.attrs["n_boot"]),
-        figures=figures,
+        loads=[
+            [row for row in chosen_loads if (row["p"], row["p_star"], row["a"]) == model] for model in models
+        ],
+        load_estimators=_LOAD_ESTIMATORS,
+        load_definitions=LOAD_DEFINITIONS,
+        least_size=results.least_size,
+        edges=edges_by_model(results.edge) if rows else [],
+        laws=LAWS,
+        figures=_FIGURES,
+        choices=[
+            (id, name, sorted({getattr(panel, axis) for panel in found}))
+            for id, name, axis in (
+                ("choose-p", "p", "p"),
+                ("choose-p-star", "p*", "p_star"),
+                ("choose-a", "a", "a"),
+            )
+        ],
+        drawn_sizes=numbers["sizes"],
+        numbers=script_json(numbers),
+        library=library(),
+        script=_SCRIPT.read_text(encoding="utf-8"),
         gains=[(gain, gain_in_words(gain)) for gain in bought],
         gain_figures=drawn,
-        provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
+        provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs]
+        + [("Figures drawn by", f"plotly {library_version()}, embedded in this page")],
         packages=_packages(ds.attrs.get("packages", "")),
         campaign=ds.attrs.get("campaign", ""),
     )
 
 
-def _inline(
-    pages: Iterator[tuple[str, Figure]], n_pages: int, title: str, quantity: str, caption: str
-) -> list[dict[str, str]]:
+def _inline(pages: list[tuple[str, Figure]], title: str, quantity: str, caption: str) -> list[dict[str, str]]:
     """The pages of a figure as svg with their captions; title is the alternative text."""
     found = []
     for number, (page, drawn) in enumerate(pages, start=1):
-        place = f" (page {number} of {n_pages})" if n_pages > 1 else ""
+        place = f" (page {number} of {len(pages)})" if len(pages) > 1 else ""
         svg = inline_svg(drawn, page, f"{title}{place}")
         found.append({"svg": svg, "caption": f"{quantity}{place}{caption}"})
     return found
@@ -230,15 +236,28 @@ def gain_in_words(gain: Gain) -> str:
     return " ".join(words)
 
 
-def write_report(ds: xr.Dataset, path: str | Path, result: xr.Dataset | None = None) -> Path:
-    """Write the page of :func:`render_report`; result is computed with its defaults where it is not given. A
-    path that cannot be written is refused before that."""
+def write_report(ds: xr.Dataset | Results, path: str | Path) -> Path:
+    """Write the page of :func:`render_report`. A path that cannot be written is refused before it is made."""
     place = Path(path)
     check_writable(place)
-    text = render_report(ds, thresholds(ds) if result is None else result)
+    text = render_report(ds)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
     return place
+
+
+def _load(row: dict[str, Any]) -> str:
+    """A critical load with its total error in units of its last digits, or a dash."""
+    return with_error(row["alpha_c"], math.hypot(row["error"], row["systematic"])) if _known(row) else "–"
+
+
+def _errors(row: dict[str, Any]) -> str:
+    """Its two errors."""
+    return f"± {row['error']:.3f} stat. ± {row['systematic']:.3f} syst." if _known(row) else ""
+
+
+def _known(row: dict[str, Any]) -> bool:
+    return math.isfinite(row["alpha_c"])
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -26,10 +26,12 @@ class Results:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; refused where
         it is not a sweep of the Hessian.
+    n_boot : int
+        Bootstrap resamplings behind critical loads and thresholds.
     """
 
-    def __init__(self, ds: xr.Dataset) -> None:
-        self.ds, self.alpha_dim = ds, alpha_dimension(ds)
+    def __init__(self, ds: xr.Dataset, n_boot: int = 1000) -> None:
+        self.ds, self.alpha_dim, self.n_boot = ds, alpha_dimension(ds), n_boot
         self._found: dict[str, xr.Dataset] = {}
 
     def read(self, names: Iterable[str]) -> None:
@@ -73,8 +75,8 @@ class Results:
 
 PASSES: Mapping[str, Callable[[Results], xr.Dataset]] = {
     "means": lambda results: means(results.ds),
-    "loads": lambda results: collapse(results.ds, least_size=results.least_size),
+    "loads": lambda results: collapse(results.ds, least_size=results.least_size, n_boot=results.n_boot),
     "edge": lambda results: edge_scaling(results.ds, min_size=results.least_size, prediction=False),
-    "thresholds": lambda results: thresholds(results.ds),
+    "thresholds": lambda results: thresholds(results.ds, n_boot=results.n_boot),
 }
 """What a pass over the store can compute, by name."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.collapse_fits import FLAGS
 from bendscape.analysis.thresholds import with_error
+from bendscape.analysis.verdicts import expected_definition, in_words
 from bendscape.core.model import Model
 from bendscape.core.outlier import transition
 
@@ -43,9 +46,12 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     -------
     list of dict
         ``p, p_star, a, transition`` (theory's kind), ``estimator, alpha_c, error`` (statistical),
-        ``systematic, low, high, flag, kind_from_data, probability_discontinuous, answer``, and
-        ``definitions``: for each its value by theory, the distance in total errors, and whether it is
-        supported. Models without data are left out.
+        ``systematic, low, high, flag, reason`` (the flag in words), ``kind_from_data,
+        probability_discontinuous, answer``, and ``definitions``: for each its value by theory, the distance
+        in total errors, and whether it is supported. ``against`` names the definition that sizes below the
+        crossover show, and ``verdict`` compares with it, in total errors
+        (:func:`bendscape.analysis.verdicts.in_words`); an estimate with a poor fit says nothing. Models
+        without data are left out.
     """
     rows = []
     for point, at in _models(result):
@@ -66,6 +72,12 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
                 }
                 for which in result["definition"].values.tolist()
             }
+            row["reason"] = FLAGS[row["flag"]]
+            row["against"] = expected_definition(
+                kind, {which: at["theory"] for which, at in row["definitions"].items()}
+            )
+            total = math.nan if row["flag"] == "poor_fit" else math.hypot(row["error"], row["systematic"])
+            row["verdict"] = in_words(row["alpha_c"], total, row["definitions"][row["against"]]["theory"])
             rows.append(row)
     return rows
 

@@ -23,6 +23,7 @@ from bendscape.analysis.estimators import (
     share_done,
 )
 from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.verdicts import in_words
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import TRANSITION_KINDS, ParameterError
 
@@ -211,8 +212,9 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     list of dict
         ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
         ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
-        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words). Models of
-        which no cell is done at any size are left out.
+        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words); ``verdict``,
+        that of :func:`bendscape.analysis.verdicts.in_words` on alpha_overlap against alpha_bbp_N, in
+        statistical errors. Models of which no cell is done at any size are left out.
     """
     rows: list[dict[str, Any]] = []
     values = {str(name): variable.values for name, variable in result.compute().variables.items()}
@@ -235,6 +237,8 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
                 part.removeprefix("_") or "value": float(values[f"{name}{part}"][index]) for part in _PARTS
             }
             row[name] |= {"flag": flag, "reason": FLAGS[flag]}
+        of_overlap = row["alpha_overlap"]
+        row["verdict"] = in_words(of_overlap["value"], of_overlap["error"], row["alpha_bbp_N"])
         rows.append(row)
     return rows
 
@@ -272,8 +276,8 @@ def render_thresholds(result: xr.Dataset) -> Table:
         title=Text(f"Thresholds {result.attrs['name']}".strip()),
         caption="(digits) standard error of the last digits; * the interval at "
         f"{100 * float(result.attrs['level']):g} % leaves the alphas measured; > < no crossing between them; "
-        "– no estimate. theory at N: the threshold expected to be seen at this size. cont., disc.: kind of "
-        "transition.",
+        "– no estimate. theory at N: the threshold expected to be seen at this size; verdict: the overlap "
+        "level against it, in statistical errors. cont., disc.: kind of transition.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
@@ -285,7 +289,9 @@ def render_thresholds(result: xr.Dataset) -> Table:
     for name in ("alpha_bbp", "N", "seeds", "theory\nat N"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in SHORT_NAMES.values():
-        table.add_column(name.replace(", ", ",\n"), justify="right", min_width=11, no_wrap=True)
+        header = name.replace(", ", ",\n") if "," in name else name.replace(" ", "\n")
+        table.add_column(header, justify="right", min_width=10, no_wrap=True)
+    table.add_column("verdict")
     before: tuple[Any, ...] = ()
     for row in thresholds_table(result):
         point = (row["p"], row["p_star"], row["a"])
@@ -295,6 +301,8 @@ def render_thresholds(result: xr.Dataset) -> Table:
             kind = row["transition"][:4] + "."
             head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", kind, f"{row['alpha_bbp']:.6f}"]
         cells = [compact(row[name]) for name in ESTIMATORS]
-        table.add_row(*head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells)
+        table.add_row(
+            *head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells, row["verdict"]
+        )
         before = point
     return table

@@ -50,6 +50,10 @@ KINDS: Mapping[str, str] = {
 
 SURE = 0.95
 IMPOSSIBLE = 3.0
+AGREES = 2.0
+"""Errors within which an estimate agrees with theory."""
+
+NOT_ENOUGH_DATA = "not enough data"
 
 
 class Landmarks(NamedTuple):
@@ -64,6 +68,24 @@ def landmarks(model: Model) -> Landmarks:
     found = alpha_0(model)
     values = (transition(model).alpha_bbp, found.principal_value, found.tangent, found.complex_re)
     return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
+
+
+def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
+    """Name of the definition that sizes below the crossover show: alpha_bbp of a continuous transition,
+    alpha_0 of a discontinuous one, its principal value or, where that branch has no zero, the complex one."""
+    if kind == "continuous":
+        return "alpha_bbp"
+    known = math.isfinite(definitions["alpha_0_principal_value"])
+    return "alpha_0_principal_value" if known else "alpha_0_complex"
+
+
+def in_words(value: float, error: float, theory: float) -> str:
+    """Whether an estimate agrees with theory: ``agrees`` within ``AGREES`` errors to a tenth, ``differs by k
+    sigma`` beyond, ``not enough data`` where one of the three is not finite or the error not positive."""
+    if not (math.isfinite(value) and math.isfinite(theory) and 0 < error < math.inf):
+        return NOT_ENOUGH_DATA
+    k = round(abs(value - theory) / error, 1)
+    return "agrees" if k <= AGREES else f"differs by {k:.1f} sigma"
 
 
 def supported(value: float, error: float, definition: float, level: float) -> str:

@@ -43,6 +43,7 @@ QUARANTINE = {
     "xarray": {"analysis"},
     "dask": {"analysis"},
     "matplotlib": {"analysis"},
+    "plotly": {"analysis"},
     "subprocess": {"sweep", "cluster"},
 }
 IGNORED = shutil.ignore_patterns(
@@ -135,7 +136,7 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
     names = set(zipfile.ZipFile(wheel).namelist())
     assert modules() <= names
     assert {f"bendscape/{folder}/py.typed" for folder in FOLDERS} <= names
-    assert "bendscape/analysis/report.html.jinja" in names
+    assert {"bendscape/analysis/report.html.jinja", "bendscape/analysis/report.js"} <= names
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 
 
