@@ -379,7 +379,7 @@ def test_a_teacher_the_campaign_wants_nothing_of_has_no_section(
 def test_the_same_store_gives_the_same_page_and_writing_makes_the_folder(
     sweep: xr.Dataset, result: xr.Dataset, html: str, tmp_path: Path
 ) -> None:
-    path = write_report(sweep, tmp_path / "deep" / "report.html")
+    path = write_report(Results(sweep, n_boot=200), tmp_path / "deep" / "report.html")
     assert path.read_text(encoding="utf-8") == html
 
 
