@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from bendscape.analysis.scaling import edge_rows, load_rows
 from bendscape.analysis.thresholds import with_error
+from bendscape.core.edge_scales import edge_scales
 from bendscape.core.model import EDGE_KINDS, Model
 from bendscape.core.outlier import transition
 
@@ -93,7 +94,9 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
     there is none and all differences together (their sum over the root of their number) exceed ``SURE``
     errors. With normal errors a true claim of n differences is contradicted with a probability of n 0.0013
     at most. The claim on edges counts loads, whose cells are independent: one law is preferred where a fair
-    coin would prefer it as often with a probability below ``RARE``. Source of the claims: arXiv:2510.18435.
+    coin would prefer it as often with a probability below ``RARE``. Smooth edges count where they have no
+    continuation (:func:`bendscape.core.edge_scales.edge_scales`): elsewhere samples below the crossover size
+    see the continuation's sharp edge, and the truth is neither law. Source of the claims: arXiv:2510.18435.
     """
     measured = list(_measured(loads))
     return [_width(measured), _limit(measured), _kind(measured), _edge(edge), _window(measured)]
@@ -246,49 +249,57 @@ def _kind(measured: Sequence[Load]) -> Claim:
     )
 
 
-def _edge(edge: xr.Dataset) -> Claim:
-    counts: dict[tuple[str, str], int] = {}
-    kinds = _edge_kinds(edge)
-    for row in edge_rows(edge):
-        kind = kinds(row)
-        counts[kind, row["law"]] = counts.get((kind, row["law"]), 0) + 1
-    laws = ("n_two_thirds", "one_over_log", "neither", "cannot_tell")
+_SEEN = {
+    "sharp": ("sharp", "n_two_thirds", "one_over_log"),
+    "continued": ("smooth, seen as sharp at these sizes", "", ""),
+    "smooth": ("smooth", "one_over_log", "n_two_thirds"),
+}
+"""Edges as samples within reach see them: in words, the law claimed for it, and the other one."""
 
-    def count(kind: str, law: str) -> int:
-        return counts.get((kind, law), 0)
+
+def _edge(edge: xr.Dataset) -> Claim:
+    laws = ("n_two_thirds", "one_over_log", "neither", "cannot_tell")
+    counts = {seen: dict.fromkeys(laws, 0) for seen in _SEEN}
+    kind_of = _edge_kinds(edge)
+    for row in edge_rows(edge):
+        counts[kind_of(row)][row["law"]] += 1
 
     def preferred(often: int, seldom: int) -> bool:
         return often > seldom and binomtest(often, often + seldom, 0.5, "greater").pvalue < RARE
 
-    own = {"sharp": "n_two_thirds", "smooth": "one_over_log"}
-    other = {"sharp": "one_over_log", "smooth": "n_two_thirds"}
+    claimed = {
+        seen: (counts[seen][own], counts[seen][other]) for seen, (_, own, other) in _SEEN.items() if own
+    }
     finding = "; ".join(
-        f"at {sum(count(kind, law) for law in laws)} loads with a {kind} edge the data choose "
-        f"{'N^(-2/3)' if kind == 'sharp' else '1/log N'} {count(kind, own[kind])} times and the other law "
-        f"{count(kind, other[kind])} times"
-        for kind in EDGE_KINDS
+        f"at {sum(counts[seen].values())} loads with a {seen} edge the data choose "
+        f"{'N^(-2/3)' if seen == 'sharp' else '1/log N'} {own} times and the other law {other} times"
+        for seen, (own, other) in claimed.items()
     )
     return Claim(
         "edge",
         "The lowest eigenvalue approaches a sharp edge like N^(-2/3) and a smooth one like 1/log N.",
         _verdict(
-            any(preferred(count(kind, other[kind]), count(kind, own[kind])) for kind in EDGE_KINDS),
-            all(preferred(count(kind, own[kind]), count(kind, other[kind])) for kind in EDGE_KINDS),
+            any(preferred(other, own) for own, other in claimed.values()),
+            all(preferred(own, other) for own, other in claimed.values()),
         ),
         finding,
         ("edge, theory", "N^(-2/3)", "1/log N", "neither", "cannot tell"),
-        tuple((kind, *(str(count(kind, law)) for law in laws)) for kind in EDGE_KINDS),
+        tuple((words, *(str(counts[seen][law]) for law in laws)) for seen, (words, *_) in _SEEN.items()),
     )
 
 
 def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
-    """Theory's kind of edge at the load of a row."""
+    """The edge at the load of a row, as one of ``_SEEN``: a smooth edge whose tail is too thin for samples
+    within reach, and not far below alpha_0, is seen as the sharp edge of its continuation."""
     dim = "alpha_factor" if "alpha_factor" in edge.dims else "alpha"
 
     def kind(row: Mapping[str, Any]) -> str:
         at = edge[["edge", "alpha"]].sel({name: row[name] for name in ("p", "p_star", "a")})
         place = int(abs(at["alpha"] - row["alpha"]).argmin(dim))
-        return EDGE_KINDS[int(at["edge"][place])]
+        if EDGE_KINDS[int(at["edge"][place])] == "sharp":
+            return "sharp"
+        scales = edge_scales(Model(row["p"], row["p_star"], row["a"]), row["alpha"])
+        return "smooth" if math.isnan(scales.gamma_edge) else "continued"
 
     return kind
 

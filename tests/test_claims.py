@@ -15,6 +15,7 @@ from bendscape.analysis.edge_scaling import edge_scaling
 from bendscape.core.model import Model
 from bendscape.core.outlier import alpha_0, transition
 
+LOADS = np.round(np.arange(0.2, 2.45, 0.05), 12)  # down to where a smooth edge has no continuation
 SEEDS = {320: 200, 640: 160, 1280: 120}
 
 
@@ -26,7 +27,7 @@ def sweep() -> xr.Dataset:
         model = Model(p, 1, 0.7)
         at = transition(model)
         place = at.alpha_bbp if at.kind == "continuous" else alpha_0(model).principal_value
-        parts.append(planted_collapse.sweep(model, SEEDS, alpha_c=place, entropy=p))
+        parts.append(planted_collapse.sweep(model, SEEDS, alpha_c=place, loads=LOADS, entropy=p))
     return xr.concat(parts, "p", data_vars="all", coords="minimal", join="exact")
 
 
