@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from bendscape.analysis.scaling import edge_rows, load_rows
 from bendscape.analysis.thresholds import with_error
+from bendscape.analysis.verdicts import preferred_estimator
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.model import EDGE_KINDS, Model
 from bendscape.core.outlier import transition
@@ -68,8 +69,8 @@ class Load(NamedTuple):
 def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
     """Every claim with its verdict.
 
-    The critical load of a model is that of the estimator ``theory_curve`` where its fit holds, else of
-    ``collapse``, else there is none: a rule that does not look at the value. Its theory is alpha_bbp for a
+    The critical load of a model is that of :func:`bendscape.analysis.verdicts.preferred_estimator`, where its
+    fit holds. Its theory is alpha_bbp for a
     continuous transition and alpha_0 (principal value, where there is none complex) for a discontinuous one,
     whose alpha_bbp no size within reach shows.
 
@@ -104,29 +105,22 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
 
 def _measured(loads: xr.Dataset) -> Iterator[Load]:
     """The critical load of every model that has one, in the order of the axes."""
-    found: dict[tuple[Any, ...], Load] = {}
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in load_rows(loads):
-        model = row["p"], row["p_star"], row["a"]
+        rows.setdefault((row["p"], row["p_star"], row["a"]), {})[row["estimator"]] = row
+    found: dict[tuple[Any, ...], Load] = {}
+    for model, estimates in rows.items():
+        row = estimates[preferred_estimator({name: one["flag"] for name, one in estimates.items()})]
         error = math.hypot(row["error"], row["systematic"])
-        if (
-            row["flag"] != "estimated"
-            or not error > 0
-            or row["estimator"] not in ("collapse", "theory_curve")
-        ):
-            continue
-        if row["estimator"] == "collapse" and model in found:
+        if row["flag"] != "estimated" or not error > 0:
             continue
         theory = {name: definition["theory"] for name, definition in row["definitions"].items()}
-        expected = theory["alpha_bbp"]
-        if row["transition"] == "discontinuous":
-            expected = theory["alpha_0_principal_value"]
-            expected = theory["alpha_0_complex"] if math.isnan(expected) else expected
         found[model] = Load(
             *model,
             row["estimator"],
             row["alpha_c"],
             error,
-            expected,
+            theory[row["against"]],
             theory["alpha_bbp"],
             row["transition"],
             row["kind_from_data"],

@@ -45,7 +45,8 @@ _SHORT = {"n_two_thirds": r"$N^{-2/3}$", "one_over_log": r"$1/\log N$"}
 def edge_numbers(results: Results) -> Numbers:
     """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
     fitted by :func:`bendscape.analysis.edge_scaling.edge_scaling`, the law that the data support, and the
-    prediction without a free parameter, which is absent far below alpha_0, where it takes seconds a point."""
+    prediction without a free parameter, which is absent far below alpha_0, where it takes seconds a point.
+    Alphas with fewer than two positive gaps, which is all that logarithmic axes show, are left out."""
     least = results.least_size
     blocks = [
         block
@@ -53,10 +54,12 @@ def edge_numbers(results: Results) -> Numbers:
         if panel.measured["eigval_min"].n_seeds.any(axis=1).sum() >= LEAST_SIZES
         for i in _loads(panel, least)
         for block in [_block(results, panel, i, least)]
-        if len(block["N"]) >= LEAST_SIZES
+        if (block["gap"] > 0).sum() >= LEAST_SIZES
     ]
     if not blocks:
-        raise left_out("edge", f"no model has {LEAST_SIZES} sizes with data at an alpha below its threshold")
+        raise left_out(
+            "edge", f"no model has {LEAST_SIZES} sizes with a positive gap at an alpha below its threshold"
+        )
     return {"edge": table(blocks)}
 
 

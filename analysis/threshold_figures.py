@@ -23,6 +23,7 @@ from bendscape.analysis.style import (
 )
 from bendscape.analysis.tables import MODEL, Numbers, groups, left_out, rows_where, table
 from bendscape.analysis.theory_map import draw_phase, phase_handles, theory_map
+from bendscape.analysis.verdicts import preferred_estimator
 from bendscape.core.model import TRANSITION_KINDS
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def thresholds_numbers(results: Results) -> Numbers:
 
 
 def kinds_numbers(results: Results) -> Numbers:
-    """``kinds``: the kind of every model's transition as the data have it, with its probability, by the
-    collapse of sizes, and by theory's curve where that gives none. ``kinds-theory``: the kind, alpha_bbp and
-    the tricritical a over a grid of p and a around them."""
+    """``kinds``: the kind of every model's transition as the data have it, with its probability, by
+    :func:`bendscape.analysis.verdicts.preferred_estimator`. ``kinds-theory``: the kind, alpha_bbp and the
+    tricritical a over a grid of p and a around them."""
     found = table_of_loads(results.loads, "kinds")
     found = found.isel(row=_best_rows(found))
     a = np.unique(found["a"].values)
@@ -79,15 +80,18 @@ def kinds_numbers(results: Results) -> Numbers:
 
 
 def _best_rows(found: xr.Dataset) -> list[int]:
-    """Of every model the row of the collapse, or of theory's curve where that tells a kind and the collapse
-    has none."""
-    best: dict[Any, int] = {}
-    rows = zip(*(found[name].values for name in (*MODEL, "kind_from_data")), strict=True)
-    kinds = found["kind_from_data"].values
-    for k, (*model, kind) in enumerate(rows):
-        if kinds[best.setdefault(tuple(model), k)] == "no_estimate" != kind:
-            best[tuple(model)] = k
-    return list(best.values())
+    """Of every model the row of the estimator to go by, or the only one."""
+    places: dict[Any, dict[str, int]] = {}
+    for k, (*model, estimator) in enumerate(
+        zip(*(found[name].values for name in (*MODEL, "estimator")), strict=True)
+    ):
+        places.setdefault(tuple(model), {})[str(estimator)] = k
+    flags = found["flag"].values
+    best = []
+    for rows in places.values():
+        name = preferred_estimator({estimator: str(flags[k]) for estimator, k in rows.items()})
+        best.append(rows.get(name, min(rows.values())))
+    return best
 
 
 def _mesh(theory: xr.Dataset) -> dict[str, Any]:

@@ -158,3 +158,9 @@ def kind_of(value: float, error: float, alpha_bbp: float) -> str:
     if abs(log_odds) < math.log(SURE / (1 - SURE)):
         return "cannot_tell"
     return "discontinuous" if log_odds > 0 else "continuous"
+
+
+def preferred_estimator(flags: Mapping[str, str]) -> str:
+    """The estimator of a critical load to go by, from the flags of those there are: theory_curve, the more
+    precise, where its fit holds, else collapse. The rule does not look at the values."""
+    return "theory_curve" if flags.get("theory_curve") == "estimated" else "collapse"
