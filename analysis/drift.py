@@ -242,7 +242,7 @@ def _of_model(
             continue
         measured = done[:, k].any(axis=1)
         visible = np.full(len(measured), math.nan)
-        visible[measured] = _visible(model, curve, loads[k, measured], int(N), overlap)
+        visible[measured] = _visible(model, at_bbp.alpha_bbp, curve, loads[k, measured], int(N), overlap)
         size = SizeCurve(int(N), loads[k], cells[:, k], done[:, k] & np.isfinite(cells[:, k]), visible)
         seen.append(alpha_seen(model, curve, size, options["n_boot"], options["level"], options["seed"]))
     for k, at in enumerate(seen):
@@ -259,14 +259,16 @@ def _coded(flags: list[str], outcome: str) -> dict[str, Any]:
     return {"flag": codes, "law": np.int8(tuple(OUTCOMES).index(outcome))}
 
 
-def _visible(model: Model, curve: HidingCurve, loads: Floats, N: int, overlap: str) -> Floats:
+def _visible(
+    model: Model, alpha_bbp: float, curve: HidingCurve, loads: Floats, N: int, overlap: str
+) -> Floats:
     """Mean overlap of samples that no label hides: nan below the principal-value branch."""
     found = np.full(len(loads), math.nan)
     for i in np.flatnonzero(loads >= curve.alpha[0]):
         alpha = float(loads[i])
         if overlap == "overlap_sq_space":
             found[i] = overlap_sq_if_not_hidden(model, alpha, N)
-        elif alpha > transition(model).alpha_bbp:
+        elif alpha > alpha_bbp:
             found[i] = asymptotics(model, alpha).overlap_sq
         else:
             found[i] = np.interp(alpha, curve.alpha, curve.overlap_sq)

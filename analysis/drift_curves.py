@@ -12,7 +12,6 @@ from scipy.special import ndtri, stdtrit
 from bendscape.analysis.curves import Flags, Floats, half_width, resampled_means, resampling_counts
 from bendscape.analysis.estimators import LEAST_ALPHAS, LEAST_SEEDS
 from bendscape.core.drift_law import HidingCurve
-from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import Model
 
 FLAGS: Mapping[str, str] = {
@@ -27,11 +26,11 @@ FLAGS: Mapping[str, str] = {
 }
 """Outcomes at one size, each in words; stored as int8, the place in this order."""
 
-STRETCHES = np.geomspace(0.4, 2.5, 19)
+STRETCHES = np.geomspace(0.4, 2.5, 11)
 """Widths that the cross-check tries, in units of theory's; the middle one is 1."""
 
 _FARTHEST = 4.0  # between two alphas at the estimate, in units of the width of exp(-kappa)
-_PLACES = 400  # loads tried
+_PLACES = 200  # loads tried
 
 
 class Seen(NamedTuple):
@@ -107,7 +106,7 @@ def alpha_seen(
     counts = resampling_counts(int(seeds.sum()), n_boot, np.random.default_rng(entropy))
     means = resampled_means(size.cells[use][:, seeds], size.done[use][:, seeds], counts)
     alpha, visible, weights = alpha[order], size.visible[use][order], n_seeds[use][order].astype(np.float64)
-    moved = _Moved(model, curve, size.N, alpha, visible, weights)
+    moved = _Moved(curve, size.N, alpha, visible, weights)
     places, _ = moved.fitted(means[:, order], np.ones(1))
     freedom = int(np.median(weights)) - 1
     value = float(places[0])
@@ -128,7 +127,7 @@ def alpha_seen(
     both = np.isfinite(others) & np.isfinite(places)
     if both[0] and both[1:].sum() > 0.5 * n_boot:
         change = float(others[0] - value)
-        noise = small_sample * half_width((others - places)[both][1:])
+        noise = small_sample * half_width((others[both] - places[both])[1:])
         systematic = math.sqrt(max(0.0, change**2 - noise**2))
     leaves = math.isnan(low + high + error)
     return Seen(
@@ -140,11 +139,9 @@ def alpha_seen(
 class _Moved:
     """Theory's curve at every place and stretch, to be compared with many resamplings at once."""
 
-    def __init__(
-        self, model: Model, curve: HidingCurve, N: int, alpha: Floats, visible: Floats, weights: Floats
-    ) -> None:
+    def __init__(self, curve: HidingCurve, N: int, alpha: Floats, visible: Floats, weights: Floats) -> None:
         self.curve, self.N, self.alpha, self.visible, self.weights = curve, N, alpha, visible, weights
-        self.threshold = alpha_bbp_at_size(model, N)
+        self.threshold = curve.threshold(N)
         self.places = np.linspace(alpha.min(), alpha.max(), _PLACES)
         step = 1e-3 * self.threshold
         ahead, here = curve.log_kappa(self.threshold + np.array([step, 0.0]), N)

@@ -3,8 +3,8 @@
     python benchmarks/drift.py                     # planted sweeps (two minutes)
     python benchmarks/drift.py --sampled           # a campaign of labels, ten minutes of one core, resumable
 
-Planted: cells show the teacher with probability exp(-kappa), kappa moved to a load that follows either law, at
-the sizes and seeds of ``tests/planted_drift.py`` or half of the seeds, and with a width that is not theory's.
+Planted: cells show the teacher with probability exp(-kappa), kappa moved to a load that follows either law,
+at the sizes and seeds of ``tests/planted_drift.py`` or half of the seeds, and with a width not theory's.
 Printed: bias of alpha_seen, mean statistical and systematic error, shares of truths within one statistical
 error, the 95 per cent interval and two total errors; then shares of the outcomes.
 Sampled: campaigns/drift.toml with fewer seeds, through the engine.
@@ -21,16 +21,15 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import planted_drift
 import xarray as xr
-from campaigns import run
 
 from bendscape.analysis.drift import OUTCOMES, drift
 from bendscape.analysis.drift_curves import FLAGS
 from bendscape.core.model import Model
 from bendscape.sweep.campaign import parse_campaign
+from campaigns import run
 
 MODELS = (Model(2, 1, 1.5), Model(8, 1, 1.5))
 FEWER = "seeds = { 10000 = 200, 30000 = 100, 100000 = 60, 300000 = 30, 1000000 = 16, 10000000 = 5 }"
@@ -39,7 +38,10 @@ TOLD = ("drift", "no_drift", "cannot_tell", "neither", "not_enough_data")
 
 def planted(repeats: int) -> None:
     """Print the table of planted sweeps."""
-    print("| model | law | amplitude | seeds | width | bias | stat. | syst. | 1 s.e. | 95 % | 2 total | ", end="")
+    print(
+        "| model | law | amplitude | seeds | width | bias | stat. | syst. | 1 s.e. | 95 % | 2 total | ",
+        end="",
+    )
     print("outcomes |\n" + "|---" * 12 + "|")
     for model in MODELS:
         for law, amplitude, share, stretch in (
@@ -63,19 +65,19 @@ def planted(repeats: int) -> None:
             ok = np.isfinite(off)
             inside = (np.nan_to_num(low, nan=-9) <= 0) & (np.nan_to_num(high, nan=9) >= 0)
             shares = (np.abs(off) < error)[ok], inside[ok], (np.abs(off) < 2 * total)[ok]
+            told = ", ".join(f"{name} {outcomes[name] / repeats:.2f}" for name in TOLD if outcomes[name])
             print(
-                f"| ({model.p}, 1, 1.5) | {law} | {amplitude} | {share:g} | {stretch} | {off[ok].mean():+.4f} | "
-                f"{np.nanmean(error):.4f} | {np.nanmean(systematic):.4f} | "
+                f"| ({model.p}, 1, 1.5) | {law} | {amplitude} | {share:g} | {stretch} | "
+                f"{off[ok].mean():+.4f} | {np.nanmean(error):.4f} | {np.nanmean(systematic):.4f} | "
                 + " | ".join(f"{x.mean():.2f}" for x in shares)
-                + " | " + ", ".join(f"{name} {outcomes[name] / repeats:.2f}" for name in TOLD if outcomes[name])
-                + " |",
+                + f" | {told} |",
                 flush=True,
             )  # fmt: skip
 
 
 def sampled(store: Path) -> None:
     """Fill the store, and print what each model shows."""
-    text = (HERE.parent / "campaigns" / "drift.toml").read_text()
+    text = (Path(__file__).parent.parent / "campaigns" / "drift.toml").read_text()
     text = re.sub(r"seeds = .*", FEWER, text).replace(", 3000000, ", ", ")
     text = text.replace("or (N == 3000000 and 0.91 < alpha < 1.11) ", "")
     run(store, "", parse_campaign(text))
@@ -87,8 +89,10 @@ def report(store: Path) -> None:
     found = drift(xr.open_dataset(store, engine="bendscape", chunks={}), free_alpha_bbp=True).compute()
     for p in found["p"].values:
         at = found.sel(p=p).squeeze()
-        print(f"({p}, 1, 1.5): alpha_bbp {at.alpha_bbp:.4f}, N_x {at.crossover_size:.3g}; {at.law.attrs and ''}")
-        print("| N | seeds | alpha_seen | 95 % | systematic | width | alpha_bbp(N) | K |\n" + "|---" * 8 + "|")
+        print(f"({p}, 1, 1.5): alpha_bbp {at.alpha_bbp:.4f}, N_x {at.crossover_size:.3g}")
+        print(
+            "| N | seeds | alpha_seen | 95 % | systematic | width | alpha_bbp(N) | K |\n" + "|---" * 8 + "|"
+        )
         for N in found["N"].values:
             of = at.sel(N=N)
             flag = tuple(FLAGS)[int(of.flag)]

@@ -51,6 +51,10 @@ class HidingCurve(NamedTuple):
         below = self.log_rate[0] + slope * (alpha - self.alpha[0])
         return np.where(alpha < self.alpha[0], below, found) + math.log(N)
 
+    def threshold(self, N: float) -> float:
+        """Load at which kappa = 1, for N beyond the crossover size: alpha_bbp(N)."""
+        return float(np.interp(math.log(N), -self.log_rate, self.alpha))
+
 
 @lru_cache(maxsize=256)
 def hiding_curve(model: Model) -> HidingCurve:

@@ -8,6 +8,7 @@ but the lower load at which that part of the tail holds about one eigenvalue in 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,7 @@ def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatA
     return yhat, step * np.exp(log_density) * beyond
 
 
+@lru_cache(maxsize=1024)
 def window_end(model: Model) -> tuple[float, float]:
     """gamma and load at the end of the pre-critical window on the principal-value branch (alpha_0).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,6 @@ import synthetic
 import xarray as xr
 
 from bendscape.core.drift_law import hiding_curve
-from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import Model
 from bendscape.core.outlier import asymptotics, transition
 
@@ -24,6 +24,18 @@ def place(model: Model, law: str, amplitude: float) -> Callable[[float], float]:
     """alpha_seen(N) of a law."""
     bbp = transition(model).alpha_bbp
     return lambda N: bbp - (amplitude / np.log(N) if law == "drift" else amplitude)
+
+
+@lru_cache(maxsize=32)
+def _empty(
+    model: Model, seeds: tuple[tuple[int, int], ...], loads: tuple[float, ...]
+) -> tuple[xr.Dataset, npt.NDArray[np.float64]]:
+    """A sweep without cells, and the overlap of samples that no label hides."""
+    curve, bbp = hiding_curve(model), transition(model).alpha_bbp
+    below = np.interp(loads, curve.alpha, curve.overlap_sq)
+    visible = [asymptotics(model, x).overlap_sq if x > bbp else y for x, y in zip(loads, below, strict=True)]
+    frame = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), dict(seeds), alpha=np.array(loads))
+    return frame, np.array(visible)
 
 
 def sweep(
@@ -41,15 +53,12 @@ def sweep(
 
     kappa is theory's with its place moved to ``seen(N)`` and its width times ``stretch``; what is shown has a
     gamma law of relative standard deviation ``spread``; a hidden cell has no outlier."""
-    curve, bbp = hiding_curve(model), transition(model).alpha_bbp
-    ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), seeds, alpha=loads)
-    visible = np.interp(loads, curve.alpha, curve.overlap_sq)
-    visible = np.array(
-        [asymptotics(model, x).overlap_sq if x > bbp else y for x, y in zip(loads, visible, strict=True)]
-    )
+    curve = hiding_curve(model)
+    empty, visible = _empty(model, tuple(sorted(seeds.items())), tuple(loads))
+    ds = empty.copy(deep=True)
     rng = np.random.default_rng([20261122, entropy])
     for k, (N, count) in enumerate(sorted(seeds.items())):
-        moved = alpha_bbp_at_size(model, N) + (loads - seen(N)) / stretch
+        moved = curve.threshold(N) + (loads - seen(N)) / stretch
         shown = np.exp(-np.exp(np.minimum(curve.log_kappa(moved, N), 50.0)))
         cells = visible[:, None] * spread**2 * rng.gamma(spread**-2, 1.0, (len(loads), count))
         hidden = rng.random(cells.shape) > shown[:, None]
