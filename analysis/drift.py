@@ -53,10 +53,10 @@ _AT_SIZE = {
     "alpha_seen_error": "its statistical standard error, bootstrap over seeds",
     "alpha_seen_low": "lower end of its statistical interval",
     "alpha_seen_high": "upper end of its statistical interval",
-    "alpha_seen_systematic": "its systematic error: what the fitted width changes beyond noise",
+    "alpha_seen_systematic": "its systematic error: what theory's width changes beyond noise",
     "alpha_seen_total_error": "statistical and systematic error, added in quadrature",
-    "alpha_seen_cross_check": "the same load with the width of the curve fitted too",
-    "stretch": "width fitted in the cross-check over theory's",
+    "alpha_seen_cross_check": "the same load with theory's width of the curve",
+    "stretch": "fitted width of the curve over theory's",
     "alpha_bbp_N": "threshold expected at this size, theory without a free parameter",
     "K_at_size": "(alpha_bbp - alpha_bbp_N) log N, theory",
 }

@@ -27,7 +27,7 @@ FLAGS: Mapping[str, str] = {
 """Outcomes at one size, each in words; stored as int8, the place in this order."""
 
 STRETCHES = np.geomspace(0.4, 2.5, 11)
-"""Widths that the cross-check tries, in units of theory's; the middle one is 1."""
+"""Widths that are tried, in units of theory's; the middle one is 1."""
 
 _FARTHEST = 4.0  # between two alphas at the estimate, in units of the width of exp(-kappa)
 _PLACES = 200  # loads tried
@@ -36,9 +36,9 @@ _PLACES = 200  # loads tried
 class Seen(NamedTuple):
     """alpha_seen of one size, or the flag that says why there is none.
 
-    ``error`` is the standard error, ``low`` and ``high`` the interval, ``cross_check`` the estimate with the
-    width fitted too, ``stretch`` that width over theory's, ``systematic`` what their difference has beyond
-    its own error, ``freedom`` the degrees of freedom of the error.
+    ``error`` is the standard error, ``low`` and ``high`` the interval, ``stretch`` the fitted width over
+    theory's, ``cross_check`` the estimate with theory's width, ``systematic`` what their difference has
+    beyond its own error, ``freedom`` the degrees of freedom of the error.
     """
 
     flag: str
@@ -70,8 +70,8 @@ def alpha_seen(
 
         <overlap_sq>(alpha) = visible(alpha) exp(-kappa(alpha_bbp(N) + (alpha - t)/r)),
 
-    weighted by the seeds at each alpha. kappa and visible are theory's; with r = 1 only the place of kappa is
-    read off the data, which is the estimate, with r free its width too, which is the cross-check.
+    weighted by the seeds at each alpha. kappa and visible are theory's; its place t and its width r are read
+    off the data, which is the estimate; with r = 1 the place alone, which is the cross-check.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def alpha_seen(
     means = resampled_means(size.cells[use][:, seeds], size.done[use][:, seeds], counts)
     alpha, visible, weights = alpha[order], size.visible[use][order], n_seeds[use][order].astype(np.float64)
     moved = _Moved(curve, size.N, alpha, visible, weights)
-    places, _ = moved.fitted(means[:, order], np.ones(1))
+    places, stretches = moved.fitted(means[:, order], STRETCHES)
     freedom = int(np.median(weights)) - 1
     value = float(places[0])
     if not math.isfinite(value):
@@ -122,7 +122,7 @@ def alpha_seen(
     ends = np.quantile(places[1:], (1 - tail, tail), method="nearest")  # never interpolates inf
     low, high = (value + expanded * (float(end) - value) if math.isfinite(end) else math.nan for end in ends)
 
-    others, stretches = moved.fitted(means[:, order], STRETCHES)
+    others, _ = moved.fitted(means[:, order], np.ones(1))
     systematic = math.nan
     both = np.isfinite(others) & np.isfinite(places)
     if both[0] and both[1:].sum() > 0.5 * n_boot:

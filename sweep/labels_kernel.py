@@ -46,7 +46,7 @@ def peak_bytes(cell: Cell) -> float:
     """Bytes at the peak: one block of fields, and the labels where they are kept."""
     M, model = sample_count(cell.alpha, cell.N), Model(cell.p, cell.p_star, cell.a)
     block = cost_bytes(model, cell.alpha, cell.N, "conditional")
-    return block + (16.0 * M if M <= KEPT_SAMPLES else 0.0)
+    return 1.25 * block + (16.0 * M if M <= KEPT_SAMPLES else 0.0)
 
 
 KERNEL = Kernel(

@@ -91,7 +91,7 @@ def test_memory_stays_below_what_the_kernel_declares(
 def test_declared_memory_stops_growing_where_labels_are_drawn_again() -> None:
     sizes = [KERNEL.peak_bytes(CELL._replace(N=N)) for N in (10**6, 10**7, 10**8)]
     assert sizes[0] < sizes[1] < 3e8
-    assert sizes[2] < 5e7
+    assert sizes[2] < 5e7, "one block"
 
 
 def test_declared_seconds_are_linear_in_the_samples_and_near_those_of_core() -> None:
@@ -101,14 +101,14 @@ def test_declared_seconds_are_linear_in_the_samples_and_near_those_of_core() -> 
     for p in (1, 2, 8):
         model, cell = Model(p, 1, 1.5), CELL._replace(p=p, N=10**5)
         assert 0.5 < KERNEL.seconds(cell) / cost_seconds(model, 1.0, 10**5, "conditional") < 3
-    assert KERNEL.seconds(CELL._replace(N=10**8)) > 50 * KERNEL.seconds(CELL._replace(N=10**7))
+    assert KERNEL.seconds(CELL._replace(N=10**8)) > 40 * KERNEL.seconds(CELL._replace(N=10**7))
 
 
 def test_the_campaign_of_the_page_fits_into_an_hour_of_two_cores() -> None:
     wanted = load_campaign(Path(__file__).parent.parent / "campaigns" / "drift.toml")
     plan = plan_campaign(wanted, KERNEL)
     assert wanted.campaign.store.endswith("runs/drift.zarr")
-    assert plan.core_seconds < 2 * 3600
+    assert sum(size.seconds for size in plan.sizes.values()) < 2 * 3600
 
 
 def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_cannot(
