@@ -105,6 +105,12 @@ class Bend:
 
         return collapse(self._ds, **options)
 
+    def drift(self, **options: Any) -> xr.Dataset:
+        """The threshold seen beyond the crossover size: :func:`bendscape.analysis.drift.drift`."""
+        from bendscape.analysis.drift import drift
+
+        return drift(self._ds, **options)
+
     def shift_map(self, result: xr.Dataset | None = None) -> xr.Dataset:
         """Thresholds over (p, p_star, a): :func:`bendscape.analysis.shift_map.shift_map`."""
         from bendscape.analysis.shift_map import shift_map

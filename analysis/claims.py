@@ -105,10 +105,10 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
 
 def _measured(loads: xr.Dataset) -> Iterator[Load]:
     """The critical load of every model that has one, in the order of the axes."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rows: dict[tuple[int, int, float], dict[str, Any]] = {}
     for row in load_rows(loads):
         rows.setdefault((row["p"], row["p_star"], row["a"]), {})[row["estimator"]] = row
-    found: dict[tuple[Any, ...], Load] = {}
+    found: dict[tuple[int, int, float], Load] = {}
     for model, estimates in rows.items():
         row = estimates[preferred_estimator({name: one["flag"] for name, one in estimates.items()})]
         error = math.hypot(row["error"], row["systematic"])

@@ -62,45 +62,66 @@ def scaling(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the datasets loads.zarr and edge.zarr."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the datasets loads.zarr, edge.zarr and drift.zarr.",
         ),
     ] = None,
     n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
-    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out, of both.")] = 256,
+    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out of collapse and edge.")] = 256,
     json: Json = False,
 ) -> None:
     """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
-    transition, and the law by which the lowest eigenvalue approaches the edge. A store still being filled
-    will do."""
+    transition, the law by which the lowest eigenvalue approaches the edge, and beyond the crossover size of
+    a discontinuous transition the climb of the threshold. Of a store of the labels kernel the climb alone. A
+    store still being filled will do."""
     from dask.base import compute
 
     from bendscape.analysis.collapse import collapse
+    from bendscape.analysis.drift import drift
     from bendscape.analysis.edge_scaling import edge_scaling
-    from bendscape.analysis.scaling import edge_rows, load_rows, render_edges, render_loads
+    from bendscape.analysis.scaling import (
+        drift_rows,
+        edge_rows,
+        load_rows,
+        render_drift,
+        render_edges,
+        render_loads,
+    )
     from bendscape.core.model import ParameterError
     from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.output import check_writable
 
-    places = {} if output is None else {name: output / f"{name}.zarr" for name in ("loads", "edge")}
+    names = ("loads", "edge", "drift")
+    places = {} if output is None else {name: output / f"{name}.zarr" for name in names}
     for place in places.values():
         if place.exists():
             raise ParameterError("--output", str(output), f"a folder without {place.name}", "choose another")
         check_writable(place)
     with _opened(store) as ds:
-        # together, so in one pass over the store
-        loads, edge = compute(  # type: ignore[no-untyped-call]
-            collapse(ds, n_boot=n_boot, least_size=least_size),
-            edge_scaling(ds, min_size=least_size, prediction=False),
-        )
-    for result, place in zip((loads, edge), places.values(), strict=False):
-        result.to_zarr(place, mode="w-", zarr_format=3, consolidated=False)
+        labels_alone = ds.attrs.get("kernel") == "labels"
+        lazy = {"drift": drift(ds, n_boot=n_boot)}
+        if not labels_alone:
+            lazy["loads"] = collapse(ds, n_boot=n_boot, least_size=least_size)
+            lazy["edge"] = edge_scaling(ds, min_size=least_size, prediction=False)
+        (found,) = compute(lazy)  # type: ignore[no-untyped-call]  # together, so in one pass over the store
+    written = [places[name] for name in names if name in found and name in places]
+    for name in found.keys() & places.keys():
+        found[name].to_zarr(places[name], mode="w-", zarr_format=3, consolidated=False)
+    rows_of = {"loads": load_rows, "edge": edge_rows, "drift": drift_rows}
+    rows = {name: rows_of[name](found[name]) if name in found else [] for name in names}
+    if labels_alone:
+        console().print("a store of labels has no eigenvalues: neither collapse nor laws of the edge")
     if json:
-        print_json({"store": store, "loads": load_rows(loads), "edge": edge_rows(edge)})
+        print_json({"store": store, **rows})
         return
-    out().print(render_loads(load_rows(loads)))
-    out().print(render_edges(edge_rows(edge)))
-    if places:
-        console().print("wrote " + ", ".join(map(str, places.values())), markup=False)
+    render_of = {"loads": render_loads, "edge": render_edges, "drift": render_drift}
+    for name in names:
+        if rows[name] or (name in found and name != "drift"):
+            out().print(render_of[name](rows[name]))
+    if written:
+        console().print("wrote " + ", ".join(map(str, written)), markup=False)
 
 
 def claims(
@@ -114,6 +135,8 @@ def claims(
 ) -> None:
     """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being
     filled will do."""
+    from dask.base import compute
+
     from bendscape.analysis.claims import claims, render_claims
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
@@ -122,7 +145,7 @@ def claims(
     with _opened(store) as ds:
         loads = collapse(ds, least_size=least_size)
         edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)
-        found = claims(loads.compute(), edge.compute())
+        found = claims(*compute(loads, edge))  # type: ignore[no-untyped-call]
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +31,12 @@ def resampled_means(values: Floats, done: Flags, counts: Floats) -> Floats:
     total = counts @ np.where(done, values, 0.0).T
     means: Floats = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
     return np.where(np.isnan(means), means[:1], means)
+
+
+def half_width(values: Floats) -> float:
+    """Half the width of the central 68 % of resamplings, nan where it leaves the range."""
+    left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")  # never interpolates inf
+    return float((right - left) / 2) if math.isfinite(left) and math.isfinite(right) else math.nan
 
 
 def local_smoother(x: Floats, grid: Floats, bandwidth: float, weights: Floats) -> Floats:

@@ -43,17 +43,26 @@ class Fit(NamedTuple):
     p_value: float
 
 
-def fit_law(name: str, N: Floats, gap: Floats, error: Floats, free_edge: bool = False) -> Fit:
-    """Fit gap(N) = c x(N), or shift + c x(N), with x of ``LAWS``.
+def fit_law(
+    name: str,
+    N: Floats,
+    gap: Floats,
+    error: Floats,
+    free_edge: bool = False,
+    laws: Mapping[str, Callable[[Floats], Floats]] = LAWS,
+) -> Fit:
+    """Fit gap(N) = c x(N), or shift + c x(N), with x of ``laws``.
 
     Parameters
     ----------
     name : str
-        One of ``LAWS``.
+        One of ``laws``.
     N, gap, error : array, shape (n,)
         Sizes, distance of the statistic from lambda_minus, its standard error.
     free_edge : bool
         Fit the shift too.
+    laws : mapping of str to callable
+        How the gap falls with N; those of the edge by default.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def fit_law(name: str, N: Floats, gap: Floats, error: Floats, free_edge: bool = 
         Errors are those of known variances; the p-value is that of chi^2 with n - 1 or n - 2 degrees of
         freedom. ``shift`` is 0 where it is not fitted.
     """
-    columns = [LAWS[name](N)] + [np.ones_like(N)] * free_edge
+    columns = [laws[name](N)] + [np.ones_like(N)] * free_edge
     design = np.column_stack(columns) / error[:, None]
     scale = np.linalg.norm(design, axis=0)
     Q, R = np.linalg.qr(design / scale)
@@ -75,7 +84,7 @@ def fit_law(name: str, N: Floats, gap: Floats, error: Floats, free_edge: bool = 
 
 
 def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:
-    """Which law the fits support: ``cannot_tell``, ``neither`` or a name of ``LAWS``.
+    """Which of two laws the fits support: ``cannot_tell``, ``neither`` or a name in ``fits``.
 
     A law fits if its p-value is at least ``misfit`` and its amplitude is not negative by more than ndtri(1 -
     misfit) of its errors. Where none fits: neither. The law of smaller chi^2 is chosen if it fits and chi^2

@@ -1,4 +1,5 @@
-"""`bendscape scaling`: critical loads and the laws of the edge, as rows and as tables for a terminal."""
+"""`bendscape scaling`: critical loads, the laws of the edge and the drift beyond the crossover size, as rows
+and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _POINT = ("p", "p_star", "a")
 _MARK = {"supported": "agrees", "rejected": "differs", "undefined": "", "no_estimate": ""}
+_DRIFT = (
+    *("alpha_bbp", "crossover_size", "K", "K_low", "K_high", "K_systematic", "K_at_sizes", "K_theory"),
+    *("delta_chi2", "drift_p_value", "no_drift_p_value", "leading_order_error", "prediction_offset"),
+)
 _NUMBERS = {"alpha_c": "", "error": "_error", "systematic": "_systematic", "low": "_low", "high": "_high"}
 
 
@@ -113,6 +118,42 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows of the threshold that samples show beyond the crossover size, one a model that has such sizes.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`bendscape.analysis.drift.drift` returns, computed.
+
+    Returns
+    -------
+    list of dict
+        ``p, p_star, a, alpha_bbp`` (theory's), ``crossover_size, law, n_sizes, K`` with ``K_low, K_high,
+        K_systematic, K_at_sizes, K_theory``, ``delta_chi2``, p-values, ``leading_order_error``,
+        ``prediction_offset``, and ``sizes``: for each beyond the crossover size with data its ``N,
+        alpha_seen, error, systematic, low, high, alpha_bbp_N, flag``. Continuous transitions, and models
+        measured below their crossover size alone, are left out.
+    """
+    rows = []
+    for point, at in _models(result):
+        sizes: list[dict[str, Any]] = []
+        for N in at["N"].values.tolist():
+            one = at.sel(N=N)
+            flag = _word(one["flag"])
+            if flag in ("not_applicable", "below_the_crossover") or not one["n_seeds"].item():
+                continue
+            sizes.append({"N": N, "alpha_seen": one["alpha_seen"].item()})
+            sizes[-1] |= {
+                part: one[f"alpha_seen_{part}"].item() for part in ("error", "systematic", "low", "high")
+            }
+            sizes[-1] |= {"alpha_bbp_N": one["alpha_bbp_N"].item(), "flag": flag}
+        if sizes:
+            row = {**point, "law": _word(at["law"]), "n_sizes": at["n_sizes"].item()}
+            rows.append(row | {name: at[name].item() for name in _DRIFT} | {"sizes": sizes})
+    return rows
+
+
 def render_loads(rows: list[dict[str, Any]]) -> Table:
     """The critical loads for a terminal."""
     from rich import box
@@ -163,4 +204,33 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
             str(int(row["n_sizes"])), row["law"],
             *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['freedom']:g}",
         )  # fmt: skip
+    return table
+
+
+def render_drift(rows: list[dict[str, Any]]) -> Table:
+    """The threshold that samples show beyond the crossover size for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title="Threshold seen beyond the crossover size",
+        caption="(digits) statistical and systematic error together; drift: alpha_bbp - K/log N, alpha_bbp "
+        "from theory, which no size within reach shows; K theory: of alpha_bbp(N) at the same sizes",
+        caption_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False,
+    )  # fmt: skip
+    for name in ("p", "p*", "a", "alpha_bbp", "N", "alpha_seen", "alpha_bbp(N)", "law", "K", "K theory"):
+        table.add_column(name)
+    for row in rows:
+        head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha_bbp']:.4f}"]
+        error = ((row["K_high"] - row["K_low"]) / 4) ** 2 + row["K_systematic"] ** 2
+        fitted = row["K"] == row["K"]
+        tail = [row["law"], with_error(row["K"], error**0.5) if fitted else "", f"{row['K_at_sizes']:.2f}"]
+        for size in row["sizes"]:
+            total = (size["error"] ** 2 + np.nan_to_num(size["systematic"]) ** 2) ** 0.5
+            value = size["alpha_seen"]
+            seen = with_error(value, total) if value == value else size["flag"].replace("_", " ")
+            table.add_row(
+                *head, f"{size['N']:g}", seen, f"{size['alpha_bbp_N']:.4f}", *tail[: 3 if fitted else 1]
+            )
+            head, tail = [""] * 4, [""] * 3
     return table

@@ -193,13 +193,15 @@ def _map(model: Model, cell: _Labels, gamma: float) -> float:
     return (2 / model.p) * (-1 / gamma + A)
 
 
-def sample_conditional(model: Model, alpha: float, N: int, rng: np.random.Generator) -> Conditional:
+def sample_conditional(
+    model: Model, alpha: float, N: int, rng: np.random.Generator, *, kept: int | None = None
+) -> Conditional:
     """Draw the labels of one cell, without its data, and return the theory conditional on them.
 
     The directions of p + p_star random weights have the Gram matrix L L^T with the rows of L normalised and L
     a Bartlett factor: L_ii of chi_(N-i) law (i from 0), L_ij normal for j < i. Given the weights, the fields
-    of one sample are normal with that covariance; y and yhat are means of their squares. Beyond
-    ``KEPT_SAMPLES`` samples each sum over the labels draws them anew, from the same seeds.
+    of one sample are normal with that covariance; y and yhat are means of their squares. Beyond ``kept``
+    samples each sum over the labels draws them anew, from the same seeds: the same bits, in less memory.
 
     Parameters
     ----------
@@ -211,6 +213,8 @@ def sample_conditional(model: Model, alpha: float, N: int, rng: np.random.Genera
         Input dimension, >= 2.
     rng : numpy.random.Generator
         Source of the weights' directions and of the seed of the samples.
+    kept : int, optional
+        Largest M whose labels are kept, at 16 bytes each; ``KEPT_SAMPLES`` by default.
 
     Returns
     -------
@@ -220,8 +224,8 @@ def sample_conditional(model: Model, alpha: float, N: int, rng: np.random.Genera
     Notes
     -----
     The labels have exactly their law at finite N, overlaps between weights included; what is predicted from
-    them is the leading order in N. Time O(M (p + p_star)^2), about 20 times over beyond ``KEPT_SAMPLES``;
-    memory bounded at any N. Held by ``tests/test_conditional.py``. Source: this project's own.
+    them is the leading order in N. Time O(M (p + p_star)^2), about 20 times over beyond ``kept``; memory
+    bounded at any N. Held by ``tests/test_conditional.py``. Source: this project's own.
     """
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")
@@ -230,9 +234,10 @@ def sample_conditional(model: Model, alpha: float, N: int, rng: np.random.Genera
     directions = _directions(int(model.p) + model.p_star, N, rng)
     seed = [int(word) for word in rng.integers(2**32, size=4)]
     blocks = _blocks(model, M, directions, seed)
-    if M <= KEPT_SAMPLES:
-        kept = list(blocks())
-        return _predicted(model, _Labels(model, N, lambda: kept))
+    kept = KEPT_SAMPLES if kept is None else kept
+    if kept >= M:
+        labels = list(blocks())
+        return _predicted(model, _Labels(model, N, lambda: labels))
     return _predicted(model, _Labels(model, N, blocks))
 
 

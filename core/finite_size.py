@@ -73,7 +73,7 @@ def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatA
     return yhat, step * np.exp(log_density) * beyond
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1024)
 def window_end(model: Model) -> tuple[float, float]:
     """gamma and load at the end of the pre-critical window on the principal-value branch (alpha_0).
 

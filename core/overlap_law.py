@@ -54,16 +54,33 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     alpha, size = as_point(alpha, N)
     if math.isinf(model.p):
         return math.nan
-    scales, r = edge_scales(model, alpha), int(model.p) * model.p_star
-    if math.isnan(scales.gamma_edge):
-        gamma, overlap_sq = _on_branch(model, alpha)
-        if math.isnan(gamma):
-            return _in_the_tail(model, alpha, size, r)
-        return overlap_sq * math.exp(-_hidden(model, alpha, gamma, size))
-    gamma = scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
-    cube_root = math.cbrt(size)
-    critical = scales.amplitude / cube_root * critical_overlap(scales.distance * cube_root, r)
-    return min(1.0, critical) * math.exp(-_hidden(model, alpha, gamma, size))
+    visible, gamma = _if_not_hidden(model, alpha, size)
+    return visible * math.exp(-_hidden(model, alpha, gamma, size))
+
+
+def overlap_sq_if_not_hidden(model: Model, alpha: float, N: float) -> float:
+    """The factor of :func:`mean_overlap_sq` beside exp(-kappa): what samples show that no label hides.
+
+    Parameters
+    ----------
+    model : Model
+        Any p; nan for p = inf.
+    alpha : float
+        Samples per dimension, at least 1/N.
+    N : float
+        Dimension, from 2 to 1e280.
+
+    Returns
+    -------
+    float
+        In [0, 1]. The principal-value overlap as N -> inf between alpha_0 and alpha_bbp.
+
+    Notes
+    -----
+    Held by ``tests/test_drift.py``; accuracy and source as of :func:`mean_overlap_sq`.
+    """
+    alpha, size = as_point(alpha, N)
+    return math.nan if math.isinf(model.p) else _if_not_hidden(model, alpha, size)[0]
 
 
 def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
@@ -111,6 +128,19 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     else:
         found = scales.amplitude / cube_root * excess
     return min(1.0, space + max(0.0, found) * math.exp(-_hidden(model, alpha, gamma, size)))
+
+
+def _if_not_hidden(model: Model, alpha: float, size: float) -> tuple[float, float]:
+    """The mean overlap without extreme labels, and the gamma beyond which a label would hide it."""
+    scales, r = edge_scales(model, alpha), int(model.p) * model.p_star
+    if math.isnan(scales.gamma_edge):
+        gamma, overlap_sq = _on_branch(model, alpha)
+        if math.isnan(gamma):
+            return _in_the_tail(model, alpha, size, r), gamma
+        return overlap_sq, gamma
+    gamma = scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
+    cube_root = math.cbrt(size)
+    return min(1.0, scales.amplitude / cube_root * critical_overlap(scales.distance * cube_root, r)), gamma
 
 
 def _hidden(model: Model, alpha: float, gamma: float, size: float) -> float:
