@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from bendscape.analysis.scaling import edge_rows, load_rows
 from bendscape.analysis.thresholds import with_error
-from bendscape.analysis.verdicts import preferred_estimator
+from bendscape.analysis.verdicts import AGREES, DEFINITIONS, preferred_estimator
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.model import EDGE_KINDS, Model
 from bendscape.core.outlier import transition
@@ -42,7 +42,7 @@ class Claim(NamedTuple):
 
 class Load(NamedTuple):
     """A measured critical load with its total error, theory's value for it, and the kind that data and theory
-    say the transition is of."""
+    say the transition is of, and its distances from ``DEFINITIONS`` in total errors."""
 
     p: int
     p_star: int
@@ -55,6 +55,7 @@ class Load(NamedTuple):
     kind: str
     kind_from_data: str
     probability_discontinuous: float
+    distances: Mapping[str, float]
 
     @property
     def distance(self) -> float:
@@ -125,6 +126,7 @@ def _measured(loads: xr.Dataset) -> Iterator[Load]:
             row["transition"],
             row["kind_from_data"],
             row["probability_discontinuous"],
+            {name: definition["distance"] for name, definition in row["definitions"].items()},
         )
     yield from (found[model] for model in sorted(found, key=lambda model: (model[1], model[2], model[0])))
 
@@ -314,13 +316,18 @@ def _window(measured: Sequence[Load]) -> Claim:
             f"{narrow.alpha_bbp:.4f} to {wide.alpha_bbp:.4f} while the measured load goes "
             f"{'down' if fall > 0 else 'up'} by {abs(fall):.1f} errors, from {narrow.text()} to {wide.text()}"
         )
+    listed = [load for family in families for load in family]
+    for name in DEFINITIONS:
+        known = [load.distances[name] for load in listed if math.isfinite(load.distances[name])]
+        near = sum(abs(distance) <= AGREES for distance in known)
+        finding += f"; {name} lies within {AGREES:g} errors of {near} of {len(known)} measured loads"
     return Claim(
         "window",
         "alpha_0, where a discontinuous transition begins to show, falls with the width even where alpha_BBP "
         "does not.",
         _verdict(any(fall < -SURE for fall in falls), _together(falls) > SURE),
         finding,
-        ("p*", "a", "p", "α_c measured", "α_0 theory", "α_BBP"),
+        ("p*", "a", "p", "α_c measured", "α_0 theory", "α_BBP", *(f"from {name}" for name in DEFINITIONS)),
         tuple(
             (
                 str(load.p_star),
@@ -329,11 +336,16 @@ def _window(measured: Sequence[Load]) -> Claim:
                 load.text(),
                 f"{load.theory:.4f}",
                 f"{load.alpha_bbp:.4f}",
+                *(_signed(load.distances[name]) for name in DEFINITIONS),
             )
-            for family in families
-            for load in family
+            for load in listed
         ),
     )
+
+
+def _signed(distance: float) -> str:
+    """A distance in errors; empty where the definition has no value."""
+    return f"{distance:+.1f}" if math.isfinite(distance) else ""
 
 
 def render_claims(found: Sequence[Claim]) -> str:
