@@ -18,7 +18,7 @@ from bendscape.analysis.collapse_fits import (
     PointScaling,
     Settings,
 )
-from bendscape.analysis.curves import Floats
+from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
 from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.analysis.thresholds import alpha_dimension, check_resampling
@@ -214,7 +214,7 @@ def collapse_point(curves: PointCurves, settings: Settings, level: float, known:
         "crossover_size": known.crossover_size,
         "square_root_bias": bias,
         "overlap_exponent_at_bbp": slope[0],
-        "overlap_exponent_at_bbp_error": _half_width(slope[1:]),
+        "overlap_exponent_at_bbp_error": half_width(slope[1:]),
         "n_sizes": len(scaling.sizes),
         "smallest_size": scaling.sizes.min(initial=math.inf) if len(scaling.sizes) else math.nan,
         "largest_size": scaling.sizes.max(initial=0.0) if len(scaling.sizes) else math.nan,
@@ -267,7 +267,7 @@ def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, An
         difference = (fit.values[both] - default.values[both])[1:]
         change = float(fit.values[0] - default.values[0])
         by_choice["alpha_c_by_choice"][k] = fit.values[0]
-        by_choice["difference_error_by_choice"][k] = error = _half_width(difference)
+        by_choice["difference_error_by_choice"][k] = error = half_width(difference)
         if fit.flag == "estimated":
             excess.append(math.sqrt(max(0.0, change**2 - error**2)))
     tails = (0.5 - level / 2, 0.5 + level / 2)
@@ -275,21 +275,13 @@ def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, An
     low, high = (float(end) if math.isfinite(end) else nan for end in ends)
     if math.isnan(low + high) and default.flag == "estimated":
         row["flag"] = _code(FLAGS, "interval_leaves_the_alpha_range")
-    error, systematic = _half_width(default.values[1:]), max(excess)
+    error, systematic = half_width(default.values[1:]), max(excess)
     row |= {"alpha_c": float(default.values[0]), "alpha_c_error": error, "alpha_c_systematic": systematic}
     return row | {
         "alpha_c_low": low,
         "alpha_c_high": high,
         "alpha_c_total_error": math.hypot(error, systematic),
     }
-
-
-def _half_width(values: Floats) -> float:
-    """Half the width of the central 68 % of resamplings, nan where it leaves the range."""
-    if not len(values):
-        return math.nan
-    left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")
-    return float((right - left) / 2) if math.isfinite(left) and math.isfinite(right) else math.nan
 
 
 def _code(meanings: Mapping[str, str], name: str) -> int:

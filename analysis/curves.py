@@ -34,7 +34,9 @@ def resampled_means(values: Floats, done: Flags, counts: Floats) -> Floats:
 
 
 def half_width(values: Floats) -> float:
-    """Half the width of the central 68 % of resamplings, nan where it leaves the range."""
+    """Half the width of the central 68 % of resamplings, nan where it leaves the range, or without any."""
+    if not len(values):
+        return math.nan
     left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")  # never interpolates inf
     return float((right - left) / 2) if math.isfinite(left) and math.isfinite(right) else math.nan
 

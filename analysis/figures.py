@@ -12,13 +12,10 @@ from bendscape.analysis.alpha_figures import (
     draw_eigenvalue,
     draw_overlap,
     eigenvalue_numbers,
-    eigenvalue_tables,
     overlap_numbers,
-    overlap_tables,
 )
 from bendscape.analysis.collapse_figure import collapse_numbers, draw_collapse
 from bendscape.analysis.edge_figure import draw_edge, edge_numbers
-from bendscape.analysis.panels import Means, Panel, asymptotics, panels
 from bendscape.analysis.results import Results
 from bendscape.analysis.spectrum_figure import draw_spectrum, spectrum_numbers
 from bendscape.analysis.style import PANELS, style
@@ -44,24 +41,6 @@ from bendscape.sweep.output import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "FIGURES",
-    "FORMATS",
-    "NUMBERS",
-    "PANELS",
-    "Drawn",
-    "Means",
-    "Panel",
-    "Written",
-    "asymptotics",
-    "draw_figure",
-    "figure_pages",
-    "numbers_of",
-    "pages",
-    "panels",
-    "write_figures",
-]
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -145,12 +124,6 @@ def pages(name: str, numbers: Numbers) -> Iterator[tuple[str, Figure]]:
     for start in range(0, len(found), each):
         page = f"{name}-{start // each + 1}" if len(found) > each else name
         yield page, drawn.draw(restricted(numbers, drawn.by, found[start : start + each]))
-
-
-def figure_pages(found: Sequence[Panel], name: str) -> Iterator[tuple[str, Figure]]:
-    """The figure ``overlap`` or ``eigenvalue`` of some models in pages, as :func:`pages`."""
-    tables = {"overlap": overlap_tables, "eigenvalue": eigenvalue_tables}[name]
-    return pages(name, tables(list(found)))
 
 
 def write_figures(

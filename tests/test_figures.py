@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
 from bendscape.analysis import alpha_figures, figures, panels, results
 from bendscape.analysis.commands import register
-from bendscape.analysis.figures import FIGURES, draw_figure, figure_pages, numbers_of, pages, write_figures
+from bendscape.analysis.figures import FIGURES, draw_figure, numbers_of, pages, write_figures
 from bendscape.analysis.style import model_rows, size_colours
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
@@ -181,7 +181,7 @@ def test_many_models_are_drawn_on_pages_of_twelve_with_one_csv(many: xr.Dataset,
     assert names == [
         f"{name}{part}" for name in AGAINST_ALPHA for part in ("-1.svg", "-2.svg", ".csv", "-curves.csv")
     ]
-    pages = list(figure_pages(panels.panels(many), "overlap"))
+    pages = list(figures.pages("overlap", numbers_of(many, "overlap")))
     assert [(name, len(figure.axes)) for name, figure in pages] == [("overlap-1", 12), ("overlap-2", 2)]
     titles = [axes.get_title(loc="left").split(":")[0] for _, figure in pages for axes in figure.axes]
     assert len(set(titles)) == 14

@@ -9,9 +9,9 @@ import pytest
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.figures import PANELS
 from bendscape.analysis.gain import LOADS, gain_figure, gain_pages, gains
 from bendscape.analysis.report import gain_in_words
+from bendscape.analysis.style import PANELS
 from bendscape.core.model import Model
 from bendscape.core.outlier import alpha_0, asymptotics, transition
 from bendscape.core.precision import unwarned
