@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.panels import Panel, asymptotics
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
@@ -24,7 +25,7 @@ from bendscape.analysis.style import (
     size_looks,
     style,
 )
-from bendscape.analysis.tables import MODEL, Numbers, few, groups, rows_where, table
+from bendscape.analysis.tables import Numbers, few, groups, rows_where, table
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.model import Model
 from bendscape.core.overlap_law import mean_overlap_sq

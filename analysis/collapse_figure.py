@@ -11,6 +11,7 @@ from bendscape.analysis.collapse import SAFE
 from bendscape.analysis.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.collapse_points import universal_overlap
 from bendscape.analysis.critical import critical_point
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.panels import Panel
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
@@ -22,7 +23,7 @@ from bendscape.analysis.style import (
     size_looks,
     style,
 )
-from bendscape.analysis.tables import MODEL, Numbers, groups, left_out, rows_where, table
+from bendscape.analysis.tables import Numbers, groups, left_out, rows_where, table
 from bendscape.analysis.threshold_figures import table_of_loads
 from bendscape.core.model import Model
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
+LeastSize = Annotated[
+    int | None,
+    typer.Option(min=2, help="Leave smaller sizes out; 256, or the smallest where fewer than two reach it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
@@ -81,6 +85,7 @@ def scaling(
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.drift import drift
     from bendscape.analysis.edge_scaling import edge_scaling
+    from bendscape.analysis.estimators import usual_least_size
     from bendscape.analysis.scaling import (
         drift_rows,
         edge_rows,
@@ -89,6 +94,7 @@ def scaling(
         render_edges,
         render_loads,
     )
+    from bendscape.analysis.thresholds import alpha_dimension
     from bendscape.core.model import ParameterError
     from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.output import check_writable
@@ -103,6 +109,8 @@ def scaling(
         labels_alone = ds.attrs.get("kernel") == "labels"
         lazy = {"drift": drift(ds, n_boot=n_boot)}
         if not labels_alone:
+            alpha_dimension(ds)
+            least_size = least_size or usual_least_size(ds)
             lazy["loads"] = collapse(ds, n_boot=n_boot, least_size=least_size)
             lazy["edge"] = edge_scaling(ds, min_size=least_size, prediction=False)
         (found,) = compute(lazy)  # type: ignore[no-untyped-call]  # together, so in one pass over the store
@@ -113,6 +121,8 @@ def scaling(
     rows = {name: rows_of[name](found[name]) if name in found else [] for name in names}
     if labels_alone:
         console().print("a store of labels has no eigenvalues: neither collapse nor laws of the edge")
+        if not rows["drift"]:
+            console().print("no size lies beyond a crossover size, from where the threshold climbs")
     if json:
         print_json({"store": store, **rows})
         return
@@ -126,7 +136,7 @@ def scaling(
 
 def claims(
     store: Store,
-    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out.")] = 256,
+    least_size: LeastSize = None,
     extra_draws: Annotated[
         int,
         typer.Option(help="Labels drawn for every cell: the control variate of the edge."),
@@ -140,9 +150,13 @@ def claims(
     from bendscape.analysis.claims import claims, render_claims
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
+    from bendscape.analysis.estimators import usual_least_size
+    from bendscape.analysis.thresholds import alpha_dimension
     from bendscape.sweep.console import print_json
 
     with _opened(store) as ds:
+        alpha_dimension(ds)
+        least_size = least_size or usual_least_size(ds)
         loads = collapse(ds, least_size=least_size)
         edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)
         found = claims(*compute(loads, edge))  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from scipy.special import chdtrc, ndtri
 from bendscape.analysis.curves import Floats
 from bendscape.analysis.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.edge_fits import LEAST_FREEDOM, Fit, chosen_law, fit_law, widened
-from bendscape.analysis.estimators import DONE, realised_alpha
+from bendscape.analysis.estimators import DONE, realised_alpha, share_done
 from bendscape.analysis.models import Output, map_models, model_of
 from bendscape.analysis.thresholds import check_resampling
 from bendscape.core.drift_law import HidingCurve, drift_amplitude, hiding_curve
@@ -226,9 +226,7 @@ def _of_model(
     found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
     found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}
     found |= {"n_cells": done.sum(), "n_seeds": done.sum(axis=2).max(axis=0)}
-    if "coverage" in block:
-        share = block["coverage"].values  # nan where the campaign wants nothing
-        found["coverage"] = np.nanmean(share) if np.isfinite(share).any() else math.nan
+    found["coverage"] = share_done(block, (alpha_dim, "N", "seed")).item()
     known = np.array([alpha_bbp_at_size(model, float(N)) for N in sizes])
     found |= {"alpha_bbp_N": known, "K_at_size": (at_bbp.alpha_bbp - known) * np.log(sizes)}
     if at_bbp.kind == "continuous":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bendscape.analysis.edge_fits import LAWS, LEAST_SEEDS, OUTCOMES
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.panels import Panel
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
@@ -24,7 +25,7 @@ from bendscape.analysis.style import (
     size_colours,
     style,
 )
-from bendscape.analysis.tables import MODEL, Numbers, few, groups, left_out, rows_where, table
+from bendscape.analysis.tables import Numbers, few, groups, left_out, rows_where, table
 from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import alpha_bbp_at_size

@@ -103,6 +103,16 @@ def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
     return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
 
 
+USUAL_LEAST_SIZE = 256
+"""Smaller sizes have corrections that neither a collapse nor a law of the edge knows."""
+
+
+def usual_least_size(ds: xr.Dataset) -> int:
+    """Size from which on fits are made: 256, or the smallest where fewer than two reach it."""
+    sizes = ds["N"].values
+    return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
+
+
 def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
     """Cells done over cells that the campaign wants.
 

@@ -16,11 +16,11 @@ from bendscape.analysis.alpha_figures import (
 )
 from bendscape.analysis.collapse_figure import collapse_numbers, draw_collapse
 from bendscape.analysis.edge_figure import draw_edge, edge_numbers
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.results import Results
 from bendscape.analysis.spectrum_figure import draw_spectrum, spectrum_numbers
 from bendscape.analysis.style import PANELS, style
 from bendscape.analysis.tables import (
-    MODEL,
     NUMBERS,
     TITLE,
     LeftOutError,

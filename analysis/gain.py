@@ -139,7 +139,7 @@ def _overlap_sq(at: Asymptotics) -> float:
 def gain_pages(found: Sequence[Gain]) -> Iterator[tuple[str, Figure]]:
     """Squared overlap against alpha for students and label-only methods, a panel a (p_star, a).
 
-    In pages of at most ``PANELS``, each with its name as :func:`bendscape.analysis.figures.figure_pages`."""
+    In pages of at most ``PANELS``, each with its name as :func:`bendscape.analysis.figures.pages`."""
     for start in range(0, len(found), PANELS):
         page = f"gain-{start // PANELS + 1}" if len(found) > PANELS else "gain"
         yield page, gain_figure(found[start : start + PANELS])

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bendscape.analysis.collapse_fits import ESTIMATORS as LOAD_DEFINITIONS
 from bendscape.analysis.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.gain import Gain, gain_pages, gains
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.report_figures import figure_numbers, library, library_version, script_json
 from bendscape.analysis.report_tables import (
     LAWS,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _SCRIPT = Path(__file__).with_name("report.js")
 
-_POINT = ("p", "p_star", "a")
 _LOAD_ESTIMATORS = ("collapse", "theory_curve")
 _FIGURES = {
     "overlap": (
@@ -154,7 +154,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         total=total,
         share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only when all are
         failed=failed_cells(status),
-        axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in _POINT},
+        axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in MODEL},
         alphas=ds.sizes[alpha_dimension(ds)],
         alpha_around=ds.attrs.get("alpha_around", ""),
         models=[[row for row in rows if (row["p"], row["p_star"], row["a"]) == model] for model in models],
@@ -253,7 +253,10 @@ def _load(row: dict[str, Any]) -> str:
 
 def _errors(row: dict[str, Any]) -> str:
     """Its two errors."""
-    return f"± {row['error']:.3f} stat. ± {row['systematic']:.3f} syst." if _known(row) else ""
+    if not _known(row):
+        return ""
+    statistical = f"± {row['error']:.3f}" if math.isfinite(row["error"]) else "error beyond the alphas,"
+    return f"{statistical} stat. ± {row['systematic']:.3f} syst."
 
 
 def _known(row: dict[str, Any]) -> bool:

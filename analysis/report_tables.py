@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.edge_fits import LEAST_FREEDOM
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.scaling import edge_rows
 from bendscape.core.model import EDGE_KINDS
 from bendscape.sweep.kernel import STATUS
@@ -26,7 +27,6 @@ LAWS = {
 OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
 """What can be said of a cell, by its status."""
 
-_POINT = ("p", "p_star", "a")
 _PRESENT = {code: words for code, words in OUTCOMES.items() if code != STATUS["absent"]}
 
 
@@ -35,13 +35,13 @@ def edges_by_model(edge: xr.Dataset) -> list[dict[str, Any]]:
     edge there, from a computed :func:`bendscape.analysis.edge_scaling.edge_scaling`."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for at in edge_rows(edge):
-        point = {name: at[name] for name in _POINT}
+        point = {name: at[name] for name in MODEL}
         empty = {**point, "edge": "", "alphas": 0, **dict.fromkeys(LAWS, 0)}
         row = rows.setdefault(tuple(point.values()), empty)
         row["alphas"] += 1
         row[at["law"]] += 1
     for row in rows.values():
-        one = edge.sel({name: row[name] for name in _POINT})
+        one = edge.sel({name: row[name] for name in MODEL})
         fitted = one["freedom"] >= LEAST_FREEDOM
         kinds = np.unique(one["edge"].values[fitted.values])
         row["edge"] = " and ".join(EDGE_KINDS[int(kind)] for kind in kinds)
@@ -69,8 +69,8 @@ def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
     axes."""
     found: list[dict[str, Any]] = []
     alpha_dim = "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
-    for index in np.ndindex(*(ds.sizes[dim] for dim in _POINT)):
-        point = dict(zip(_POINT, index, strict=True))
+    for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):
+        point = dict(zip(MODEL, index, strict=True))
         status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values
         for i, k, n in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["not_converged"]))):
             alpha = (

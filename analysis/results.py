@@ -10,11 +10,9 @@ from dask.base import compute
 
 from bendscape.analysis.collapse import collapse
 from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.analysis.estimators import usual_least_size
 from bendscape.analysis.panels import Panel, means, panels
 from bendscape.analysis.thresholds import alpha_dimension, thresholds
-
-USUAL_LEAST_SIZE = 256
-"""Smaller sizes have corrections that neither a collapse nor a law of the edge knows."""
 
 
 class Results:
@@ -52,9 +50,8 @@ class Results:
 
     @cached_property
     def least_size(self) -> int:
-        """Size from which on fits are made: 256, or the smallest where fewer than two reach it."""
-        sizes = self.ds["N"].values
-        return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
+        """Size from which on fits are made: :func:`bendscape.analysis.estimators.usual_least_size`."""
+        return usual_least_size(self.ds)
 
     @property
     def loads(self) -> xr.Dataset:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.collapse_fits import FLAGS
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.thresholds import with_error
 from bendscape.analysis.verdicts import expected_definition, in_words
 from bendscape.core.model import Model
@@ -19,10 +20,19 @@ from bendscape.core.outlier import transition
 if TYPE_CHECKING:
     from rich.table import Table
 
-_POINT = ("p", "p_star", "a")
 _MARK = {"supported": "agrees", "rejected": "differs", "undefined": "", "no_estimate": ""}
 _DRIFT = (
-    *("alpha_bbp", "crossover_size", "K", "K_low", "K_high", "K_systematic", "K_at_sizes", "K_theory"),
+    *(
+        "alpha_bbp",
+        "crossover_size",
+        "K",
+        "K_error",
+        "K_low",
+        "K_high",
+        "K_systematic",
+        "K_at_sizes",
+        "K_theory",
+    ),
     *("delta_chi2", "drift_p_value", "no_drift_p_value", "leading_order_error", "prediction_offset"),
 )
 _NUMBERS = {"alpha_c": "", "error": "_error", "systematic": "_systematic", "low": "_low", "high": "_high"}
@@ -30,9 +40,9 @@ _NUMBERS = {"alpha_c": "", "error": "_error", "systematic": "_systematic", "low"
 
 def _models(result: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
     result = result.compute()  # once, if it is lazy
-    for index in np.ndindex(*(result.sizes[name] for name in _POINT)):
-        at = result.isel(dict(zip(_POINT, index, strict=True)))
-        yield {name: at[name].item() for name in _POINT}, at
+    for index in np.ndindex(*(result.sizes[name] for name in MODEL)):
+        at = result.isel(dict(zip(MODEL, index, strict=True)))
+        yield {name: at[name].item() for name in MODEL}, at
 
 
 def _word(code: xr.DataArray) -> str:
@@ -77,6 +87,7 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
                 }
                 for which in result["definition"].values.tolist()
             }
+            row["n_sizes"] = int(at["n_sizes"].item())
             row["reason"] = FLAGS[row["flag"]]
             row["against"] = expected_definition(
                 kind, {which: at["theory"] for which, at in row["definitions"].items()}
@@ -222,7 +233,7 @@ def render_drift(rows: list[dict[str, Any]]) -> Table:
         table.add_column(name)
     for row in rows:
         head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha_bbp']:.4f}"]
-        error = ((row["K_high"] - row["K_low"]) / 4) ** 2 + row["K_systematic"] ** 2
+        error = row["K_error"] ** 2 + row["K_systematic"] ** 2
         fitted = row["K"] == row["K"]
         tail = [row["law"], with_error(row["K"], error**0.5) if fitted else "", f"{row['K_at_sizes']:.2f}"]
         for size in row["sizes"]:

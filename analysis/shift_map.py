@@ -16,12 +16,14 @@ METHODS: Mapping[str, str] = {
     "none": "no estimate that can be trusted",
     "collapse": "collapse of all sizes on one curve",
     "theory": "theory alone: no size within reach shows it",
+    "theory_curve": "collapse of all sizes on theory's curve",
 }
 """Where a measured value comes from; int8 in this order."""
 
+_READ = ("alpha_c", "alpha_c_total_error", "flag")
 _MEASURED: Mapping[str, tuple[str, str]] = {  # name: where its theory is, long name
     "alpha_bbp": ("alpha_bbp", "threshold of the teacher's outlier"),
-    "alpha_0": ("alpha_0_principal_value", "load at which the residual overlap is born at sizes below N_x"),
+    "alpha_0": ("alpha_0", "load at which the residual overlap is born at sizes below N_x"),
     "window": ("window_theory", "alpha_bbp less alpha_0: where overlap remains below the threshold"),
     "shift": ("shift_theory", "critical load less that of the student with p = p_star"),
 }
@@ -30,8 +32,9 @@ _MEASURED: Mapping[str, tuple[str, str]] = {  # name: where its theory is, long 
 def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     """Thresholds, pre-critical window, jump and shift over the (p, p_star, a) of a sweep.
 
-    With alpha_c the critical load measured by the collapse of all sizes (:func:`bendscape.analysis.collapse.
-    collapse`), which is alpha_bbp where the transition is continuous and alpha_0 where it is discontinuous,
+    With alpha_c the critical load measured from all sizes (:func:`bendscape.analysis.collapse.collapse`, by
+    :func:`bendscape.analysis.verdicts.preferred_estimator`), which is alpha_bbp where the transition is
+    continuous and alpha_0 where it is discontinuous,
 
         window = alpha_bbp - alpha_0,    shift = alpha_c(p, p_star, a) - alpha_c(p_star, p_star, a).
 
@@ -61,18 +64,25 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for what is mapped.
     """
     result = (collapse(ds) if result is None else result).compute()
-    best = result.sel(estimator="collapse", drop=True)
+    names = result["flag"].attrs["flag_meanings"].split()
+    by_curve = (result["flag"] == names.index("estimated")).sel(estimator="theory_curve", drop=True)
+    curve, polynomial = (
+        result[list(_READ)].sel(estimator=name, drop=True) for name in ("theory_curve", "collapse")
+    )
+    best = curve.where(by_curve, polynomial)
     level = float(result.attrs["level"])
     axes = {name: result[name].values.tolist() for name in ("p", "p_star", "a")}
     theory = xr.Dataset(*transition_map(**axes, alpha_0=True))
     sharp = theory["transition"] == 0
-    estimated = best["flag"] == list(best["flag"].attrs["flag_meanings"].split()).index("estimated")
+    estimated = best["flag"] == names.index("estimated")
     measured, error = (best[name].where(estimated) for name in ("alpha_c", "alpha_c_total_error"))
 
     exact = {name: theory[name] for name in ("alpha_bbp", "alpha_0_principal_value", "alpha_0_tangent")}
-    exact["alpha_0_complex"] = theory["alpha_0_complex_re"]
-    exact["window_theory"] = (theory["alpha_bbp"] - theory["alpha_0_principal_value"]).where(~sharp, 0.0)
-    critical = theory["alpha_bbp"].where(sharp, theory["alpha_0_principal_value"])
+    exact["alpha_0_complex"] = theory["alpha_0_complex_re"].where(theory["alpha_0_complex_re"] > 0)
+    principal = theory["alpha_0_principal_value"]
+    exact["alpha_0"] = principal.where(principal.notnull(), exact["alpha_0_complex"])
+    exact["window_theory"] = (theory["alpha_bbp"] - exact["alpha_0"]).where(~sharp, 0.0)
+    critical = theory["alpha_bbp"].where(sharp, exact["alpha_0"])
     exact["shift_theory"] = _less_equal_width(critical)
     values = {
         "alpha_bbp": (measured.where(sharp, theory["alpha_bbp"]), error.where(sharp, 0.0)),
@@ -84,7 +94,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     out = xr.Dataset(coords={name: result[name] for name in axes})
     for name, (value, its_error) in values.items():
         known, words = _MEASURED[name]
-        method = value.notnull().astype(np.int8)
+        method = (value.notnull() * (1 + 2 * by_curve)).astype(np.int8)  # codes of METHODS
         if name == "alpha_bbp":
             method = method.where(sharp, 2)
         parts = {

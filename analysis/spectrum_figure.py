@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from bendscape.analysis.curves import Floats
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.panels import Panel, asymptotics
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
@@ -22,7 +23,7 @@ from bendscape.analysis.style import (
     shared_legend,
     style,
 )
-from bendscape.analysis.tables import MODEL, Numbers, few, groups, left_out, rows_where, table
+from bendscape.analysis.tables import Numbers, few, groups, left_out, rows_where, table
 from bendscape.core.density import bulk_density, upper_quantile
 from bendscape.core.hessian import lower_hessian, sample_instance
 from bendscape.core.model import Model

@@ -23,7 +23,6 @@ NUMBERS = ("csv", "zarr")
 TITLE = "bendscape figures"
 """What is written into every file: by it an earlier one of ours is known."""
 
-MODEL = ("p", "p_star", "a")
 COLUMNS: Mapping[str, str] = {
     "p": "width of the student",
     "p_star": "width of the teacher",

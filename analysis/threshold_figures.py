@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.models import MODEL
 from bendscape.analysis.results import Results
 from bendscape.analysis.style import (
     DASHED,
@@ -21,7 +22,7 @@ from bendscape.analysis.style import (
     shared_legend,
     style,
 )
-from bendscape.analysis.tables import MODEL, Numbers, groups, left_out, rows_where, table
+from bendscape.analysis.tables import Numbers, groups, left_out, rows_where, table
 from bendscape.analysis.theory_map import draw_phase, phase_handles, theory_map
 from bendscape.analysis.verdicts import preferred_estimator
 from bendscape.core.model import TRANSITION_KINDS

@@ -22,7 +22,7 @@ from bendscape.analysis.estimators import (
     flag_code,
     share_done,
 )
-from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.models import MODEL, Output, map_models, model_of
 from bendscape.analysis.verdicts import in_words
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import TRANSITION_KINDS, ParameterError
@@ -42,7 +42,8 @@ _ONE_SIGMA = (0.158655, 0.841345)
 
 
 def alpha_dimension(ds: xr.Dataset) -> str:
-    """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian."""
+    """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian, or only a part
+    of one without all its dimensions."""
     needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
     missing = [name for name in needed if name not in ds.variables]
     if missing:
@@ -52,7 +53,18 @@ def alpha_dimension(ds: xr.Dataset) -> str:
             "a sweep with the variables of the hessian kernel",
             f"it lacks {', '.join(missing)}",
         )
-    return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    alpha_dim = "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    for dim in (*MODEL, alpha_dim, "N", "seed"):
+        if not ds.sizes.get(dim):
+            raise ParameterError(
+                "ds", list(map(str, ds.dims)), f"a dataset with {dim} among its dimensions",
+                f"select with a list, ds.sel({dim}=[...]), and at least one value",
+            )  # fmt: skip
+        if dim != "seed" and not ds.indexes[dim].is_unique:
+            raise ParameterError("ds", dim, "a dataset without a value twice along it")
+    if not ds.indexes["N"].is_monotonic_increasing:
+        raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
+    return alpha_dim
 
 
 def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
@@ -238,7 +250,8 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
             }
             row[name] |= {"flag": flag, "reason": FLAGS[flag]}
         of_overlap = row["alpha_overlap"]
-        row["verdict"] = in_words(of_overlap["value"], of_overlap["error"], row["alpha_bbp_N"])
+        error = of_overlap["error"] if of_overlap["flag"] == "estimated" else math.nan
+        row["verdict"] = in_words(of_overlap["value"], error, row["alpha_bbp_N"])
         rows.append(row)
     return rows
 
@@ -259,9 +272,9 @@ def compact(estimate: Mapping[str, Any]) -> str:
 
 def with_error(value: float, error: float) -> str:
     """A value with its standard error in units of its last digit: 1.243(12), never more than four
-    decimals."""
+    decimals; 1.24(?) where the error is not known."""
     if not (math.isfinite(error) and error > 0):
-        return f"{value:.2f}"
+        return f"{value:.2f}(?)"
     digits = min(4, max(0, 1 - math.floor(math.log10(error))))
     return f"{value:.{digits}f}({max(1, round(error * 10**digits))})"
 

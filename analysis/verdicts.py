@@ -66,7 +66,8 @@ class Landmarks(NamedTuple):
 def landmarks(model: Model) -> Landmarks:
     """Values of ``DEFINITIONS`` and the crossover size N_x of one model."""
     found = alpha_0(model)
-    values = (transition(model).alpha_bbp, found.principal_value, found.tangent, found.complex_re)
+    complex_re = found.complex_re if found.complex_re > 0 else math.nan  # no load
+    values = (transition(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
     return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
 
 

@@ -21,14 +21,17 @@ SEEDS = {320: 200, 640: 160, 1280: 120}
 
 @pytest.fixture(scope="module")
 def sweep() -> xr.Dataset:
-    """Collapses planted at theory's critical loads, of two continuous and two discontinuous transitions."""
-    parts = []
-    for p in (1, 2, 4, 8):
-        model = Model(p, 1, 0.7)
-        at = transition(model)
-        place = at.alpha_bbp if at.kind == "continuous" else alpha_0(model).principal_value
-        parts.append(planted_collapse.sweep(model, SEEDS, alpha_c=place, loads=LOADS, entropy=p))
-    return xr.concat(parts, "p", data_vars="all", coords="minimal", join="exact")
+    """Collapses planted at theory's critical loads: all continuous at a = 0.3, two of each kind at 0.7."""
+    families = []
+    for a in (0.3, 0.7):
+        family = []
+        for p in (1, 2, 4, 8):
+            model = Model(p, 1, a)
+            at = transition(model)
+            place = at.alpha_bbp if at.kind == "continuous" else alpha_0(model).principal_value
+            family.append(planted_collapse.sweep(model, SEEDS, alpha_c=place, loads=LOADS, entropy=p))
+        families.append(xr.concat(family, "p", data_vars="all", coords="minimal", join="exact"))
+    return xr.concat(families, "a", data_vars="all", coords="minimal", join="exact")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_what_was_planted_at_theorys_loads_supports_every_claim(loads: xr.Datase
         assert found[name].verdict == "supported", found[name]
     assert found["kind"].verdict != "contradicted"
     assert "a = 0.7" in found["width"].finding
-    assert len(found["width"].rows) == 4
+    assert len(found["width"].rows) == 8
     assert len(found["window"].rows) == 2  # p = 4 and 8
 
 
@@ -74,6 +77,23 @@ def test_a_load_that_rises_with_the_width_contradicts_the_first_claim_and_the_la
     assert "up by" in found["window"].finding
 
 
+def test_a_wide_student_with_a_large_error_supports_no_limit(loads: xr.Dataset, edge: xr.Dataset) -> None:
+    vague = loads.copy(deep=True)
+    vague["alpha_c_systematic"].values[3] += 0.5  # p = 8
+    assert by_name(claims(vague, edge))["limit"].verdict == "not enough data"
+
+
+def test_loads_far_above_alpha_bbp_or_of_the_other_kind_contradict_the_claim_on_kinds(
+    loads: xr.Dataset, edge: xr.Dataset
+) -> None:
+    for kind in ("neither", "continuous"):
+        other = loads.copy(deep=True)
+        code = loads["kind_from_data"].attrs["flag_meanings"].split().index(kind)
+        other["kind_from_data"].values[3, 0, 1] = code  # p = 8, a = 0.7: discontinuous
+        other["alpha_c"].values[3, 0, 1] = 0.8375  # alpha_bbp
+        assert by_name(claims(other, edge))["kind"].verdict == "contradicted"
+
+
 def test_the_other_law_at_every_edge_contradicts_the_claim_on_edges(
     loads: xr.Dataset, edge: xr.Dataset
 ) -> None:
@@ -82,6 +102,9 @@ def test_the_other_law_at_every_edge_contradicts_the_claim_on_edges(
     )
     mute = by_name(claims(loads, with_laws(edge, "cannot_tell", "cannot_tell")))["edge"]
     assert mute.verdict == "not enough data"
+    refused = with_laws(edge, "neither", "neither")
+    refused["law"].values[..., :3] = with_laws(edge, "n_two_thirds", "one_over_log")["law"].values[..., :3]
+    assert by_name(claims(loads, refused))["edge"].verdict == "not enough data"
     total = sum(int(number) for row in mute.rows for number in row[1:])
     assert total == edge["law"].size
 

@@ -58,7 +58,7 @@ def test_planted_loads_are_found_and_their_differences_carry_both_errors(
     found: xr.Dataset, result: xr.Dataset
 ) -> None:
     at = found.sel(p_star=1, a=0.7)
-    error = result["alpha_c_total_error"].sel(estimator="collapse", p_star=1, a=0.7)
+    error = result["alpha_c_total_error"].sel(estimator="theory_curve", p_star=1, a=0.7)
     assert at.shift_error.sel(p=2).item() == pytest.approx(float(np.hypot(*error.values)), rel=1e-12)
     assert at.shift_error.sel(p=1).item() == 0
     for name in ("alpha_bbp", "alpha_0", "shift"):
@@ -74,10 +74,32 @@ def test_a_discontinuous_threshold_is_theorys_and_says_so(found: xr.Dataset) -> 
     assert methods[at.alpha_bbp_method.item()] == "theory"
     assert at.alpha_bbp.item() == at.alpha_bbp_theory.item()
     assert at.alpha_bbp_error.item() == 0
-    assert methods[at.alpha_0_method.item()] == "collapse"
+    assert methods[at.alpha_0_method.item()] == "theory_curve"
     assert abs(at.window - at.window_theory).item() <= 4 * at.window_error.item()
     assert at.window.item() > 2 * at.window_error.item()
     assert np.isnan(found.window.sel(p=1, p_star=1, a=0.7).item()), "there is none at a continuous transition"
+
+
+def test_where_theorys_curve_does_not_fit_the_collapse_speaks_and_the_map_says_so(
+    swept: xr.Dataset, result: xr.Dataset
+) -> None:
+    poor = result.copy(deep=True)
+    code = result["flag"].attrs["flag_meanings"].split().index("poor_fit")
+    poor["flag"].loc[{"estimator": "theory_curve"}] = code
+    at = shift_map(swept, poor).sel(p=1, p_star=1, a=1.5)
+    assert tuple(METHODS)[at.alpha_0_method.item()] == "collapse"
+    assert at.alpha_0.item() == result["alpha_c"].sel(estimator="collapse", p=1, p_star=1, a=1.5).item()
+
+
+def test_the_complex_alpha_0_stands_where_the_branch_has_no_zero(
+    swept: xr.Dataset, result: xr.Dataset
+) -> None:
+    wide = shift_map(swept, result.assign_coords(p=[1, 4])).sel(p=4, p_star=1, a=1.5)
+    assert np.isnan(wide.alpha_0_principal_value.item())
+    assert wide.alpha_0_theory.item() == pytest.approx(alpha_0(Model(4, 1, 1.5)).complex_re, rel=1e-9)
+    assert wide.window_theory.item() == pytest.approx(
+        wide.alpha_bbp_theory.item() - wide.alpha_0_theory.item()
+    )
 
 
 def test_a_model_without_data_is_not_covered_and_has_theory_alone(found: xr.Dataset) -> None:

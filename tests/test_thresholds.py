@@ -389,8 +389,19 @@ def test_the_rendered_table_fits_one_hundred_columns_and_cuts_nothing_off() -> N
         (1.2434, 0.0123, "1.243(12)"),
         (1.24, 0.0996, "1.240(100)"),
         (1.2, 0.31, "1.20(31)"),
-        (1.9, math.nan, "1.90"),
+        (1.9, math.nan, "1.90(?)"),
     ],
 )
 def test_a_value_carries_its_error_in_units_of_its_last_digit(value: float, error: float, text: str) -> None:
     assert with_error(value, error) == text
+
+
+def test_a_part_of_a_sweep_that_no_analysis_can_read_is_one_clear_line(planted: xr.Dataset) -> None:
+    for part, words in (
+        (planted.isel(N=0), "N among its dimensions"),
+        (planted.isel(N=[]), "N among its dimensions"),
+        (planted.isel(p=[0, 0]), "a value twice"),
+        (planted.isel(N=slice(None, None, -1)), "increasing order"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            thresholds(part, n_boot=100)
