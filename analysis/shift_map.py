@@ -52,7 +52,8 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         Over (p, p_star, a), in memory: ``alpha_bbp``, ``alpha_0``,
         ``window`` and ``shift``, as measured, each with ``_error`` (statistical and systematic), ``_low`` and
         ``_high`` (its interval at the level of ``result``), ``_method`` (``METHODS``) and ``_theory``;
-        ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``;
+        ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``, of
+        which ``alpha_0_theory`` is the principal value or, where that branch has no zero, the complex one;
         ``width_ratio`` = p/p_star; ``coverage``, the share of the wanted cells that is done, nan where the
         campaign wants none, and ``covered``, whether alpha_c was estimated. A threshold of a discontinuous
         transition is theory's, and its method says so: sizes within reach do not show it. The window is nan
