@@ -446,9 +446,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
     output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
     if blocked == "read-only":  # as root everything may be written
         monkeypatch.setattr("bendscape.sweep.output.os.access", lambda *_: False)
-    worked = pytest.fail
-    monkeypatch.setattr("bendscape.analysis.thresholds.thresholds", lambda *_, **__: worked("too late"))
-    monkeypatch.setattr("bendscape.analysis.figures.panels", lambda *_: worked("too late"))
+    monkeypatch.setattr("bendscape.analysis.results.compute", lambda *_: pytest.fail("too late"))
     refused = CliRunner().invoke(app, [command, "s.zarr", "-o", str(output)]).exception
     assert isinstance(refused, ParameterError)
     assert str(output) in str(refused)
