@@ -255,7 +255,7 @@ def _errors(row: dict[str, Any]) -> str:
     """Its two errors."""
     if not _known(row):
         return ""
-    statistical = f"± {row['error']:.3f}" if math.isfinite(row["error"]) else "error beyond the alphas,"
+    statistical = f"± {row['error']:.3f}" if math.isfinite(row["error"]) else "± ?"
     return f"{statistical} stat. ± {row['systematic']:.3f} syst."
 
 

@@ -208,7 +208,9 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
             assert f">{row['verdict']}" in section
             assert row["reason"] in unescape(section)
             if row["alpha_c"] == row["alpha_c"]:
-                assert f"± {row['error']:.3f} stat. ± {row['systematic']:.3f} syst." in section
+                statistical = f"{row['error']:.3f}" if row["error"] == row["error"] else "?"
+                assert f"± {statistical} stat. ± {row['systematic']:.3f} syst." in section
+    assert "nan" not in section
     assert "alpha_0 (the principal value" in section
 
 
