@@ -120,7 +120,8 @@ def _without_tail(model: Model, alpha: float, size: float, scales: EdgeScales) -
     of_directions = (2 / p**2) * r / gamma + student_shift(model, alpha, gamma, scales.lambda_edge)
     shift = (of_labels + of_directions) / size
     per_label = 4 * alpha / (p * p * size)
-    if math.isnan(scales.gamma_star):
+    # Right at the threshold the outlier's own expressions are 0/0, and go over into those of the edge.
+    if math.isnan(scales.gamma_star) or w <= 1e-3:
         mean = scales.lambda_edge + width * xi_mean + shift
         return mean, per_label * max(0.0, at_edge.var_t), (width * xi_sd) ** 2
 
@@ -130,11 +131,7 @@ def _without_tail(model: Model, alpha: float, size: float, scales: EdgeScales) -
     R, overlap_sq = S_prime / min(z_prime, -1e-300), scales.overlap_sq
     moved = at_star.var_yt - 2 * R * at_star.cov_t_yt + R * R * at_star.var_t
     var_labels = per_label * overlap_sq**2 * max(0.0, moved)
-    width_sq = width**2
-    if w > 1e-3:  # below, both expressions agree and the second is 0/0
-        width_sq = overlap_sq**2 * (2 / (p * size)) * S_prime**2 / -z_prime / (4 * w)
-    else:
-        var_labels = per_label * max(0.0, at_edge.var_t)
+    width_sq = overlap_sq**2 * (2 / (p * size)) * S_prime**2 / -z_prime / (4 * w)
     split = outlier_splitting(model, alpha, scales.gamma_star)
     mean = scales.lambda_star + math.sqrt(width_sq) * xi_mean + shift + split.eigval_mean / math.sqrt(size)
     var_matrix = max(0.0, width_sq * xi_sd**2 + split.eigval_variance / size)

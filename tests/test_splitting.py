@@ -114,3 +114,12 @@ def test_samples_have_the_lowest_eigenvalue_and_its_overlap(
     ):
         band = 4 * float(np.std(values)) / math.sqrt(cells) + 0.13 * expected
         assert np.mean(values) == pytest.approx(expected, abs=band)
+
+
+def test_the_lowest_eigenvalue_is_continuous_through_the_threshold_itself() -> None:
+    # At alpha_bbp of this model rounding once left the outlier's spike negative.
+    model = Model(8, 2, 0.3)
+    bbp = transition(model).alpha_bbp
+    means = [lowest_eigenvalue_law(model, bbp * factor, 256).mean for factor in (1 - 1e-6, 1.0, 1 + 1e-6)]
+    assert means[0] == pytest.approx(means[1], abs=1e-5)
+    assert means[2] == pytest.approx(means[1], abs=1e-5)
