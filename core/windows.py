@@ -34,8 +34,6 @@ from bendscape.core.many import (
 )
 from bendscape.core.precision import Known, error_of
 
-FIELDS = ("principal_value", "complex_re", "complex_im")
-
 _STAGE = 0.5  # in log(a - a_tricritical)
 _NEAR = 1e-3  # a - a_tricritical of the first stage, relative
 _LARGEST_TURN = 0.5  # of a Newton step in log(gamma - 1)
