@@ -77,9 +77,9 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
     """Every claim with its verdict.
 
     The critical load of a model is that of :func:`bendscape.analysis.verdicts.preferred_estimator`, where its
-    fit holds. Its theory is alpha_bbp for a
-    continuous transition and alpha_0 (principal value, where there is none complex) for a discontinuous one,
-    whose alpha_bbp no size within reach shows.
+    fit holds and two sizes are measured. Its theory is alpha_bbp for a continuous transition and alpha_0
+    (principal value, where there is none complex) for a discontinuous one, whose alpha_bbp no size within
+    reach shows.
 
     Parameters
     ----------
@@ -218,14 +218,15 @@ def _limit(measured: Sequence[Load]) -> Claim:
     if wide:
         finding = (
             f"the critical loads of {len(wide)} wide students lie within {off:.1f} errors of the theory that "
-            f"has this limit; {len(seen)} of them, whose transitions are continuous, show alpha_bbp itself"
+            f"has this limit; {len(seen)} of them, continuous and with a small error, show alpha_bbp itself"
         )
         finding += "".join(
             f", {load.text()} at p = {load.p}, a = {load.a:g}, where it is {load.alpha_bbp:.4f} and its "
             f"limit {load.p_star * (load.a + 1) / 2:.4f}"
             for load in seen
         )
-        finding += ", the others alpha_0"
+        below = sum(load.kind == "discontinuous" for _, load in wide)
+        finding += f"; {below} are discontinuous and show alpha_0"
     return Claim(
         "limit",
         "As the student widens, alpha_BBP goes to p*(a + 1)/2.",

@@ -73,7 +73,7 @@ def scaling(
         ),
     ] = None,
     n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
-    least_size: Annotated[int, typer.Option(help="Leave smaller sizes out of collapse and edge.")] = 256,
+    least_size: LeastSize = None,
     json: Json = False,
 ) -> None:
     """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
