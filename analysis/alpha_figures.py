@@ -48,11 +48,7 @@ def overlap_numbers(results: Results) -> Numbers:
     Curves of finite N begin where the edge of their law does: far below alpha_0 the law is a mean over drawn
     labels, at seconds a point.
     """
-    return overlap_tables(results.panels)
-
-
-def overlap_tables(found: list[Panel]) -> Numbers:
-    """The same from the means of some models."""
+    found = results.panels
     theory = (("overlap_sq_theory", "overlap_sq"),)
     return {
         "overlap": table(_measured(found, "overlap_sq_space", theory)),
@@ -63,11 +59,7 @@ def overlap_tables(found: list[Panel]) -> Numbers:
 def eigenvalue_numbers(results: Results) -> Numbers:
     """``eigenvalue``: <eigval_min> at every size and alpha with data. ``eigenvalue-curves``: lambda_minus and
     lambda_star against alpha."""
-    return eigenvalue_tables(results.panels)
-
-
-def eigenvalue_tables(found: list[Panel]) -> Numbers:
-    """The same from the means of some models."""
+    found = results.panels
     theory = (("lambda_minus", "lambda_minus"), ("lambda_star", "lambda_star"))
     curves = [
         _head(panel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +11,10 @@ import xarray as xr
 from scipy.stats import binomtest
 
 from bendscape.analysis.edge_fits import LEAST_SEEDS
-from bendscape.analysis.scaling import edge_rows, load_rows
-from bendscape.analysis.thresholds import with_error
-from bendscape.analysis.verdicts import AGREES, DEFINITIONS, preferred_estimator
+from bendscape.analysis.measured_loads import Load, fall_between, families_of, measured_loads, together
+from bendscape.analysis.models import alpha_axis
+from bendscape.analysis.scaling import LAWS, edge_rows
+from bendscape.analysis.verdicts import AGREES, DEFINITIONS
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import crossover_size
 from bendscape.core.model import EDGE_KINDS, Model
@@ -26,8 +27,6 @@ SURE = 3.0
 RARE = 0.01
 MISFIT = 0.03
 """Share of fits in which a law that holds is refused, as measured (docs/analysis.md)."""
-LEAST_SIZES = 2
-"""Sizes that a critical load rests on."""
 WIDE_RATIO = 4
 """Width over that of the teacher from which a student is called wide."""
 WIDE = 1024
@@ -44,33 +43,6 @@ class Claim(NamedTuple):
     finding: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-class Load(NamedTuple):
-    """A measured critical load with its total error, theory's value for it, and the kind that data and theory
-    say the transition is of, and its distances from ``DEFINITIONS`` in total errors."""
-
-    p: int
-    p_star: int
-    a: float
-    estimator: str
-    value: float
-    error: float
-    theory: float
-    alpha_bbp: float
-    kind: str
-    kind_from_data: str
-    probability_discontinuous: float
-    distances: Mapping[str, float]
-
-    @property
-    def distance(self) -> float:
-        """From theory's value, in total errors."""
-        return (self.value - self.theory) / self.error
-
-    def text(self) -> str:
-        """The value with its error."""
-        return with_error(self.value, self.error)
 
 
 def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
@@ -108,55 +80,8 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
     continuation (:func:`bendscape.core.edge_scales.edge_scales`): elsewhere samples below the crossover size
     see the continuation's sharp edge, and the truth is neither law. Source of the claims: arXiv:2510.18435.
     """
-    measured = list(_measured(loads))
+    measured = measured_loads(loads)
     return [_width(measured), _limit(measured), _kind(measured), _edge(edge), _window(measured)]
-
-
-def _measured(loads: xr.Dataset) -> Iterator[Load]:
-    """The critical load of every model that has one, in the order of the axes."""
-    rows: dict[tuple[int, int, float], dict[str, Any]] = {}
-    for row in load_rows(loads):
-        rows.setdefault((row["p"], row["p_star"], row["a"]), {})[row["estimator"]] = row
-    found: dict[tuple[int, int, float], Load] = {}
-    for model, estimates in rows.items():
-        if all(row["n_sizes"] < LEAST_SIZES for row in estimates.values()):
-            continue
-        row = estimates[preferred_estimator({name: one["flag"] for name, one in estimates.items()})]
-        error = math.hypot(row["error"], row["systematic"])
-        if row["flag"] != "estimated" or not error > 0:
-            continue
-        theory = {name: definition["theory"] for name, definition in row["definitions"].items()}
-        found[model] = Load(
-            *model,
-            row["estimator"],
-            row["alpha_c"],
-            error,
-            theory[row["against"]],
-            theory["alpha_bbp"],
-            row["transition"],
-            row["kind_from_data"],
-            row["probability_discontinuous"],
-            {name: definition["distance"] for name, definition in row["definitions"].items()},
-        )
-    yield from (found[model] for model in sorted(found, key=lambda model: (model[1], model[2], model[0])))
-
-
-def _families(measured: Sequence[Load]) -> Iterator[list[Load]]:
-    """Loads of equal p_star and a, in the order of the width, where there are two of them."""
-    for key in dict.fromkeys((load.p_star, load.a) for load in measured):
-        family = [load for load in measured if (load.p_star, load.a) == key]
-        if len(family) > 1:
-            yield family
-
-
-def _fall(wide: Load, narrow: Load) -> float:
-    """By how many errors the wider student's load lies below the other's."""
-    return (narrow.value - wide.value) / math.hypot(narrow.error, wide.error)
-
-
-def _together(falls: Sequence[float]) -> float:
-    """Several independent differences, each in its errors, as one; nan without any."""
-    return sum(falls) / math.sqrt(len(falls)) if falls else math.nan
 
 
 def _verdict(contradicted: bool, supported: bool) -> Verdict:
@@ -172,9 +97,9 @@ def _load_row(load: Load) -> tuple[str, ...]:
 
 
 def _width(measured: Sequence[Load]) -> Claim:
-    families = list(_families(measured))
-    whole = [_fall(family[-1], family[0]) for family in families]
-    steps = [_fall(wide, narrow) for family in families for narrow, wide in pairwise(family)]
+    families = list(families_of(measured))
+    whole = [fall_between(family[-1], family[0]) for family in families]
+    steps = [fall_between(wide, narrow) for family in families for narrow, wide in pairwise(family)]
     finding = "no two widths are measured"
     if families:
         falls = ", ".join(
@@ -187,11 +112,11 @@ def _width(measured: Sequence[Load]) -> Claim:
     return Claim(
         "width",
         "A wider student sees the teacher at a lower load.",
-        _verdict(any(step < -SURE for step in steps), _together(whole) > SURE),
+        _verdict(any(step < -SURE for step in steps), together(whole) > SURE),
         finding,
         (*_LOAD_COLUMNS, "below the next narrower / error"),
         tuple(
-            (*_load_row(load), f"{_fall(load, before):.1f}" if before is not None else "")
+            (*_load_row(load), f"{fall_between(load, before):.1f}" if before is not None else "")
             for family in families
             for before, load in zip([None, *family], family, strict=False)
         ),
@@ -201,7 +126,7 @@ def _width(measured: Sequence[Load]) -> Claim:
 def _limit(measured: Sequence[Load]) -> Claim:
     wide = [
         (family[0], family[-1])
-        for family in _families(measured)
+        for family in families_of(measured)
         if family[-1].p >= WIDE_RATIO * family[-1].p_star
     ]
     rows, seen = [], []
@@ -273,17 +198,13 @@ def _kind(measured: Sequence[Load]) -> Claim:
     )
 
 
-_SEEN = {
-    "sharp": ("sharp", "n_two_thirds", "one_over_log"),
-    "continued": ("smooth, seen as sharp at these sizes", "", ""),
-    "smooth": ("smooth", "one_over_log", "n_two_thirds"),
-}
-"""Edges as samples within reach see them: in words, the law claimed for it, and the other one."""
+_CLAIMED = {"sharp": ("n_two_thirds", "one_over_log"), "smooth": ("one_over_log", "n_two_thirds")}
+"""Of each edge the law that is claimed, and the other one."""
+_CONTINUED = "smooth, seen as sharp at these sizes"
 
 
 def _edge(edge: xr.Dataset) -> Claim:
-    laws = ("n_two_thirds", "one_over_log", "neither", "cannot_tell")
-    counts = {seen: dict.fromkeys(laws, 0) for seen in _SEEN}
+    counts = {seen: dict.fromkeys(LAWS, 0) for seen in ("sharp", _CONTINUED, "smooth")}
     kind_of = _edge_kinds(edge)
     for row in edge_rows(edge):
         counts[kind_of(row)][row["law"]] += 1
@@ -291,35 +212,33 @@ def _edge(edge: xr.Dataset) -> Claim:
     def often(count: int, total: int, share: float) -> bool:
         return total > 0 and binomtest(count, total, share, "greater").pvalue < RARE
 
-    claimed = {
-        seen: (counts[seen][own], counts[seen][other]) for seen, (_, own, other) in _SEEN.items() if own
-    }
-    finding = "; ".join(
-        f"at {sum(counts[seen].values())} loads with a {seen} edge the data choose "
-        f"{'N^(-2/3)' if seen == 'sharp' else '1/log N'} {own} times, the other law {other} times and "
-        f"neither {counts[seen]['neither']} times"
-        for seen, (own, other) in claimed.items()
+    chosen = {seen: [counts[seen][law] for law in laws] for seen, laws in _CLAIMED.items()}
+    refused = any(  # more often than a law that holds
+        often(counts[seen]["neither"], sum(counts[seen].values()), MISFIT) for seen in _CLAIMED
     )
-    refused = any(
-        often(counts[seen]["neither"], sum(counts[seen].values()), MISFIT) for seen in claimed
-    )  # more often than a law that holds
+    finding = "; ".join(
+        f"at {sum(counts[seen].values())} loads with a {seen} edge the data choose {LAWS[laws[0]]} "
+        f"{chosen[seen][0]} times, the other law {chosen[seen][1]} times and neither "
+        f"{counts[seen]['neither']} times"
+        for seen, laws in _CLAIMED.items()
+    )
     return Claim(
         "edge",
         "The lowest eigenvalue approaches a sharp edge like N^(-2/3) and a smooth one like 1/log N.",
         _verdict(
-            any(often(other, own + other, 0.5) for own, other in claimed.values()),
-            not refused and all(often(own, own + other, 0.5) for own, other in claimed.values()),
+            any(often(other, own + other, 0.5) for own, other in chosen.values()),
+            not refused and all(often(own, own + other, 0.5) for own, other in chosen.values()),
         ),
         finding,
-        ("edge, theory", "N^(-2/3)", "1/log N", "neither", "cannot tell"),
-        tuple((words, *(str(counts[seen][law]) for law in laws)) for seen, (words, *_) in _SEEN.items()),
+        ("edge, theory", *LAWS.values()),
+        tuple((seen, *map(str, at.values())) for seen, at in counts.items()),
     )
 
 
 def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
-    """The edge at the load of a row, as one of ``_SEEN``: a smooth edge whose tail is too thin for samples
-    within reach, and not far below alpha_0, is seen as the sharp edge of its continuation."""
-    dim = "alpha_factor" if "alpha_factor" in edge.dims else "alpha"
+    """The edge at the load of a row, sharp, smooth or ``_CONTINUED``: a smooth edge whose tail is too thin
+    for samples within reach, and not far below alpha_0, is seen as the sharp edge of its continuation."""
+    dim = alpha_axis(edge)
 
     def kind(row: Mapping[str, Any]) -> str:
         at = edge[["edge", "alpha", "n_seeds"]].sel({name: row[name] for name in ("p", "p_star", "a")})
@@ -331,15 +250,15 @@ def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
         used = at["N"].values[(seen & (at["N"] >= edge.attrs["min_size"])).values]
         beyond = used.size and used.min() >= crossover_size(model)  # where samples see the tail itself
         continued = math.isfinite(edge_scales(model, row["alpha"]).gamma_edge)
-        return "continued" if continued and not beyond else "smooth"
+        return _CONTINUED if continued and not beyond else "smooth"
 
     return kind
 
 
 def _window(measured: Sequence[Load]) -> Claim:
-    families = [[load for load in family if load.kind == "discontinuous"] for family in _families(measured)]
+    families = [[load for load in family if load.kind == "discontinuous"] for family in families_of(measured)]
     pairs = [pair for family in families for pair in pairwise(family)]
-    falls = [_fall(wide, narrow) for narrow, wide in pairs]
+    falls = [fall_between(wide, narrow) for narrow, wide in pairs]
     rising = [
         (wide, narrow, fall)
         for (narrow, wide), fall in zip(pairs, falls, strict=True)
@@ -361,7 +280,7 @@ def _window(measured: Sequence[Load]) -> Claim:
         "window",
         "alpha_0, where a discontinuous transition begins to show, falls with the width even where alpha_BBP "
         "does not.",
-        _verdict(any(fall < -SURE for fall in falls), _together(falls) > SURE),
+        _verdict(any(fall < -SURE for fall in falls), together(falls) > SURE),
         finding,
         ("p*", "a", "p", "α_c measured", "α_0 theory", "α_BBP", *(f"from {name}" for name in DEFINITIONS)),
         tuple(

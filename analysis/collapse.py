@@ -20,7 +20,7 @@ from bendscape.analysis.collapse_fits import (
 )
 from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
-from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.models import code_output, map_models, model_of, number_output
 from bendscape.analysis.thresholds import alpha_dimension, check_resampling
 from bendscape.analysis.verdicts import (
     ANSWERS,
@@ -158,13 +158,10 @@ def collapse(
     options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
     shape: dict[str, Any] = {"window": window, "order": order, "correction": correction}
     of_model = partial(_of_model, alpha_dim=alpha_dim, settings=Settings(**shape), **options)
-    outputs = {
-        name: Output(_DIMS[dims], np.float64, {"long_name": words, "units": "1"})
-        for name, (dims, words) in _NUMBERS.items()
+    outputs = {name: number_output(_DIMS[dims], words) for name, (dims, words) in _NUMBERS.items()}
+    outputs |= {
+        name: code_output(_DIMS[dims], words, meanings) for name, (dims, words, meanings) in _CODES.items()
     }
-    for name, (dims, words, meanings) in _CODES.items():
-        attrs = {"long_name": words, "flag_values": list(range(len(meanings)))}
-        outputs[name] = Output(_DIMS[dims], np.int8, attrs | {"flag_meanings": " ".join(meanings)})
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     labels = {"estimator": tuple(ESTIMATORS), "definition": tuple(DEFINITIONS), "choice": CHOICES}
     found = map_models(ds, of_model, outputs, measured, labels)

@@ -13,9 +13,9 @@ from scipy.special import chdtrc, ndtri
 
 from bendscape.analysis.curves import Floats
 from bendscape.analysis.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
-from bendscape.analysis.edge_fits import LEAST_FREEDOM, Fit, chosen_law, fit_law, widened
+from bendscape.analysis.edge_fits import LEAST_FREEDOM, Fit, check_shares, chosen_law, fit_law, widened
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.thresholds import check_resampling
 from bendscape.core.drift_law import HidingCurve, drift_amplitude, hiding_curve
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
@@ -163,18 +163,18 @@ def drift(
     on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
     Source: this project's own.
     """
-    overlap, alpha_dim = _overlap(ds, overlap), "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    overlap, alpha_dim = _overlap(ds, overlap), alpha_axis(ds)
     _check_options(beyond, wrong, misfit)
     check_resampling(n_boot, level, seed)
     measured = ["status", overlap]
     measured += [name for name in ("alpha_realised", "coverage") if name in ds]
-    outputs = {name: Output(("N",), np.float64, _attrs(words)) for name, words in _AT_SIZE.items()}
-    outputs["n_seeds"] = Output(("N",), np.int64, _attrs("most seeds done at one alpha"))
-    outputs["flag"] = Output(("N",), np.int8, _codes("outcome of the estimate", FLAGS))
+    outputs = {name: number_output(("N",), words) for name, words in _AT_SIZE.items()}
+    outputs["n_seeds"] = number_output(("N",), "most seeds done at one alpha", np.int64)
+    outputs["flag"] = code_output(("N",), "outcome of the estimate", FLAGS)
     of_model = _OF_MODEL | (_FREE if free_alpha_bbp else {})
-    outputs |= {name: Output((), np.float64, _attrs(words)) for name, words in of_model.items()}
-    outputs |= {name: Output((), np.int64, _attrs(words)) for name, words in _COUNTS.items()}
-    outputs["law"] = Output((), np.int8, _codes("law of the threshold that samples show", OUTCOMES))
+    outputs |= {name: number_output((), words) for name, words in of_model.items()}
+    outputs |= {name: number_output((), words, np.int64) for name, words in _COUNTS.items()}
+    outputs["law"] = code_output((), "law of the threshold that samples show", OUTCOMES)
     outputs["alpha_bbp"].attrs["source"] = ALPHA_BBP_SOURCE
     options: dict[str, Any] = {"overlap": overlap, "beyond": beyond, "free_alpha_bbp": free_alpha_bbp}
     options |= {"n_boot": n_boot, "wrong": wrong, "misfit": misfit, "level": level, "seed": seed}
@@ -184,15 +184,6 @@ def drift(
     if free_alpha_bbp:
         found.attrs["warning"] = FREE_WARNING
     return found
-
-
-def _attrs(words: str) -> dict[str, Any]:
-    return {"long_name": words, "units": "1"}
-
-
-def _codes(words: str, meanings: Mapping[str, str]) -> dict[str, Any]:
-    values = np.arange(len(meanings), dtype=np.int8)
-    return {"long_name": words, "flag_values": values, "flag_meanings": " ".join(meanings)}
 
 
 def _overlap(ds: xr.Dataset, wanted: str | None) -> str:
@@ -209,9 +200,7 @@ def _overlap(ds: xr.Dataset, wanted: str | None) -> str:
 def _check_options(beyond: float, wrong: float, misfit: float) -> None:
     if not 1 <= beyond < math.inf:
         raise ParameterError("beyond", beyond, "a number >= 1", "below the crossover size nothing drifts")
-    for name, value in (("wrong", wrong), ("misfit", misfit)):
-        if not 0 < value < 0.5:
-            raise ParameterError(name, value, "in (0, 0.5)", "0.01 is one in a hundred")
+    check_shares(wrong, misfit)
 
 
 def _of_model(

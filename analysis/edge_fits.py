@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import betainc, chdtrc, chdtri, ndtri
 
 from bendscape.analysis.curves import Floats
+from bendscape.core.model import ParameterError
 
 LAWS: Mapping[str, Callable[[Floats], Floats]] = {
     "n_two_thirds": lambda N: N ** (-2 / 3),
@@ -81,6 +82,13 @@ def fit_law(
     shift, shift_error = (float(found[1]), float(errors[1])) if free_edge else (0.0, 0.0)
     p_value = float(chdtrc(len(N) - len(found), chi2))
     return Fit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
+
+
+def check_shares(wrong: float, misfit: float) -> None:
+    """Refuse probabilities of :func:`chosen_law` that are out of range, by name."""
+    for name, share in (("wrong", wrong), ("misfit", misfit)):
+        if not 0 < share < 0.5:
+            raise ParameterError(name, share, "in (0, 0.5)", "0.01 is one in a hundred")
 
 
 def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:

@@ -19,6 +19,7 @@ from bendscape.analysis.edge_fits import (
     LEAST_SEEDS,
     OUTCOMES,
     Fit,
+    check_shares,
     chosen_law,
     fit_law,
     mean_error,
@@ -26,7 +27,7 @@ from bendscape.analysis.edge_fits import (
     widened,
 )
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.models import Output, code_output, map_models, model_of, number_output
 from bendscape.analysis.thresholds import alpha_dimension
 from bendscape.core.bulk import left_edge
 from bendscape.core.conditional import sample_conditional
@@ -67,11 +68,6 @@ _AT_ALPHA = {
     "prediction_chi2": "chi squared of the data against the prediction",
     "prediction_p_value": "probability of a larger chi squared, with n_sizes degrees of freedom",
 } | {f"{law}_{part}": f"{OUTCOMES[law]}: {words}" for law in LAWS for part, words in _PARTS.items()}
-_LAW_ATTRS: dict[str, Any] = {
-    "long_name": "law of the approach to the edge",
-    "flag_values": np.arange(len(OUTCOMES), dtype=np.int8),
-    "flag_meanings": " ".join(OUTCOMES),
-}
 FREE_EDGE_WARNING = (
     "lambda_minus was fitted together with the law: a wrong edge makes up for a wrong law, and inside a "
     "smooth edge n_two_thirds fits with an edge above lambda_minus: the choice says nothing of the limit"
@@ -164,15 +160,15 @@ def edge_scaling(
     measured += [name for name in ("alpha_realised", "coverage", "edge") if name in ds]
     measured += ["edge_sample", "outlier_sample"] if extra_draws else []
     outputs = {
-        name: Output((alpha_dim, "N"), np.int64 if name == "n_seeds" else np.float64, _attrs(words))
+        name: number_output((alpha_dim, "N"), words, np.int64 if name == "n_seeds" else np.float64)
         for name, words in _AT_SIZE.items()
     }
     for name, words in _AT_ALPHA.items():
         dtype = np.int64 if name in ("n_sizes", "freedom") else np.float64
-        outputs[name] = Output((alpha_dim,), dtype, _attrs(words))
+        outputs[name] = number_output((alpha_dim,), words, dtype)
     if "edge" in ds:
         outputs["edge"] = Output((alpha_dim,), np.int8, dict(ds["edge"].attrs))
-    outputs["law"] = Output((alpha_dim,), np.int8, _LAW_ATTRS)
+    outputs["law"] = code_output((alpha_dim,), "law of the approach to the edge", OUTCOMES)
     options: dict[str, Any] = {
         "statistic": statistic,
         "min_size": min_size,
@@ -193,10 +189,6 @@ def edge_scaling(
     return found
 
 
-def _attrs(words: str) -> dict[str, Any]:
-    return {"long_name": words, "units": "1"}
-
-
 def _check_options(
     statistic: str, min_size: int, extra_draws: int, wrong: float, misfit: float, level: float, seed: int
 ) -> None:
@@ -209,9 +201,7 @@ def _check_options(
     for name, value in (("extra_draws", extra_draws), ("seed", seed)):
         if value < 0:
             raise ParameterError(name, value, "an integer >= 0")
-    for name, share in (("wrong", wrong), ("misfit", misfit)):
-        if not 0 < share < 0.5:
-            raise ParameterError(name, share, "in (0, 0.5)")
+    check_shares(wrong, misfit)
     if not 0 < level < 1:
         raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
 

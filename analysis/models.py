@@ -32,6 +32,25 @@ class Output(NamedTuple):
     attrs: dict[str, Any]
 
 
+def number_output(dims: tuple[str, ...], words: str, dtype: npt.DTypeLike = np.float64) -> Output:
+    """An output that is a number without unit; words are its long name."""
+    return Output(dims, dtype, {"long_name": words, "units": "1"})
+
+
+def code_output(dims: tuple[str, ...], words: str, meanings: Iterable[str]) -> Output:
+    """An output that is int8, the place of its value in meanings, which its attributes hold."""
+    names = list(meanings)
+    values = np.arange(len(names), dtype=np.int8)
+    return Output(
+        dims, np.int8, {"long_name": words, "flag_values": values, "flag_meanings": " ".join(names)}
+    )
+
+
+def alpha_axis(ds: xr.Dataset) -> str:
+    """Name of the dimension along alpha, in a sweep or in a result."""
+    return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+
+
 def map_models(
     ds: xr.Dataset,
     function: Callable[[xr.Dataset], Mapping[str, npt.ArrayLike]],

@@ -13,7 +13,7 @@ import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
-from bendscape.analysis.models import MODEL, Output, map_models
+from bendscape.analysis.models import MODEL, map_models, number_output
 from bendscape.analysis.thresholds import alpha_dimension, at_point
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
@@ -81,11 +81,11 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     """
     alpha_dim = alpha_dimension(ds)
     dims = ("N", alpha_dim)
-    outputs = {"alpha_realised": Output(dims, np.float64, {"long_name": "number of samples over N"})}
+    outputs = {"alpha_realised": number_output(dims, "number of samples over N")}
     for name in VARIABLES:
-        outputs[name] = Output(dims, np.float64, {"long_name": f"mean of {name}", "units": "1"})
-        outputs[f"{name}_error"] = Output(dims, np.float64, {"long_name": "its standard error", "units": "1"})
-        outputs[f"{name}_n_seeds"] = Output(dims, np.int64, {"long_name": "seeds behind it", "units": "1"})
+        outputs[name] = number_output(dims, f"mean of {name}")
+        outputs[f"{name}_error"] = number_output(dims, "its standard error")
+        outputs[f"{name}_n_seeds"] = number_output(dims, "seeds behind it", np.int64)
     realised = [name for name in ("alpha_realised",) if name in ds]
     of_model = partial(_means_of_model, alpha_dim=alpha_dim)
     return map_models(ds, of_model, outputs, [*VARIABLES, "status", *realised])

@@ -19,14 +19,13 @@ from bendscape.analysis.gain import Gain, gain_pages, gains
 from bendscape.analysis.models import MODEL
 from bendscape.analysis.report_figures import figure_numbers, library, library_version, script_json
 from bendscape.analysis.report_tables import (
-    LAWS,
     OUTCOMES,
     coverage_by_size,
     edges_by_model,
     failed_cells,
 )
 from bendscape.analysis.results import PASSES, Results
-from bendscape.analysis.scaling import load_rows
+from bendscape.analysis.scaling import LAWS, load_rows
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds_table, with_error
 from bendscape.sweep.output import check_writable

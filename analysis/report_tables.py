@@ -8,21 +8,13 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.edge_fits import LEAST_FREEDOM
-from bendscape.analysis.models import MODEL
-from bendscape.analysis.scaling import edge_rows
+from bendscape.analysis.models import MODEL, alpha_axis
+from bendscape.analysis.scaling import LAWS, edge_rows
 from bendscape.core.model import EDGE_KINDS
 from bendscape.sweep.kernel import STATUS
 
 LISTED = 50
 """Failed cells that are listed one by one."""
-
-LAWS = {
-    "n_two_thirds": "N^(-2/3)",
-    "one_over_log": "1/log N",
-    "cannot_tell": "cannot tell",
-    "neither": "neither",
-}
-"""Outcomes of the law of the edge that a table counts, by their names."""
 
 OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
 """What can be said of a cell, by its status."""
@@ -68,7 +60,7 @@ def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
     """Coordinates of cells that failed or did not converge, at most limit of them, in the order of the
     axes."""
     found: list[dict[str, Any]] = []
-    alpha_dim = "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    alpha_dim = alpha_axis(ds)
     for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):
         point = dict(zip(MODEL, index, strict=True))
         status = ds["status"].isel(point).transpose(alpha_dim, "N", "seed").values

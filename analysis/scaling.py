@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.collapse_fits import FLAGS
-from bendscape.analysis.models import MODEL
+from bendscape.analysis.models import MODEL, alpha_axis
 from bendscape.analysis.thresholds import with_error
 from bendscape.analysis.verdicts import expected_definition, in_words
 from bendscape.core.model import Model
@@ -19,6 +19,14 @@ from bendscape.core.outlier import transition
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+LAWS = {
+    "n_two_thirds": "N^(-2/3)",
+    "one_over_log": "1/log N",
+    "cannot_tell": "cannot tell",
+    "neither": "neither",
+}
+"""Outcomes of the law of the edge that a table counts, by their names."""
 
 _MARK = {"supported": "agrees", "rejected": "differs", "undefined": "", "no_estimate": ""}
 _DRIFT = (
@@ -113,7 +121,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
         p_value``.
     """
     rows = []
-    dim = "alpha_factor" if "alpha_factor" in result.dims else "alpha"
+    dim = alpha_axis(result)
     for point, at in _models(result):
         for place in range(result.sizes[dim]):
             one = at.isel({dim: place})

@@ -22,7 +22,7 @@ from bendscape.analysis.estimators import (
     flag_code,
     share_done,
 )
-from bendscape.analysis.models import MODEL, Output, map_models, model_of
+from bendscape.analysis.models import MODEL, alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.verdicts import in_words
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import TRANSITION_KINDS, ParameterError
@@ -53,7 +53,7 @@ def alpha_dimension(ds: xr.Dataset) -> str:
             "a sweep with the variables of the hessian kernel",
             f"it lacks {', '.join(missing)}",
         )
-    alpha_dim = "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    alpha_dim = alpha_axis(ds)
     for dim in (*MODEL, alpha_dim, "N", "seed"):
         if not ds.sizes.get(dim):
             raise ParameterError(
@@ -130,14 +130,12 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     outputs = {
-        name: Output(
-            ("N",), np.int64 if name.startswith("n_") else np.float64, {"long_name": words, "units": "1"}
-        )
+        name: number_output(("N",), words, np.int64 if name.startswith("n_") else np.float64)
         for name, words in _LONG_NAMES.items()
     }
     for name, definition in ESTIMATORS.items():
         outputs[name].attrs["definition"] = definition
-        outputs[f"{name}_flag"] = Output(("N",), np.int8, _FLAG_ATTRS)
+        outputs[f"{name}_flag"] = code_output(("N",), "outcome of the estimate", FLAGS)
     found = map_models(ds, of_model, outputs, measured)
     theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
     out = theory.merge(found.reset_coords(drop=True))
@@ -175,11 +173,6 @@ _LONG_NAMES = {
     "coverage": "cells done over cells wanted, all alphas",
 } | {
     f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
-}
-_FLAG_ATTRS: dict[str, Any] = {
-    "long_name": "outcome of the estimate",
-    "flag_values": np.arange(len(FLAGS), dtype=np.int8),
-    "flag_meanings": " ".join(FLAGS),
 }
 
 

@@ -28,9 +28,9 @@ from bendscape.analysis.estimators import ESTIMATORS
 from bendscape.analysis.gain import gains
 from bendscape.analysis.report import gain_in_words, render_report, write_report
 from bendscape.analysis.report_figures import library, script_json
-from bendscape.analysis.report_tables import LAWS, coverage_by_size, edges_by_model, failed_cells
+from bendscape.analysis.report_tables import coverage_by_size, edges_by_model, failed_cells
 from bendscape.analysis.results import PASSES, Results
-from bendscape.analysis.scaling import load_rows
+from bendscape.analysis.scaling import LAWS, load_rows
 from bendscape.analysis.thresholds import compact, thresholds, thresholds_table
 from bendscape.analysis.verdicts import expected_definition, in_words, landmarks
 from bendscape.core.edge_law import lowest_eigenvalue_law
