@@ -1,4 +1,4 @@
-"""What the README's first command must leave behind: a complete store, the table on its output, the report."""
+"""What the README's first command must leave behind: a complete store, the table it printed, the report."""
 
 import re
 import sys
