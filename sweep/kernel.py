@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import importlib
 import importlib.util
 import math
@@ -32,6 +34,7 @@ RESERVED = frozenset(
 )
 """Names that a store and its readers give to axes, bookkeeping and theory: no kernel's variable has one."""
 
+_NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
 _WHERE = "a Python file or an importable module that defines KERNEL"
 _ACCEPTED: dict[str, tuple[type, ...]] = {"float64": (float, int), "int64": (int, bool), "int8": (int, bool)}
 """Types of number that each dtype takes, where it holds the value exactly."""
@@ -82,6 +85,9 @@ class Kernel:
     seconds, peak_bytes
         Estimates on one core, as functions of the cell: they size tiles and tasks and predict the end.
         Finite; seconds > 0, bytes >= 0.
+    digest
+        BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
+        and empty for an installed kernel, which stands by its version.
     """
 
     name: str
@@ -90,6 +96,7 @@ class Kernel:
     compute: Callable[[Cell, np.random.Generator], Outcome]
     seconds: Callable[[Cell], float]
     peak_bytes: Callable[[Cell], float]
+    digest: str = ""
 
 
 class BadOutcome(TypeError):
@@ -117,7 +124,8 @@ def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
     installed = _installed()
     own: dict[str, Kernel] = {}
     for module in dict.fromkeys(modules):
-        kernel = _kernel_of(_imported(module), "KERNEL", "--kernel-module", module)
+        loaded, digest = _imported(module)
+        kernel = replace(_kernel_of(loaded, "KERNEL", "--kernel-module", module), digest=digest)
         if kernel.name in installed or kernel.name in own:
             other = "an installed kernel" if kernel.name in installed else "another --kernel-module"
             remedy = f"{module} has the name of {other}; give it another"
@@ -131,7 +139,7 @@ def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
     point = installed[name]
     try:
         module_of_point = importlib.import_module(point.module)
-    except Exception as error:
+    except _NOT_OURS as error:
         raise ParameterError("kernel", name, "a kernel whose module can be imported", _why(error)) from None
     kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
     if kernel.name != name:
@@ -149,23 +157,31 @@ def _installed() -> dict[str, EntryPoint]:
     return found
 
 
-def _imported(module: str) -> ModuleType:
+def _imported(module: str) -> tuple[ModuleType, str]:
     path = Path(module)
     try:
         if path.suffix != ".py":
-            return importlib.import_module(module)
+            named = importlib.import_module(module)
+            file = getattr(named, "__file__", None)
+            return named, _digest(Path(file).read_bytes()) if file else ""
         name = f"bendscape_kernel_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None or not path.is_file():
+        if spec is None or not path.is_file():
             raise ParameterError("--kernel-module", module, _WHERE)
+        # Compiled here, so that the digest is that of what runs, and no stale bytecode comes between.
+        source = path.read_bytes()
         loaded = importlib.util.module_from_spec(spec)
         sys.modules[name] = loaded  # where dataclasses and pickle look for a module
-        spec.loader.exec_module(loaded)
-        return loaded
+        exec(compile(source, str(path), "exec", dont_inherit=True), loaded.__dict__)
+        return loaded, _digest(source)
     except ParameterError:
         raise
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+    except _NOT_OURS as error:  # whatever the module does when it is imported
         raise ParameterError("--kernel-module", module, _WHERE, _why(error)) from None
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.blake2b(source, digest_size=16).hexdigest()
 
 
 def _why(error: BaseException) -> str:
@@ -236,7 +252,7 @@ def _estimate(of: Callable[[Cell], float], field: str, bound: str, cell: Cell) -
     accepted, at = f"a finite number {bound} for every cell", f"this is at {cell}"
     try:
         value = float(of(cell))
-    except Exception as error:
+    except _NOT_OURS as error:
         raise ParameterError(f"KERNEL.{field}", _why(error), accepted, at) from None
     if not math.isfinite(value) or value < 0 or (value == 0 and bound == "> 0"):
         raise ParameterError(f"KERNEL.{field}", value, accepted, at)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import obstore
 from threadpoolctl import threadpool_limits
 
+from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.ledger import campaign_path
@@ -33,6 +34,7 @@ class Order(NamedTuple):
     `cell_timeout` and `pace` are those of `bendscape.sweep.limits.cell_limit`. With `note`, the path of an
     object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
     `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
+    `kernel_digest` is that of the source which the run began with; empty for an installed kernel.
     """
 
     url: str
@@ -43,6 +45,7 @@ class Order(NamedTuple):
     pace: float = 1.0
     note: str = ""
     until: float = math.inf
+    kernel_digest: str = ""
 
 
 class Verdict(NamedTuple):
@@ -64,11 +67,17 @@ class Superseded(Exception):
 
 
 @lru_cache(maxsize=4)
-def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Context:
+def _context(url: str, revision: int, kernel_modules: tuple[str, ...], digest: str) -> _Context:
     attributes = read_root(url, patient=True)
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     kernel = load_kernel(attributes["kernel"], kernel_modules)
+    if digest and kernel.digest != digest:
+        raise ParameterError(
+            "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
+            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
+            "work, or machines have different copies",
+        )  # fmt: skip
     layout = Layout.from_json(attributes["layout"])
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
 
@@ -86,10 +95,12 @@ def run_tiles(
     ------
     Superseded
         Another run has changed the store.
+    ParameterError
+        The source of the kernel is not what the run began with.
     Abandoned
         `until` has passed; tiles that were written stay written.
     """
-    context = _context(order.url, order.revision, order.kernel_modules)
+    context = _context(order.url, order.revision, order.kernel_modules, order.kernel_digest)
     # A tile written with the layout of an older revision would cut off the cells that a newer one added.
     newer = campaign_path(order.revision + 1)
 
