@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect, exists, folder_of, store_url
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import open_root
+from bendscape.sweep.texts import host_name
 from bendscape.sweep.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.tiles import TileKey
 
@@ -149,9 +149,7 @@ def _compare(
 
 
 def _correction(key: TileKey, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
-    return Receipt(
-        str(key), done, lost=lost, checksum=checksum, host=socket.gethostname(), finished=time.time()
-    )
+    return Receipt(str(key), done, lost=lost, checksum=checksum, host=host_name(), finished=time.time())
 
 
 def _chunk(key: TileKey, name: str) -> str:

@@ -17,7 +17,6 @@ import contextlib
 import getpass
 import json
 import os
-import socket
 import threading
 import time
 import warnings
@@ -33,6 +32,7 @@ from obstore.store import ObjectStore
 
 from bendscape.sweep.objects import Damaged
 from bendscape.sweep.records import Receipt, Records
+from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
 
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
@@ -57,7 +57,7 @@ def _machine() -> str:
     # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{host_name()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 
@@ -85,7 +85,7 @@ def _runs_here(holder: dict[str, Any]) -> bool | None:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        return clean(getpass.getuser(), NAME_CHARACTERS)
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
 
@@ -256,7 +256,7 @@ class Ledger:
             if _rebooted(holder):
                 say("this machine was restarted since: `bendscape fsck` tells what its disk kept")
         holder = {
-            "host": socket.gethostname(),
+            "host": host_name(),
             "machine": _machine(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
