@@ -31,10 +31,12 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.grid import Grid
+from bendscape.sweep.hessian_kernel import VARIABLES as HESSIAN
 from bendscape.sweep.kernel import STATUS
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Records, cells_in
+from bendscape.sweep.spectral_kernel import VARIABLES as SPECTRAL
 from bendscape.sweep.spectral_kernel import WEIGHTS
 from bendscape.sweep.store import open_root, silence_zarr
 from bendscape.sweep.tiles import Layout
@@ -58,6 +60,10 @@ LABEL_ONLY = {
     "overlap_sq_theory": ("overlap_sq", "squared overlap of that outlier; NaN where there is none"),
 }
 """Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
+
+_DECLARED = {variable.name: variable.valid_attributes for variable in (*HESSIAN, *SPECTRAL)}
+"""Ranges of variables by name, for stores whose kernel declared none: those made before ranges were stored,
+and those of other kernels with a variable that analyses read."""
 
 GROUPS = ("errors",)
 _LONG_NAMES = {
@@ -261,7 +267,7 @@ class BendscapeBackend(BackendEntrypoint):
             measured[name] = xr.Variable(
                 (*points, "N", "seed"),
                 indexing.LazilyIndexedArray(data),
-                dict(arrays[0].attrs),
+                _DECLARED.get(name, {}) | dict(arrays[0].attrs),
                 {"preferred_chunks": _chunks(data, (*points, "N", "seed"))},
             )
         measured["coverage"] = xr.Variable(

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import Cell
@@ -42,19 +43,55 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {"float64": (float, int), "int64": (int
 _LONGEST_NAME, _LONGEST_TEXT = 100, 1000  # characters: of a kernel or variable, and of what is said of one
 
 
+ROUNDING = 1e-6
+"""By how much a value may miss an end of its range, relative to that end or to 1 if that is more."""
+
+
 @dataclass(frozen=True)
 class Variable:
-    """One number per cell, as it is stored; absent and failed cells hold NaN (integers: 0)."""
+    """One number per cell, as it is stored; absent and failed cells hold NaN (integers: 0).
+
+    `valid_range` holds every value that the variable can have, its ends included; NaN is always accepted.
+    """
 
     name: str
     long_name: str
     dtype: Literal["float64", "int64", "int8"] = "float64"
     units: str = "1"
+    valid_range: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def fill_value(self) -> float | int:
         """What an absent cell holds."""
         return math.nan if self.dtype == "float64" else 0
+
+    @property
+    def valid_attributes(self) -> dict[str, float | int]:
+        """The ends of the range that are finite, as the attributes `valid_min`, `valid_max` of the CF
+        conventions."""
+        kind = float if self.dtype == "float64" else int
+        ends = zip(("valid_min", "valid_max"), self.valid_range, strict=True)
+        return {name: kind(end) for name, end in ends if math.isfinite(end)}
+
+
+FINITE = (-sys.float_info.max, sys.float_info.max)
+"""Range of whatever must be finite."""
+
+
+def range_in_words(low: float, high: float) -> str:
+    """What a range accepts."""
+    return "a finite number" if (low, high) == FINITE else f"in [{low:g}, {high:g}]"
+
+
+def outside_range(values: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
+    """Which values lie outside [low, high] by more than `ROUNDING`; NaN never does."""
+    values = np.asarray(values)
+    least, most = (
+        end + sign * ROUNDING * max(1.0, abs(end)) if abs(end) < FINITE[1] else end
+        for sign, end in ((-1, low), (1, high))
+    )
+    found: npt.NDArray[np.bool_] = (values < least) | (values > most)
+    return found
 
 
 @dataclass(frozen=True)
@@ -233,10 +270,21 @@ def _check(kernel: Kernel, source: str) -> None:
             if not told(getattr(variable, of)):
                 accepted = f"text without control characters, at most {_LONGEST_TEXT} characters"
                 raise refuse(f"variables, {of} of {name},", getattr(variable, of), accepted)
+        _check_range(variable, refuse)
         names.add(name)
     for field in ("compute", "seconds", "peak_bytes"):
         if not callable(getattr(kernel, field)):
             raise refuse(field, getattr(kernel, field), "a function")
+
+
+def _check_range(variable: Variable, refuse: Callable[[str, object, str], ParameterError]) -> None:
+    try:
+        low, high = (float(end) for end in variable.valid_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low <= high:
+        accepted = "two numbers (low, high), low <= high"
+        raise refuse(f"variables, valid_range of {variable.name},", variable.valid_range, accepted)
 
 
 def _held(kernel: Kernel) -> Kernel:
@@ -273,6 +321,11 @@ def _compute(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
     if type(outcome.converged) not in (bool, np.bool_):
         raise BadOutcome(f"converged must be True or False, not {_kind(outcome.converged)}")
     numbers = {name: _number(name, values[name], dtype) for name, dtype in declared.items()}
+    for variable in kernel.variables:
+        low, high = variable.valid_range
+        if outside_range(numbers[variable.name], low, high):
+            found, accepted = numbers[variable.name], range_in_words(low, high)
+            raise BadOutcome(f"{variable.name} = {found} must be {accepted}, as its valid_range declares")
     return Outcome(numbers, bool(outcome.converged))
 
 

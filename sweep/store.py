@@ -263,6 +263,7 @@ def coordinates(layout: Layout) -> dict[str, NDArray[Any]]:
 
 def _attributes(variable: Variable) -> dict[str, Any]:
     attributes: dict[str, Any] = {"long_name": variable.long_name, "units": variable.units}
+    attributes |= variable.valid_attributes
     if variable.name in _FLAGS:
         meanings = _FLAGS[variable.name]
         attributes |= {"flag_values": list(range(len(meanings))), "flag_meanings": " ".join(meanings)}

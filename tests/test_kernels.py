@@ -202,6 +202,8 @@ def test_an_installed_kernel_is_found_by_its_name_and_nothing_else_is_imported(
         ({"variables": "(Variable('seed', 'a'),)"}, "KERNEL.variables = 'seed'"),
         ({"variables": "(Variable('../x', 'a'),)"}, "KERNEL.variables = '../x'"),
         ({"variables": "(Variable('x', 'a', dtype='float32'),)"}, "float64, int64, int8"),
+        ({"variables": "(Variable('x', 'a', valid_range=(1, 0)),)"}, "valid_range of x, = (1, 0)"),
+        ({"variables": "(Variable('x', 'a', valid_range=0.5),)"}, "two numbers (low, high), low <= high"),
         ({"name": "''"}, "KERNEL.name = ''"),
         ({"name": "3"}, "KERNEL.name = 3"),
         ({"version": "'1'"}, "KERNEL.version = '1'"),
@@ -383,6 +385,33 @@ def test_a_masked_value_fails_its_cell_and_no_other(tmp_path: Path) -> None:
         assert np.isnan(ds.x.values.ravel()).tolist() == [False, False, True, False]
     with xr.open_dataset(tmp_path / "c.zarr", engine="bendscape", group="errors") as errors:
         assert errors.error.item() == "BadOutcome"
+
+
+def test_a_value_outside_the_declared_range_fails_its_cell_and_the_range_is_stored_with_the_data(
+    tmp_path: Path,
+) -> None:
+    declared = "(Variable('x', 'a', valid_range=(0, 1)), Variable('n', 'b', 'int8', valid_range=(0, 9)))"
+    undeclared = declared.replace("'n', 'b', 'int8', valid_range=(0, 9)", "'overlap_sq_space', 'b'")
+    summaries = {}
+    for stem, variables, returned in (
+        ("mine", declared, "{'x': (0.5, 50.0, -0.3, 1 + 1e-9)[cell.seed], 'n': 1}"),
+        ("other", undeclared, "{'x': 0.5, 'overlap_sq_space': 50.0}"),
+    ):
+        compute = f"lambda cell, rng: Outcome({returned})"
+        path = module(tmp_path / f"{stem}.py", name=repr(stem), variables=variables, compute=compute)
+        campaign = make_campaign(**SMALL)
+        named = campaign.campaign.model_copy(update={"kernel": stem})
+        store = tmp_path / f"{stem}.zarr"
+        summaries[stem] = run(store, path, campaign.model_copy(update={"campaign": named}))
+        ds = xr.open_dataset(str(store), engine="bendscape")
+        assert (ds["x"].attrs["valid_min"], ds["x"].attrs["valid_max"]) == (0.0, 1.0)
+    assert (summaries["mine"].done, summaries["mine"].failed) == (2, 2)
+    assert (summaries["other"].done, summaries["other"].failed) == (4, 0)
+    # what analyses read under a known name has its range, whichever kernel measured it
+    assert (ds["overlap_sq_space"].attrs["valid_min"], ds["overlap_sq_space"].attrs["valid_max"]) == (0, 1)
+    errors = xr.open_dataset(str(tmp_path / "mine.zarr"), engine="bendscape", group="errors")
+    messages = {str(message) for message in errors["message"].values}
+    assert messages == {f"x = {x} must be in [0, 1], as its valid_range declares" for x in (50.0, -0.3)}
 
 
 @pytest.mark.parametrize("returned", ["{'x': 0.5, 'n': 1}", "0.5", "None"])
