@@ -152,7 +152,7 @@ def run(
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
     from bendscape.sweep.objects import store_url
-    from bendscape.sweep.output import check_writable
+    from bendscape.sweep.output import check_report
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import run_campaign
     from bendscape.sweep.store import silence_zarr
@@ -169,7 +169,7 @@ def run(
     patience = _seconds("--grace", grace)
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
-        check_writable(report, name="--report")
+        check_report(report, name="--report")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
@@ -286,7 +286,7 @@ def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Warnings that tell the user of numbers, without the place in the code that told."""
-    if category.__name__ == "PrecisionWarning":
+    if category.__name__ in ("PrecisionWarning", "DamageWarning"):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 

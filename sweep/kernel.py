@@ -28,6 +28,9 @@ from bendscape.sweep.texts import clean, message_of
 STATUS = {"absent": 0, "done": 1, "failed": 2, "not_converged": 3}
 """Codes of the `status` variable, written last: a cell is stored exactly when its status is not absent."""
 
+NOT_WANTED = -1
+"""What readers see as the status of a cell that the campaign does not ask for; it is never stored."""
+
 
 RESERVED = frozenset(
     {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "coverage"}
