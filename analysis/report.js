@@ -221,6 +221,10 @@
   paper.addEventListener("change", (event) => onPaper(event.matches));
   addEventListener("beforeprint", () => onPaper(true));
   addEventListener("afterprint", () => onPaper(false));
+  const wide = new ResizeObserver((seen) => {
+    for (const { target } of seen) target.classList.toggle("wider", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const table of document.querySelectorAll(".scroll")) wide.observe(table);
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth !== width && !printing) drawAll();

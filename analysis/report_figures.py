@@ -21,8 +21,7 @@ from bendscape.analysis.gain import Gain
 from bendscape.analysis.panels import Panel
 from bendscape.analysis.verdicts import expected_definition, landmarks
 from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.finite_size import window_end
+from bendscape.core.edge_scales import edge_scales, share_of_drawn
 from bendscape.core.model import Model
 from bendscape.core.outlier import transition
 from bendscape.core.overlap_law import mean_overlap_sq
@@ -163,14 +162,12 @@ class _Laws:
         self.model = model
         coarse = np.unique(alpha)
         fine = np.unique(np.append(coarse, 0.5 * (coarse[1:] + coarse[:-1])))
-        self.fine = [x for x in fine.tolist() if self._cheap(x)]
-        self.coarse = [x for x in coarse.tolist() if self._cheap(x) and not self._split(x)]
+        self.fine = [x for x in fine.tolist() if x in coarse or not self._drawn(x)]
+        self.coarse = [x for x in coarse.tolist() if not self._split(x)]
 
-    def _cheap(self, alpha: float) -> bool:
-        """Whether no labels have to be drawn: the continued edge or the outlier's branch exists."""
-        if math.isfinite(edge_scales(self.model, alpha).gamma_edge):
-            return True
-        return transition(self.model).kind == "discontinuous" and alpha >= window_end(self.model)[1]
+    def _drawn(self, alpha: float) -> bool:
+        """Whether cells of extreme labels are drawn for it, some 0.03 seconds a size."""
+        return share_of_drawn(edge_scales(self.model, alpha)) > 0
 
     def _split(self, alpha: float) -> bool:
         """Whether there are outliers that split."""
