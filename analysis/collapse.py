@@ -20,8 +20,8 @@ from bendscape.analysis.collapse_fits import (
 )
 from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
-from bendscape.analysis.models import code_output, map_models, model_of, number_output
-from bendscape.analysis.thresholds import alpha_dimension, check_resampling
+from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.thresholds import check_resampling, hessian_sweep
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -153,7 +153,8 @@ def collapse(
     the crossover size tells the kinds apart. Coverage on planted data: ``benchmarks/collapse.py`` and
     ``tests/test_collapse.py``. Source: this project's own, on the scaling law of arXiv:2604.27992.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     _check_options(least_size, window, order, correction, n_boot, level, seed)
     options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
     shape: dict[str, Any] = {"window": window, "order": order, "correction": correction}

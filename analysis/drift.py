@@ -15,7 +15,7 @@ from bendscape.analysis.curves import Floats
 from bendscape.analysis.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.edge_fits import LEAST_FREEDOM, Fit, check_shares, chosen_law, fit_law, widened
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.models import alpha_axis, as_sweep, code_output, map_models, model_of, number_output
 from bendscape.analysis.thresholds import check_resampling
 from bendscape.core.drift_law import HidingCurve, drift_amplitude, hiding_curve
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
@@ -163,7 +163,8 @@ def drift(
     on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
     Source: this project's own.
     """
-    overlap, alpha_dim = _overlap(ds, overlap), alpha_axis(ds)
+    overlap, ds = _overlap(ds, overlap), as_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     _check_options(beyond, wrong, misfit)
     check_resampling(n_boot, level, seed)
     measured = ["status", overlap]

@@ -113,14 +113,30 @@ def usual_least_size(ds: xr.Dataset) -> int:
     return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
 
 
+def wanted_points(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants cells at a point: ``wanted``, which no mask of cells changes.
+
+    In datasets without it, where ``coverage`` is not nan; everywhere, in those that have neither."""
+    if "wanted" in ds:
+        return ds["wanted"].reset_coords(drop=True)
+    if "coverage" in ds:
+        return ds["coverage"].notnull()
+    return xr.DataArray(True).expand_dims({dim: ds[dim].values for dim in ("p", "p_star", "a")})
+
+
+def wanted_cells(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants a cell: a seed below ``n_seeds``, where there is one, at such a point."""
+    wanted = xr.ones_like(ds["status"], bool) & wanted_points(ds)
+    return wanted & (ds["seed"] < ds["n_seeds"]) if "n_seeds" in ds else wanted
+
+
 def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
     """Cells done over cells that the campaign wants.
 
     Parameters
     ----------
     block : xarray.Dataset
-        ``status``, dimensions alpha, N, seed, and where the dataset has them ``coverage``, nan at the points
-        that the campaign's ``where`` leaves out, and ``n_seeds``, the seeds it wants at each N.
+        ``status``, dimensions alpha, N, seed, and what :func:`wanted_cells` reads.
     over : sequence of str
         Dimensions to sum over.
 
@@ -130,11 +146,7 @@ def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
         In [0, 1], over the other dimensions; nan where nothing is wanted. Cells that failed or did not
         converge are not done: no estimate rests on them.
     """
-    wanted = xr.ones_like(block["status"], bool)
-    if "n_seeds" in block:
-        wanted = wanted & (block["seed"] < block["n_seeds"])
-    if "coverage" in block:
-        wanted = wanted & block["coverage"].notnull()
+    wanted = wanted_cells(block)
     cells = wanted.sum(over)
     return ((block["status"] == DONE) & wanted).sum(over) / cells.where(cells > 0)
 

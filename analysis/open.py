@@ -205,7 +205,11 @@ def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr
     wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
     coords: dict[str, Any] = {
         **{
-            name: (name, values, dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}))
+            name: (
+                name,
+                values,
+                dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}),
+            )
             for name, values in axes.values.items()
         },
         "N": ("N", sizes, _words("N")),

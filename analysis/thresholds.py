@@ -22,7 +22,15 @@ from bendscape.analysis.estimators import (
     flag_code,
     share_done,
 )
-from bendscape.analysis.models import MODEL, alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.models import (
+    MODEL,
+    alpha_axis,
+    as_sweep,
+    code_output,
+    map_models,
+    model_of,
+    number_output,
+)
 from bendscape.analysis.verdicts import in_words
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import TRANSITION_KINDS, ParameterError
@@ -41,9 +49,9 @@ _PARTS = {
 _ONE_SIGMA = (0.158655, 0.841345)
 
 
-def alpha_dimension(ds: xr.Dataset) -> str:
-    """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian, or only a part
-    of one without all its dimensions."""
+def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset as :func:`bendscape.analysis.models.as_sweep` has it; refuses one that is no sweep of the
+    Hessian."""
     needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
     missing = [name for name in needed if name not in ds.variables]
     if missing:
@@ -53,18 +61,15 @@ def alpha_dimension(ds: xr.Dataset) -> str:
             "a sweep with the variables of the hessian kernel",
             f"it lacks {', '.join(missing)}",
         )
-    alpha_dim = alpha_axis(ds)
-    for dim in (*MODEL, alpha_dim, "N", "seed"):
-        if not ds.sizes.get(dim):
-            raise ParameterError(
-                "ds", list(map(str, ds.dims)), f"a dataset with {dim} among its dimensions",
-                f"select with a list, ds.sel({dim}=[...]), and at least one value",
-            )  # fmt: skip
+    ds = as_sweep(ds)
+    for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
+        if not ds.sizes[dim]:
+            raise ParameterError("ds", dim, "a dataset with at least one value of it")
         if dim != "seed" and not ds.indexes[dim].is_unique:
             raise ParameterError("ds", dim, "a dataset without a value twice along it")
     if not ds.indexes["N"].is_monotonic_increasing:
         raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
-    return alpha_dim
+    return ds
 
 
 def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
@@ -125,7 +130,8 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     intervals on planted data is held by ``tests/test_thresholds.py``. Source: this project's own estimators,
     on the scaling law of arXiv:2604.27992.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     check_resampling(n_boot, level, seed)
     of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]

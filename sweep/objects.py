@@ -115,7 +115,7 @@ def check_process() -> None:
         raise ParameterError(
             "process", os.getpid(),
             'one started by multiprocessing.get_context("spawn") or "forkserver"',
-            "this one was forked after its parent had used the client of object stores, which hangs in a fork",
+            "it was forked after its parent had used the client of object stores, which hangs in a fork",
         )  # fmt: skip
 
 
