@@ -32,7 +32,7 @@ from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.conditional import zarr_store
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.kernel import STATUS
-from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.ledger import Ledger, campaign_of
 from bendscape.sweep.objects import connect
 from bendscape.sweep.records import Records, cells_in
 from bendscape.sweep.spectral_kernel import WEIGHTS
@@ -208,7 +208,7 @@ class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
     description = "Open a bendscape store as one six-dimensional dataset"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "group")
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "group", "revision")
 
     def open_dataset(
         self,
@@ -216,8 +216,12 @@ class BendscapeBackend(BackendEntrypoint):
         *,
         drop_variables: str | Iterable[str] | None = None,
         group: str | None = None,
+        revision: int | None = None,
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
+
+        ``revision`` opens the store as an earlier campaign file of it has it, numbered as `bendscape status`
+        has them where the latest one hides cells. ``attrs["hidden"]`` names the values that are hidden.
 
         Raises
         ------
@@ -228,7 +232,8 @@ class BendscapeBackend(BackendEntrypoint):
             raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
-        grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+        text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
+        grid = parse_campaign(text, source=url).to_grid()
         if group in GROUPS:
             return failures(grid, _replayed(url))
         layout = Layout.from_json(attributes["layout"])
@@ -271,7 +276,8 @@ class BendscapeBackend(BackendEntrypoint):
             {"preferred_chunks": _chunks(data, (*points, "N"))},
         )
         variables = {k: v for k, v in {**measured, **theory}.items() if k not in dropped}
-        return xr.Dataset(variables, coords, _provenance(attributes))
+        hidden = {"hidden": text} if (text := layout.beyond(grid)) else {}
+        return xr.Dataset(variables, coords, _provenance(attributes) | hidden)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Only when asked for by name: a store is also a valid Zarr group."""
