@@ -28,6 +28,13 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="What the tasks of one machine may take together, e.g. 12GB; by default what it has.",
+    ),
+]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
@@ -37,8 +44,17 @@ one_model.register(app)  # theory and sample
 
 
 @app.command()
-def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
-    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task."""
+def plan(
+    file: File,
+    store: StoreOption = "",
+    max_memory: Memory = "",
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task.
+
+    Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
+    """
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
@@ -47,6 +63,7 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     from bendscape.sweep.console import out, print_json
     from bendscape.sweep.executor import place_options
     from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.machine import available_memory
     from bendscape.sweep.objects import store_url
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
@@ -55,7 +72,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
     kernel = load_kernel(campaign.campaign.kernel, kernel_module)
     url = store_url(store or campaign.campaign.store)
     slots = int(place_options("local", None)["num_cpus"])
-    made = open_plan(url, campaign, kernel)
+    made, hidden = open_plan(url, campaign, kernel)
+    made.check_memory(_size("--max-memory", max_memory) if max_memory else available_memory())
     document = {"name": campaign.campaign.name, "store": url, **made.to_json(slots)}
     if json:
         print_json(document)
@@ -76,8 +94,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         shape = "x".join(map(str, made.layout.chunks(size)[3:]))
         table.add_row(
             *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
-            clock(row.seconds * row.correction),
-            clock(row.seconds_left * row.correction),
+            clock(row.seconds * made.correction(size)),
+            clock(row.seconds_left * made.correction(size)),
         )
     out().print(table)
     out().print(
@@ -85,6 +103,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} a task"
     )
+    if line := hidden.line(url):
+        out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -100,6 +120,7 @@ def run(
     time_budget: Annotated[
         str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
     ] = "",
+    max_memory: Memory = "",
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="After a signal, how long to wait for tasks under way.")
     ] = "5min",
@@ -151,6 +172,7 @@ def run(
     from bendscape.sweep.identity import generation
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.machine import available_memory
     from bendscape.sweep.objects import store_url
     from bendscape.sweep.output import check_report
     from bendscape.sweep.progress import clock
@@ -167,13 +189,14 @@ def run(
         url = generation(url, campaign, kernel)
     budget = _seconds("--time-budget", time_budget) if time_budget else None
     patience = _seconds("--grace", grace)
+    memory = _size("--max-memory", max_memory) if max_memory else None
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_report(report, name="--report")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
-        options = place_options(address, workers)
+        options = place_options(address, workers, memory)
 
         def make_executor() -> RayExecutor:
             say.print(
@@ -187,6 +210,7 @@ def run(
             console=say, kernel_modules=modules, retry_failed=retry_failed,
             time_budget=budget, grace=patience, cell_timeout=timeout,
             accept_kernel_change=accept_kernel_change,
+            max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
         )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -254,6 +278,19 @@ def _seconds(name: str, text: str) -> float:
     if "".join(map("".join, parts)) != text or not seconds > 0:
         raise ParameterError(name, text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min")
     return seconds
+
+
+def _size(name: str, text: str) -> float:
+    import re
+
+    from bendscape.core.model import ParameterError
+
+    units = {"": 1.0} | {f"{letter}B": 1e3 ** (k + 1) for k, letter in enumerate("kMGT")}
+    units |= {f"{letter}iB": 2.0 ** (10 * k + 10) for k, letter in enumerate("KMGT")}
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]B|[KMGT]iB|)", text)
+    if found is None or not float(found[1]) > 0:
+        raise ParameterError(name, text, "bytes with a unit, such as 500MB, 12GB or 12GiB")
+    return float(found[1]) * units[found[2]]
 
 
 def load_commands() -> None:

@@ -14,6 +14,7 @@ import ray
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.limits import never
+from bendscape.sweep.machine import available_memory
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.worker import Order, run_tiles
 
@@ -49,6 +50,11 @@ class Executor(Protocol):
         """Jobs that run at the same time."""
         ...
 
+    @property
+    def memory(self) -> float:
+        """Bytes that the jobs of the largest machine may take together."""
+        ...
+
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of completion."""
         ...
@@ -77,6 +83,11 @@ class SerialExecutor:
 
     slots = 1
 
+    @property
+    def memory(self) -> float:
+        """What this process may use."""
+        return available_memory()
+
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of the jobs; raises `Abandoned` inside one that is no longer waited for."""
         while (job := next_job()) is not None:
@@ -86,8 +97,10 @@ class SerialExecutor:
         """Nothing to end."""
 
 
-def place_options(address: str, workers: int | None) -> dict[str, Any]:
+def place_options(address: str, workers: int | None, memory: float | None = None) -> dict[str, Any]:
     """Options of `ray.init` for an address: a place by name (`local`), or host:port of a running cluster.
+
+    `workers` and `memory` (bytes of its tasks together) are for a place that starts a Ray of its own.
 
     Raises
     ------
@@ -96,7 +109,7 @@ def place_options(address: str, workers: int | None) -> dict[str, Any]:
     """
     places = {point.name: point for point in entry_points(group="bendscape.places")}
     if address in places:
-        options: dict[str, Any] = places[address].load()(workers)
+        options: dict[str, Any] = places[address].load()(workers, memory)
         return options
     if ":" not in address:
         raise ParameterError("--address", address, f"{', '.join(sorted(places))}, serial or host:port")
@@ -148,6 +161,11 @@ class RayExecutor:
         """Cores of the cluster, or fewer when asked for."""
         return min(self._workers or self._cores, self._cores)
 
+    @property
+    def memory(self) -> float:
+        """Memory of the largest node, as Ray counts it."""
+        return self._memory
+
     def _window(self) -> int:
         # One more job than can run waits for each slot, unless that would use cores nobody asked for.
         return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
@@ -196,8 +214,8 @@ class RayExecutor:
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that does not come.
         if wanted > self._memory:
-            accepted = f"at most {self._memory:.3g} bytes, what the largest node has"
-            remedy = "leave out the largest N, or run where there is more memory"
+            accepted = f"at most {self._memory:.3g} bytes, what the largest node has by now"
+            remedy = "the node that had more is gone; the same command goes on where there is one"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
     def close(self) -> None:
