@@ -2,7 +2,7 @@
 
     nice python benchmarks/coverage.py                                          # all of it (hours)
     python benchmarks/coverage.py --only thresholds around seeds=6 --replicates 100
-    python benchmarks/coverage.py --only edge_scaling cells=normal cells=lognormal --replicates 400
+    python benchmarks/coverage.py --only edge_scaling normal lognormal --replicates 400
 
 A condition is a function (thresholds, collapse, edge_scaling, drift), where its alphas lie (below,
 just_below, around, just_above or above the threshold), seeds a size, the law of the cells, the number of
