@@ -70,6 +70,7 @@ FLAGS: Mapping[str, str] = {
 """Outcomes of one estimate, each in words; stored as int8, the place in this order."""
 
 POOR = 0.01
+SURER = 0.1
 USUAL_WIDTH = 6.0
 """Width in alpha N^(1/3) where theory has none."""
 LINE = (1.0, 3.0)
@@ -147,10 +148,12 @@ class Fit(NamedTuple):
         return low - max(0.0, self.bias), high - min(0.0, self.bias)
 
     def flagged(self, level: float) -> Fit:
-        """With the flag that estimate, interval and chi^2 ask for."""
+        """With the flag that estimate, interval and chi^2 ask for. Where few data have any interval that ends
+        within the alphas, those that have one by chance are many: so the alphas beyond both of its ends must be
+        rejected at a tenth of the error rate too."""
         if self.values is None:
             return self
-        value, (low, high) = float(self.values[0]), self.interval(level)
+        value, (low, high) = float(self.values[0]), self.interval(1 - SURER * (1 - level))
         flag = "estimated"
         if not math.isfinite(value):
             sure = low > -math.inf if value > 0 else high < math.inf
@@ -237,25 +240,26 @@ class PointScaling:
         if not used.any():
             return Fit(None, "not_enough_data")
         first_alpha, last_alpha = self.points.alpha[used].min(), self.points.alpha[used].max()
-        centre, seen = self._start(self.points.where(used)), set()
+        centre, seen, mean = self._start(self.points.where(used)), set(), self.points.mean.copy()
         for _ in range(_MOVES):  # the window follows the estimate until it holds the same points again
             distance = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N)
             keep = used & (distance <= settings.window * self.width)
             sizes, counts = np.unique(self.points.N[keep], return_counts=True)
             keep &= np.isin(self.points.N, sizes[counts >= _LEAST_POINTS])
-            here = self.points.where(keep)
+            here = self.points._replace(mean=mean).where(keep)
             n_free = columns(np.zeros(1)).shape[-1]
             n_sizes = len(np.unique(here.N))
             if len(here.alpha) < n_free + 1 + _LEAST_DOF or n_sizes < (2 if n_free else 1):
                 return Fit(None, "not_enough_data")
             reach = settings.window * self.width * here.N.min() ** (-1 / 3)
             grid = np.linspace(max(centre - reach, first_alpha), min(centre + reach, last_alpha), _GRID)
-            profile = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
+            profile, fitted = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
             if keep.tobytes() in seen:
                 break
             seen.add(keep.tobytes())
             centre = float(np.clip(lowest(grid, profile)[0][0], grid[0], grid[-1]))
-        values, chi2 = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known))
+            mean[keep] = np.clip(fitted, 0.5 * self.points.mean[keep], 2 * self.points.mean[keep])
+        values, chi2 = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
         return Fit(
             values,
             chi2=float(chi2[0]),
@@ -273,8 +277,9 @@ class PointScaling:
         settings: Settings,
         columns: Callable[[Floats], Floats],
         known: Callable[[Floats], Floats],
-    ) -> Floats:
-        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted."""
+    ) -> tuple[Floats, Floats]:
+        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the first
+        row."""
         cube_root = np.cbrt(points.N)
         level = self.critical.overlap_level
         level = float(points.Y.mean()) if math.isnan(level) else level
@@ -293,7 +298,9 @@ class PointScaling:
         t, base = Y / points.error, known(w) / points.error
         along = np.hstack([t, prior]) @ basis - base[:, None] @ basis[:, :n]
         square = (t**2).sum(axis=1) + (prior**2).sum(axis=1) - 2 * base @ t.T + (base**2).sum(axis=1)[:, None]
-        return np.asarray((square - (along**2).sum(axis=2)).T)
+        chi2 = np.asarray((square - (along**2).sum(axis=2)).T)
+        best = chi2[0].argmin()
+        return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
 
     def _crossing(self, settings: Settings) -> Fit:
         """Where b of Y = f + g N^(-1/3) + b N^(1/3), through the smooth curves of all sizes, turns positive."""

@@ -16,15 +16,22 @@ from bendscape.core.spiked_edge import critical_overlap
 
 
 class Points(NamedTuple):
-    """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N, seeds, Y,
-    standard error of Y, and the degrees of freedom of the errors of this size."""
+    """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N, seeds,
+    Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, and the
+    degrees of freedom of the errors of this size."""
 
     alpha: Floats
     N: Floats
     n_seeds: Floats
     Y: Floats
-    error: Floats
+    mean: Floats
+    relative_error: Floats
     freedom: Floats
+
+    @property
+    def error(self) -> Floats:
+        """Standard error of Y."""
+        return self.mean * self.relative_error
 
     def where(self, keep: Flags) -> Points:
         """Those of them that are kept."""
@@ -101,9 +108,9 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         most = (count - 1).sum()
         freedom = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
         each = np.broadcast_to([[N], [freedom]], (2, len(x)))
-        parts.append(Points(x, each[0], count, Y, smooth * mean / np.sqrt(count), each[1]))
+        parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), each[1]))
     if not parts:
-        return Points(*[np.empty(0)] * 6)
+        return Points(*[np.empty(0)] * 7)
     return Points(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
