@@ -82,7 +82,6 @@ _LINE_GRID = 801
 _FINE = 4  # points of the grid of a crossing between two values of alpha
 _LEAST_POINTS = 3  # of one size in the window
 _LEAST_DOF = 3
-_MOVES = 12
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,13 @@ class Fit(NamedTuple):
         quantile = float(t_law.isf(0.5 - level / 2, self.freedom))
         low, high = accepted(self.grid, self.deviance, quantile**2)
         return low - max(0.0, self.bias), high - min(0.0, self.bias)
+
+    def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
+        """With the alphas searched by another fit too, and the lesser deviance where both have one."""
+        every = np.union1d(self.grid, grid)
+        pairs = ((self.grid, self.deviance), (grid, deviance))
+        each = [np.interp(every, *pair, left=math.inf, right=math.inf) for pair in pairs]
+        return self._replace(grid=every, deviance=np.minimum(*each))
 
     def flagged(self, level: float) -> Fit:
         """With the flag that estimate, interval and chi^2 ask for. Where few data have any interval that ends
@@ -239,35 +245,52 @@ class PointScaling:
         used = np.isin(self.points.N, self.sizes[settings.skip :])
         if not used.any():
             return Fit(None, "not_enough_data")
-        first_alpha, last_alpha = self.points.alpha[used].min(), self.points.alpha[used].max()
-        centre, seen, mean = self._start(self.points.where(used)), set(), self.points.mean.copy()
-        for _ in range(_MOVES):  # the window follows the estimate until it holds the same points again
-            distance = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N)
-            keep = used & (distance <= settings.window * self.width)
-            sizes, counts = np.unique(self.points.N[keep], return_counts=True)
-            keep &= np.isin(self.points.N, sizes[counts >= _LEAST_POINTS])
+        n_free = columns(np.zeros(1)).shape[-1]
+        mean = self.points.mean.copy()
+
+        def profile(centre: float) -> tuple[Flags, Points, Floats, Floats] | None:
+            """Which points the window around a load holds, these, loads to search, and chi^2 there; later
+            errors follow the fit."""
+            keep = used & self._window(centre, settings.window)
             here = self.points._replace(mean=mean).where(keep)
-            n_free = columns(np.zeros(1)).shape[-1]
-            n_sizes = len(np.unique(here.N))
-            if len(here.alpha) < n_free + 1 + _LEAST_DOF or n_sizes < (2 if n_free else 1):
-                return Fit(None, "not_enough_data")
+            if keep.sum() < n_free + 1 + _LEAST_DOF or len(np.unique(here.N)) < (2 if n_free else 1):
+                return None
             reach = settings.window * self.width * here.N.min() ** (-1 / 3)
-            grid = np.linspace(max(centre - reach, first_alpha), min(centre + reach, last_alpha), _GRID)
-            profile, fitted = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
+            ends = self.points.alpha[used].min(), self.points.alpha[used].max()
+            grid = np.linspace(max(centre - reach, ends[0]), min(centre + reach, ends[1]), _GRID)
+            chi2, fitted = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
+            mean[keep] = np.clip(fitted, 0.5 * self.points.mean[keep], 2 * self.points.mean[keep])
+            return keep, here, grid, chi2[0]
+
+        centre, seen = self._start(self.points.where(used)), set[bytes]()
+        while found := profile(centre):  # the window follows the estimate until it holds the same points again
+            keep, here, grid, chi2 = found
             if keep.tobytes() in seen:
                 break
             seen.add(keep.tobytes())
-            centre = float(np.clip(lowest(grid, profile)[0][0], grid[0], grid[-1]))
-            mean[keep] = np.clip(fitted, 0.5 * self.points.mean[keep], 2 * self.points.mean[keep])
-        values, chi2 = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
-        return Fit(
+            centre = float(np.clip(lowest(grid, chi2[None])[0][0], grid[0], grid[-1]))
+        if not found:
+            return Fit(None, "not_enough_data")
+        values, least = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
+        fit = Fit(
             values,
-            chi2=float(chi2[0]),
+            chi2=float(least[0]),
             dof=len(here.alpha) - n_free - 1,
             freedom=here.joint_freedom(),
             grid=grid,
-            deviance=profile[0] - chi2[0],
+            deviance=chi2 - chi2.min(),
         )
+        # a load is judged by the window around it, so each end of the interval by another window
+        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]):
+            if found := profile(float(end)):
+                fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
+        return fit
+
+    def _window(self, centre: float, half_width: float) -> Flags:
+        """The points around a load, of the sizes that have enough of them there."""
+        keep = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N) <= half_width * self.width
+        sizes, counts = np.unique(self.points.N[keep], return_counts=True)
+        return np.asarray(keep & np.isin(self.points.N, sizes[counts >= _LEAST_POINTS]))
 
     def _chi2(
         self,
