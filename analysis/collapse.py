@@ -14,7 +14,6 @@ from bendscape.analysis.collapse_fits import (
     CHOICES,
     ESTIMATORS,
     FLAGS,
-    Fit,
     PointScaling,
     Settings,
     scale_width,
@@ -23,6 +22,7 @@ from bendscape.analysis.collapse_points import scaled_points
 from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, share_done
 from bendscape.analysis.models import code_output, map_models, model_of, number_output
+from bendscape.analysis.profiles import Fit
 from bendscape.analysis.thresholds import alpha_dimension, check_resampling
 from bendscape.analysis.verdicts import (
     ANSWERS,

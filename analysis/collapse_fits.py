@@ -1,5 +1,5 @@
 """The critical load of one model by finite-size scaling of its mean overlap: four estimators, each with its
-resamplings.
+interval and its resamplings.
 
 Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <overlap_sq_space> follows
 
@@ -8,7 +8,12 @@ Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <over
 f the master curve and g the first correction to scaling. f can be a polynomial or the theory's A phi_r, and g
 is a parabola whose coefficients are unknown but not arbitrary: each is taken to be normal with mean 0 and
 standard deviation ``correction`` times Y(0). A free g costs most of the precision and none at all biases;
-this way its uncertainty is part of the interval, because every resampling draws another mean for it.
+this way its uncertainty is part of the interval.
+
+An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
+minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
+the alphas. Each end is judged by the window around it, for a window that the noise has moved would reject the
+truth too often. Resamplings, normal with the standard errors of Y, serve the errors of differences alone.
 """
 
 from __future__ import annotations
@@ -16,23 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial.polynomial import polyvander
-from scipy.stats import f as f_law
-from scipy.stats import t as t_law
 
-from bendscape.analysis.collapse_points import (
-    Points,
-    accepted,
-    lowest,
-    one_sided,
-    universal_overlap,
-    zero_of_line,
-)
+from bendscape.analysis.collapse_points import Points, finer, lowest, universal_overlap, zero_of_line
 from bendscape.analysis.critical import critical_point
 from bendscape.analysis.curves import Flags, Floats, sign_change
+from bendscape.analysis.profiles import Fit, one_sided
 from bendscape.core.model import Model
 from bendscape.core.overlap_law import mean_overlap_sq
 
@@ -46,13 +42,15 @@ ESTIMATORS: Mapping[str, str] = {
         "alone are free"
     ),
     "crossing": (
-        "alpha at which Y of successive sizes N, N' cross, extrapolated by alpha_c + K (N N')^(-1/3), which "
-        "is what a correction to scaling N^(-1/3) g makes of it to first order, K = width g(0)/f'(0)"
+        "alpha at which Y of all sizes cross: where b of Y = f + g N^(-1/3) + b N^(1/3), fitted to the "
+        "smooth curves of all sizes at one alpha, turns from negative to positive; near alpha_c, b is "
+        "f'(0) (alpha - alpha_c)/width and g the correction to scaling"
     ),
     "square_root": (
         "zero of a straight line through <overlap_sq_space> (the overlap itself vanishes like a square root, "
         "its square linearly) at the largest size with data between 1 and 3 width N^(-1/3) above alpha_c of "
-        "the collapse; biased, mostly low, by the curvature and the rounding at this size"
+        "the collapse; biased, mostly low, by the curvature and the rounding at this size, and its interval "
+        "is longer by what that bias is on theory's curve"
     ),
 }
 """Estimators by name, each with its definition."""
@@ -60,17 +58,25 @@ ESTIMATORS: Mapping[str, str] = {
 FLAGS: Mapping[str, str] = {
     "estimated": "estimated",
     "poor_fit": "estimated, but chi^2 has a p-value below 0.01: the interval is not to be trusted",
-    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas searched",
-    "not_enough_data": "too few sizes, alphas or seeds in the window",
+    "interval_leaves_the_alpha_range": (
+        "estimated, but the interval, or that at a tenth of its error rate, leaves the alphas searched"
+    ),
+    "not_enough_data": (
+        "too few sizes, alphas or seeds in the window, or too noisy to tell on which side alpha_c lies"
+    ),
     "no_theory_curve": "theory has no critical point for this p, p_star, a",
-    "above_the_alpha_range": "no minimum or crossing within the alphas measured: alpha_c lies above them",
-    "below_the_alpha_range": "no minimum or crossing within the alphas measured: alpha_c lies below them",
+    "above_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies above them, and it "
+        "is not below alpha_c_low"
+    ),
+    "below_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies below them, and it "
+        "is not above alpha_c_high"
+    ),
     "beyond_the_crossover": "every size lies beyond a tenth of the crossover size, where nothing collapses",
 }
 """Outcomes of one estimate, each in words; stored as int8, the place in this order."""
 
-POOR = 0.01
-SURER = 0.1
 USUAL_WIDTH = 6.0
 """Width in alpha N^(1/3) where theory has none."""
 LINE = (1.0, 3.0)
@@ -79,7 +85,6 @@ LINE = (1.0, 3.0)
 _CORRECTION = 3  # coefficients of g
 _GRID = 121
 _LINE_GRID = 801
-_FINE = 4  # points of the grid of a crossing between two values of alpha
 _LEAST_POINTS = 3  # of one size in the window
 _LEAST_DOF = 3
 
@@ -116,59 +121,6 @@ _INDIFFERENT = {  # what does not enter an estimator at all
     "crossing": ("next_order", "narrow_window", "wide_window"),
     "square_root": ("next_order", "no_correction", "twice_the_correction"),
 }
-
-
-class Fit(NamedTuple):
-    """One estimate with its resamplings (row 0 is the estimate; inf or -inf beyond the alphas searched), or the
-    flag that says why there is none; chi^2 with its degrees of freedom and those of the errors; the alphas
-    searched and the deviance there, chi^2 less its minimum; by how much the interval is moved at one end."""
-
-    values: Floats | None
-    flag: str = "estimated"
-    chi2: float = math.nan
-    dof: int = 0
-    freedom: float = math.nan
-    grid: Floats = np.array([math.nan])
-    deviance: Floats = np.array([math.nan])
-    bias: float = 0.0
-
-    @property
-    def p_value(self) -> float:
-        """Probability of a larger chi^2 by the law F, nan without degrees of freedom."""
-        return float(f_law.sf(self.chi2 / self.dof, self.dof, self.freedom)) if self.dof > 0 else math.nan
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """All alphas that the data do not reject at this level; -inf or inf where an end of the alphas searched
-        is among them."""
-        if self.values is None:
-            return -math.inf, math.inf
-        quantile = float(t_law.isf(0.5 - level / 2, self.freedom))
-        low, high = accepted(self.grid, self.deviance, quantile**2)
-        return low - max(0.0, self.bias), high - min(0.0, self.bias)
-
-    def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
-        """With the alphas searched by another fit too, and the lesser deviance where both have one."""
-        every = np.union1d(self.grid, grid)
-        pairs = ((self.grid, self.deviance), (grid, deviance))
-        each = [np.interp(every, *pair, left=math.inf, right=math.inf) for pair in pairs]
-        return self._replace(grid=every, deviance=np.minimum(*each))
-
-    def flagged(self, level: float) -> Fit:
-        """With the flag that estimate, interval and chi^2 ask for. Where few data have any interval that ends
-        within the alphas, those that have one by chance are many: so the alphas beyond both of its ends must be
-        rejected at a tenth of the error rate too."""
-        if self.values is None:
-            return self
-        value, (low, high) = float(self.values[0]), self.interval(1 - SURER * (1 - level))
-        flag = "estimated"
-        if not math.isfinite(value):
-            sure = low > -math.inf if value > 0 else high < math.inf
-            flag = "not_enough_data" if not sure else f"{'above' if value > 0 else 'below'}_the_alpha_range"
-        elif self.p_value < POOR:
-            flag = "poor_fit"
-        elif not (math.isfinite(low) and math.isfinite(high)):
-            flag = "interval_leaves_the_alpha_range"
-        return self._replace(flag=flag)
 
 
 class PointScaling:
@@ -233,7 +185,7 @@ class PointScaling:
         )
 
     def _start(self, points: Points) -> float:
-        """Where a window is centred first: where sizes cross, or the end of the alphas beyond which they do."""
+        """Where a window is centred first: where sizes cross, or the end of the alphas if they do beyond."""
         crossing = self.fit("crossing", Settings(correction=0.0)).values
         where = float(np.median(points.alpha)) if crossing is None else float(crossing[0])
         return float(np.clip(where, points.alpha.min(), points.alpha.max()))
@@ -263,7 +215,9 @@ class PointScaling:
             return keep, here, grid, chi2[0]
 
         centre, seen = self._start(self.points.where(used)), set[bytes]()
-        while found := profile(centre):  # the window follows the estimate until it holds the same points again
+        while found := profile(
+            centre
+        ):  # the window follows the estimate until it holds the same points again
             keep, here, grid, chi2 = found
             if keep.tobytes() in seen:
                 break
@@ -301,8 +255,8 @@ class PointScaling:
         columns: Callable[[Floats], Floats],
         known: Callable[[Floats], Floats],
     ) -> tuple[Floats, Floats]:
-        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the first
-        row."""
+        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the
+        first row."""
         cube_root = np.cbrt(points.N)
         level = self.critical.overlap_level
         level = float(points.Y.mean()) if math.isnan(level) else level
@@ -326,11 +280,11 @@ class PointScaling:
         return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
 
     def _crossing(self, settings: Settings) -> Fit:
-        """Where b of Y = f + g N^(-1/3) + b N^(1/3), through the smooth curves of all sizes, turns positive."""
+        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""
         sizes = self.sizes[settings.skip :]
         if len(sizes) < 2:
             return Fit(None, "not_enough_data")
-        grid = _grid(np.unique(self.points.alpha[np.isin(self.points.N, sizes)]))
+        grid = finer(np.unique(self.points.alpha[np.isin(self.points.N, sizes)]))
         curves, errors = zip(*(self.points.smoothed(N, grid, self.width) for N in sizes), strict=True)
         error = np.stack(errors, axis=1)  # (grid, size)
         spanned = np.isfinite(error).sum(axis=1) >= 2
@@ -365,13 +319,14 @@ class PointScaling:
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
         residual = target[at, 0] - design[at] @ (inverse[at] @ target[at, 0])
         used = np.isin(self.points.N, sizes[weight[at] > 0])
+        searched, deviance = one_sided(grid, z, float(values[0]))
         return Fit(
             values,
             chi2=float(residual @ residual),
             dof=int((weight[at] > 0).sum()) - 2,
             freedom=self.points.where(used).joint_freedom(),
-            grid=grid,
-            deviance=one_sided(grid, z, float(values[0])),
+            grid=searched,
+            deviance=deviance,
         )
 
     def _square_root(self, settings: Settings) -> Fit:
@@ -384,13 +339,14 @@ class PointScaling:
         here = self.points.where(line)
         grid = np.linspace(0.0, float(here.alpha.max()), _LINE_GRID)
         zero, z, chi2 = zero_of_line(here, self.Y[:, line], grid)
+        searched, deviance = one_sided(grid, z, float(zero[0]))
         return Fit(
             zero,
             chi2=chi2,
             dof=len(here.alpha) - 2,
             freedom=here.joint_freedom(),
-            grid=grid,
-            deviance=one_sided(grid, z, float(zero[0])),
+            grid=searched,
+            deviance=deviance,
             bias=self._bias(here),
         )
 
@@ -444,9 +400,3 @@ def scale_width(model: Model) -> float:
     """Width in alpha N^(1/3), the usual one where theory has none."""
     width = critical_point(model).width
     return USUAL_WIDTH if math.isnan(width) else width
-
-
-def _grid(alpha: Floats) -> Floats:
-    """Points from the first alpha to the last, ``_FINE`` between two of them."""
-    places = np.arange(_FINE * (len(alpha) - 1) + 1) / _FINE
-    return np.asarray(np.interp(places, np.arange(len(alpha)), alpha), dtype=np.float64)

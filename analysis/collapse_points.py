@@ -16,9 +16,9 @@ from bendscape.core.spiked_edge import critical_overlap
 
 
 class Points(NamedTuple):
-    """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N, seeds,
-    Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, and the
-    degrees of freedom of the errors of this size."""
+    """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N,
+    seeds, Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, and
+    the degrees of freedom of the errors of this size."""
 
     alpha: Floats
     N: Floats
@@ -76,11 +76,11 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
 
     Notes
     -----
-    A few cells do not know their own standard deviation, and an error that follows the fluctuations of its own
-    mean gives low means more weight, and biases. So the mean is smoothed along alpha, and the relative standard
-    deviation s(alpha) of one cell is a parabola whose mean square is right. Its degrees of freedom are those
-    that the scatter of the m squares around it has: 2 (m - 3) over the variance of (measured/s)^2, at most the
-    cells less one at each alpha. This takes cells of different alpha as independent.
+    A few cells do not know their own standard deviation, and an error that follows the fluctuations of its
+    own mean gives low means more weight, and biases. So the mean is smoothed along alpha, and the relative
+    standard deviation s(alpha) of one cell is the exponential of a parabola, its mean square right. Its
+    degrees of freedom are what the scatter of the m squares around it says: 2 (m - 3) over the variance of
+    (measured/s)^2, at most the cells less one at each alpha. Cells of different alpha count as independent.
     """
     realised = realised_alpha(block, alpha)
     parts = []
@@ -114,6 +114,12 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
     return Points(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
+def finer(alpha: Floats, between: int = 4) -> Floats:
+    """A grid from the first alpha to the last, with so many steps between two of them."""
+    places = np.arange(between * (len(alpha) - 1) + 1) / between
+    return np.asarray(np.interp(places, np.arange(len(alpha)), alpha), dtype=np.float64)
+
+
 @lru_cache(maxsize=32)
 def _universal(r: int) -> PchipInterpolator:
     """log phi_r on a fine grid in asinh(w / r^(1/3)), from -150 to 150."""
@@ -142,8 +148,8 @@ def lowest(grid: Floats, chi2: Floats) -> tuple[Floats, Floats]:
 
 
 def zero_of_line(points: Points, Y: Floats, grid: Floats) -> tuple[Floats, Floats, float]:
-    """Where a weighted straight line through Y rises through zero, for every row (-inf where it does not rise);
-    and of the first row the line over its standard error on a grid, and chi^2."""
+    """Where a weighted straight line through Y rises through zero, for every row (-inf where it does not
+    rise); and of the first row the line over its standard error on a grid, and chi^2."""
     centre = points.alpha.mean()
     design = np.stack([np.ones_like(points.alpha), points.alpha - centre], axis=1) / points.error[:, None]
     target, inverse = Y / points.error, np.linalg.pinv(design)
@@ -152,27 +158,3 @@ def zero_of_line(points: Points, Y: Floats, grid: Floats) -> tuple[Floats, Float
     residual = target[0] - design @ np.array([level[0], slope[0]])
     zero = np.where(slope > 0, centre - level / np.where(slope > 0, slope, 1.0), -np.inf)
     return zero, at @ target[0] / np.sqrt((at**2).sum(axis=1)), float((residual**2).sum())
-
-
-def one_sided(grid: Floats, z: Floats, zero: float) -> Floats:
-    """Deviance of every place of a grid as the zero of a rising curve, z the curve over its standard error and
-    zero its estimate: the largest square of z that is negative between this place and the estimate, or, to the
-    right of it, positive."""
-    left = np.maximum.accumulate(np.minimum(z, 0.0)[::-1] ** 2 * (grid < zero)[::-1])[::-1]
-    right = np.maximum.accumulate(np.maximum(z, 0.0) ** 2 * (grid > zero))
-    deviance = np.where(grid < zero, left, right)
-    if not np.isfinite(zero):
-        deviance[-1 if zero > 0 else 0] = 0.0  # what lies beyond is not rejected
-    return np.asarray(deviance)
-
-
-def accepted(grid: Floats, deviance: Floats, most: float) -> tuple[float, float]:
-    """First and last place of a grid whose deviance is at most ``most``, interpolated on its square root; -inf
-    and inf where that is an end of the grid."""
-    root, inside = np.sqrt(np.maximum(deviance, 0.0)), np.flatnonzero(deviance <= most)
-    ends = [-np.inf, np.inf]
-    for i, (at, step, end) in enumerate(((inside[0], -1, 0), (inside[-1], 1, len(grid) - 1))):
-        if at != end:
-            share = (np.sqrt(most) - root[at]) / (root[at + step] - root[at])
-            ends[i] = float(grid[at] + share * (grid[at + step] - grid[at]))
-    return ends[0], ends[1]
