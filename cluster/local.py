@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.machine import available_cores, available_memory
+from bendscape.sweep.sessions import session_folder
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 
@@ -32,12 +30,5 @@ def ray_options(workers: int | None = None, memory: float | None = None) -> dict
         "num_cpus": workers or available_cores(),
         "_memory": int(available_memory() if memory is None else memory),
         "object_store_memory": _OBJECT_STORE_BYTES,
-        "_temp_dir": _temp_dir(),
+        "_temp_dir": str(session_folder()),
     }
-
-
-def _temp_dir() -> str:
-    # Ray puts sockets some 65 bytes below it, and their paths may have 107.
-    name = f"bendscape-ray-{os.getuid()}"
-    preferred = Path(tempfile.gettempdir()) / name
-    return str(preferred if len(os.fsencode(preferred)) <= 40 else Path("/tmp") / name)

@@ -60,21 +60,22 @@ def plan(
     from rich.text import Text
 
     from bendscape.sweep.campaign import load_campaign
-    from bendscape.sweep.console import out, print_json
-    from bendscape.sweep.executor import place_options
+    from bendscape.sweep.console import out, print_json, results_only
     from bendscape.sweep.kernel import load_kernel
-    from bendscape.sweep.machine import available_memory
+    from bendscape.sweep.machine import available_cores, available_memory
     from bendscape.sweep.objects import store_url
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
 
     campaign = load_campaign(file)
-    kernel = load_kernel(campaign.campaign.kernel, kernel_module)
     url = store_url(store or campaign.campaign.store)
-    slots = int(place_options("local", None)["num_cpus"])
-    made, hidden = open_plan(url, campaign, kernel)
-    made.check_memory(_size("--max-memory", max_memory) if max_memory else available_memory())
-    document = {"name": campaign.campaign.name, "store": url, **made.to_json(slots)}
+    slots = available_cores()
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, kernel_module)
+        made, hidden = open_plan(url, campaign, kernel)
+        made.check_memory(_size("--max-memory", max_memory) if max_memory else available_memory())
+        left = made.to_json(slots)
+    document = {"name": campaign.campaign.name, "store": url, **left}
     if json:
         print_json(document)
         return
@@ -167,7 +168,7 @@ def run(
 
     from bendscape.core.model import ParameterError
     from bendscape.sweep.campaign import load_campaign
-    from bendscape.sweep.console import console, print_json
+    from bendscape.sweep.console import console, print_json, results_only
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
     from bendscape.sweep.identity import generation
     from bendscape.sweep.kernel import load_kernel
@@ -183,7 +184,8 @@ def run(
     say = console()
     modules = tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in kernel_module)
     campaign = load_campaign(file)
-    kernel = load_kernel(campaign.campaign.kernel, modules)
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, modules)
     url = store_url(store or campaign.campaign.store)
     if new_generation:
         url = generation(url, campaign, kernel)
@@ -205,13 +207,14 @@ def run(
             return RayExecutor(options, workers)
 
     try:
-        summary = run_campaign(
-            campaign, url, kernel, make_executor,
-            console=say, kernel_modules=modules, retry_failed=retry_failed,
-            time_budget=budget, grace=patience, cell_timeout=timeout,
-            accept_kernel_change=accept_kernel_change,
-            max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
-        )  # fmt: skip
+        with results_only():
+            summary = run_campaign(
+                campaign, url, kernel, make_executor,
+                console=say, kernel_modules=modules, retry_failed=retry_failed,
+                time_budget=budget, grace=patience, cell_timeout=timeout,
+                accept_kernel_change=accept_kernel_change,
+                max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
+            )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
         raise typer.Exit(2) from None
@@ -301,22 +304,32 @@ def load_commands() -> None:
 
 def main() -> None:
     """The `bendscape` command: bad input is one line on standard error and exit code 2."""
+    from bendscape.sweep.console import take_any_encoding
+
     load_commands()
+    take_any_encoding()
     warnings.formatwarning = _one_line
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the results wants no more of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_IO)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
         code = _exit_code(error) if usage is None else EXIT_INPUT
         if code == EXIT_BUG:
             traceback.print_exc()
         elif line := " ".join((str(error) if usage is None else usage()).split()):
-            sys.stderr.write(
-                f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
-            )
+            outside = f"{type(error).__name__}: {_brief(line)}"
+            sys.stderr.write(f"error: {line if code == EXIT_INPUT else outside}\n")
         sys.exit(code)
+
+
+def _brief(line: str) -> str:
+    # What a store's library says, without the dump of its own structures that it puts behind that.
+    return line.partition(" Debug source: ")[0].removeprefix("Generic LocalFileSystem error: ")[:400]
 
 
 def _one_line(

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import ray
@@ -16,6 +17,7 @@ from bendscape.core.model import ParameterError
 from bendscape.sweep.limits import never
 from bendscape.sweep.machine import available_memory
 from bendscape.sweep.records import Receipt
+from bendscape.sweep.sessions import remove_session, sweep_sessions
 from bendscape.sweep.worker import Order, run_tiles
 
 LOOK_SECONDS = 2.0  # between two looks at what the cluster is
@@ -142,11 +144,18 @@ class RayExecutor:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._owner = not ray.is_initialized()
+        self._session: Path | None = None
         if self._owner:
+            own = options.get("_temp_dir")
+            if own is not None:
+                sweep_sessions(Path(own))
             ray.init(
                 include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 configure_logging=False, **options,
             )  # fmt: skip
+            if own is not None:
+                os.chmod(own, 0o700)  # Ray opens it to everybody
+                self._session = Path(ray._private.worker._global_node.get_session_dir_path())
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}
@@ -219,11 +228,12 @@ class RayExecutor:
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
     def close(self) -> None:
-        """Cancel what still runs; shut Ray down if this executor started it."""
-        if not self._lives or not _answers(self._head):
-            return
-        for ref in self._refs:
-            ray.cancel(ref, force=True)
-        self._refs.clear()
-        if self._owner:
-            ray.shutdown()
+        """Cancel what still runs; shut Ray down if this executor started it, and remove its folder."""
+        if self._lives and _answers(self._head):
+            for ref in self._refs:
+                ray.cancel(ref, force=True)
+            self._refs.clear()
+            if self._owner:
+                ray.shutdown()
+        if self._session is not None:
+            remove_session(self._session)

@@ -25,6 +25,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.texts import clean
 
 if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
@@ -56,9 +57,15 @@ def store_url(location: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(location)
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return Path(text).expanduser().absolute().as_uri()
     accepted = "a path, file:///path or s3://bucket/prefix"
+    if not text or clean(text, len(text)) != text:
+        raise ParameterError("store", text, f"{accepted}, in UTF-8 and without control characters")
+    if not separator:
+        try:
+            return Path(text).expanduser().absolute().as_uri()
+        except RuntimeError:
+            remedy = "`~` stands for the home of a user, and there is none here"
+            raise ParameterError("store", text, accepted, remedy) from None
     if scheme not in ("file", "s3"):
         raise ParameterError("store", f"{scheme}://...", accepted)
     place = rest.partition("/")[0]
@@ -204,6 +211,11 @@ def probe(url: str) -> None:
         obstore.put(objects, path, b"second", mode=version_of(first))
         if not _refuses(objects, path, version_of(first)):
             raise _unfit(url, "it replaces an object that has changed (If-Match is ignored)")
+    except BaseError as error:
+        if folder is None:
+            raise
+        why = " ".join(str(error).partition("Debug source:")[0].split())
+        raise OSError(f"{folder} cannot be written, only read: {why}") from None
     except FileNotFoundError:
         if folder is not None:
             raise

@@ -152,6 +152,12 @@ class Plan:
         for N in sorted(self.grid.N, reverse=True):
             yield from self._wanted[N].tiles(self.records, self.retry_failed)
 
+    @property
+    def next_tile(self) -> tuple[int, float] | None:
+        """Size and seconds of the tile that would be computed first, estimates corrected."""
+        tile = next(self._left(), None)
+        return None if tile is None else (tile.key.N, tile.seconds * self.correction(tile.key.N))
+
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
         cell = sum({"float64": 8, "int64": 8, "int8": 1}[v.dtype] for v in stored_variables(self.kernel))

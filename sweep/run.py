@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -24,7 +24,7 @@ from bendscape.sweep.objects import connect, exclusive, exists, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.provenance import provenance
-from bendscape.sweep.stop import GRACE_SECONDS, Stop, Stopped
+from bendscape.sweep.stop import BUDGET, GRACE_SECONDS, Stop, Stopped, least_budget
 from bendscape.sweep.store import (
     STORE_VERSION,
     check_rootless,
@@ -44,7 +44,8 @@ class Summary:
     """How a run ended. `outcome` is "complete", "failed cells" or "stopped".
 
     `core_seconds_left` is the estimate of the plan, as `bendscape status` has it; `hidden` are finished cells
-    of the store that the campaign does not name.
+    of the store that the campaign does not name. `time_budget_needed` (seconds) is there where the budget did
+    not suffice for anything at all.
     """
 
     store: str
@@ -57,6 +58,7 @@ class Summary:
     seconds: float
     core_seconds_left: float
     hidden: int = 0
+    time_budget_needed: float | None = None
 
     @property
     def exit_code(self) -> int:
@@ -108,7 +110,7 @@ def run_campaign(
     LeaseHeld, LeaseLost
         Another driver works on this store, or took it over.
     """
-    started = time.monotonic()
+    started = ready = time.monotonic()
     stop, meter = Stop(time_budget, grace), None
 
     def found() -> dict[str, Any] | None:
@@ -133,6 +135,7 @@ def run_campaign(
                 stop.announce(console)
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
+                ready = time.monotonic()
                 memory = min(executor.memory if executor else math.inf, max_memory or math.inf)
                 meter = Meter(plan, executor.slots if executor else 1, console, memory)
                 if executor is not None:
@@ -152,6 +155,10 @@ def run_campaign(
             raise
         with stop.shield():
             ledger.release()
+    computed = meter.computed if meter else 0
+    needed = _needed(plan, ready - started) if not computed and stop.reason == BUDGET else None
+    if needed is not None:
+        console.print(needed.line(time_budget or 0.0), markup=False)
     plan.retry_failed = False  # they had their turn
     plan.recount()
     if line := hidden_cells(plan, ledger).line(url):
@@ -163,12 +170,34 @@ def run_campaign(
         cells=plan.total("cells"),
         done=plan.total("done"),
         failed=failed,
-        computed=meter.computed if meter else 0,
+        computed=computed,
         missing=missing,
         seconds=time.monotonic() - started,
         core_seconds_left=plan.seconds_left,
         hidden=plan.hidden,
+        time_budget_needed=needed.seconds if needed else None,
     )
+
+
+class _Needed(NamedTuple):
+    """A budget that a run could compute something within, and what takes so long."""
+
+    seconds: float
+    start: float
+    N: int
+    tile: float
+
+    def line(self, budget: float) -> str:
+        return (
+            f"nothing was computed, and nothing ever is within --time-budget {budget:.3g}s: to start takes "
+            f"{self.start:.2g} s, and one tile of N = {self.N} about {self.tile:.2g} s; give it "
+            f"{math.ceil(self.seconds)}s or more"
+        )
+
+
+def _needed(plan: Plan, start: float) -> _Needed | None:
+    tile = plan.next_tile
+    return None if tile is None else _Needed(1.1 * least_budget(start + tile[1]), start, *tile)
 
 
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:

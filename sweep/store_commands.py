@@ -38,13 +38,14 @@ def status(
     from rich.table import Table
     from rich.text import Text
 
-    from bendscape.sweep.console import console, out, print_json
+    from bendscape.sweep.console import console, out, print_json, results_only
     from bendscape.sweep.hidden import Hidden
     from bendscape.sweep.progress import clock
     from bendscape.sweep.status import store_status, store_tiles
     from bendscape.sweep.store import holds_cells
 
-    document = store_status(store, kernel_module)
+    with results_only():
+        document = store_status(store, kernel_module)
     if not document["done"] + document["failed"] and holds_cells(document["store"]):
         console().print(
             "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
