@@ -2,7 +2,7 @@
 
     xr.open_dataset(store, engine="bendscape", chunks={})
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
-    xr.open_datatree(store, engine="bendscape")                   both
+    xr.open_datatree(store, engine="bendscape")                   both, as "cells" and "errors"
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
 storage; the theory of the same points is attached. `status` tells of each cell whether it is done, failed,
@@ -177,10 +177,15 @@ class BendscapeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
     ) -> dict[str, xr.Dataset]:
-        """The cells as "/" and the failed ones as "/errors"."""
+        """The cells as "/cells" and the failed ones as "/errors".
+
+        They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
+        takes those of the node above for them.
+        """
         options = {"drop_variables": drop_variables, "mask_and_scale": mask_and_scale}
         cells = self.open_dataset(filename_or_obj, **options)
-        return {"/": cells, "/errors": self.open_dataset(filename_or_obj, group="errors", **options)}
+        errors = self.open_dataset(filename_or_obj, group="errors", **options)
+        return {"/": xr.Dataset(attrs=cells.attrs), "/cells": cells, "/errors": errors}
 
     def open_datatree(
         self,
@@ -189,7 +194,7 @@ class BendscapeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
     ) -> xr.DataTree:
-        """A tree of the cells and, below them, ``errors``."""
+        """A tree of ``cells`` and ``errors``."""
         return xr.DataTree.from_dict(
             self.open_groups_as_dict(
                 filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale

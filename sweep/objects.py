@@ -109,7 +109,7 @@ def check_process() -> None:
     """Refuse a forked process in which the client of objects would hang: its threads stayed in the parent.
 
     Plain files are read without it (`read_object`, `names_in`), so that reading them works after a fork too;
-    object stores, and whatever writes, ask here first.
+    `connect` asks here for an object store, and so does whatever writes.
 
     Raises
     ------
@@ -136,7 +136,6 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
     """
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         return (Path(objects.prefix) / path).read_bytes()
-    check_process()
     return bytes(obstore.get(objects, path).bytes())
 
 
@@ -150,7 +149,6 @@ def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in found if name > after)
-    check_process()
     pages = obstore.list(objects, prefix=folder, offset=f"{folder}/{after}" if after else None)
     return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
 

@@ -3,8 +3,9 @@ answers as it does for the dataset that was opened."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ ANALYSES: dict[str, dict[str, Any]] = {
 DEAR = {"thresholds"}  # of the figures: theory at many widths
 
 
-@pytest.fixture(scope="module", params=["alpha", "alpha_factor"])
+@pytest.fixture(scope="module", params=["alpha", pytest.param("alpha_factor", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sampled Hessians, not all of them there and not all points wanted, seeds unequal."""
-    alpha = AROUND if request.param == "alpha_factor" else [0.8, 1.1, 1.4, 1.7, 2.0]
+    alpha = AROUND if request.param == "alpha_factor" else [0.75, 1.0, 1.25, 1.5, 2.0]
     text = campaigns.campaign_text(
         p=[1, 2], a=[0.7], alpha=alpha, N=[16, 24, 32], seeds="{ 16 = 8, 24 = 8, 32 = 6 }",
         where="p == 1 or N < 32",
@@ -42,7 +43,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for segment in (path / "ledger" / "segments").iterdir():
         lines = [json.loads(line) for line in segment.read_text().splitlines()]
         for line in lines:
-            if line["tile"].startswith("N=24/1."):  # of p = 2: not all alphas, and one seed less of the others
+            if line["tile"].startswith(
+                "N=24/1."
+            ):  # of p = 2: not all alphas, and one seed less of the others
                 line["done"] = f"{int(line['done'], 16) & int('7f' * 4, 16):x}"
         segment.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -99,24 +102,28 @@ POORER: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "one size": lambda ds: ds.sel(N=24),
     "one seed": lambda ds: ds.isel(seed=0),
     "one alpha": lambda ds: ds.isel({"alpha_factor" if "alpha_factor" in ds.dims else "alpha": 2}),
-    "one cell": lambda ds: masked(ds).isel({dim: 0 for dim in ds.status.dims}),
-    "a list of alphas": lambda ds: ds.isel({"alpha_factor" if "alpha_factor" in ds.dims else "alpha": [1, 3]}),
+    "one cell": lambda ds: masked(ds).isel(dict.fromkeys(ds.status.dims, 0)),
+    "a list of alphas": lambda ds: ds.isel(
+        {"alpha_factor" if "alpha_factor" in ds.dims else "alpha": [1, 3]}
+    ),
     "seeds": lambda ds: masked(ds).isel(seed=[5, 1, 3]),
 }
 """What leaves too few cells for most answers."""
 
 
 def answers(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Of every analysis, and the tables behind every figure that does not need theory at many widths."""
+    """Of every analysis."""
     bend = Bend(ds)
     found = {name: getattr(bend, name)(**options).compute() for name, options in ANALYSES.items()}
-    found["shift_map"] = bend.shift_map(found["collapse"])
-    bend.plot._results.n_boot = 100
+    return found | {"shift_map": bend.shift_map(found["collapse"])}
+
+
+def tables(ds: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Behind every figure that does not need theory at many widths and that the store has the data of."""
+    bend, found = Bend(ds), {}
     for figure in FIGURES.keys() - DEAR:
-        try:
-            found |= {f"figure {name}": table for name, table in bend.plot.numbers(figure).items()}
-        except LeftOutError:
-            continue
+        with contextlib.suppress(LeftOutError):
+            found |= bend.plot.numbers(figure)
     return found
 
 
@@ -134,14 +141,30 @@ def assert_same(found: dict[str, xr.Dataset], wanted: dict[str, xr.Dataset]) -> 
         assert {n: v.dtype.kind for n, v in own.items()} == {n: v.dtype.kind for n, v in result.items()}, name
 
 
-@pytest.mark.parametrize("change", KEPT)
+def some_slow(changes: Iterable[str], fast: Collection[str]) -> list[Any]:
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in changes]
+
+
+@pytest.mark.parametrize(
+    "change", some_slow(KEPT, ("done", "done, lazily", "transposed", "done and NetCDF", "exported to Zarr"))
+)
 def test_every_answer_is_that_of_the_dataset_that_was_opened(
     store: Path, original: dict[str, xr.Dataset], tmp_path: Path, change: str
 ) -> None:
     assert_same(answers(KEPT[change](store, tmp_path)), original)
 
 
-@pytest.mark.parametrize("change", SELECTED)
+@pytest.mark.usefixtures("fewer_resamplings")
+def test_the_tables_behind_figures_are_those_of_the_dataset_that_was_opened(
+    store: Path, tmp_path: Path
+) -> None:
+    wanted = tables(opened(store))
+    assert len(wanted) > 6
+    for change in ("done and transposed", "done and NetCDF"):
+        assert_same(tables(KEPT[change](store, tmp_path)), wanted)
+
+
+@pytest.mark.parametrize("change", some_slow(SELECTED, ("a model by scalars", "a model, then done")))
 def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
     store: Path, original: dict[str, xr.Dataset], change: str
 ) -> None:
@@ -151,7 +174,7 @@ def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
         xr.testing.assert_allclose(found[name].reset_coords(drop=True), own, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("change", POORER)
+@pytest.mark.parametrize("change", some_slow(POORER, ("one size", "one cell", "seeds")))
 def test_what_is_left_of_a_sweep_has_answers_or_says_what_is_missing(store: Path, change: str) -> None:
     ds = POORER[change](opened(store))
     for name, options in ANALYSES.items():
@@ -170,12 +193,11 @@ def test_a_dataset_without_one_of_its_axes_is_refused_by_its_name(store: Path, l
 
 
 @pytest.fixture
-def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
     from bendscape.analysis.results import Results
 
     real = Results.__init__
     monkeypatch.setattr(Results, "__init__", lambda self, ds, n_boot=100: real(self, ds, n_boot))
-    yield
 
 
 @pytest.mark.slow
