@@ -20,7 +20,7 @@ from bendscape.analysis.thresholds import check_resampling
 from bendscape.core.drift_law import HidingCurve, drift_amplitude, hiding_curve
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.outlier import asymptotics, transition_at
 from bendscape.core.overlap_law import overlap_sq_if_not_hidden
 
 LAWS: Mapping[str, Callable[[Floats], Floats]] = {
@@ -211,7 +211,7 @@ def _of_model(
     block = block.transpose(alpha_dim, "N", "seed", ...)
     model, sizes = model_of(block), block["N"].values
     done = block["status"].values == DONE
-    at_bbp, n_x = transition(model), crossover_size(model)
+    at_bbp, n_x = transition_at(model), crossover_size(model)
     found: dict[str, Any] = {name: np.full(len(sizes), math.nan) for name in _AT_SIZE}
     found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
     found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}

@@ -104,9 +104,9 @@ def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str,
 
 
 def draw_edge(numbers: Numbers) -> Figure:
-    """Points: <eigval_min> - lambda_minus and its standard error, a bar that reaches 0 down to the axis. Lines: c N^(-2/3) (dashed) and c / log N
-    (dotted) as fitted, the prediction without a free parameter (full). What the data support is written at
-    each alpha."""
+    """Points: <eigval_min> - lambda_minus and its standard error, a bar that reaches 0 down to the axis.
+    Lines: c N^(-2/3) (dashed) and c / log N (dotted) as fitted, the prediction without a free parameter
+    (full). What the data support is written at each alpha."""
     from matplotlib.lines import Line2D
 
     (found,) = numbers.values()

@@ -28,7 +28,7 @@ from bendscape.analysis.style import (
 )
 from bendscape.analysis.tables import few
 from bendscape.core.model import Model
-from bendscape.core.outlier import Asymptotics, alpha_0, transition
+from bendscape.core.outlier import Asymptotics, alpha_0, transition_at
 from bendscape.core.precision import unwarned
 from bendscape.core.spectral import spectral_gain
 from bendscape.sweep.spectral_kernel import WEIGHTS
@@ -117,7 +117,7 @@ def _gain(widths: list[int], p_star: int, a: float, loads: list[float]) -> Gain:
         rows.append(
             Width(
                 p,
-                transition(model).kind,
+                transition_at(model).kind,
                 gain.alpha_bbp,
                 bound.complex_re if bound.complex_im < bound.complex_re else math.nan,
                 gain.over_hessian_limit,

@@ -23,7 +23,7 @@ from bendscape.analysis.verdicts import expected_definition, landmarks
 from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.edge_scales import edge_scales, share_of_drawn
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.core.precision import unwarned
 
@@ -245,7 +245,7 @@ def _critical(gain: Gain) -> dict[str, Any]:
     kinds, bbp, zero = [], [], []
     for p in widths:
         model = Model(p, gain.p_star, gain.a)
-        kinds.append(transition(model).kind)
+        kinds.append(transition_at(model).kind)
         definitions = landmarks(model).definitions
         bbp.append(_short(definitions["alpha_bbp"]))
         zero.append(_alpha_0(kinds[-1], definitions))

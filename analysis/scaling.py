@@ -15,7 +15,7 @@ from bendscape.analysis.models import MODEL, alpha_axis
 from bendscape.analysis.thresholds import with_error
 from bendscape.analysis.verdicts import expected_definition, in_words
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +80,7 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     for point, at in _models(result):
         if not at["n_cells"].item():
             continue
-        kind = transition(Model(point["p"], point["p_star"], point["a"])).kind
+        kind = transition_at(Model(point["p"], point["p_star"], point["a"])).kind
         for name in result["estimator"].values.tolist():
             one = at.sel(estimator=name)
             row: dict[str, Any] = {**point, "transition": kind, "estimator": name}

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from bendscape.core.finite_size import crossover_size
 from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.outlier import alpha_0, transition_at
 
 DEFINITIONS: Mapping[str, str] = {
     "alpha_bbp": "threshold of the outlier as N goes to infinity",
@@ -67,7 +67,7 @@ def landmarks(model: Model) -> Landmarks:
     """Values of ``DEFINITIONS`` and the crossover size N_x of one model."""
     found = alpha_0(model)
     complex_re = found.complex_re if found.complex_re > 0 else math.nan  # no load
-    values = (transition(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
+    values = (transition_at(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
     return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
 
 

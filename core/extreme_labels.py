@@ -21,6 +21,7 @@ from scipy.optimize import brentq, elementwise
 from scipy.special import expit, gammaincc, gammaln, logit
 
 from bendscape.core.finite_size import tail_nodes
+from bendscape.core.integrals import averages
 from bendscape.core.model import Model
 
 FloatArray = npt.NDArray[np.float64]
@@ -242,6 +243,11 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
         + of_yt**2 * (others.yt_sq - others.yt**2 / alpha)
     )
     noise = 4 / (p * p * size) * np.maximum(0.0, noise)
-    place = (2 / p) * (at_star.t - 1 / star)
+    # What the drawn labels add at one gamma is known on average: their deviation is taken out of the mean.
+    fixed = np.full(CELLS, min(1.0, float(np.median(star))))
+    here, known = total(fixed), averages(model, float(fixed[0]))
+    drawn_t = here.t - alpha * float(known.A)
+    drawn_yt = here.yt - alpha * float(known.A + known.F)
+    place = (2 / p) * (at_star.t - 1 / star - np.mean(of_t * drawn_t + of_yt * drawn_yt))
     width = (np.sqrt(2 / z_second) * p * size) ** (-2 / 3)
     return DrawnCells(place, width, amplitude, distance, outlier_width, noise, nearest)

@@ -60,11 +60,11 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     Limits: overlap_sq above alpha_bbp and p_star S'/(N (lambda_minus - S)^2) below, as N -> inf;
     ``N^(1/3) mean = A phi_r(0)`` at a continuous threshold, and at alpha_0 up to the crossover size. The
     critical law is that of an isolated sharp edge, with corrections of relative order N^(-1/3): samples lie
-    within 25 per cent of it at N = 64 to 512, also inside a smooth edge; far below alpha_0 up to a third below
-    it. Drawn means are known to some 2 per cent, by the same random
-    numbers at every load and size. Heuristic, beyond the crossover size: the principal-value branch where
-    kappa exceeds 3. Held by ``tests/test_overlap_law.py``. Source: this project's own, with the universal law
-    of :mod:`bendscape.core.spiked_edge`.
+    within 25 per cent of it at N = 64 to 512, also inside a smooth edge; far below alpha_0 up to a third
+    below it. Drawn means are known to some 2 per cent, by the same random numbers at every load and size.
+    Heuristic, beyond the crossover size: the principal-value branch where kappa exceeds 3. Held by
+    ``tests/test_overlap_law.py``. Source: this project's own, with the universal law of
+    :mod:`bendscape.core.spiked_edge`.
     """
     alpha, size = as_point(alpha, N)
     return math.nan if math.isinf(model.p) else _means(model, alpha, size, critical_overlap)[0]
@@ -92,7 +92,14 @@ def overlap_sq_if_not_hidden(model: Model, alpha: float, N: float) -> float:
     Held by ``tests/test_drift.py``; accuracy and source as of :func:`mean_overlap_sq`.
     """
     alpha, size = as_point(alpha, N)
-    return math.nan if math.isinf(model.p) else _means(model, alpha, size, critical_overlap)[1]
+    if math.isinf(model.p):
+        return math.nan
+    scales, cube_root = edge_scales(model, alpha), math.cbrt(size)
+    if outermost(scales) <= 1 or not math.isnan(scales.gamma_star):
+        universal = critical_overlap(scales.distance * cube_root, int(model.p) * model.p_star)
+        return min(1.0, scales.amplitude / cube_root * universal)
+    on_branch = _on_branch(model, alpha)[1]
+    return _means(model, alpha, size, critical_overlap)[1] if math.isnan(on_branch) else on_branch
 
 
 def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
