@@ -21,7 +21,7 @@ from bendscape.analysis.collapse_fits import (
 from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
 from bendscape.analysis.models import code_output, map_models, model_of, number_output
-from bendscape.analysis.thresholds import alpha_dimension, check_resampling
+from bendscape.analysis.thresholds import SAFE, alpha_dimension, check_resampling
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -36,9 +36,6 @@ from bendscape.analysis.verdicts import (
 )
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import ParameterError
-
-SAFE = 10.0
-"""Sizes up to the crossover size over this collapse: an extreme label hides one overlap in ten there."""
 
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "": (),
