@@ -23,7 +23,7 @@ from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, share_done
 from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.profiles import Fit
-from bendscape.analysis.thresholds import check_resampling, hessian_sweep
+from bendscape.analysis.thresholds import SAFE, check_resampling, hessian_sweep
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -41,9 +41,6 @@ from bendscape.core.model import ParameterError
 
 ONE_SIGMA = 0.682689
 """Level of the interval of which an error is half the width."""
-
-SAFE = 10.0
-"""Sizes up to the crossover size over this collapse: an extreme label hides one overlap in ten there."""
 
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "": (),

@@ -170,8 +170,8 @@
 
   function tell() {
     const load = chosen.alpha_0 === null ? "" : `, α₀ = ${digits(chosen.alpha_0)}`;
-    const found = chosen.estimates.map(({ name, value, error, trusted, verdict }) => (value === null
-      ? `${name}: ${verdict}` : `${name}: α_c = ${withError(value, error)}, ${trusted ? verdict : "not trusted: poor fit"}`));
+    const found = chosen.estimates.map(({ name, value, error, trusted, verdict, reason }) => (value === null
+      ? `${name}: ${verdict} (${reason})` : `${name}: α_c = ${withError(value, error)}, ${trusted ? verdict : `not trusted: ${reason}`}`));
     element("chosen").textContent = `${nameOf(chosen)}: ${chosen.kind}, α_BBP = ${digits(chosen.alpha_bbp)}${load}. ${found.join("; ")}`;
     boxes.forEach((box) => {
       const there = chosen.sizes.some((size) => size.N === Number(box.value));

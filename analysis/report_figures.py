@@ -102,7 +102,7 @@ def _model(panel: Panel, measured: Mapping[tuple[Any, ...], Mapping[str, Any]]) 
     row = measured.get((*point, "collapse"))
     critical, r = critical_point(model), panel.p * panel.p_star
     width = USUAL_WIDTH if math.isnan(critical.width) else critical.width
-    trusted = row is not None and math.isfinite(row["alpha_c"]) and row["flag"] != "poor_fit"
+    trusted = row is not None and math.isfinite(row["alpha_c"]) and row["flag"] == "estimated"
     alpha_c = row["alpha_c"] if row is not None and trusted else definitions[_expected(panel, definitions)]
     law = _Laws(model, panel.alpha)
     line = {
@@ -137,8 +137,9 @@ def _model(panel: Panel, measured: Mapping[tuple[Any, ...], Mapping[str, Any]]) 
                 "error": _short(math.hypot(one["error"], one["systematic"])),
                 "statistical": _short(one["error"]),
                 "systematic": _short(one["systematic"]),
-                "trusted": one["flag"] != "poor_fit",
+                "trusted": one["flag"] == "estimated",
                 "verdict": one["verdict"],
+                "reason": one["verdict_reason"],
             }
             for name in ("collapse", "theory_curve")
             if (one := measured.get((*point, name)))
