@@ -161,8 +161,7 @@ class PointScaling:
         self.drawn = np.vstack([np.zeros((1, _CORRECTION + 1)), drawn])
         self._fits: dict[tuple[str, Settings], Fit] = {}
         self.pairs = [
-            next(draws for draws in curves.draws(k) if draws.name == "alpha_pair")
-            for k in range(len(curves.sizes))
+            curves.pair(k) for k in range(len(curves.sizes))
         ]
 
     def fits(self, name: str, settings: Settings) -> dict[str, Fit]:

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.critical import critical_point
 from bendscape.analysis.estimators import (
     DONE,
     ESTIMATORS,
     FLAGS,
     MEASURED,
     SHORT_NAMES,
-    Draws,
-    PointCurves,
+    cells_by_size,
+    crossings,
     flag_code,
     share_done,
 )
@@ -38,7 +39,6 @@ _PARTS = {
     "_first": "first alpha it was looked for at",
     "_last": "last alpha it was looked for at",
 }
-_ONE_SIGMA = (0.158655, 0.841345)
 
 
 def alpha_dimension(ds: xr.Dataset) -> str:
@@ -127,7 +127,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     """
     alpha_dim = alpha_dimension(ds)
     check_resampling(n_boot, level, seed)
-    of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
+    of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     outputs = {
         name: number_output(("N",), words, np.int64 if name.startswith("n_") else np.float64)
@@ -143,26 +143,25 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     return out
 
 
-def _of_model(
-    block: xr.Dataset, *, alpha_dim: str, n_boot: int, level: float, seed: int
-) -> dict[str, npt.NDArray[Any]]:
+def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, npt.NDArray[Any]]:
     """The outputs of :func:`thresholds` for one model, over N."""
     block = block.transpose(alpha_dim, "N", "seed")
-    model = model_of(block)
-    curves = PointCurves(block, block["alpha"].values.astype(np.float64), model, n_boot, seed)
+    model, sizes = model_of(block), block["N"].values
+    cells = cells_by_size(block, block["alpha"].values.astype(np.float64), model)
+    overlap_level = critical_point(model).overlap_level
     done = block["status"].values == DONE
     found: dict[str, Any] = {
-        "alpha_bbp_N": [alpha_bbp_at_size(model, N) for N in curves.sizes],
+        "alpha_bbp_N": [alpha_bbp_at_size(model, int(N)) for N in sizes],
         "n_seeds": done.sum(axis=2).max(axis=0),
         "n_cells": done.sum(axis=(0, 2)),
         "coverage": share_done(block, (alpha_dim, "seed")).values,
     }
-    for k in range(len(curves.sizes)):
-        for draws in curves.draws(k):
-            numbers, flag = _summary(draws, level)
+    for k in range(len(sizes)):
+        for name, at in zip(ESTIMATORS, crossings(cells, k, overlap_level, level), strict=True):
+            flag, *numbers = at
             for part, number in zip(_PARTS, numbers, strict=True):
-                found.setdefault(f"{draws.name}{part}", []).append(number)
-            found.setdefault(f"{draws.name}_flag", []).append(flag)
+                found.setdefault(f"{name}{part}", []).append(number)
+            found.setdefault(f"{name}_flag", []).append(flag_code(flag))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -186,22 +185,6 @@ def check_resampling(n_boot: int, level: float, seed: int) -> None:
         raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
     if seed < 0:
         raise ParameterError("seed", seed, "an integer >= 0")
-
-
-def _summary(draws: Draws, level: float) -> tuple[tuple[float, ...], int]:
-    """The numbers of ``_PARTS`` in their order, with the flag; nan for what is beyond the range."""
-    nan, span = math.nan, (draws.first, draws.last)
-    if draws.values is None:
-        return (nan, nan, nan, nan, *span), flag_code(draws.flag)
-    value = float(draws.values[0])
-    if not math.isfinite(value):
-        beyond = "above_the_alpha_range" if value > 0 else "below_the_alpha_range"
-        return (nan, nan, nan, nan, *span), flag_code(beyond)
-    tails = (0.5 - level / 2, 0.5 + level / 2, *_ONE_SIGMA)
-    ends = np.quantile(draws.values[1:], tails, method="nearest")  # never interpolates inf
-    low, high, left, right = (float(end) if math.isfinite(end) else nan for end in ends)
-    flag = "interval_leaves_the_alpha_range" if math.isnan(low + high) else "estimated"
-    return (value, (right - left) / 2, low, high, *span), flag_code(flag)
 
 
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
