@@ -1,4 +1,4 @@
-"""Where a mean curve rises through zero: the crossing, and the interval of loads that its data do not exclude."""
+"""Where a mean curve rises through zero, and the interval of loads that its data do not exclude."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
 from bendscape.analysis.curves import Flags, Floats, local_smoother, sign_change
-from bendscape.analysis.student import Means, Sums, means, weighted
-
-ONE_SIGMA = float(2 * ndtr(1.0) - 1)
-"""Level of the interval whose half width is the standard error."""
+from bendscape.analysis.student import ONE_SIGMA, Means, means, weighted
 
 _FINE = 16  # points of the fine grid between two values of alpha
 
@@ -30,8 +26,8 @@ class Curve(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """Where a curve rises through zero, its standard error and the ends of its interval, or the flag that says
-    why there is none; the first and the last alpha it was looked for at."""
+    """Where a curve rises through zero, its standard error and the ends of its interval, or the flag that
+    says why there is none; the first and the last alpha it was looked for at."""
 
     flag: str
     value: float = math.nan
@@ -54,10 +50,10 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
 
         f = sum_i S_i y_i,    s^2 = sum_i S_i^2 v_i,    t = f/s,
 
-    y_i the mean of the cells at one alpha, v_i its variance from these cells and S the smoother, the estimate is
-    :func:`bendscape.analysis.curves.sign_change` of f. The interval holds the loads at which the curve could
-    vanish: it reaches down to the last load before the estimate at which t is below its lower limit, and up to
-    the first one behind it at which t is above the upper one, limits of
+    y_i the mean of the cells at one alpha, v_i its variance from these cells and S the smoother, the estimate
+    is :func:`bendscape.analysis.curves.sign_change` of f. The interval holds the loads at which the curve
+    could vanish: it reaches down to the last load before the estimate at which t is below its lower limit,
+    and up to the first one behind it at which t is above the upper one, limits of
     :meth:`bendscape.analysis.student.Sums.t_limits`.
 
     Noise alone passes a limit somewhere, as there are as many independent places as the smoothing has free
@@ -78,10 +74,10 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
     -------
     Crossing
         ``estimated``; ``interval_leaves_the_alpha_range`` with nan for an end that is open;
-        ``above_the_alpha_range`` and ``below_the_alpha_range``, without a number, where f does not change sign
-        and t is beyond the limit at the last or the first alpha; ``not_enough_data`` where it is not. ``error``
-        is half the width of the interval of loads at 68 %, without the second condition; nan where an end is
-        open.
+        ``above_the_alpha_range`` and ``below_the_alpha_range``, without a number, where f does not change
+        sign and t is beyond the limit at the last or the first alpha; ``not_enough_data`` where it is not.
+        ``error`` is half the width of the interval of loads at 68 %, without the second condition; nan where
+        an end is open.
 
     Notes
     -----
@@ -122,8 +118,8 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
 
 
 def _ends(grid: Floats, t: Floats, limits: tuple[Floats, Floats], value: float) -> tuple[float, float]:
-    """The last load before value at which t is below the lower limit, and the first one behind it at which t is
-    above the upper one, by a straight line between points of the grid; nan where there is none."""
+    """The last load before value at which t is below the lower limit, and the first one behind it at which t
+    is above the upper one, by a straight line between points of the grid; nan where there is none."""
     below, above = t - limits[0], t - limits[1]
     low = high = math.nan
     if len(found := np.flatnonzero((below < 0) & (grid <= value))):

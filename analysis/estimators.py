@@ -145,8 +145,8 @@ def flag_code(flag: str) -> int:
 
 
 class Cells(NamedTuple):
-    """Cells of one quantity at one size, (alpha, seed), which of them count, the loads, those with data alone,
-    and the half width of the smoothing."""
+    """Cells of one quantity at one size, (alpha, seed), which of them count, the loads, those with data
+    alone, and the half width of the smoothing."""
 
     alpha: Floats
     values: Floats
@@ -155,8 +155,8 @@ class Cells(NamedTuple):
 
 
 def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, Cells]]:
-    """What thresholds are read off at each size: ``overlap``, N^(1/3) overlap_sq_space; ``gap``, lambda_minus -
-    eigval_min; ``gap_sample``, edge_sample - eigval_min; without those that have too few seeds at too few
+    """What thresholds are read off at each size: ``overlap``, N^(1/3) overlap_sq_space; ``gap``, lambda_minus
+    - eigval_min; ``gap_sample``, edge_sample - eigval_min; without those that have too few seeds at too few
     alphas.
 
     Parameters

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
 from bendscape.analysis.curves import Flags, Floats
+
+ONE_SIGMA = float(2 * ndtr(1.0) - 1)
+"""Level of the interval whose half width is the standard error."""
 
 
 class Means(NamedTuple):
@@ -64,8 +67,8 @@ class Sums(NamedTuple):
 
 
 def means(values: Floats, counted: Flags) -> Means:
-    """Means over the cells that count, at least 3 in every row: (n, seed) -> (n,); without bias, moments of the
-    means included."""
+    """Means over the cells that count, at least 3 in every row: (n, seed) -> (n,); without bias, moments of
+    the means included."""
     n = counted.sum(axis=-1).astype(np.float64)
     mean = np.where(counted, values, 0.0).sum(axis=-1) / n
     off = np.where(counted, values - mean[..., None], 0.0)
@@ -73,9 +76,15 @@ def means(values: Floats, counted: Flags) -> Means:
     return Means(mean, (off**2).sum(axis=-1) / (n * (n - 1)), third, n - 1)
 
 
+def third_moment(values: Floats) -> float:
+    """Third central moment of the mean of independent values, without bias; at least 3."""
+    n = len(values)
+    return float(((values - values.mean()) ** 3).sum()) / (n * (n - 1) * (n - 2))
+
+
 def weighted(weights: Floats, of: Means) -> Sums:
-    """Sums of means by rows of weights, (k, n) -> (k,). The weights must not depend on the cells: means that are
-    low by chance have low variances where cells are skewed, and weights by these are biased."""
+    """Sums of means by rows of weights, (k, n) -> (k,). The weights must not depend on the cells: means that
+    are low by chance have low variances where cells are skewed, and weights by these are biased."""
     shares = weights**2 * of.variance
     return Sums(
         weights @ of.mean,
