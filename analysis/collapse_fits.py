@@ -160,7 +160,10 @@ class PointScaling:
         drawn = np.random.default_rng(entropy).standard_normal((curves.n_boot, _CORRECTION + 1))
         self.drawn = np.vstack([np.zeros((1, _CORRECTION + 1)), drawn])
         self._fits: dict[tuple[str, Settings], Fit] = {}
-        self.pairs = [curves.pair(k) for k in range(len(curves.sizes))]
+        self.pairs = [
+            next(draws for draws in curves.draws(k) if draws.name == "alpha_pair")
+            for k in range(len(curves.sizes))
+        ]
 
     def fits(self, name: str, settings: Settings) -> dict[str, Fit]:
         """One estimator by all the choices that enter it, in the order of ``CHOICES``."""

@@ -123,7 +123,7 @@ def amplitude(
     """
     design = np.column_stack([LAWS[name](N)] + [np.ones_like(N)] * free_edge)
     root = np.sqrt(N * n_seeds)
-    found = weighted(np.linalg.pinv(design * root[:, None]) * root, cells)
+    found = weighted(np.asarray(np.linalg.pinv(design * root[:, None]) * root, np.float64), cells)
     error = np.sqrt(found.variance)
     (lower, upper), (left, right) = found.t_limits(level), found.t_limits(ONE_SIGMA)
     low, high, errors = found.value - error * upper, found.value - error * lower, error * (right - left) / 2

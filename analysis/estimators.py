@@ -231,6 +231,7 @@ class Draws(NamedTuple):
     """One estimate and its resamplings (row 0 is the estimate) with the first and the last alpha it was
     looked for at, or the flag that says why there is none."""
 
+    name: str
     values: Floats | None
     flag: str = "estimated"
     first: float = math.nan
@@ -267,7 +268,7 @@ class PointCurves:
         self.critical = critical_point(model)
         self.sizes = [int(N) for N in block["N"].values]
         self.curves: list[dict[str, ResampledCurve]] = []
-        done = (block["status"] == DONE).transpose("N", ..., "seed").values.any(axis=1)
+        done = np.asarray((block["status"] == DONE).transpose("N", ..., "seed").values).any(axis=1)
         identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         for N, seeds, cells in zip(self.sizes, done, cells_by_size(block, alpha, model), strict=True):
             rng = np.random.default_rng([seed, N, *identity])
@@ -285,15 +286,16 @@ class PointCurves:
                 }
             )
 
-    def pair(self, k: int) -> Draws:
-        """Where N^(1/3) <overlap_sq_space> at the next size with data rises through that at the k-th."""
-        here = self.curves[k].get("overlap")
+    def draws(self, k: int) -> list[Draws]:
+        """The estimator alpha_pair at the k-th size."""
+        here, name = self.curves[k].get("overlap"), "alpha_pair"
         larger = next((curves["overlap"] for curves in self.curves[k + 1 :] if "overlap" in curves), None)
         if here is None or larger is None:
-            return Draws(None, "not_enough_data" if here is None else "no_larger_size")
+            return [Draws(name, None, "not_enough_data" if here is None else "no_larger_size")]
         first = max(float(curve.alpha.min()) for curve in (here, larger))
         last = min(float(curve.alpha.max()) for curve in (here, larger))
         if not first < last:
-            return Draws(None, "not_enough_data")
+            return [Draws(name, None, "not_enough_data")]
         grid = fine_grid(here.alpha, first, last)
-        return Draws(sign_change(grid, larger.smoothed(grid) - here.smoothed(grid)), "estimated", first, last)
+        change = sign_change(grid, larger.smoothed(grid) - here.smoothed(grid))
+        return [Draws(name, change, "estimated", first, last)]
