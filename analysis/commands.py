@@ -15,6 +15,8 @@ LeastSize = Annotated[
     int | None,
     typer.Option(min=2, help="Leave smaller sizes out; 256, or the smallest where fewer than two reach it."),
 ]
+SCALING = {name: f"bendscape scaling: {name}" for name in ("loads", "edge", "drift")}
+"""Titles of the datasets that `scaling` writes: by them an earlier one is known."""
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
@@ -94,17 +96,16 @@ def scaling(
         render_edges,
         render_loads,
     )
+    from bendscape.analysis.tables import replace_zarr
     from bendscape.analysis.thresholds import alpha_dimension
-    from bendscape.core.model import ParameterError
     from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.output import check_writable
+    from bendscape.sweep.output import check_replaceable, check_writable
 
-    names = ("loads", "edge", "drift")
+    names = tuple(SCALING)
     places = {} if output is None else {name: output / f"{name}.zarr" for name in names}
-    for place in places.values():
-        if place.exists():
-            raise ParameterError("--output", str(output), f"a folder without {place.name}", "choose another")
-        check_writable(place)
+    for name, place in places.items():
+        check_replaceable(place, SCALING[name], what=SCALING[name], name="--output")
+        check_writable(place, hierarchy=True, name="--output")
     with _opened(store) as ds:
         labels_alone = ds.attrs.get("kernel") == "labels"
         lazy = {"drift": drift(ds, n_boot=n_boot)}
@@ -116,7 +117,7 @@ def scaling(
         (found,) = compute(lazy)  # type: ignore[no-untyped-call]  # together, so in one pass over the store
     written = [places[name] for name in names if name in found and name in places]
     for name in found.keys() & places.keys():
-        found[name].to_zarr(places[name], mode="w-", zarr_format=3, consolidated=False)
+        replace_zarr(found[name].assign_attrs(title=SCALING[name]), places[name], "--output")
     rows_of = {"loads": load_rows, "edge": edge_rows, "drift": drift_rows}
     rows = {name: rows_of[name](found[name]) if name in found else [] for name in names}
     if labels_alone:
@@ -215,9 +216,9 @@ def report(
     from bendscape.analysis.results import Results
     from bendscape.analysis.thresholds import render_thresholds, thresholds_table
     from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.output import check_writable
+    from bendscape.sweep.output import check_report
 
-    check_writable(output)
+    check_report(output, name="--output")
     with _opened(store) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
@@ -289,6 +290,7 @@ def phase_map(
     rounded to integers, and inf is one of the student's.
     """
     from bendscape.analysis.theory_map import (
+        TITLE,
         check_figure,
         parse_axis,
         theory_map,
@@ -296,14 +298,15 @@ def phase_map(
         write_map,
     )
     from bendscape.sweep.console import console, print_json
-    from bendscape.sweep.output import check_writable
+    from bendscape.sweep.output import check_replaceable, check_writable
 
     axes = {
         "p": parse_axis("--p", p, integer=True),
         "p_star": parse_axis("--p-star", p_star, integer=True),
         "a": parse_axis("--a", a),
     }
-    check_writable(output, folder=True, name="--output")
+    check_writable(output, hierarchy=True, name="--output")
+    check_replaceable(Path(output), TITLE, what="map", name="--output")
     if figure is not None:
         check_figure(figure, axes)
         check_writable(figure, name="--figure")

@@ -1,7 +1,8 @@
 """A store as one dataset for sharing: plain Zarr, Zarr in a zip, or NetCDF4. Plain xarray reads it.
 
 What is written is `xr.open_dataset(store, engine="bendscape")`, complete or half-filled, bit for bit, and
-beside it the group `errors`, one row for each failed cell, where there are any. One block of one variable is
+beside it the group `errors`, one row for each failed cell, where there are any. Integers are written as they
+are stored, with a `_FillValue` for cells that are not there, of which xarray makes NaN as the store does. One block of one variable is
 in memory at a time. The work is done in a hidden folder beside the output, which takes its name at the end:
 what carries the name is whole.
 """
@@ -9,7 +10,6 @@ what carries the name is whole.
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import os
 import shutil
@@ -29,8 +29,8 @@ import xarray as xr
 import zarr
 
 from bendscape.core.model import ParameterError
-from bendscape.sweep.kernel import STATUS
-from bendscape.sweep.output import check_writable
+from bendscape.sweep.kernel import NOT_WANTED, STATUS
+from bendscape.sweep.output import check_writable, holds
 from bendscape.sweep.store import open_root, silence_zarr
 
 FORMATS = {".zarr": "Zarr", ".zip": "Zarr in a zip", ".nc": "NetCDF4"}
@@ -88,7 +88,8 @@ def export_store(
     silence_zarr()
     url, _ = open_root(location)
     errors = xr.open_dataset(url, engine="bendscape", group="errors")
-    with xr.open_dataset(url, engine="bendscape") as source:
+    # integers as they are stored, whole: a reader masks them by their _FillValue
+    with xr.open_dataset(url, engine="bendscape", mask_and_scale=False) as source:
         ds = _with_attributes(_select(source, variables), path.suffix)
         lengths = _lengths(ds, block_bytes)
         with _aside(path, overwrite) as place, dask.config.set(scheduler="synchronous"):
@@ -116,8 +117,7 @@ def export_store(
 
 
 def _check_output(given: str, path: Path, shards: bool, overwrite: bool) -> None:
-    if "://" in given:
-        raise ParameterError("--output", given, "a path on this machine", "copy the result where it belongs")
+    check_writable(given, hierarchy=True, name="--output")
     if path.suffix not in FORMATS:
         raise ParameterError("--output", given, f"a name ending in {', '.join(FORMATS)}")
     if path.suffix == ".nc":
@@ -128,11 +128,7 @@ def _check_output(given: str, path: Path, shards: bool, overwrite: bool) -> None
                 "--output", given, "a .zarr or .zip where NetCDF's library is missing",
                 "pip install 'bendscape[netcdf]'",
             )  # fmt: skip
-    for parent in path.parents:
-        if (parent / "zarr.json").exists():
-            raise ParameterError("--output", given, "a place outside any Zarr hierarchy", f"{parent} is one")
     _check_free(path, overwrite)
-    check_writable(path.parent, folder=True, name="--output")
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -140,17 +136,8 @@ def _check_free(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ParameterError("--output", str(path), "a new place", "--overwrite replaces an earlier export")
-    earlier = _is_export(path) if path.suffix == ".zarr" else path.is_file()
-    if not earlier:
+    if not holds(path, TITLE):
         raise ParameterError("--output", str(path), "a new place, or an earlier export", "choose another")
-
-
-def _is_export(path: Path) -> bool:
-    try:
-        title = json.loads((path / "zarr.json").read_text())["attributes"]["title"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return isinstance(title, str) and title.startswith(TITLE)
 
 
 @contextmanager
@@ -203,7 +190,8 @@ def _with_attributes(ds: xr.Dataset, suffix: str) -> xr.Dataset:
         "history": f"{now} exported by bendscape {version('bendscape')}",
     }
     for variable in ds.variables.values():
-        variable.encoding = {}
+        fill = variable.attrs.pop("_FillValue", None)
+        variable.encoding = {} if fill is None else {"_FillValue": fill}
         if suffix == ".nc" and "flag_values" in variable.attrs:  # CF: of the variable's own type
             flags = np.asarray(variable.attrs["flag_values"], dtype=variable.dtype)
             variable.attrs = {**variable.attrs, "flag_values": flags}
@@ -249,6 +237,7 @@ def _write_zarr(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, folder: P
     encoding: dict[Any, dict[str, Any]] = {}
     for name, (chunk, block) in lengths.items():
         encoding[name] = {"chunks": tuple(chunk.values())}
+        encoding[name] |= ds[name].encoding
         if ds[name].dtype.kind == "f":
             encoding[name]["fill_value"] = np.nan
         if shards and chunk != block:
@@ -267,7 +256,8 @@ def _write_zarr(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, folder: P
 def _write_netcdf(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, file: Path) -> None:
     packed: dict[str, Any] = {"zlib": True, "complevel": 4, "shuffle": True, "_FillValue": None}
     encoding: dict[Any, dict[str, Any]] = {
-        name: {**packed, "chunksizes": tuple(chunk.values())} for name, (chunk, _) in lengths.items()
+        name: {**packed, **ds[name].encoding, "chunksizes": tuple(chunk.values())}
+        for name, (chunk, _) in lengths.items()
     }
     _in_blocks(ds, lengths).to_netcdf(file, engine="h5netcdf", format="NETCDF4", encoding=encoding)
     if errors.sizes["failure"]:
@@ -286,7 +276,7 @@ def _zip(folder: Path, file: Path) -> None:
 
 def _counts(ds: xr.Dataset) -> dict[str, Any]:
     """Of the cells that the campaign wants: how many there are, and in what state those written are."""
-    cells = int((ds["coverage"].notnull() * ds["n_seeds"]).sum())
+    cells = int((ds["status"] != NOT_WANTED).sum())
     names = ("done", "failed", "not_converged")
     counts = {name: int((ds["status"] == STATUS[name]).sum()) for name in names}
     present = counts["done"] + counts["not_converged"]

@@ -25,7 +25,7 @@ from bendscape.analysis.tables import (
     TITLE,
     LeftOutError,
     Numbers,
-    check_replaceable,
+    check_table,
     groups,
     restricted,
     write_numbers,
@@ -37,7 +37,7 @@ from bendscape.analysis.threshold_figures import (
     thresholds_numbers,
 )
 from bendscape.core.model import ParameterError
-from bendscape.sweep.output import check_writable
+from bendscape.sweep.output import check_replaceable, check_writable, holds, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,8 +140,9 @@ def write_figures(
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
     directory : path
-        Made if it is not there; files of the same name are replaced, and pages that an earlier call wrote
-        of the same figures and this one does not are removed.
+        Made if it is not there; files that an earlier call wrote are replaced, and pages of the same figures
+        that this one does not write are removed. Where anything else has the name of a file, nothing is
+        written.
     formats : sequence of str
         Any of ``FORMATS``.
     only : sequence of str
@@ -165,9 +166,7 @@ def write_figures(
     asked = [name for name in FIGURES if name in set(map(_known, only)) or not only]
     place = Path(directory)
     check_writable(place, folder=True)
-    for path in place.glob("*.zarr") if numbers == "zarr" else ():
-        if path.stem.partition("-")[0] in asked:
-            check_replaceable(path, TITLE, "output")
+    _check_files(place, asked, formats, numbers)
     results = Results(ds)
     results.read(["means", *(need for name in asked for need in FIGURES[name].needs)])
     results.panels  # noqa: B018  # a store without a single cell is refused as such
@@ -203,17 +202,30 @@ def _write_pages(place: Path, drawn: Iterator[tuple[str, Figure]], formats: Sequ
     for page, one in drawn:
         for suffix in formats:
             written.append(place / f"{page}.{suffix}")
-            with style(**{"svg.hashsalt": page}):
-                one.savefig(written[-1], metadata=_METADATA[suffix])
+            check_replaceable(written[-1], TITLE, what="figure")
+            with style(**{"svg.hashsalt": page}), whole(written[-1]) as file:
+                one.savefig(file, metadata=_METADATA[suffix])
     return written
+
+
+def _check_files(place: Path, asked: Sequence[str], formats: Sequence[str], numbers: str) -> None:
+    """Refuse, before any work, a folder in which something else has the name of a figure or of its table."""
+    for path in sorted(place.iterdir()) if place.is_dir() else ():
+        if _is_page(path, asked) and path.suffix[1:] in formats:
+            check_replaceable(path, TITLE, what="figure")
+        elif path.suffix == f".{numbers}" and path.stem.partition("-")[0] in asked:
+            check_table(path) if numbers == "csv" else check_replaceable(path, TITLE, what="table")
+
+
+def _is_page(path: Path, asked: Sequence[str]) -> bool:
+    name, _, number = path.stem.partition("-")
+    return name in asked and (not number or number.isdecimal()) and path.suffix[1:] in FORMATS
 
 
 def _remove_other_pages(place: Path, asked: Sequence[str], stems: set[str]) -> None:
     """Remove pages of ours that an earlier call divided otherwise: by name, and by what is written inside."""
     for path in place.iterdir():
-        name, _, number = path.stem.partition("-")
-        ours = name in asked and (not number or number.isdecimal()) and path.suffix[1:] in FORMATS
-        if ours and path.stem not in stems and path.is_file() and TITLE.encode() in path.read_bytes():
+        if _is_page(path, asked) and path.stem not in stems and path.is_file() and holds(path, TITLE):
             path.unlink()
 
 

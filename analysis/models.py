@@ -16,9 +16,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from bendscape.core.model import Model, ParameterError
+from bendscape.sweep.kernel import FINITE, STATUS, outside_range, range_in_words
 
 MODEL = ("p", "p_star", "a")
 """Dimensions that tell models apart."""
+
+CELL = (*MODEL, "alpha_factor", "alpha", "N", "seed")
+"""Coordinates of a cell, in the order in which it is named by them."""
+
+_LIMITS = {"min": -math.inf, "max": math.inf}
 
 BLOCK_BYTES = 2**25
 """Of one block, where the dataset has no Dask chunks that say how many models go together."""
@@ -87,6 +93,7 @@ def map_models(
 
     Notes
     -----
+    Every pass refuses done cells outside the range that a variable declares (``valid_min``, ``valid_max``).
     Memory: one block of ``variables`` for each thread or worker, and the result. Held by
     ``tests/test_models_pass.py``.
     """
@@ -123,6 +130,30 @@ def model_of(block: xr.Dataset) -> Model:
     return Model(*(block[dim].item() for dim in MODEL))
 
 
+def _check_ranges(block: xr.Dataset) -> None:
+    """Refuse a block with a done cell outside the range that its variable declares, by the attributes
+    ``valid_min`` and ``valid_max``; name the first such cell in the order of the dimensions."""
+    for name, variable in block.data_vars.items():
+        low, high = (variable.attrs.get(f"valid_{end}", limit) for end, limit in _LIMITS.items())
+        bad = xr.apply_ufunc(outside_range, variable, low, high)
+        if "seed" in variable.dims and "status" in block:
+            bad = bad & (block["status"] == STATUS["done"])
+        if not bad.any():
+            continue
+        places = np.argwhere(bad.values)
+        first = dict(zip(bad.dims, places[0].tolist(), strict=True))
+        at = block.isel(first)
+        cell = ", ".join(f"{dim} = {at[dim].item()}" for dim in CELL if dim in at.coords)
+        kept = f"(ds.{name} >= {low:g}) & (ds.{name} <= {high:g})"
+        kept = kept if (low, high) != FINITE else f"abs(ds.{name}) < float('inf')"
+        value = block[name].isel({dim: first[dim] for dim in variable.dims}).item()
+        raise ParameterError(
+            str(name), value, f"{range_in_words(low, high)} in every cell that is done",
+            f"this is at {cell} ({len(places)} such in this part of the sweep); leave out what is not a "
+            f"measurement: ds.where({kept})",
+        )  # fmt: skip
+
+
 def _in_blocks(ds: xr.Dataset) -> xr.Dataset:
     """The dataset on Dask, with whole models in every chunk."""
     whole = {dim: -1 for dim in ds.dims if dim not in MODEL}
@@ -156,6 +187,7 @@ def _map_block(
         name: np.empty((*models, *(lengths[dim] for dim in output.dims)), output.dtype)
         for name, output in outputs.items()
     }
+    _check_ranges(block)
     for index in np.ndindex(*models):
         values = function(block.isel(dict(zip(MODEL, index, strict=True))))
         for name, array in found.items():

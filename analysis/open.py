@@ -2,41 +2,53 @@
 
     xr.open_dataset(store, engine="bendscape", chunks={})
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
+    xr.open_datatree(store, engine="bendscape")                   both
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
-storage; sizes with fewer seeds are padded with absent cells; the theory of the same points is attached.
+storage; the theory of the same points is attached. `status` tells of each cell whether it is done, failed,
+not yet there (absent) or not asked for: seeds beyond those of a size, and points that `where` leaves out.
+
+Integers of cells that are not there are NaN, so integers come as floats; with `mask_and_scale=False` they
+come as they are stored, the lowest number of their type standing for what is not there (`_FillValue`).
 
 A dataset is what the ledger had recorded when it was opened: cells that land later stay absent in it, in
-every variable alike, however late a variable is read. Open again to see them.
+every variable alike, however late a variable is read. Open again to see them. Tiles that are damaged are
+left out, with a warning.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 from collections.abc import Iterable
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
+from bendscape.analysis.cells import Axes, Cells, Coverage, Lazy, Picks, SixDimensions
 from bendscape.analysis.failures import failures
 from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.conditional import zarr_store
+from bendscape.sweep.campaign import DIGITS, parse_campaign
+from bendscape.sweep.conditional import reading_store
 from bendscape.sweep.grid import Grid
-from bendscape.sweep.kernel import STATUS
+from bendscape.sweep.hessian_kernel import VARIABLES as HESSIAN
+from bendscape.sweep.kernel import NOT_WANTED, STATUS
 from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect
-from bendscape.sweep.records import Records, cells_in
+from bendscape.sweep.objects import Damaged, connect
+from bendscape.sweep.records import Records
+from bendscape.sweep.spectral_kernel import VARIABLES as SPECTRAL
 from bendscape.sweep.spectral_kernel import WEIGHTS
-from bendscape.sweep.store import open_root, silence_zarr
+from bendscape.sweep.store import HOW_TO_READ, open_root, silence_zarr
 from bendscape.sweep.tiles import Layout
 
 CHUNK_BYTES = (
@@ -59,127 +71,40 @@ LABEL_ONLY = {
 }
 """Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
 
+_DECLARED = {variable.name: variable.valid_attributes for variable in (*HESSIAN, *SPECTRAL)}
+"""Ranges of variables by name, for stores whose kernel declared none: those made before ranges were stored,
+and those of other kernels with a variable that analyses read."""
+
 GROUPS = ("errors",)
+READ_STATUS = {**STATUS, "not_wanted": NOT_WANTED}
+"""Codes of the status that readers see."""
+
 _LONG_NAMES = {
     "N": "dimension of the input",
     "seed": "realisation",
     "n_seeds": "seeds that the campaign wants at this size",
+    "wanted": "whether the campaign wants cells at this point",
     "coverage": "share of the wanted seeds that is done; NaN where the campaign wants none",
+}
+_ALWAYS_A_NUMBER = ("alpha_bbp", "alpha_sharp", "lambda_minus", "alpha")
+_ROUNDED = {
+    "comment": f"rounded to {DIGITS} significant digits: select values of your own with "
+    'ds.sel(..., method="nearest")'
 }
 
 
-class _Axes(NamedTuple):
-    """Sorted values of a campaign's axes, and where each lies in storage."""
-
-    values: dict[str, NDArray[Any]]
-    storage: tuple[NDArray[np.intp], ...]
-
-    @classmethod
-    def of(cls, grid: Grid, layout: Layout) -> _Axes:
-        wanted = {"p": grid.p, "p_star": grid.p_star, "a": grid.a, grid.alpha_dim: grid.alpha}
-        places = tuple(
-            np.array([layout.axes[name].index(value) for value in values]) for name, values in wanted.items()
-        )
-        return cls({name: np.array(values) for name, values in wanted.items()}, places)
+def _words(name: str) -> dict[str, str]:
+    return {"long_name": _LONG_NAMES[name], "units": "1"}
 
 
-class _Lazy(BackendArray):
-    """An array that reads a block for the outer product of index arrays, one for each dimension."""
-
-    shape: tuple[int, ...]
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        picks = [np.atleast_1d(np.arange(n)[k]) for k, n in zip(key, self.shape, strict=True)]
-        scalar = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
-        return self.block(picks).squeeze(axis=scalar)
-
-    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
-        """The values at the outer product of `picks`."""
-        raise NotImplementedError
-
-
-class _Cells(NamedTuple):
-    """The cells of a store as (p, p_star, a, alpha, N, seed): what is wanted, and what was recorded of it."""
-
-    axes: _Axes
-    layout: Layout
-    sizes: tuple[int, ...]
-    seeds: NDArray[np.int64]
-    wanted: NDArray[np.bool_]
-    records: Records
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the variables that are measured."""
-        return (*self.wanted.shape, int(self.seeds.max()))
-
-    def places(self, picks: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
-        """Storage indices of the picked points."""
-        return [place[pick] for place, pick in zip(self.axes.storage, picks, strict=False)]
-
-    def recorded(
-        self, kind: str, size: int, places: list[NDArray[np.intp]], seeds: NDArray[np.intp]
-    ) -> NDArray[np.bool_]:
-        """Which cells of one size are "done" or "failed", at the outer product of storage indices."""
-        N = self.sizes[size]
-        blocks = self.layout.sizes[N].alpha_block, self.layout.sizes[N].seed_block
-        return cells_in(getattr(self.records.sizes[N], kind), blocks, [*places, seeds])
-
-
-class _SixDimensions(_Lazy):
-    """One variable of all sizes as (p, p_star, a, alpha, N, seed); only the tiles asked for are read."""
-
-    def __init__(self, name: str, arrays: list[zarr.Array[Any]], cells: _Cells) -> None:
-        self._name, self._arrays, self._cells = name, arrays, cells
-        self.dtype, self.shape = np.dtype(arrays[0].dtype), cells.shape
-
-    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
-        fill = np.nan if self.dtype.kind == "f" else 0
-        block = np.full([len(pick) for pick in picks], fill, dtype=self.dtype)
-        places = self._cells.places(picks)
-        for column, size in enumerate(picks[4]):
-            present = np.flatnonzero(picks[5] < self._cells.seeds[size])
-            seeds = picks[5][present]
-            if not seeds.size or not all(place.size for place in places):
-                continue
-            done = self._cells.recorded("done", size, places, seeds)
-            values = np.full(done.shape, fill, dtype=self.dtype)
-            if done.any():
-                values = np.where(done, self._arrays[size].oindex[(*places, seeds)], values)
-            if self._name == "status":
-                values[self._cells.recorded("failed", size, places, seeds)] = STATUS["failed"]
-            block[..., column, present] = values
-        block[~self._cells.wanted[np.ix_(*picks[:5])]] = fill
-        return block
-
-
-class _Coverage(_Lazy):
-    """Share of the wanted seeds that is done, as (p, p_star, a, alpha, N)."""
-
-    def __init__(self, cells: _Cells) -> None:
-        self._cells = cells
-        self.dtype, self.shape = np.dtype("float64"), cells.wanted.shape
-
-    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
-        share = np.full([len(pick) for pick in picks], np.nan)
-        places = self._cells.places(picks)
-        for column, size in enumerate(picks[4]):
-            seeds = np.arange(self._cells.seeds[size])
-            share[..., column] = self._cells.recorded("done", size, places, seeds).mean(axis=-1)
-        return np.where(self._cells.wanted[np.ix_(*picks)], share, np.nan)
-
-
-class _LabelOnly(_Lazy):
+class _LabelOnly(Lazy):
     """One number of the label-only theory at (p, p_star, a, alpha), computed where it is read."""
 
     def __init__(self, suffix: str, field: str, grid: Grid) -> None:
         self._suffix, self._field, self._grid = suffix, field, grid
         self.dtype, self.shape = np.dtype("float64"), grid.alpha_values.shape
 
-    def block(self, picks: list[NDArray[np.intp]]) -> NDArray[Any]:
+    def block(self, picks: Picks) -> NDArray[Any]:
         grid, block = self._grid, np.empty([len(pick) for pick in picks])
         for at, (i, j, k, m) in zip(np.ndindex(block.shape), product(*picks), strict=True):
             alpha = float(grid.alpha_values[i, j, k, m])
@@ -208,13 +133,15 @@ class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
     description = "Open a bendscape store as one six-dimensional dataset"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "group")
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "mask_and_scale", "group")
+    supports_groups = True
 
     def open_dataset(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool = True,
         group: str | None = None,
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
@@ -230,52 +157,100 @@ class BendscapeBackend(BackendEntrypoint):
         url, attributes = open_root(filename_or_obj)
         grid = parse_campaign(attributes["campaign"], source=url).to_grid()
         if group in GROUPS:
-            return failures(grid, _replayed(url))
-        layout = Layout.from_json(attributes["layout"])
-        axes = _Axes.of(grid, layout)
-        root = zarr.open_group(zarr_store(url), mode="r", use_consolidated=True)
-        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+            ds = failures(grid, _replayed(url))
+        else:
+            ds = _cells(url, attributes, grid, mask_and_scale)
+        return xr.decode_cf(
+            ds, concat_characters=False, mask_and_scale=mask_and_scale, decode_times=False,
+            decode_coords=False, decode_timedelta=False, drop_variables=drop_variables,
+        )  # fmt: skip
 
-        sizes = np.array(grid.N)
-        seeds = np.array([grid.seeds[N] for N in grid.N])
-        points = tuple(axes.values)
-        coords: dict[str, Any] = {
-            **{name: (name, values, dict(_node(root, name).attrs)) for name, values in axes.values.items()},
-            "N": ("N", sizes, {"long_name": _LONG_NAMES["N"], "units": "1"}),
-            "seed": ("seed", np.arange(seeds.max()), {"long_name": _LONG_NAMES["seed"], "units": "1"}),
-            "n_seeds": ("N", seeds, {"long_name": _LONG_NAMES["n_seeds"], "units": "1"}),
-        }
-        theory = {name: _theory(_node(root, name), axes, points) for name in THEORY}
-        if attributes["kernel"] == "spectral":
-            theory |= _label_only(grid, points)
-        if grid.around is not None:
-            coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool = True,
+    ) -> dict[str, xr.Dataset]:
+        """The cells as "/" and the failed ones as "/errors"."""
+        options = {"drop_variables": drop_variables, "mask_and_scale": mask_and_scale}
+        cells = self.open_dataset(filename_or_obj, **options)
+        return {"/": cells, "/errors": self.open_dataset(filename_or_obj, group="errors", **options)}
 
-        wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
-        cells = _Cells(axes, layout, grid.N, seeds, wanted, _recorded(url, layout))
-        measured: dict[str, xr.Variable] = {}
-        first = _node(root, f"N={grid.N[0]}")
-        for name in sorted(n for n in first if n != "seed"):
-            arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
-            data = _SixDimensions(name, arrays, cells)
-            measured[name] = xr.Variable(
-                (*points, "N", "seed"),
-                indexing.LazilyIndexedArray(data),
-                dict(arrays[0].attrs),
-                {"preferred_chunks": _chunks(data, (*points, "N", "seed"))},
+    def open_datatree(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool = True,
+    ) -> xr.DataTree:
+        """A tree of the cells and, below them, ``errors``."""
+        return xr.DataTree.from_dict(
+            self.open_groups_as_dict(
+                filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale
             )
-        measured["coverage"] = xr.Variable(
-            (*points, "N"),
-            indexing.LazilyIndexedArray(_Coverage(cells)),
-            {"long_name": _LONG_NAMES["coverage"], "units": "1"},
-            {"preferred_chunks": _chunks(data, (*points, "N"))},
         )
-        variables = {k: v for k, v in {**measured, **theory}.items() if k not in dropped}
-        return xr.Dataset(variables, coords, _provenance(attributes))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Only when asked for by name: a store is also a valid Zarr group."""
         return False
+
+
+def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr.Dataset:
+    """The dataset of the cells, integers as they are stored."""
+    layout = Layout.from_json(attributes["layout"])
+    axes, points = Axes.of(grid, layout), ("p", "p_star", "a", grid.alpha_dim)
+    root = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)
+    sizes, seeds = np.array(grid.N), np.array([grid.seeds[N] for N in grid.N])
+    wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
+    coords: dict[str, Any] = {
+        **{
+            name: (name, values, dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}))
+            for name, values in axes.values.items()
+        },
+        "N": ("N", sizes, _words("N")),
+        "seed": ("seed", np.arange(seeds.max()), _words("seed")),
+        "n_seeds": ("N", seeds, _words("n_seeds")),
+        "wanted": ((*points, "N"), wanted, _words("wanted")),
+    }
+    theory = {name: _theory(_node(root, name), axes, points) for name in THEORY}
+    if attributes["kernel"] == "spectral":
+        theory |= _label_only(grid, points)
+    if grid.around is not None:
+        coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
+
+    first = _node(root, f"N={grid.N[0]}")
+    names = tuple(sorted(name for name in first if name != "seed"))
+    cells = Cells(url, axes, layout, grid.N, seeds, wanted, _recorded(url, layout), names)
+    measured: dict[str, xr.Variable] = {}
+    for name in names:
+        arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
+        data = SixDimensions(name, arrays, cells, floats)
+        about = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
+        if name == "status":
+            about |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
+        elif data.dtype.kind != "f":
+            about["_FillValue"] = data.dtype.type(data.fill)
+        measured[name] = xr.Variable((*points, "N", "seed"), indexing.LazilyIndexedArray(data), about)
+    measured["coverage"] = xr.Variable(
+        (*points, "N"), indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
+    )
+    ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes))
+    chunks = _chunks(dict(zip((*points, "N", "seed"), cells.shape, strict=True)))
+    for variable in ds.variables.values():
+        variable.encoding["preferred_chunks"] = {dim: chunks[dim] for dim in variable.dims}
+    return ds
+
+
+def _forget_threads() -> None:
+    # Dask's pool of the parent has no threads in its fork: tasks would wait for ever.
+    if threaded := sys.modules.get("dask.threaded"):
+        threaded.default_pool = None
+        threaded.pools.clear()
+        threaded.main_thread = threading.current_thread()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 def _replayed(url: str) -> Records:
@@ -300,21 +275,32 @@ def _node(root: zarr.Group, path: str) -> Any:
         ) from None
 
 
-def _theory(array: Any, axes: _Axes, points: tuple[str, ...]) -> xr.Variable:
-    n = array.ndim
-    return xr.Variable(points[:n], array[...][np.ix_(*axes.storage[:n])], dict(array.attrs))
+def _theory(array: Any, axes: Axes, points: tuple[str, ...]) -> xr.Variable:
+    n, name = array.ndim, array.path
+    try:
+        values = np.asarray(array[...])
+    except OSError:
+        raise
+    except Exception as error:  # each codec has its own
+        raise Damaged(name, f"{type(error).__name__}: {error}") from None
+    if name in _ALWAYS_A_NUMBER and np.isnan(values).any():
+        raise Damaged(name, "values of it are missing")
+    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(array.attrs))
 
 
-def _chunks(data: _SixDimensions, dims: tuple[str, ...]) -> dict[str, int]:
-    # Whole curves over alpha and seed of one size stay together; the model axes are cut to the target size.
-    chunks = dict(zip(dims, data.shape, strict=False)) | {"N": 1}
-    size = data.shape[3] * data.shape[5] * data.dtype.itemsize
-    for axis in (2, 1, 0):
-        chunks[dims[axis]] = min(data.shape[axis], max(1, CHUNK_BYTES // size))
-        size *= chunks[dims[axis]]
+def _chunks(shape: dict[str, int]) -> dict[str, int]:
+    # The same for all variables, so that Dask finds them consistent. Whole curves over alpha and seed of one
+    # size stay together; the model axes are cut to the target size.
+    chunks = shape | {"N": 1}
+    dims = list(shape)
+    size = shape[dims[3]] * shape["seed"] * 8
+    for dim in reversed(dims[:3]):
+        chunks[dim] = min(shape[dim], max(1, CHUNK_BYTES // size))
+        size *= chunks[dim]
     return chunks
 
 
 def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in attributes.items() if k not in ("layout", "grid") and v is not None}
+    left_out = ("layout", "grid", HOW_TO_READ)
+    kept = {k: v for k, v in attributes.items() if k not in left_out and v is not None}
     return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in kept.items()}

@@ -28,7 +28,7 @@ from bendscape.analysis.results import PASSES, Results
 from bendscape.analysis.scaling import LAWS, load_rows
 from bendscape.analysis.style import style
 from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds_table, with_error
-from bendscape.sweep.output import check_writable
+from bendscape.sweep.output import check_report, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -236,12 +236,13 @@ def gain_in_words(gain: Gain) -> str:
 
 
 def write_report(ds: xr.Dataset | Results, path: str | Path) -> Path:
-    """Write the page of :func:`render_report`. A path that cannot be written is refused before it is made."""
+    """Write the page of :func:`render_report`. A path that cannot be written, or where something else than a
+    report lies, is refused before it is made."""
     place = Path(path)
-    check_writable(place)
+    check_report(place)
     text = render_report(ds)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(text, encoding="utf-8")
+    with whole(place) as file:
+        file.write_text(text, encoding="utf-8")
     return place
 
 

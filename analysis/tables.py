@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.output import check_replaceable, whole
 from bendscape.sweep.store import silence_zarr
 
 Numbers = Mapping[str, xr.Dataset]
@@ -143,7 +143,9 @@ def write_numbers(numbers: Numbers, place: Path, kind: str) -> list[Path]:
     paths = [place / f"{name}.{kind}" for name in numbers]
     for path, found in zip(paths, numbers.values(), strict=True):
         if kind == "csv":
-            found.to_dataframe().to_csv(path, index=False, lineterminator="\n")
+            check_table(path)
+            with whole(path) as file:
+                found.to_dataframe().to_csv(file, index=False, lineterminator="\n")
         else:
             replace_zarr(found, path, "output")
     return paths
@@ -151,25 +153,25 @@ def write_numbers(numbers: Numbers, place: Path, kind: str) -> list[Path]:
 
 def replace_zarr(ds: xr.Dataset, path: Path, option: str) -> None:
     """Write a dataset with a title as Zarr, over an earlier one of that title; anything else is refused."""
-    check_replaceable(path, str(ds.attrs["title"]), option)
-    with warnings.catch_warnings():
+    check_replaceable(path, str(ds.attrs["title"]), what=f"dataset of {ds.attrs['title']}", name=option)
+    with warnings.catch_warnings(), whole(path) as folder:
         silence_zarr()
-        ds.to_zarr(path, mode="w", zarr_format=3, consolidated=True)  # what `xr.open_zarr` looks for first
+        ds.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)  # what `xr.open_zarr` looks for first
 
 
-def check_replaceable(path: Path, title: str, option: str) -> None:
-    """Refuse a place where something else than a Zarr dataset of this title lies."""
-    if path.exists() and _title(path) != title:
-        raise ParameterError(
-            option, str(path), f"a place where nothing lies, or what {title} wrote", "choose another"
-        )
-
-
-def _title(path: Path) -> Any:
+def check_table(path: Path) -> None:
+    """Refuse a place where something else than a table of ours lies, whose columns are all of ``COLUMNS``."""
     try:
-        return json.loads((path / "zarr.json").read_text()).get("attributes", {}).get("title")
-    except (OSError, ValueError):
-        return None
+        with path.open(encoding="utf-8") as file:
+            columns = file.readline().strip().split(",")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError):
+        columns = [str(path)]
+    if columns != [""] and not set(columns) <= set(COLUMNS):
+        raise ParameterError(
+            "output", str(path), "a new place, or an earlier table", "something else lies there"
+        )
 
 
 def few(values: Sequence[Any], n: int) -> list[Any]:

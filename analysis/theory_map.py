@@ -14,6 +14,7 @@ from bendscape.analysis.style import FAINT, INK, THRESHOLD, plain_logarithmic, s
 from bendscape.analysis.tables import replace_zarr
 from bendscape.core.maps import transition_map
 from bendscape.core.model import ParameterError
+from bendscape.sweep.output import check_replaceable, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,11 @@ _SOLID: dict[str, Any] = {"color": THRESHOLD, "linestyle": "solid", "linewidth":
 _BROKEN: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.9}
 _SHORTEST_NAMED, _APART = 0.2, 0.12  # in panel widths: of a contour with a number, and between numbers
 _OFF_THE_LINE = 0.25  # in log a
-_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": TITLE},
+    "pdf": {"CreationDate": None, "Creator": TITLE},
+    "png": {"Software": TITLE},
+}
 
 
 def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
@@ -93,6 +98,7 @@ def check_figure(path: Path, axes: dict[str, list[float]]) -> None:
     """Refuse, before any work, a file or axes of which no diagram can be drawn."""
     if path.suffix.removeprefix(".") not in FORMATS:
         raise ParameterError("--figure", str(path), f"a file named .{', .'.join(FORMATS)}")
+    check_replaceable(path, TITLE, what="diagram", name="--figure")
     for name, values in (("--p", [p for p in axes["p"] if math.isfinite(p)]), ("--a", axes["a"])):
         if len(values) < 2:
             raise ParameterError(name, values, "at least two finite values for a figure")
@@ -211,10 +217,10 @@ def _legend(figure: Figure, alpha_0: bool) -> None:
 
 
 def write_figure(ds: xr.Dataset, path: str | Path) -> Path:
-    """Write :func:`phase_figure`; its format is that of the file's name."""
+    """Write :func:`phase_figure`; its format is that of the file's name, and another file is not replaced."""
     place = Path(path)
+    check_replaceable(place, TITLE, what="diagram", name="--figure")
     figure = phase_figure(ds)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with style(**{"svg.hashsalt": TITLE}):
-        figure.savefig(place, metadata=_UNDATED[place.suffix.removeprefix(".")])
+    with style(**{"svg.hashsalt": TITLE}), whole(place) as file:
+        figure.savefig(file, metadata=_METADATA[place.suffix.removeprefix(".")])
     return place

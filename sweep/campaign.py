@@ -22,6 +22,8 @@ MAX_AXIS = (
     4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object
 )
 
+DIGITS = 12  # significant ones of a real coordinate
+
 MAX_INTEGER = 2**53
 MAX_SEEDS = 2**31
 
@@ -54,8 +56,8 @@ def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[
         ):
             bound = f">= {lowest:g}" if kind is int else "> 0"
             raise ValueError(f"{name} {bound}, as a value, a list or {{ start, stop, num }}; found {item!r}")
-    # Twelve significant digits: the same coordinate, hence the same random stream, however it was spelt.
-    values = sorted({kind(f"{item:.12g}") if kind is float else int(item) for item in items})
+    # Few enough digits: the same coordinate, hence the same random stream, however it was spelt.
+    values = sorted({kind(f"{item:.{DIGITS}g}") if kind is float else int(item) for item in items})
     if len(values) != len(items):
         raise ValueError("distinct values")
     return tuple(values)

@@ -118,6 +118,14 @@ def run(
             "--new-generation", help="Where kernel or entropy have changed: a new store beside the old."
         ),
     ] = False,
+    accept_kernel_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-kernel-change",
+            help="Go on with a store although the source of the kernel has changed under the same version: "
+            "you say that its bits are the same, and the store keeps that you did.",
+        ),
+    ] = False,
     kernel_module: Modules = [],  # noqa: B006
     report: Annotated[
         Path | None,
@@ -140,12 +148,13 @@ def run(
     from bendscape.sweep.campaign import load_campaign
     from bendscape.sweep.console import console, print_json
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
+    from bendscape.sweep.identity import generation
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
     from bendscape.sweep.objects import store_url
-    from bendscape.sweep.output import check_writable
+    from bendscape.sweep.output import check_report
     from bendscape.sweep.progress import clock
-    from bendscape.sweep.run import generation, run_campaign
+    from bendscape.sweep.run import run_campaign
     from bendscape.sweep.store import silence_zarr
 
     silence_zarr()
@@ -160,7 +169,7 @@ def run(
     patience = _seconds("--grace", grace)
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
-        check_writable(report, name="--report")
+        check_report(report, name="--report")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
@@ -177,6 +186,7 @@ def run(
             campaign, url, kernel, make_executor,
             console=say, kernel_modules=modules, retry_failed=retry_failed,
             time_budget=budget, grace=patience, cell_timeout=timeout,
+            accept_kernel_change=accept_kernel_change,
         )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -276,7 +286,7 @@ def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Warnings that tell the user of numbers, without the place in the code that told."""
-    if category.__name__ == "PrecisionWarning":
+    if category.__name__ in ("PrecisionWarning", "DamageWarning"):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 

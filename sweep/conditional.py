@@ -12,19 +12,46 @@ import zarr
 from numpy.typing import NDArray
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import ObjectStore as Objects
-from zarr.storage import ObjectStore
+from zarr.storage import LocalStore, ObjectStore
 
-from bendscape.sweep.objects import Damaged, connect, folder_of, version_of
+from bendscape.sweep.objects import Damaged, check_process, connect, folder_of, version_of
 
 if TYPE_CHECKING:
     from obstore import PutMode
-    from zarr.abc.store import ByteRequest
+    from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
 def zarr_store(url: str) -> ObjectStore[Objects]:
     """The same objects as Zarr sees them."""
     return ObjectStore(connect(url))
+
+
+def reading_store(url: str) -> Store:
+    """A store as Zarr sees it that is only read; on plain files also in a forked process."""
+    folder = folder_of(url)
+    return Reading(connect(url), read_only=True) if folder is None else LocalStore(folder, read_only=True)
+
+
+class Reading(ObjectStore[Objects]):
+    """An object store that refuses a forked process, in which its client would hang.
+
+    `missing` are the keys that were asked for in vain, where Zarr reads a chunk of fill values.
+    """
+
+    def __init__(self, store: Objects, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self.missing: set[str] = set()
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As in `ObjectStore`."""
+        check_process()
+        found = await super().get(key, prototype, byte_range)
+        if found is None:
+            self.missing.add(key)
+        return found
 
 
 class Conflict(Exception):

@@ -18,6 +18,7 @@ from bendscape.sweep.plan import Plan
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.stop import Stop
+from bendscape.sweep.texts import message_of
 from bendscape.sweep.tiles import Task, Tile, TileKey
 from bendscape.sweep.worker import Order, Superseded, run_tiles, take_note
 
@@ -150,4 +151,4 @@ class Driver:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+    return (message_of(error).strip().splitlines() or [""])[0][:200]

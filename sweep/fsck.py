@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +20,11 @@ import obstore
 
 from bendscape.sweep.hierarchy import Hierarchy, mend_hierarchy, read_hierarchy
 from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, exists, folder_of, store_url
+from bendscape.sweep.objects import check_process, connect, exists, folder_of, store_url
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import open_root
-from bendscape.sweep.tile_store import FINISHED, mask_of, tile_checksum
+from bendscape.sweep.texts import host_name
+from bendscape.sweep.tile_store import FINISHED, chunk_path, mask_of, tile_checksum
 from bendscape.sweep.tiles import TileKey
 
 _TEMPORARY = re.compile(r"#[0-9]+$")  # of a writer on plain files that was killed
@@ -80,6 +80,7 @@ def fsck(
     folder = folder_of(url)
     if folder is not None and not (folder / "ledger").is_dir():
         open_root(location)  # it says what is wrong
+    check_process()
     ledger = Ledger(connect(url))
     if repair:
         ledger.acquire(say)
@@ -119,7 +120,7 @@ def _compare(
             found.tiles += 1
             done, _ = ledger.records.masks(key)
             missing = [name for name in names if name not in chunks[N].get(key, ())]
-            missing = [name for name in missing if not exists(hierarchy.url, _chunk(key, name))]
+            missing = [name for name in missing if not exists(hierarchy.url, chunk_path(key, name))]
             region = hierarchy.layout.region(key)
             try:
                 block = {name: np.asarray(array[region])[0, 0, 0] for name, array in arrays.items()}
@@ -149,13 +150,7 @@ def _compare(
 
 
 def _correction(key: TileKey, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
-    return Receipt(
-        str(key), done, lost=lost, checksum=checksum, host=socket.gethostname(), finished=time.time()
-    )
-
-
-def _chunk(key: TileKey, name: str) -> str:
-    return f"N={key.N}/{name}/c/" + "/".join(map(str, key[1:]))
+    return Receipt(str(key), done, lost=lost, checksum=checksum, host=host_name(), finished=time.time())
 
 
 def _inside(hierarchy: Hierarchy, key: TileKey) -> bool:
@@ -204,7 +199,7 @@ def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
     # Out of the way of the next run, and not lost; `status` first, which names what is there.
     store = connect(hierarchy.url)
     for name in sorted(hierarchy.variables(key.N), key="status".__ne__):
-        path = _chunk(key, name)
+        path = chunk_path(key, name)
         if exists(hierarchy.url, path):
             obstore.rename(store, path, f"{aside}/{path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -10,21 +11,39 @@ from bendscape.core.cost import cost_bytes, cost_seconds
 from bendscape.core.model import Model
 from bendscape.core.observe import observe
 from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.kernel import FINITE, Kernel, Outcome, Variable
+
+SQUARE = (0.0, 1.0)
+"""Range of a squared overlap."""
+POSITIVE = (0.0, FINITE[1])
 
 VARIABLES = (
-    Variable("eigval_min", "lowest eigenvalue of the Hessian"),
-    Variable("eigval_second", "second lowest eigenvalue of the Hessian"),
-    Variable("overlap_sq", "squared overlap of the lowest eigenvector with the teacher span"),
+    Variable("eigval_min", "lowest eigenvalue of the Hessian", valid_range=FINITE),
+    Variable("eigval_second", "second lowest eigenvalue of the Hessian", valid_range=FINITE),
     Variable(
-        "overlap_sq_space", "mean squared overlap of the lowest p p_star eigenvectors with the teacher span"
+        "overlap_sq", "squared overlap of the lowest eigenvector with the teacher span", valid_range=SQUARE
     ),
-    Variable("edge_sample", "left edge of the bulk, conditional on the cell's own labels"),
-    Variable("outlier_sample", "outlier, conditional on the cell's own labels; NaN where there is none"),
-    Variable("overlap_sq_sample", "squared overlap of the outlier, conditional on the cell's own labels"),
-    Variable("alpha_realised", "number of samples over N"),
-    Variable("n_matvecs", "products of the Hessian with a vector", dtype="int64"),
-    Variable("residual", "largest residual norm of the two lowest eigenpairs"),
+    Variable(
+        "overlap_sq_space",
+        "mean squared overlap of the lowest p p_star eigenvectors with the teacher span",
+        valid_range=SQUARE,
+    ),
+    Variable(
+        "edge_sample", "left edge of the bulk, conditional on the cell's own labels", valid_range=FINITE
+    ),
+    Variable(
+        "outlier_sample",
+        "outlier, conditional on the cell's own labels; NaN where there is none",
+        valid_range=FINITE,
+    ),
+    Variable(
+        "overlap_sq_sample",
+        "squared overlap of the outlier, conditional on the cell's own labels",
+        valid_range=SQUARE,
+    ),
+    Variable("alpha_realised", "number of samples over N", valid_range=POSITIVE),
+    Variable("n_matvecs", "products of the Hessian with a vector", dtype="int64", valid_range=(0, math.inf)),
+    Variable("residual", "largest residual norm of the two lowest eigenpairs", valid_range=POSITIVE),
 )
 
 

@@ -17,7 +17,6 @@ import contextlib
 import getpass
 import json
 import os
-import socket
 import threading
 import time
 import warnings
@@ -31,8 +30,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
-from bendscape.sweep.objects import Damaged
+from bendscape.sweep.objects import Damaged, check_process, names_in, read_object
 from bendscape.sweep.records import Receipt, Records
+from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
 
 FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
@@ -46,7 +46,7 @@ class LeaseHeld(Exception):
 
 
 class DamageWarning(UserWarning):
-    """Something of the ledger is damaged that others make up for."""
+    """Something of a store is damaged: others make up for it, or its cells are left out."""
 
 
 class LeaseLost(Exception):
@@ -57,7 +57,7 @@ def _machine() -> str:
     # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{host_name()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 
@@ -85,7 +85,7 @@ def _runs_here(holder: dict[str, Any]) -> bool | None:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        return clean(getpass.getuser(), NAME_CHARACTERS)
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
 
@@ -183,14 +183,12 @@ class Ledger:
         return len(self._names("campaign"))
 
     def _names(self, folder: str, after: str = "") -> list[str]:
-        offset = f"ledger/{folder}/{after}" if after else None
-        pages = obstore.list(self.objects, prefix=f"ledger/{folder}", offset=offset)
-        return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
+        return names_in(self.objects, f"ledger/{folder}", after)
 
     def read(self, path: str) -> dict[str, Any]:
         """A JSON object of the ledger, empty where there is none or where it cannot be read."""
         try:
-            document = json.loads(bytes(obstore.get(self.objects, path).bytes()))
+            document = json.loads(read_object(self.objects, path))
         except (FileNotFoundError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
@@ -204,7 +202,7 @@ class Ledger:
     def _open_snapshot(self, name: str) -> Records:
         path = f"ledger/snapshots/{name}"
         try:
-            return Records.from_bytes(bytes(obstore.get(self.objects, path).bytes()))
+            return Records.from_bytes(read_object(self.objects, path))
         except ValueError as error:
             raise Damaged(path, error) from None
 
@@ -212,7 +210,7 @@ class Ledger:
         # All of a segment or nothing: what it says besides may be as wrong as what cannot be read.
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
-            text = bytes(obstore.get(self.objects, path).bytes()).decode()
+            text = read_object(self.objects, path).decode()
             if not text.endswith("\n"):
                 raise ValueError("it is cut short")
             receipts = [Receipt.from_json(line) for line in text.splitlines()]
@@ -245,6 +243,7 @@ class Ledger:
         LeaseHeld
             Another driver is alive; its name and age.
         """
+        check_process()
         epoch = self._newest_epoch()
         if epoch and not self._beat_of(epoch).get("released"):
             holder = self._holder_of(epoch)
@@ -256,7 +255,7 @@ class Ledger:
             if _rebooted(holder):
                 say("this machine was restarted since: `bendscape fsck` tells what its disk kept")
         holder = {
-            "host": socket.gethostname(),
+            "host": host_name(),
             "machine": _machine(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
@@ -354,5 +353,5 @@ class Ledger:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:
             # A server may obey, fail to say so, and be asked again: what is there is then our own.
-            if bytes(obstore.get(self.objects, path).bytes()) != text.encode():
+            if read_object(self.objects, path) != text.encode():
                 raise refusal(f"another driver wrote {path} at this moment") from None

@@ -23,6 +23,7 @@ from bendscape.sweep.kernel import Kernel
 
 LEAST_SECONDS, TIMES_EXPECTED = 3600.0, 10.0  # the default: a cell that never ends must end some day
 LONGEST_SECONDS = 1e8  # what timers can hold, for a kernel that expects more
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # that may ask a run to stop
 AGAIN_SECONDS = 5.0  # between alarms, where a kernel catches the first
 
 
@@ -64,6 +65,10 @@ def grace(limit: float) -> float:
 class Limits:
     """The clock over the cells of one order; a context in which SIGALRM is its own.
 
+    It also tells what a cell raises from what is raised into it: a handler of a signal (Ctrl-C, say) that
+    raises while a cell is under way ends the order, whatever the code of the cell makes of it, while the same
+    exception raised by the cell itself is the cell's.
+
     Parameters
     ----------
     hard
@@ -80,9 +85,16 @@ class Limits:
         self._limit = self._ends = math.inf
         self._armed = False
         self._watched = -math.inf
+        self._raised: BaseException | None = None
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
 
     def __enter__(self) -> Limits:
         if self._main:
+            for number in SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._pass_on)
             self._entered = time.monotonic()
             self._timer = signal.setitimer(signal.ITIMER_REAL, 0)
             self._handler = signal.signal(signal.SIGALRM, self._alarm)
@@ -93,6 +105,9 @@ class Limits:
     ) -> None:
         self.rest()
         if self._main:
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) == self._pass_on:  # else the code of a cell has put its own there
+                    signal.signal(number, handler)
             if self._handler is not None:  # else not from Python, and not to be had back
                 signal.signal(signal.SIGALRM, self._handler)
             left, interval = self._timer
@@ -111,6 +126,8 @@ class Limits:
             It took longer.
         Abandoned
             `until` has passed.
+        BaseException
+            What the handler of a signal raised meanwhile, also where the code of the cell has caught it.
         """
         try:
             now = time.monotonic()
@@ -124,6 +141,12 @@ class Limits:
             yield
         finally:
             self._disarm()
+            if self._raised is not None:
+                raise self._raised
+
+    def sent(self, error: BaseException) -> bool:
+        """Whether this was raised by the handler of a signal, and is not a cell's."""
+        return error is self._raised
 
     def rest(self) -> None:
         """Between tiles, while results are written: no limit is running."""
@@ -143,7 +166,15 @@ class Limits:
             return
         now = time.monotonic() + 1e-3
         if now >= self._until():
-            raise Abandoned("the run stops, and this cell has not ended")
+            self._raised = Abandoned("the run stops, and this cell has not ended")
+            raise self._raised
         if now >= self._ends:
             raise CellTimeout(f"no end after {self._limit:g} s, the limit of this cell (--cell-timeout)")
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, min(self._ends, self._until()) - now), AGAIN_SECONDS)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._handlers[number](number, frame)
+        except BaseException as error:
+            self._raised = error
+            raise

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, from_url
 
 from bendscape.core.model import ParameterError
 
@@ -86,12 +86,66 @@ def connect(url: str, *, patient: bool = True) -> ObjectStore:
     """
     folder = folder_of(url)
     if folder is None:
+        check_process()
         return _bucket(url, patient)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError("store", str(folder), "a folder that can be made", str(error)) from None
     return from_url(url)
+
+
+_client_of: int | None = None
+
+
+def check_process() -> None:
+    """Refuse a forked process in which the client of objects would hang: its threads stayed in the parent.
+
+    Plain files are read without it (`read_object`, `names_in`), so that reading them works after a fork too;
+    object stores, and whatever writes, ask here first.
+
+    Raises
+    ------
+    ParameterError
+        The client was started by another process, of which this one is a fork.
+    """
+    global _client_of
+    _client_of = _client_of or os.getpid()
+    if _client_of != os.getpid():
+        raise ParameterError(
+            "process", os.getpid(),
+            'one started by multiprocessing.get_context("spawn") or "forkserver"',
+            "this one was forked after its parent had used the client of object stores, which hangs in a fork",
+        )  # fmt: skip
+
+
+def read_object(objects: ObjectStore, path: str) -> bytes:
+    """The contents of an object.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    """
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
+        return (Path(objects.prefix) / path).read_bytes()
+    check_process()
+    return bytes(obstore.get(objects, path).bytes())
+
+
+def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
+    """Names of the objects right in a folder, sorted; only those after a name."""
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
+        try:
+            with os.scandir(Path(objects.prefix) / folder) as entries:
+                # "#" is in the names of files that a writer has not finished
+                found = [entry.name for entry in entries if "#" not in entry.name and entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in found if name > after)
+    check_process()
+    pages = obstore.list(objects, prefix=folder, offset=f"{folder}/{after}" if after else None)
+    return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
 
 
 class Damaged(OSError):

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
+
+from bendscape.sweep.kernel import Kernel
 
 PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
 
 
-def provenance(kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The code and the environment that computed something; a user's module by the BLAKE2b of its file."""
-    modules = {
-        module: hashlib.blake2b(Path(module).read_bytes(), digest_size=16).hexdigest()
-        if module.endswith(".py")
-        else _version_of(module)
-        for module in kernel_modules
-    }
+def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The code and the environment that computed something; of a kernel its version and where it comes from.
+
+    A kernel of a module that was named on the command line comes with the BLAKE2b of its source, an installed
+    one with its package.
+    """
+    about: dict[str, Any] = {}
+    if kernel is not None:
+        own = {"digest": kernel.digest, "modules": list(kernel_modules)}
+        origin = own if kernel.digest else {"package": _package_of(kernel.name)}
+        about = {"kernel": {"name": kernel.name, "version": kernel.version, **origin}}
     return {
-        **({"kernel_modules": modules} if modules else {}),
+        **about,
         "code_version": code_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
 
 
-def _version_of(module: str) -> str:
-    try:
-        return version(module.partition(".")[0])
-    except PackageNotFoundError:
-        return "not installed as a package"
+def _package_of(name: str) -> str:
+    for point in entry_points(group="bendscape.kernels", name=name):
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return "not installed as a package"
 
 
 def code_version() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bendscape.sweep.texts import MESSAGE_CHARACTERS, NAME_CHARACTERS, TRACEBACK_CHARACTERS, clean
 from bendscape.sweep.tiles import TileKey
 
 MOST_TILES, MOST_BYTES = 2**26, 2**33  # of one size, and of its masks; a receipt beyond that is damage
@@ -24,7 +26,11 @@ HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON
 
 @dataclass(frozen=True)
 class CellError:
-    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong."""
+    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong.
+
+    Its texts come from the code of others. They are cleaned here, so that those of a store that was written
+    before this was done are clean as well.
+    """
 
     cell: dict[str, float]
     bit: int
@@ -33,6 +39,17 @@ class CellError:
     traceback: str
     host: str
     attempts: int = 1
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("error", NAME_CHARACTERS),
+            ("message", MESSAGE_CHARACTERS),
+            ("host", NAME_CHARACTERS),
+        ):
+            object.__setattr__(self, name, clean(getattr(self, name), most))
+        # Interned: the cells of a tile often fail alike.
+        tail = sys.intern(clean(self.traceback, TRACEBACK_CHARACTERS, end=True))
+        object.__setattr__(self, "traceback", tail)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.conditional import Conflict
 from bendscape.sweep.driver import Driver
 from bendscape.sweep.executor import Executor
+from bendscape.sweep.identity import check_identity, identity, kernel_source
 from bendscape.sweep.kernel import Kernel
 from bendscape.sweep.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.objects import connect, exclusive, exists, probe
@@ -57,49 +57,6 @@ class Summary:
         return EXIT[self.outcome]
 
 
-def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
-    """What may never change within a store: everything that decides the bits of a cell."""
-    return {
-        "kernel": kernel.name,
-        "kernel_version": kernel.version,
-        "entropy": campaign.campaign.entropy,
-        "alpha_around": campaign.grid.alpha.around,
-    }
-
-
-def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted = identity(campaign, kernel)
-    return [
-        f"{k}: {attributes.get(k)!r} there, {v!r} here" for k, v in wanted.items() if attributes.get(k) != v
-    ]
-
-
-def check_identity(url: str, attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> None:
-    """Refuse to mix two campaigns in one store.
-
-    Raises
-    ------
-    ParameterError
-        With each difference.
-    """
-    if differences := _differences(attributes, campaign, kernel):
-        raise ParameterError(
-            "store", url, "a store of the same kernel, entropy and kind of alpha axis",
-            f"{'; '.join(differences)}. Give this campaign a store of its own (--store), or the next "
-            "generation of this one (--new-generation)",
-        )  # fmt: skip
-
-
-def generation(url: str, campaign: Campaign, kernel: Kernel) -> str:
-    """The first that is this campaign's, or free, of `s.zarr`, `s.generation-2.zarr`, ..."""
-    stem, suffix = (url.removesuffix(".zarr"), ".zarr") if url.endswith(".zarr") else (url, "")
-    number, candidate = 1, url
-    while (attributes := read_root(candidate)) is not None and _differences(attributes, campaign, kernel):
-        number += 1
-        candidate = f"{stem}.generation-{number}{suffix}"
-    return candidate
-
-
 def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
     """The plan against whatever the store already holds; it changes nothing."""
     attributes = read_root(url)
@@ -124,31 +81,38 @@ def run_campaign(
     time_budget: float | None = None,
     grace: float = GRACE_SECONDS,
     cell_timeout: float | None = None,
+    accept_kernel_change: bool = False,
 ) -> Summary:
     """Bring a store up to a campaign: compute what is missing, and nothing else.
 
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.stop.Stop`;
     `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.limits.cell_limit`.
+    `accept_kernel_change` lets the source of a kernel differ from what the store was computed with.
 
     Raises
     ------
     ParameterError
-        The store belongs to another campaign.
+        The store belongs to another campaign, or to another source of the kernel.
     LeaseHeld, LeaseLost
         Another driver works on this store, or took it over.
     """
     started = time.monotonic()
     stop, meter = Stop(time_budget, grace), None
-    if (attributes := read_root(url)) is not None:
-        check_identity(url, attributes, campaign, kernel)
+
+    def found() -> dict[str, Any] | None:
+        if (attributes := read_root(url)) is not None:
+            check_identity(url, attributes, campaign, kernel, accept_kernel_change=accept_kernel_change)
+        return attributes
+
+    found()
     probe(url)
     ledger = Ledger(connect(url))
     with stop.signals():
-        ledger.acquire(console.print, about=provenance(kernel_modules))
+        ledger.acquire(console.print, about=provenance(kernel, kernel_modules))
         try:
             ledger.replay()
-            attributes = read_root(url)  # again: it may have grown before the lease was ours
+            attributes = found()  # again: it may have grown before the lease was ours
             before = Layout.from_json(attributes["layout"]) if attributes else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             try:
@@ -161,7 +125,7 @@ def run_campaign(
                 if executor is not None:
                     drive = Driver(
                         plan, executor, ledger, meter, stop, console,
-                        Order(url, revision, kernel_modules, (), cell_timeout),
+                        Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest),
                     )  # fmt: skip
                     try:
                         with meter:
@@ -222,7 +186,9 @@ def publish(
     ParameterError
         Cells are there, and no root that tells what they are.
     """
-    if attributes is not None and attributes["spec_hash"] == campaign.spec_hash:
+    source = kernel_source(url, attributes, plan.kernel)
+    same = attributes is not None and source.items() <= attributes.items()
+    if attributes is not None and same and attributes["spec_hash"] == campaign.spec_hash:
         revision: int = attributes["revision"]
         current = attributes["bendscape_store_version"] == STORE_VERSION
         if current and revision == ledger.revision:  # else an extension was cut short before it was published
@@ -231,6 +197,7 @@ def publish(
     description = {
         "name": campaign.campaign.name,
         **identity(campaign, plan.kernel),
+        **source,
         "campaign": campaign.text,
         "grid": campaign.grid.model_dump(mode="json"),
         "spec_hash": campaign.spec_hash,

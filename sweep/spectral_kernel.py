@@ -14,6 +14,7 @@ import numpy as np
 from bendscape.core.label_law import SpectralWeights
 from bendscape.core.model import sample_count
 from bendscape.core.spectral_sampler import sample_spectral
+from bendscape.sweep import hessian_kernel
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import Kernel, Outcome, Variable
 
@@ -30,6 +31,9 @@ _MEASURED = {
     "overlap_sq_space": "mean squared overlap of its lowest p_star eigenvectors with the teacher span",
 }
 
+RANGES = {variable.name: variable.valid_range for variable in hessian_kernel.VARIABLES}
+"""Of the same quantities of a Hessian."""
+
 # Seconds on one core with one BLAS thread, fitted over N = 128 .. 2048 and alpha = 1, 4.
 _SECONDS_FIXED = 4e-4
 _SECONDS_NORMAL = 1.0e-8  # a Gaussian number
@@ -39,11 +43,11 @@ _SECONDS_EIGH_FIXED = 1.0e-8  # N^2 of the reduction
 
 VARIABLES = (
     *(
-        Variable(f"{name}_{suffix}", f"{long_name}, {words}")
+        Variable(f"{name}_{suffix}", f"{long_name}, {words}", valid_range=RANGES[name])
         for suffix, (words, _) in WEIGHTS.items()
         for name, long_name in _MEASURED.items()
     ),
-    Variable("alpha_realised", "number of samples over N"),
+    *(variable for variable in hessian_kernel.VARIABLES if variable.name == "alpha_realised"),
 )
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from bendscape.sweep.limits import hurry
+from bendscape.sweep.limits import SIGNALS, hurry
 
 GRACE_SECONDS = 300.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):

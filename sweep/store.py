@@ -34,10 +34,12 @@ from bendscape.sweep.campaign import MAX_AXIS
 from bendscape.sweep.conditional import Conflict, Publisher, always
 from bendscape.sweep.grid import alpha_unit
 from bendscape.sweep.kernel import STATUS, Kernel, Variable
-from bendscape.sweep.objects import Damaged, connect, folder_of, store_url
+from bendscape.sweep.objects import Damaged, connect, folder_of, read_object, store_url
 from bendscape.sweep.tiles import Layout
 
 STORE_VERSION = 2  # 1 had neither checksums nor snapshots of arrays
+HOW_TO_READ = "comment"
+"""Attribute of the root for readers who open it as any Zarr group, in which the sizes are groups."""
 THEORY_CHUNKS = (4, 4, 16, 256)
 _AXIS_NAMES = {
     "p": "width of the student",
@@ -83,7 +85,7 @@ def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
             raise ParameterError("store", str(folder), "a folder, not a file")
         return None
     try:
-        document = json.loads(bytes(obstore.get(connect(url, patient=patient), "zarr.json").bytes()))
+        document = json.loads(read_object(connect(url, patient=patient), "zarr.json"))
     except BaseError as error:  # its further lines are of no use to a user
         raise OSError(f"{url} cannot be read: {str(error).splitlines()[0]}") from None
     except FileNotFoundError:
@@ -130,6 +132,11 @@ def check_rootless(url: str) -> None:
 
 def holds_cells(url: str) -> bool:
     """Whether any chunk of a kernel's variables or any receipt lies there, whatever else does."""
+    folder = folder_of(url)
+    if folder is not None:
+        chunks = (path for path in folder.glob("N=*/*/c") if path.parent.name != "seed")
+        places = (folder / "ledger" / "segments", *chunks)
+        return any("#" not in path.name and path.is_file() for at in places for path in at.rglob("*"))
     objects = connect(url)
     folders = ["ledger/segments"]
     for size in obstore.list_with_delimiter(objects)["common_prefixes"]:
@@ -199,6 +206,7 @@ def root_document(
             **attributes,
             "layout": layout.to_json(),
             "bendscape_store_version": STORE_VERSION,
+            HOW_TO_READ: 'axes and theory; the cells: xarray.open_dataset(STORE, engine="bendscape")',
         },
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
@@ -263,6 +271,7 @@ def coordinates(layout: Layout) -> dict[str, NDArray[Any]]:
 
 def _attributes(variable: Variable) -> dict[str, Any]:
     attributes: dict[str, Any] = {"long_name": variable.long_name, "units": variable.units}
+    attributes |= variable.valid_attributes
     if variable.name in _FLAGS:
         meanings = _FLAGS[variable.name]
         attributes |= {"flag_values": list(range(len(meanings))), "flag_meanings": " ".join(meanings)}

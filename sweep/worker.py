@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -16,17 +13,19 @@ from typing import NamedTuple
 import obstore
 from threadpoolctl import threadpool_limits
 
+from bendscape.core.model import ParameterError
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.ledger import campaign_path
-from bendscape.sweep.limits import Limits, cell_limit, never
+from bendscape.sweep.limits import CellTimeout, Limits, cell_limit, never
 from bendscape.sweep.objects import connect, exists
 from bendscape.sweep.records import CellError, Receipt
 from bendscape.sweep.store import read_root
+from bendscape.sweep.texts import host_name, message_of, traceback_of
 from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.tiles import Layout, TileKey
 
-TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is; equal ones travel once
+DESCRIBE_SECONDS = 10.0  # for an exception to say what it is: that is code of the cell's too
 
 
 class Order(NamedTuple):
@@ -35,6 +34,7 @@ class Order(NamedTuple):
     `cell_timeout` and `pace` are those of `bendscape.sweep.limits.cell_limit`. With `note`, the path of an
     object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
     `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
+    `kernel_digest` is that of the source which the run began with; empty for an installed kernel.
     """
 
     url: str
@@ -45,6 +45,7 @@ class Order(NamedTuple):
     pace: float = 1.0
     note: str = ""
     until: float = math.inf
+    kernel_digest: str = ""
 
 
 class Verdict(NamedTuple):
@@ -66,11 +67,17 @@ class Superseded(Exception):
 
 
 @lru_cache(maxsize=4)
-def _context(url: str, revision: int, kernel_modules: tuple[str, ...]) -> _Context:
+def _context(url: str, revision: int, kernel_modules: tuple[str, ...], digest: str) -> _Context:
     attributes = read_root(url, patient=True)
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     kernel = load_kernel(attributes["kernel"], kernel_modules)
+    if digest and kernel.digest != digest:
+        raise ParameterError(
+            "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
+            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
+            "work, or machines have different copies",
+        )  # fmt: skip
     layout = Layout.from_json(attributes["layout"])
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
 
@@ -88,10 +95,12 @@ def run_tiles(
     ------
     Superseded
         Another run has changed the store.
+    ParameterError
+        The source of the kernel is not what the run began with.
     Abandoned
         `until` has passed; tiles that were written stay written.
     """
-    context = _context(order.url, order.revision, order.kernel_modules)
+    context = _context(order.url, order.revision, order.kernel_modules, order.kernel_digest)
     # A tile written with the layout of an older revision would cut off the cells that a newer one added.
     newer = campaign_path(order.revision + 1)
 
@@ -151,8 +160,10 @@ def _run_tile(
                     outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
                 names = (v.name for v in context.kernel.variables)
                 values = {name: block[name].dtype.type(outcome.values[name]) for name in names}
-            except Exception as error:
-                errors.append(cell_error(cell, bit, error))
+            except BaseException as error:  # SystemExit and the like end the cell, not the run
+                if limits.sent(error):
+                    raise
+                errors.append(_described(cell, bit, error, limits))
                 continue
             for name, value in values.items():
                 block[name][slot] = value
@@ -170,11 +181,19 @@ def _run_tile(
         failed=failed,
         computed=todo.bit_count(),
         seconds=time.perf_counter() - started if todo else 0.0,
-        host=socket.gethostname(),
+        host=host_name(),
         finished=time.time(),
         checksum=tile_checksum(block, done, seed_block),
         errors=tuple(error for error in errors if failed >> error.bit & 1),
     )
+
+
+def _described(cell: Cell, bit: int, error: BaseException, limits: Limits) -> CellError:
+    try:
+        with limits.cell(DESCRIBE_SECONDS):
+            return cell_error(cell, bit, error)
+    except CellTimeout as late:
+        return cell_error(cell, bit, late)
 
 
 class Note(NamedTuple):
@@ -188,7 +207,7 @@ class Note(NamedTuple):
 
 def write_note(order: Order, bit: int, limit: float) -> None:
     """Say which cell comes next."""
-    note = Note(bit, socket.gethostname(), time.time(), limit)
+    note = Note(bit, host_name(), time.time(), limit)
     obstore.put(connect(order.url), order.note, json.dumps(note).encode())
 
 
@@ -208,8 +227,8 @@ def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
     return CellError(
         cell={k: v for k, v in cell._asdict().items() if k != "alpha_axis"},
         bit=bit,
-        error=type(error).__name__,
-        message=str(error),
-        traceback=sys.intern("".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]),
-        host=socket.gethostname(),
+        error=type.__dict__["__name__"].__get__(type(error)),  # a metaclass may have another idea of it
+        message=message_of(error),
+        traceback=traceback_of(error),
+        host=host_name(),
     )

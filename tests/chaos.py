@@ -164,6 +164,11 @@ class World:
 
         self.server = S3Server()
         os.environ.update(self.server.environment)
+        # `Cluster` writes its address into Ray's default folder, which it expects to be there. This one is
+        # nobody else's, so that no other Ray of this machine finds this cluster.
+        default = self.folder / "default"
+        (default / "ray").mkdir(parents=True)
+        os.environ["RAY_TMPDIR"] = str(default)
 
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
         self.cluster = Cluster(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -16,10 +21,10 @@ from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
 from bendscape.sweep import kernel as kernel_module
-from bendscape.sweep.campaign import load_campaign
+from bendscape.sweep.campaign import load_campaign, parse_campaign
 from bendscape.sweep.grid import Cell, cell_rng
 from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
-from bendscape.sweep.kernel import RESERVED, load_kernel
+from bendscape.sweep.kernel import RESERVED, BadOutcome, Outcome, load_kernel
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.store import silence_zarr
 from campaigns import RANDOM, campaign_text, make_campaign, run
@@ -197,6 +202,8 @@ def test_an_installed_kernel_is_found_by_its_name_and_nothing_else_is_imported(
         ({"variables": "(Variable('seed', 'a'),)"}, "KERNEL.variables = 'seed'"),
         ({"variables": "(Variable('../x', 'a'),)"}, "KERNEL.variables = '../x'"),
         ({"variables": "(Variable('x', 'a', dtype='float32'),)"}, "float64, int64, int8"),
+        ({"variables": "(Variable('x', 'a', valid_range=(1, 0)),)"}, "valid_range of x, = (1, 0)"),
+        ({"variables": "(Variable('x', 'a', valid_range=0.5),)"}, "two numbers (low, high), low <= high"),
         ({"name": "''"}, "KERNEL.name = ''"),
         ({"name": "3"}, "KERNEL.name = 3"),
         ({"version": "'1'"}, "KERNEL.version = '1'"),
@@ -247,31 +254,164 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
     assert not (tmp_path / "c.zarr" / "zarr.json").exists()
 
 
+class Masses(float):
+    """A number that means more than its value: here, a unit."""
+
+
+class Convertible:
+    def __float__(self) -> float:
+        return 0.5
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return np.array(0.5)
+
+
+BAD_FLOATS: list[tuple[object, str]] = [
+    ("1.0", "not str"),
+    (b"1", "not bytes"),
+    (np.str_("1"), "not str_"),
+    (None, "not NoneType"),
+    (1j, "not complex"),
+    (np.complex128(1), "not complex128"),
+    ([1.0, 2.0], "not list"),
+    ([1.0], "not list"),
+    (np.array([1.0]), "an array of shape (1,)"),
+    (np.ma.masked, "a masked value"),
+    (np.ma.array(1.0, mask=True), "a masked value"),
+    (np.ma.array(1.0), "a masked value"),
+    (Decimal("0.1"), "not Decimal"),
+    (Fraction(1, 3), "not Fraction"),
+    (np.longdouble(1) / 3, "not longdouble"),
+    (np.datetime64(5, "ns"), "not datetime64"),
+    (np.timedelta64(5, "ns"), "not timedelta64"),
+    (np.array(5, dtype="m8[ns]"), "not ndarray"),
+    (np.array(0.5, dtype=object), "not ndarray"),
+    (True, "not bool"),
+    (np.True_, "not bool"),
+    (Masses(0.5), "not Masses"),
+    (Convertible(), "not Convertible"),
+    (xr.DataArray(0.5), "not DataArray"),
+    (2**53 + 1, "9007199254740993 is no float64"),
+    (np.uint64(2**64 - 1), "18446744073709551615 is no float64"),
+    (10**400, "an integer of more than 40 digits is no float64"),
+]
+BAD_INTEGERS: list[tuple[object, str]] = [
+    (1.0, "not float"),
+    (np.float64(1.0), "not float64"),
+    (np.array(1.0), "not ndarray"),
+    (128, "128 is outside the range of int8"),
+    (np.int64(-129), "-129 is outside the range of int8"),
+    (IntEnum("Kind", "sharp").sharp, "not Kind"),
+    (np.ma.masked, "a masked value"),
+    ("1", "not str"),
+]
+
+
+def outcome_of(tmp_path: Path, outcome: object) -> Outcome:
+    """What a kernel of a float64 x and an int8 n is taken to have returned."""
+    declared = load_kernel("mine", [module(tmp_path / "m.py")])
+    held = dataclasses.replace(declared, compute=lambda cell, rng: outcome)  # type: ignore[arg-type, return-value]
+    return kernel_module._held(held).compute(CELL, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize(("value", "message"), BAD_FLOATS, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_is_no_plain_number_is_not_made_one(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(BadOutcome, match=r"^x ") as caught:
+        outcome_of(tmp_path, Outcome({"x": value, "n": 1}))  # type: ignore[dict-item]
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "message"), BAD_INTEGERS, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_is_no_integer_of_its_range_is_not_made_one(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(BadOutcome, match=r"^n ") as caught:
+        outcome_of(tmp_path, Outcome({"x": 0.5, "n": value}))  # type: ignore[dict-item]
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("converged", [None, 1, 0.0, "no", np.array(False), np.array([True]), np.ma.masked])
+def test_converged_is_true_or_false_and_nothing_that_only_looks_so(tmp_path: Path, converged: object) -> None:
+    with pytest.raises(BadOutcome, match="converged must be True or False"):
+        outcome_of(tmp_path, Outcome({"x": 0.5, "n": 1}, converged=converged))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("returned", "message"),
+    ("x", "stored"),
     [
-        ("{'x': 1.0}", "compute returned no value for n"),
-        ("{'x': 1.0, 'n': 1, 'm': 2}", "compute returned m, which KERNEL.variables does not declare"),
-        ("{'x': '1.0', 'n': 1}", "x must be one number of type float64, not str"),
-        ("{'x': None, 'n': 1}", "x must be one number of type float64, not NoneType"),
-        ("{'x': 1j, 'n': 1}", "x must be one number of type float64, not complex"),
-        ("{'x': [1.0, 2.0], 'n': 1}", "x must be one number of type float64, not an array of shape (2,)"),
-        ("{'x': 1.0, 'n': 1.0}", "n must be one number of type int8, not float"),
-        ("{'x': 1.0, 'n': 128}", "n = 128 is outside the range of int8"),
+        (0.1, 0.1),
+        (3, 3.0),
+        (-(2**53), -(2.0**53)),
+        (2**60, 2.0**60),
+        (np.float16(0.1), float(np.float16(0.1))),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.array(0.1), 0.1),
+        (np.array(0.1, dtype=">f8"), 0.1),
+        (np.uint8(200), 200.0),
+        (-0.0, -0.0),
+        (math.inf, math.inf),
     ],
 )
-def test_an_outcome_other_than_declared_fails_its_cell_and_no_other(
-    tmp_path: Path, returned: str, message: str
+def test_a_number_that_its_variable_holds_exactly_is_stored_as_it_is(
+    tmp_path: Path, x: float, stored: float
 ) -> None:
-    bad = f"lambda cell, rng: Outcome({returned} if cell.seed == 2 else {{'x': 0.5, 'n': 1}})"
+    value = outcome_of(tmp_path, Outcome({"x": x, "n": np.int64(-128)})).values["x"]
+    assert np.float64(value).tobytes() == np.float64(stored).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"x": 1.0}, "compute returned no value for n"),
+        ({"x": 1.0, "n": 1, "m": 2}, "compute returned m, which KERNEL.variables does not declare"),
+        ([("x", 1.0), ("n", 1)], "the values of an Outcome must be a mapping, not list"),
+        ("xn", "the values of an Outcome must be a mapping, not str"),
+    ],
+)
+def test_an_outcome_has_the_declared_values_and_no_other(
+    tmp_path: Path, values: object, message: str
+) -> None:
+    with pytest.raises(BadOutcome, match=message):
+        outcome_of(tmp_path, Outcome(values))  # type: ignore[arg-type]
+
+
+def test_a_masked_value_fails_its_cell_and_no_other(tmp_path: Path) -> None:
+    bad = "lambda cell, rng: Outcome({'x': np.ma.masked if cell.seed == 2 else 0.5, 'n': 1})"
     path = module(tmp_path / "mine.py", compute=bad)
-    file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
-    file.write_text(campaign_text(**SMALL).replace("probe", "mine"))
-    done = command("run", file, "--kernel-module", path, "--store", store, "--address", "serial", "--json")
-    assert done.returncode == 1, done.stderr
-    assert (json.loads(done.stdout)["done"], json.loads(done.stdout)["failed"]) == (3, 1)
-    (error,) = json.loads(command("errors", store, "--json").stdout)["errors"]
-    assert (error["error"], error["message"], error["cell"]["seed"]) == ("BadOutcome", message, 2)
+    Path(path).write_text("import numpy as np\n" + Path(path).read_text())
+    campaign = parse_campaign(campaign_text(**SMALL).replace("probe", "mine"))
+    summary = run(tmp_path / "c.zarr", path, campaign)
+    assert (summary.done, summary.failed) == (3, 1)
+    with xr.open_dataset(tmp_path / "c.zarr", engine="bendscape") as ds:
+        assert ds.status.values.ravel().tolist() == [1, 1, 2, 1]
+        assert np.isnan(ds.x.values.ravel()).tolist() == [False, False, True, False]
+    with xr.open_dataset(tmp_path / "c.zarr", engine="bendscape", group="errors") as errors:
+        assert errors.error.item() == "BadOutcome"
+
+
+def test_a_value_outside_the_declared_range_fails_its_cell_and_the_range_is_stored_with_the_data(
+    tmp_path: Path,
+) -> None:
+    declared = "(Variable('x', 'a', valid_range=(0, 1)), Variable('n', 'b', 'int8', valid_range=(0, 9)))"
+    undeclared = declared.replace("'n', 'b', 'int8', valid_range=(0, 9)", "'overlap_sq_space', 'b'")
+    summaries = {}
+    for stem, variables, returned in (
+        ("mine", declared, "{'x': (0.5, 50.0, -0.3, 1 + 1e-9)[cell.seed], 'n': 1}"),
+        ("other", undeclared, "{'x': 0.5, 'overlap_sq_space': 50.0}"),
+    ):
+        compute = f"lambda cell, rng: Outcome({returned})"
+        path = module(tmp_path / f"{stem}.py", name=repr(stem), variables=variables, compute=compute)
+        campaign = make_campaign(**SMALL)
+        named = campaign.campaign.model_copy(update={"kernel": stem})
+        store = tmp_path / f"{stem}.zarr"
+        summaries[stem] = run(store, path, campaign.model_copy(update={"campaign": named}))
+        ds = xr.open_dataset(str(store), engine="bendscape")
+        assert (ds["x"].attrs["valid_min"], ds["x"].attrs["valid_max"]) == (0.0, 1.0)
+    assert (summaries["mine"].done, summaries["mine"].failed) == (2, 2)
+    assert (summaries["other"].done, summaries["other"].failed) == (4, 0)
+    # what analyses read under a known name has its range, whichever kernel measured it
+    assert (ds["overlap_sq_space"].attrs["valid_min"], ds["overlap_sq_space"].attrs["valid_max"]) == (0, 1)
+    errors = xr.open_dataset(str(tmp_path / "mine.zarr"), engine="bendscape", group="errors")
+    messages = {str(message) for message in errors["message"].values}
+    assert messages == {f"x = {x} must be in [0, 1], as its valid_range declares" for x in (50.0, -0.3)}
 
 
 @pytest.mark.parametrize("returned", ["{'x': 0.5, 'n': 1}", "0.5", "None"])

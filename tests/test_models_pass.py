@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,15 @@ import synthetic
 import xarray as xr
 
 from bendscape.analysis import models
+from bendscape.analysis.collapse import collapse
+from bendscape.analysis.drift import drift
+from bendscape.analysis.edge_scaling import edge_scaling
 from bendscape.analysis.models import Output, map_models, model_of
+from bendscape.analysis.panels import means
+from bendscape.analysis.thresholds import thresholds
 from bendscape.core.model import ParameterError
+from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
+from bendscape.sweep.kernel import FINITE, outside_range
 
 OUTPUTS = {
     "n": Output(("N",), np.int64, {"units": "1"}),
@@ -143,3 +151,83 @@ def test_an_error_in_the_function_is_raised_when_the_result_is_computed(sweep: x
     found = map_models(sweep.chunk(), failing, OUTPUTS, READS)
     with pytest.raises(ZeroDivisionError, match=r"a = 0\.5"):
         found.compute()
+
+
+def with_ranges(ds: xr.Dataset) -> xr.Dataset:
+    """The sweep with the ranges that the hessian kernel declares, as a store has them."""
+    declared = {variable.name: variable.valid_attributes for variable in HESSIAN.variables}
+    return ds.assign({name: ds[name].assign_attrs(declared.get(str(name), {})) for name in ds.data_vars})
+
+
+def with_cell(ds: xr.Dataset, name: str, value: float) -> xr.Dataset:
+    """The sweep with this value in one cell: p = 2, a = 0.7, alpha_factor = 1, N = 128, seed 7."""
+    spoilt = ds.copy(deep=True)
+    spoilt[name].loc[{"p": 2, "p_star": 1, "a": 0.7, "N": 128, "seed": 7}] = (
+        spoilt[name]
+        .sel(p=2, p_star=1, a=0.7, N=128, seed=7)
+        .where(abs(spoilt["alpha_factor"] - 1) > 1e-9, value)
+    )
+    return spoilt
+
+
+@pytest.fixture(scope="module")
+def small() -> xr.Dataset:
+    return with_ranges(synthetic.planted(p=(1, 2), a=(0.7,), seeds={64: 12, 128: 12}))
+
+
+ANALYSES = {
+    "thresholds": (lambda ds: thresholds(ds, n_boot=100), ("overlap_sq_space", "eigval_min", "edge_sample")),
+    "collapse": (lambda ds: collapse(ds, n_boot=100), ("overlap_sq_space", "eigval_min", "edge_sample")),
+    "edge_scaling": (lambda ds: edge_scaling(ds, prediction=False), ("eigval_min", "alpha_realised")),
+    "drift": (lambda ds: drift(ds, n_boot=100), ("overlap_sq_space",)),
+    "means": (means, ("overlap_sq", "overlap_sq_space", "eigval_min")),
+}
+BAD = {"eigval_min": np.inf, "edge_sample": -np.inf, "alpha_realised": -2.0}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "name", "value"),
+    [
+        (analysis, name, value)
+        for analysis, (_, names) in ANALYSES.items()
+        for name in names
+        for value in ([BAD[name]] if name in BAD else [50.0, -0.3])
+    ],
+)
+def test_every_analysis_refuses_a_value_outside_the_declared_range_and_names_its_cell(
+    small: xr.Dataset, analysis: str, name: str, value: float
+) -> None:
+    with pytest.raises(ParameterError) as refused:
+        ANALYSES[analysis][0](with_cell(small, name, value))
+    line = str(refused.value)
+    assert line.startswith(f"{name} = {value!r} is not accepted")
+    alpha = small["alpha"].sel(p=2, p_star=1, a=0.7).isel(alpha_factor=8).item()
+    for named in ("p = 2", "p_star = 1", "a = 0.7", f"alpha = {alpha}", "N = 128", "seed = 7", "ds.where("):
+        assert named in line
+    assert "\n" not in line
+
+
+def test_a_value_outside_its_range_counts_only_in_a_cell_that_is_done(small: xr.Dataset) -> None:
+    spoilt = with_cell(small, "overlap_sq_space", 50.0)
+    found = means(with_cell(spoilt, "status", 3)).sel(p=2, p_star=1, a=0.7, N=128)
+    assert found["overlap_sq_space_n_seeds"].values.tolist() == [12] * 8 + [11] + [12] * 12
+    assert found["overlap_sq_space"].max() < 1
+
+
+def test_rounding_and_nan_are_inside_every_range_and_the_infinite_is_not() -> None:
+    inside = outside_range([0.0, 1.0, -1e-7, 1 + 1e-7, np.nan], 0.0, 1.0)
+    assert not inside.any()
+    assert outside_range([-1e-3, 1.001, 50.0, np.inf, -np.inf], 0.0, 1.0).all()
+    assert outside_range([np.inf, -np.inf], *FINITE).all()
+    assert not outside_range([*FINITE, 0.0], *FINITE).any()
+    assert not outside_range([np.inf, -np.inf], -np.inf, np.inf).any()
+
+
+def test_the_refusal_survives_dask_a_selection_and_a_file(small: xr.Dataset, tmp_path: Path) -> None:
+    spoilt = with_cell(small, "overlap_sq_space", 50.0)
+    spoilt.to_zarr(tmp_path / "sweep.zarr", zarr_format=3, consolidated=False)
+    with xr.open_zarr(tmp_path / "sweep.zarr", consolidated=False) as back:
+        for ds in (spoilt.chunk({"p": 1}), spoilt.sel(p=[2]), back):
+            with pytest.raises(ParameterError, match=r"overlap_sq_space = 50.0 .* seed = 7"):
+                means(ds).compute()
+    assert means(spoilt.sel(p=[1])).compute()["overlap_sq_space_n_seeds"].min() == 12

@@ -23,11 +23,11 @@ from bendscape.core.model import ParameterError
 from bendscape.core.outlier import transition
 from bendscape.sweep import store as store_module
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
+from bendscape.sweep.identity import generation
 from bendscape.sweep.isolation import CRASHES
 from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.run import generation
 from bendscape.sweep.status import store_status, store_tiles
 from bendscape.sweep.worker import Order, Superseded, run_tiles
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, recorded, run
