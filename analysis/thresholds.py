@@ -87,43 +87,42 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
 
     width and overlap_level are those of :func:`bendscape.analysis.critical.critical_point`, the sign change
-    is :func:`bendscape.analysis.curves.sign_change`. Seeds are resampled n_boot times, the same draw at every
-    alpha of one size.
+    is :func:`bendscape.analysis.curves.sign_change`. The interval holds the loads at which the curve could
+    vanish by a t test, with the variance of the cells at each alpha and their skewness
+    (:func:`bendscape.analysis.crossings.crossing`).
 
     Parameters
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
         one pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
-    n_boot : int
-        Bootstrap resamplings, >= 100.
     level : float
         Of the intervals, in (0, 1).
-    seed : int
-        Of the resampling, >= 0. The draw depends on it, on (p, p_star, a) and on N, not on what else the
-        sweep holds.
+    n_boot, seed : int
+        Without effect: nothing is resampled. Calls written for earlier versions still work.
 
     Returns
     -------
     xarray.Dataset
         Lazy if ``ds`` is. Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate;
-        ``name_error``, half the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``,
-        its percentile interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where
-        the flag says why, and so is an end of an interval that lies outside the alphas it was looked for at,
-        ``name_first`` to ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
+        ``name_error``, half the width of its interval at 68 %; ``name_low`` and ``name_high``, its interval;
+        ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says why, and so
+        is an end of an interval that the alphas it was looked for at do not decide, ``name_first`` to
+        ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
         ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells done), ``coverage`` (cells done over
         cells wanted), and from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold
         expected to be seen at each N.
 
     Notes
     -----
-    Limits: at least 4 alphas with 4 seeds each; resamplings without a crossing count as beyond the range. On
+    Limits: at least 4 alphas with 4 seeds each; cells of different alphas and seeds are independent, as those
+    of the engine are; the error is that of the seeds, without the bias of the smoothing and of the size. On
     sampled Hessians with p = p_star = 1 and N = 128 to 1024, alpha_overlap was within 5 % of alpha_bbp
     (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128, at
     N = 1024 still 10 to 15 % (a = 0.7) and within 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
     a = 0.5) alpha_overlap was 6 to 9 % low at N = 64 and within 5 % from N = 128 on. The coverage of the
-    intervals on planted data is held by ``tests/test_thresholds.py``. Source: this project's own estimators,
-    on the scaling law of arXiv:2604.27992.
+    intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
+    project's own estimators, on the scaling law of arXiv:2604.27992.
     """
     alpha_dim = alpha_dimension(ds)
     check_resampling(n_boot, level, seed)
@@ -139,7 +138,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     found = map_models(ds, of_model, outputs, measured)
     theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
     out = theory.merge(found.reset_coords(drop=True))
-    out.attrs = {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
+    out.attrs = {"level": level, "name": ds.attrs.get("name", "")}
     return out
 
 
