@@ -35,9 +35,9 @@ def register(app: typer.Typer) -> None:
 
 def thresholds(
     store: Store,
-    n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    n_boot: Annotated[int, typer.Option(hidden=True, help="Without effect.")] = 1000,
+    seed: Annotated[int, typer.Option(hidden=True, help="Without effect.")] = 0,
     json: Json = False,
 ) -> None:
     """Measured thresholds with error bars at each size, next to the exact ones. A store still being filled
@@ -52,9 +52,7 @@ def thresholds(
         print_json(
             {
                 "store": store,
-                "n_boot": n_boot,
                 "level": level,
-                "seed": seed,
                 "estimators": dict(ESTIMATORS),
                 "rows": thresholds_table(result),
             }

@@ -46,7 +46,7 @@ def local_smoother(x: Floats, grid: Floats, bandwidth: float, weights: Floats) -
 
     At each point t of the grid a parabola is fitted with weights w_i (1 - |x_i - t|^3/h^3)^3, and its value
     at t is taken. The half width h is the bandwidth, widened where it would hold fewer than
-    ``LEAST_NEIGHBOURS`` of the x; below that many x it is a line.
+    ``LEAST_NEIGHBOURS`` of the x; below four values of x it is a line.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def local_smoother(x: Floats, grid: Floats, bandwidth: float, weights: Floats) -
     array, shape (g, n)
         Rows sum to 1. Parabolas (lines) are reproduced exactly, which ``tests/test_thresholds.py`` holds.
     """
-    degree = 2 if len(x) >= LEAST_NEIGHBOURS else 1
+    degree = 2 if len(np.unique(x)) > 3 else 1
     distance = np.abs(x - grid[:, None])
     nearest = np.sort(distance, axis=1)[:, min(LEAST_NEIGHBOURS, len(x)) - 1]
     h = np.maximum(bandwidth, 1.05 * nearest)[:, None]

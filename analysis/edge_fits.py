@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betainc, chdtrc, chdtri, ndtri
+from scipy.special import betainc, chdtrc, chdtri, digamma, ndtri
 
 from bendscape.analysis.curves import Floats
+from bendscape.analysis.student import ONE_SIGMA, Means, weighted
 from bendscape.core.model import ParameterError
 
 LAWS: Mapping[str, Callable[[Floats], Floats]] = {
@@ -82,6 +83,57 @@ def fit_law(
     shift, shift_error = (float(found[1]), float(errors[1])) if free_edge else (0.0, 0.0)
     p_value = float(chdtrc(len(N) - len(found), chi2))
     return Fit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
+
+
+def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
+    """Standard errors of the means, from a power law of the variance of one cell in N.
+
+    The law is a line through log(variance n_seeds) against log N, weighted by the degrees of freedom, and
+    scaled so that it is right on average; the errors are :func:`widened` by its degrees of freedom. One size
+    keeps its own.
+
+    Notes
+    -----
+    Errors of their own would give the sizes that are low by chance more weight, where cells are skewed, and a
+    small sum of squares to many of few seeds.
+    """
+    variance, freedom = cells.variance * n_seeds, cells.freedom
+    slope = min(len(N) - 1, 1)
+    design = np.vander(np.log(N) - np.log(N).mean(), slope + 1) * np.sqrt(freedom)[:, None]
+    log = np.log(variance) - digamma(freedom / 2) + np.log(freedom / 2)
+    law = np.exp(design @ np.linalg.lstsq(design, log * np.sqrt(freedom))[0] / np.sqrt(freedom))
+    law *= (freedom * variance / law).sum() / freedom.sum()
+    return np.asarray(widened(1.0, int(freedom.sum()) - slope) * np.sqrt(law / n_seeds))
+
+
+def amplitude(
+    name: str, N: Floats, n_seeds: Floats, cells: Means, free_edge: bool, level: float
+) -> dict[str, float]:
+    """Amplitude of a law with its interval, by weights that do not depend on the data.
+
+    c, or c and the shift, of least squares with weights N n_seeds: cells of one size have a variance of order
+    1/N. Errors come from the variances measured at each size, whatever they are.
+
+    Returns
+    -------
+    dict
+        ``c``, ``c_low``, ``c_high`` at the level, by :meth:`bendscape.analysis.student.Sums.t_limits`;
+        ``c_error``, half the width of the interval at 68 %; ``shift`` and ``shift_error``, 0 where it is not
+        fitted.
+    """
+    design = np.column_stack([LAWS[name](N)] + [np.ones_like(N)] * free_edge)
+    root = np.sqrt(N * n_seeds)
+    found = weighted(np.asarray(np.linalg.pinv(design * root[:, None]) * root, np.float64), cells)
+    error = np.sqrt(found.variance)
+    (lower, upper), (left, right) = found.t_limits(level), found.t_limits(ONE_SIGMA)
+    low, high, errors = found.value - error * upper, found.value - error * lower, error * (right - left) / 2
+    numbers = {"c": found.value[0], "c_error": errors[0], "c_low": low[0], "c_high": high[0]}
+    shift = (
+        {"shift": found.value[1], "shift_error": errors[1]}
+        if free_edge
+        else {"shift": 0.0, "shift_error": 0.0}
+    )
+    return {part: float(number) for part, number in (numbers | shift).items()}
 
 
 def check_shares(wrong: float, misfit: float) -> None:

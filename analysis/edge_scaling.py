@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from scipy.special import chdtrc, ndtri
+from scipy.special import chdtrc
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.edge_fits import (
@@ -19,15 +19,17 @@ from bendscape.analysis.edge_fits import (
     LEAST_SEEDS,
     OUTCOMES,
     Fit,
+    amplitude,
     check_shares,
     chosen_law,
     fit_law,
     mean_error,
     median_error,
-    widened,
+    smooth_errors,
 )
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
 from bendscape.analysis.models import Output, alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.student import Means, third_moment
 from bendscape.analysis.thresholds import hessian_sweep
 from bendscape.core.bulk import left_edge
 from bendscape.core.conditional import sample_conditional
@@ -95,12 +97,14 @@ def edge_scaling(
         n_two_thirds:  y = lambda_minus + c N^(-2/3)        (sharp edge)
         one_over_log:  y = lambda_minus + c/log N           (exponentially thin tail)
 
-    is found by least squares with weights 1/error^2, error the bootstrap's standard error over seeds times
-    (f/(f - 2))^(1/2): that of Student's t with the error's f degrees of freedom. ``law`` is by
-    :func:`bendscape.analysis.edge_fits.chosen_law`: the law of smaller chi^2 if it fits (p-value at least
-    ``misfit``, c not negative beyond that level) and chi^2 differs by the 1 - ``wrong`` quantile of chi^2
-    with one degree of freedom, 6.63 at 0.01; neither if none fits; else cannot_tell. So the wrong one of the
-    two is chosen with probability at most ``wrong``, given normal errors.
+    is found by least squares with weights N n_seeds, which do not depend on the data: cells of one size have
+    a variance of order 1/N. Its interval comes from the variance and the skewness measured at each size
+    (:func:`bendscape.analysis.edge_fits.amplitude`). chi^2 of a law is the smallest for any c, with the
+    errors of a power law of the variance in N (:func:`bendscape.analysis.edge_fits.smooth_errors`). ``law``
+    is by :func:`bendscape.analysis.edge_fits.chosen_law`: the law of smaller chi^2 if it fits (p-value at
+    least ``misfit``, c not negative beyond that level) and chi^2 differs by the 1 - ``wrong`` quantile of
+    chi^2 with one degree of freedom, 6.63 at 0.01; neither if none fits; else cannot_tell. So the wrong one
+    of the two is chosen with probability at most ``wrong``, given normal errors.
 
     Parameters
     ----------
@@ -234,16 +238,17 @@ def _of_model(
     seen = alpha_bbp_at_size(model, int(sizes[large].min())) if large.any() else math.nan
     for i, nominal in enumerate(alpha):
         below = not nominal >= seen
-        freedom = np.zeros(len(sizes), np.int64)
+        freedom, third = np.zeros((2, len(sizes)))
         for k in np.flatnonzero(done[i].any(axis=1)):
             load = float(realised[i, k])
             edge = theory[i] if load == nominal else left_edge(model, load).lambda_minus
             cells = {str(name): cell.values[i, k, done[i, k]] for name, cell in measured.items()}
             use = below and bool(large[k]) and len(cells["eigval_min"]) >= LEAST_SEEDS
-            more, freedom[k] = _statistics(cells, model, int(sizes[k]), load, use, **options)
+            more, freedom[k], third[k] = _statistics(cells, model, int(sizes[k]), load, use, **options)
             for name, number in ({"lambda_minus": edge} | more).items():
                 found[name][i, k] = number
-        at_alpha, outcome = _fits({name: found[name][i] for name in _AT_SIZE}, sizes, freedom, **options)
+        at_size = {name: found[name][i] for name in _AT_SIZE}
+        at_alpha, outcome = _fits(at_size, sizes, freedom, third, **options)
         for name, number in at_alpha.items():
             found[name][i] = number
         outcomes.append(outcome if below else "not_applicable")
@@ -262,24 +267,25 @@ def _statistics(
     prediction: bool,
     seed: int,
     **_: Any,
-) -> tuple[dict[str, float], int]:
+) -> tuple[dict[str, float], int, float]:
     """Mean, median and, where they are of use, controlled mean and prediction of one (alpha, N), with the
-    degrees of freedom of the error of the statistic; 0 where it is not to be used."""
+    degrees of freedom of the error of the statistic, 0 where it is not to be used, and its third moment, 0
+    where it is not known."""
     values = cells["eigval_min"]
     n = len(values)
     found = {"mean": float(values.mean()), "median": float(np.median(values))}
     if n > 1:
         found |= {"mean_error": mean_error(values), "median_error": median_error(values)}
     if not use:
-        return found, 0
-    freedom = n - 1
+        return found, 0, 0.0
+    freedom, third = n - 1, third_moment(values) if statistic == "mean" else 0.0
     if prediction:
         found["prediction"] = lowest_eigenvalue_law(model, alpha, N).mean
     if extra_draws:
         own = np.fmin(cells["edge_sample"], cells["outlier_sample"])
         known = np.isfinite(own)
         if known.sum() < LEAST_SEEDS:
-            return found, 0 if statistic == "controlled" else freedom
+            return found, 0 if statistic == "controlled" else freedom, third
         identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         rng = np.random.default_rng([seed, N, round(alpha * N), *identity])
         drawn = (sample_conditional(model, alpha, N, rng) for _ in range(extra_draws * int(known.sum())))
@@ -289,14 +295,17 @@ def _statistics(
             "controlled_error": mean.error,
             "variance_ratio": mean.variance_ratio,
         }
-        freedom = mean.freedom if statistic == "controlled" else freedom
-    return found, freedom
+        if statistic == "controlled":
+            freedom = mean.freedom
+            third = third_moment(values[known] - mean.coefficients[0] * own[known])
+    return found, freedom, third
 
 
 def _fits(
     at_size: Mapping[str, Floats],
     sizes: npt.NDArray[np.int64],
-    freedom: npt.NDArray[np.int64],
+    freedom: Floats,
+    third: Floats,
     *,
     statistic: Statistic,
     free_edge: bool,
@@ -306,25 +315,26 @@ def _fits(
     **_: Any,
 ) -> tuple[dict[str, float], str]:
     """The numbers of ``_AT_ALPHA`` that there are, and the outcome, from the statistics at all sizes."""
-    error = at_size[f"{statistic}_error"]
-    use: Flags = (freedom > 2) & (error > 0)
+    use: Flags = (freedom > 2) & (at_size[f"{statistic}_error"] > 0)
     n_sizes = int(use.sum())
     found: dict[str, float] = {"n_sizes": n_sizes, "freedom": max(0, n_sizes - 1 - free_edge)}
     if not n_sizes:
         return found, "not_enough_data"
-    wide = np.array([widened(e, f) for e, f in zip(error[use], freedom[use], strict=True)])
-    off = (at_size[statistic] - at_size["prediction"])[use] / wide
+    N, n_seeds = sizes[use].astype(np.float64), at_size["n_seeds"][use].astype(np.float64)
+    gap = (at_size[statistic] - at_size["lambda_minus"])[use]
+    cells = Means(gap, at_size[f"{statistic}_error"][use] ** 2, third[use], freedom[use])
+    error = smooth_errors(N, n_seeds, cells)
+    off = (at_size[statistic] - at_size["prediction"])[use] / error
     if statistic != "median" and np.isfinite(off).all():
         chi2 = float(off @ off)
         found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(n_sizes, chi2))}
     if found["freedom"] < LEAST_FREEDOM:
         return found, "not_enough_data"
-    gap = (at_size[statistic] - at_size["lambda_minus"])[use]
     fits: dict[str, Fit] = {}
-    half = float(ndtri(0.5 + level / 2))
     for law in LAWS:
-        fits[law] = fit = fit_law(law, sizes[use].astype(np.float64), gap, wide, free_edge)
-        ends = {"c_low": fit.c - half * fit.c_error, "c_high": fit.c + half * fit.c_error}
-        found |= {f"{law}_{part}": number for part, number in (fit._asdict() | ends).items()}
+        parts = amplitude(law, N, n_seeds, cells, free_edge, level)
+        own = {name: number for name, number in parts.items() if name in Fit._fields}
+        fits[law] = fit_law(law, N, gap, error, free_edge)._replace(**own)
+        found |= {f"{law}_{part}": number for part, number in (fits[law]._asdict() | parts).items()}
     found["delta_chi2"] = fits["one_over_log"].chi2 - fits["n_two_thirds"].chi2
     return found, chosen_law(fits, wrong, misfit)

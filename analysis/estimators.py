@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.critical import critical_point
+from bendscape.analysis.crossings import Crossing, crossing, fine_grid, mean_curve
 from bendscape.analysis.curves import (
+    Flags,
     Floats,
     local_smoother,
     resampled_means,
@@ -73,8 +75,6 @@ LEAST_SEEDS = 4
 LEAST_ALPHAS = 4
 SMOOTHING = 1.5
 """Half width of the smoothing over alpha, in units of width N^(-1/3): the curves change little within it."""
-
-_FINE = 16  # points of the fine grid between two values of alpha
 
 
 def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
@@ -156,6 +156,89 @@ def flag_code(flag: str) -> int:
     return tuple(FLAGS).index(flag)
 
 
+class Cells(NamedTuple):
+    """Cells of one quantity at one size, (alpha, seed), which of them count, the loads, those with data
+    alone, and the half width of the smoothing."""
+
+    alpha: Floats
+    values: Floats
+    counted: Flags
+    bandwidth: float
+
+
+def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, Cells]]:
+    """What thresholds are read off at each size: ``overlap``, N^(1/3) overlap_sq_space; ``gap``, lambda_minus
+    - eigval_min; ``gap_sample``, edge_sample - eigval_min; without those that have too few seeds at too few
+    alphas.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
+        dimensions (alpha, N, seed).
+    alpha : array, shape (n,)
+        As the campaign wants it; abscissae are those of :func:`realised_alpha`.
+    model : Model
+    """
+    found, realised = [], realised_alpha(block, alpha)
+    for k, N in enumerate(block["N"].values.tolist()):
+        loads = realised[k]
+        edges = zip(alpha, block["lambda_minus"].values, loads, strict=True)
+        lambda_minus = np.array(
+            [edge if x == load else left_edge(model, x).lambda_minus for load, edge, x in edges]
+        )
+        measured = {name: block[name].isel(N=k).values for name in MEASURED}
+        quantities = {
+            "overlap": N ** (1 / 3) * measured["overlap_sq_space"],
+            "gap": lambda_minus[:, None] - measured["eigval_min"],
+            "gap_sample": measured["edge_sample"] - measured["eigval_min"],
+        }
+        width = critical_point(model).width * N ** (-1 / 3)
+        cells = {}
+        for name, values in quantities.items():
+            counted = (measured["status"] == DONE) & np.isfinite(values)
+            use = counted.sum(axis=1) >= LEAST_SEEDS
+            if len(np.unique(loads[use])) < LEAST_ALPHAS:
+                continue
+            bandwidth = float(np.ptp(loads[use]) / 4 if math.isnan(width) else SMOOTHING * width)
+            cells[name] = Cells(loads[use], values[use], counted[use], bandwidth)
+        found.append(cells)
+    return found
+
+
+def crossings(cells: list[dict[str, Cells]], k: int, overlap_level: float, level: float) -> list[Crossing]:
+    """Every estimator at the k-th size, in the order of ``ESTIMATORS``.
+
+    Parameters
+    ----------
+    cells : list of dict
+        What :func:`cells_by_size` returns.
+    k : int
+        Place of the size.
+    overlap_level : float
+        Of N^(1/3) <overlap_sq_space>, nan where none is known.
+    level : float
+        Of the intervals.
+    """
+    curves = {name: mean_curve(*of) for name, of in cells[k].items()}
+    if "overlap" not in curves:
+        of_overlap = [Crossing("not_enough_data")] * 2
+    else:
+        larger = next((of["overlap"] for of in cells[k + 1 :] if "overlap" in of), None)
+        of_overlap = [
+            Crossing("no_overlap_level_known")
+            if math.isnan(overlap_level)
+            else crossing(curves["overlap"], overlap_level, level),
+            Crossing("no_larger_size")
+            if larger is None
+            else crossing(mean_curve(*larger), curves["overlap"], level),
+        ]
+    return of_overlap + [
+        crossing(curves[name], 0.0, level) if name in curves else Crossing("not_enough_data")
+        for name in ("gap", "gap_sample")
+    ]
+
+
 class Draws(NamedTuple):
     """One estimate and its resamplings (row 0 is the estimate) with the first and the last alpha it was
     looked for at, or the flag that says why there is none."""
@@ -167,7 +250,7 @@ class Draws(NamedTuple):
     last: float = math.nan
 
 
-class _Curve(NamedTuple):
+class ResampledCurve(NamedTuple):
     """Bootstrap means, (n_boot + 1, n), at the n alphas with data, the seeds behind each alpha, and the half
     width of the smoothing."""
 
@@ -186,102 +269,45 @@ class PointCurves:
 
     Parameters
     ----------
-    block : xarray.Dataset
-        ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
-        dimensions (alpha, N, seed).
-    alpha : array, shape (n,)
-        As the campaign wants it; abscissae are those of :func:`realised_alpha`.
-    model : Model
+    block, alpha, model :
+        Those of :func:`cells_by_size`.
     n_boot, seed : int
-        Number and random seed of the resamplings.
+        Number and random seed of the resamplings, the same draw of seeds at every alpha of one size.
     """
 
     def __init__(self, block: xr.Dataset, alpha: Floats, model: Model, n_boot: int, seed: int) -> None:
         self.model, self.n_boot, self.seed = model, n_boot, seed
         self.critical = critical_point(model)
         self.sizes = [int(N) for N in block["N"].values]
-        realised = realised_alpha(block, alpha)
-        self.curves = []
-        for k, N in enumerate(self.sizes):
-            edges = zip(alpha, block["lambda_minus"].values, realised[k], strict=True)
-            lambda_minus = np.array(
-                [edge if x == load else left_edge(model, x).lambda_minus for load, edge, x in edges]
+        self.curves: list[dict[str, ResampledCurve]] = []
+        done = np.asarray((block["status"] == DONE).transpose("N", ..., "seed").values).any(axis=1)
+        identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
+        for N, seeds, cells in zip(self.sizes, done, cells_by_size(block, alpha, model), strict=True):
+            rng = np.random.default_rng([seed, N, *identity])
+            counts = resampling_counts(int(seeds.sum()), n_boot, rng) if cells else None
+            self.curves.append(
+                {
+                    name: ResampledCurve(
+                        of.alpha,
+                        resampled_means(of.values[:, seeds], of.counted[:, seeds], counts),
+                        of.counted.sum(axis=1).astype(np.float64),
+                        of.bandwidth,
+                    )
+                    for name, of in cells.items()
+                    if counts is not None
+                }
             )
-            self.curves.append(self._means(block.isel(N=k), realised[k], lambda_minus, N))
-
-    def _means(self, block: xr.Dataset, alpha: Floats, lambda_minus: Floats, N: int) -> dict[str, _Curve]:
-        """Curves of one size by quantity, without those that have too few seeds at too few alphas."""
-        done = block["status"].values == DONE
-        seeds = done.any(axis=0)
-        if not seeds.any():
-            return {}
-        measured = {name: block[name].values for name in MEASURED[1:]}
-        cells = {
-            "overlap": N ** (1 / 3) * measured["overlap_sq_space"],
-            "gap": lambda_minus[:, None] - measured["eigval_min"],
-            "gap_sample": measured["edge_sample"] - measured["eigval_min"],
-        }
-        model = self.model
-        entropy = [self.seed, N, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
-        counts = resampling_counts(int(seeds.sum()), self.n_boot, np.random.default_rng(entropy))
-        width = self.critical.width * N ** (-1 / 3)
-        curves = {}
-        for name, values in cells.items():
-            counted = done & np.isfinite(values)
-            n_seeds = counted.sum(axis=1)
-            use = n_seeds >= LEAST_SEEDS
-            if len(np.unique(alpha[use])) < LEAST_ALPHAS:
-                continue
-            bandwidth = float(np.ptp(alpha[use]) / 4 if math.isnan(width) else SMOOTHING * width)
-            means = resampled_means(values[use][:, seeds], counted[use][:, seeds], counts)
-            curves[name] = _Curve(alpha[use], means, n_seeds[use].astype(np.float64), bandwidth)
-        return curves
 
     def draws(self, k: int) -> list[Draws]:
-        """Every estimator at the k-th size, in the order of ``ESTIMATORS``."""
-        here, level = self.curves[k], self.critical.overlap_level
+        """The estimator alpha_pair at the k-th size."""
+        here, name = self.curves[k].get("overlap"), "alpha_pair"
         larger = next((curves["overlap"] for curves in self.curves[k + 1 :] if "overlap" in curves), None)
-        overlap = here.get("overlap")
-        if overlap is None:
-            of_overlap = [Draws(name, None, "not_enough_data") for name in ("alpha_overlap", "alpha_pair")]
-        else:
-            of_overlap = [
-                Draws("alpha_overlap", None, "no_overlap_level_known")
-                if math.isnan(level)
-                else _change("alpha_overlap", overlap, level),
-                Draws("alpha_pair", None, "no_larger_size")
-                if larger is None
-                else _pair("alpha_pair", overlap, larger),
-            ]
-        return of_overlap + [
-            _change(f"alpha_{name}", here[name])
-            if name in here
-            else Draws(f"alpha_{name}", None, "not_enough_data")
-            for name in ("gap", "gap_sample")
-        ]
-
-
-def _grid(alpha: Floats, first: float, last: float) -> Floats:
-    """Points from first to last, ``_FINE`` between two values of alpha."""
-    knots = np.unique([first, *alpha[(alpha > first) & (alpha < last)], last])
-    places = np.arange(_FINE * (len(knots) - 1) + 1) / _FINE
-    return np.asarray(np.interp(places, np.arange(len(knots)), knots), dtype=np.float64)
-
-
-def _change(name: str, curve: _Curve, level: float = 0.0) -> Draws:
-    """Where a curve rises through a level, over all its alphas."""
-    first, last = float(curve.alpha.min()), float(curve.alpha.max())
-    grid = _grid(curve.alpha, first, last)
-    return Draws(name, sign_change(grid, curve.smoothed(grid) - level), "estimated", first, last)
-
-
-def _pair(name: str, here: _Curve, larger: _Curve) -> Draws:
-    """Where one curve rises through another, over the alphas that both span."""
-    first = max(float(curve.alpha.min()) for curve in (here, larger))
-    last = min(float(curve.alpha.max()) for curve in (here, larger))
-    if not first < last:
-        return Draws(name, None, "not_enough_data")
-    grid = _grid(here.alpha, first, last)
-    return Draws(
-        name, sign_change(grid, larger.smoothed(grid) - here.smoothed(grid)), "estimated", first, last
-    )
+        if here is None or larger is None:
+            return [Draws(name, None, "not_enough_data" if here is None else "no_larger_size")]
+        first = max(float(curve.alpha.min()) for curve in (here, larger))
+        last = min(float(curve.alpha.max()) for curve in (here, larger))
+        if not first < last:
+            return [Draws(name, None, "not_enough_data")]
+        grid = fine_grid(here.alpha, first, last)
+        change = sign_change(grid, larger.smoothed(grid) - here.smoothed(grid))
+        return [Draws(name, change, "estimated", first, last)]

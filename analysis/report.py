@@ -160,7 +160,6 @@ def render_report(ds: xr.Dataset | Results) -> str:
         estimators=ESTIMATORS,
         short_names=SHORT_NAMES,
         level=f"{100 * float(result.attrs['level']):g}",
-        n_boot=int(result.attrs["n_boot"]),
         loads=[
             [row for row in chosen_loads if (row["p"], row["p_star"], row["a"]) == model] for model in models
         ],

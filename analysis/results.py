@@ -26,7 +26,7 @@ class Results:
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; refused where
         it is not a sweep of the Hessian.
     n_boot : int
-        Bootstrap resamplings behind critical loads and thresholds.
+        Bootstrap resamplings behind critical loads.
     """
 
     def __init__(self, ds: xr.Dataset, n_boot: int = 1000) -> None:
@@ -76,6 +76,6 @@ PASSES: Mapping[str, Callable[[Results], xr.Dataset]] = {
     "means": lambda results: means(results.ds),
     "loads": lambda results: collapse(results.ds, least_size=results.least_size, n_boot=results.n_boot),
     "edge": lambda results: edge_scaling(results.ds, min_size=results.least_size, prediction=False),
-    "thresholds": lambda results: thresholds(results.ds, n_boot=results.n_boot),
+    "thresholds": lambda results: thresholds(results.ds),
 }
 """What a pass over the store can compute, by name."""

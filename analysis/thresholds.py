@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.critical import critical_point
 from bendscape.analysis.estimators import (
     DONE,
     ESTIMATORS,
     FLAGS,
     MEASURED,
     SHORT_NAMES,
-    Draws,
-    PointCurves,
+    cells_by_size,
+    crossings,
     flag_code,
     share_done,
 )
@@ -50,8 +51,6 @@ _PARTS = {
 SAFE = 10.0
 """Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
 there."""
-
-_ONE_SIGMA = (0.158655, 0.841345)
 
 
 def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
@@ -97,48 +96,47 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
 
     width and overlap_level are those of :func:`bendscape.analysis.critical.critical_point`, the sign change
-    is :func:`bendscape.analysis.curves.sign_change`. Seeds are resampled n_boot times, the same draw at every
-    alpha of one size.
+    is :func:`bendscape.analysis.curves.sign_change`. The interval holds the loads at which the curve could
+    vanish by a t test, with the variance of the cells at each alpha and their skewness
+    (:func:`bendscape.analysis.crossings.crossing`).
 
     Parameters
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
         one pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
-    n_boot : int
-        Bootstrap resamplings, >= 100.
     level : float
         Of the intervals, in (0, 1).
-    seed : int
-        Of the resampling, >= 0. The draw depends on it, on (p, p_star, a) and on N, not on what else the
-        sweep holds.
+    n_boot, seed : int
+        Without effect: nothing is resampled. Calls written for earlier versions still work.
 
     Returns
     -------
     xarray.Dataset
         Lazy if ``ds`` is. Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate;
-        ``name_error``, half the width of the central 68 % of its resamplings; ``name_low`` and ``name_high``,
-        its percentile interval; ``name_flag``, int8 with the meanings in its attributes. They are nan where
-        the flag says why, and so is an end of an interval that lies outside the alphas it was looked for at,
-        ``name_first`` to ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
+        ``name_error``, half the width of its interval at 68 %; ``name_low`` and ``name_high``, its interval;
+        ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says why, and so
+        is an end of an interval that the alphas it was looked for at do not decide, ``name_first`` to
+        ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
         ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells done), ``coverage`` (cells done over
         cells wanted), and from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold
         expected to be seen at each N.
 
     Notes
     -----
-    Limits: at least 4 alphas with 4 seeds each; resamplings without a crossing count as beyond the range. On
+    Limits: at least 4 alphas with 4 seeds each; cells of different alphas and seeds are independent, as those
+    of the engine are; the error is that of the seeds, without the bias of the smoothing and of the size. On
     sampled Hessians with p = p_star = 1 and N = 128 to 1024, alpha_overlap was within 5 % of alpha_bbp
     (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128, at
     N = 1024 still 10 to 15 % (a = 0.7) and within 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
     a = 0.5) alpha_overlap was 6 to 9 % low at N = 64 and within 5 % from N = 128 on. The coverage of the
-    intervals on planted data is held by ``tests/test_thresholds.py``. Source: this project's own estimators,
-    on the scaling law of arXiv:2604.27992.
+    intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
+    project's own estimators, on the scaling law of arXiv:2604.27992.
     """
     ds = hessian_sweep(ds)
     alpha_dim = alpha_axis(ds)
     check_resampling(n_boot, level, seed)
-    of_model = partial(_of_model, alpha_dim=alpha_dim, n_boot=n_boot, level=level, seed=seed)
+    of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     outputs = {
         name: number_output(("N",), words, np.int64 if name.startswith("n_") else np.float64)
@@ -150,31 +148,30 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     found = map_models(ds, of_model, outputs, measured)
     theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
     out = theory.merge(found.reset_coords(drop=True))
-    out.attrs = {"n_boot": n_boot, "level": level, "seed": seed, "name": ds.attrs.get("name", "")}
+    out.attrs = {"level": level, "name": ds.attrs.get("name", "")}
     return out
 
 
-def _of_model(
-    block: xr.Dataset, *, alpha_dim: str, n_boot: int, level: float, seed: int
-) -> dict[str, npt.NDArray[Any]]:
+def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, npt.NDArray[Any]]:
     """The outputs of :func:`thresholds` for one model, over N."""
     block = block.transpose(alpha_dim, "N", "seed")
-    model = model_of(block)
-    curves = PointCurves(block, block["alpha"].values.astype(np.float64), model, n_boot, seed)
+    model, sizes = model_of(block), block["N"].values
+    cells = cells_by_size(block, block["alpha"].values.astype(np.float64), model)
+    overlap_level = critical_point(model).overlap_level
     done = block["status"].values == DONE
     found: dict[str, Any] = {
-        "alpha_bbp_N": [alpha_bbp_at_size(model, N) for N in curves.sizes],
+        "alpha_bbp_N": [alpha_bbp_at_size(model, int(N)) for N in sizes],
         "n_seeds": done.sum(axis=2).max(axis=0),
         "n_cells": done.sum(axis=(0, 2)),
         "coverage": share_done(block, (alpha_dim, "seed")).values,
         "alpha_overlap_systematic": systematic_errors(block, model),
     }
-    for k in range(len(curves.sizes)):
-        for draws in curves.draws(k):
-            numbers, flag = _summary(draws, level)
+    for k in range(len(sizes)):
+        for name, at in zip(ESTIMATORS, crossings(cells, k, overlap_level, level), strict=True):
+            flag, *numbers = at
             for part, number in zip(_PARTS, numbers, strict=True):
-                found.setdefault(f"{draws.name}{part}", []).append(number)
-            found.setdefault(f"{draws.name}_flag", []).append(flag)
+                found.setdefault(f"{name}{part}", []).append(number)
+            found.setdefault(f"{name}_flag", []).append(flag_code(flag))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -199,22 +196,6 @@ def check_resampling(n_boot: int, level: float, seed: int) -> None:
         raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
     if seed < 0:
         raise ParameterError("seed", seed, "an integer >= 0")
-
-
-def _summary(draws: Draws, level: float) -> tuple[tuple[float, ...], int]:
-    """The numbers of ``_PARTS`` in their order, with the flag; nan for what is beyond the range."""
-    nan, span = math.nan, (draws.first, draws.last)
-    if draws.values is None:
-        return (nan, nan, nan, nan, *span), flag_code(draws.flag)
-    value = float(draws.values[0])
-    if not math.isfinite(value):
-        beyond = "above_the_alpha_range" if value > 0 else "below_the_alpha_range"
-        return (nan, nan, nan, nan, *span), flag_code(beyond)
-    tails = (0.5 - level / 2, 0.5 + level / 2, *_ONE_SIGMA)
-    ends = np.quantile(draws.values[1:], tails, method="nearest")  # never interpolates inf
-    low, high, left, right = (float(end) if math.isfinite(end) else nan for end in ends)
-    flag = "interval_leaves_the_alpha_range" if math.isnan(low + high) else "estimated"
-    return (value, (right - left) / 2, low, high, *span), flag_code(flag)
 
 
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:

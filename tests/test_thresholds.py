@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.analysis.critical import critical_point
 from bendscape.analysis.curves import local_smoother, resampled_means, resampling_counts, sign_change
-from bendscape.analysis.estimators import ESTIMATORS, FLAGS, PointCurves
+from bendscape.analysis.estimators import ESTIMATORS, FLAGS, cells_by_size
 from bendscape.analysis.thresholds import compact, render_thresholds, thresholds, thresholds_table, with_error
 from bendscape.core.branch import principal_value_end
 from bendscape.core.bulk import left_edge, spectral_map
@@ -228,25 +228,22 @@ def test_a_model_without_a_principal_value_has_no_overlap_level() -> None:
     assert flag(result, "alpha_pair", p=0, p_star=0, a=0, N=0) != "no_overlap_level_known"
 
 
-def test_the_resampling_of_a_size_does_not_depend_on_what_else_is_there(planted: xr.Dataset) -> None:
+def test_the_interval_of_a_size_depends_on_its_cells_and_on_nothing_else(planted: xr.Dataset) -> None:
     sweep = planted.isel(seed=slice(0, 40))
     alone, both = thresholds(sweep.isel(N=[1])), thresholds(sweep)
     assert alone["alpha_overlap_low"].item() == both["alpha_overlap_low"][..., 1].item()
-    assert (
-        thresholds(sweep, seed=1)["alpha_overlap_low"][..., 1].item()
-        != both["alpha_overlap_low"][..., 1].item()
-    )
+    xr.testing.assert_identical(thresholds(sweep, seed=1, n_boot=100), both)
 
 
 def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = synthetic.planted(p=(1, 2), a=(0.7, 1.5), seeds={128: 20}).chunk(p=1, p_star=1, a=1)
     loaded: list[int] = []
 
-    def counting(block: xr.Dataset, *rest: Any) -> PointCurves:
+    def counting(block: xr.Dataset, *rest: Any) -> Any:
         loaded.append(block["overlap_sq_space"].size)
-        return PointCurves(block, *rest)
+        return cells_by_size(block, *rest)
 
-    monkeypatch.setattr("bendscape.analysis.thresholds.PointCurves", counting)
+    monkeypatch.setattr("bendscape.analysis.thresholds.cells_by_size", counting)
     lazy = thresholds(sweep, n_boot=100)
     assert not loaded
     assert all(variable.chunks for variable in lazy.data_vars.values())
