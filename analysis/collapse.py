@@ -23,6 +23,7 @@ from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, share_done
 from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.profiles import Fit
+from bendscape.analysis.student import ONE_SIGMA
 from bendscape.analysis.thresholds import SAFE, check_resampling, hessian_sweep
 from bendscape.analysis.verdicts import (
     ANSWERS,
@@ -38,9 +39,6 @@ from bendscape.analysis.verdicts import (
 )
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import ParameterError
-
-ONE_SIGMA = 0.682689
-"""Level of the interval of which an error is half the width."""
 
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "": (),
