@@ -30,5 +30,6 @@ def test_it_says_what_it_offers_and_what_the_dataset_has() -> None:
     )
     assert "object at" not in text + repr(ds.bend.plot)
     assert ".bend.plot.overlap(...)" in repr(ds.bend.plot)
-    assert "&lt;b&gt;mine" in ds.bend._repr_html_() and "<b>mine" not in ds.bend._repr_html_()
+    assert "&lt;b&gt;mine" in ds.bend._repr_html_()
+    assert "<b>mine" not in ds.bend._repr_html_()
     assert "<table>" in ds.bend.plot._repr_html_()

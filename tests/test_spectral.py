@@ -369,7 +369,7 @@ def test_the_gain_comes_with_errors() -> None:
 
 
 def test_what_is_not_in_the_result_is_not_warned_about() -> None:
-    """At this a the jump of the infinitely wide student is known to 1e-9 alone; no field of the gain is it."""
+    """At this a the jump of an infinitely wide student is known to 1e-9 alone; no field of the gain is it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gain = spectral_gain(Model(1, 1, 1e-6))
