@@ -152,7 +152,8 @@ def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
     tail = gammaincc(n, x)
     kept = tail > 0
     wanted = np.log(share) + np.interp(first, x[kept], np.log(tail[kept]))
-    return np.interp(-wanted, -np.log(tail[kept]), x[kept])
+    found: FloatArray = np.interp(-wanted, -np.log(tail[kept]), x[kept])
+    return found
 
 
 def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, cells: Cells) -> FloatArray:
