@@ -152,13 +152,15 @@ def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
     tail = gammaincc(n, x)
     kept = tail > 0
     wanted = np.log(share) + np.interp(first, x[kept], np.log(tail[kept]))
-    return np.interp(-wanted, -np.log(tail[kept]), x[kept])
+    found: FloatArray = np.interp(-wanted, -np.log(tail[kept]), x[kept])
+    return found
 
 
 def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, cells: Cells) -> FloatArray:
     """Where a function of gamma turns positive in each cell; ``high`` where it does not before."""
     found = elementwise.find_root(past, (np.full(len(high), _FIRST_GAMMA), high), args=(cells,))
-    return np.where(found.success, found.x, high)
+    places: FloatArray = np.where(found.success, found.x, high)
+    return places
 
 
 @lru_cache(maxsize=1024)

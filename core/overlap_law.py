@@ -20,11 +20,11 @@ from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import window_end
 from bendscape.core.model import Model
 from bendscape.core.outlier import transition_at
-from bendscape.core.spiked_edge import critical_overlap, critical_overlap_of_first
+from bendscape.core.spiked_edge import critical_overlap, critical_overlap_of_first, critical_overlaps
 from bendscape.core.splitting import outlier_splitting
 
 FloatArray = npt.NDArray[np.float64]
-Universal = Callable[[float, int], float]
+Universal = Callable[[FloatArray, int], FloatArray]
 
 _MOST_HIDDEN = 3.0
 """Expected labels beyond the outlier, above which too few drawn cells have none to average over."""
@@ -67,7 +67,7 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     :mod:`bendscape.core.spiked_edge`.
     """
     alpha, size = as_point(alpha, N)
-    return math.nan if math.isinf(model.p) else _means(model, alpha, size, critical_overlap)[0]
+    return math.nan if math.isinf(model.p) else _means(model, alpha, size, critical_overlaps)[0]
 
 
 def overlap_sq_if_not_hidden(model: Model, alpha: float, N: float) -> float:
@@ -99,7 +99,7 @@ def overlap_sq_if_not_hidden(model: Model, alpha: float, N: float) -> float:
         universal = critical_overlap(scales.distance * cube_root, int(model.p) * model.p_star)
         return min(1.0, scales.amplitude / cube_root * universal)
     on_branch = _on_branch(model, alpha)[1]
-    return _means(model, alpha, size, critical_overlap)[1] if math.isnan(on_branch) else on_branch
+    return _means(model, alpha, size, critical_overlaps)[1] if math.isnan(on_branch) else on_branch
 
 
 def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
@@ -136,9 +136,7 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     scales = edge_scales(model, alpha)
     if not outermost(scales) <= 1 and model.p > 1:
         return math.nan
-    space, first = (
-        _means(model, alpha, size, law)[0] for law in (critical_overlap, critical_overlap_of_first)
-    )
+    space, first = (_means(model, alpha, size, law)[0] for law in (critical_overlaps, _of_first))
     w = scales.distance * math.cbrt(size)
     if w > 1e-3:
         split = outlier_splitting(model, alpha, scales.gamma_star)
@@ -148,18 +146,23 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     return min(1.0, max(space, first))
 
 
+def _of_first(w: FloatArray, r: int) -> FloatArray:
+    return np.array([critical_overlap_of_first(x, r) for x in w.ravel()]).reshape(w.shape)
+
+
 def _means(model: Model, alpha: float, size: float, universal: Universal) -> tuple[float, float]:
     """Mean overlap of all samples, and of those in which no label hides it, by a universal law of (w, r)."""
     scales, r, cube_root = edge_scales(model, alpha), int(model.p) * model.p_star, math.cbrt(size)
 
-    def of(amplitude: float, distance: float) -> float:
-        return min(1.0, amplitude / cube_root * universal(distance * cube_root, r))
+    def of(amplitude: FloatArray, distance: FloatArray) -> FloatArray:
+        found: FloatArray = np.minimum(1.0, amplitude / cube_root * universal(distance * cube_root, r))
+        return found
 
-    share, averaged = share_of_drawn(scales), of(scales.amplitude, scales.distance)
+    share, averaged = share_of_drawn(scales), float(of(*map(np.array, (scales.amplitude, scales.distance))))
     if share == 0:
         return averaged, averaged
     cells = drawn_cells(model, alpha, size)
-    overlap_sq = np.array([of(*cell) for cell in zip(cells.amplitude, cells.distance, strict=True)])
+    overlap_sq = of(cells.amplitude, cells.distance)
     gamma = outermost(scales)
     if math.isnan(gamma):
         gamma, averaged = _on_branch(model, alpha)

@@ -108,6 +108,18 @@ def _overlap_limits(w: FloatArray) -> FloatArray:
     return limits
 
 
+def critical_overlaps(w: FloatArray, r: int) -> FloatArray:
+    """:func:`critical_overlap` of many distances at once."""
+    ratio, low, high = _overlap_ratio()
+    scale = r ** (1 / 3)
+    x = w / scale
+    inside = np.clip(x, low, high)
+    # Beyond the table the ratio goes on to 1, like the inverse square.
+    fade = np.where(x == inside, 1.0, (inside / np.where(x == 0, 1.0, x)) ** 2)
+    phi: FloatArray = scale * _overlap_limits(x) * np.exp(ratio(inside) * fade)
+    return phi
+
+
 def critical_overlap(w: float, r: int) -> float:
     """Scaling function phi_r(w) of the overlap: n^(1/3) times its mean over the r extreme vectors.
 
@@ -132,14 +144,7 @@ def critical_overlap(w: float, r: int) -> float:
     Held by ``tests/test_overlap_law.py``. Source: sampled from the block tridiagonal form of the spiked
     ensemble (Bloemendal and Virag, arXiv:1011.1877 and 1109.3704).
     """
-    ratio, low, high = _overlap_ratio()
-    scale = r ** (1 / 3)
-    x = w / scale
-    inside = min(max(x, low), high)
-    # Beyond the table the ratio goes on to 1, like the inverse square.
-    log_ratio = float(ratio(inside)) * min(1.0, abs(inside / x) ** 2 if x else 1.0)
-    phi: float = scale * float(_overlap_limits(np.array(x))) * math.exp(log_ratio)
-    return phi
+    return float(critical_overlaps(np.array(w), r))
 
 
 def _distance(x: float) -> float:

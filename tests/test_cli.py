@@ -99,6 +99,7 @@ def test_theory_prints_the_contract() -> None:
     assert (above["lambda_star"], above["overlap_sq"]) == pytest.approx((-1.6690, 0.1731), abs=5e-5)
     assert (below["lambda_star"], below["overlap_sq"]) == (None, None)
     assert found["sizes"][0]["alpha_bbp_N"] == pytest.approx(1.191, abs=5e-4)
+    assert found["sizes"][0]["seen"] == "threshold seen, between alpha_0 and alpha_bbp"
 
 
 def test_theory_knows_infinite_width_and_a_branch_without_a_zero() -> None:

@@ -282,6 +282,11 @@ def test_both_kinds_of_one_pair_of_widths_stand_side_by_side() -> None:
     assert rows == [[0.7, 1.2], [0.5, 1.5], [0.3]]
     one_kind = {(p, 1, 0.3): "continuous" for p in (1, 2, 3, 4)}
     assert [len(row) for row in model_rows(list(one_kind), one_kind)] == [2, 2]
+    # The continuous one stands left, whichever kind comes first in the sweep.
+    mixed = {(4, 1, 1.5): "discontinuous"}
+    mixed |= {(4, 2, a): kind for (_, _, a), kind in zip(wide, wide.values(), strict=True)}
+    pairs = [row for row in model_rows(list(mixed), mixed) if len(row) == 2 and row[0][1] == 2]
+    assert {mixed[row[0]] for row in pairs[:1]} == {"continuous"}
 
 
 def test_a_figure_without_its_data_is_left_out_and_why_is_said(sweep: xr.Dataset, tmp_path: Path) -> None:

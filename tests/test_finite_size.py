@@ -9,7 +9,7 @@ from problems import CROSSOVER_LOG10, PROBLEMS, THRESHOLDS_AT_SIZE, Problem
 from scipy.integrate import quad
 from scipy.stats import chi, chi2
 
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size, tail_probability
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size, seen_at_size, tail_probability
 from bendscape.core.model import Model
 from bendscape.core.outlier import alpha_0, transition
 
@@ -83,3 +83,18 @@ def test_the_tail_probability_is_that_of_the_chi_square_laws(model: Model, gamma
 def test_the_end_of_the_window_is_alpha_0_by_principal_value() -> None:
     for model in (Model(4, 1, 0.7), Model(2, 2, 1.5)):
         assert alpha_bbp_at_size(model, 2) == pytest.approx(alpha_0(model).principal_value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "N", "words"),
+    [
+        (Model(1, 1, 1.5), 1000, "alpha_0"),
+        (Model(1, 1, 1.5), 1e12, "threshold seen, between alpha_0 and alpha_bbp"),
+        (Model(1, 1, 0.7), 1000, "alpha_bbp"),
+        (Model(math.inf, 1, 1.5), 1000, "no threshold"),
+    ],
+    ids=str,
+)
+def test_the_threshold_of_a_size_is_called_what_it_is(model: Model, N: float, words: str) -> None:
+    """alpha_0 is not alpha_bbp, whatever the size."""
+    assert seen_at_size(model, N) == words
