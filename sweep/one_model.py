@@ -108,7 +108,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
     method: Annotated[str, typer.Option(help="dense, explicit, dice, conditional or auto.")] = "auto",
     inputs: Annotated[str, typer.Option(help="Law of the data: gaussian or rademacher.")] = "gaussian",
-    max_memory: Memory = "",
+    max_memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse what needs more, e.g. 12GB; by default 8 GiB.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
