@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from bendscape.sweep import one_model, store_commands
-from bendscape.sweep.one_model import Json
+from bendscape.sweep.one_model import Json, Memory, bytes_of
 from bendscape.sweep.store_commands import Modules
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
@@ -28,13 +28,6 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
-Memory = Annotated[
-    str,
-    typer.Option(
-        metavar="SIZE",
-        help="What the tasks of one machine may take together, e.g. 12GB; by default what it has.",
-    ),
-]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
@@ -73,7 +66,7 @@ def plan(
     with results_only():
         kernel = load_kernel(campaign.campaign.kernel, kernel_module)
         made, hidden = open_plan(url, campaign, kernel)
-        made.check_memory(_size("--max-memory", max_memory) if max_memory else available_memory())
+        made.check_memory(bytes_of("--max-memory", max_memory) if max_memory else available_memory())
         left = made.to_json(slots)
     document = {"name": campaign.campaign.name, "store": url, **left}
     if json:
@@ -157,9 +150,9 @@ def run(
 ) -> None:
     """Bring a store up to a campaign file; the same command resumes and extends.
 
-    SIGINT, SIGTERM, SIGUSR1 and the end of the time budget stop it: nothing more starts, tasks under way are
-    waited for within --grace or the budget, then given up. A second signal does not wait. Nothing recorded
-    is ever lost. A cell that ends its worker three times is recorded as failed, and the others go on.
+    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: nothing more starts, tasks under
+    way are waited for within --grace or the budget, then given up. A second signal does not wait. Nothing
+    recorded is ever lost. A cell that ends its worker three times is recorded as failed, and the others go on.
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
@@ -191,7 +184,7 @@ def run(
         url = generation(url, campaign, kernel)
     budget = _seconds("--time-budget", time_budget) if time_budget else None
     patience = _seconds("--grace", grace)
-    memory = _size("--max-memory", max_memory) if max_memory else None
+    memory = bytes_of("--max-memory", max_memory) if max_memory else None
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_report(report, name="--report")
@@ -281,19 +274,6 @@ def _seconds(name: str, text: str) -> float:
     if "".join(map("".join, parts)) != text or not seconds > 0:
         raise ParameterError(name, text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min")
     return seconds
-
-
-def _size(name: str, text: str) -> float:
-    import re
-
-    from bendscape.core.model import ParameterError
-
-    units = {"": 1.0} | {f"{letter}B": 1e3 ** (k + 1) for k, letter in enumerate("kMGT")}
-    units |= {f"{letter}iB": 2.0 ** (10 * k + 10) for k, letter in enumerate("KMGT")}
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]B|[KMGT]iB|)", text)
-    if found is None or not float(found[1]) > 0:
-        raise ParameterError(name, text, "bytes with a unit, such as 500MB, 12GB or 12GiB")
-    return float(found[1]) * units[found[2]]
 
 
 def load_commands() -> None:

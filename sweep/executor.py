@@ -155,7 +155,8 @@ class RayExecutor:
             )  # fmt: skip
             if own is not None:
                 os.chmod(own, 0o700)  # Ray opens it to everybody
-                self._session = Path(ray._private.worker._global_node.get_session_dir_path())
+                node: Any = ray._private.worker._global_node
+                self._session = Path(node.get_session_dir_path())
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}

@@ -7,6 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory that tasks may take together on one machine, e.g. 12GB; by default what it has.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Width = Annotated[str, typer.Option(help="Width of the student: an integer >= 1, or inf.")]
 TeacherWidth = Annotated[int, typer.Option(help="Width of the teacher: an integer >= 1.")]
@@ -103,6 +110,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
     method: Annotated[str, typer.Option(help="dense, explicit, dice, conditional or auto.")] = "auto",
     inputs: Annotated[str, typer.Option(help="Law of the data: gaussian or rademacher.")] = "gaussian",
+    max_memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse what needs more, e.g. 12GB; by default 8 GiB.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """One random Hessian: its lowest eigenvalues and the overlap with the teacher."""
@@ -113,6 +123,7 @@ def sample(
     import numpy as np
     from rich.table import Table
 
+    from bendscape.core.cost import MAX_BYTES
     from bendscape.core.model import ParameterError
     from bendscape.core.observe import observe
     from bendscape.sweep.console import console, out, print_json
@@ -121,7 +132,10 @@ def sample(
         raise ParameterError("seed", seed, "an integer >= 0")
     model = _model(p, p_star, a)
     started = time.perf_counter()
-    observed = observe(model, alpha, size, np.random.default_rng(seed), method, inputs=inputs)
+    memory = bytes_of("--max-memory", max_memory) if max_memory else MAX_BYTES
+    observed = observe(
+        model, alpha, size, np.random.default_rng(seed), method, inputs=inputs, max_bytes=memory
+    )
     scale = 1 if sys.platform == "darwin" else 1024
     document: dict[str, Any] = {
         **asdict(observed),
@@ -146,6 +160,20 @@ def sample(
             f"not converged after {observed.n_matvecs} products: nothing was measured; take another method"
         )
         raise typer.Exit(1)
+
+
+def bytes_of(name: str, text: str) -> float:
+    """Bytes of a size with its unit, such as 12GB."""
+    import re
+
+    from bendscape.core.model import ParameterError
+
+    units = {"": 1.0} | {f"{letter}B": 1e3 ** (k + 1) for k, letter in enumerate("kMGT")}
+    units |= {f"{letter}iB": 2.0 ** (10 * k + 10) for k, letter in enumerate("KMGT")}
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]B|[KMGT]iB|)", text)
+    if found is None or not float(found[1]) > 0:
+        raise ParameterError(name, text, "bytes with a unit, such as 500MB, 12GB or 12GiB")
+    return float(found[1]) * units[found[2]]
 
 
 def _refuse_options_before(context: typer.Context) -> None:

@@ -16,12 +16,12 @@ from rich.console import Console
 from bendscape.cluster.local import ray_options
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.cli import _size
 from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor, place_options
 from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import load_kernel
 from bendscape.sweep.machine import available_cores, available_memory
 from bendscape.sweep.objects import store_url
+from bendscape.sweep.one_model import bytes_of
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.progress import Meter, clock
 from bendscape.sweep.records import Receipt, Records
@@ -239,10 +239,10 @@ def test_memory_is_that_of_the_machine_or_of_the_smallest_cgroup_around_us(
     ("text", "size"), [("12GB", 12e9), ("1.5GiB", 1.5 * 2**30), ("500 MB", 5e8), ("7", 7.0)]
 )
 def test_sizes_of_the_command_line_have_units(text: str, size: float) -> None:
-    assert _size("--max-memory", text) == size
+    assert bytes_of("--max-memory", text) == size
     for wrong in ("", "0", "GB", "-1GB", "1gb", "12 gigabytes"):
         with pytest.raises(ParameterError, match="--max-memory"):
-            _size("--max-memory", wrong)
+            bytes_of("--max-memory", wrong)
 
 
 def test_a_clock_reads_hours_minutes_and_seconds() -> None:
