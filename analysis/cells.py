@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from bendscape.sweep.tiles import Layout, TileKey
 EXACT = 2**53
 """Up to here every integer is a float64."""
 
-_WHOLE, _DAMAGED = 1, 2
+_UNKNOWN, _WHOLE, _DAMAGED = 0, 1, 2
 _NAMED = 3  # tiles that a warning names
 
 Picks = list[NDArray[np.intp]]
@@ -106,14 +105,15 @@ class Cells:
         there: NDArray[np.bool_] = found & (self._states(N)[np.ix_(*tiles)] != _DAMAGED)
         return there
 
-    def tiles(self, N: int, tiles: Picks) -> list[TileKey]:
-        """Those of an outer product of tile indices that hold a finished cell and are not known to be
-        damaged."""
+    def tiles(self, N: int, tiles: Picks, states: tuple[int, ...] = (_UNKNOWN, _WHOLE)) -> list[TileKey]:
+        """Those of an outer product of tile indices that hold a finished cell, and are in such a state."""
         distinct = [np.unique(index) for index in tiles]
         at = np.ix_(*distinct)
-        there = self.records.sizes[N].done[at].any(axis=-1) & (self._states(N)[at] != _DAMAGED)
-        found = (TileKey(N, *map(int, index)) for index in product(*distinct))
-        return [key for key, known in zip(found, there.ravel(), strict=True) if known]
+        there = self.records.sizes[N].done[at].any(axis=-1) & np.isin(self._states(N)[at], states)
+        chosen = zip(
+            *(index[places] for index, places in zip(distinct, np.nonzero(there), strict=True)), strict=True
+        )
+        return [TileKey(N, *map(int, index)) for index in chosen]
 
     def leave_out(self, damage: dict[TileKey, str]) -> None:
         """From now on these tiles are not there; a warning says why."""
@@ -139,9 +139,7 @@ class Cells:
         if folder is None:
             return
         damage: dict[TileKey, str] = {}
-        for key in self.tiles(N, tiles):
-            if states[key[1:]] == _WHOLE:
-                continue
+        for key in self.tiles(N, tiles, (_UNKNOWN,)):
             missing = [name for name in self.variables if not os.path.exists(folder / key.path(name))]
             states[key[1:]] = _WHOLE
             if missing:
