@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -26,13 +24,12 @@ from bendscape.sweep.kernel import NOT_WANTED, STATUS
 from bendscape.sweep.ledger import DamageWarning
 from bendscape.sweep.objects import folder_of
 from bendscape.sweep.records import Records, cells_in
-from bendscape.sweep.tile_store import chunk_path
 from bendscape.sweep.tiles import Layout, TileKey
 
 EXACT = 2**53
 """Up to here every integer is a float64."""
 
-_WHOLE, _DAMAGED = 1, 2
+_UNKNOWN, _WHOLE, _DAMAGED = 0, 1, 2
 _NAMED = 3  # tiles that a warning names
 
 Picks = list[NDArray[np.intp]]
@@ -105,16 +102,18 @@ class Cells:
         tiles = [*places[:3], places[3] // blocks[0], seeds // blocks[1]]
         self._look(N, tiles)
         found = cells_in(getattr(self.records.sizes[N], kind), blocks, [*places, seeds])
-        return found & (self._states(N)[np.ix_(*tiles)] != _DAMAGED)
+        there: NDArray[np.bool_] = found & (self._states(N)[np.ix_(*tiles)] != _DAMAGED)
+        return there
 
-    def tiles(self, N: int, tiles: Picks) -> list[TileKey]:
-        """Those of an outer product of tile indices that hold a finished cell and are not known to be
-        damaged."""
+    def tiles(self, N: int, tiles: Picks, states: tuple[int, ...] = (_UNKNOWN, _WHOLE)) -> list[TileKey]:
+        """Those of an outer product of tile indices that hold a finished cell, and are in such a state."""
         distinct = [np.unique(index) for index in tiles]
         at = np.ix_(*distinct)
-        there = self.records.sizes[N].done[at].any(axis=-1) & (self._states(N)[at] != _DAMAGED)
-        found = (TileKey(N, *map(int, index)) for index in product(*distinct))
-        return [key for key, known in zip(found, there.ravel(), strict=True) if known]
+        there = self.records.sizes[N].done[at].any(axis=-1) & np.isin(self._states(N)[at], states)
+        chosen = zip(
+            *(index[places] for index, places in zip(distinct, np.nonzero(there), strict=True)), strict=True
+        )
+        return [TileKey(N, *map(int, index)) for index in chosen]
 
     def leave_out(self, damage: dict[TileKey, str]) -> None:
         """From now on these tiles are not there; a warning says why."""
@@ -140,10 +139,8 @@ class Cells:
         if folder is None:
             return
         damage: dict[TileKey, str] = {}
-        for key in self.tiles(N, tiles):
-            if states[key[1:]] == _WHOLE:
-                continue
-            missing = [name for name in self.variables if not os.path.exists(folder / chunk_path(key, name))]
+        for key in self.tiles(N, tiles, (_UNKNOWN,)):
+            missing = [name for name in self.variables if not os.path.exists(folder / key.path(name))]
             states[key[1:]] = _WHOLE
             if missing:
                 damage[key] = f"{', '.join(missing)} missing"
@@ -204,8 +201,8 @@ class SixDimensions(Lazy):
         blocks = cells.layout.sizes[N].alpha_block, cells.layout.sizes[N].seed_block
         tiles = [*places[:3], places[3] // blocks[0], seeds // blocks[1]]
         try:
-            found: NDArray[Any] = array.oindex[(*places, seeds)]
-        except (OSError, BaseError, ParameterError, MemoryError):  # of the store, not of a chunk
+            found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds)])
+        except (OSError, ParameterError, MemoryError):  # of the store, not of a chunk
             raise
         except Exception:  # each codec has its own
             damage = {key: why for key in cells.tiles(N, tiles) if (why := self._why(array, key))}
@@ -215,7 +212,7 @@ class SixDimensions(Lazy):
             return self._by_tiles(array, N, places, seeds, tiles)
         if isinstance(array.store, Reading):
             missing = array.store.missing
-            gone = [key for key in cells.tiles(N, tiles) if chunk_path(key, self._name) in missing]
+            gone = [key for key in cells.tiles(N, tiles) if key.path(self._name) in missing]
             cells.leave_out(dict.fromkeys(gone, f"{self._name} missing"))
         return found
 

@@ -182,9 +182,12 @@ class BendscapeBackend(BackendEntrypoint):
         They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
         takes those of the node above for them.
         """
-        options = {"drop_variables": drop_variables, "mask_and_scale": mask_and_scale}
-        cells = self.open_dataset(filename_or_obj, **options)
-        errors = self.open_dataset(filename_or_obj, group="errors", **options)
+        cells, errors = (
+            self.open_dataset(
+                filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale, group=group
+            )
+            for group in (None, "errors")
+        )
         return {"/": xr.Dataset(attrs=cells.attrs), "/cells": cells, "/errors": errors}
 
     def open_datatree(
@@ -253,13 +256,14 @@ def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr
     ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes) | hidden)
     chunks = _chunks(dict(zip((*points, "N", "seed"), cells.shape, strict=True)))
     for variable in ds.variables.values():
-        variable.encoding["preferred_chunks"] = {dim: chunks[dim] for dim in variable.dims}
+        variable.encoding["preferred_chunks"] = {dim: chunks[str(dim)] for dim in variable.dims}
     return ds
 
 
 def _forget_threads() -> None:
     # Dask's pool of the parent has no threads in its fork: tasks would wait for ever.
-    if threaded := sys.modules.get("dask.threaded"):
+    threaded: Any = sys.modules.get("dask.threaded")
+    if threaded:
         threaded.default_pool = None
         threaded.pools.clear()
         threaded.main_thread = threading.current_thread()

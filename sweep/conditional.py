@@ -10,7 +10,7 @@ import numpy as np
 import obstore
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Objects
 from zarr.storage import LocalStore, ObjectStore
 
@@ -34,7 +34,8 @@ def reading_store(url: str) -> Store:
 
 
 class Reading(ObjectStore[Objects]):
-    """An object store that refuses a forked process, in which its client would hang.
+    """An object store that is only read: refuses a forked process, in which its client would hang, and says
+    in one line that it cannot be read.
 
     `missing` are the keys that were asked for in vain, where Zarr reads a chunk of fill values.
     """
@@ -48,7 +49,10 @@ class Reading(ObjectStore[Objects]):
     ) -> Buffer | None:
         """As in `ObjectStore`."""
         check_process()
-        found = await super().get(key, prototype, byte_range)
+        try:
+            found = await super().get(key, prototype, byte_range)
+        except BaseError as error:  # its further lines are of no use to a user
+            raise OSError(f"{key} cannot be read: {str(error).splitlines()[0]}") from None
         if found is None:
             self.missing.add(key)
         return found

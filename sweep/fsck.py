@@ -24,7 +24,7 @@ from bendscape.sweep.objects import check_process, connect, exists, folder_of, s
 from bendscape.sweep.records import Receipt
 from bendscape.sweep.store import open_root
 from bendscape.sweep.texts import host_name
-from bendscape.sweep.tile_store import FINISHED, chunk_path, mask_of, tile_checksum
+from bendscape.sweep.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.tiles import TileKey
 
 _TEMPORARY = re.compile(r"#[0-9]+$")  # of a writer on plain files that was killed
@@ -120,7 +120,7 @@ def _compare(
             found.tiles += 1
             done, _ = ledger.records.masks(key)
             missing = [name for name in names if name not in chunks[N].get(key, ())]
-            missing = [name for name in missing if not exists(hierarchy.url, chunk_path(key, name))]
+            missing = [name for name in missing if not exists(hierarchy.url, key.path(name))]
             region = hierarchy.layout.region(key)
             try:
                 block = {name: np.asarray(array[region])[0, 0, 0] for name, array in arrays.items()}
@@ -199,7 +199,7 @@ def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
     # Out of the way of the next run, and not lost; `status` first, which names what is there.
     store = connect(hierarchy.url)
     for name in sorted(hierarchy.variables(key.N), key="status".__ne__):
-        path = chunk_path(key, name)
+        path = key.path(name)
         if exists(hierarchy.url, path):
             obstore.rename(store, path, f"{aside}/{path}")
 

@@ -33,7 +33,7 @@ NOT_WANTED = -1
 
 
 RESERVED = frozenset(
-    {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "coverage"}
+    {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "wanted", "coverage"}
     | {"alpha_bbp", "alpha_sharp", "transition", "edge", "lambda_minus", "lambda_star", "overlap_sq_theory"}
 )
 """Names that a store and its readers give to axes, bookkeeping and theory: no kernel's variable has one."""

@@ -21,11 +21,6 @@ FINISHED = ("done", "not_converged")
 CONFLICTS = 100  # in a row over one object; each is a write of somebody else's that went through
 
 
-def chunk_path(key: TileKey, name: str) -> str:
-    """Where one variable of a tile is kept."""
-    return f"N={key.N}/{name}/c/" + "/".join(map(str, key[1:]))
-
-
 class TileStore:
     """Reads tiles of one store and merges computed cells into them, in a worker."""
 

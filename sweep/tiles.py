@@ -33,6 +33,10 @@ class TileKey(NamedTuple):
     def __str__(self) -> str:
         return f"N={self.N}/" + ".".join(map(str, self[1:]))
 
+    def path(self, variable: str) -> str:
+        """The chunk that keeps one variable of the tile."""
+        return f"N={self.N}/{variable}/c/" + "/".join(map(str, self[1:]))
+
     @classmethod
     def parse(cls, text: str) -> TileKey:
         """Inverse of `str`."""

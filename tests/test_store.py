@@ -43,20 +43,28 @@ def test_the_backend_gives_one_lazy_dataset_of_six_dimensions(store: Path) -> No
     assert isinstance(ds.x.data, dask.array.Array)
     assert ds.x.data.npartitions == 2, "coarse chunks: one for each size, of many tiles"
     assert ds.n_seeds.values.tolist() == [6, 4]
-    assert ds.status.attrs["flag_meanings"].split() == ["absent", "done", "failed", "not_converged"]
-    assert ds.status.attrs["flag_values"] == [0, 1, 2, 3]
+    assert ds.status.attrs["flag_meanings"].split() == [
+        "absent",
+        "done",
+        "failed",
+        "not_converged",
+        "not_wanted",
+    ]
+    assert ds.status.attrs["flag_values"] == [0, 1, 2, 3, -1]
     assert ds.x.attrs == {"long_name": "a number", "units": "1"}
     assert ds.attrs["entropy"] == 7
     assert ds.attrs["campaign"].startswith("\n[campaign]")
     assert json.loads(ds.attrs["packages"])["numpy"] == np.__version__
 
 
-def test_absent_cells_are_nan_with_status_zero_and_coverage_counts_the_wanted_ones(store: Path) -> None:
+def test_cells_nobody_asked_for_are_nan_with_a_status_of_their_own_and_coverage_counts_the_wanted_ones(
+    store: Path,
+) -> None:
     ds = xr.open_dataset(store, engine="bendscape").load()
-    assert bool((ds.status.sel(N=128, seed=[4, 5]) == 0).all())
+    assert bool((ds.status.sel(N=128, seed=[4, 5]) == -1).all())
     assert bool(ds.x.sel(N=128, seed=[4, 5]).isnull().all())
     unwanted = ds.sel(p=1, p_star=2)  # where = "p >= p_star"
-    assert bool((unwanted.status == 0).all())
+    assert bool((unwanted.status == -1).all())
     assert bool(unwanted.coverage.isnull().all())
     wanted = ds.coverage.stack(point=("p", "p_star")).sel(point=[(1, 1), (2, 1), (2, 2)])
     assert bool((wanted == 1).all())
