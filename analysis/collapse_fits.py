@@ -12,8 +12,9 @@ this way its uncertainty is part of the interval.
 
 An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
 minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
-the alphas. Each end is judged by the window around it, for a window that the noise has moved would reject the
-truth too often. Resamplings, normal with the standard errors of Y, serve the errors of differences alone.
+the alphas. Where f is a polynomial, each end is judged by the window around it, for a window that the noise
+has moved would reject the truth too often. Resamplings, normal with the standard errors of Y, serve the
+errors of differences alone.
 """
 
 from __future__ import annotations
@@ -234,8 +235,9 @@ class PointScaling:
             grid=grid,
             deviance=chi2 - chi2.min(),
         )
-        # a load is judged by the window around it, so each end of the interval by another window
-        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]):
+        # A load is judged by the window around it, so each end of the interval by another window: a
+        # polynomial finds what looks like a collapse where noise has put the window; a known curve does not.
+        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
             if found := profile(float(end)):
                 fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
         return fit

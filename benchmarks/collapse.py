@@ -72,8 +72,8 @@ def coverage(repeats: int) -> None:
         rows = []
         for repeat in range(repeats):
             ds = planted_collapse.sweep(model, dict.fromkeys(sizes, seeds), correction=g, entropy=repeat)
-            of_sweep = planted_collapse.curves(ds, model, slice(0, None), N_BOOT)
-            rows.append(collapse_point(of_sweep, settings, 0.95, known))
+            scaling = planted_collapse.scaling(ds, model, n_boot=N_BOOT)
+            rows.append(collapse_point(scaling, settings, known))
         for i, name in enumerate(ESTIMATORS):
             at = {key: np.array([row[key][i] for row in rows]) for key in KEYS}
             found = np.isfinite(at["alpha_c"])
