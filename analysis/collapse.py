@@ -265,8 +265,8 @@ def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, An
     row: dict[str, Any] = dict.fromkeys(("alpha_c", "error", "low", "high", "systematic", "total_error"), nan)
     row = {name if name == "alpha_c" else f"alpha_c_{name}": value for name, value in row.items()}
     row |= {"alpha_c_first": default.grid[0], "alpha_c_last": default.grid[-1]}
-    row |= {"flag": _code(FLAGS, default.flag), "chi2": default.chi2, "dof": default.dof}
-    row |= {"p_value": default.p_value} | by_choice
+    row |= {"flag": _code(FLAGS, default.flag), "chi2": default.chi2}
+    row |= {"dof": nan if default.values is None else default.dof, "p_value": default.p_value} | by_choice
     low, high = (end if math.isfinite(end) else nan for end in default.interval(level))
     row |= {"alpha_c_low": low, "alpha_c_high": high}
     if default.values is None or not math.isfinite(default.values[0]):

@@ -295,31 +295,23 @@ class PointScaling:
         grid, error = grid[spanned], error[spanned]
         smoother = np.nan_to_num(np.stack([curve[spanned] for curve in curves], axis=1))
         weight = np.nan_to_num(1 / error)
-        Y = np.einsum("gsn,rn->grs", smoother, self.Y)
+        n, root = len(sizes), np.cbrt(sizes)
+        Y = smoother @ self.points.Y  # (grid, size)
         # g is normal with standard deviation ``correction`` times Y here
-        mean = (weight**2 * Y[:, 0]).sum(axis=1) / (weight**2).sum(axis=1)
-        unit = settings.correction * np.abs(mean)
-        root = np.cbrt(sizes)
+        unit = settings.correction * np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
         n_prior = int(settings.correction > 0)
-        design = np.zeros((len(grid), len(sizes) + n_prior, 2 + n_prior))
-        design[:, : len(sizes), 0] = weight
-        design[:, : len(sizes), 1] = weight * root / root[-1]
+        design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
+        design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
         if n_prior:
-            design[:, : len(sizes), 2] = weight * unit[:, None] / root
-            design[:, -1, 2] = 1.0
-        target = np.concatenate(
-            [
-                Y * weight[:, None],
-                np.broadcast_to(self.drawn[:, :n_prior], (len(grid), len(self.Y), n_prior)),
-            ],
-            axis=2,
-        )
+            design[:, :n, 2], design[:, n, 2] = weight * unit[:, None] / root, 1.0
         inverse = np.linalg.pinv(design)
-        slopes = np.einsum("gk,grk->rg", inverse[:, 1], target)
-        values = sign_change(grid, slopes)
-        z = slopes[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
+        b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
+        values = sign_change(grid, b)
+        z = b[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
-        residual = target[at, 0] - design[at] @ (inverse[at] @ target[at, 0])
+        target = np.append(weight[at] * Y[at], np.zeros(n_prior))
+        residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
         searched, deviance = one_sided(grid, z, float(values[0]))
         return Fit(
