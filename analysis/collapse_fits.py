@@ -84,6 +84,7 @@ LINE = (1.0, 3.0)
 """Window of the straight line above alpha_c, in units of width N^(-1/3)."""
 
 _CORRECTION = 3  # coefficients of g
+_RISE = 0.877  # of log phi_r with w at w = 0, times r^(1/3)
 _GRID = 121
 _LINE_GRID = 801
 _LEAST_POINTS = 3  # of one size in the window
@@ -298,7 +299,8 @@ class PointScaling:
         n, root = len(sizes), np.cbrt(sizes)
         Y = smoother @ self.points.Y  # (grid, size)
         # g is normal with standard deviation ``correction`` times Y here
-        unit = settings.correction * np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
+        level = np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
+        unit = settings.correction * level
         n_prior = int(settings.correction > 0)
         design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
         design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
@@ -314,6 +316,12 @@ class PointScaling:
         residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
         searched, deviance = one_sided(grid, z, float(values[0]))
+        # Chance makes a crossing steeper than it can be: no interval is shorter than the errors alone allow.
+        error = float(np.sqrt((inverse[at, 1] ** 2).sum()))
+        rise = _RISE * (int(self.model.p) * self.model.p_star) ** (-1 / 3)
+        slope = rise * level[at] * root[-1] / self.width
+        nearest = np.clip(values[0], grid[0], grid[-1])
+        deviance = np.minimum(deviance, ((searched - nearest) * slope / error) ** 2)
         return Fit(
             values,
             chi2=float(residual @ residual),
