@@ -12,8 +12,9 @@ this way its uncertainty is part of the interval.
 
 An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
 minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
-the alphas. Each end is judged by the window around it, for a window that the noise has moved would reject the
-truth too often. Resamplings, normal with the standard errors of Y, serve the errors of differences alone.
+the alphas. Where f is a polynomial, each end is judged by the window around it, for a window that the noise
+has moved would reject the truth too often. Resamplings, normal with the standard errors of Y, serve the
+errors of differences alone.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ LINE = (1.0, 3.0)
 """Window of the straight line above alpha_c, in units of width N^(-1/3)."""
 
 _CORRECTION = 3  # coefficients of g
+_RISE = 0.877  # of log phi_r with w at w = 0, times r^(1/3)
 _GRID = 121
 _LINE_GRID = 801
 _LEAST_POINTS = 3  # of one size in the window
@@ -234,8 +236,9 @@ class PointScaling:
             grid=grid,
             deviance=chi2 - chi2.min(),
         )
-        # a load is judged by the window around it, so each end of the interval by another window
-        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]):
+        # A load is judged by the window around it, so each end of the interval by another window: a
+        # polynomial finds what looks like a collapse where noise has put the window; a known curve does not.
+        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
             if found := profile(float(end)):
                 fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
         return fit
@@ -293,33 +296,32 @@ class PointScaling:
         grid, error = grid[spanned], error[spanned]
         smoother = np.nan_to_num(np.stack([curve[spanned] for curve in curves], axis=1))
         weight = np.nan_to_num(1 / error)
-        Y = np.einsum("gsn,rn->grs", smoother, self.Y)
+        n, root = len(sizes), np.cbrt(sizes)
+        Y = smoother @ self.points.Y  # (grid, size)
         # g is normal with standard deviation ``correction`` times Y here
-        mean = (weight**2 * Y[:, 0]).sum(axis=1) / (weight**2).sum(axis=1)
-        unit = settings.correction * np.abs(mean)
-        root = np.cbrt(sizes)
+        level = np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
+        unit = settings.correction * level
         n_prior = int(settings.correction > 0)
-        design = np.zeros((len(grid), len(sizes) + n_prior, 2 + n_prior))
-        design[:, : len(sizes), 0] = weight
-        design[:, : len(sizes), 1] = weight * root / root[-1]
+        design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
+        design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
         if n_prior:
-            design[:, : len(sizes), 2] = weight * unit[:, None] / root
-            design[:, -1, 2] = 1.0
-        target = np.concatenate(
-            [
-                Y * weight[:, None],
-                np.broadcast_to(self.drawn[:, :n_prior], (len(grid), len(self.Y), n_prior)),
-            ],
-            axis=2,
-        )
+            design[:, :n, 2], design[:, n, 2] = weight * unit[:, None] / root, 1.0
         inverse = np.linalg.pinv(design)
-        slopes = np.einsum("gk,grk->rg", inverse[:, 1], target)
-        values = sign_change(grid, slopes)
-        z = slopes[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
+        b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
+        values = sign_change(grid, b)
+        z = b[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
-        residual = target[at, 0] - design[at] @ (inverse[at] @ target[at, 0])
+        target = np.append(weight[at] * Y[at], np.zeros(n_prior))
+        residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
         searched, deviance = one_sided(grid, z, float(values[0]))
+        # Chance makes a crossing steeper than it can be: no interval is shorter than the errors alone allow.
+        error = float(np.sqrt((inverse[at, 1] ** 2).sum()))
+        rise = _RISE * (int(self.model.p) * self.model.p_star) ** (-1 / 3)
+        slope = rise * level[at] * root[-1] / self.width
+        nearest = np.clip(values[0], grid[0], grid[-1])
+        deviance = np.minimum(deviance, ((searched - nearest) * slope / error) ** 2)
         return Fit(
             values,
             chi2=float(residual @ residual),

@@ -1,14 +1,9 @@
-"""How often the intervals of ``analysis/collapse.py`` hold the truth, and what sampled Hessians give.
+"""What ``analysis/collapse.py`` makes of sampled Hessians; its coverage on planted data: ``coverage.py``.
 
-    python benchmarks/collapse.py                       # coverage on planted sweeps (ten minutes)
-    python benchmarks/collapse.py --sampled             # diagonalised and dice cells (an hour; kept in .npz)
+    python benchmarks/collapse.py              # diagonalised and dice cells (an hour; kept in .npz)
 
-Planted: N^(1/3) <overlap_sq_space> = A phi_r(w) + N^(-1/3) A phi_r(0) (g_0 + g_1 w), exponential cells, a
-fresh sweep for every repeat. The correction is one fixed number here, not the random one that the fit allows
-for. Printed for each estimator: bias, mean statistical error, mean systematic error; then shares of repeats:
-with an estimate, the truth within one statistical error (68 per cent expected), within the 95 per cent
-interval, within one and two total errors, poor fits, and called continuous, cannot tell and discontinuous.
-Sampled: seeds fixed, one stream a cell.
+Seeds are fixed, one stream a cell. Printed for each estimator and least size: the estimate, its interval and
+systematic error, chi^2, flag, answer, kind, and the distances from theory's loads.
 """
 
 from __future__ import annotations
@@ -21,83 +16,21 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import planted_collapse
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.collapse import collapse, collapse_point
-from bendscape.analysis.collapse_fits import ESTIMATORS, FLAGS, Settings
-from bendscape.analysis.critical import critical_point
+from bendscape.analysis.collapse import collapse
+from bendscape.analysis.collapse_fits import ESTIMATORS, FLAGS
 from bendscape.analysis.verdicts import ANSWERS, KINDS, landmarks
 from bendscape.core.model import Model
 from bendscape.core.observe import observe
 
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
-SMALL, LARGE = (160, 320, 640, 1280), (640, 1280, 2560, 5120)
-PLANTED: list[tuple[Model, tuple[int, ...], int, tuple[float, ...]]] = [  # sizes, seeds at each, g
-    (CONTINUOUS, SMALL, 30, ()),
-    (CONTINUOUS, SMALL, 200, ()),
-    (CONTINUOUS, SMALL, 200, (0.5,)),
-    (CONTINUOUS, SMALL, 200, (-0.5, -0.5)),
-    (CONTINUOUS, SMALL, 200, (1.0,)),
-    (CONTINUOUS, LARGE, 60, (0.5, 0.5)),
-    (DISCONTINUOUS, SMALL, 60, (0.5,)),
-    (DISCONTINUOUS, SMALL, 400, (-0.5, 0.5)),
-    (DISCONTINUOUS, LARGE, 200, (0.5,)),
-]
 SAMPLED: dict[Model, tuple[float, float, int, dict[int, int]]] = {  # loads, then seeds by size
     CONTINUOUS: (0.6, 1.8, 25, {128: 400, 256: 400, 512: 240, 1024: 160}),
     DISCONTINUOUS: (0.6, 1.8, 25, {128: 400, 256: 400, 512: 240, 1024: 160, 2048: 100}),
     Model(2, 1, 1.5): (0.55, 1.45, 19, {128: 200, 256: 240, 512: 160}),
 }
-N_BOOT = 200
-KEYS = (
-    "alpha_c",
-    "alpha_c_error",
-    "alpha_c_systematic",
-    "alpha_c_total_error",
-    "alpha_c_low",
-    "alpha_c_high",
-)
-KEYS += ("flag", "kind_from_data")
-SHOWN = ("continuous", "cannot_tell", "discontinuous")
-
-
-def coverage(repeats: int) -> None:
-    """Print the table of planted sweeps."""
-    settings = Settings()
-    for model, sizes, seeds, g in PLANTED:
-        truth, known = critical_point(model).alpha, landmarks(model)
-        print(f"({model.p}, {model.p_star}, {model.a}) N {sizes} seeds {seeds} g {g}", flush=True)
-        rows = []
-        for repeat in range(repeats):
-            ds = planted_collapse.sweep(model, dict.fromkeys(sizes, seeds), correction=g, entropy=repeat)
-            of_sweep = planted_collapse.curves(ds, model, slice(0, None), N_BOOT)
-            rows.append(collapse_point(of_sweep, settings, 0.95, known))
-        for i, name in enumerate(ESTIMATORS):
-            at = {key: np.array([row[key][i] for row in rows]) for key in KEYS}
-            found = np.isfinite(at["alpha_c"])
-            if not found.any():
-                print(f"  {name:13s} none")
-                continue
-            off = (at["alpha_c"] - truth)[found]
-            statistical, total = (np.abs(off) / at[f"alpha_c{end}error"][found] for end in ("_", "_total_"))
-            low = np.nan_to_num(at["alpha_c_low"][found], nan=-np.inf)
-            high = np.nan_to_num(at["alpha_c_high"][found], nan=np.inf)
-            shares = (
-                found.mean(),
-                np.mean(statistical < 1),
-                np.mean((low <= truth) & (truth <= high)),
-                np.mean(total < 1),
-                np.mean(total < 2),
-                np.mean(at["flag"] == tuple(FLAGS).index("poor_fit")),
-                *(np.mean(at["kind_from_data"] == tuple(KINDS).index(kind)) for kind in SHOWN),
-            )
-            print(
-                f"  {name:13s} {off.mean():+.3f} {np.nanmean(at['alpha_c_error']):.3f} "
-                f"{np.nanmean(at['alpha_c_systematic']):.3f} " + " ".join(f"{x:.2f}" for x in shares),
-                flush=True,
-            )
 
 
 def sampled(model: Model, folder: Path) -> xr.Dataset:
@@ -160,14 +93,9 @@ def report(model: Model, ds: xr.Dataset, least_size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=60)
-    parser.add_argument("--sampled", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("build"))
     options = parser.parse_args()
     with threadpool_limits(1):
-        if not options.sampled:
-            coverage(options.repeats)
-            return
         for model in SAMPLED:
             ds = sampled(model, options.folder)
             for least_size in (0, 256):

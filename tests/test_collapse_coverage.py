@@ -72,8 +72,8 @@ def too_few(estimated: int) -> int:
 )
 def test_intervals_hold_the_planted_load_as_often_as_they_say(seeds: int, cells: str, repeats: int) -> None:
     """Alphas on both sides. A right estimator fails with a probability of 0.001. 60 estimates show a coverage
-    of 0.80 with a probability of 0.79 and one of 0.85 with 0.41; 400 show 0.85 in all of 1000 runs and 0.90 in
-    0.77 of them. An estimator with fewer than 30 estimates is not judged: few seeds leave it without."""
+    of 0.80 with a probability of 0.79 and one of 0.85 with 0.41; 400 show 0.85 in all of 1000 runs and 0.90
+    in 0.77 of them. An estimator with fewer than 30 estimates is not judged: few seeds leave it without."""
     judged = []
     for name, counts in outcomes(WIDE, seeds, cells, repeats).items():
         if counts["estimated"] >= 30:
