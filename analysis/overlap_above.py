@@ -64,12 +64,12 @@ def overlaps_above(found: xr.Dataset) -> list[OverlapAbove]:
         at = found.isel(dict(zip(MODEL, index, strict=True)))
         model = Model(*(at[name].item() for name in MODEL))
         above = at["alpha"].values > transition(model).alpha_bbp
-        use = (at["overlap_sq_space_n_seeds"] >= LEAST_SEEDS) & (at["overlap_sq_space_error"] > 0)
-        use = use.transpose("N", alpha_axis(found)).values & above
+        counts = (at["overlap_sq_space_n_seeds"] >= LEAST_SEEDS) & (at["overlap_sq_space_error"] > 0)
+        use = counts.transpose("N", alpha_axis(found)).values & above
         if not use.any():
             continue
         k = int(np.flatnonzero(use.any(axis=1))[-1])
-        one, N = at.isel(N=k, **{alpha_axis(found): np.flatnonzero(use[k])}), int(at["N"][k])
+        one, N = at.isel({"N": k, alpha_axis(found): np.flatnonzero(use[k])}), int(at["N"][k])
         loads = one["alpha_realised"].values.tolist()
         law = sum(mean_overlap_sq(model, load, N) for load in loads)
         seeds = zip(one["overlap_sq_space_error"].values, one["overlap_sq_space_n_seeds"].values, strict=True)
