@@ -13,14 +13,16 @@ from scipy.stats import binomtest
 from bendscape.analysis.edge_fits import LEAST_SEEDS
 from bendscape.analysis.measured_loads import Load, fall_between, families_of, measured_loads, together
 from bendscape.analysis.models import alpha_axis
+from bendscape.analysis.overlap_above import OverlapAbove, overlaps_above
 from bendscape.analysis.scaling import LAWS, edge_rows
+from bendscape.analysis.thresholds import with_error
 from bendscape.analysis.verdicts import AGREES, DEFINITIONS
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import crossover_size
 from bendscape.core.model import EDGE_KINDS, Model
 from bendscape.core.outlier import transition_at
 
-Verdict = Literal["supported", "contradicted", "not enough data"]
+Verdict = Literal["supported", "consistent", "contradicted", "not enough data"]
 
 SURE = 3.0
 """Standard errors, statistical and systematic, from which a difference counts."""
@@ -29,6 +31,10 @@ MISFIT = 0.03
 """Share of fits in which a law that holds is refused, as measured (docs/analysis.md)."""
 WIDE_RATIO = 4
 """Width over that of the teacher from which a student is called wide."""
+LEAST_MODELS = 2
+"""Models that a claim on a limit, or on the overlap, must rest on to be supported."""
+TELLING = 0.1
+"""Relative error of the overlap above a threshold up to which it supports theory."""
 WIDE = 1024
 """Width of a student whose exact threshold is shown beside the limit of infinite width."""
 
@@ -45,7 +51,7 @@ class Claim(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
+def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim]:
     """Every claim with its verdict.
 
     The critical load of a model is that of :func:`bendscape.analysis.verdicts.preferred_estimator`, where its
@@ -60,32 +66,53 @@ def claims(loads: xr.Dataset, edge: xr.Dataset) -> list[Claim]:
     edge : xarray.Dataset
         What :func:`bendscape.analysis.edge_scaling.edge_scaling` returns, computed.
 
+    above : xarray.Dataset
+        What :func:`bendscape.analysis.panels.means` returns, computed.
+
     Returns
     -------
     list of Claim
         ``width``: a wider student has a lower critical load. ``limit``: thresholds go to p_star (a + 1)/2.
         ``kind``: continuous below the tricritical a, discontinuous above. ``edge``: corrections N^(-2/3) at a
         sharp edge, slower, as 1/log N, inside a smooth one. ``window``: alpha_0 falls with the width even
-        where alpha_bbp rises.
+        where alpha_bbp rises. ``overlap``: the squared overlap above the threshold.
 
     Notes
     -----
+    *Supported*: the data would have shown it if it were false, and did not. *Consistent*: nothing in the data
+    is against it, and they could not have told it from another, or rest on theory's own numbers for it.
+
     A claim on loads is contradicted by one difference of ``SURE`` errors the wrong way, and supported if
     there is none and all differences together (their sum over the root of their number) exceed ``SURE``
     errors. With normal errors a true claim of n differences is contradicted with a probability of n 0.0013
-    at most. The claim on edges counts loads, whose cells are independent: one law is preferred where a fair
-    coin would prefer it as often with a probability below ``RARE``, and refuses no more than ``MISFIT``. A
-    kind is contradicted where the load is ``SURE`` errors from that of the kind claimed; the limit is
-    supported by continuous transitions alone, which show alpha_bbp. Smooth edges count where they have no
-    continuation (:func:`bendscape.core.edge_scales.edge_scales`): elsewhere samples below the crossover size
-    see the continuation's sharp edge, and the truth is neither law. Source of the claims: arXiv:2510.18435.
+    at most. The limit is supported where ``LEAST_MODELS`` wide students with continuous transitions, which
+    alone show alpha_bbp, lie within ``AGREES`` errors of it, and consistent where one of them has a small
+    error and none lies off its own theory. A kind is read off the distance of the measured load from theory's
+    alpha_bbp, so the claim on kinds is consistent at most; it is contradicted where the load is ``SURE``
+    errors from that of the kind claimed.
+
+    The claim on edges counts loads, whose cells are independent: one law is preferred where a fair coin
+    would prefer it as often with a probability below ``RARE``, and refuses no more than ``MISFIT``. A
+    preference for 1/log N says that the approach is slower than N^(-2/3), and no more: the claim is
+    consistent at most. Smooth edges count where they have no continuation
+    (:func:`bendscape.core.edge_scales.edge_scales`): elsewhere samples below the crossover size see the
+    continuation's sharp edge, and the truth is neither law.
+
+    The overlap above the threshold is held against theory's law at the same N
+    (:func:`bendscape.analysis.overlap_above.overlaps_above`): contradicted by one model ``SURE`` errors off,
+    supported where ``LEAST_MODELS`` models have an error of ``TELLING`` at most at an N where that law lies
+    within a quarter of the overlap at infinite N, else consistent. lambda_* and the limit p_star/2 of small a
+    have no claim here. Source of the claims: arXiv:2510.18435.
     """
     measured = measured_loads(loads)
-    return [_width(measured), _limit(measured), _kind(measured), _edge(edge), _window(measured)]
+    of_loads = [_width(measured), _limit(measured), _kind(measured)]
+    return [*of_loads, _edge(edge), _window(measured), _overlap(overlaps_above(above))]
 
 
-def _verdict(contradicted: bool, supported: bool) -> Verdict:
-    return "contradicted" if contradicted else "supported" if supported else "not enough data"
+def _verdict(contradicted: bool, supported: bool, consistent: bool = False) -> Verdict:
+    if contradicted:
+        return "contradicted"
+    return "supported" if supported else "consistent" if consistent else "not enough data"
 
 
 _LOAD_COLUMNS = ("p*", "a", "p", "α_c measured", "estimator", "theory", "distance / error")
@@ -109,6 +136,9 @@ def _width(measured: Sequence[Load]) -> Claim:
         )
         down = sum(step > 0 for step in steps)
         finding = f"The critical load falls {falls}; {down} of {len(steps)} steps go down"
+        by_curve = sum(load.estimator == "theory_curve" for load in measured)
+        finding += f"; {by_curve} of {len(measured)} loads are by theory_curve, which takes the shape of the "
+        finding += "curve from theory and leaves its place free"
     return Claim(
         "width",
         "A wider student sees the teacher at a lower load.",
@@ -131,13 +161,14 @@ def _limit(measured: Sequence[Load]) -> Claim:
     ]
     rows, seen = [], []
     for narrow, load in wide:
-        limit = load.p_star * (load.a + 1) / 2
+        limit = _limit_of(load)
         theory = transition_at(Model(WIDE, load.p_star, load.a)).alpha_bbp
         rows.append((*_load_row(load), f"{load.alpha_bbp:.4f}", f"{theory:.4f}", f"{limit:.4f}"))
         # alpha_bbp itself is seen at continuous transitions alone, and tested if the error is small beside
         # what the widening has taken off it
         if load.kind == "continuous" and SURE * load.error < abs(narrow.theory - load.theory):
             seen.append(load)
+    reached = [load for load in seen if abs(load.value - _limit_of(load)) <= AGREES * load.error]
     off = max((abs(load.distance) for _, load in wide), default=math.nan)
     finding = "no wide student is measured"
     if wide:
@@ -147,7 +178,7 @@ def _limit(measured: Sequence[Load]) -> Claim:
         )
         finding += "".join(
             f", {load.text()} at p = {load.p}, a = {load.a:g}, where it is {load.alpha_bbp:.4f} and its "
-            f"limit {load.p_star * (load.a + 1) / 2:.4f}"
+            f"limit {_limit_of(load):.4f}, {abs(load.value - _limit_of(load)) / load.error:.1f} errors away"
             for load in seen
         )
         below = sum(load.kind == "discontinuous" for _, load in wide)
@@ -155,11 +186,16 @@ def _limit(measured: Sequence[Load]) -> Claim:
     return Claim(
         "limit",
         "As the student widens, alpha_BBP goes to p*(a + 1)/2.",
-        _verdict(off > SURE, bool(seen)),
+        _verdict(off > SURE, len(reached) >= LEAST_MODELS, bool(seen)),
         finding,
         (*_LOAD_COLUMNS, "α_BBP", f"α_BBP at p = {WIDE}", "p*(a + 1)/2"),
         tuple(rows),
     )
+
+
+def _limit_of(load: Load) -> float:
+    """alpha_bbp of an infinitely wide student of the same teacher and loss."""
+    return load.p_star * (load.a + 1) / 2
 
 
 def _kind(measured: Sequence[Load]) -> Claim:
@@ -171,17 +207,28 @@ def _kind(measured: Sequence[Load]) -> Claim:
         f"Of {len(measured)} models the data tell the kind of {len(decided)}, {len(right)} of them as theory "
         f"has it ({sum(load.kind == 'continuous' for load in right)} continuous, "
         f"{sum(load.kind == 'discontinuous' for load in right)} discontinuous); {len(odd)} are neither, the "
-        "others cannot be told"
+        "others cannot be told. Each kind is read off where the measured load lies beside theory's "
+        "alpha_bbp, at it or below: without that number from theory nothing here tells the kinds apart"
     )
     return Claim(
         "kind",
         "The transition is continuous for small a and p, discontinuous for large ones.",
         _verdict(
             bool(odd or far),
+            False,
             len(right) == len(decided) and {load.kind for load in right} == {"continuous", "discontinuous"},
         ),
         finding,
-        ("p*", "a", "p", "kind, theory", "kind, data", "probability of discontinuous", "α_c", "α_BBP"),
+        (
+            "p*",
+            "a",
+            "p",
+            "kind, theory",
+            "kind, by α_c beside α_BBP",
+            "probability of discontinuous",
+            "α_c",
+            "α_BBP",
+        ),
         tuple(
             (
                 str(load.p_star),
@@ -222,11 +269,16 @@ def _edge(edge: xr.Dataset) -> Claim:
         f"{counts[seen]['neither']} times"
         for seen, laws in _CLAIMED.items()
     )
+    finding += (
+        ". A choice of 1/log N says that the approach is slower than N^(-2/3), not that 1/log N is its law: "
+        "at such sizes theory's own amplitude of 1/log N still grows with N"
+    )
     return Claim(
         "edge",
         "The lowest eigenvalue approaches a sharp edge like N^(-2/3) and a smooth one like 1/log N.",
         _verdict(
             any(often(other, own + other, 0.5) for own, other in chosen.values()),
+            False,
             not refused and all(often(own, own + other, 0.5) for own, other in chosen.values()),
         ),
         finding,
@@ -294,6 +346,39 @@ def _window(measured: Sequence[Load]) -> Claim:
                 *(_signed(load.distances[name]) for name in DEFINITIONS),
             )
             for load in listed
+        ),
+    )
+
+
+def _overlap(rows: Sequence[OverlapAbove]) -> Claim:
+    telling = [
+        row for row in rows if row.error <= TELLING and abs(math.log(row.finite_size)) < math.log(1.25)
+    ]
+    finding = "no load above a threshold is measured with enough seeds"
+    if rows:
+        near = sum(abs(row.distance) <= AGREES for row in rows)
+        finding = (
+            f"Above the thresholds of {len(rows)} models the measured overlap lies within {AGREES:g} errors "
+            f"of theory's at the same N for {near}; for {len(telling)} of them the error is {TELLING:g} at "
+            "most, and theory's value at this N within a quarter of that at infinite N"
+        )
+    return Claim(
+        "overlap",
+        "Above alpha_BBP the lowest eigenvectors have theory's squared overlap with the teacher.",
+        _verdict(any(abs(row.distance) > SURE for row in rows), len(telling) >= LEAST_MODELS, bool(rows)),
+        finding,
+        ("p*", "a", "p", "N", "loads", "measured / theory at N", "theory at N / at infinite N"),
+        tuple(
+            (
+                str(row.model.p_star),
+                f"{row.model.a:g}",
+                str(row.model.p),
+                str(row.N),
+                str(row.loads),
+                with_error(row.ratio, row.error),
+                f"{row.finite_size:.2f}",
+            )
+            for row in rows
         ),
     )
 

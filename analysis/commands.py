@@ -150,15 +150,16 @@ def claims(
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
     from bendscape.analysis.estimators import usual_least_size
+    from bendscape.analysis.panels import means
     from bendscape.analysis.thresholds import hessian_sweep
     from bendscape.sweep.console import print_json
 
     with _opened(store) as ds:
-        hessian_sweep(ds)
+        ds = hessian_sweep(ds)
         least_size = least_size or usual_least_size(ds)
         loads = collapse(ds, least_size=least_size)
         edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)
-        found = claims(*compute(loads, edge))  # type: ignore[no-untyped-call]
+        found = claims(*compute(loads, edge, means(ds)))  # type: ignore[no-untyped-call]
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
     else:

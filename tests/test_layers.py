@@ -25,6 +25,7 @@ ALLOWED = {
 OF_SWEEP = {
     "store",
     "grid",
+    "hessian_kernel",
     "tiles",
     "kernel",
     "ledger",

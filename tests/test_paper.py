@@ -12,6 +12,7 @@ import campaigns
 from bendscape.analysis.claims import claims
 from bendscape.analysis.collapse import collapse
 from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.analysis.panels import means
 from bendscape.analysis.report import write_report
 from bendscape.core.model import Model
 from bendscape.core.overlap_law import mean_overlap_sq
@@ -70,7 +71,7 @@ def test_the_wider_student_of_the_small_campaign_has_the_lower_threshold_and_no_
 ) -> None:
     ds = xr.open_dataset(store, engine="bendscape", chunks={})
     loads, edge = collapse(ds, least_size=64).compute(), edge_scaling(ds, prediction=False).compute()
-    found = {claim.name: claim for claim in claims(loads, edge)}
+    found = {claim.name: claim for claim in claims(loads, edge, means(ds).compute())}
     assert found["width"].verdict == "supported"
     assert "contradicted" not in {claim.verdict for claim in found.values()}
 
