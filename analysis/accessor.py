@@ -6,17 +6,52 @@ Every method is the function of the same name, which its page documents.
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from bendscape.analysis.edge_scaling import Statistic
     from bendscape.analysis.results import Results
     from bendscape.analysis.tables import Numbers
+
+
+_PLOT = f"  {'.bend.plot':<24} Figures: write it alone for their list."
+
+
+def _in_words(ds: xr.Dataset) -> str:
+    """What a dataset has, in one line, without reading it."""
+    axes = [f"{name} {ds.sizes[name]}" for name in ("p", "p_star", "a", "N", "seed") if name in ds.sizes]
+    loads = next((str(dim) for dim in ds.sizes if str(dim).startswith("alpha")), "")
+    if loads:
+        axes.insert(min(3, len(axes)), f"{loads} {ds.sizes[loads]}")
+    name = ds.attrs.get("name") or "a dataset without a name"
+    return f"bendscape: {name}; {', '.join(axes) or 'no axes of a sweep'}; {len(ds.data_vars)} variables"
+
+
+def _methods(of: object, prefix: str) -> list[str]:
+    """A line for each method: how it is written, and the first sentence of its docstring."""
+    found = []
+    for name, method in vars(type(of)).items():
+        if not name.startswith("_") and inspect.isfunction(method):
+            doc = (inspect.getdoc(method) or "").splitlines()[0].split(": :func:")[0]
+            found.append(f"  {f'.bend{prefix}.{name}(...)':<24} {doc}.")
+    return found
+
+
+def _html(head: str, lines: list[str]) -> str:
+    rows = "".join(
+        f"<tr><td style='text-align:left'><code>{escape(call)}</code></td>"
+        f"<td style='text-align:left'>{escape(words)}</td></tr>"
+        for call, words in (line.split(None, 1) for line in lines)
+    )
+    return f"<p>{escape(head)}</p><table>{rows}</table>"
 
 
 class _Plot:
@@ -40,6 +75,12 @@ class _Plot:
         from bendscape.analysis.figures import numbers_of
 
         return numbers_of(self._results, name)
+
+    def __repr__(self) -> str:
+        return f"figures of {_in_words(self._ds)}\n" + "\n".join(_methods(self, ".plot"))
+
+    def _repr_html_(self) -> str:
+        return _html(f"figures of {_in_words(self._ds)}", _methods(self, ".plot"))
 
     def _draw(self, name: str) -> Figure:
         from bendscape.analysis.figures import draw_figure
@@ -82,34 +123,103 @@ class Bend:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
+    def __repr__(self) -> str:
+        return "\n".join([_in_words(self._ds), *_methods(self, ""), _PLOT])
+
+    def _repr_html_(self) -> str:
+        return _html(_in_words(self._ds), [*_methods(self, ""), _PLOT])
+
     @cached_property
     def plot(self) -> _Plot:
         """Figures."""
         return _Plot(self._ds)
 
-    def thresholds(self, **options: Any) -> xr.Dataset:
+    def thresholds(self, *, n_boot: int = 1000, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Thresholds at each size with intervals: :func:`bendscape.analysis.thresholds.thresholds`."""
         from bendscape.analysis.thresholds import thresholds
 
-        return thresholds(self._ds, **options)
+        return thresholds(self._ds, n_boot=n_boot, level=level, seed=seed)
 
-    def edge_scaling(self, **options: Any) -> xr.Dataset:
+    def edge_scaling(
+        self,
+        *,
+        statistic: Statistic | None = None,
+        min_size: int = 256,
+        extra_draws: int = 0,
+        prediction: bool = True,
+        free_edge: bool = False,
+        wrong: float = 0.01,
+        misfit: float = 0.01,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> xr.Dataset:
         """The lowest eigenvalue against N: :func:`bendscape.analysis.edge_scaling.edge_scaling`."""
         from bendscape.analysis.edge_scaling import edge_scaling
 
-        return edge_scaling(self._ds, **options)
+        return edge_scaling(
+            self._ds,
+            statistic=statistic,
+            min_size=min_size,
+            extra_draws=extra_draws,
+            prediction=prediction,
+            free_edge=free_edge,
+            wrong=wrong,
+            misfit=misfit,
+            level=level,
+            seed=seed,
+        )
 
-    def collapse(self, **options: Any) -> xr.Dataset:
+    def collapse(
+        self,
+        *,
+        least_size: int = 0,
+        window: float = 0.65,
+        order: int = 3,
+        correction: float = 0.5,
+        n_boot: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> xr.Dataset:
         """The critical load from all sizes: :func:`bendscape.analysis.collapse.collapse`."""
         from bendscape.analysis.collapse import collapse
 
-        return collapse(self._ds, **options)
+        return collapse(
+            self._ds,
+            least_size=least_size,
+            window=window,
+            order=order,
+            correction=correction,
+            n_boot=n_boot,
+            level=level,
+            seed=seed,
+        )
 
-    def drift(self, **options: Any) -> xr.Dataset:
+    def drift(
+        self,
+        *,
+        overlap: str | None = None,
+        beyond: float = 1.0,
+        free_alpha_bbp: bool = False,
+        n_boot: int = 1000,
+        wrong: float = 0.01,
+        misfit: float = 0.01,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> xr.Dataset:
         """The threshold seen beyond the crossover size: :func:`bendscape.analysis.drift.drift`."""
         from bendscape.analysis.drift import drift
 
-        return drift(self._ds, **options)
+        return drift(
+            self._ds,
+            overlap=overlap,
+            beyond=beyond,
+            free_alpha_bbp=free_alpha_bbp,
+            n_boot=n_boot,
+            wrong=wrong,
+            misfit=misfit,
+            level=level,
+            seed=seed,
+        )
 
     def shift_map(self, result: xr.Dataset | None = None) -> xr.Dataset:
         """Thresholds over (p, p_star, a): :func:`bendscape.analysis.shift_map.shift_map`."""

@@ -26,7 +26,6 @@ from bendscape.analysis.style import (
     style,
 )
 from bendscape.analysis.tables import Numbers, few, groups, rows_where, table
-from bendscape.core.edge_scales import edge_scales
 from bendscape.core.model import Model
 from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.core.precision import unwarned
@@ -105,12 +104,12 @@ def _overlap_curves(panel: Panel) -> Iterator[dict[str, Any]]:
     head, model = _head(panel), Model(*_head(panel).values())
     yield head | {"N": math.inf, "alpha": panel.alpha_line, "overlap_sq": panel.overlap_sq}
     line = np.linspace(panel.alpha_line[0], panel.alpha_line[-1], _FINE)
-    known = [load for load in line.tolist() if not math.isnan(edge_scales(model, load).gamma_edge)]
     means = panel.measured["overlap_sq_space"]
     sizes = [N for k, N in enumerate(panel.N) if means.n_seeds[k].any()]
-    for N in few(sizes, CURVES) if known else []:
-        values = [mean_overlap_sq(model, load, N) for load in known]
-        yield head | {"N": float(N), "alpha": np.array(known), "overlap_sq": np.array(values)}
+    for N in few(sizes, CURVES):
+        known = line[line * N >= 1]
+        values = [mean_overlap_sq(model, load, N) for load in known.tolist()]
+        yield head | {"N": float(N), "alpha": known, "overlap_sq": np.array(values)}
 
 
 def draw_overlap(numbers: Numbers) -> Figure:
@@ -148,9 +147,7 @@ def _eigenvalue_theory(
     axes: Any, points: dict[str, Any], curves: dict[str, Any], looks: dict[float, dict[str, Any]]
 ) -> None:
     axes.plot(curves["alpha"], curves["lambda_minus"], color=FAINT, zorder=3, label=r"edge $\lambda_-$")
-    axes.plot(
-        curves["alpha"], curves["lambda_star"], color=THEORY, zorder=3, label=r"outlier $\lambda_\star$"
-    )
+    axes.plot(curves["alpha"], curves["lambda_star"], color=THEORY, zorder=3, label=r"outlier $\lambda_{*}$")
     axes.set_ylabel(r"lowest eigenvalue  $\lambda$")
 
 

@@ -1,4 +1,4 @@
-"""The cells of a store as arrays over (p, p_star, a, alpha, N, seed), of which only what is asked for is read.
+"""The cells of a store as arrays over (p, p_star, a, alpha, N, seed): only what is asked for is read.
 
 A cell is there if the ledger has recorded it and every variable of its tile can be read. A tile of which
 something is missing or damaged is left out as if it had not been computed, with a warning that names it.
@@ -125,7 +125,7 @@ class Cells:
             more = f"; and {len(damage) - _NAMED} more tiles" if len(damage) > _NAMED else ""
             remedy = f"`bendscape fsck --repair {self.url}`, then its campaign computes them again"
             warnings.warn(
-                f"cells that are recorded as done are left out, since their tiles are damaged: {named}{more}. "
+                f"cells recorded as done are left out, since their tiles are damaged: {named}{more}; "
                 f"{remedy}",
                 DamageWarning,
                 stacklevel=2,
@@ -216,7 +216,7 @@ class SixDimensions(Lazy):
         if isinstance(array.store, Reading):
             missing = array.store.missing
             gone = [key for key in cells.tiles(N, tiles) if chunk_path(key, self._name) in missing]
-            cells.leave_out({key: f"{self._name} missing" for key in gone})
+            cells.leave_out(dict.fromkeys(gone, f"{self._name} missing"))
         return found
 
     def _why(self, array: zarr.Array[Any], key: TileKey) -> str:
@@ -224,7 +224,9 @@ class SixDimensions(Lazy):
         try:
             array[self._cells.layout.region(key)]
         except Exception as error:
-            return f"{self._name} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            return (
+                f"{self._name} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            )
         return ""
 
     def _by_tiles(

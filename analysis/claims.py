@@ -18,7 +18,7 @@ from bendscape.analysis.verdicts import AGREES, DEFINITIONS
 from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import crossover_size
 from bendscape.core.model import EDGE_KINDS, Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 
 Verdict = Literal["supported", "contradicted", "not enough data"]
 
@@ -132,7 +132,7 @@ def _limit(measured: Sequence[Load]) -> Claim:
     rows, seen = [], []
     for narrow, load in wide:
         limit = load.p_star * (load.a + 1) / 2
-        theory = transition(Model(WIDE, load.p_star, load.a)).alpha_bbp
+        theory = transition_at(Model(WIDE, load.p_star, load.a)).alpha_bbp
         rows.append((*_load_row(load), f"{load.alpha_bbp:.4f}", f"{theory:.4f}", f"{limit:.4f}"))
         # alpha_bbp itself is seen at continuous transitions alone, and tested if the error is small beside
         # what the widening has taken off it

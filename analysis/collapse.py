@@ -14,14 +14,17 @@ from bendscape.analysis.collapse_fits import (
     CHOICES,
     ESTIMATORS,
     FLAGS,
-    Fit,
     PointScaling,
     Settings,
+    scale_width,
 )
+from bendscape.analysis.collapse_points import scaled_points
 from bendscape.analysis.curves import half_width
-from bendscape.analysis.estimators import DONE, MEASURED, PointCurves, share_done
-from bendscape.analysis.models import code_output, map_models, model_of, number_output
-from bendscape.analysis.thresholds import alpha_dimension, check_resampling
+from bendscape.analysis.estimators import DONE, MEASURED, share_done
+from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.profiles import Fit
+from bendscape.analysis.student import ONE_SIGMA
+from bendscape.analysis.thresholds import SAFE, check_resampling, hessian_sweep
 from bendscape.analysis.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -36,9 +39,6 @@ from bendscape.analysis.verdicts import (
 )
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import ParameterError
-
-SAFE = 10.0
-"""Sizes up to the crossover size over this collapse: an extreme label hides one overlap in ten there."""
 
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "": (),
@@ -153,7 +153,8 @@ def collapse(
     the crossover size tells the kinds apart. Coverage on planted data: ``benchmarks/collapse.py`` and
     ``tests/test_collapse.py``. Source: this project's own, on the scaling law of arXiv:2604.27992.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     _check_options(least_size, window, order, correction, n_boot, level, seed)
     options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
     shape: dict[str, Any] = {"window": window, "order": order, "correction": correction}
@@ -190,8 +191,9 @@ def _of_model(
     large = sizes >= least_size
     use = large & (sizes <= known.crossover_size / SAFE)
     alpha = block["alpha"].values.astype(np.float64)
-    curves = PointCurves(block.isel(N=np.flatnonzero(use)), alpha, model, n_boot, seed)
-    at = collapse_point(curves, settings, level, known)
+    points = scaled_points(block.isel(N=np.flatnonzero(use)), alpha, scale_width(model))
+    scaling = PointScaling(points, model, level, n_boot, seed)
+    at = collapse_point(scaling, settings, known)
     if large.any() and not use.any():
         at["flag"] = [_code(FLAGS, "beyond_the_crossover")] * len(ESTIMATORS)
     return at | {
@@ -201,17 +203,16 @@ def _of_model(
     }
 
 
-def collapse_point(curves: PointCurves, settings: Settings, level: float, known: Landmarks) -> dict[str, Any]:
-    """All numbers of one model by their names in the dataset, from nothing but its bootstrap mean curves."""
-    scaling = PointScaling(curves)
-    bbp = known.definitions["alpha_bbp"]
+def collapse_point(scaling: PointScaling, settings: Settings, known: Landmarks) -> dict[str, Any]:
+    """All numbers of one model by their names in the dataset, from nothing but its points."""
+    level, bbp = scaling.level, known.definitions["alpha_bbp"]
     slope = scaling.overlap_exponent(bbp)
     bias = scaling.square_root_bias(settings)
     at: dict[str, Any] = dict(known.definitions) | {
         "crossover_size": known.crossover_size,
         "square_root_bias": bias,
         "overlap_exponent_at_bbp": slope[0],
-        "overlap_exponent_at_bbp_error": half_width(slope[1:]),
+        "overlap_exponent_at_bbp_error": slope[1],
         "n_sizes": len(scaling.sizes),
         "smallest_size": scaling.sizes.min(initial=math.inf) if len(scaling.sizes) else math.nan,
         "largest_size": scaling.sizes.max(initial=0.0) if len(scaling.sizes) else math.nan,
@@ -220,7 +221,7 @@ def collapse_point(curves: PointCurves, settings: Settings, level: float, known:
     for name in ESTIMATORS:
         fits = scaling.fits(name, settings)
         row = _summary(fits, level, bias if name == "square_root" else 0.0)
-        trusted = row["flag"] != _code(FLAGS, "poor_fit")
+        trusted = row["flag"] == _code(FLAGS, "estimated") and row["dof"] > 0
         value, error = row["alpha_c"], row["alpha_c_total_error"] if trusted else math.nan
         verdicts = {
             definition: supported(value, error, place, level)
@@ -249,8 +250,11 @@ def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, An
     }
     row: dict[str, Any] = dict.fromkeys(("alpha_c", "error", "low", "high", "systematic", "total_error"), nan)
     row = {name if name == "alpha_c" else f"alpha_c_{name}": value for name, value in row.items()}
-    row |= {"alpha_c_first": default.first, "alpha_c_last": default.last, "flag": _code(FLAGS, default.flag)}
-    row |= {"chi2": default.chi2, "dof": default.dof or nan, "p_value": default.p_value} | by_choice
+    row |= {"alpha_c_first": default.grid[0], "alpha_c_last": default.grid[-1]}
+    row |= {"flag": _code(FLAGS, default.flag), "chi2": default.chi2, "dof": default.dof}
+    row |= {"p_value": default.p_value} | by_choice
+    low, high = (end if math.isfinite(end) else nan for end in default.interval(level))
+    row |= {"alpha_c_low": low, "alpha_c_high": high}
     if default.values is None or not math.isfinite(default.values[0]):
         return row
     excess = [0.0 if math.isnan(bias) else abs(bias)]
@@ -267,18 +271,11 @@ def _summary(fits: Mapping[str, Fit], level: float, bias: float) -> dict[str, An
         by_choice["difference_error_by_choice"][k] = error = half_width(difference)
         if fit.flag == "estimated":
             excess.append(math.sqrt(max(0.0, change**2 - error**2)))
-    tails = (0.5 - level / 2, 0.5 + level / 2)
-    ends = np.quantile(default.values[1:], tails, method="nearest")  # never interpolates inf
-    low, high = (float(end) if math.isfinite(end) else nan for end in ends)
-    if math.isnan(low + high) and default.flag == "estimated":
-        row["flag"] = _code(FLAGS, "interval_leaves_the_alpha_range")
-    error, systematic = half_width(default.values[1:]), max(excess)
+    left, right = default.interval(ONE_SIGMA)
+    error, systematic = (right - left) / 2, max(excess)
+    error = error if math.isfinite(error) else nan
     row |= {"alpha_c": float(default.values[0]), "alpha_c_error": error, "alpha_c_systematic": systematic}
-    return row | {
-        "alpha_c_low": low,
-        "alpha_c_high": high,
-        "alpha_c_total_error": math.hypot(error, systematic),
-    }
+    return row | {"alpha_c_total_error": math.hypot(error, systematic)}
 
 
 def _code(meanings: Mapping[str, str], name: str) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bendscape.analysis.collapse import SAFE
 from bendscape.analysis.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.collapse_points import universal_overlap
 from bendscape.analysis.critical import critical_point
@@ -25,6 +24,7 @@ from bendscape.analysis.style import (
 )
 from bendscape.analysis.tables import Numbers, groups, left_out, rows_where, table
 from bendscape.analysis.threshold_figures import table_of_loads
+from bendscape.analysis.thresholds import SAFE
 from bendscape.core.model import Model
 
 if TYPE_CHECKING:

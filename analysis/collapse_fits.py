@@ -1,5 +1,5 @@
 """The critical load of one model by finite-size scaling of its mean overlap: four estimators, each with its
-resamplings.
+interval and its resamplings.
 
 Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <overlap_sq_space> follows
 
@@ -8,7 +8,12 @@ Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <over
 f the master curve and g the first correction to scaling. f can be a polynomial or the theory's A phi_r, and g
 is a parabola whose coefficients are unknown but not arbitrary: each is taken to be normal with mean 0 and
 standard deviation ``correction`` times Y(0). A free g costs most of the precision and none at all biases;
-this way its uncertainty is part of the interval, because every resampling draws another mean for it.
+this way its uncertainty is part of the interval.
+
+An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
+minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
+the alphas. Each end is judged by the window around it, for a window that the noise has moved would reject the
+truth too often. Resamplings, normal with the standard errors of Y, serve the errors of differences alone.
 """
 
 from __future__ import annotations
@@ -16,21 +21,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial.polynomial import polyvander
-from scipy.stats import chi2 as chi2_law
 
-from bendscape.analysis.collapse_points import (
-    Points,
-    lowest,
-    scaled_points,
-    universal_overlap,
-    zero_of_line,
-)
-from bendscape.analysis.curves import Floats
-from bendscape.analysis.estimators import PointCurves
+from bendscape.analysis.collapse_points import Points, finer, lowest, universal_overlap, zero_of_line
+from bendscape.analysis.critical import critical_point
+from bendscape.analysis.curves import Flags, Floats, sign_change
+from bendscape.analysis.profiles import Fit, one_sided
+from bendscape.core.model import Model
 from bendscape.core.overlap_law import mean_overlap_sq
 
 ESTIMATORS: Mapping[str, str] = {
@@ -43,13 +42,15 @@ ESTIMATORS: Mapping[str, str] = {
         "alone are free"
     ),
     "crossing": (
-        "alpha at which Y of successive sizes N, N' cross, extrapolated by alpha_c + K (N N')^(-1/3), which "
-        "is what a correction to scaling N^(-1/3) g makes of it to first order, K = width g(0)/f'(0)"
+        "alpha at which Y of all sizes cross: where b of Y = f + g N^(-1/3) + b N^(1/3), fitted to the "
+        "smooth curves of all sizes at one alpha, turns from negative to positive; near alpha_c, b is "
+        "f'(0) (alpha - alpha_c)/width and g the correction to scaling"
     ),
     "square_root": (
         "zero of a straight line through <overlap_sq_space> (the overlap itself vanishes like a square root, "
         "its square linearly) at the largest size with data between 1 and 3 width N^(-1/3) above alpha_c of "
-        "the collapse; biased, mostly low, by the curvature and the rounding at this size"
+        "the collapse; biased, mostly low, by the curvature and the rounding at this size, and its interval "
+        "is longer by what that bias is on theory's curve"
     ),
 }
 """Estimators by name, each with its definition."""
@@ -57,16 +58,25 @@ ESTIMATORS: Mapping[str, str] = {
 FLAGS: Mapping[str, str] = {
     "estimated": "estimated",
     "poor_fit": "estimated, but chi^2 has a p-value below 0.01: the interval is not to be trusted",
-    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas searched",
-    "not_enough_data": "too few sizes, alphas or seeds in the window",
+    "interval_leaves_the_alpha_range": (
+        "estimated, but the interval, or that at a tenth of its error rate, leaves the alphas searched"
+    ),
+    "not_enough_data": (
+        "too few sizes, alphas or seeds in the window, or too noisy to tell on which side alpha_c lies"
+    ),
     "no_theory_curve": "theory has no critical point for this p, p_star, a",
-    "above_the_alpha_range": "no minimum or crossing within the alphas measured: alpha_c lies above them",
-    "below_the_alpha_range": "no minimum or crossing within the alphas measured: alpha_c lies below them",
+    "above_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies above them, and it "
+        "is not below alpha_c_low"
+    ),
+    "below_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies below them, and it "
+        "is not above alpha_c_high"
+    ),
     "beyond_the_crossover": "every size lies beyond a tenth of the crossover size, where nothing collapses",
 }
 """Outcomes of one estimate, each in words; stored as int8, the place in this order."""
 
-POOR = 0.01
 USUAL_WIDTH = 6.0
 """Width in alpha N^(1/3) where theory has none."""
 LINE = (1.0, 3.0)
@@ -74,9 +84,9 @@ LINE = (1.0, 3.0)
 
 _CORRECTION = 3  # coefficients of g
 _GRID = 121
+_LINE_GRID = 801
 _LEAST_POINTS = 3  # of one size in the window
 _LEAST_DOF = 3
-_MOVES = 12
 
 
 @dataclass(frozen=True)
@@ -113,57 +123,32 @@ _INDIFFERENT = {  # what does not enter an estimator at all
 }
 
 
-class Fit(NamedTuple):
-    """One estimate with its resamplings (row 0 is the estimate), or the flag that says why there is none;
-    chi^2 and its degrees of freedom; the first and the last alpha searched."""
-
-    values: Floats | None
-    flag: str = "estimated"
-    chi2: float = math.nan
-    dof: int = 0
-    first: float = math.nan
-    last: float = math.nan
-
-    @property
-    def p_value(self) -> float:
-        """Probability of a larger chi^2, nan without degrees of freedom."""
-        return float(chi2_law.sf(self.chi2, self.dof)) if self.dof > 0 else math.nan
-
-
-def _flagged(found: Fit) -> Fit:
-    """A fit with the flag that its values and chi^2 ask for."""
-    if found.values is None:
-        return found
-    value = float(found.values[0])
-    if not math.isfinite(value):
-        return found._replace(flag="above_the_alpha_range" if value > 0 else "below_the_alpha_range")
-    return found._replace(flag="poor_fit") if found.p_value < POOR else found
-
-
 class PointScaling:
     """The estimators of alpha_c of one model.
 
     Parameters
     ----------
-    curves : PointCurves
-        Bootstrap mean curves of one model at the sizes that are to be used.
+    points : Points
+        Of :func:`bendscape.analysis.collapse_points.scaled_points`, at the sizes that are to be used.
+    model : Model
+    level : float
+        Of the intervals.
+    n_boot, seed : int
+        Number and random seed of the resamplings.
     """
 
-    def __init__(self, curves: PointCurves) -> None:
-        self.curves, self.model, self.critical = curves, curves.model, curves.critical
-        self.points = scaled_points(curves)
-        self.sizes = np.unique(self.points.N)
-        width = self.critical.width
-        self.width = USUAL_WIDTH if math.isnan(width) else width
-        model = self.model
-        entropy = [curves.seed, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
-        drawn = np.random.default_rng(entropy).standard_normal((curves.n_boot, _CORRECTION + 1))
-        self.drawn = np.vstack([np.zeros((1, _CORRECTION + 1)), drawn])
+    def __init__(self, points: Points, model: Model, level: float, n_boot: int, seed: int) -> None:
+        self.points, self.model, self.level = points, model, level
+        self.critical = critical_point(model)
+        self.width = scale_width(model)
+        self.sizes = np.unique(points.N)
+        entropy = [seed, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
+        rng = np.random.default_rng(entropy)
+        drawn = rng.standard_normal((n_boot, _CORRECTION))
+        self.drawn = np.vstack([np.zeros((1, _CORRECTION)), drawn])
+        noise = rng.standard_normal((n_boot, len(points.Y))) * points.error
+        self.Y = np.vstack([points.Y, points.Y + noise])
         self._fits: dict[tuple[str, Settings], Fit] = {}
-        self.pairs = [
-            next(draws for draws in curves.draws(k) if draws.name == "alpha_pair")
-            for k in range(len(curves.sizes))
-        ]
 
     def fits(self, name: str, settings: Settings) -> dict[str, Fit]:
         """One estimator by all the choices that enter it, in the order of ``CHOICES``."""
@@ -176,7 +161,8 @@ class PointScaling:
     def fit(self, name: str, settings: Settings) -> Fit:
         """One estimator, by its name in ``ESTIMATORS``."""
         if (name, settings) not in self._fits:
-            self._fits[name, settings] = _flagged(getattr(self, f"_{name}")(settings))
+            found: Fit = getattr(self, f"_{name}")(settings)
+            self._fits[name, settings] = found.flagged(self.level)
         return self._fits[name, settings]
 
     def _collapse(self, settings: Settings) -> Fit:
@@ -198,60 +184,84 @@ class PointScaling:
             lambda w: self.critical.amplitude * universal_overlap(w, r),
         )
 
-    def _start(self) -> float:
-        """Where a window is centred first: the crossing of two sizes, or theory's threshold."""
-        crossings = [float(draws.values[0]) for draws in self.pairs if draws.values is not None]
-        crossings = [value for value in crossings if math.isfinite(value)]
-        if crossings:
-            return float(np.median(crossings))
-        known = self.critical.alpha
-        return float(np.median(self.points.alpha)) if math.isnan(known) else known
+    def _start(self, points: Points) -> float:
+        """Where a window is centred first: where sizes cross, or the end of the alphas if they do beyond."""
+        crossing = self.fit("crossing", Settings(correction=0.0)).values
+        where = float(np.median(points.alpha)) if crossing is None else float(crossing[0])
+        return float(np.clip(where, points.alpha.min(), points.alpha.max()))
 
     def _scaled(
         self, settings: Settings, columns: Callable[[Floats], Floats], known: Callable[[Floats], Floats]
     ) -> Fit:
         """Least squares of Y on known(w) + columns(w) + N^(-1/3) g(w), its minimum over alpha_c."""
-        used = self.points.where(np.isin(self.points.N, self.sizes[settings.skip :]))
-        if not len(used.alpha):
+        used = np.isin(self.points.N, self.sizes[settings.skip :])
+        if not used.any():
             return Fit(None, "not_enough_data")
-        centre, seen = self._start(), set()
-        for _ in range(_MOVES):  # the window follows the estimate until it holds the same points again
-            keep = np.abs(used.alpha - centre) * np.cbrt(used.N) <= settings.window * self.width
-            sizes, counts = np.unique(used.N[keep], return_counts=True)
-            keep &= np.isin(used.N, sizes[counts >= _LEAST_POINTS])
-            here = used.where(keep)
-            n_free = columns(np.zeros(1)).shape[-1]
-            n_sizes = len(np.unique(here.N))
-            if len(here.alpha) < n_free + 1 + _LEAST_DOF or n_sizes < (2 if n_free else 1):
-                return Fit(None, "not_enough_data")
+        n_free = columns(np.zeros(1)).shape[-1]
+        mean = self.points.mean.copy()
+
+        def profile(centre: float) -> tuple[Flags, Points, Floats, Floats] | None:
+            """Which points the window around a load holds, these, loads to search, and chi^2 there; later
+            errors follow the fit."""
+            keep = used & self._window(centre, settings.window)
+            here = self.points._replace(mean=mean).where(keep)
+            if keep.sum() < n_free + 1 + _LEAST_DOF or len(np.unique(here.N)) < (2 if n_free else 1):
+                return None
             reach = settings.window * self.width * here.N.min() ** (-1 / 3)
-            first = max(centre - reach, float(used.alpha.min()))
-            last = min(centre + reach, float(used.alpha.max()))
-            grid = np.linspace(first, last, _GRID)
-            place = lowest(grid, self._chi2(here, grid, settings, columns, known, rows=1))[0][0]
-            moved = float(np.clip(place, first, last))
+            ends = self.points.alpha[used].min(), self.points.alpha[used].max()
+            grid = np.linspace(max(centre - reach, ends[0]), min(centre + reach, ends[1]), _GRID)
+            chi2, fitted = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
+            mean[keep] = np.clip(fitted, 0.5 * self.points.mean[keep], 2 * self.points.mean[keep])
+            return keep, here, grid, chi2[0]
+
+        centre, seen = self._start(self.points.where(used)), set[bytes]()
+        while found := profile(
+            centre
+        ):  # the window follows the estimate until it holds the same points again
+            keep, here, grid, chi2 = found
             if keep.tobytes() in seen:
                 break
             seen.add(keep.tobytes())
-            centre = moved
-        values, chi2 = lowest(grid, self._chi2(here, grid, settings, columns, known))
-        return Fit(values, "estimated", float(chi2[0]), len(here.alpha) - n_free - 1, first, last)
+            centre = float(np.clip(lowest(grid, chi2[None])[0][0], grid[0], grid[-1]))
+        if not found:
+            return Fit(None, "not_enough_data")
+        values, least = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
+        fit = Fit(
+            values,
+            chi2=float(least[0]),
+            dof=len(here.alpha) - n_free - 1,
+            freedom=here.joint_freedom(),
+            grid=grid,
+            deviance=chi2 - chi2.min(),
+        )
+        # a load is judged by the window around it, so each end of the interval by another window
+        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]):
+            if found := profile(float(end)):
+                fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
+        return fit
+
+    def _window(self, centre: float, half_width: float) -> Flags:
+        """The points around a load, of the sizes that have enough of them there."""
+        keep = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N) <= half_width * self.width
+        sizes, counts = np.unique(self.points.N[keep], return_counts=True)
+        return np.asarray(keep & np.isin(self.points.N, sizes[counts >= _LEAST_POINTS]))
 
     def _chi2(
         self,
         points: Points,
+        Y: Floats,
         grid: Floats,
         settings: Settings,
         columns: Callable[[Floats], Floats],
         known: Callable[[Floats], Floats],
-        rows: int | None = None,
-    ) -> Floats:
-        """chi^2 of every resampling (or the first rows) at every alpha_c of the grid, all else fitted."""
+    ) -> tuple[Floats, Floats]:
+        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the
+        first row."""
         cube_root = np.cbrt(points.N)
         level = self.critical.overlap_level
-        level = float(points.Y[0].mean()) if math.isnan(level) else level
+        level = float(points.Y.mean()) if math.isnan(level) else level
         n_prior = _CORRECTION if settings.correction > 0 else 0
-        prior = self.drawn[:rows, :n_prior]  # in units of its standard deviation
+        prior = self.drawn[: len(Y), :n_prior]  # in units of its standard deviation
         unit = settings.correction * level  # coefficients of g in units of their standard deviation
         w = (points.alpha - grid[:, None]) * cube_root / self.width  # (grid, point)
         free = columns(w)
@@ -262,49 +272,85 @@ class PointScaling:
         design[:, n:, n_free:] = np.eye(n_prior)
         basis = np.linalg.qr(design)[0]
         # chi^2 = |t|^2 - |t Q|^2 for t = (Y - known)/error, without an array of (grid, resampling, point)
-        Y, base = points.Y[:rows] / points.error, known(w) / points.error
-        along = np.hstack([Y, prior]) @ basis - base[:, None] @ basis[:, :n]
-        square = (Y**2).sum(axis=1) + (prior**2).sum(axis=1) - 2 * base @ Y.T + (base**2).sum(axis=1)[:, None]
-        return np.asarray((square - (along**2).sum(axis=2)).T)
+        t, base = Y / points.error, known(w) / points.error
+        along = np.hstack([t, prior]) @ basis - base[:, None] @ basis[:, :n]
+        square = (t**2).sum(axis=1) + (prior**2).sum(axis=1) - 2 * base @ t.T + (base**2).sum(axis=1)[:, None]
+        chi2 = np.asarray((square - (along**2).sum(axis=2)).T)
+        best = chi2[0].argmin()
+        return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
 
     def _crossing(self, settings: Settings) -> Fit:
-        """Generalised least squares of the crossings, with K drawn like the other corrections."""
-        pairs = [k for k, draws in enumerate(self.pairs) if draws.values is not None][settings.skip :]
-        if not pairs:
+        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""
+        sizes = self.sizes[settings.skip :]
+        if len(sizes) < 2:
             return Fit(None, "not_enough_data")
-        first = min(self.pairs[k].first for k in pairs)
-        last = max(self.pairs[k].last for k in pairs)
-        crossings = np.array([self.pairs[k].values for k in pairs]).T
-        met = np.isfinite(crossings[0])
-        if not met.any():  # no two sizes cross within the alphas: on which side they would, the largest say
-            return Fit(crossings[:1, -1], "estimated", first=first, last=last)
-        sizes = [self.curves.sizes[k] for k in pairs]
-        larger = [float(self.sizes[self.sizes > N][0]) for N in sizes]
-        x = ((np.array(sizes) * larger) ** (-1 / 3))[met]
-        crossings = np.clip(
-            crossings,
-            np.array([self.pairs[k].first for k in pairs]),
-            np.array([self.pairs[k].last for k in pairs]),
-        )[:, met]
-        covariance = np.atleast_2d(np.cov(crossings[1:].T)) + 1e-12 * np.eye(len(x))
-        root = np.linalg.inv(np.linalg.cholesky(covariance))
-        K = settings.correction * self.width
-        design, target = root @ np.ones((len(x), 1)), crossings @ root.T
-        if K > 0:
-            design = np.vstack([np.hstack([design, root @ (K * x[:, None])]), [[0.0, 1.0]]])
-            target = np.hstack([target, self.drawn[:, -1:]])
-        solution = target @ np.linalg.pinv(design).T
-        chi2 = float(((target[0] - design @ solution[0]) ** 2).sum())
-        return Fit(solution[:, 0], "estimated", chi2, len(x) - 1, first, last)
+        grid = finer(np.unique(self.points.alpha[np.isin(self.points.N, sizes)]))
+        curves, errors = zip(*(self.points.smoothed(N, grid, self.width) for N in sizes), strict=True)
+        error = np.stack(errors, axis=1)  # (grid, size)
+        spanned = np.isfinite(error).sum(axis=1) >= 2
+        if not spanned.any():
+            return Fit(None, "not_enough_data")
+        grid, error = grid[spanned], error[spanned]
+        smoother = np.nan_to_num(np.stack([curve[spanned] for curve in curves], axis=1))
+        weight = np.nan_to_num(1 / error)
+        Y = np.einsum("gsn,rn->grs", smoother, self.Y)
+        # g is normal with standard deviation ``correction`` times Y here
+        mean = (weight**2 * Y[:, 0]).sum(axis=1) / (weight**2).sum(axis=1)
+        unit = settings.correction * np.abs(mean)
+        root = np.cbrt(sizes)
+        n_prior = int(settings.correction > 0)
+        design = np.zeros((len(grid), len(sizes) + n_prior, 2 + n_prior))
+        design[:, : len(sizes), 0] = weight
+        design[:, : len(sizes), 1] = weight * root / root[-1]
+        if n_prior:
+            design[:, : len(sizes), 2] = weight * unit[:, None] / root
+            design[:, -1, 2] = 1.0
+        target = np.concatenate(
+            [
+                Y * weight[:, None],
+                np.broadcast_to(self.drawn[:, :n_prior], (len(grid), len(self.Y), n_prior)),
+            ],
+            axis=2,
+        )
+        inverse = np.linalg.pinv(design)
+        slopes = np.einsum("gk,grk->rg", inverse[:, 1], target)
+        values = sign_change(grid, slopes)
+        z = slopes[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
+        residual = target[at, 0] - design[at] @ (inverse[at] @ target[at, 0])
+        used = np.isin(self.points.N, sizes[weight[at] > 0])
+        searched, deviance = one_sided(grid, z, float(values[0]))
+        return Fit(
+            values,
+            chi2=float(residual @ residual),
+            dof=int((weight[at] > 0).sum()) - 2,
+            freedom=self.points.where(used).joint_freedom(),
+            grid=searched,
+            deviance=deviance,
+        )
 
     def _square_root(self, settings: Settings) -> Fit:
+        collapsed = self.fit("collapse", replace(settings, line_start=LINE[0]))
         line = self._line(settings)
-        if line is None:
+        if line is None or collapsed.flag != "estimated":
             return Fit(None, "not_enough_data")
-        zero, chi2 = zero_of_line(line, line.Y)
-        return Fit(zero, "estimated", chi2, len(line.alpha) - 2, 0.0, float(line.alpha.max()))
+        if math.isnan(self.critical.alpha):
+            return Fit(None, "no_theory_curve")
+        here = self.points.where(line)
+        grid = np.linspace(0.0, float(here.alpha.max()), _LINE_GRID)
+        zero, z, chi2 = zero_of_line(here, self.Y[:, line], grid)
+        searched, deviance = one_sided(grid, z, float(zero[0]))
+        return Fit(
+            zero,
+            chi2=chi2,
+            dof=len(here.alpha) - 2,
+            freedom=here.joint_freedom(),
+            grid=searched,
+            deviance=deviance,
+            bias=self._bias(here),
+        )
 
-    def _line(self, settings: Settings) -> Points | None:
+    def _line(self, settings: Settings) -> Flags | None:
         """The largest size's points in the window of the straight line, or None."""
         centre = self.fit("collapse", replace(settings, line_start=LINE[0])).values
         if centre is None or not np.isfinite(centre[0]):
@@ -312,39 +358,45 @@ class PointScaling:
         w = (self.points.alpha - centre[0]) * np.cbrt(self.points.N) / self.width
         keep = (w >= settings.line_start) & (w <= LINE[1])
         for N in self.sizes[::-1]:
-            here = keep & (self.points.N == N)
+            here: Flags = keep & (self.points.N == N)
             if here.sum() >= 2 + _LEAST_DOF:
-                return self.points.where(here)
+                return here
         return None
 
-    def overlap_exponent(self, alpha: float) -> Floats:
-        """Slope of log <overlap_sq_space> against log N at one load, every row a resampling; nan where fewer
+    def overlap_exponent(self, alpha: float) -> tuple[float, float]:
+        """Slope of log <overlap_sq_space> against log N at one load, and its standard error; nan where fewer
         than two sizes have it within their alphas.
 
         -1/3 where the overlap is critical, more where it survives; a check on the kind, not independent of
         alpha_c.
         """
-        spans = [
-            (N, curve)
-            for N, curves in zip(self.curves.sizes, self.curves.curves, strict=True)
-            if (curve := curves.get("overlap")) and curve.alpha.min() <= alpha <= curve.alpha.max()
-        ]
+        at = [(N, *self.points.smoothed(N, np.array([alpha]), self.width)) for N in self.sizes]
+        spans = [(N, float(curve[0] @ self.points.Y), float(e[0])) for N, curve, e in at if np.isfinite(e[0])]
         if len(spans) < 2:
-            return np.full(len(self.drawn), np.nan)
-        log_N = np.log([N for N, _ in spans])
-        Y = np.stack([curve.smoothed(np.array([alpha]))[:, 0] for _, curve in spans], axis=1)
-        logs = np.log(np.maximum(Y, 1e-12))
-        weight = 1 / np.maximum(logs[1:].std(axis=0), 1e-12)
-        design = np.stack([np.ones_like(log_N), log_N], axis=1) * weight[:, None]
-        return np.asarray((logs * weight) @ np.linalg.pinv(design)[1] - 1 / 3)
+            return math.nan, math.nan
+        N, Y, error = np.array(spans).T
+        Y = np.maximum(Y, 1e-12)
+        design = np.stack([np.ones_like(N), np.log(N)], axis=1) / (error / Y)[:, None]
+        inverse = np.linalg.pinv(design)[1]
+        return float(inverse @ (np.log(Y) * Y / error)) - 1 / 3, float(np.sqrt((inverse**2).sum()))
 
     def square_root_bias(self, settings: Settings) -> float:
         """What the straight line makes of the theory's own curve at the same points, less the critical load;
         nan where theory has none."""
         line = self._line(settings)
-        if line is None or math.isnan(self.critical.alpha):
-            return math.nan
-        Y = [
-            N ** (1 / 3) * mean_overlap_sq(self.model, a, N) for a, N in zip(line.alpha, line.N, strict=True)
-        ]
-        return float(zero_of_line(line, np.array([Y]))[0][0]) - self.critical.alpha
+        return (
+            math.nan
+            if line is None or math.isnan(self.critical.alpha)
+            else self._bias(self.points.where(line))
+        )
+
+    def _bias(self, line: Points) -> float:
+        N, alpha = float(line.N[0]), line.alpha.tolist()
+        Y = N ** (1 / 3) * np.array([[mean_overlap_sq(self.model, a, N) for a in alpha]])
+        return float(zero_of_line(line, Y, line.alpha)[0][0]) - self.critical.alpha
+
+
+def scale_width(model: Model) -> float:
+    """Width in alpha N^(1/3), the usual one where theory has none."""
+    width = critical_point(model).width
+    return USUAL_WIDTH if math.isnan(width) else width

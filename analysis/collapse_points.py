@@ -7,54 +7,117 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 from scipy.interpolate import PchipInterpolator
 
-from bendscape.analysis.curves import Flags, Floats
-from bendscape.analysis.estimators import PointCurves
+from bendscape.analysis.curves import Flags, Floats, local_smoother
+from bendscape.analysis.estimators import DONE, LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING, realised_alpha
 from bendscape.core.spiked_edge import critical_overlap
 
 
 class Points(NamedTuple):
-    """Y at all sizes and alphas with data: alpha, N, resampled Y (n_boot + 1, n), standard error of Y."""
+    """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N,
+    seeds, Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, and
+    the degrees of freedom of the errors of this size."""
 
     alpha: Floats
     N: Floats
+    n_seeds: Floats
     Y: Floats
-    error: Floats
+    mean: Floats
+    relative_error: Floats
+    freedom: Floats
+
+    @property
+    def error(self) -> Floats:
+        """Standard error of Y."""
+        return self.mean * self.relative_error
 
     def where(self, keep: Flags) -> Points:
         """Those of them that are kept."""
-        return Points(self.alpha[keep], self.N[keep], self.Y[:, keep], self.error[keep])
+        return Points(*(values[keep] for values in self))
+
+    def joint_freedom(self) -> float:
+        """Degrees of freedom of the error of an estimate to which all sizes contribute alike, by the rule of
+        Welch and Satterthwaite."""
+        each = self.freedom[np.unique(self.N, return_index=True)[1]]
+        return float(len(each) ** 2 / (1 / each).sum())
+
+    def smoothed(self, N: float, grid: Floats, width: float) -> tuple[Floats, Floats]:
+        """Matrix that takes Y to the smooth curve of one size on a grid, (grid, n), and the curve's standard
+        error; nan outside its alphas."""
+        here = self.N == N
+        alpha = self.alpha[here]
+        smoother = np.zeros((len(grid), len(self.Y)))
+        smoother[:, here] = local_smoother(alpha, grid, SMOOTHING * width * N ** (-1 / 3), self.n_seeds[here])
+        smoother[(grid < alpha.min()) | (grid > alpha.max())] = np.nan
+        return smoother, np.sqrt((smoother**2) @ self.error**2)
 
 
-def scaled_points(curves: PointCurves) -> Points:
-    """Y of all sizes together, each error smoothed along alpha; only where mean and spread are positive."""
+def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
+    """Y of all sizes of one model, with errors that all alphas of a size make together.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status``, ``overlap_sq_space`` and, where there is one, ``alpha_realised``, in memory, dimensions
+        (alpha, N, seed).
+    alpha : array, shape (n,)
+        As the campaign wants it; the abscissae are those of
+        :func:`bendscape.analysis.estimators.realised_alpha`.
+    width : float
+        Width in alpha N^(1/3).
+
+    Returns
+    -------
+    Points
+        Of the alphas with ``LEAST_SEEDS`` cells at sizes with ``LEAST_ALPHAS`` of them, where mean and spread
+        are positive.
+
+    Notes
+    -----
+    A few cells do not know their own standard deviation, and an error that follows the fluctuations of its
+    own mean gives low means more weight, and biases. So the mean is smoothed along alpha, and the relative
+    standard deviation s(alpha) of one cell is the exponential of a parabola, its mean square right. Its
+    degrees of freedom are what the scatter of the m squares around it says: 2 (m - 3) over the variance of
+    (measured/s)^2, at most the cells less one at each alpha. Cells of different alpha count as independent.
+    """
+    realised = realised_alpha(block, alpha)
     parts = []
-    for N, at_size in zip(curves.sizes, curves.curves, strict=True):
-        if "overlap" not in at_size:
+    for k, N in enumerate(block["N"].values.astype(np.float64)):
+        cells = N ** (1 / 3) * block["overlap_sq_space"].values[:, k]
+        done = (block["status"].values[:, k] == DONE) & np.isfinite(cells)
+        n = done.sum(axis=1)
+        use = n >= LEAST_SEEDS
+        if len(np.unique(realised[k][use])) < LEAST_ALPHAS:
             continue
-        curve = at_size["overlap"]
-        alpha, n = curve.alpha, curve.n_seeds
-        mean = curve.smoothed(alpha)[0]
-        use = mean > 0
-        spread = curve.means[1:].std(axis=0) * np.sqrt(n / (n - 1))
-        # An error that follows the fluctuations of its own mean gives low means more weight, and biases: so
-        # both are smoothed, the relative error as that of one cell.
-        use &= spread > 0
-        relative = np.log(np.where(use, spread, 1.0) * np.sqrt(n) / np.where(use, mean, 1.0))
-        degree = 2 if use.sum() >= 6 else 0
-        if not use.any():
+        x, count = realised[k][use], n[use].astype(np.float64)
+        kept = np.where(done, cells, np.nan)[use]
+        Y, spread = np.nanmean(kept, axis=1), np.nanstd(kept, axis=1, ddof=1)
+        mean = local_smoother(x, x, SMOOTHING * width * N ** (-1 / 3), count) @ Y
+        good = (mean > 0) & (spread > 0)
+        if not good.any():
             continue
-        centre = alpha[use].mean()
-        smooth = np.exp(np.polyval(np.polyfit(alpha[use] - centre, relative[use], degree), alpha - centre))
-        smooth *= np.sqrt(np.mean((np.exp(relative[use]) / smooth[use]) ** 2))  # logs average too low
-        error = smooth * mean / np.sqrt(n)
-        parts.append(
-            Points(alpha[use], np.full(use.sum(), float(N)), curve.means[:, use], np.asarray(error[use]))
-        )
+        x, count, Y, mean, relative = x[good], count[good], Y[good], mean[good], (spread / mean)[good]
+        parameters = 3 if len(x) >= 6 else 1
+        centre = x.mean()
+        smooth = np.exp(np.polyval(np.polyfit(x - centre, np.log(relative), parameters - 1), x - centre))
+        scatter = (relative / smooth) ** 2
+        smooth *= np.sqrt(scatter.mean())  # logarithms average too low
+        variance = np.var(scatter / scatter.mean(), ddof=1) if len(x) > 1 else np.inf
+        most = (count - 1).sum()
+        freedom = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
+        each = np.broadcast_to([[N], [freedom]], (2, len(x)))
+        parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), each[1]))
     if not parts:
-        return Points(*(np.empty(0),) * 2, np.empty((curves.n_boot + 1, 0)), np.empty(0))
-    return Points(*(np.concatenate([part[i] for part in parts], axis=-1) for i in range(4)))
+        return Points(*[np.empty(0)] * 7)
+    return Points(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def finer(alpha: Floats, between: int = 4) -> Floats:
+    """A grid from the first alpha to the last, with so many steps between two of them."""
+    places = np.arange(between * (len(alpha) - 1) + 1) / between
+    return np.asarray(np.interp(places, np.arange(len(alpha)), alpha), dtype=np.float64)
 
 
 @lru_cache(maxsize=32)
@@ -84,12 +147,14 @@ def lowest(grid: Floats, chi2: Floats) -> tuple[Floats, Floats]:
     return place, here - 0.25 * (left - right) * step
 
 
-def zero_of_line(points: Points, Y: Floats) -> tuple[Floats, float]:
-    """Where a weighted straight line through Y vanishes, for every row, and chi^2 of the first."""
+def zero_of_line(points: Points, Y: Floats, grid: Floats) -> tuple[Floats, Floats, float]:
+    """Where a weighted straight line through Y rises through zero, for every row (-inf where it does not
+    rise); and of the first row the line over its standard error on a grid, and chi^2."""
     centre = points.alpha.mean()
     design = np.stack([np.ones_like(points.alpha), points.alpha - centre], axis=1) / points.error[:, None]
-    target = Y / points.error
-    level, slope = (target @ np.linalg.pinv(design).T).T
+    target, inverse = Y / points.error, np.linalg.pinv(design)
+    level, slope = (target @ inverse.T).T
+    at = np.stack([np.ones_like(grid), grid - centre], axis=1) @ inverse
     residual = target[0] - design @ np.array([level[0], slope[0]])
     zero = np.where(slope > 0, centre - level / np.where(slope > 0, slope, 1.0), -np.inf)
-    return zero, float((residual**2).sum())
+    return zero, at @ target[0] / np.sqrt((at**2).sum(axis=1)), float((residual**2).sum())

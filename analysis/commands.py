@@ -95,7 +95,7 @@ def scaling(
         render_loads,
     )
     from bendscape.analysis.tables import replace_zarr
-    from bendscape.analysis.thresholds import alpha_dimension
+    from bendscape.analysis.thresholds import hessian_sweep
     from bendscape.sweep.console import console, out, print_json
     from bendscape.sweep.output import check_replaceable, check_writable
 
@@ -108,7 +108,7 @@ def scaling(
         labels_alone = ds.attrs.get("kernel") == "labels"
         lazy = {"drift": drift(ds, n_boot=n_boot)}
         if not labels_alone:
-            alpha_dimension(ds)
+            hessian_sweep(ds)
             least_size = least_size or usual_least_size(ds)
             lazy["loads"] = collapse(ds, n_boot=n_boot, least_size=least_size)
             lazy["edge"] = edge_scaling(ds, min_size=least_size, prediction=False)
@@ -150,11 +150,11 @@ def claims(
     from bendscape.analysis.collapse import collapse
     from bendscape.analysis.edge_scaling import edge_scaling
     from bendscape.analysis.estimators import usual_least_size
-    from bendscape.analysis.thresholds import alpha_dimension
+    from bendscape.analysis.thresholds import hessian_sweep
     from bendscape.sweep.console import print_json
 
     with _opened(store) as ds:
-        alpha_dimension(ds)
+        hessian_sweep(ds)
         least_size = least_size or usual_least_size(ds)
         loads = collapse(ds, least_size=least_size)
         edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bendscape.core.branch import load_on_branch, principal_value_end
 from bendscape.core.edge_scales import at_any_gamma, critical_scales
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 from bendscape.core.spiked_edge import critical_overlap
 
 
@@ -31,7 +31,7 @@ class CriticalPoint(NamedTuple):
 def _critical_gamma(model: Model) -> float:
     """Zero of psi: in (0, 1) for a continuous transition, above 1 on the principal-value branch for a
     discontinuous one, or nan."""
-    at_bbp = transition(model)
+    at_bbp = transition_at(model)
     if at_bbp.kind == "continuous":
         return at_bbp.gamma
     gamma, reached = principal_value_end(model)

@@ -15,12 +15,12 @@ from bendscape.analysis.curves import Floats
 from bendscape.analysis.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.edge_fits import LEAST_FREEDOM, Fit, check_shares, chosen_law, fit_law, widened
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
+from bendscape.analysis.models import alpha_axis, as_sweep, code_output, map_models, model_of, number_output
 from bendscape.analysis.thresholds import check_resampling
 from bendscape.core.drift_law import HidingCurve, drift_amplitude, hiding_curve
 from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
 from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.outlier import asymptotics, transition_at
 from bendscape.core.overlap_law import overlap_sq_if_not_hidden
 
 LAWS: Mapping[str, Callable[[Floats], Floats]] = {
@@ -163,7 +163,8 @@ def drift(
     on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
     Source: this project's own.
     """
-    overlap, alpha_dim = _overlap(ds, overlap), alpha_axis(ds)
+    overlap, ds = _overlap(ds, overlap), as_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     _check_options(beyond, wrong, misfit)
     check_resampling(n_boot, level, seed)
     measured = ["status", overlap]
@@ -210,7 +211,7 @@ def _of_model(
     block = block.transpose(alpha_dim, "N", "seed", ...)
     model, sizes = model_of(block), block["N"].values
     done = block["status"].values == DONE
-    at_bbp, n_x = transition(model), crossover_size(model)
+    at_bbp, n_x = transition_at(model), crossover_size(model)
     found: dict[str, Any] = {name: np.full(len(sizes), math.nan) for name in _AT_SIZE}
     found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
     found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}

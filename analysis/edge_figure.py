@@ -27,7 +27,6 @@ from bendscape.analysis.style import (
 )
 from bendscape.analysis.tables import Numbers, few, groups, left_out, rows_where, table
 from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
 from bendscape.core.finite_size import alpha_bbp_at_size
 from bendscape.core.model import EDGE_KINDS, Model
 
@@ -46,7 +45,7 @@ _SHORT = {"n_two_thirds": r"$N^{-2/3}$", "one_over_log": r"$1/\log N$"}
 def edge_numbers(results: Results) -> Numbers:
     """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
     fitted by :func:`bendscape.analysis.edge_scaling.edge_scaling`, the law that the data support, and the
-    prediction without a free parameter, which is absent far below alpha_0, where it takes seconds a point.
+    prediction without a free parameter.
     Alphas with fewer than two positive gaps, which is all that logarithmic axes show, are left out."""
     least = results.least_size
     blocks = [
@@ -78,10 +77,9 @@ def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str,
     at = results.edge.sel(p=panel.p, p_star=panel.p_star, a=panel.a).isel({results.alpha_dim: i})
     at = at.sel(N=at["n_seeds"] > 0)
     fitted = ((at["N"] >= least_size) & (at["n_seeds"] >= LEAST_SEEDS)).values
-    known = not math.isnan(edge_scales(model, float(panel.alpha[i])).gamma_edge)
     loads = panel.alpha_realised[np.isin(panel.N, at["N"]), i]
     prediction = [
-        lowest_eigenvalue_law(model, float(load), int(N)).mean if use and known else math.nan
+        lowest_eigenvalue_law(model, float(load), int(N)).mean if use else math.nan
         for N, load, use in zip(at["N"].values, loads, fitted, strict=True)
     ]
     block: dict[str, Any] = {
@@ -106,9 +104,9 @@ def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str,
 
 
 def draw_edge(numbers: Numbers) -> Figure:
-    """Points: <eigval_min> - lambda_minus and its standard error. Lines: c N^(-2/3) (dashed) and c / log N
-    (dotted) as fitted, the prediction without a free parameter (full). What the data support is written at
-    each alpha."""
+    """Points: <eigval_min> - lambda_minus and its standard error, a bar that reaches 0 down to the axis.
+    Lines: c N^(-2/3) (dashed) and c / log N (dotted) as fitted, the prediction without a free parameter
+    (full). What the data support is written at each alpha."""
     from matplotlib.lines import Line2D
 
     (found,) = numbers.values()
@@ -127,8 +125,7 @@ def draw_edge(numbers: Numbers) -> Figure:
             axes.set_title(model_title(*model, after=f": {kinds[model]}"))
             axes.set_xlabel("dimension  $N$")
             axes.set_ylabel(r"$\langle\lambda_{\min}\rangle - \lambda_-$")
-            low, high = axes.get_ylim()
-            axes.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+            axes.set_ylim(*_limits(rows))
             plain_logarithmic(axes.xaxis, few(np.unique(rows["N"]).tolist(), _TICKS))
             plain_logarithmic(axes.yaxis)
             axes.legend(loc="upper right", fontsize=7, handletextpad=0.3)
@@ -139,6 +136,18 @@ def draw_edge(numbers: Numbers) -> Figure:
         return figure
 
 
+def _limits(rows: dict[str, Any]) -> tuple[float, float]:
+    """Ends of the axis: all points and predictions, bars where they end above 0, and room for the legend.
+
+    Bars down to 0, or further down than half the smallest point, leave the panel at its lower end."""
+    gap, error = rows["gap"], np.nan_to_num(rows["gap_error"])
+    shown = np.concatenate([gap, rows["gap_prediction"]])
+    least, upper = shown[shown > 0].min(), np.nanmax(np.append(shown, (gap + error)[gap > 0]))
+    lower = (gap - error)[gap > error]
+    low = 0.8 * max(least / 2, min(least, *lower)) if len(lower) else 0.4 * least
+    return float(low), float(upper * (upper / low) ** 0.3)
+
+
 def _draw_load(axes: Any, rows: dict[str, Any], colour: Any, marker: str) -> None:
     N, gap = rows["N"].astype(np.float64), rows["gap"]
     law, edge = rows["law"][0], rows["edge"][0]
@@ -146,10 +155,7 @@ def _draw_load(axes: Any, rows: dict[str, Any], colour: Any, marker: str) -> Non
     label = rf"$\alpha = {rows['alpha'][0]:.3g}$" + (f", {edge} edge" if edge else "") + f": {words}"
     # What is negative has no logarithm: it is in the numbers alone.
     look = {"color": colour, "marker": marker, "label": label}
-    error = rows["gap_error"]
-    # A bar that reaches 0 is cut at a tenth of its point, or it would set the scale of the axis.
-    bars = np.stack([np.minimum(error, 0.9 * abs(gap)), error])
-    draw_points(axes, N, np.where(gap > 0, gap, np.nan), bars, look)
+    draw_points(axes, N, np.where(gap > 0, gap, np.nan), rows["gap_error"], look)
     prediction = rows["gap_prediction"]
     axes.plot(N, np.where(prediction > 0, prediction, np.nan), color=colour, linewidth=1.1, zorder=2)
     fitted = N[rows["fitted"]]

@@ -28,15 +28,15 @@ from bendscape.analysis.edge_fits import (
     smooth_errors,
 )
 from bendscape.analysis.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.models import Output, code_output, map_models, model_of, number_output
+from bendscape.analysis.models import Output, alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.student import Means, third_moment
-from bendscape.analysis.thresholds import alpha_dimension
+from bendscape.analysis.thresholds import hessian_sweep
 from bendscape.core.bulk import left_edge
 from bendscape.core.conditional import sample_conditional
 from bendscape.core.control import controlled_mean, label_controls
 from bendscape.core.edge_law import lowest_eigenvalue_law
 from bendscape.core.finite_size import alpha_bbp_at_size
-from bendscape.core.model import Model, ParameterError
+from bendscape.core.model import EDGE_KINDS, Model, ParameterError
 
 Statistic = Literal["mean", "median", "controlled"]
 
@@ -157,7 +157,8 @@ def edge_scaling(
     p-value. Rates of right and wrong choices on planted data are held by ``tests/test_edge_scaling.py``.
     Source: this project's own.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     statistic = statistic or ("controlled" if extra_draws else "mean")
     _check_options(statistic, min_size, extra_draws, wrong, misfit, level, seed)
     measured = ["status", "eigval_min", "lambda_minus"]
@@ -224,7 +225,10 @@ def _of_model(
     found: dict[str, npt.NDArray[Any]] = {name: np.full(shape, math.nan) for name in _AT_SIZE}
     found |= {name: np.full(shape[0], math.nan) for name in _AT_ALPHA}
     if "edge" in block:
-        found["edge"] = block["edge"].values
+        kinds = block["edge"].values.astype(np.float64)
+        for i in np.flatnonzero(np.isnan(kinds)):  # masked with all its cells
+            kinds[i] = EDGE_KINDS.index(left_edge(model, float(alpha[i])).kind)
+        found["edge"] = kinds
     found["n_seeds"] = done.sum(axis=2)
     found["coverage"] = share_done(block, ("seed",)).values
     for name in ("n_sizes", "freedom"):

@@ -10,14 +10,10 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.critical import critical_point
-from bendscape.analysis.crossings import Crossing, crossing, fine_grid, mean_curve
+from bendscape.analysis.crossings import Crossing, crossing, mean_curve
 from bendscape.analysis.curves import (
     Flags,
     Floats,
-    local_smoother,
-    resampled_means,
-    resampling_counts,
-    sign_change,
 )
 from bendscape.core.bulk import left_edge
 from bendscape.core.model import Model
@@ -113,14 +109,30 @@ def usual_least_size(ds: xr.Dataset) -> int:
     return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
 
 
+def wanted_points(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants cells at a point: ``wanted``, which no mask of cells changes.
+
+    In datasets without it, where ``coverage`` is not nan; everywhere, in those that have neither."""
+    if "wanted" in ds:
+        return ds["wanted"].reset_coords(drop=True)
+    if "coverage" in ds:
+        return ds["coverage"].notnull()
+    return xr.DataArray(True).expand_dims({dim: ds[dim].values for dim in ("p", "p_star", "a")})
+
+
+def wanted_cells(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants a cell: a seed below ``n_seeds``, where there is one, at such a point."""
+    wanted = xr.ones_like(ds["status"], bool) & wanted_points(ds)
+    return wanted & (ds["seed"] < ds["n_seeds"]) if "n_seeds" in ds else wanted
+
+
 def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
     """Cells done over cells that the campaign wants.
 
     Parameters
     ----------
     block : xarray.Dataset
-        ``status``, dimensions alpha, N, seed, and where the dataset has them ``coverage``, nan at the points
-        that the campaign's ``where`` leaves out, and ``n_seeds``, the seeds it wants at each N.
+        ``status``, dimensions alpha, N, seed, and what :func:`wanted_cells` reads.
     over : sequence of str
         Dimensions to sum over.
 
@@ -130,11 +142,7 @@ def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
         In [0, 1], over the other dimensions; nan where nothing is wanted. Cells that failed or did not
         converge are not done: no estimate rests on them.
     """
-    wanted = xr.ones_like(block["status"], bool)
-    if "n_seeds" in block:
-        wanted = wanted & (block["seed"] < block["n_seeds"])
-    if "coverage" in block:
-        wanted = wanted & block["coverage"].notnull()
+    wanted = wanted_cells(block)
     cells = wanted.sum(over)
     return ((block["status"] == DONE) & wanted).sum(over) / cells.where(cells > 0)
 
@@ -225,77 +233,3 @@ def crossings(cells: list[dict[str, Cells]], k: int, overlap_level: float, level
         crossing(curves[name], 0.0, level) if name in curves else Crossing("not_enough_data")
         for name in ("gap", "gap_sample")
     ]
-
-
-class Draws(NamedTuple):
-    """One estimate and its resamplings (row 0 is the estimate) with the first and the last alpha it was
-    looked for at, or the flag that says why there is none."""
-
-    name: str
-    values: Floats | None
-    flag: str = "estimated"
-    first: float = math.nan
-    last: float = math.nan
-
-
-class ResampledCurve(NamedTuple):
-    """Bootstrap means, (n_boot + 1, n), at the n alphas with data, the seeds behind each alpha, and the half
-    width of the smoothing."""
-
-    alpha: Floats
-    means: Floats
-    n_seeds: Floats
-    bandwidth: float
-
-    def smoothed(self, grid: Floats) -> Floats:
-        """The means on a grid within the alphas, (n_boot + 1, grid)."""
-        return self.means @ local_smoother(self.alpha, grid, self.bandwidth, self.n_seeds).T
-
-
-class PointCurves:
-    """The bootstrap mean curves of one model at all sizes, each over the alphas that have data.
-
-    Parameters
-    ----------
-    block, alpha, model :
-        Those of :func:`cells_by_size`.
-    n_boot, seed : int
-        Number and random seed of the resamplings, the same draw of seeds at every alpha of one size.
-    """
-
-    def __init__(self, block: xr.Dataset, alpha: Floats, model: Model, n_boot: int, seed: int) -> None:
-        self.model, self.n_boot, self.seed = model, n_boot, seed
-        self.critical = critical_point(model)
-        self.sizes = [int(N) for N in block["N"].values]
-        self.curves: list[dict[str, ResampledCurve]] = []
-        done = np.asarray((block["status"] == DONE).transpose("N", ..., "seed").values).any(axis=1)
-        identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
-        for N, seeds, cells in zip(self.sizes, done, cells_by_size(block, alpha, model), strict=True):
-            rng = np.random.default_rng([seed, N, *identity])
-            counts = resampling_counts(int(seeds.sum()), n_boot, rng) if cells else None
-            self.curves.append(
-                {
-                    name: ResampledCurve(
-                        of.alpha,
-                        resampled_means(of.values[:, seeds], of.counted[:, seeds], counts),
-                        of.counted.sum(axis=1).astype(np.float64),
-                        of.bandwidth,
-                    )
-                    for name, of in cells.items()
-                    if counts is not None
-                }
-            )
-
-    def draws(self, k: int) -> list[Draws]:
-        """The estimator alpha_pair at the k-th size."""
-        here, name = self.curves[k].get("overlap"), "alpha_pair"
-        larger = next((curves["overlap"] for curves in self.curves[k + 1 :] if "overlap" in curves), None)
-        if here is None or larger is None:
-            return [Draws(name, None, "not_enough_data" if here is None else "no_larger_size")]
-        first = max(float(curve.alpha.min()) for curve in (here, larger))
-        last = min(float(curve.alpha.max()) for curve in (here, larger))
-        if not first < last:
-            return [Draws(name, None, "not_enough_data")]
-        grid = fine_grid(here.alpha, first, last)
-        change = sign_change(grid, larger.smoothed(grid) - here.smoothed(grid))
-        return [Draws(name, change, "estimated", first, last)]

@@ -2,9 +2,9 @@
 
 What is written is `xr.open_dataset(store, engine="bendscape")`, complete or half-filled, bit for bit, and
 beside it the group `errors`, one row for each failed cell, where there are any. Integers are written as they
-are stored, with a `_FillValue` for cells that are not there, of which xarray makes NaN as the store does. One block of one variable is
-in memory at a time. The work is done in a hidden folder beside the output, which takes its name at the end:
-what carries the name is whole.
+are stored, with a `_FillValue` for cells that are not there, which xarray reads as NaN. One block of one
+variable is in memory at a time. The work is done in a hidden folder beside the output, which takes its name
+at the end: what carries the name is whole.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.curves import Floats
+from bendscape.analysis.estimators import wanted_points
 from bendscape.analysis.label_only import label_only_asymptotics
 from bendscape.analysis.panels import asymptotics
 from bendscape.analysis.style import (
@@ -27,7 +28,7 @@ from bendscape.analysis.style import (
 )
 from bendscape.analysis.tables import few
 from bendscape.core.model import Model
-from bendscape.core.outlier import Asymptotics, alpha_0, transition
+from bendscape.core.outlier import Asymptotics, alpha_0, transition_at
 from bendscape.core.precision import unwarned
 from bendscape.core.spectral import spectral_gain
 from bendscape.sweep.spectral_kernel import WEIGHTS
@@ -79,7 +80,7 @@ def gains(ds: xr.Dataset) -> list[Gain]:
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; only its axes and the theory
-        of its root are read, and ``coverage``, which is nan where the campaign wants nothing.
+        of its root are read, and what the campaign wants.
 
     Returns
     -------
@@ -91,7 +92,7 @@ def gains(ds: xr.Dataset) -> list[Gain]:
     -----
     Held by ``tests/test_gain.py``.
     """
-    wanted = ds["coverage"].notnull()
+    wanted = wanted_points(ds)
     wanted = wanted.any([dim for dim in wanted.dims if dim not in ("p", "p_star", "a")]).compute()
     found = []
     for j, p_star in enumerate(ds["p_star"].values.tolist()):
@@ -116,7 +117,7 @@ def _gain(widths: list[int], p_star: int, a: float, loads: list[float]) -> Gain:
         rows.append(
             Width(
                 p,
-                transition(model).kind,
+                transition_at(model).kind,
                 gain.alpha_bbp,
                 bound.complex_re if bound.complex_im < bound.complex_re else math.nan,
                 gain.over_hessian_limit,

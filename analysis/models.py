@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from bendscape.core.model import Model, ParameterError
+from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
+from bendscape.core.outlier import transition
 from bendscape.sweep.kernel import FINITE, STATUS, outside_range, range_in_words
 
 MODEL = ("p", "p_star", "a")
@@ -25,6 +26,8 @@ CELL = (*MODEL, "alpha_factor", "alpha", "N", "seed")
 """Coordinates of a cell, in the order in which it is named by them."""
 
 _LIMITS = {"min": -math.inf, "max": math.inf}
+_OF_MODEL = ("alpha_bbp", "alpha_sharp", "transition")
+_OF_LOAD = ("edge", "lambda_minus", "lambda_star", "overlap_sq_theory")
 
 BLOCK_BYTES = 2**25
 """Of one block, where the dataset has no Dask chunks that say how many models go together."""
@@ -53,8 +56,77 @@ def code_output(dims: tuple[str, ...], words: str, meanings: Iterable[str]) -> O
 
 
 def alpha_axis(ds: xr.Dataset) -> str:
-    """Name of the dimension along alpha, in a sweep or in a result."""
-    return "alpha_factor" if "alpha_factor" in ds.dims else "alpha"
+    """Name of the axis along alpha, in a sweep or in a result."""
+    return "alpha_factor" if "alpha_factor" in ds.variables else "alpha"
+
+
+def as_sweep(ds: xr.Dataset) -> xr.Dataset:
+    """A sweep with its dimensions as it was opened: every analysis begins here, whatever was done to ``ds``.
+
+    - Dimensions that a selection of one value has made scalars are back, of length 1.
+    - Theory that ``ds.where(ds.status == 1)`` has spread over the cells, and masked with them, is over its
+      own dimensions again: that of a model is computed anew, that of a load is NaN where no cell was left.
+
+    Nothing is read but theory of models; a dataset that needs nothing comes back as it is.
+
+    Raises
+    ------
+    ParameterError
+        A dimension is missing, as after a mean over it or a selection with ``drop=True``.
+    """
+    alpha_dim = alpha_axis(ds)
+    points, cells = (*MODEL, alpha_dim), (*MODEL, alpha_dim, "N", "seed")
+    for dim in cells:
+        if dim not in ds.dims and dim not in ds.coords:
+            raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with {dim} among its dimensions")
+    own: dict[Any, tuple[str, ...]] = {
+        "n_seeds": ("N",),
+        "wanted": (*points, "N"),
+        "coverage": (*points, "N"),
+    }
+    own |= dict.fromkeys(_OF_MODEL, MODEL) | dict.fromkeys(_OF_LOAD, points)
+    own |= {"alpha": points} if alpha_dim != "alpha" else {}
+    scalars = [dim for dim in cells if dim not in ds.dims]
+    measured = set(ds["status"].dims if "status" in ds else cells)
+    changed: dict[Any, xr.DataArray] = {}
+    for name, variable in ds.variables.items():
+        if name in cells:
+            continue
+        natural = own.get(name, cells if set(variable.dims) == measured else variable.dims)
+        if name in _OF_MODEL and not set(variable.dims) <= set(MODEL):
+            continue
+        array = ds[name].reset_coords(drop=True)
+        spread = [dim for dim in array.dims if dim not in natural]
+        if spread:
+            array = array.max(spread, keep_attrs=True)
+        missing = {dim: ds[dim].values[None] for dim in scalars if dim in natural and dim not in array.dims}
+        if spread or missing:
+            changed[name] = array.expand_dims(missing)
+    coords = {name: changed.pop(name) for name in ds.coords if name in changed}
+    axes = {dim: (dim, ds[dim].values[None], ds[dim].attrs) for dim in scalars}
+    masked = [name for name in _OF_MODEL if name in ds and not set(ds[name].dims) <= set(MODEL)]
+    if not (changed or coords or axes or masked):
+        return ds
+    attributes = {name: ds[name].attrs for name in masked}
+    ds = ds.drop_vars([*changed, *coords, *masked, *axes]).assign_coords(axes).assign(changed)
+    ds = ds.assign_coords(coords)
+    return ds.assign(_theory_of_models(ds, attributes)) if masked else ds
+
+
+def _theory_of_models(ds: xr.Dataset, attributes: Mapping[str, dict[Any, Any]]) -> dict[str, Any]:
+    """Variables of ``_OF_MODEL`` by name, from theory, each with its attributes."""
+    found = {name: np.empty(tuple(ds.sizes[dim] for dim in MODEL)) for name in attributes}
+    for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):
+        at = transition(Model(*(ds[dim].values[k].item() for dim, k in zip(MODEL, index, strict=True))))
+        values = {"alpha_bbp": at.alpha_bbp, "alpha_sharp": at.alpha_sharp}
+        values["transition"] = TRANSITION_KINDS.index(at.kind)
+        for name, array in found.items():
+            array[index] = values[name]
+    dtypes = {"transition": np.int8}
+    return {
+        name: (MODEL, array.astype(dtypes.get(name, np.float64)), attributes[name])
+        for name, array in found.items()
+    }
 
 
 def map_models(
@@ -69,7 +141,7 @@ def map_models(
     Parameters
     ----------
     ds : xarray.Dataset
-        With the dimensions p, p_star and a; in memory, or on Dask with any chunks. Chunks along p, p_star and
+        A sweep (:func:`as_sweep`); in memory, or on Dask with any chunks. Chunks along p, p_star and
         a say how many models go together, all other dimensions are read whole; without Dask a block holds
         ``BLOCK_BYTES``.
     function : callable

@@ -2,7 +2,7 @@
 
     xr.open_dataset(store, engine="bendscape", chunks={})
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
-    xr.open_datatree(store, engine="bendscape")                   both
+    xr.open_datatree(store, engine="bendscape")                   both, as "cells" and "errors"
 
 Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
 storage; the theory of the same points is attached. `status` tells of each cell whether it is done, failed,
@@ -43,7 +43,7 @@ from bendscape.sweep.conditional import reading_store
 from bendscape.sweep.grid import Grid
 from bendscape.sweep.hessian_kernel import VARIABLES as HESSIAN
 from bendscape.sweep.kernel import NOT_WANTED, STATUS
-from bendscape.sweep.ledger import Ledger
+from bendscape.sweep.ledger import Ledger, campaign_of
 from bendscape.sweep.objects import Damaged, connect
 from bendscape.sweep.records import Records
 from bendscape.sweep.spectral_kernel import VARIABLES as SPECTRAL
@@ -133,7 +133,7 @@ class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
     description = "Open a bendscape store as one six-dimensional dataset"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", "mask_and_scale", "group")
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "mask_and_scale", "group", "revision")
     supports_groups = True
 
     def open_dataset(
@@ -143,8 +143,12 @@ class BendscapeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
         group: str | None = None,
+        revision: int | None = None,
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
+
+        ``revision`` opens the store as an earlier campaign file of it has it, numbered as `bendscape status`
+        has them where the latest one hides cells. ``attrs["hidden"]`` names the values that are hidden.
 
         Raises
         ------
@@ -155,7 +159,8 @@ class BendscapeBackend(BackendEntrypoint):
             raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
-        grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+        text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
+        grid = parse_campaign(text, source=url).to_grid()
         if group in GROUPS:
             ds = failures(grid, _replayed(url))
         else:
@@ -172,10 +177,15 @@ class BendscapeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
     ) -> dict[str, xr.Dataset]:
-        """The cells as "/" and the failed ones as "/errors"."""
+        """The cells as "/cells" and the failed ones as "/errors".
+
+        They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
+        takes those of the node above for them.
+        """
         options = {"drop_variables": drop_variables, "mask_and_scale": mask_and_scale}
         cells = self.open_dataset(filename_or_obj, **options)
-        return {"/": cells, "/errors": self.open_dataset(filename_or_obj, group="errors", **options)}
+        errors = self.open_dataset(filename_or_obj, group="errors", **options)
+        return {"/": xr.Dataset(attrs=cells.attrs), "/cells": cells, "/errors": errors}
 
     def open_datatree(
         self,
@@ -184,7 +194,7 @@ class BendscapeBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
     ) -> xr.DataTree:
-        """A tree of the cells and, below them, ``errors``."""
+        """A tree of ``cells`` and ``errors``."""
         return xr.DataTree.from_dict(
             self.open_groups_as_dict(
                 filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale
@@ -205,7 +215,11 @@ def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr
     wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
     coords: dict[str, Any] = {
         **{
-            name: (name, values, dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}))
+            name: (
+                name,
+                values,
+                dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}),
+            )
             for name, values in axes.values.items()
         },
         "N": ("N", sizes, _words("N")),
@@ -235,7 +249,8 @@ def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr
     measured["coverage"] = xr.Variable(
         (*points, "N"), indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
-    ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes))
+    hidden = {"hidden": text} if (text := layout.beyond(grid)) else {}
+    ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes) | hidden)
     chunks = _chunks(dict(zip((*points, "N", "seed"), cells.shape, strict=True)))
     for variable in ds.variables.values():
         variable.encoding["preferred_chunks"] = {dim: chunks[dim] for dim in variable.dims}

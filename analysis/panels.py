@@ -13,8 +13,8 @@ import xarray as xr
 
 from bendscape.analysis.curves import Flags, Floats
 from bendscape.analysis.estimators import DONE, realised_alpha
-from bendscape.analysis.models import MODEL, map_models, number_output
-from bendscape.analysis.thresholds import alpha_dimension, at_point
+from bendscape.analysis.models import MODEL, alpha_axis, map_models, number_output
+from bendscape.analysis.thresholds import at_point, hessian_sweep
 from bendscape.core import outlier
 from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
 from bendscape.core.precision import unwarned
@@ -79,7 +79,8 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     -----
     Held by ``tests/test_figures.py``.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     dims = ("N", alpha_dim)
     outputs = {"alpha_realised": number_output(dims, "number of samples over N")}
     for name in VARIABLES:
@@ -116,7 +117,8 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
     list of Panel
         In the order of the axes, with the means of ``VARIABLES``. Points lie at the mean of alpha_realised.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     found = (means(ds) if found is None else found).compute()
     theory = ds[["alpha_bbp", "transition"]].compute()
     listed = []

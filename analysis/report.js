@@ -170,8 +170,8 @@
 
   function tell() {
     const load = chosen.alpha_0 === null ? "" : `, α₀ = ${digits(chosen.alpha_0)}`;
-    const found = chosen.estimates.map(({ name, value, error, trusted, verdict }) => (value === null
-      ? `${name}: ${verdict}` : `${name}: α_c = ${withError(value, error)}, ${trusted ? verdict : "not trusted: poor fit"}`));
+    const found = chosen.estimates.map(({ name, value, error, trusted, verdict, reason }) => (value === null
+      ? `${name}: ${verdict} (${reason})` : `${name}: α_c = ${withError(value, error)}, ${trusted ? verdict : `not trusted: ${reason}`}`));
     element("chosen").textContent = `${nameOf(chosen)}: ${chosen.kind}, α_BBP = ${digits(chosen.alpha_bbp)}${load}. ${found.join("; ")}`;
     boxes.forEach((box) => {
       const there = chosen.sizes.some((size) => size.N === Number(box.value));
@@ -221,6 +221,10 @@
   paper.addEventListener("change", (event) => onPaper(event.matches));
   addEventListener("beforeprint", () => onPaper(true));
   addEventListener("afterprint", () => onPaper(false));
+  const wide = new ResizeObserver((seen) => {
+    for (const { target } of seen) target.classList.toggle("wider", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const table of document.querySelectorAll(".scroll")) wide.observe(table);
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth !== width && !printing) drawAll();

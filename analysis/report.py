@@ -27,7 +27,7 @@ from bendscape.analysis.report_tables import (
 from bendscape.analysis.results import PASSES, Results
 from bendscape.analysis.scaling import LAWS, load_rows
 from bendscape.analysis.style import style
-from bendscape.analysis.thresholds import alpha_dimension, compact, thresholds_table, with_error
+from bendscape.analysis.thresholds import compact, thresholds_table, with_error
 from bendscape.sweep.output import check_report, whole
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
     results = ds if isinstance(ds, Results) else Results(ds)
     results.read(PASSES)
     ds, result = results.ds, results.thresholds
-    status = ds[["status", "coverage", "n_seeds", "alpha"]].compute()
+    status = ds[["status", "coverage", "alpha"]].compute()
     sizes, rows = coverage_by_size(status), thresholds_table(result)
     total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
@@ -154,7 +154,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only when all are
         failed=failed_cells(status),
         axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in MODEL},
-        alphas=ds.sizes[alpha_dimension(ds)],
+        alphas=ds.sizes[results.alpha_dim],
         alpha_around=ds.attrs.get("alpha_around", ""),
         models=[[row for row in rows if (row["p"], row["p_star"], row["a"]) == model] for model in models],
         estimators=ESTIMATORS,

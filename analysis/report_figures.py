@@ -21,10 +21,9 @@ from bendscape.analysis.gain import Gain
 from bendscape.analysis.panels import Panel
 from bendscape.analysis.verdicts import expected_definition, landmarks
 from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.finite_size import window_end
+from bendscape.core.edge_scales import edge_scales, share_of_drawn
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 from bendscape.core.overlap_law import mean_overlap_sq
 from bendscape.core.precision import unwarned
 
@@ -103,7 +102,7 @@ def _model(panel: Panel, measured: Mapping[tuple[Any, ...], Mapping[str, Any]]) 
     row = measured.get((*point, "collapse"))
     critical, r = critical_point(model), panel.p * panel.p_star
     width = USUAL_WIDTH if math.isnan(critical.width) else critical.width
-    trusted = row is not None and math.isfinite(row["alpha_c"]) and row["flag"] != "poor_fit"
+    trusted = row is not None and math.isfinite(row["alpha_c"]) and row["flag"] == "estimated"
     alpha_c = row["alpha_c"] if row is not None and trusted else definitions[_expected(panel, definitions)]
     law = _Laws(model, panel.alpha)
     line = {
@@ -138,8 +137,9 @@ def _model(panel: Panel, measured: Mapping[tuple[Any, ...], Mapping[str, Any]]) 
                 "error": _short(math.hypot(one["error"], one["systematic"])),
                 "statistical": _short(one["error"]),
                 "systematic": _short(one["systematic"]),
-                "trusted": one["flag"] != "poor_fit",
+                "trusted": one["flag"] == "estimated",
                 "verdict": one["verdict"],
+                "reason": one["verdict_reason"],
             }
             for name in ("collapse", "theory_curve")
             if (one := measured.get((*point, name)))
@@ -163,14 +163,12 @@ class _Laws:
         self.model = model
         coarse = np.unique(alpha)
         fine = np.unique(np.append(coarse, 0.5 * (coarse[1:] + coarse[:-1])))
-        self.fine = [x for x in fine.tolist() if self._cheap(x)]
-        self.coarse = [x for x in coarse.tolist() if self._cheap(x) and not self._split(x)]
+        self.fine = [x for x in fine.tolist() if x in coarse or not self._drawn(x)]
+        self.coarse = [x for x in coarse.tolist() if not self._split(x)]
 
-    def _cheap(self, alpha: float) -> bool:
-        """Whether no labels have to be drawn: the continued edge or the outlier's branch exists."""
-        if math.isfinite(edge_scales(self.model, alpha).gamma_edge):
-            return True
-        return transition(self.model).kind == "discontinuous" and alpha >= window_end(self.model)[1]
+    def _drawn(self, alpha: float) -> bool:
+        """Whether cells of extreme labels are drawn for it, some 0.03 seconds a size."""
+        return share_of_drawn(edge_scales(self.model, alpha)) > 0
 
     def _split(self, alpha: float) -> bool:
         """Whether there are outliers that split."""
@@ -248,7 +246,7 @@ def _critical(gain: Gain) -> dict[str, Any]:
     kinds, bbp, zero = [], [], []
     for p in widths:
         model = Model(p, gain.p_star, gain.a)
-        kinds.append(transition(model).kind)
+        kinds.append(transition_at(model).kind)
         definitions = landmarks(model).definitions
         bbp.append(_short(definitions["alpha_bbp"]))
         zero.append(_alpha_0(kinds[-1], definitions))

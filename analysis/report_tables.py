@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.edge_fits import LEAST_FREEDOM
+from bendscape.analysis.estimators import wanted_cells
 from bendscape.analysis.models import MODEL, alpha_axis
 from bendscape.analysis.scaling import LAWS, edge_rows
 from bendscape.core.model import EDGE_KINDS
@@ -43,9 +44,7 @@ def edges_by_model(edge: xr.Dataset) -> list[dict[str, Any]]:
 def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Cells planned at each N and how many of them are absent, done, failed and not converged."""
     others = [dim for dim in ds["status"].dims if dim != "N"]
-    planned = (ds["coverage"].notnull() * ds["n_seeds"]).sum(
-        [dim for dim in ds["coverage"].dims if dim != "N"]
-    )
+    planned = wanted_cells(ds).sum(others)
     counts = xr.concat([(ds["status"] == code).sum(others) for code in _PRESENT], "code").compute()
     rows = []
     for k, total in enumerate(planned.values.tolist()):

@@ -11,8 +11,9 @@ from dask.base import compute
 from bendscape.analysis.collapse import collapse
 from bendscape.analysis.edge_scaling import edge_scaling
 from bendscape.analysis.estimators import usual_least_size
+from bendscape.analysis.models import alpha_axis
 from bendscape.analysis.panels import Panel, means, panels
-from bendscape.analysis.thresholds import alpha_dimension, thresholds
+from bendscape.analysis.thresholds import hessian_sweep, thresholds
 
 
 class Results:
@@ -29,7 +30,8 @@ class Results:
     """
 
     def __init__(self, ds: xr.Dataset, n_boot: int = 1000) -> None:
-        self.ds, self.alpha_dim, self.n_boot = ds, alpha_dimension(ds), n_boot
+        self.ds, self.n_boot = hessian_sweep(ds), n_boot
+        self.alpha_dim = alpha_axis(self.ds)
         self._found: dict[str, xr.Dataset] = {}
 
     def read(self, names: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ and as tables for a terminal."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import xarray as xr
 from bendscape.analysis.collapse_fits import FLAGS
 from bendscape.analysis.models import MODEL, alpha_axis
 from bendscape.analysis.thresholds import with_error
-from bendscape.analysis.verdicts import expected_definition, in_words
+from bendscape.analysis.verdicts import Estimate, against_theory, expected_definition
 from bendscape.core.model import Model
-from bendscape.core.outlier import transition
+from bendscape.core.outlier import transition_at
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +28,6 @@ LAWS = {
 }
 """Outcomes of the law of the edge that a table counts, by their names."""
 
-_MARK = {"supported": "agrees", "rejected": "differs", "undefined": "", "no_estimate": ""}
 _DRIFT = (
     *(
         "alpha_bbp",
@@ -72,15 +71,16 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
         ``systematic, low, high, flag, reason`` (the flag in words), ``kind_from_data,
         probability_discontinuous, answer``, and ``definitions``: for each its value by theory, the distance
         in total errors, and whether it is supported. ``against`` names the definition that sizes below the
-        crossover show, and ``verdict`` compares with it, in total errors
-        (:func:`bendscape.analysis.verdicts.in_words`); an estimate with a poor fit says nothing. Models
+        crossover show, and ``verdict`` with ``verdict_reason`` compares with it
+        (:func:`bendscape.analysis.verdicts.against_theory`); an estimate with a flag says nothing.
+        ``alpha_0`` is theory's at a discontinuous transition, the definition of ``against``, else nan. Models
         without data are left out.
     """
     rows = []
     for point, at in _models(result):
         if not at["n_cells"].item():
             continue
-        kind = transition(Model(point["p"], point["p_star"], point["a"])).kind
+        kind = transition_at(Model(point["p"], point["p_star"], point["a"])).kind
         for name in result["estimator"].values.tolist():
             one = at.sel(estimator=name)
             row: dict[str, Any] = {**point, "transition": kind, "estimator": name}
@@ -100,8 +100,11 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
             row["against"] = expected_definition(
                 kind, {which: at["theory"] for which, at in row["definitions"].items()}
             )
-            total = math.nan if row["flag"] == "poor_fit" else math.hypot(row["error"], row["systematic"])
-            row["verdict"] = in_words(row["alpha_c"], total, row["definitions"][row["against"]]["theory"])
+            known = row["definitions"][row["against"]]["theory"]
+            row["alpha_0"] = math.nan if row["against"] == "alpha_bbp" else known
+            bounds = (row["alpha_c"], row["low"], row["high"], float(result.attrs["level"]))
+            verdict = against_theory(Estimate(*bounds, row["systematic"], row["flag"], row["reason"]), known)
+            row |= {"verdict": verdict.words, "verdict_reason": verdict.reason}
             rows.append(row)
     return rows
 
@@ -117,8 +120,8 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``p, p_star, a, alpha, law, delta_chi2, n_sizes, freedom``, and for each law ``c, error, chi2,
-        p_value``.
+        ``p, p_star, a, alpha, law, reason`` (for the law, in words), ``delta_chi2, n_sizes, freedom``, and
+        for each law ``c, error, chi2, p_value``.
     """
     rows = []
     dim = alpha_axis(result)
@@ -133,8 +136,24 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
             for name in ("n_two_thirds", "one_over_log"):
                 parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
                 row[name] = {key: one[f"{name}_{part}"].item() for key, part in parts.items()}
+            row["reason"] = _reason_of_law(row, float(result.attrs["misfit"]))
             rows.append(row)
     return rows
+
+
+def _reason_of_law(row: Mapping[str, Any], misfit: float) -> str:
+    """Why a law of the edge was chosen, or none: from the numbers of both fits."""
+    both = {name: row[name] for name in ("n_two_thirds", "one_over_log")}
+    fits = [LAWS[name] for name, fit in both.items() if fit["p_value"] >= misfit]
+    if row["law"] in both:
+        return f"chi2 is lower by {abs(row['delta_chi2']):.1f}"
+    if row["law"] == "neither":
+        if fits:
+            return f"{' and '.join(fits)} would fit, but from below lambda_minus: a negative amplitude"
+        return "both chi2 are too large"
+    if len(fits) < len(both):
+        return f"{' and '.join(fits)} alone fits, but chi2 differs by {abs(row['delta_chi2']):.1f} alone"
+    return f"chi2 differs by {abs(row['delta_chi2']):.1f} alone"
 
 
 def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
@@ -180,8 +199,10 @@ def render_loads(rows: list[dict[str, Any]]) -> Table:
 
     table = Table(
         title="Critical loads from all sizes",
-        caption="(digits) statistical and systematic error together; alpha_BBP of a discontinuous transition "
-        "is theory's: sizes within reach show alpha_0",
+        caption="(digits) statistical and systematic error together; alpha_bbp and alpha_0 are theory's, "
+        "alpha_0 the principal value or, where that branch has no zero, the complex one; verdict: alpha_c "
+        "against alpha_bbp of a continuous transition, and against alpha_0 of a discontinuous one, whose "
+        "alpha_bbp no size within reach shows; kind, data: from where alpha_c lies beside theory's alpha_bbp",
         caption_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False,
     )  # fmt: skip
     for name in (
@@ -193,18 +214,19 @@ def render_loads(rows: list[dict[str, Any]]) -> Table:
         "alpha_c",
         "alpha_bbp",
         "alpha_0",
+        "verdict",
         "kind, data",
         "flag",
     ):
         table.add_column(name)
     for row in rows:
         total = (row["error"] ** 2 + row["systematic"] ** 2) ** 0.5
-        loads = (row["definitions"][name] for name in ("alpha_bbp", "alpha_0_principal_value"))
+        loads = (row["definitions"]["alpha_bbp"]["theory"], row["alpha_0"])
         table.add_row(
             str(row["p"]), str(row["p_star"]), f"{row['a']:g}", row["transition"][:4] + ".", row["estimator"],
             with_error(row["alpha_c"], total) if row["alpha_c"] == row["alpha_c"] else "–",
-            *(f"{load['theory']:.4f} {_MARK[load['verdict']]}".strip() for load in loads),
-            row["kind_from_data"], row["flag"],
+            *(f"{load:.4f}" if math.isfinite(load) else "" for load in loads),
+            row["verdict"], row["kind_from_data"].replace("_", " "), row["flag"].replace("_", " "),
         )  # fmt: skip
     return table
 
@@ -215,13 +237,25 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(title="Lowest eigenvalue against N, below threshold", box=box.SIMPLE_HEAD, padding=0)
-    for name in ("p", "p*", "a", "alpha", "sizes", "law", "chi2, N^(-2/3)", "chi2, 1/log N", "freedom"):
+    for name in (
+        "p",
+        "p*",
+        "a",
+        "alpha",
+        "sizes",
+        "law",
+        "chi2, N^(-2/3)",
+        "chi2, 1/log N",
+        "freedom",
+        "why",
+    ):
         table.add_column(name)
     for row in rows:
         table.add_row(
             str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha']:.4f}",
-            str(int(row["n_sizes"])), row["law"],
+            str(int(row["n_sizes"])), LAWS[row["law"]],
             *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['freedom']:g}",
+            row["reason"],
         )  # fmt: skip
     return table
 

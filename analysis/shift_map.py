@@ -15,28 +15,27 @@ from bendscape.core.model import ParameterError
 METHODS: Mapping[str, str] = {
     "none": "no estimate that can be trusted",
     "collapse": "collapse of all sizes on one curve",
-    "theory": "theory alone: no size within reach shows it",
     "theory_curve": "collapse of all sizes on theory's curve",
 }
 """Where a measured value comes from; int8 in this order."""
 
 _READ = ("alpha_c", "alpha_c_total_error", "flag")
-_MEASURED: Mapping[str, tuple[str, str]] = {  # name: where its theory is, long name
-    "alpha_bbp": ("alpha_bbp", "threshold of the teacher's outlier"),
-    "alpha_0": ("alpha_0", "load at which the residual overlap is born at sizes below N_x"),
-    "window": ("window_theory", "alpha_bbp less alpha_0: where overlap remains below the threshold"),
-    "shift": ("shift_theory", "critical load less that of the student with p = p_star"),
+_MEASURED: Mapping[str, str] = {
+    "alpha_c": "critical load: alpha_bbp of a continuous transition, alpha_0 of a discontinuous one",
+    "window": "theory's alpha_bbp less alpha_c of a discontinuous transition",
+    "shift": "critical load less that of the student with p = p_star",
 }
 
 
 def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
-    """Thresholds, pre-critical window, jump and shift over the (p, p_star, a) of a sweep.
+    """Critical load, pre-critical window and shift over the (p, p_star, a) of a sweep, beside theory.
 
     With alpha_c the critical load measured from all sizes (:func:`bendscape.analysis.collapse.collapse`, by
     :func:`bendscape.analysis.verdicts.preferred_estimator`), which is alpha_bbp where the transition is
     continuous and alpha_0 where it is discontinuous,
 
-        window = alpha_bbp - alpha_0,    shift = alpha_c(p, p_star, a) - alpha_c(p_star, p_star, a).
+        window = alpha_bbp - alpha_c, alpha_bbp from theory,
+        shift = alpha_c(p, p_star, a) - alpha_c(p_star, p_star, a).
 
     Parameters
     ----------
@@ -49,15 +48,16 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a), in memory: ``alpha_bbp``, ``alpha_0``,
-        ``window`` and ``shift``, as measured, each with ``_error`` (statistical and systematic), ``_low`` and
-        ``_high`` (its interval at the level of ``result``), ``_method`` (``METHODS``) and ``_theory``;
-        ``jump_theory``, the overlap just above a discontinuous threshold; theory's three ``alpha_0_*``, of
-        which ``alpha_0_theory`` is the principal value or, where that branch has no zero, the complex one;
+        Over (p, p_star, a), in memory: ``alpha_c``, ``window`` and ``shift``, as measured, each with
+        ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level of
+        ``result``), ``_method`` (``METHODS``) and ``_theory``. From theory alone: ``alpha_bbp_theory``;
+        ``alpha_0_theory``, the principal value or, where that branch has no zero, the complex one;
+        ``jump_theory``, the overlap just above a discontinuous threshold; the three ``alpha_0_*``.
         ``width_ratio`` = p/p_star; ``coverage``, the share of the wanted cells that is done, nan where the
-        campaign wants none, and ``covered``, whether alpha_c was estimated. A threshold of a discontinuous
-        transition is theory's, and its method says so: sizes within reach do not show it. The window is nan
-        at a continuous transition but for theory's 0; the shift where the sweep has no p = p_star.
+        campaign wants none, and ``covered``, whether alpha_c was estimated. Nothing measured here is the
+        alpha_bbp of a discontinuous transition, which sizes within reach do not show; the window is measured
+        at its lower end alone, and is nan at a continuous transition but for theory's 0. The shift is nan
+        where the sweep has no p = p_star.
 
     Notes
     -----
@@ -85,25 +85,23 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     exact["window_theory"] = (theory["alpha_bbp"] - exact["alpha_0"]).where(~sharp, 0.0)
     critical = theory["alpha_bbp"].where(sharp, exact["alpha_0"])
     exact["shift_theory"] = _less_equal_width(critical)
+    exact["alpha_c_theory"] = critical
     values = {
-        "alpha_bbp": (measured.where(sharp, theory["alpha_bbp"]), error.where(sharp, 0.0)),
-        "alpha_0": (measured, error),
+        "alpha_c": (measured, error),
         "window": ((theory["alpha_bbp"] - measured).where(~sharp), error.where(~sharp)),
         "shift": (_less_equal_width(measured), _in_quadrature(error)),
     }
     half = float(ndtri(0.5 + level / 2))
     out = xr.Dataset(coords={name: result[name] for name in axes})
     for name, (value, its_error) in values.items():
-        known, words = _MEASURED[name]
-        method = (value.notnull() * (1 + 2 * by_curve)).astype(np.int8)  # codes of METHODS
-        if name == "alpha_bbp":
-            method = method.where(sharp, 2)
+        words = _MEASURED[name]
+        method = (value.notnull() * (1 + by_curve)).astype(np.int8)  # codes of METHODS
         parts = {
             name: (value, words),
             f"{name}_error": (its_error, f"{words}: statistical and systematic error"),
             f"{name}_low": (value - half * its_error, f"{words}: lower end of the interval"),
             f"{name}_high": (value + half * its_error, f"{words}: upper end of the interval"),
-            f"{name}_theory": (exact[known], f"{words}, theory"),
+            f"{name}_theory": (exact[f"{name}_theory"], f"{words}, theory"),
         }
         for part, (values_of, long_name) in parts.items():
             out[part] = values_of.reset_coords(drop=True).assign_attrs(long_name=long_name, units="1")
@@ -114,6 +112,13 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         )
     for name in ("alpha_0_principal_value", "alpha_0_tangent", "alpha_0_complex"):
         out[name] = exact[name].reset_coords(drop=True)
+    for name, words in (
+        ("alpha_bbp", "threshold of the teacher's outlier"),
+        ("alpha_0", "load at which the residual overlap is born below N_x"),
+    ):
+        out[f"{name}_theory"] = (
+            exact[name].reset_coords(drop=True).assign_attrs(long_name=f"{words}, theory", units="1")
+        )
     out["transition"] = theory["transition"].reset_coords(drop=True)
     out["jump_theory"] = theory["overlap_sq"].reset_coords(drop=True)
     out["width_ratio"] = (out["p"] / out["p_star"]).assign_attrs(long_name="p / p_star", units="1")

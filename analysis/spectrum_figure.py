@@ -178,7 +178,7 @@ def _draw_panel(axes: Any, cells: dict[str, Any], line: dict[str, Any], mark: di
     inset.axvline(edge, color=INK, linestyle=DOTTED, linewidth=1.0, label=r"edge $\lambda_-$")
     if not math.isnan(star):
         inset.axvline(star, color=THRESHOLD, linestyle=DASHED, linewidth=1.0)
-        axes.plot([], [], color=THRESHOLD, linestyle=DASHED, linewidth=1.0, label=r"outlier $\lambda_\star$")
+        axes.plot([], [], color=THRESHOLD, linestyle=DASHED, linewidth=1.0, label=r"outlier $\lambda_{*}$")
     axes.plot([], [], color=INK, linestyle=DOTTED, linewidth=1.0, label=r"edge $\lambda_-$")
     ticks = off_zero[off_zero < end]
     inset.plot(ticks, np.zeros(len(ticks)), "|", color=INK, markersize=5, clip_on=False, zorder=5)

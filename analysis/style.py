@@ -11,6 +11,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from bendscape.core.model import TRANSITION_KINDS
+
 INK = "#22262b"
 FAINT = "#9aa1a9"
 THEORY = INK
@@ -127,9 +129,7 @@ def model_rows(models: Sequence[tuple[int, int, float]], kinds: Mapping[Any, str
         if len(same) <= COLUMNS:
             rows.append(same)
             continue
-        one, other = (
-            [model for model in same if kinds[model] == kind] for kind in dict.fromkeys(kinds.values())
-        )
+        one, other = ([model for model in same if kinds[model] == kind] for kind in TRANSITION_KINDS)
         pairs = list(zip(reversed(one), other, strict=False))  # nearest in a to the change of kind first
         paired = {model for pair in pairs for model in pair}
         rows += [list(pair) for pair in pairs]

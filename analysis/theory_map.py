@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from scipy.interpolate import PchipInterpolator
 
 from bendscape.analysis.style import FAINT, INK, THRESHOLD, plain_logarithmic, small_multiples, style
 from bendscape.analysis.tables import replace_zarr
@@ -36,6 +37,7 @@ _METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": TITLE},
     "png": {"Software": TITLE},
 }
+_WIDTHS = 160  # at which lines between the integers are drawn
 
 
 def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
@@ -108,8 +110,9 @@ def phase_figure(ds: xr.Dataset) -> Figure:
     """The (p, a) plane, one panel a p_star: the two kinds, and contours of alpha_bbp and alpha_0.
 
     Grey: discontinuous, above the line of tricritical offsets a_tricritical(p). Contours are linear between
-    the points of the grid; p = inf is left out. alpha_0 is its complex definition, drawn where its imaginary
+    the values of a; p = inf is left out. alpha_0 is its complex definition, drawn where its imaginary
     part, the width to which it is defined, is below its real part; it departs from alpha_bbp at the line.
+    Between integer widths, where there is no model, all lines are smooth: monotone cubics in log p.
     """
     ds = ds.sel(p=np.isfinite(ds["p"]))
     with style():
@@ -123,6 +126,8 @@ def phase_figure(ds: xr.Dataset) -> Figure:
 
 def draw_phase(axes: Any, ds: xr.Dataset) -> None:
     """One panel of :func:`phase_figure`: the dataset over finite p and a alone."""
+    widths = ds["p"].values
+    ds = _between_widths(ds)
     p, a = ds["p"].values, ds["a"].values
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -155,12 +160,34 @@ def draw_phase(axes: Any, ds: xr.Dataset) -> None:
         axes.clabel(lines, fontsize=6.5, fmt="%g", inline_spacing=2, manual=[at for at in spots if at])
         if broken:  # below the line it is alpha_bbp
             lines.set_clip_path(grey.get_paths()[0], axes.transData)
-    axes.set_xticks(p if len(p) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
+    axes.set_xticks(widths if len(widths) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(_no_ticks())
     plain_logarithmic(axes.yaxis)
     axes.set_xlabel("student width  $p$")
     axes.set_ylabel("constant of the loss  $a$")
+
+
+def _between_widths(ds: xr.Dataset) -> xr.Dataset:
+    """The numbers drawn, at many widths: a curve through the integers without kinks."""
+    p = ds["p"].values
+    fine = np.unique(np.append(np.geomspace(p[0], p[-1], _WIDTHS)[1:-1], p))
+    names = [name for name in ("a_tricritical", "alpha_bbp", _ALPHA_0, "alpha_0_complex_im") if name in ds]
+    found = xr.Dataset(coords={"p": fine, "a": ds["a"].values})
+    for name in names:
+        values = ds[name].transpose("p", ...).values
+        found[name] = (("p", "a")[: values.ndim], _curve(np.log(p), values, np.log(fine)))
+    return found
+
+
+def _curve(x: Any, values: Any, at: Any) -> Any:
+    """Monotone cubics down each column, nan before the first and after the last number of it."""
+    if values.ndim > 1:
+        return np.stack([_curve(x, column, at) for column in values.T], axis=1)
+    known = np.isfinite(values)
+    if known.sum() < 2:
+        return np.full(len(at), math.nan)
+    return PchipInterpolator(x[known], values[known], extrapolate=False)(at)
 
 
 def _no_ticks() -> Any:

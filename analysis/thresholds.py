@@ -23,10 +23,19 @@ from bendscape.analysis.estimators import (
     flag_code,
     share_done,
 )
-from bendscape.analysis.models import MODEL, alpha_axis, code_output, map_models, model_of, number_output
-from bendscape.analysis.verdicts import in_words
-from bendscape.core.finite_size import alpha_bbp_at_size
-from bendscape.core.model import TRANSITION_KINDS, ParameterError
+from bendscape.analysis.models import (
+    MODEL,
+    alpha_axis,
+    as_sweep,
+    code_output,
+    map_models,
+    model_of,
+    number_output,
+)
+from bendscape.analysis.systematic import systematic_errors
+from bendscape.analysis.verdicts import NOT_ENOUGH_DATA, Estimate, against_theory
+from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
+from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,11 +48,14 @@ _PARTS = {
     "_first": "first alpha it was looked for at",
     "_last": "last alpha it was looked for at",
 }
+SAFE = 10.0
+"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
+there."""
 
 
-def alpha_dimension(ds: xr.Dataset) -> str:
-    """Name of the dimension along alpha; refuses a dataset that is not a sweep of the Hessian, or only a part
-    of one without all its dimensions."""
+def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset as :func:`bendscape.analysis.models.as_sweep` has it; refuses one that is no sweep of the
+    Hessian."""
     needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
     missing = [name for name in needed if name not in ds.variables]
     if missing:
@@ -53,18 +65,15 @@ def alpha_dimension(ds: xr.Dataset) -> str:
             "a sweep with the variables of the hessian kernel",
             f"it lacks {', '.join(missing)}",
         )
-    alpha_dim = alpha_axis(ds)
-    for dim in (*MODEL, alpha_dim, "N", "seed"):
-        if not ds.sizes.get(dim):
-            raise ParameterError(
-                "ds", list(map(str, ds.dims)), f"a dataset with {dim} among its dimensions",
-                f"select with a list, ds.sel({dim}=[...]), and at least one value",
-            )  # fmt: skip
+    ds = as_sweep(ds)
+    for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
+        if not ds.sizes[dim]:
+            raise ParameterError("ds", dim, "a dataset with at least one value of it")
         if dim != "seed" and not ds.indexes[dim].is_unique:
             raise ParameterError("ds", dim, "a dataset without a value twice along it")
     if not ds.indexes["N"].is_monotonic_increasing:
         raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
-    return alpha_dim
+    return ds
 
 
 def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
@@ -124,7 +133,8 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
     project's own estimators, on the scaling law of arXiv:2604.27992.
     """
-    alpha_dim = alpha_dimension(ds)
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
     check_resampling(n_boot, level, seed)
     of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
@@ -154,6 +164,7 @@ def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, n
         "n_seeds": done.sum(axis=2).max(axis=0),
         "n_cells": done.sum(axis=(0, 2)),
         "coverage": share_done(block, (alpha_dim, "seed")).values,
+        "alpha_overlap_systematic": systematic_errors(block, model),
     }
     for k in range(len(sizes)):
         for name, at in zip(ESTIMATORS, crossings(cells, k, overlap_level, level), strict=True):
@@ -169,6 +180,7 @@ _LONG_NAMES = {
     "n_seeds": "most seeds done at one alpha",
     "n_cells": "cells done",
     "coverage": "cells done over cells wanted, all alphas",
+    "alpha_overlap_systematic": "overlap level: error from the spacing of the alphas and from small N",
 } | {
     f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
 }
@@ -199,9 +211,11 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     list of dict
         ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
         ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
-        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words); ``verdict``,
-        that of :func:`bendscape.analysis.verdicts.in_words` on alpha_overlap against alpha_bbp_N, in
-        statistical errors. Models of which no cell is done at any size are left out.
+        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words);
+        ``systematic``, the error of alpha_overlap from the spacing of the alphas and from small N;
+        ``verdict`` and ``verdict_reason``, those of
+        :func:`bendscape.analysis.verdicts.against_theory` on alpha_overlap against alpha_bbp_N. Models of
+        which no cell is done at any size are left out.
     """
     rows: list[dict[str, Any]] = []
     values = {str(name): variable.values for name, variable in result.compute().variables.items()}
@@ -224,11 +238,22 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
                 part.removeprefix("_") or "value": float(values[f"{name}{part}"][index]) for part in _PARTS
             }
             row[name] |= {"flag": flag, "reason": FLAGS[flag]}
-        of_overlap = row["alpha_overlap"]
-        error = of_overlap["error"] if of_overlap["flag"] == "estimated" else math.nan
-        row["verdict"] = in_words(of_overlap["value"], error, row["alpha_bbp_N"])
+        row["systematic"] = float(values["alpha_overlap_systematic"][index])
+        row |= _verdict(row, float(result.attrs["level"]))
         rows.append(row)
     return rows
+
+
+def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
+    """What alpha_overlap at one size says of the threshold that theory expects there, and why."""
+    model, at = Model(row["p"], row["p_star"], row["a"]), row["alpha_overlap"]
+    if at["flag"] == "estimated" and row["N"] > crossover_size(model) / SAFE:
+        beyond = "N lies beyond a tenth of the crossover size, where the overlap level no longer holds"
+        return {"verdict": NOT_ENOUGH_DATA, "verdict_reason": beyond}
+    bounds = at["value"], at["low"], at["high"], level
+    estimate = Estimate(*bounds, row["systematic"], at["flag"], at["reason"])
+    found = against_theory(estimate, row["alpha_bbp_N"])
+    return {"verdict": found.words, "verdict_reason": found.reason}
 
 
 def compact(estimate: Mapping[str, Any]) -> str:
@@ -265,7 +290,8 @@ def render_thresholds(result: xr.Dataset) -> Table:
         caption="(digits) standard error of the last digits; * the interval at "
         f"{100 * float(result.attrs['level']):g} % leaves the alphas measured; > < no crossing between them; "
         "– no estimate. theory at N: the threshold expected to be seen at this size; verdict: the overlap "
-        "level against it, in statistical errors. cont., disc.: kind of transition.",
+        "level against it, sigma the statistical error with that of the spacing of alphas and of small N. "
+        "cont., disc.: kind of transition.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from bendscape.core.finite_size import crossover_size
 from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.outlier import alpha_0, transition_at
 
 DEFINITIONS: Mapping[str, str] = {
     "alpha_bbp": "threshold of the outlier as N goes to infinity",
@@ -48,10 +48,15 @@ KINDS: Mapping[str, str] = {
 }
 """Kind of the transition as the data have it; int8 in this order."""
 
-SURE = 0.95
+SURE_ODDS = 0.95
 IMPOSSIBLE = 3.0
 AGREES = 2.0
 """Errors within which an estimate agrees with theory."""
+SURE = 3.0
+"""Errors beyond which it differs: between the two nothing is said."""
+
+TELLING = 0.25
+"""Share of theory's value that ``AGREES`` errors may reach where an estimate agrees with it."""
 
 NOT_ENOUGH_DATA = "not enough data"
 
@@ -67,7 +72,7 @@ def landmarks(model: Model) -> Landmarks:
     """Values of ``DEFINITIONS`` and the crossover size N_x of one model."""
     found = alpha_0(model)
     complex_re = found.complex_re if found.complex_re > 0 else math.nan  # no load
-    values = (transition(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
+    values = (transition_at(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
     return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
 
 
@@ -80,13 +85,74 @@ def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
     return "alpha_0_principal_value" if known else "alpha_0_complex"
 
 
-def in_words(value: float, error: float, theory: float) -> str:
-    """Whether an estimate agrees with theory: ``agrees`` within ``AGREES`` errors to a tenth, ``differs by k
-    sigma`` beyond, ``not enough data`` where one of the three is not finite or the error not positive."""
-    if not (math.isfinite(value) and math.isfinite(theory) and 0 < error < math.inf):
-        return NOT_ENOUGH_DATA
-    k = round(abs(value - theory) / error, 1)
-    return "agrees" if k <= AGREES else f"differs by {k:.1f} sigma"
+class Verdict(NamedTuple):
+    """What an estimate says of theory: ``agrees``, ``differs by k sigma`` or ``not enough data``; k; and the
+    reason in words."""
+
+    words: str
+    sigma: float
+    reason: str
+
+
+class Estimate(NamedTuple):
+    """A measured load, the ends of its statistical interval at ``level``, its systematic error, and the flag
+    of its estimator with what that means."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    systematic: float
+    flag: str
+    meaning: str
+
+
+def against_theory(estimate: Estimate, theory: float) -> Verdict:
+    """Whether an estimate agrees with theory, and why.
+
+    With d = value - theory, h the part of the interval on theory's side of the value and z the normal
+    quantile of its level,
+
+        k = |d| / (h^2/z^2 + systematic^2)^(1/2).
+
+    It agrees where k <= ``AGREES`` to a tenth and ``AGREES`` errors are at most ``TELLING`` of theory's
+    value, and differs where k > ``SURE``. There is not enough data between the two, without a value of
+    theory, for an estimate with any flag but ``estimated``, where a part of the error is not known, and where
+    the error is too large for an agreement to say anything.
+
+    Notes
+    -----
+    ``tests/test_verdicts.py`` holds how often an estimate is said to differ from the truth.
+    """
+    value, side = estimate.value, estimate.high - estimate.value
+    if theory < value:
+        side = value - estimate.low
+    statistical = side / float(norm.isf((1 - estimate.level) / 2))
+    error = math.hypot(statistical, estimate.systematic)
+    if estimate.flag != "estimated":
+        return _undecided(estimate.meaning)
+    if not math.isfinite(theory):
+        return _undecided("theory has no value to compare with")
+    if not (math.isfinite(value) and math.isfinite(statistical) and statistical > 0):
+        return _undecided("the statistical error is not known")
+    if not math.isfinite(estimate.systematic):
+        return _undecided("the alphas lie too far apart to say where between them the threshold is")
+    sigma = round(abs(value - theory) / error, 1)
+    parts = f"{statistical:.2g} statistical, {estimate.systematic:.2g} systematic"
+    if sigma > SURE:
+        way = "above" if value > theory else "below"
+        reason = f"{abs(value - theory):.2g} {way} theory's {theory:.4f}, error {error:.2g} ({parts})"
+        return Verdict(f"differs by {sigma:.1f} sigma", sigma, reason)
+    if AGREES * error > TELLING * theory:
+        return _undecided(f"the error of {error:.2g} ({parts}) is too large to tell")
+    reason = f"theory's {theory:.4f} lies {sigma:.1f} errors of {error:.2g} away ({parts})"
+    if sigma > AGREES:
+        return _undecided(f"{reason}, too far to agree and too near to differ")
+    return Verdict("agrees", sigma, reason)
+
+
+def _undecided(reason: str) -> Verdict:
+    return Verdict(NOT_ENOUGH_DATA, math.nan, reason)
 
 
 def supported(value: float, error: float, definition: float, level: float) -> str:
@@ -156,7 +222,7 @@ def kind_of(value: float, error: float, alpha_bbp: float) -> str:
         return "no_estimate"
     if value - alpha_bbp > IMPOSSIBLE * error:
         return "neither"
-    if abs(log_odds) < math.log(SURE / (1 - SURE)):
+    if abs(log_odds) < math.log(SURE_ODDS / (1 - SURE_ODDS)):
         return "cannot_tell"
     return "discontinuous" if log_odds > 0 else "continuous"
 

@@ -5,9 +5,9 @@
     python benchmarks/coverage.py --only edge_scaling normal lognormal --replicates 400
 
 A condition is a function (thresholds, collapse, edge_scaling, drift), where its alphas lie (below,
-just_below, around, just_above or above the threshold), seeds a size, the law of the cells, the number of
-sizes, and for collapse whether a correction to scaling of the size that it allows for is planted. ``--only``
-takes words of these; words of one kind add up, words of several must all hold. Sweeps:
+just_below, around, just_above or above the threshold, or wide around it), seeds a size, the law of the cells,
+the number of sizes, and for collapse whether a correction to scaling of the size that it allows for is
+planted. ``--only`` takes words of these; words of one kind add up, words of several must all hold. Sweeps:
 ``tests/planted_coverage.py``; calls: the public functions.
 
 Printed for each estimator: estimates asked for, the share flagged estimated, and of these the share of
@@ -58,6 +58,7 @@ ALPHAS = {  # the threshold is 1.243
     "around": np.round(np.arange(0.6, 1.901, 0.05), 12),
     "just_above": np.round(np.arange(1.3, 2.201, 0.05), 12),
     "above": np.round(np.arange(1.5, 3.401, 0.1), 12),
+    "wide": np.round(np.arange(0.4, 3.401, 0.1), 12),
 }
 SIZES = {2: (320, 640), 3: (160, 320, 640), 5: (160, 320, 640, 1280, 2560)}
 EDGE_SIZES = {2: (256, 1024), 3: (256, 512, 1024), 5: (256, 512, 1024, 2048, 4096)}
@@ -131,10 +132,7 @@ def of_thresholds(at: Condition, entropy: int) -> Iterator[Asked]:
     ds = planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES[at.sizes], at.seeds), ALPHAS[at.alphas], cells=at.cells, entropy=entropy
     )
-    found, truth = (
-        thresholds(ds, n_boot=N_BOOT, seed=entropy).compute().squeeze(),
-        critical_point(MODEL).alpha,
-    )
+    found = thresholds(ds, n_boot=N_BOOT, seed=entropy).compute().squeeze()
     for name in estimators.ESTIMATORS:
         flags = words_of(found[f"{name}_flag"], estimators.FLAGS)
         for k, flag in enumerate(flags):
@@ -154,7 +152,7 @@ def of_collapse(at: Condition, entropy: int) -> Iterator[Asked]:
         correction=tuple(g) if at.correction else (),
         entropy=entropy,
     )
-    found = collapse(ds, n_boot=N_BOOT, seed=entropy).compute().squeeze()
+    found = collapse(ds, n_boot=100, seed=entropy).compute().squeeze()
     for k, flag in enumerate(words_of(found["flag"], collapse_fits.FLAGS)):
         parts = (found[f"alpha_c{part}"].values[k] for part in ("", "_low", "_high"))
         yield Asked(str(found["estimator"].values[k]), str(flag), *map(float, parts), TRUTH)

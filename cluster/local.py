@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.machine import available_cores, available_memory
+from bendscape.sweep.sessions import session_folder
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 
 
-def available_cores() -> int:
-    """Cores this process may use: its affinity, cut by a cgroup quota where there is one."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return affinity if quota == "max" else max(1, min(affinity, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return affinity
-
-
-def ray_options(workers: int | None = None) -> dict[str, Any]:
+def ray_options(workers: int | None = None, memory: float | None = None) -> dict[str, Any]:
     """Options of `ray.init` for a fresh local Ray with `workers` slots (default: every core there is).
+
+    Its tasks get `memory` bytes together, by default what this process may use.
 
     The address is "local", so that it never joins a cluster that happens to run here.
 
@@ -37,13 +28,7 @@ def ray_options(workers: int | None = None) -> dict[str, Any]:
     return {
         "address": "local",
         "num_cpus": workers or available_cores(),
+        "_memory": int(available_memory() if memory is None else memory),
         "object_store_memory": _OBJECT_STORE_BYTES,
-        "_temp_dir": _temp_dir(),
+        "_temp_dir": str(session_folder()),
     }
-
-
-def _temp_dir() -> str:
-    # Ray puts sockets some 65 characters below it, and their paths may have 107.
-    name = f"bendscape-ray-{os.getuid()}"
-    preferred = Path(tempfile.gettempdir()) / name
-    return str(preferred if len(str(preferred)) <= 40 else Path("/tmp") / name)

@@ -11,23 +11,23 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from bendscape.core.bulk import reduced_map
-from bendscape.core.edge_scales import EdgeScales, as_point, at_any_gamma, edge_scales
+from bendscape.core.edge_scales import (
+    EdgeScales,
+    as_point,
+    at_any_gamma,
+    edge_scales,
+    hidden,
+    outermost,
+    share_of_drawn,
+)
 from bendscape.core.extreme_labels import drawn_cells
-from bendscape.core.finite_size import tail_probability
 from bendscape.core.label_noise import label_noise, student_shift
 from bendscape.core.model import Model
 from bendscape.core.spiked_edge import critical_eigenvalue
 from bendscape.core.splitting import outlier_splitting
 
-FloatArray = npt.NDArray[np.float64]
-
 Regime = Literal["edge", "outlier", "tail"]
-
-_TAIL_POINTS = 300  # of the mixture over the extreme label, in log(gamma - 1)
-_TAIL_DEPTH = 1e-5
 
 
 class LowestEigenvalue(NamedTuple):
@@ -55,9 +55,10 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     shift is that of the labels, alpha Var b/(p (2/gamma^3 + alpha B')), and of the p (p + p_star) directions
     that teacher and student take from the bulk.
 
-    With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma > 1 of edge or outlier, a
-    label lies in the tail; then kappa(gamma) is exponentially distributed and the eigenvalue is z(gamma), by
-    principal value. Mean and variance are those of the mixture.
+    Inside a smooth edge (gamma > 1) mean and variance are those over cells of drawn extreme labels
+    (:mod:`bendscape.core.extreme_labels`), each with its own edge or outlier and the law above. With
+    probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma of the averages' outlier or
+    edge, by principal value, a label lies beyond it and decides.
 
     Parameters
     ----------
@@ -78,38 +79,33 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     Notes
     -----
     Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
-    threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3), and inside a smooth edge 1.1 of it,
-    from terms of relative order N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star
-    outliers by labels, weights and matrix is that of :mod:`bendscape.core.splitting`. Heuristic: the
-    principal-value edge below the crossover size, the mixture around it. Where no such edge exists (far below
-    alpha_0) mean and sd are those of cells of drawn extreme labels (:mod:`bendscape.core.extreme_labels`),
-    and hold to 0.4 sd and 25 per cent at N = 100 to 400 and p = 1 to 8. Held by
+    threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3) from terms of relative order
+    N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star outliers by labels, weights
+    and matrix is that of :mod:`bendscape.core.splitting`. Inside a smooth edge 0.5 sd below the samples at
+    most, sd to 25 per cent, at N = 64 to 400 and p = 1 to 8, of which 0.05 sd is that of drawn
+    means. Heuristic: the principal-value edge that tells ``regime`` and ``tail_share``. Held by
     ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
     and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
     """
     alpha, size = as_point(alpha, N)
     scales = edge_scales(model, alpha)
-    if math.isnan(scales.gamma_edge):
-        return _tail_alone(model, alpha, size)
+    share, laws = share_of_drawn(scales), []
+    if share < 1:
+        laws.append((1 - share, _of_averages(model, alpha, size, scales)))
+    if share > 0:
+        laws.append((share, _of_drawn(model, alpha, size, scales)))
+    mean, var_labels, var_matrix = (float(sum(w * law[i] for w, law in laws)) for i in range(3))
+    kappa = hidden(model, alpha, outermost(scales), size)
+    tail_share = 1.0 if math.isnan(kappa) else -math.expm1(-kappa)
     isolated = not math.isnan(scales.gamma_star)
-    mean, var_labels, var_matrix = _without_tail(model, alpha, size, scales)
-    end = scales.gamma_star if isolated else scales.gamma_edge
-    kappa = size * alpha * tail_probability(model, end) if end > 1 else 0.0
-    share = -math.expm1(-kappa)
-    sd_labels = math.sqrt(var_labels)
-    if share < 1e-12:
-        sd = math.sqrt(var_labels + var_matrix)
-        return LowestEigenvalue(mean, sd, sd_labels, share, "outlier" if isolated else "edge")
-    z, weight = _tail(model, alpha, size, end)
-    rest = 1 - weight.sum()
-    mixed = float(weight @ z + rest * mean)
-    variance = float(weight @ (z - mixed) ** 2 + rest * ((mean - mixed) ** 2 + var_matrix)) + var_labels
-    regime: Regime = "tail" if share > 0.5 else "outlier" if isolated else "edge"
-    return LowestEigenvalue(mixed, math.sqrt(variance), sd_labels, share, regime)
+    regime: Regime = "tail" if tail_share > 0.5 else "outlier" if isolated else "edge"
+    return LowestEigenvalue(
+        mean, math.sqrt(var_labels + var_matrix), math.sqrt(var_labels), tail_share, regime
+    )
 
 
-def _without_tail(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
-    """Mean, variance by labels and variance by the matrix, where no label lies in the tail."""
+def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
+    """Mean, variance by labels and variance by the matrix, from averages over all labels."""
     p, r = float(model.p), int(model.p) * model.p_star
     gamma = scales.gamma_edge
     at_edge = label_noise(model, gamma)
@@ -138,22 +134,8 @@ def _without_tail(model: Model, alpha: float, size: float, scales: EdgeScales) -
     return mean, var_labels, var_matrix
 
 
-def _tail(model: Model, alpha: float, size: float, end: float) -> tuple[FloatArray, FloatArray]:
-    """Places z(gamma) for 1 < gamma < end and the probability that the extreme label puts it there."""
-    gammas, kappas = [], []
-    for gamma in 1 + np.geomspace(end - 1, (end - 1) * _TAIL_DEPTH, _TAIL_POINTS):
-        kappa = size * alpha * tail_probability(model, float(gamma))
-        gammas.append(float(gamma))
-        kappas.append(kappa)
-        if kappa < 1e-8:
-            break
-    survival = np.exp(-np.array(kappas))
-    z = np.array([reduced_map(model, alpha, gamma, at_any_gamma(model, gamma)) for gamma in gammas])
-    return (z[1:] + z[:-1]) / 2, np.diff(survival)
-
-
-def _tail_alone(model: Model, alpha: float, size: float) -> LowestEigenvalue:
-    """Law over cells of drawn extreme labels, where the averages have no edge of their own."""
+def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
+    """The same over cells of drawn extreme labels."""
     cells = drawn_cells(model, alpha, size)
     r, p = int(model.p) * model.p_star, float(model.p)
     xi = np.array([critical_eigenvalue(w, r) for w in cells.distance * math.cbrt(size)])
@@ -161,8 +143,10 @@ def _tail_alone(model: Model, alpha: float, size: float) -> LowestEigenvalue:
     place = cells.place + width * xi[:, 0]
     # The cells' own gammas scatter around 1, where the student's averages are still finite.
     shift = ((2 / p**2) * r + student_shift(model, alpha, 1.0, float(cells.place.mean()))) / size
+    mean, split_variance = float(place.mean()) + shift, 0.0
+    if scales.distance * math.cbrt(size) > 1e-3:
+        split = outlier_splitting(model, alpha, scales.gamma_star)
+        mean, split_variance = mean + split.eigval_mean / math.sqrt(size), split.eigval_variance / size
     var_labels = float(cells.place.var() + cells.var_rest.mean())
-    variance = float(place.var() + cells.var_rest.mean() + (width**2 * xi[:, 1] ** 2).mean())
-    return LowestEigenvalue(
-        float(place.mean()) + shift, math.sqrt(variance), math.sqrt(var_labels), 1.0, "tail"
-    )
+    var_matrix = float(place.var() - cells.place.var() + (width**2 * xi[:, 1] ** 2).mean()) + split_variance
+    return mean, var_labels, max(0.0, var_matrix)

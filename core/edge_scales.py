@@ -12,13 +12,17 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from bendscape.core.branch import overlap_sq_on_branch, principal_value
 from bendscape.core.bulk import ROOT_TOLERANCE, reduced_map
+from bendscape.core.finite_size import tail_probability
 from bendscape.core.integrals import Averages, averages
 from bendscape.core.label_noise import DirectionAverages
 from bendscape.core.model import Model, ParameterError, as_load, as_real, refuse_noise
+
+ALL_AVERAGED = 0.8
+"""gamma of edge or outlier up to which single labels move them by no more than all others do."""
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
 
@@ -125,6 +129,26 @@ def edge_scales(model: Model, alpha: float) -> EdgeScales:
     )
 
 
+def outermost(scales: EdgeScales) -> float:
+    """gamma of the outlier, of the edge where there is none, nan where the averages have neither."""
+    return scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
+
+
+def share_of_drawn(scales: EdgeScales) -> float:
+    """Weight of the law with drawn extreme labels beside that of averages: 1 inside a smooth edge.
+
+    Both hold before it; the weight falls linearly in gamma, to 0 at ``ALL_AVERAGED``, so that neither law
+    ends in a step.
+    """
+    gamma = outermost(scales)
+    return 1.0 if math.isnan(gamma) else min(1.0, max(0.0, (gamma - ALL_AVERAGED) / (1 - ALL_AVERAGED)))
+
+
+def hidden(model: Model, alpha: float, gamma: float, size: float) -> float:
+    """kappa, the expected number of directions of samples beyond the pole at gamma; nan for gamma = nan."""
+    return gamma if math.isnan(gamma) else size * alpha * tail_probability(model, gamma) if gamma > 1 else 0.0
+
+
 def critical_scales(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
     """Amplitude A and width of the law of the overlap around a threshold at the given load and gamma.
 
@@ -160,16 +184,34 @@ def _slopes(model: Model, alpha: float, gamma: float, at: Averages) -> tuple[flo
     return z_second, (4 / p**2) * alpha * float(at.B_y)
 
 
+@lru_cache(maxsize=1024)
+def continued_edge_end(model: Model) -> tuple[float, float]:
+    """gamma and load at which the continued edge ends: the first minimum of the load 1/(gamma^2 B) it has.
+
+    There z'' = 0. What solves the equation of the edge beyond is no edge of any sample.
+    """
+
+    def load(gamma: float) -> float:
+        B = float(at_any_gamma(model, gamma).B)
+        return 1 / (gamma * gamma * B) if B > 0 else math.inf
+
+    before, here, step = 1.0, 1.0, _FIRST_STEP
+    while step < _FARTHEST and load(1 + step) < load(here):
+        before, here, step = here, 1 + step, step * _STEP_GROWTH
+    found = minimize_scalar(load, bounds=(before, 1 + step), method="bounded", options={"xatol": 1e-9})
+    return float(found.x), float(found.fun)
+
+
 def _continued_edge(model: Model, alpha: float) -> float:
-    """First gamma > 0 at which alpha gamma^2 B = 1, with principal values beyond 1; nan if there is none."""
+    """The gamma > 0 at which alpha gamma^2 B = 1, with principal values beyond 1; nan if there is none."""
 
     def past_edge(gamma: float) -> float:
         B = float(at_any_gamma(model, gamma).B)
         return 1 / math.sqrt(alpha * B) - gamma if B > 0 else gamma
 
-    before, step = 0.0, 0.0
-    while step < _FARTHEST:
-        if past_edge(1 + step) <= 0:
-            return float(brentq(past_edge, before, 1 + step, **ROOT_TOLERANCE))
-        before, step = 1 + step, max(_FIRST_STEP, step * _STEP_GROWTH)
-    return math.nan
+    if past_edge(1.0) <= 0:
+        return float(brentq(past_edge, 0.0, 1.0, **ROOT_TOLERANCE))
+    end, least = continued_edge_end(model)
+    if not least < alpha:
+        return math.nan
+    return float(brentq(past_edge, 1.0, end, **ROOT_TOLERANCE))

@@ -152,6 +152,20 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
     return load_on_branch(gamma, principal_value(model, gamma)).real
 
 
+def seen_at_size(model: Model, N: float) -> str:
+    """What :func:`alpha_bbp_at_size` is at this N, in words.
+
+    "alpha_bbp" for a continuous transition; for a discontinuous one "alpha_0" up to the crossover size, and
+    "threshold seen, between alpha_0 and alpha_bbp" beyond; "no threshold" at p = inf.
+    """
+    if math.isinf(model.p):
+        return "no threshold"
+    if transition_at(model).kind == "continuous":
+        return "alpha_bbp"
+    climbing = alpha_bbp_at_size(model, N) > window_end(model)[1]
+    return "threshold seen, between alpha_0 and alpha_bbp" if climbing else "alpha_0"
+
+
 def crossover_size(model: Model) -> float:
     """Size N_x up to which a discontinuous transition is seen as a continuous one at alpha_0.
 

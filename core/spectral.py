@@ -31,7 +31,7 @@ from bendscape.core.bulk import ROOT_TOLERANCE
 from bendscape.core.integrals import Averages
 from bendscape.core.label_law import LabelLaw, SpectralWeights
 from bendscape.core.model import Model, ParameterError, TransitionKind, as_load
-from bendscape.core.outlier import Asymptotics, Outlier, Transition, transition
+from bendscape.core.outlier import Asymptotics, Outlier, Transition, transition_at
 from bendscape.core.precision import as_root, error_of, warn_of_lost_precision
 
 _SCAN = np.concatenate([np.geomspace(1e-9, 1 / 128, 32), np.arange(2, 128) / 128])
@@ -223,13 +223,13 @@ def spectral_gain(model: Model) -> SpectralGain:
     1e-12 relative; held by ``tests/test_spectral.py``.
     Source: this project's own.
     """
-    at_bbp = transition(model)
-    wide = transition(Model(math.inf, model.p_star, model.a, model.noise))
+    at_bbp = transition_at(model)
+    wide = transition_at(Model(math.inf, model.p_star, model.a, model.noise))
     alpha_bbp, hessian_limit = at_bbp.alpha_bbp, wide.alpha_bbp
     optimal = model.p_star * (1 + model.noise) ** 2 / 2
     relative_error = at_bbp.alpha_bbp_error / alpha_bbp
     over_limit = alpha_bbp / hessian_limit
-    return SpectralGain(
+    found = SpectralGain(
         alpha_bbp,
         hessian_limit,
         optimal,
@@ -239,3 +239,11 @@ def spectral_gain(model: Model) -> SpectralGain:
         (relative_error + wide.alpha_bbp_error / hessian_limit) * over_limit,
         relative_error * alpha_bbp / optimal,
     )
+    warn_of_lost_precision(
+        model,
+        alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
+        hessian_limit=(found.hessian_limit, wide.alpha_bbp_error),
+        over_hessian_limit=(found.over_hessian_limit, found.over_hessian_limit_error),
+        over_optimal=(found.over_optimal, found.over_optimal_error),
+    )
+    return found

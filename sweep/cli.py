@@ -28,6 +28,13 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="What the tasks of one machine may take together, e.g. 12GB; by default what it has.",
+    ),
+]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
@@ -37,26 +44,38 @@ one_model.register(app)  # theory and sample
 
 
 @app.command()
-def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
-    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task."""
+def plan(
+    file: File,
+    store: StoreOption = "",
+    max_memory: Memory = "",
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task.
+
+    Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
+    """
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
 
     from bendscape.sweep.campaign import load_campaign
-    from bendscape.sweep.console import out, print_json
-    from bendscape.sweep.executor import place_options
+    from bendscape.sweep.console import out, print_json, results_only
     from bendscape.sweep.kernel import load_kernel
+    from bendscape.sweep.machine import available_cores, available_memory
     from bendscape.sweep.objects import store_url
     from bendscape.sweep.progress import clock
     from bendscape.sweep.run import open_plan
 
     campaign = load_campaign(file)
-    kernel = load_kernel(campaign.campaign.kernel, kernel_module)
     url = store_url(store or campaign.campaign.store)
-    slots = int(place_options("local", None)["num_cpus"])
-    made = open_plan(url, campaign, kernel)
-    document = {"name": campaign.campaign.name, "store": url, **made.to_json(slots)}
+    slots = available_cores()
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, kernel_module)
+        made, hidden = open_plan(url, campaign, kernel)
+        made.check_memory(_size("--max-memory", max_memory) if max_memory else available_memory())
+        left = made.to_json(slots)
+    document = {"name": campaign.campaign.name, "store": url, **left}
     if json:
         print_json(document)
         return
@@ -76,8 +95,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         shape = "x".join(map(str, made.layout.chunks(size)[3:]))
         table.add_row(
             *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
-            clock(row.seconds * row.correction),
-            clock(row.seconds_left * row.correction),
+            clock(row.seconds * made.correction(size)),
+            clock(row.seconds_left * made.correction(size)),
         )
     out().print(table)
     out().print(
@@ -85,6 +104,8 @@ def plan(file: File, store: StoreOption = "", kernel_module: Modules = [], json:
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} a task"
     )
+    if line := hidden.line(url):
+        out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -100,6 +121,7 @@ def run(
     time_budget: Annotated[
         str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
     ] = "",
+    max_memory: Memory = "",
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="After a signal, how long to wait for tasks under way.")
     ] = "5min",
@@ -146,11 +168,12 @@ def run(
 
     from bendscape.core.model import ParameterError
     from bendscape.sweep.campaign import load_campaign
-    from bendscape.sweep.console import console, print_json
+    from bendscape.sweep.console import console, print_json, results_only
     from bendscape.sweep.executor import RayExecutor, SerialExecutor, place_options
     from bendscape.sweep.identity import generation
     from bendscape.sweep.kernel import load_kernel
     from bendscape.sweep.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.machine import available_memory
     from bendscape.sweep.objects import store_url
     from bendscape.sweep.output import check_report
     from bendscape.sweep.progress import clock
@@ -161,19 +184,21 @@ def run(
     say = console()
     modules = tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in kernel_module)
     campaign = load_campaign(file)
-    kernel = load_kernel(campaign.campaign.kernel, modules)
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, modules)
     url = store_url(store or campaign.campaign.store)
     if new_generation:
         url = generation(url, campaign, kernel)
     budget = _seconds("--time-budget", time_budget) if time_budget else None
     patience = _seconds("--grace", grace)
+    memory = _size("--max-memory", max_memory) if max_memory else None
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_report(report, name="--report")
     if address == "serial":
         make_executor: Any = SerialExecutor
     else:
-        options = place_options(address, workers)
+        options = place_options(address, workers, memory)
 
         def make_executor() -> RayExecutor:
             say.print(
@@ -182,12 +207,14 @@ def run(
             return RayExecutor(options, workers)
 
     try:
-        summary = run_campaign(
-            campaign, url, kernel, make_executor,
-            console=say, kernel_modules=modules, retry_failed=retry_failed,
-            time_budget=budget, grace=patience, cell_timeout=timeout,
-            accept_kernel_change=accept_kernel_change,
-        )  # fmt: skip
+        with results_only():
+            summary = run_campaign(
+                campaign, url, kernel, make_executor,
+                console=say, kernel_modules=modules, retry_failed=retry_failed,
+                time_budget=budget, grace=patience, cell_timeout=timeout,
+                accept_kernel_change=accept_kernel_change,
+                max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
+            )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
         raise typer.Exit(2) from None
@@ -256,6 +283,19 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+def _size(name: str, text: str) -> float:
+    import re
+
+    from bendscape.core.model import ParameterError
+
+    units = {"": 1.0} | {f"{letter}B": 1e3 ** (k + 1) for k, letter in enumerate("kMGT")}
+    units |= {f"{letter}iB": 2.0 ** (10 * k + 10) for k, letter in enumerate("KMGT")}
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]B|[KMGT]iB|)", text)
+    if found is None or not float(found[1]) > 0:
+        raise ParameterError(name, text, "bytes with a unit, such as 500MB, 12GB or 12GiB")
+    return float(found[1]) * units[found[2]]
+
+
 def load_commands() -> None:
     """Let every package that names itself in `bendscape.commands` add its commands."""
     for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
@@ -264,22 +304,32 @@ def load_commands() -> None:
 
 def main() -> None:
     """The `bendscape` command: bad input is one line on standard error and exit code 2."""
+    from bendscape.sweep.console import take_any_encoding
+
     load_commands()
+    take_any_encoding()
     warnings.formatwarning = _one_line
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the results wants no more of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_IO)
     except Exception as error:
         usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
         code = _exit_code(error) if usage is None else EXIT_INPUT
         if code == EXIT_BUG:
             traceback.print_exc()
         elif line := " ".join((str(error) if usage is None else usage()).split()):
-            sys.stderr.write(
-                f"error: {line if code == EXIT_INPUT else f'{type(error).__name__}: {line[:400]}'}\n"
-            )
+            outside = f"{type(error).__name__}: {_brief(line)}"
+            sys.stderr.write(f"error: {line if code == EXIT_INPUT else outside}\n")
         sys.exit(code)
+
+
+def _brief(line: str) -> str:
+    # What a store's library says, without the dump of its own structures that it puts behind that.
+    return line.partition(" Debug source: ")[0].removeprefix("Generic LocalFileSystem error: ")[:400]
 
 
 def _one_line(

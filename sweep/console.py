@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import math
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+
+_SPELT = {
+    "\u00b1": "+-",
+    "\u2013": "-",
+    "\u2026": "...",
+    "\u03b1": "alpha",
+    "\u03bb": "lambda",
+    "\u00b7": "*",
+}
+
+
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    # What an encoding lacks: spelt out where there is a usual way, else by its escape.
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter = error.object[error.start]
+    return _SPELT.get(letter, letter.encode("ascii", "backslashreplace").decode()), error.start + 1
+
+
+def take_any_encoding() -> None:
+    """Let standard output and error print any text, whatever the encoding of the terminal or pipe."""
+    codecs.register_error("bendscape-spelt", _spelt)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # absent where a notebook or a test replaced it
+        if reconfigure is not None:
+            reconfigure(errors="bendscape-spelt")
+
+
+@contextlib.contextmanager
+def results_only() -> Iterator[None]:
+    """Keep standard output for results: what others print meanwhile, C code included, goes to standard error.
+
+    Around the code of kernels, which may print, and would else come between the lines of a JSON document.
+    """
+    kept = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # where either is closed
+        sys.stdout.flush()
+        os.fstat(2)
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def console() -> Console:

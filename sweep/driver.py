@@ -93,7 +93,8 @@ class Driver:
             return None
         pace = self.meter.correction(task.N)
         ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
-        if not self.stop.admits(ahead + task.seconds * pace):
+        # The first tile must fit; of the others the worker leaves out what does not.
+        if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
             return None
         self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
         order = self.order._replace(

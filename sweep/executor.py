@@ -8,13 +8,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import ray
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.limits import never
+from bendscape.sweep.machine import available_memory
 from bendscape.sweep.records import Receipt
+from bendscape.sweep.sessions import remove_session, sweep_sessions
 from bendscape.sweep.worker import Order, run_tiles
 
 LOOK_SECONDS = 2.0  # between two looks at what the cluster is
@@ -49,6 +52,11 @@ class Executor(Protocol):
         """Jobs that run at the same time."""
         ...
 
+    @property
+    def memory(self) -> float:
+        """Bytes that the jobs of the largest machine may take together."""
+        ...
+
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of completion."""
         ...
@@ -77,6 +85,11 @@ class SerialExecutor:
 
     slots = 1
 
+    @property
+    def memory(self) -> float:
+        """What this process may use."""
+        return available_memory()
+
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         """Results in the order of the jobs; raises `Abandoned` inside one that is no longer waited for."""
         while (job := next_job()) is not None:
@@ -86,8 +99,10 @@ class SerialExecutor:
         """Nothing to end."""
 
 
-def place_options(address: str, workers: int | None) -> dict[str, Any]:
+def place_options(address: str, workers: int | None, memory: float | None = None) -> dict[str, Any]:
     """Options of `ray.init` for an address: a place by name (`local`), or host:port of a running cluster.
+
+    `workers` and `memory` (bytes of its tasks together) are for a place that starts a Ray of its own.
 
     Raises
     ------
@@ -96,7 +111,7 @@ def place_options(address: str, workers: int | None) -> dict[str, Any]:
     """
     places = {point.name: point for point in entry_points(group="bendscape.places")}
     if address in places:
-        options: dict[str, Any] = places[address].load()(workers)
+        options: dict[str, Any] = places[address].load()(workers, memory)
         return options
     if ":" not in address:
         raise ParameterError("--address", address, f"{', '.join(sorted(places))}, serial or host:port")
@@ -129,11 +144,18 @@ class RayExecutor:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._owner = not ray.is_initialized()
+        self._session: Path | None = None
         if self._owner:
+            own = options.get("_temp_dir")
+            if own is not None:
+                sweep_sessions(Path(own))
             ray.init(
                 include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 configure_logging=False, **options,
             )  # fmt: skip
+            if own is not None:
+                os.chmod(own, 0o700)  # Ray opens it to everybody
+                self._session = Path(ray._private.worker._global_node.get_session_dir_path())
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}
@@ -147,6 +169,11 @@ class RayExecutor:
     def slots(self) -> int:
         """Cores of the cluster, or fewer when asked for."""
         return min(self._workers or self._cores, self._cores)
+
+    @property
+    def memory(self) -> float:
+        """Memory of the largest node, as Ray counts it."""
+        return self._memory
 
     def _window(self) -> int:
         # One more job than can run waits for each slot, unless that would use cores nobody asked for.
@@ -196,16 +223,17 @@ class RayExecutor:
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that does not come.
         if wanted > self._memory:
-            accepted = f"at most {self._memory:.3g} bytes, what the largest node has"
-            remedy = "leave out the largest N, or run where there is more memory"
+            accepted = f"at most {self._memory:.3g} bytes, what the largest node has by now"
+            remedy = "the node that had more is gone; the same command goes on where there is one"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
     def close(self) -> None:
-        """Cancel what still runs; shut Ray down if this executor started it."""
-        if not self._lives or not _answers(self._head):
-            return
-        for ref in self._refs:
-            ray.cancel(ref, force=True)
-        self._refs.clear()
-        if self._owner:
-            ray.shutdown()
+        """Cancel what still runs; shut Ray down if this executor started it, and remove its folder."""
+        if self._lives and _answers(self._head):
+            for ref in self._refs:
+                ray.cancel(ref, force=True)
+            self._refs.clear()
+            if self._owner:
+                ray.shutdown()
+        if self._session is not None:
+            remove_session(self._session)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from bendscape.core.cost import cost_bytes, cost_seconds
+from bendscape.core.cost import MAX_BYTES, cost_bytes, cost_seconds, resolve_method
 from bendscape.core.model import Model
 from bendscape.core.observe import observe
 from bendscape.sweep.grid import Cell
@@ -48,12 +48,23 @@ VARIABLES = (
 
 
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
-    """Draw the cell's instance and diagonalise its lower end."""
-    observed = asdict(observe(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N, rng))
+    """Draw the cell's instance and diagonalise its lower end.
+
+    The method is one that fits `MAX_BYTES`, whatever this machine has, so that bits are the same everywhere;
+    where none fits it is the smallest, and what that needs is for the plan to refuse (`--max-memory`).
+    """
+    model = Model(cell.p, cell.p_star, cell.a)
+    method = resolve_method(model, cell.alpha, cell.N, "auto")
+    allowed = max(MAX_BYTES, _peak_bytes(cell))
+    observed = asdict(observe(model, cell.alpha, cell.N, rng, method, max_bytes=allowed))
     return Outcome(
         values={variable.name: observed[variable.name] for variable in VARIABLES},
         converged=observed["converged"],
     )
+
+
+def _peak_bytes(cell: Cell) -> float:
+    return 1.5 * cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N)
 
 
 KERNEL = Kernel(
@@ -62,5 +73,5 @@ KERNEL = Kernel(
     variables=VARIABLES,
     compute=compute,
     seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
-    peak_bytes=lambda cell: 1.5 * cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
+    peak_bytes=_peak_bytes,
 )

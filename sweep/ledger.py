@@ -30,6 +30,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
+from bendscape.core.model import ParameterError
 from bendscape.sweep.objects import Damaged, check_process, names_in, read_object
 from bendscape.sweep.records import Receipt, Records
 from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
@@ -93,6 +94,21 @@ def _user() -> str:
 def campaign_path(revision: int) -> str:
     """Where the campaign of a revision is kept; once it is there, older revisions are history."""
     return f"ledger/campaign/{revision:06d}.json"
+
+
+def campaign_of(ledger: Ledger, revision: int) -> str:
+    """The text of the campaign file of a revision.
+
+    Raises
+    ------
+    ParameterError
+        The store had no such revision.
+    """
+    document = ledger.read(campaign_path(revision)) if 1 <= revision <= ledger.revision else {}
+    if "campaign" not in document:
+        raise ParameterError("revision", revision, f"an integer from 1 to {ledger.revision}")
+    text: str = document["campaign"]
+    return text
 
 
 def _lines(receipts: Iterable[Receipt]) -> str:

@@ -25,6 +25,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from bendscape.core.model import ParameterError
+from bendscape.sweep.texts import clean
 
 if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
@@ -56,9 +57,15 @@ def store_url(location: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(location)
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return Path(text).expanduser().absolute().as_uri()
     accepted = "a path, file:///path or s3://bucket/prefix"
+    if not text or clean(text, len(text)) != text:
+        raise ParameterError("store", text, f"{accepted}, in UTF-8 and without control characters")
+    if not separator:
+        try:
+            return Path(text).expanduser().absolute().as_uri()
+        except RuntimeError:
+            remedy = "`~` stands for the home of a user, and there is none here"
+            raise ParameterError("store", text, accepted, remedy) from None
     if scheme not in ("file", "s3"):
         raise ParameterError("store", f"{scheme}://...", accepted)
     place = rest.partition("/")[0]
@@ -102,7 +109,7 @@ def check_process() -> None:
     """Refuse a forked process in which the client of objects would hang: its threads stayed in the parent.
 
     Plain files are read without it (`read_object`, `names_in`), so that reading them works after a fork too;
-    object stores, and whatever writes, ask here first.
+    `connect` asks here for an object store, and so does whatever writes.
 
     Raises
     ------
@@ -115,7 +122,7 @@ def check_process() -> None:
         raise ParameterError(
             "process", os.getpid(),
             'one started by multiprocessing.get_context("spawn") or "forkserver"',
-            "this one was forked after its parent had used the client of object stores, which hangs in a fork",
+            "it was forked after its parent had used the client of object stores, which hangs in a fork",
         )  # fmt: skip
 
 
@@ -129,7 +136,6 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
     """
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         return (Path(objects.prefix) / path).read_bytes()
-    check_process()
     return bytes(obstore.get(objects, path).bytes())
 
 
@@ -143,7 +149,6 @@ def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in found if name > after)
-    check_process()
     pages = obstore.list(objects, prefix=folder, offset=f"{folder}/{after}" if after else None)
     return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
 
@@ -204,6 +209,11 @@ def probe(url: str) -> None:
         obstore.put(objects, path, b"second", mode=version_of(first))
         if not _refuses(objects, path, version_of(first)):
             raise _unfit(url, "it replaces an object that has changed (If-Match is ignored)")
+    except BaseError as error:
+        if folder is None:
+            raise
+        why = " ".join(str(error).partition("Debug source:")[0].split())
+        raise OSError(f"{folder} cannot be written, only read: {why}") from None
     except FileNotFoundError:
         if folder is not None:
             raise

@@ -33,7 +33,7 @@ def theory(
     from rich.table import Table
 
     from bendscape.core.branch import a_tricritical
-    from bendscape.core.finite_size import alpha_bbp_at_size
+    from bendscape.core.finite_size import alpha_bbp_at_size, seen_at_size
     from bendscape.core.model import ParameterError
     from bendscape.core.outlier import alpha_0, asymptotics, transition
     from bendscape.sweep.console import out, print_json
@@ -46,7 +46,7 @@ def theory(
     model = _model(p, p_star, a)
     at, bound = transition(model), alpha_0(model)
     points = [asymptotics(model, value) for value in alpha]
-    sizes = [(value, alpha_bbp_at_size(model, value)) for value in size]
+    sizes = [(value, alpha_bbp_at_size(model, value), seen_at_size(model, value)) for value in size]
     if json:
         print_json(
             {
@@ -61,7 +61,9 @@ def theory(
                 "alpha_0": dict(zip(bound._fields[:4], bound[:4], strict=True)),
                 "alpha_sharp": at.alpha_sharp,
                 "points": [point._asdict() for point in points],
-                "sizes": [{"N": value, "alpha_bbp_N": threshold} for value, threshold in sizes],
+                "sizes": [
+                    {"N": value, "alpha_bbp_N": threshold, "seen": shown} for value, threshold, shown in sizes
+                ],
             }
         )
         return
@@ -78,8 +80,8 @@ def theory(
     for name, value in rows.items():
         table.add_row(name, _number(value))
     table.add_row("continuous below a", _number(a_tricritical(model.p, model.p_star)))
-    for value, threshold in sizes:
-        table.add_row(f"alpha_bbp at N = {value:g}", _number(threshold))
+    for value, threshold, shown in sizes:
+        table.add_row(f"{shown} at N = {value:g}", _number(threshold))
     out().print(table)
     if points:
         spectrum = Table("alpha", "edge", "lambda_minus", "lambda_star", "overlap_sq")

@@ -52,7 +52,9 @@ def check_writable(
     for at in (place, place.resolve()):
         for above in (at.parent, *at.parent.parents) if hierarchy else (at, *at.parents):
             if _is_hierarchy(above):
-                raise ParameterError(name, str(path), "a place outside any Zarr hierarchy, such as a store", f"{above} is one")
+                raise ParameterError(
+                    name, str(path), "a place outside any Zarr hierarchy, such as a store", f"{above} is one"
+                )
     if not folder and not hierarchy and place.is_dir():
         raise ParameterError(name, str(path), "a file", "it is a folder: name a file inside it")
     if not folder and not hierarchy and place.exists():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from rich.filesize import decimal
 
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import Campaign
@@ -41,14 +44,17 @@ class SizePlan:
     peak_bytes: float = 0.0
 
     @property
-    def correction(self) -> float:
-        """Measured over estimated seconds of what is recorded; 1 where nothing is."""
-        return self.measured / self.estimated if self.estimated else 1.0
-
-    @property
     def missing(self) -> int:
         """Cells that are neither finished nor failed."""
         return self.cells - self.done - self.failed
+
+
+def correction(N: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
+    """Measured over estimated seconds of a size; of all sizes while it has none; 1 while there are none."""
+    if estimated.get(N):
+        return measured[N] / estimated[N]
+    total = sum(estimated.values())
+    return sum(measured.values()) / total if total else 1.0
 
 
 @dataclass
@@ -65,6 +71,33 @@ class Plan:
     def __post_init__(self) -> None:
         self._wanted = {N: Wanted.of(self.layout, self.grid, self.kernel, N) for N in self.grid.N}
         self.recount()
+
+    def correction(self, N: int) -> float:
+        """What the kernel's estimates of a size are multiplied by, from what is recorded."""
+        estimated = {n: size.estimated for n, size in self.sizes.items()}
+        return correction(N, estimated, {n: size.measured for n, size in self.sizes.items()})
+
+    @property
+    def hidden(self) -> int:
+        """Finished cells of the store that this campaign does not name: kept, and not shown to readers."""
+        finished = sum(int(np.bitwise_count(size.done).sum()) for size in self.records.sizes.values())
+        return finished - int(self.total("done"))
+
+    def check_memory(self, available: float) -> None:
+        """Refuse what could never run, before anything does.
+
+        Raises
+        ------
+        ParameterError
+            A task that is left takes more than the `available` bytes.
+        """
+        for N, size in sorted(self.sizes.items(), reverse=True):
+            if size.tiles_left and size.peak_bytes > available:
+                raise ParameterError(
+                    "memory of a task", f"{_bytes(size.peak_bytes)} at N = {N}",
+                    f"at most {_bytes(available)}, what is there or --max-memory allows",
+                    f"leave out N = {N}, or run where there is more memory",
+                )  # fmt: skip
 
     def recount(self) -> None:
         """Count again what is recorded: the records may have grown since."""
@@ -99,7 +132,7 @@ class Plan:
     @property
     def seconds_left(self) -> float:
         """Seconds of one core that are left, estimates corrected by what was measured."""
-        return sum(size.seconds_left * size.correction for size in self.sizes.values())
+        return sum(size.seconds_left * self.correction(N) for N, size in self.sizes.items())
 
     def task_seconds(self, slots: int) -> float:
         """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
@@ -113,13 +146,17 @@ class Plan:
         `correction(N)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
         that learns from what came back shapes the tasks still to come.
         """
-        return bundle(
-            self._left(), self.task_seconds(slots), correction or (lambda N: self.sizes[N].correction)
-        )
+        return bundle(self._left(), self.task_seconds(slots), correction or self.correction)
 
     def _left(self) -> Iterator[Tile]:
         for N in sorted(self.grid.N, reverse=True):
             yield from self._wanted[N].tiles(self.records, self.retry_failed)
+
+    @property
+    def next_tile(self) -> tuple[int, float] | None:
+        """Size and seconds of the tile that would be computed first, estimates corrected."""
+        tile = next(self._left(), None)
+        return None if tile is None else (tile.key.N, tile.seconds * self.correction(tile.key.N))
 
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
@@ -133,7 +170,8 @@ class Plan:
             "tiles": self.total("tiles"),
             "tasks": sum(1 for _ in self.tasks(slots)),
             "cells_left": self.total("missing") + (self.total("failed") if self.retry_failed else 0),
-            "core_hours": sum(s.seconds * s.correction for s in self.sizes.values()) / 3600,
+            "cells_hidden": self.hidden,
+            "core_hours": sum(s.seconds * self.correction(n) for n, s in self.sizes.items()) / 3600,
             "core_hours_left": self.seconds_left / 3600,
             "bytes": self.stored_bytes(),
             "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
@@ -142,13 +180,17 @@ class Plan:
                 {
                     "N": n,
                     **vars(s),
-                    "correction": s.correction,
+                    "correction": self.correction(n),
                     "missing": s.missing,
                     "tile": self.layout.chunks(n),
                 }
                 for n, s in self.sizes.items()
             ],
         }
+
+
+def _bytes(number: float) -> str:
+    return decimal(int(number)) if math.isfinite(number) else "any number of bytes"
 
 
 def plan_campaign(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColum
 from rich.progress import Task as Row
 from rich.text import Text
 
-from bendscape.sweep.plan import Plan
+from bendscape.sweep.plan import Plan, correction
 
 LINE_SECONDS = 10.0
 
@@ -32,17 +33,20 @@ class Meter:
     """Counts what was computed, learns what cells cost, and predicts the end.
 
     The estimate of what is left is corrected, size by size, by the ratio of measured to estimated
-    seconds seen so far, those of earlier runs included.
+    seconds seen so far, those of earlier runs included (`bendscape.sweep.plan.correction`). Tasks of a size
+    run on `slots` cores, or on fewer where the `memory` does not hold so many.
     """
 
-    def __init__(self, plan: Plan, slots: int, console: Console) -> None:
+    def __init__(self, plan: Plan, slots: int, console: Console, memory: float = math.inf) -> None:
         self.cells, self.done = plan.total("cells"), plan.total("done")
         self.tiles, self.tiles_done = plan.total("tiles"), plan.total("tiles") - plan.total("tiles_left")
         self.failed, self.computed = plan.total("failed"), 0
         self._left = {n: s.seconds_left for n, s in plan.sizes.items()}
         self._estimated = {n: s.estimated for n, s in plan.sizes.items()}
         self._measured = {n: s.measured for n, s in plan.sizes.items()}
-        self._slots, self._started, self._printed = slots, time.monotonic(), 0.0
+        fitting = {n: memory // max(1.0, s.peak_bytes) for n, s in plan.sizes.items()}
+        self._slots = {n: max(1.0, min(float(slots), count)) for n, count in fitting.items()}
+        self._started, self._printed = time.monotonic(), 0.0
         self._console = console
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -82,21 +86,28 @@ class Meter:
         self._show()
 
     def correction(self, N: int) -> float:
-        """Measured over estimated seconds of one size; 1 until something is known."""
-        return self._measured[N] / self._estimated[N] if self._estimated[N] else 1.0
+        """Measured over estimated seconds of one size, see `bendscape.sweep.plan.correction`."""
+        return correction(N, self._estimated, self._measured)
 
     @property
     def core_seconds_left(self) -> float:
         """Estimated core seconds of what is left."""
         return sum(seconds * self.correction(N) for N, seconds in self._left.items())
 
+    @property
+    def seconds_left(self) -> float:
+        """Estimated seconds until nothing is left."""
+        return sum(seconds * self.correction(N) / self._slots[N] for N, seconds in self._left.items())
+
     def line(self) -> str:
         """The state in one line."""
         elapsed = time.monotonic() - self._started
         rate = self.computed / elapsed if elapsed > 0 else 0.0
+        # Until a cell was measured, all that is known is what its kernel says, of another machine.
+        unsure = "" if any(self._estimated.values()) or not self.seconds_left else " (kernel's estimate)"
         return (
             f"{self.done}/{self.cells} cells, {self.tiles_done}/{self.tiles} tiles, {self.failed} failed, "
-            f"{rate:.1f}/s, ETA {clock(self.core_seconds_left / self._slots)}"
+            f"{rate:.1f}/s, ETA {clock(self.seconds_left)}{unsure}"
         )
 
     def _show(self, last: bool = False) -> None:

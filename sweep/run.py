@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from bendscape.sweep.campaign import Campaign
 from bendscape.sweep.conditional import Conflict
 from bendscape.sweep.driver import Driver
 from bendscape.sweep.executor import Executor
+from bendscape.sweep.hidden import Hidden, hidden_cells
 from bendscape.sweep.identity import check_identity, identity, kernel_source
 from bendscape.sweep.kernel import Kernel
 from bendscape.sweep.ledger import LeaseLost, Ledger, campaign_path
@@ -22,7 +24,7 @@ from bendscape.sweep.objects import connect, exclusive, exists, probe
 from bendscape.sweep.plan import Plan, plan_campaign
 from bendscape.sweep.progress import Meter
 from bendscape.sweep.provenance import provenance
-from bendscape.sweep.stop import GRACE_SECONDS, Stop, Stopped
+from bendscape.sweep.stop import BUDGET, GRACE_SECONDS, Stop, Stopped, least_budget
 from bendscape.sweep.store import (
     STORE_VERSION,
     check_rootless,
@@ -39,7 +41,12 @@ EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. `outcome` is "complete", "failed cells" or "stopped"."""
+    """How a run ended. `outcome` is "complete", "failed cells" or "stopped".
+
+    `core_seconds_left` is the estimate of the plan, as `bendscape status` has it; `hidden` are finished cells
+    of the store that the campaign does not name. `time_budget_needed` (seconds) is there where the budget did
+    not suffice for anything at all.
+    """
 
     store: str
     outcome: str
@@ -50,6 +57,8 @@ class Summary:
     missing: int
     seconds: float
     core_seconds_left: float
+    hidden: int = 0
+    time_budget_needed: float | None = None
 
     @property
     def exit_code(self) -> int:
@@ -57,16 +66,17 @@ class Summary:
         return EXIT[self.outcome]
 
 
-def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> Plan:
-    """The plan against whatever the store already holds; it changes nothing."""
+def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidden]:
+    """The plan against whatever the store already holds, and what it would hide; it changes nothing."""
     attributes = read_root(url)
     if attributes is None:
-        return plan_campaign(campaign, kernel)
+        return plan_campaign(campaign, kernel), Hidden(0, {})
     check_identity(url, attributes, campaign, kernel)
     ledger = Ledger(connect(url))
     ledger.replay()
     layout = Layout.from_json(attributes["layout"])
-    return plan_campaign(campaign, kernel, layout, ledger.records)
+    plan = plan_campaign(campaign, kernel, layout, ledger.records)
+    return plan, hidden_cells(plan, ledger)
 
 
 def run_campaign(
@@ -82,6 +92,7 @@ def run_campaign(
     grace: float = GRACE_SECONDS,
     cell_timeout: float | None = None,
     accept_kernel_change: bool = False,
+    max_memory: float | None = None,
 ) -> Summary:
     """Bring a store up to a campaign: compute what is missing, and nothing else.
 
@@ -89,15 +100,17 @@ def run_campaign(
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.stop.Stop`;
     `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.limits.cell_limit`.
     `accept_kernel_change` lets the source of a kernel differ from what the store was computed with.
+    `max_memory` (bytes) is what the tasks of one machine may take together, by default what it has.
 
     Raises
     ------
     ParameterError
-        The store belongs to another campaign, or to another source of the kernel.
+        The store belongs to another campaign, or to another source of the kernel; a task needs more memory
+        than there is.
     LeaseHeld, LeaseLost
         Another driver works on this store, or took it over.
     """
-    started = time.monotonic()
+    started = ready = time.monotonic()
     stop, meter = Stop(time_budget, grace), None
 
     def found() -> dict[str, Any] | None:
@@ -115,19 +128,23 @@ def run_campaign(
             attributes = found()  # again: it may have grown before the lease was ours
             before = Layout.from_json(attributes["layout"]) if attributes else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
+            plan.check_memory(math.inf if max_memory is None else max_memory)
             try:
                 revision = publish(url, campaign, plan, before, attributes, ledger, stop.heed)
             except Stopped:
                 stop.announce(console)
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
-                meter = Meter(plan, executor.slots if executor else 1, console)
+                ready = time.monotonic()
+                memory = min(executor.memory if executor else math.inf, max_memory or math.inf)
+                meter = Meter(plan, executor.slots if executor else 1, console, memory)
                 if executor is not None:
                     drive = Driver(
                         plan, executor, ledger, meter, stop, console,
                         Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest),
                     )  # fmt: skip
                     try:
+                        plan.check_memory(memory)
                         with meter:
                             drive()
                     finally:
@@ -138,7 +155,14 @@ def run_campaign(
             raise
         with stop.shield():
             ledger.release()
+    computed = meter.computed if meter else 0
+    needed = _needed(plan, ready - started) if not computed and stop.reason == BUDGET else None
+    if needed is not None:
+        console.print(needed.line(time_budget or 0.0), markup=False)
+    plan.retry_failed = False  # they had their turn
     plan.recount()
+    if line := hidden_cells(plan, ledger).line(url):
+        console.print(line, markup=False)
     missing, failed = plan.total("missing"), plan.total("failed")
     return Summary(
         store=url,
@@ -146,11 +170,34 @@ def run_campaign(
         cells=plan.total("cells"),
         done=plan.total("done"),
         failed=failed,
-        computed=meter.computed if meter else 0,
+        computed=computed,
         missing=missing,
         seconds=time.monotonic() - started,
-        core_seconds_left=(meter.core_seconds_left if meter else plan.seconds_left) if missing else 0.0,
+        core_seconds_left=plan.seconds_left,
+        hidden=plan.hidden,
+        time_budget_needed=needed.seconds if needed else None,
     )
+
+
+class _Needed(NamedTuple):
+    """A budget that a run could compute something within, and what takes so long."""
+
+    seconds: float
+    start: float
+    N: int
+    tile: float
+
+    def line(self, budget: float) -> str:
+        return (
+            f"nothing was computed, and nothing ever is within --time-budget {budget:.3g}s: to start takes "
+            f"{self.start:.2g} s, and one tile of N = {self.N} about {self.tile:.2g} s; give it "
+            f"{math.ceil(self.seconds)}s or more"
+        )
+
+
+def _needed(plan: Plan, start: float) -> _Needed | None:
+    tile = plan.next_tile
+    return None if tile is None else _Needed(1.1 * least_budget(start + tile[1]), start, *tile)
 
 
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:

@@ -12,6 +12,7 @@ import numpy as np
 from bendscape.core.model import ParameterError
 from bendscape.sweep.campaign import parse_campaign
 from bendscape.sweep.grid import Cell
+from bendscape.sweep.hidden import hidden_cells
 from bendscape.sweep.kernel import Kernel, Outcome, load_kernel
 from bendscape.sweep.ledger import Ledger
 from bendscape.sweep.objects import connect
@@ -27,9 +28,10 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
-    The core time left is what the missing cells of a size cost at the mean measured cost of its finished
-    ones; a size without any goes by the kernel's estimate, and is null where that kernel is neither installed
-    nor in one of `kernel_modules`.
+    The core time left is that of `bendscape.sweep.plan.Plan`: the kernel's estimate of what is missing,
+    corrected by what finished cells took. Where the kernel is neither installed nor in one of
+    `kernel_modules`, cells of a size count as equally dear, and a size without finished ones is null.
+    `hidden` are finished cells that the latest campaign file does not name, and how to see them.
     """
     url, attributes = open_root(location)
     campaign = parse_campaign(attributes["campaign"], source=url)
@@ -37,15 +39,16 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     ledger.replay()
     records = ledger.records
     layout = Layout.from_json(attributes["layout"])
-    plan = Plan(layout, campaign.to_grid(), _kernel(attributes, kernel_modules), records)
+    kernel = _kernel(attributes, kernel_modules)
+    plan = Plan(layout, campaign.to_grid(), kernel, records)
     sizes: list[dict[str, Any]] = []
     for N, size in plan.sizes.items():
         computed = int(records.size(N).computed.sum())
         seconds = float(records.size(N).seconds.sum())
         cost = seconds / computed if computed else None
-        estimate = size.seconds_left if size.seconds_left or not size.missing else None
+        known = not size.missing or kernel.variables or size.estimated
         row = {"N": N, "cells": size.cells, "done": size.done, "failed": size.failed, "missing": size.missing}
-        left = estimate if cost is None else cost * size.missing
+        left = size.seconds_left * plan.correction(N) if known else None
         sizes.append({**row, "seconds_per_cell": cost, "core_seconds_left": left})
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
@@ -60,6 +63,7 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
         "done": plan.total("done"),
         "failed": plan.total("failed"),
         "missing": missing,
+        "hidden": hidden_cells(plan, ledger)._asdict(),
         "sizes": sizes,
         "rate": rate,
         "core_hours_left": None if seconds_left is None else seconds_left / 3600,
@@ -131,7 +135,7 @@ def _kernel(attributes: dict[str, Any], modules: Iterable[str]) -> Kernel:
         return load_kernel(attributes["kernel"], modules)
     except ParameterError:
         return Kernel(
-            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 0.0, lambda _: 0.0
+            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0
         )
 
 

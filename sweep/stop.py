@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -16,6 +17,12 @@ from rich.console import Console
 from bendscape.sweep.limits import SIGNALS, hurry
 
 GRACE_SECONDS = 300.0
+BUDGET = "the time budget"
+
+
+def least_budget(seconds: float) -> float:
+    """The budget that leaves so many seconds until nothing more may start; see `Stop`."""
+    return min(seconds + 10.0, seconds / 0.9)
 
 
 class Stopped(Exception):
@@ -48,6 +55,7 @@ class Stop:
         self._deadline = self.budget
         self._announced = False
         self._shielded = 0
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def deadline(self) -> float:
         """Until when tasks under way are waited for, on the clock `time.monotonic`; inf until asked."""
@@ -59,13 +67,14 @@ class Stop:
         if time.monotonic() < self._deadline:
             return False
         if not self.asked:
-            self.asked, self.reason = True, "the time budget"
+            self.asked, self.reason = True, BUDGET
         return True
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """A signal handler: the first time it sets a flag; after that it raises, outside a `shield`."""
         self._signals += 1
         self.asked, self.reason = True, signal.Signals(number).name
+        self._leave_terminals()
         if self._signals > 1:
             if not self._shielded:
                 raise KeyboardInterrupt
@@ -73,10 +82,18 @@ class Stop:
         self._deadline = min(self.budget, time.monotonic() + self.grace)
         hurry(self.grace)
 
+    def _leave_terminals(self) -> None:
+        # Nothing can be printed to a terminal that was closed, and a run must not end for that.
+        for descriptor in self._terminals:
+            if not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
     def admits(self, seconds: float) -> bool:
         """Whether a task of this length may start."""
         if not self.asked and time.time() + seconds > self.ends:
-            self.asked, self.reason = True, "the time budget"
+            self.asked, self.reason = True, BUDGET
         return not self.asked
 
     def heed(self) -> None:
@@ -109,7 +126,9 @@ class Stop:
         """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
         if threading.current_thread() is not threading.main_thread():
             return {}
-        return {number: signal.signal(number, self.ask) for number in SIGNALS}
+        # `nohup` has SIGHUP ignored, and it stays so.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        return {number: signal.signal(number, self.ask) for number in heard}
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -92,6 +92,8 @@ def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
         if folder is not None and any(folder.iterdir()) and not (folder / "ledger").is_dir():
             raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
         return None
+    except ParameterError:  # of the connection; a ValueError too
+        raise
     except ValueError as error:
         raise Damaged("zarr.json", error) from None
     attributes: dict[str, Any] = document.get("attributes", {}) if isinstance(document, dict) else {}

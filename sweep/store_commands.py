@@ -38,12 +38,14 @@ def status(
     from rich.table import Table
     from rich.text import Text
 
-    from bendscape.sweep.console import console, out, print_json
+    from bendscape.sweep.console import console, out, print_json, results_only
+    from bendscape.sweep.hidden import Hidden
     from bendscape.sweep.progress import clock
     from bendscape.sweep.status import store_status, store_tiles
     from bendscape.sweep.store import holds_cells
 
-    document = store_status(store, kernel_module)
+    with results_only():
+        document = store_status(store, kernel_module)
     if not document["done"] + document["failed"] and holds_cells(document["store"]):
         console().print(
             "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
@@ -74,6 +76,8 @@ def status(
     hours = "unknown" if left is None else f"{left:.3g} core-hours"
     end = "unknown" if eta is None else clock(eta)
     out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
+    if line := Hidden(**document["hidden"]).line(document["store"]):
+        out().print(line, markup=False, soft_wrap=True)
     for row in document.get("tiles", ()):
         when = datetime.fromtimestamp(row["finished"]).isoformat(" ", "seconds")
         out().print(

@@ -124,6 +124,18 @@ class Layout:
             seed = key.seed * size.seed_block + j
             yield bit, (i, j), Cell(p, p_star, a, factor * unit, key.N, seed, factor)
 
+    def beyond(self, grid: Grid) -> str:
+        """The values that a grid does not name, axis by axis, in words; empty where it names them all."""
+        named = {"p": grid.p, "p_star": grid.p_star, "a": grid.a, grid.alpha_dim: grid.alpha}
+        missing = {name: sorted(set(values) - set(named[name])) for name, values in self.axes.items()}
+        missing["N"] = sorted(set(self.sizes) - set(grid.N))
+        words = [
+            f"{name} = {', '.join(f'{v:.12g}' for v in values)}" for name, values in missing.items() if values
+        ]
+        seeds = [(N, grid.seeds[N], self.sizes[N].seeds) for N in grid.N]
+        words += [f"seeds {n} to {last - 1} of N = {N}" for N, n, last in seeds if last > n]
+        return "; ".join(words)
+
     def to_json(self) -> dict[str, Any]:
         """As stored in the root attributes."""
         sizes = {str(size): list(vars(blocks).values()) for size, blocks in self.sizes.items()}

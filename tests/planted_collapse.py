@@ -9,9 +9,9 @@ import numpy.typing as npt
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.collapse_points import universal_overlap
+from bendscape.analysis.collapse_fits import PointScaling, scale_width
+from bendscape.analysis.collapse_points import scaled_points, universal_overlap
 from bendscape.analysis.critical import critical_point
-from bendscape.analysis.estimators import MEASURED, PointCurves
 from bendscape.core.model import Model
 
 LOADS = np.round(np.arange(0.5, 2.45, 0.05), 12)  # times N a whole number for N a multiple of 20
@@ -30,7 +30,8 @@ def sweep(
     """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + N^(-1/3) A phi_r(0) sum_j g_j w^j.
 
     w = (alpha - alpha_c) N^(1/3)/width, alpha_c theory's critical load by default; cells have a gamma law of
-    relative standard deviation ``spread``, which is about 1 for sampled Hessians. Gaps are noise."""
+    relative standard deviation ``spread``, which is about 1 for sampled Hessians, and are cut at 1. Gaps are
+    noise."""
     critical = critical_point(model)
     place = critical.alpha if alpha_c is None else alpha_c
     ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), seeds, alpha=loads)
@@ -42,7 +43,7 @@ def sweep(
         mean = np.maximum(mean + N ** (-1 / 3) * critical.overlap_level * g, 0.02 * mean)
         cells = N ** (-1 / 3) * mean[:, None] * spread**2 * rng.gamma(spread**-2, 1.0, (len(loads), count))
         values = {
-            "overlap_sq_space": cells,
+            "overlap_sq_space": np.minimum(cells, 1.0),
             "eigval_min": rng.standard_normal(cells.shape),
             "edge_sample": rng.standard_normal(cells.shape),
             "alpha_realised": loads[:, None] + np.zeros(cells.shape),
@@ -53,8 +54,8 @@ def sweep(
     return synthetic.with_coverage(ds)
 
 
-def curves(ds: xr.Dataset, model: Model, seeds: slice, n_boot: int = 200) -> PointCurves:
-    """Bootstrap mean curves of some of the seeds of such a sweep."""
-    block = ds[[*MEASURED, "lambda_minus", "alpha_realised"]].isel(p=0, p_star=0, a=0, seed=seeds)
-    block = block.transpose("alpha", "N", "seed")
-    return PointCurves(block, ds["alpha"].values, model, n_boot, int(seeds.start or 0))
+def scaling(ds: xr.Dataset, model: Model, *, level: float = 0.95, n_boot: int = 200) -> PointScaling:
+    """The estimators of such a sweep, without a pass over a dataset."""
+    block = ds[["status", "overlap_sq_space", "alpha_realised"]].isel(p=0, p_star=0, a=0)
+    points = scaled_points(block.transpose("alpha", "N", "seed"), ds["alpha"].values, scale_width(model))
+    return PointScaling(points, model, level, n_boot, 0)

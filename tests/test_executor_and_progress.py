@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from bendscape.cluster.local import available_cores, ray_options
+from bendscape.cluster.local import ray_options
 from bendscape.core.model import ParameterError
-from bendscape.sweep.executor import Job, RayExecutor, Result, place_options
+from bendscape.sweep.campaign import parse_campaign
+from bendscape.sweep.cli import _size
+from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor, place_options
+from bendscape.sweep.grid import Cell
 from bendscape.sweep.kernel import load_kernel
+from bendscape.sweep.machine import available_cores, available_memory
+from bendscape.sweep.objects import store_url
 from bendscape.sweep.plan import plan_campaign
 from bendscape.sweep.progress import Meter, clock
 from bendscape.sweep.records import Receipt, Records
+from bendscape.sweep.run import open_plan
+from bendscape.sweep.status import store_status
 from bendscape.sweep.stop import Stop
-from campaigns import RANDOM, data_files, make_campaign, run
+from campaigns import RANDOM, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
 
@@ -104,9 +114,13 @@ def test_the_end_is_predicted_from_measured_costs(kernel_file: KernelFile) -> No
     shown = meter(kernel_file, Console(quiet=True))
     assert shown.core_seconds_left == pytest.approx(144 * 0.25)
     shown.advance(128, done=6, failed=0, computed=6, estimated=1.5, measured=6.0)
-    assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + 72 * 0.25)
+    # A size of which nothing is known goes by what this machine made of the others.
+    assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + 72 * 0.25 * 4)
     shown.advance(64, done=6, failed=0, computed=0, estimated=1.5, measured=0.0)  # found in the store
-    assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + (72 - 6) * 0.25)
+    assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + (72 - 6) * 0.25 * 4)
+    shown.advance(64, done=6, failed=0, computed=6, estimated=1.5, measured=3.0)
+    assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + (72 - 12) * 0.25 * 2)
+    assert shown.seconds_left == pytest.approx(shown.core_seconds_left / 2)
 
 
 def test_a_resumed_campaign_goes_by_what_its_finished_cells_cost(kernel_file: KernelFile) -> None:
@@ -117,10 +131,118 @@ def test_a_resumed_campaign_goes_by_what_its_finished_cells_cost(kernel_file: Ke
     records = Records()
     records.add(receipt)
     resumed = plan_campaign(campaign, kernel, records=records)
-    assert resumed.sizes[128].correction == pytest.approx(4.0)
-    assert resumed.sizes[64].correction == 1.0
-    assert resumed.to_json(1)["core_hours_left"] * 3600 == pytest.approx(66 * 0.25 * 4 + 72 * 0.25)
-    assert Meter(resumed, 1, Console(quiet=True)).core_seconds_left == pytest.approx(66 * 1.0 + 72 * 0.25)
+    assert resumed.correction(128) == resumed.correction(64) == pytest.approx(4.0)
+    assert resumed.to_json(1)["core_hours_left"] * 3600 == pytest.approx(66 * 0.25 * 4 + 72 * 0.25 * 4)
+    assert Meter(resumed, 1, Console(quiet=True)).core_seconds_left == pytest.approx(66 * 1.0 + 72 * 1.0)
+
+
+def test_before_anything_was_measured_the_end_is_called_the_kernels_estimate(kernel_file: KernelFile) -> None:
+    shown = meter(kernel_file, Console(quiet=True))
+    assert shown.line().endswith("ETA 0:00:18 (kernel's estimate)")
+    shown.advance(128, done=6, failed=0, computed=6, estimated=1.5, measured=1.5)
+    assert shown.line().endswith("ETA 0:00:17")
+
+
+def test_the_end_of_a_run_and_status_and_plan_tell_one_time_that_is_left(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file(f"if cell.seed == 2: raise ValueError\ntime.sleep(4e-4 * cell.N)\n{RANDOM}")
+    path = Path(module)
+    path.write_text(path.read_text().replace("lambda cell: 0.25", "lambda cell: 1e-3 * cell.N * cell.alpha"))
+
+    class Halfway(SerialExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            yield from itertools.islice(super().run(next_job), 2)
+
+    for retry in (False, True):
+        summary = run(tmp_path / "s.zarr", module, make_campaign(), Halfway(), retry_failed=retry)
+        assert summary.missing > 0
+        status = store_status(tmp_path / "s.zarr", [module])
+        plan, _ = open_plan(store_url(tmp_path / "s.zarr"), make_campaign(), load_kernel("probe", [module]))
+        assert status["core_hours_left"] * 3600 == pytest.approx(summary.core_seconds_left)
+        assert plan.seconds_left == pytest.approx(summary.core_seconds_left)
+        assert Meter(plan, 1, Console(quiet=True)).core_seconds_left == pytest.approx(plan.seconds_left)
+    unknown = store_status(tmp_path / "s.zarr")  # of a kernel that is not named: a mean cost instead
+    finished = [row for row in unknown["sizes"] if row["seconds_per_cell"] is not None]
+    assert finished
+    for row in finished:
+        assert row["core_seconds_left"] == pytest.approx(row["seconds_per_cell"] * row["missing"])
+
+
+def test_memory_bounds_how_many_tasks_run_and_so_the_end(kernel_file: KernelFile) -> None:
+    plan = plan_campaign(make_campaign(), load_kernel("probe", [kernel_file(RANDOM)]))
+    peak = plan.sizes[64].peak_bytes
+    ends = [Meter(plan, 4, Console(quiet=True), count * peak + 1).seconds_left * count for count in (1, 2, 4)]
+    assert ends == pytest.approx([plan.seconds_left] * 3)
+    assert Meter(plan, 4, Console(quiet=True)).seconds_left == pytest.approx(plan.seconds_left / 4)
+
+
+def test_a_task_beyond_the_memory_is_refused_before_anything_is_made_or_computed(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = Path(kernel_file(RANDOM))
+    module.write_text(module.read_text().replace("lambda cell: 1e6", "lambda cell: 1e4 * cell.N"))
+    kernel = load_kernel("probe", [str(module)])
+    named = r"1\.3 MB at N = 128.*--max-memory.*leave out N = 128"
+    with pytest.raises(ParameterError, match=named):
+        plan_campaign(make_campaign(), kernel).check_memory(1e6)
+    with pytest.raises(ParameterError, match=named):
+        run(tmp_path / "s.zarr", str(module), make_campaign(), max_memory=1e6)
+    assert not (tmp_path / "s.zarr" / "zarr.json").exists()
+    assert run(tmp_path / "s.zarr", str(module), make_campaign(), max_memory=2e6).outcome == "complete"
+    # What is done already needs no memory.
+    assert run(tmp_path / "s.zarr", str(module), make_campaign(), max_memory=1e6).outcome == "complete"
+
+
+def test_a_size_that_no_machine_holds_is_refused_by_plan_and_run_alike() -> None:
+    grid = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [10**7], "seeds": 1}
+    campaign = parse_campaign(campaign_text(**grid).replace('"probe"\n\n', '"hessian"\n\n'))
+    plan = plan_campaign(campaign, load_kernel("hessian"))
+    with pytest.raises(ParameterError, match="GB at N = 10000000"):
+        plan.check_memory(available_memory())
+
+
+def test_the_kernel_has_no_limit_of_memory_beside_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
+    kernel, usual = load_kernel("hessian"), {}
+    usual = kernel.compute(cell, np.random.default_rng(1)).values
+    monkeypatch.setattr("bendscape.core.observe.MAX_BYTES", 1e3)
+    monkeypatch.setattr("bendscape.sweep.hessian_kernel.MAX_BYTES", 1e3)
+    assert kernel.compute(cell, np.random.default_rng(1)).values == usual
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "max\n"}, None),
+        ({"memory.max": "2000000000\n"}, 1.8e9),
+        ({"memory.max": "max\n", "job/memory.max": "1000000000\n", "job/step/memory.max": "max\n"}, 0.9e9),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({"memory/memory.limit_in_bytes": "1e18", "memory/old/memory.limit_in_bytes": "5e8"}, 4.5e8),
+    ],
+)
+def test_memory_is_that_of_the_machine_or_of_the_smallest_cgroup_around_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    groups = tmp_path / "groups"
+    groups.write_text("4:memory:/old\n0::/job/step\n")
+    monkeypatch.setattr("bendscape.sweep.machine._CGROUP", tmp_path)
+    monkeypatch.setattr("bendscape.sweep.machine._OWN_CGROUPS", groups)
+    machine = 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert available_memory() == pytest.approx(machine if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("12GB", 12e9), ("1.5GiB", 1.5 * 2**30), ("500 MB", 5e8), ("7", 7.0)]
+)
+def test_sizes_of_the_command_line_have_units(text: str, size: float) -> None:
+    assert _size("--max-memory", text) == size
+    for wrong in ("", "0", "GB", "-1GB", "1gb", "12 gigabytes"):
+        with pytest.raises(ParameterError, match="--max-memory"):
+            _size("--max-memory", wrong)
 
 
 def test_a_clock_reads_hours_minutes_and_seconds() -> None:

@@ -61,23 +61,30 @@ def test_planted_loads_are_found_and_their_differences_carry_both_errors(
     error = result["alpha_c_total_error"].sel(estimator="theory_curve", p_star=1, a=0.7)
     assert at.shift_error.sel(p=2).item() == pytest.approx(float(np.hypot(*error.values)), rel=1e-12)
     assert at.shift_error.sel(p=1).item() == 0
-    for name in ("alpha_bbp", "alpha_0", "shift"):
+    for name in ("alpha_c", "shift"):
         distance = abs(at[name] - at[f"{name}_theory"]).values
         assert (distance <= 4 * at[f"{name}_error"].values).all(), name
         inside = (at[f"{name}_low"] <= at[name]) & (at[name] <= at[f"{name}_high"])
         assert bool(inside.all())
 
 
-def test_a_discontinuous_threshold_is_theorys_and_says_so(found: xr.Dataset) -> None:
+def test_what_theory_alone_gives_is_under_its_own_name_and_nothing_measured_is_copied_from_it(
+    found: xr.Dataset, result: xr.Dataset
+) -> None:
     at = found.sel(p=1, p_star=1, a=1.5)
-    methods = tuple(METHODS)
-    assert methods[at.alpha_bbp_method.item()] == "theory"
-    assert at.alpha_bbp.item() == at.alpha_bbp_theory.item()
-    assert at.alpha_bbp_error.item() == 0
-    assert methods[at.alpha_0_method.item()] == "theory_curve"
+    assert tuple(METHODS)[at.alpha_c_method.item()] == "theory_curve"
+    assert at.alpha_c.item() == result["alpha_c"].sel(estimator="theory_curve", p=1, p_star=1, a=1.5).item()
+    assert at.alpha_c_theory.item() == at.alpha_0_theory.item()
     assert abs(at.window - at.window_theory).item() <= 4 * at.window_error.item()
     assert at.window.item() > 2 * at.window_error.item()
-    assert np.isnan(found.window.sel(p=1, p_star=1, a=0.7).item()), "there is none at a continuous transition"
+    continuous = found.sel(p=1, p_star=1, a=0.7)
+    assert np.isnan(continuous.window.item()), "there is none at a continuous transition"
+    assert continuous.alpha_c_theory.item() == continuous.alpha_bbp_theory.item()
+    assert not {"alpha_bbp", "alpha_0"} & set(found.variables), "theory's names without theory's mark"
+    for name in ("alpha_c", "window", "shift"):
+        measured = found[name].notnull()
+        assert (measured == (found[f"{name}_method"] > 0)).all()
+        assert (found[f"{name}_error"].where(measured, 1.0) >= 0).all()
 
 
 def test_where_theorys_curve_does_not_fit_the_collapse_speaks_and_the_map_says_so(
@@ -87,8 +94,8 @@ def test_where_theorys_curve_does_not_fit_the_collapse_speaks_and_the_map_says_s
     code = result["flag"].attrs["flag_meanings"].split().index("poor_fit")
     poor["flag"].loc[{"estimator": "theory_curve"}] = code
     at = shift_map(swept, poor).sel(p=1, p_star=1, a=1.5)
-    assert tuple(METHODS)[at.alpha_0_method.item()] == "collapse"
-    assert at.alpha_0.item() == result["alpha_c"].sel(estimator="collapse", p=1, p_star=1, a=1.5).item()
+    assert tuple(METHODS)[at.alpha_c_method.item()] == "collapse"
+    assert at.alpha_c.item() == result["alpha_c"].sel(estimator="collapse", p=1, p_star=1, a=1.5).item()
 
 
 def test_the_complex_alpha_0_stands_where_the_branch_has_no_zero(
@@ -106,8 +113,8 @@ def test_a_model_without_data_is_not_covered_and_has_theory_alone(found: xr.Data
     at = found.sel(p=2, p_star=1, a=1.5)
     assert not at.covered.item()
     assert at.coverage.item() == 0
-    assert np.isnan(at.alpha_0.item())
-    assert tuple(METHODS)[at.alpha_0_method.item()] == "none"
+    assert np.isnan(at.alpha_c.item())
+    assert tuple(METHODS)[at.alpha_c_method.item()] == "none"
     assert at.alpha_0_theory.item() > 0
 
 

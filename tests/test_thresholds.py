@@ -395,7 +395,7 @@ def test_a_value_carries_its_error_in_units_of_its_last_digit(value: float, erro
 
 def test_a_part_of_a_sweep_that_no_analysis_can_read_is_one_clear_line(planted: xr.Dataset) -> None:
     for part, words in (
-        (planted.isel(N=0), "N among its dimensions"),
+        (planted.isel(N=0, drop=True), "N among its dimensions"),
         (planted.isel(N=[]), "N among its dimensions"),
         (planted.isel(p=[0, 0]), "a value twice"),
         (planted.isel(N=slice(None, None, -1)), "increasing order"),

@@ -1,0 +1,100 @@
+"""An estimate with the interval of all values that the data do not reject, and what its outcome is."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import f as f_law
+from scipy.stats import t as t_law
+
+from bendscape.analysis.curves import Floats
+
+POOR = 0.01
+"""P-value below which a fit is poor."""
+
+SURER = 0.1
+"""Share of the error rate at which an estimate must still have alphas beyond both ends of its interval."""
+
+
+class Fit(NamedTuple):
+    """One estimate with its resamplings (row 0 is the estimate; inf or -inf beyond the alphas searched), or
+    the flag that says why there is none; chi^2 with its degrees of freedom and those of the errors; the
+    alphas searched and the deviance there, chi^2 less its minimum; a known bias of the estimate, by which
+    the interval is longer on the side where the truth then is."""
+
+    values: Floats | None
+    flag: str = "estimated"
+    chi2: float = math.nan
+    dof: int = 0
+    freedom: float = math.nan
+    grid: Floats = np.array([math.nan])
+    deviance: Floats = np.array([math.nan])
+    bias: float = 0.0
+
+    @property
+    def p_value(self) -> float:
+        """Probability of a larger chi^2 by the law F, nan without degrees of freedom."""
+        return float(f_law.sf(self.chi2 / self.dof, self.dof, self.freedom)) if self.dof > 0 else math.nan
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """First and last alpha that the data do not reject at this level; -inf or inf where it is an end of
+        the alphas searched."""
+        if self.values is None:
+            return -math.inf, math.inf
+        quantile = float(t_law.isf(0.5 - level / 2, self.freedom))
+        low, high = accepted(self.grid, self.deviance, quantile**2)
+        return low - max(0.0, self.bias), high - min(0.0, self.bias)
+
+    def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
+        """With the alphas searched by another fit too, and the lesser deviance where both have one."""
+        every = np.union1d(self.grid, grid)
+        pairs = ((self.grid, self.deviance), (grid, deviance))
+        each = [np.interp(every, *pair, left=math.inf, right=math.inf) for pair in pairs]
+        return self._replace(grid=every, deviance=np.minimum(*each))
+
+    def flagged(self, level: float) -> Fit:
+        """With the flag that estimate, interval and chi^2 ask for.
+
+        Where the data are so few that hardly any interval ends within the alphas, most of those that do owe
+        it to chance. So the interval at a tenth of the error rate must end within them too."""
+        if self.values is None:
+            return self
+        value, (low, high) = float(self.values[0]), self.interval(1 - SURER * (1 - level))
+        flag = "estimated"
+        if not math.isfinite(value):
+            sure = low > -math.inf if value > 0 else high < math.inf
+            flag = "not_enough_data" if not sure else f"{'above' if value > 0 else 'below'}_the_alpha_range"
+        elif self.p_value < POOR:
+            flag = "poor_fit"
+        elif not (math.isfinite(low) and math.isfinite(high)):
+            flag = "interval_leaves_the_alpha_range"
+        return self._replace(flag=flag)
+
+
+def one_sided(grid: Floats, z: Floats, zero: float) -> tuple[Floats, Floats]:
+    """Deviance of loads as the zero of a rising curve, on a grid and at the estimate ``zero``, z the curve
+    over its standard error: the largest square of z that is negative between a load and the estimate or, to
+    the right of it, positive."""
+    if math.isfinite(zero) and zero not in grid:
+        k = int(np.searchsorted(grid, zero))
+        grid, z = np.insert(grid, k, zero), np.insert(z, k, 0.0)
+    left = np.maximum.accumulate(np.minimum(z, 0.0)[::-1] ** 2 * (grid < zero)[::-1])[::-1]
+    right = np.maximum.accumulate(np.maximum(z, 0.0) ** 2 * (grid > zero))
+    deviance = np.where(grid < zero, left, right)
+    if math.isinf(zero):
+        deviance[-1 if zero > 0 else 0] = 0.0  # what lies beyond is not rejected
+    return grid, np.asarray(deviance)
+
+
+def accepted(grid: Floats, deviance: Floats, most: float) -> tuple[float, float]:
+    """First and last place of a grid whose deviance is at most ``most``, interpolated on its square root;
+    -inf and inf where that is an end of the grid."""
+    root, inside = np.sqrt(np.maximum(deviance, 0.0)), np.flatnonzero(deviance <= most)
+    ends = [-np.inf, np.inf]
+    for i, (at, step, end) in enumerate(((inside[0], -1, 0), (inside[-1], 1, len(grid) - 1))):
+        if at != end:
+            share = (np.sqrt(most) - root[at]) / (root[at + step] - root[at])
+            ends[i] = float(grid[at] + share * (grid[at + step] - grid[at]))
+    return ends[0], ends[1]

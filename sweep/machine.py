@@ -1,0 +1,48 @@
+"""What this process may use of the machine: its cores and its memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_V1 = "memory.limit_in_bytes"  # in version 1 of cgroups, whose controllers have trees of their own
+_KEPT = 0.1  # of the memory, for the driver, Ray and the file system
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, cut by a cgroup quota where there is one."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return affinity if quota == "max" else max(1, min(affinity, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return affinity
+
+
+def available_memory() -> float:
+    """Bytes that tasks may take together: nine tenths of the machine's memory, or of a cgroup's below it."""
+    limits = [float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")]
+    for path in _memory_limits():
+        try:
+            limits.append(float(path.read_text()))  # "max" is none
+        except (OSError, ValueError):
+            continue
+    return (1 - _KEPT) * min(limits)
+
+
+def _memory_limits() -> Iterator[Path]:
+    # Of every cgroup that this process is in, up to the root, which is its own in a container.
+    try:
+        lines = _OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", "0:memory:/", *lines]:
+        _, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if controllers in ("", "memory"):
+            root, name = (_CGROUP, "memory.max") if not controllers else (_CGROUP / "memory", _V1)
+            parts = [part for part in place.split("/") if part not in ("", "..")]
+            yield from (root.joinpath(*parts[:depth], name) for depth in range(len(parts) + 1))
