@@ -1,7 +1,7 @@
 """How often the intervals of thresholds and of laws of the edge hold what was planted: two tables in minutes.
 
     nice python benchmarks/intervals.py                    # 1000 samples a line
-    python benchmarks/intervals.py --samples 200
+    python benchmarks/intervals.py --samples 400 --only 0.6
 
 Samples are those of ``tests/counted_intervals.py``, which calls the estimators without the pass over a sweep;
 ``benchmarks/coverage.py`` asks the public functions, of more estimators. Thresholds: share of
@@ -37,11 +37,13 @@ EDGE_SIZES = {
 }
 
 
-def thresholds(samples: int) -> None:
+def thresholds(samples: int, only: str) -> None:
     """Print the table of thresholds."""
     names = ("alpha_overlap", "alpha_pair", "alpha_gap", "alpha_gap_sample")
     print("| alphas | N | seeds | cells | " + " | ".join(names) + " |\n" + "|---" * 8 + "|")
     for label, alpha in ALPHAS.items():
+        if not label.startswith(only):
+            continue
         for size in (320, 5000) if len(alpha) < 10 else (320,):
             for cells in planted_coverage.CELLS:
                 for seeds in SEEDS:
@@ -76,10 +78,12 @@ def edges(samples: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=1000)
-    samples = parser.parse_args().samples
+    parser.add_argument("--only", default="", help="edges, or how the alphas of a line begin, such as 0.6")
+    options = parser.parse_args()
     with threadpool_limits(1):
-        edges(4 * samples)
-        thresholds(samples)
+        if "edges".startswith(options.only):
+            edges(4 * options.samples)
+        thresholds(options.samples, options.only)
 
 
 if __name__ == "__main__":

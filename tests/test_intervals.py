@@ -55,7 +55,7 @@ def holds_as_often_as_it_says(counts: dict[tuple[str, int, str], Count]) -> bool
 
 
 def test_thresholds_hold_as_often_as_they_say_with_six_and_twelve_seeds_and_cells_of_three_laws() -> None:
-    """12 counts of 300 samples. At a coverage of 0.94 or more everywhere it fails once in 1000 runs; intervals
+    """12 counts of 300 samples. At a coverage of 0.94 or more it fails once in 1000 runs; intervals
     that hold 0.90 all together are seen in 999 of 1000, a single count of 0.80 in 999 of 1000."""
     counts = pooled(300, (6, 12), ("alpha_overlap", "alpha_gap"))
     assert holds_as_often_as_it_says(counts), counts
@@ -89,7 +89,7 @@ def test_thresholds_hold_as_often_as_they_say_in_a_long_count() -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(0.2, 0.9), (0.5, 1.2), (1.3, 2.2), (1.5, 3.4)])
 def test_alphas_beside_the_threshold_hardly_ever_give_an_interval(first: float, last: float) -> None:
-    """Any interval with two ends is wrong here, the threshold is 1.24. 3 of 100 are allowed for; at that each of
+    """Any interval is wrong here, as the threshold is 1.24. 3 of 100 are allowed for; at that each of
     the 32 counts fails once in 1000 runs, and sees 0.12 in 98 of 100."""
     for cells in ("normal", "exponential"):
         for name, count in threshold_counts(cells, 6, np.linspace(first, last, 15), 320, 150).items():
