@@ -152,7 +152,7 @@ def run(
 
     SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: nothing more starts, tasks under
     way are waited for within --grace or the budget, then given up. A second signal does not wait. Nothing
-    recorded is ever lost. A cell that ends its worker three times is recorded as failed, and the others go on.
+    recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others go on.
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
