@@ -337,13 +337,12 @@ class PointScaling:
         of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
         b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
         values = sign_change(grid, b)
-        z = b[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        error_of_b = np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
         target = np.append(weight[at] * Y[at], np.zeros(n_prior))
         residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
-        searched, deviance = one_sided(grid, z, float(values[0]))
-        error = float(np.sqrt((inverse[at, 1] ** 2).sum()))
+        searched, deviance = one_sided(grid, b[0] / error_of_b, float(values[0]))
         rise = _RISE * (int(self.model.p) * self.model.p_star) ** (-1 / 3)
         steepness = rise * float(level[at]) * root[-1] / self.width
         nearest = float(np.clip(values[0], grid[0], grid[-1]))
@@ -355,7 +354,7 @@ class PointScaling:
             grid=searched,
             deviance=deviance,
         )
-        return fit.at_most(nearest, (steepness / error) ** 2)
+        return fit.at_most(nearest, (steepness / float(error_of_b[at])) ** 2)
 
     def _square_root(self, settings: Settings) -> Fit:
         collapsed = self.fit("collapse", replace(settings, line_start=LINE[0]))
