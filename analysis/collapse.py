@@ -157,8 +157,8 @@ def collapse(
     cent. An end that the alphas do not hold is nan. Of ``collapse`` and ``crossing`` no interval is shorter
     than the errors alone let expect. Where there is no minimum or crossing within the alphas, ``alpha_c`` is
     nan and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``, on planted
-    sweeps with a correction to scaling as ``correction`` has it: @@COV@@ from 6 seeds on, for normal,
-    exponential and lognormal cells; alphas beside the threshold give an estimate in 1 of 1100
+    sweeps with a correction to scaling as ``correction`` has it: 0.90 to 1.00 from 6 seeds on, for normal,
+    exponential and lognormal cells; alphas beside the threshold give one estimate in a thousand
     (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
 
     The systematic error is the largest (d^2 - s^2)^(1/2) over the choices of ``choice`` with a p-value above
