@@ -18,7 +18,7 @@ from bendscape.analysis.collapse_fits import (
     Settings,
     scale_width,
 )
-from bendscape.analysis.collapse_points import scaled_points
+from bendscape.analysis.collapse_points import overlap_exponent, scaled_points
 from bendscape.analysis.curves import half_width
 from bendscape.analysis.estimators import DONE, MEASURED, share_done
 from bendscape.analysis.models import alpha_axis, code_output, map_models, model_of, number_output
@@ -149,11 +149,11 @@ def collapse(
     An interval holds the loads at which chi^2 is above its minimum by at most the square of Student's
     quantile, the errors being those that all alphas of a size make together
     (:func:`bendscape.analysis.collapse_points.scaled_points`); ``alpha_c_error`` is half its length at 68 per
-    cent. An end that the alphas do not hold is nan. ``estimated`` needs the interval at a tenth of the error
-    rate to end within the alphas too. Where there is no minimum or crossing within them, ``alpha_c`` is nan
-    and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``, on planted sweeps
-    with a correction to scaling as ``correction`` has it: 0.92 to 1.00 from 6 seeds on, for normal,
-    exponential and lognormal cells; alphas beside the threshold give an estimate in less than one of 500
+    cent. An end that the alphas do not hold is nan. Of ``collapse`` and ``crossing`` no interval is shorter
+    than the errors alone let expect. Where there is no minimum or crossing within the alphas, ``alpha_c`` is
+    nan and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``, on planted
+    sweeps with a correction to scaling as ``correction`` has it: 0.90 to 1.00 from 6 seeds on, for normal,
+    exponential and lognormal cells; alphas beside the threshold give one estimate in a thousand
     (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
 
     The systematic error is the largest (d^2 - s^2)^(1/2) over the choices of ``choice`` with a p-value above
@@ -216,7 +216,7 @@ def _of_model(
 def collapse_point(scaling: PointScaling, settings: Settings, known: Landmarks) -> dict[str, Any]:
     """All numbers of one model by their names in the dataset, from nothing but its points."""
     level, bbp = scaling.level, known.definitions["alpha_bbp"]
-    slope = scaling.overlap_exponent(bbp)
+    slope = overlap_exponent(scaling.points, bbp, scaling.width)
     bias = scaling.square_root_bias(settings)
     at: dict[str, Any] = dict(known.definitions) | {
         "crossover_size": known.crossover_size,

@@ -12,9 +12,10 @@ this way its uncertainty is part of the interval.
 
 An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
 minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
-the alphas. Where f is a polynomial, each end is judged by the window around it, for a window that the noise
-has moved would reject the truth too often. Resamplings, normal with the standard errors of Y, serve the
-errors of differences alone.
+the alphas. Where f is free, each end is judged by the window around it, for a window that the noise has moved
+would reject the truth too often, and chi^2 rises no faster than a curve of the universal shape lets expect:
+where data are few, an interval that ends within the alphas would mostly owe it to chance. Resamplings, normal
+with the standard errors of Y, serve the errors of differences alone.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ ESTIMATORS: Mapping[str, str] = {
 FLAGS: Mapping[str, str] = {
     "estimated": "estimated",
     "poor_fit": "estimated, but chi^2 has a p-value below 0.01: the interval is not to be trusted",
-    "interval_leaves_the_alpha_range": (
-        "estimated, but the interval, or that at a tenth of its error rate, leaves the alphas searched"
-    ),
+    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas searched",
     "not_enough_data": (
         "too few sizes, alphas or seeds in the window, or too noisy to tell on which side alpha_c lies"
     ),
@@ -241,6 +240,9 @@ class PointScaling:
         for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
             if found := profile(float(end)):
                 fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
+        if n_free:
+            nearest = float(np.clip(values[0], grid[0], grid[-1]))
+            fit = fit.at_most(nearest, self._information(here, nearest, settings, columns))
         return fit
 
     def _window(self, centre: float, half_width: float) -> Flags:
@@ -260,20 +262,10 @@ class PointScaling:
     ) -> tuple[Floats, Floats]:
         """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the
         first row."""
-        cube_root = np.cbrt(points.N)
-        level = self.critical.overlap_level
-        level = float(points.Y.mean()) if math.isnan(level) else level
-        n_prior = _CORRECTION if settings.correction > 0 else 0
-        prior = self.drawn[: len(Y), :n_prior]  # in units of its standard deviation
-        unit = settings.correction * level  # coefficients of g in units of their standard deviation
-        w = (points.alpha - grid[:, None]) * cube_root / self.width  # (grid, point)
-        free = columns(w)
-        g = unit * polyvander(w, _CORRECTION - 1)[..., :n_prior] / cube_root[:, None]
-        n, n_free = len(points.alpha), free.shape[-1]
-        design = np.zeros((len(grid), n + n_prior, n_free + n_prior))
-        design[:, :n] = np.concatenate([free, g], axis=-1) / points.error[:, None]
-        design[:, n:, n_free:] = np.eye(n_prior)
-        basis = np.linalg.qr(design)[0]
+        basis = self._basis(points, grid, settings, columns)
+        n = len(points.alpha)
+        prior = self.drawn[: len(Y), : _CORRECTION if settings.correction > 0 else 0]
+        w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width  # (grid, point)
         # chi^2 = |t|^2 - |t Q|^2 for t = (Y - known)/error, without an array of (grid, resampling, point)
         t, base = Y / points.error, known(w) / points.error
         along = np.hstack([t, prior]) @ basis - base[:, None] @ basis[:, :n]
@@ -281,6 +273,41 @@ class PointScaling:
         chi2 = np.asarray((square - (along**2).sum(axis=2)).T)
         best = chi2[0].argmin()
         return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
+
+    def _basis(
+        self, points: Points, grid: Floats, settings: Settings, columns: Callable[[Floats], Floats]
+    ) -> Floats:
+        """What is fitted beside alpha_c at every alpha_c of the grid: orthonormal columns over points and
+        prior."""
+        n_prior = _CORRECTION if settings.correction > 0 else 0
+        unit = settings.correction * self._level(points)  # standard deviation of the coefficients of g
+        w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width
+        free = columns(w)
+        g = unit * polyvander(w, _CORRECTION - 1)[..., :n_prior] / np.cbrt(points.N)[:, None]
+        n, n_free = len(points.alpha), free.shape[-1]
+        design = np.zeros((len(grid), n + n_prior, n_free + n_prior))
+        design[:, :n] = np.concatenate([free, g], axis=-1) / points.error[:, None]
+        design[:, n:, n_free:] = np.eye(n_prior)
+        return np.asarray(np.linalg.qr(design)[0])
+
+    def _level(self, points: Points) -> float:
+        """Y at alpha_c, by theory or else about."""
+        level = self.critical.overlap_level
+        return float(points.Y.mean()) if math.isnan(level) else level
+
+    def _information(
+        self, points: Points, place: float, settings: Settings, columns: Callable[[Floats], Floats]
+    ) -> float:
+        """What chi^2 is expected to rise by with the square of the distance from alpha_c, for a curve of the
+        universal shape."""
+        r, root = int(self.model.p) * self.model.p_star, np.cbrt(points.N)
+        w, step = (points.alpha - place) * root / self.width, 0.01
+        phi = universal_overlap(np.stack([w - step, w + step, np.zeros_like(w)]), r)
+        slope = (
+            self._level(points) * (phi[1] - phi[0]) / (2 * step * phi[2]) * root / self.width / points.error
+        )
+        basis = self._basis(points, np.array([place]), settings, columns)[0, : len(w)]
+        return float(slope @ slope - ((slope @ basis) ** 2).sum())
 
     def _crossing(self, settings: Settings) -> Fit:
         """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""
@@ -310,19 +337,16 @@ class PointScaling:
         of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
         b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
         values = sign_change(grid, b)
-        z = b[0] / np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        error_of_b = np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
         target = np.append(weight[at] * Y[at], np.zeros(n_prior))
         residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
-        searched, deviance = one_sided(grid, z, float(values[0]))
-        # Chance makes a crossing steeper than it can be: no interval is shorter than the errors alone allow.
-        error = float(np.sqrt((inverse[at, 1] ** 2).sum()))
+        searched, deviance = one_sided(grid, b[0] / error_of_b, float(values[0]))
         rise = _RISE * (int(self.model.p) * self.model.p_star) ** (-1 / 3)
-        slope = rise * level[at] * root[-1] / self.width
-        nearest = np.clip(values[0], grid[0], grid[-1])
-        deviance = np.minimum(deviance, ((searched - nearest) * slope / error) ** 2)
-        return Fit(
+        steepness = rise * float(level[at]) * root[-1] / self.width
+        nearest = float(np.clip(values[0], grid[0], grid[-1]))
+        fit = Fit(
             values,
             chi2=float(residual @ residual),
             dof=int((weight[at] > 0).sum()) - 2,
@@ -330,6 +354,7 @@ class PointScaling:
             grid=searched,
             deviance=deviance,
         )
+        return fit.at_most(nearest, (steepness / float(error_of_b[at])) ** 2)
 
     def _square_root(self, settings: Settings) -> Fit:
         collapsed = self.fit("collapse", replace(settings, line_start=LINE[0]))
@@ -364,23 +389,6 @@ class PointScaling:
             if here.sum() >= 2 + _LEAST_DOF:
                 return here
         return None
-
-    def overlap_exponent(self, alpha: float) -> tuple[float, float]:
-        """Slope of log <overlap_sq_space> against log N at one load, and its standard error; nan where fewer
-        than two sizes have it within their alphas.
-
-        -1/3 where the overlap is critical, more where it survives; a check on the kind, not independent of
-        alpha_c.
-        """
-        at = [(N, *self.points.smoothed(N, np.array([alpha]), self.width)) for N in self.sizes]
-        spans = [(N, float(curve[0] @ self.points.Y), float(e[0])) for N, curve, e in at if np.isfinite(e[0])]
-        if len(spans) < 2:
-            return math.nan, math.nan
-        N, Y, error = np.array(spans).T
-        Y = np.maximum(Y, 1e-12)
-        design = np.stack([np.ones_like(N), np.log(N)], axis=1) / (error / Y)[:, None]
-        inverse = np.linalg.pinv(design)[1]
-        return float(inverse @ (np.log(Y) * Y / error)) - 1 / 3, float(np.sqrt((inverse**2).sum()))
 
     def square_root_bias(self, settings: Settings) -> float:
         """What the straight line makes of the theory's own curve at the same points, less the critical load;

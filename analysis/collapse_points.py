@@ -114,6 +114,24 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
     return Points(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
+def overlap_exponent(points: Points, alpha: float, width: float) -> tuple[float, float]:
+    """Slope of log <overlap_sq_space> against log N at one load, and its standard error; nan where fewer
+    than two sizes have it within their alphas.
+
+    -1/3 where the overlap is critical, more where it survives; a check on the kind, not independent of
+    alpha_c.
+    """
+    at = [(N, *points.smoothed(N, np.array([alpha]), width)) for N in np.unique(points.N)]
+    spans = [(N, float(curve[0] @ points.Y), float(e[0])) for N, curve, e in at if np.isfinite(e[0])]
+    if len(spans) < 2:
+        return np.nan, np.nan
+    N, Y, error = np.array(spans).T
+    Y = np.maximum(Y, 1e-12)
+    design = np.stack([np.ones_like(N), np.log(N)], axis=1) / (error / Y)[:, None]
+    inverse = np.linalg.pinv(design)[1]
+    return float(inverse @ (np.log(Y) * Y / error)) - 1 / 3, float(np.sqrt((inverse**2).sum()))
+
+
 def finer(alpha: Floats, between: int = 4) -> Floats:
     """A grid from the first alpha to the last, with so many steps between two of them."""
     places = np.arange(between * (len(alpha) - 1) + 1) / between

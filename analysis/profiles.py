@@ -15,7 +15,7 @@ POOR = 0.01
 """P-value below which a fit is poor."""
 
 SURER = 0.1
-"""Share of the error rate at which an estimate must still have alphas beyond both ends of its interval."""
+"""Share of the error rate at which one end of the alphas must be rejected for a side to be named."""
 
 
 class Fit(NamedTuple):
@@ -54,18 +54,25 @@ class Fit(NamedTuple):
         each = [np.interp(every, *pair, left=math.inf, right=math.inf) for pair in pairs]
         return self._replace(grid=every, deviance=np.minimum(*each))
 
+    def at_most(self, place: float, information: float) -> Fit:
+        """With a deviance that rises no faster around a place than by this information times the square of
+        the distance: where data are few, chance makes a curve steeper than it can be, and intervals that owe
+        their ends to it miss too often."""
+        return self._replace(deviance=np.minimum(self.deviance, information * (self.grid - place) ** 2))
+
     def flagged(self, level: float) -> Fit:
         """With the flag that estimate, interval and chi^2 ask for.
 
-        Where the data are so few that hardly any interval ends within the alphas, most of those that do owe
-        it to chance. So the interval at a tenth of the error rate must end within them too."""
+        Without a minimum or crossing within the alphas a side is named only if the other end of them is
+        rejected, at a tenth of the error rate."""
         if self.values is None:
             return self
-        value, (low, high) = float(self.values[0]), self.interval(1 - SURER * (1 - level))
+        value, (low, high) = float(self.values[0]), self.interval(level)
         flag = "estimated"
         if not math.isfinite(value):
-            sure = low > -math.inf if value > 0 else high < math.inf
-            flag = "not_enough_data" if not sure else f"{'above' if value > 0 else 'below'}_the_alpha_range"
+            ends = self.interval(1 - SURER * (1 - level))
+            sure = math.isfinite(ends[0] if value > 0 else ends[1])
+            flag = f"{'above' if value > 0 else 'below'}_the_alpha_range" if sure else "not_enough_data"
         elif self.p_value < POOR:
             flag = "poor_fit"
         elif not (math.isfinite(low) and math.isfinite(high)):

@@ -90,11 +90,11 @@ def test_intervals_hold_the_planted_load_as_often_as_they_say(seeds: int, cells:
 def test_alphas_beside_the_threshold_give_no_estimate_but_a_side_or_a_bound(
     part: str, seeds: int, repeats: int
 ) -> None:
-    """An interval at a tenth of the error rate would have to end on both sides of the wrong place: 3 of 5800
-    estimates did in ``benchmarks/coverage.py``. So 2 of those of one estimator here are a false alarm with a
-    probability of 1e-4, and a share of 0.3 that is estimated is seen in all but 0.01 of the runs."""
+    """An interval would have to end on both sides of the wrong place: 1 of 1100 did. So 2 of one estimator
+    are a false alarm with a probability of 2e-4 here and, 5 of them, of less in the slow test; a share of 0.3
+    that is estimated is seen in all but 0.15 of the runs of 10 sweeps and 0.01 of those of 20."""
     for name, counts in outcomes(RANGES[part], seeds, "exponential", repeats).items():
-        assert counts["estimated"] < 2, (name, counts)
+        assert counts["estimated"] <= max(1, 0.02 * repeats), (name, counts)
         wrong = "below_the_alpha_range" if part == "below" else "above_the_alpha_range"
         assert counts[wrong] <= 0.1 * repeats, (name, counts)
         if name == "theory_curve":
@@ -153,9 +153,9 @@ def test_the_ends_of_an_interval_are_where_chi_squared_says_and_open_where_it_sa
     flat = fit._replace(deviance=np.where(grid < 4.0, fit.deviance, 0.0))
     assert flat.interval(0.95) == (low, math.inf)
     assert flat.flagged(0.95).flag == "interval_leaves_the_alpha_range"
-    narrow = fit._replace(deviance=np.minimum(fit.deviance, 6.0))  # rejected at 0.05, not at 0.005
-    assert narrow.interval(0.95) == pytest.approx((low, high), abs=0.05)  # between two places of the grid
-    assert narrow.flagged(0.95).flag == "interval_leaves_the_alpha_range"
+    longer = fit.at_most(4.0, 1.0)
+    assert longer.interval(0.95) == pytest.approx((4.0 - 2 * half, 4.0 + 2 * half))
+    assert fit.at_most(4.0, 16.0).interval(0.95) == (low, high)
     beyond = fit._replace(values=np.array([math.inf]), deviance=np.maximum(0.0, 10.0 - grid) ** 2)
     assert beyond.flagged(0.95).flag == "above_the_alpha_range"
     assert beyond._replace(deviance=0 * grid).flagged(0.95).flag == "not_enough_data"
