@@ -226,8 +226,8 @@ def _of_model(
     found |= {name: np.full(shape[0], math.nan) for name in _AT_ALPHA}
     if "edge" in block:
         kinds = block["edge"].values.astype(np.float64)
-        for hidden in np.flatnonzero(np.isnan(kinds)):  # masked with all its cells
-            kinds[hidden] = EDGE_KINDS.index(left_edge(model, float(alpha[hidden])).kind)
+        for place in np.flatnonzero(np.isnan(kinds)):  # masked with all its cells
+            kinds[place] = EDGE_KINDS.index(left_edge(model, float(alpha[place])).kind)
         found["edge"] = kinds
     found["n_seeds"] = done.sum(axis=2)
     found["coverage"] = share_done(block, ("seed",)).values
