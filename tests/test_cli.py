@@ -215,6 +215,8 @@ def test_scaling_tells_critical_loads_and_laws_and_keeps_them(hessians: Path, tm
     assert document("scaling", store, "--n-boot", 100)["loads"] == found["loads"], (
         "32 and 64: no two reach 256"
     )
+    assert bendscape("scaling", store, "-o", place, *options).returncode == 0, "it replaces its own"
+    (place / "edge.zarr" / "zarr.json").write_text("{}")
     again = bendscape("scaling", store, "-o", place)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 

@@ -344,7 +344,7 @@ def test_zarr_numbers_replace_earlier_ones_and_nothing_else(full: xr.Dataset, tm
     )
     assert first == again
     xr.Dataset({"mine": 1}).to_zarr(tmp_path / "overlap-curves.zarr", zarr_format=3, consolidated=False)
-    with pytest.raises(ParameterError, match="what bendscape figures wrote"):
+    with pytest.raises(ParameterError, match="earlier table"):
         write_figures(full, tmp_path, ("svg",), ("overlap",), numbers="zarr")
     assert not (tmp_path / "overlap.svg").exists()
     assert xr.open_zarr(tmp_path / "overlap-curves.zarr", consolidated=False)["mine"] == 1

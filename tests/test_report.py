@@ -428,8 +428,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
     app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, blocked: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    wrong_kind = tmp_path if command == "report" else tmp_path / "file"
-    output = {"wrong kind": wrong_kind, "below a file": tmp_path / "file" / "x"}.get(blocked, tmp_path / "x")
+    (tmp_path / "folder.html").mkdir()
+    wrong_kind = tmp_path / ("folder.html" if command == "report" else "file")
+    below = tmp_path / "file" / "x.html"
+    output = {"wrong kind": wrong_kind, "below a file": below}.get(blocked, tmp_path / "x.html")
     if blocked == "read-only":  # as root everything may be written
         monkeypatch.setattr("bendscape.sweep.output.os.access", lambda *_: False)
     monkeypatch.setattr("bendscape.analysis.results.compute", lambda *_: pytest.fail("too late"))
@@ -447,7 +449,7 @@ def test_a_store_of_another_kernel_is_refused_with_the_names_of_what_it_lacks(
     monkeypatch.setattr(xr, "open_dataset", lambda *_, **__: other)
     app = typer.Typer()
     register(app)
-    output = [] if command == "thresholds" else ["-o", str(tmp_path / "new")]
+    output = [] if command == "thresholds" else ["-o", str(tmp_path / "new.html")]
     refused = CliRunner().invoke(app, [command, "s.zarr", *output]).exception
     assert isinstance(refused, ParameterError)
     assert "overlap_sq_space, eigval_min, edge_sample, overlap_sq" in str(refused)
