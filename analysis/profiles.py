@@ -21,8 +21,8 @@ SURER = 0.1
 class Fit(NamedTuple):
     """One estimate with its resamplings (row 0 is the estimate; inf or -inf beyond the alphas searched), or
     the flag that says why there is none; chi^2 with its degrees of freedom and those of the errors; the
-    alphas searched and the deviance there, chi^2 less its minimum; a known bias of the estimate, by which
-    the interval is longer on the side where the truth then is."""
+    alphas searched and the deviance there, chi^2 less its minimum; the bias that the estimate can have, by
+    which the interval is longer on both sides."""
 
     values: Floats | None
     flag: str = "estimated"
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
             return -math.inf, math.inf
         quantile = float(t_law.isf(0.5 - level / 2, self.freedom))
         low, high = accepted(self.grid, self.deviance, quantile**2)
-        return low - max(0.0, self.bias), high - min(0.0, self.bias)
+        return low - abs(self.bias), high + abs(self.bias)
 
     def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
         """With the alphas searched by another fit too, and the lesser deviance where both have one."""
