@@ -243,7 +243,7 @@ def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr
     for name in names:
         arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
         data = SixDimensions(name, arrays, cells, floats)
-        about = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
+        about: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
         if name == "status":
             about |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
         elif data.dtype.kind != "f":

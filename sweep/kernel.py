@@ -342,8 +342,10 @@ def _number(name: str, value: object, dtype: str) -> float | int:
     if type(plain) not in _ACCEPTED[dtype]:
         raise BadOutcome(f"{name} must be one number of type {dtype}, not {_kind(value)}")
     number = cast(float | int, plain)
-    if dtype != "float64" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
-        raise BadOutcome(f"{name} = {_shown(number)} is outside the range of {dtype}")
+    if dtype != "float64" and not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
+        # the lowest value is what readers are given for a cell that is not there
+        accepted = f"{np.iinfo(dtype).min + 1} to {np.iinfo(dtype).max}"
+        raise BadOutcome(f"{name} = {_shown(number)} is outside the range of {dtype} variables, {accepted}")
     if dtype == "float64" and not _is_exact(number):
         raise BadOutcome(f"{name} = {_shown(number)} is no float64: round it, float(...), or declare int64")
     return number

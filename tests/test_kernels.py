@@ -301,6 +301,7 @@ BAD_INTEGERS: list[tuple[object, str]] = [
     (np.array(1.0), "not ndarray"),
     (128, "128 is outside the range of int8"),
     (np.int64(-129), "-129 is outside the range of int8"),
+    (-128, "-128 is outside the range of int8 variables, -127 to 127"),  # stands for a missing value
     (IntEnum("Kind", "sharp").sharp, "not Kind"),
     (np.ma.masked, "a masked value"),
     ("1", "not str"),
@@ -353,7 +354,7 @@ def test_converged_is_true_or_false_and_nothing_that_only_looks_so(tmp_path: Pat
 def test_a_number_that_its_variable_holds_exactly_is_stored_as_it_is(
     tmp_path: Path, x: float, stored: float
 ) -> None:
-    value = outcome_of(tmp_path, Outcome({"x": x, "n": np.int64(-128)})).values["x"]
+    value = outcome_of(tmp_path, Outcome({"x": x, "n": np.int64(-127)})).values["x"]
     assert np.float64(value).tobytes() == np.float64(stored).tobytes()
 
 
