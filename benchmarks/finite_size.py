@@ -89,12 +89,14 @@ def sample(largest: int) -> list[dict[str, Any]]:
 
 def up_to(seeds: dict[int, int], largest: int) -> dict[int, int]:
     """The sizes that are not larger."""
-    return {N: number for N, number in seeds.items() if N <= largest}
+    return {N: number for N, number in seeds.items() if largest >= N}
 
 
 def far_below() -> None:
     """Print samples beside the laws at small loads, where a few extreme labels decide."""
-    print("| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | law's sd/sd - 1 |")
+    print(
+        "| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | law's sd/sd - 1 |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for model in FAR_MODELS:
         for alpha in FAR_LOADS:

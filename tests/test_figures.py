@@ -298,7 +298,8 @@ def test_rows_of_panels_are_the_same_whichever_kind_comes_first_in_the_sweep() -
 
 def texts_of(figure: Figure) -> set[str]:
     """Every text that is drawn, ticks and legends included."""
-    return {text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()}  # type: ignore[attr-defined]
+    texts: list[Text] = figure.findobj(Text)  # type: ignore[assignment]
+    return {text.get_text() for text in texts if text.get_visible() and text.get_text()}
 
 
 def faint_or_missing(text: str) -> list[str]:
@@ -337,7 +338,9 @@ def test_lower_error_bars_of_the_edge_figure_are_whole(full: xr.Dataset) -> None
     rows = {str(name): found[name].values.copy() for name in found}
     gap = rows["gap"] = np.abs(rows["gap"])
     rows["gap_error"] = gap * np.resize([0.3, 0.95, 1.0, 2.5], len(gap))
-    numbers = {"edge": xr.Dataset({name: ("row", values) for name, values in rows.items()}, attrs=found.attrs)}
+    numbers = {
+        "edge": xr.Dataset({name: ("row", values) for name, values in rows.items()}, attrs=found.attrs)
+    }
     ((_, figure),) = pages("edge", numbers)
     drawn = []
     for axes in figure.axes:
