@@ -126,7 +126,8 @@ def _law_along(model: Model, alpha: FloatArray, N: int) -> FloatArray:
     kept = ~drawn
     kept[np.append(np.flatnonzero(drawn)[::_APART], np.flatnonzero(drawn)[-1])] = True
     values = np.array([mean_overlap_sq(model, load, N) for load in alpha[kept].tolist()])
-    return values if len(values) < 2 else PchipInterpolator(alpha[kept], values)(alpha)
+    found: FloatArray = PchipInterpolator(alpha[kept], values)(alpha) if len(values) > 1 else values
+    return found
 
 
 def draw_overlap(numbers: Numbers) -> Figure:
