@@ -11,6 +11,7 @@
   const paper = matchMedia("print");
   const coarse = matchMedia("(pointer: coarse)").matches;
   const PRINT = { width: 640, height: 300 }; // pixels that fit an upright page, A4 or letter
+  const NARROW = 480; // pixels below which a mode bar would lie over the legend
   const themes = {
     light: { ink: "#1d2126", soft: "#59626c", grid: "#e7eaee", threshold: "#b3261e", card: "#ffffff" },
     dark: { ink: "#e6e8eb", soft: "#a2abb5", grid: "#2c323a", threshold: "#ff8a80", card: "#1f2328" },
@@ -163,7 +164,7 @@
       legend: { orientation: "h", x: 0, yref: "container", y: 1, yanchor: "top" }, uirevision: `${nameOf(chosen)} ${printing}`, ...layout,
       xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
     };
-    const config = { displaylogo: false, displayModeBar: coarse ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const config = { displaylogo: false, displayModeBar: coarse || size.width < NARROW ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
     place.setAttribute("aria-label", `${titles[id]}, ${nameOf(chosen)}, N = ${shown().map((at) => at.N).join(", ") || "none"}. The numbers stand in the table below the figures.`);
     return Plotly.react(place, traces, all, config);
   }

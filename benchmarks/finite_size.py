@@ -2,6 +2,8 @@
 
     python benchmarks/finite_size.py              # samples (about 15 minutes on one core), then draws
     python benchmarks/finite_size.py --draw       # draws again from finite_size.json
+    python benchmarks/finite_size.py --largest N  # with samples up to N only: two minutes for N = 512
+    python benchmarks/finite_size.py --far        # the overlap far below the threshold: half a minute
     python benchmarks/finite_size.py --memory     # peak memory of the conditional method at N = 1e5, 1e6, 1e7
 
 One continuous and one discontinuous model. Eigenvalues and overlaps come from sampled Hessians of N = 2^7 to
@@ -41,6 +43,8 @@ OVERLAP_LOADS = {
     DISCONTINUOUS: (0.7, 0.9, 1.0964, 1.25, 1.3745, 1.6, 2.1),
 }
 OVERLAP_SEEDS = {128: 400, 1024: 160, 16384: 24}
+FAR_MODELS = (Model(1, 1, 1.5), Model(4, 1, 1.5), Model(1, 2, 3.0), Model(2, 2, 1.5))
+FAR_LOADS, FAR_SIZES, FAR_SEEDS = (0.3, 0.5, 1.0), (64, 256), 100
 CLIMBERS = (DISCONTINUOUS, Model(4, 1, 0.7), Model(2, 1, 1.5), Model(4, 2, 1.5))
 
 
@@ -51,8 +55,8 @@ def mean_and_error(values: Any) -> dict[str, float]:
     return {"mean": float(array.mean()), "error": sd / math.sqrt(len(array)), "sd": sd}
 
 
-def sample() -> list[dict[str, Any]]:
-    """Measure every point of the figure."""
+def sample(largest: int) -> list[dict[str, Any]]:
+    """Measure every point of the figure up to a size, and of drawn labels all."""
     rows: list[dict[str, Any]] = []
 
     def cells(model: Model, alpha: float, N: int, seeds: int, method: str) -> list[Any]:
@@ -66,7 +70,7 @@ def sample() -> list[dict[str, Any]]:
 
     for model, loads in EIGENVALUE_LOADS.items():
         for alpha in loads:
-            for N, seeds in EIGENVALUE_SEEDS.items():
+            for N, seeds in up_to(EIGENVALUE_SEEDS, largest).items():
                 seen = cells(model, alpha, N, seeds, "auto")
                 add("eigval_min", model, alpha, N, seeds, **mean_and_error([c.eigval_min for c in seen]))
             for N, seeds in CONDITIONAL_SEEDS.items():
@@ -77,10 +81,40 @@ def sample() -> list[dict[str, Any]]:
                 add("conditional", model, alpha, N, seeds, **mean_and_error(labels))
     for model, loads in OVERLAP_LOADS.items():
         for alpha in loads:
-            for N, seeds in OVERLAP_SEEDS.items():
+            for N, seeds in up_to(OVERLAP_SEEDS, largest).items():
                 overlaps = [c.overlap_sq_space for c in cells(model, alpha, N, seeds, "auto")]
                 add("overlap_sq_space", model, alpha, N, seeds, **mean_and_error(overlaps))
     return rows
+
+
+def up_to(seeds: dict[int, int], largest: int) -> dict[int, int]:
+    """The sizes that are not larger."""
+    return {N: number for N, number in seeds.items() if largest >= N}
+
+
+def far_below() -> None:
+    """Print samples beside the laws at small loads, where a few extreme labels decide."""
+    print(
+        "| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | law's sd/sd - 1 |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for model in FAR_MODELS:
+        for alpha in FAR_LOADS:
+            for N in FAR_SIZES:
+                seen = [
+                    observe(model, alpha, N, np.random.default_rng((31, seed))) for seed in range(FAR_SEEDS)
+                ]
+                overlap = mean_and_error([c.overlap_sq_space for c in seen])
+                place = mean_and_error([c.eigval_min for c in seen])
+                expected, law = mean_overlap_sq(model, alpha, N), lowest_eigenvalue_law(model, alpha, N)
+                print(
+                    f"| {model.p} | {model.p_star} | {model.a:g} | {alpha:g} | {N} | "
+                    f"{overlap['mean']:.4f}({overlap['error']:.4f}) | {expected:.4f} | "
+                    f"{expected / overlap['mean'] - 1:+.2f}({overlap['error'] / overlap['mean']:.2f}) | "
+                    f"{(place['mean'] - law.mean) / place['sd']:+.2f}({1 / math.sqrt(FAR_SEEDS):.2f}) | "
+                    f"{law.sd / place['sd'] - 1:+.2f}({1 / math.sqrt(2 * FAR_SEEDS):.2f}) |",
+                    flush=True,
+                )
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
@@ -221,13 +255,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--far", action="store_true")
+    parser.add_argument("--largest", type=int, default=max(EIGENVALUE_SEEDS))
     chosen = parser.parse_args()
+    if chosen.far:
+        with threadpool_limits(1):
+            far_below()
+        return
     if chosen.memory:
         memory()
         return
     if not chosen.draw:
         with threadpool_limits(1):
-            NUMBERS.write_text(json.dumps(sample(), indent=1))
+            NUMBERS.write_text(json.dumps(sample(chosen.largest), indent=1))
     rows = json.loads(NUMBERS.read_text())
     compare(rows)
     draw(rows)

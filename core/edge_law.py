@@ -81,8 +81,11 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
     threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3) from terms of relative order
     N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star outliers by labels, weights
-    and matrix is that of :mod:`bendscape.core.splitting`. Inside a smooth edge 0.5 sd below the samples at
-    most, sd to 25 per cent, at N = 64 to 400 and p = 1 to 8, of which 0.05 sd is that of drawn
+    and matrix is that of :mod:`bendscape.core.splitting`. Inside a smooth edge samples lie above the law, by
+    0 to 0.5 sd (known to 0.1) at N = 64 and 256, alpha = 0.3, 0.5 and 1 of (p, p_star, a) = (1, 1, 1.5),
+    (4, 1, 1.5), (1, 2, 3) and (2, 2, 1.5), and by up to 0.75 sd where other points were sampled; the sd is
+    within 20 per cent at N = 256, and at N = 64 up to 37 per cent too wide at p = 1, known to 7
+    (``benchmarks/finite_size.py --far``). Of that 0.05 sd is that of drawn
     means. Heuristic: the principal-value edge that tells ``regime`` and ``tail_share``. Held by
     ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
     and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).

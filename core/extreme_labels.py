@@ -36,6 +36,7 @@ _FARTHEST = 30.0  # labels with a pole beyond are never drawn one by one
 _FIRST_GAMMA = 0.02
 _GAMMAS, _OUTPUTS, _ROOTS = 128, 0.4, 40  # of the averages over all other labels: they are known to 1e-6
 _NEAREST = 1e-3  # to the first pole of the others, relative to how far that is beyond 1
+_ROOT_TOLERANCE = 1e-11
 _LEAST_WEIGHT = 1e-22  # relative to the largest: what weighs less adds nothing anywhere before the last pole
 
 
@@ -158,7 +159,8 @@ def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
 
 def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, cells: Cells) -> FloatArray:
     """Where a function of gamma turns positive in each cell; ``high`` where it does not before."""
-    found = elementwise.find_root(past, (np.full(len(high), _FIRST_GAMMA), high), args=(cells,))
+    bracket = np.full(len(high), _FIRST_GAMMA), high
+    found = elementwise.find_root(past, bracket, args=(cells,), tolerances={"xrtol": _ROOT_TOLERANCE})
     places: FloatArray = np.where(found.success, found.x, high)
     return places
 

@@ -59,9 +59,13 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     -----
     Limits: overlap_sq above alpha_bbp and p_star S'/(N (lambda_minus - S)^2) below, as N -> inf;
     ``N^(1/3) mean = A phi_r(0)`` at a continuous threshold, and at alpha_0 up to the crossover size. The
-    critical law is that of an isolated sharp edge, with corrections of relative order N^(-1/3): samples lie
-    within 25 per cent of it at N = 64 to 512, also inside a smooth edge; far below alpha_0 up to a third
-    below it. Drawn means are known to some 2 per cent, by the same random numbers at every load and size.
+    critical law is that of an isolated sharp edge, with corrections of relative order N^(-1/3): from alpha_0
+    up samples lie within 25 per cent of it at N = 64 to 512. Far below alpha_0, where a cell's edge is made
+    by a single label, the law is too high, and no less so at N = 256 than at 64: by 35 to 41 per cent (known
+    to 3 to 9) at N = 256, alpha = 0.3 and 0.5 of (p, p_star, a) = (1, 1, 1.5), (1, 2, 3) and (2, 2, 1.5),
+    and 16 to 23 of (4, 1, 1.5); by up to 33 at N = 64; at alpha = 1 from -10 to +30. That is more than the
+    p_star/N of a random vector. ``benchmarks/finite_size.py --far`` prints it. Drawn means are known to some
+    2 per cent, by the same random numbers at every load and size.
     Heuristic, beyond the crossover size: the principal-value branch where kappa exceeds 3. Held by
     ``tests/test_overlap_law.py``. Source: this project's own, with the universal law of
     :mod:`bendscape.core.spiked_edge`.
@@ -122,7 +126,8 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     Returns
     -------
     float
-        In [0, 1]. Inside a smooth edge the mean over drawn cells of the universal law of the first vector.
+        In [0, 1]; nan inside a smooth edge (edge or outlier at gamma > 1) for p > 1, where it is not known.
+        There for p = 1, the mean over drawn cells of the universal law of the first vector.
 
     Notes
     -----

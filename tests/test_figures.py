@@ -13,14 +13,17 @@ import pytest
 import synthetic
 import typer
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
 from bendscape.analysis import alpha_figures, figures, panels, results
 from bendscape.analysis.commands import register
 from bendscape.analysis.figures import FIGURES, draw_figure, numbers_of, pages, write_figures
-from bendscape.analysis.style import model_rows, size_colours
+from bendscape.analysis.style import model_rows, size_colours, style
 from bendscape.core.model import Model, ParameterError
 from bendscape.core.outlier import asymptotics, transition
 
@@ -116,7 +119,7 @@ def test_edge_and_outlier_are_drawn_and_the_outlier_starts_at_alpha_bbp(sweep: x
     axes = eigenvalue_figure(sweep).axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     model = Model(1, 1, 0.7)
-    edge, outlier = lines[r"edge $\lambda_-$"], lines[r"outlier $\lambda_\star$"]
+    edge, outlier = lines[r"edge $\lambda_-$"], lines[r"outlier $\lambda_{*}$"]
     assert edge.get_ydata()[0] == asymptotics(model, edge.get_xdata()[0]).lambda_minus
     drawn = np.isfinite(outlier.get_ydata())
     assert min(np.asarray(outlier.get_xdata())[drawn]) == pytest.approx(transition(model).alpha_bbp, rel=1e-6)
@@ -282,11 +285,71 @@ def test_both_kinds_of_one_pair_of_widths_stand_side_by_side() -> None:
     assert rows == [[0.7, 1.2], [0.5, 1.5], [0.3]]
     one_kind = {(p, 1, 0.3): "continuous" for p in (1, 2, 3, 4)}
     assert [len(row) for row in model_rows(list(one_kind), one_kind)] == [2, 2]
-    # The continuous one stands left, whichever kind comes first in the sweep.
-    mixed = {(4, 1, 1.5): "discontinuous"}
-    mixed |= {(4, 2, a): kind for (_, _, a), kind in zip(wide, wide.values(), strict=True)}
-    pairs = [row for row in model_rows(list(mixed), mixed) if len(row) == 2 and row[0][1] == 2]
-    assert {mixed[row[0]] for row in pairs[:1]} == {"continuous"}
+
+
+def test_rows_of_panels_are_the_same_whichever_kind_comes_first_in_the_sweep() -> None:
+    kinds = {a: ("continuous" if a < 1 else "discontinuous") for a in (0.3, 0.5, 0.7, 1.2, 1.5)}
+    for first in ("continuous", "discontinuous"):
+        mixed = {(4, 1, 9.0): first} | {(4, p_star, a): kinds[a] for p_star in (1, 2) for a in kinds}
+        rows = model_rows(list(mixed), mixed)
+        of_two = [[a for *_, a in row] for row in rows if row[0][1] == 2]
+        assert of_two == [[0.7, 1.2], [0.5, 1.5], [0.3]]
+
+
+def texts_of(figure: Figure) -> set[str]:
+    """Every text that is drawn, ticks and legends included."""
+    texts: list[Text] = figure.findobj(Text)  # type: ignore[assignment]
+    return {text.get_text() for text in texts if text.get_visible() and text.get_text()}
+
+
+def faint_or_missing(text: str) -> list[str]:
+    """Characters that the font lacks, or draws so small that they look like a full stop."""
+    found = []
+    parser = MathTextParser("path")
+    for font, _, number, *_ in (g for line in text.splitlines() for g in parser.parse(line).glyphs):
+        font.set_size(100, 72)
+        glyph = font.load_char(number)
+        dot = max(glyph.width, glyph.height) < 0.4 * 64 * 100 and chr(number) not in ".,:·'′-"
+        if not font.get_char_index(number) or (dot and not chr(number).isspace()):
+            found.append(chr(number))
+    return found
+
+
+def test_every_character_of_every_figure_is_one_that_can_be_read(full: xr.Dataset) -> None:
+    """The star operator is drawn like a full stop, and lambda_star was "λ."."""
+    with style():
+        assert faint_or_missing(r"$\lambda_\star$") == ["⋆"]
+        assert faint_or_missing(r"$\lambda_{*}$, $\alpha_0$: 1.5") == []
+    shown = set()
+    for name in FIGURES:
+        for _, drawn in pages(name, numbers_of(full, name)):
+            with style():
+                FigureCanvasAgg(drawn).draw()
+                texts = texts_of(drawn)
+                assert {text: bad for text in texts if (bad := faint_or_missing(text))} == {}
+                shown |= texts
+    assert r"outlier $\lambda_{*}$" in shown
+    assert any("p^*" in text for text in shown)
+
+
+def test_lower_error_bars_of_the_edge_figure_are_whole(full: xr.Dataset) -> None:
+    """They end where value minus error is, also below a tenth of the value; at 0 or below, off the axis."""
+    ((_, found),) = numbers_of(full, "edge").items()
+    rows = {str(name): found[name].values.copy() for name in found}
+    gap = rows["gap"] = np.abs(rows["gap"])
+    rows["gap_error"] = gap * np.resize([0.3, 0.95, 1.0, 2.5], len(gap))
+    numbers = {
+        "edge": xr.Dataset({name: ("row", values) for name, values in rows.items()}, attrs=found.attrs)
+    }
+    ((_, figure),) = pages("edge", numbers)
+    drawn = []
+    for axes in figure.axes:
+        for _, _, (bars,) in axes.containers:
+            for (_, low), (_, high) in bars.get_segments():
+                drawn.append((low, high))
+                assert low > axes.get_ylim()[0] or low < 0.11 * high
+    error = rows["gap_error"]
+    assert sorted(drawn) == pytest.approx(sorted(zip(gap - error, gap + error, strict=True)))
 
 
 def test_a_figure_without_its_data_is_left_out_and_why_is_said(sweep: xr.Dataset, tmp_path: Path) -> None:

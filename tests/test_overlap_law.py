@@ -111,6 +111,9 @@ def test_samples_have_the_mean_overlap_of_the_law(model: Model, alpha: float) ->
 
 @pytest.mark.parametrize("model", [Model(1, 1, 1.5), Model(4, 2, 1.5), Model(4, 1, 1.5)], ids=str)
 def test_beyond_the_crossover_the_overlap_appears_at_the_threshold_of_that_size(model: Model) -> None:
+    """exp(-1) of the branch's overlap, and what is left behind a label. 40 cells of drawn labels alone at the
+    threshold of (4, 1, 1.5) at N = 1e5 gave 0.0095 +- 0.0017 against 0.0116 of exp(-1); what lies behind a
+    label, and at 1e5 the matrix, which drawn labels lack, make the law 0.0178 there."""
     for N in (1e3 * crossover_size(model), 1e24):
         threshold, alpha_bbp = alpha_bbp_at_size(model, N), transition(model).alpha_bbp
         at, far = (mean_overlap_sq(model, alpha, N) for alpha in (threshold, alpha_bbp))

@@ -235,6 +235,43 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_fingers_hit_what_they_m
     assert table.evaluate("e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === 'auto'")
 
 
+CUE = "e => getComputedStyle(e, '::before').display === 'block' && getComputedStyle(e, '::before').content"
+
+
+def test_a_table_wider_than_the_screen_says_so_and_no_other_does(open_page: Callable[..., Page]) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    tables = page.locator(".scroll")
+    until(page, "document.querySelector('#thresholds .scroll').classList.contains('wider')")
+    for place in range(tables.count()):
+        table = tables.nth(place)
+        cue = table.evaluate(CUE)
+        if table.evaluate("e => e.scrollWidth > e.clientWidth + 1"):
+            assert "scroll sideways" in cue
+        else:
+            assert not cue or cue == "none"
+    page.emulate_media(media="print")
+    assert not page.locator("#thresholds .scroll").evaluate(CUE)
+    wide = open_page(viewport={"width": 2400, "height": 900})
+    assert wide.locator(".scroll.wider").count() == 0
+
+
+def test_no_legend_of_a_narrow_window_lies_under_the_mode_bar(open_page: Callable[..., Page]) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.hover("#figure-eigenvalue")
+    for figure in FIGURES:
+        legend = page.locator(f"#figure-{figure} g.legend").bounding_box()
+        bars = page.locator(f"#figure-{figure} .modebar-group")
+        if legend is None:
+            continue
+        right, bottom = legend["x"] + legend["width"], legend["y"] + legend["height"]
+        for place in range(bars.count()):
+            bar = bars.nth(place).bounding_box()
+            assert bar is None or bar["x"] >= right or bar["y"] >= bottom
+        panel = page.locator(f"#figure-{figure} svg.main-svg").first.bounding_box()
+        assert panel is not None
+        assert right <= panel["x"] + panel["width"] + 1
+
+
 def test_figures_follow_the_width_of_the_window(open_page: Callable[..., Page]) -> None:
     page = open_page(viewport={"width": 1200, "height": 800})
     page.set_viewport_size({"width": 500, "height": 800})

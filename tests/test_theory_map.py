@@ -139,6 +139,28 @@ def test_the_diagram_has_a_panel_for_each_teacher_with_both_kinds_and_both_thres
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"continuous", "discontinuous"}
 
 
+def bends(line: np.ndarray) -> np.ndarray:
+    """Angles in radians by which a polygon turns, in units of the panel's two logarithms."""
+    x, y = np.log2(line[:, 0]), np.log2(line[:, 1])
+    moved = np.hypot(np.diff(x), np.diff(y)) > 1e-3
+    direction = np.unwrap(np.arctan2(np.diff(y)[moved], np.diff(x)[moved]))
+    return np.abs(np.diff(direction))
+
+
+def test_contours_of_alpha_bbp_have_no_kink_at_the_integers() -> None:
+    """On a fine grid of a; linear between widths, the largest bend is 0.1 to 0.3 at p = 2, 3 and 4."""
+    ds = theory_map(p=[1, 2, 3, 4, 6], p_star=[1], a=np.geomspace(0.4, 3, 60).tolist(), alpha_0=False)
+    (axes,) = phase_figure(ds).axes
+    (contours,) = (each for each in axes.collections if type(each).__name__ == "QuadContourSet")
+    seen = 0
+    for segments in contours.allsegs:
+        for line in segments:
+            if len(line) > 1 and np.ptp(np.log2(line[:, 0])) > 1:
+                seen += 1
+                assert bends(line).max() < 0.06
+    assert seen >= 3
+
+
 def test_a_map_without_alpha_0_is_drawn_with_alpha_bbp_alone(ds: xr.Dataset) -> None:
     without = theory_map(p=[1, 2], p_star=[1], a=[0.5, 1, 2], alpha_0=False)
     assert set(ds.data_vars) - set(without.data_vars) == {
