@@ -209,9 +209,12 @@ def _write_pages(place: Path, drawn: Iterator[tuple[str, Figure]], formats: Sequ
 
 
 def _check_files(place: Path, asked: Sequence[str], formats: Sequence[str], numbers: str) -> None:
-    """Refuse, before any work, a folder in which something else has the name of a figure or of its table."""
+    """Refuse, before any work, a folder in which something else has the name of a figure or of its table.
+
+    A page with a number may never be written: it is looked at when it is.
+    """
     for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if _is_page(path, asked) and path.suffix[1:] in formats:
+        if path.stem in asked and path.suffix[1:] in formats:
             check_replaceable(path, TITLE, what="figure")
         elif path.suffix == f".{numbers}" and path.stem.partition("-")[0] in asked:
             check_table(path) if numbers == "csv" else check_replaceable(path, TITLE, what="table")
