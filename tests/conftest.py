@@ -26,10 +26,14 @@ settings.load_profile("fixed")
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all tests on a Ray, first, since they take longest; a file stays whole otherwise."""
+
+    def group(item: pytest.Item) -> str:
+        needs_ray = item.get_closest_marker("ray") or "local_ray" in getattr(item, "fixturenames", ())
+        return "ray" if needs_ray else item.path.stem
+
     for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "ray")
 
 
 @pytest.fixture(autouse=True, scope="session")
