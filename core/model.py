@@ -48,7 +48,7 @@ class ParameterError(ValueError):
     def __str__(self) -> str:
         shown = " ".join(repr(self.value).split())
         if len(shown) > 80:
-            shown = shown[:77] + "..."
+            shown = f"{shown[:38]}...{shown[-39:]}"  # both ends: that of a path says more than its beginning
         line = f"{self.parameter} = {shown} is not accepted: {self.parameter} must be {self.accepted}"
         return f"{line}; {self.remedy}" if self.remedy else line
 

@@ -23,17 +23,10 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all tests on a Ray, first, since they take longest; a file stays whole otherwise."""
-
-    def group(item: pytest.Item) -> str:
-        needs_ray = item.get_closest_marker("ray") or "local_ray" in getattr(item, "fixturenames", ())
-        return "ray" if needs_ray else item.path.stem
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "ray")
+    """Files with tests on a Ray first, since they take longest: pytest-xdist gives out files in this order."""
+    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
