@@ -24,7 +24,7 @@ settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on a Ray first, since they take longest: pytest-xdist gives out files in this order."""
+    """Files with tests on a Ray first, as they take longest: pytest-xdist gives files out in this order."""
     slow = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in slow)
 
