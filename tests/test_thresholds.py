@@ -72,23 +72,6 @@ def test_every_size_has_its_own_estimate_and_the_largest_has_no_pair(found: xr.D
     assert found["alpha_overlap"].attrs["definition"] == ESTIMATORS["alpha_overlap"]
 
 
-def test_intervals_cover_the_planted_threshold_about_as_often_as_they_say() -> None:
-    """64 sweeps at 68 %: the count covered is binomial, and 4 of its standard deviations are allowed."""
-    repeats, level = 64, 0.68
-    covered = dict.fromkeys(ESTIMATORS, 0)
-    sweeps = synthetic.planted(
-        seeds={256: 40 * repeats, 1024: 40 * repeats}, alpha=np.linspace(0.6, 2.0, 15), **PLANTED
-    )
-    for n in range(repeats):
-        result = thresholds(sweeps.isel(seed=slice(40 * n, 40 * n + 40)), n_boot=200, level=level, seed=n)
-        at = result.isel(p=0, p_star=0, a=0, N=0)
-        for name, target in TARGET.items():
-            covered[name] += at[f"{name}_low"].item() <= target <= at[f"{name}_high"].item()
-    tolerance = 4 * math.sqrt(level * (1 - level) * repeats)
-    for name, count in covered.items():
-        assert abs(count - level * repeats) < tolerance, (name, count)
-
-
 def test_absolute_alpha_gives_the_same_answer_as_the_factor_that_stands_for_it() -> None:
     factor = synthetic.planted(seeds={128: 50}, **PLANTED)
     loads = factor["alpha"].values.ravel()
