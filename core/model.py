@@ -47,8 +47,9 @@ class ParameterError(ValueError):
 
     def __str__(self) -> str:
         shown = " ".join(repr(self.value).split())
-        if len(shown) > 80:
-            shown = f"{shown[:38]}...{shown[-39:]}"  # both ends: that of a path says more than its beginning
+        most = 240 if isinstance(self.value, str) else 80  # paths are shown whole
+        if len(shown) > most:
+            shown = f"{shown[: most // 2 - 2]}...{shown[1 - most // 2 :]}"
         line = f"{self.parameter} = {shown} is not accepted: {self.parameter} must be {self.accepted}"
         return f"{line}; {self.remedy}" if self.remedy else line
 

@@ -80,10 +80,10 @@ def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
         The store does not answer or denies access; `Damaged` where the root is.
     """
     folder = folder_of(url)
-    if folder is not None and not folder.is_dir():
-        if folder.exists():
-            raise ParameterError("store", str(folder), "a folder, not a file")
+    if folder is not None and not folder.exists():
         return None
+    if folder is not None and not folder.is_dir():  # asked second: another driver may make it at this moment
+        raise ParameterError("store", str(folder), "a folder, not a file")
     try:
         document = json.loads(read_object(connect(url, patient=patient), "zarr.json"))
     except BaseError as error:  # its further lines are of no use to a user

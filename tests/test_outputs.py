@@ -157,7 +157,7 @@ def planted() -> xr.Dataset:
     return synthetic.planted(seeds={16: 6, 24: 6}, alpha=[0.75, 1.0, 1.25, 1.5])
 
 
-@pytest.mark.parametrize("name", ["overlap.svg", "overlap-2.svg", "overlap.csv"])
+@pytest.mark.parametrize("name", ["overlap.svg", "overlap.csv"])
 def test_figures_do_not_replace_files_of_their_name_that_are_none(
     planted: xr.Dataset, tmp_path: Path, name: str
 ) -> None:
