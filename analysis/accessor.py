@@ -134,11 +134,11 @@ class Bend:
         """Figures."""
         return _Plot(self._ds)
 
-    def thresholds(self, *, n_boot: int = 1000, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+    def thresholds(self, *, level: float = 0.95) -> xr.Dataset:
         """Thresholds at each size with intervals: :func:`bendscape.analysis.thresholds.thresholds`."""
         from bendscape.analysis.thresholds import thresholds
 
-        return thresholds(self._ds, n_boot=n_boot, level=level, seed=seed)
+        return thresholds(self._ds, level=level)
 
     def edge_scaling(
         self,

@@ -36,8 +36,6 @@ def register(app: typer.Typer) -> None:
 def thresholds(
     store: Store,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
-    n_boot: Annotated[int, typer.Option(hidden=True, help="Without effect.")] = 1000,
-    seed: Annotated[int, typer.Option(hidden=True, help="Without effect.")] = 0,
     json: Json = False,
 ) -> None:
     """Measured thresholds with error bars at each size, next to the exact ones. A store still being filled
@@ -47,7 +45,7 @@ def thresholds(
     from bendscape.sweep.console import out, print_json
 
     with _opened(store) as ds:
-        result = thresholds(ds, n_boot=n_boot, level=level, seed=seed).compute()
+        result = thresholds(ds, level=level).compute()
     if json:
         print_json(
             {

@@ -81,8 +81,8 @@ def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
     return array.isel({dim: place for dim, place in point.items() if dim in array.dims})
 
 
-def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed: int = 0) -> xr.Dataset:
-    """Measured thresholds of every model and every size of a sweep, with bootstrap intervals.
+def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
+    """Measured thresholds of every model and every size of a sweep, with intervals.
 
     With <.> the mean over the seeds that are done, smoothed over alpha by local parabolas of half width
     1.5 width N^(-1/3), each estimator is the sign change from negative to positive of a curve:
@@ -107,8 +107,6 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
         one pass of :func:`bendscape.analysis.models.map_models` when the result is computed.
     level : float
         Of the intervals, in (0, 1).
-    n_boot, seed : int
-        Without effect: nothing is resampled. Calls written for earlier versions still work.
 
     Returns
     -------
@@ -135,7 +133,7 @@ def thresholds(ds: xr.Dataset, *, n_boot: int = 1000, level: float = 0.95, seed:
     """
     ds = hessian_sweep(ds)
     alpha_dim = alpha_axis(ds)
-    check_resampling(n_boot, level, seed)
+    check_level(level)
     of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
     measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
     outputs = {
@@ -186,14 +184,19 @@ _LONG_NAMES = {
 }
 
 
+def check_level(level: float) -> None:
+    """Refuse a level of intervals that is out of range."""
+    if not 0 < level < 1:
+        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+
+
 def check_resampling(n_boot: int, level: float, seed: int) -> None:
     """Refuse options of a bootstrap that are out of range, by name."""
+    check_level(level)
     if not n_boot >= 100:
         raise ParameterError(
             "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
         )
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
     if seed < 0:
         raise ParameterError("seed", seed, "an integer >= 0")
 

@@ -132,7 +132,7 @@ def of_thresholds(at: Condition, entropy: int) -> Iterator[Asked]:
     ds = planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES[at.sizes], at.seeds), ALPHAS[at.alphas], cells=at.cells, entropy=entropy
     )
-    found = thresholds(ds, n_boot=N_BOOT, seed=entropy).compute().squeeze()
+    found = thresholds(ds).compute().squeeze()
     for name in estimators.ESTIMATORS:
         flags = words_of(found[f"{name}_flag"], estimators.FLAGS)
         for k, flag in enumerate(flags):

@@ -232,7 +232,7 @@ def distributed(folder: str) -> xr.Dataset:
 def analyses(ds: xr.Dataset) -> dict[str, xr.Dataset]:
     """Lazy, with 200 resamplings."""
     return {
-        "thresholds": thresholds(ds, n_boot=200),
+        "thresholds": thresholds(ds),
         "edge_scaling": edge_scaling(ds, prediction=False),
         "collapse": collapse(ds, n_boot=200),
     }

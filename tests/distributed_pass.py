@@ -36,7 +36,7 @@ def main() -> None:
     ds = xr.open_dataset(sys.argv[1], engine="bendscape", chunks={}).chunk(p=1, p_star=1, a=1)
     lazy = (
         map_models(ds, process, {"pid": Output((), np.int64, {})}, ["status"]),
-        thresholds(ds, n_boot=100),
+        thresholds(ds),
         collapse(ds, n_boot=100),
         edge_scaling(ds, min_size=20, prediction=False),
     )

@@ -176,7 +176,7 @@ def small() -> xr.Dataset:
 
 
 ANALYSES = {
-    "thresholds": (lambda ds: thresholds(ds, n_boot=100), ("overlap_sq_space", "eigval_min", "edge_sample")),
+    "thresholds": (thresholds, ("overlap_sq_space", "eigval_min", "edge_sample")),
     "collapse": (lambda ds: collapse(ds, n_boot=100), ("overlap_sq_space", "eigval_min", "edge_sample")),
     "edge_scaling": (lambda ds: edge_scaling(ds, prediction=False), ("eigval_min", "alpha_realised")),
     "drift": (lambda ds: drift(ds, n_boot=100), ("overlap_sq_space",)),

@@ -57,7 +57,7 @@ def opened(store: Path) -> xr.Dataset:
 def every_answer(ds: xr.Dataset) -> dict[str, xr.Dataset]:
     """Of one pass, and the map that is made of it."""
     lazy = (
-        thresholds(ds, n_boot=100),
+        thresholds(ds),
         collapse(ds, n_boot=100),
         edge_scaling(ds, min_size=20, prediction=False),
     )
@@ -182,7 +182,9 @@ def test_several_results_together_read_every_part_of_a_store_once(
 
 @pytest.mark.parametrize("name", ANALYSES[:3])
 def test_a_result_is_lazy_where_the_dataset_is_and_in_memory_where_that_is(whole: Path, name: str) -> None:
-    options: dict[str, Any] = {"prediction": False} if name == "edge_scaling" else {"n_boot": 100}
+    options: dict[str, Any] = {"edge_scaling": {"prediction": False}, "collapse": {"n_boot": 100}}.get(
+        name, {}
+    )
     ds = opened(whole).isel(p=[0], p_star=[0], a=[0])
     lazy = getattr(ds.bend, name)(**options)
     assert all(variable.chunks for variable in lazy.data_vars.values())

@@ -91,7 +91,7 @@ def sweep() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def result(sweep: xr.Dataset) -> xr.Dataset:
-    return thresholds(sweep, n_boot=200)
+    return thresholds(sweep)
 
 
 @pytest.fixture(scope="module")
@@ -382,13 +382,11 @@ def app(sweep: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
 
 
 def test_thresholds_prints_a_table_or_one_json_document_with_null_for_nan(app: typer.Typer) -> None:
-    table = CliRunner().invoke(app, ["thresholds", "s.zarr", "--n-boot", "100"])
+    table = CliRunner().invoke(app, ["thresholds", "s.zarr"])
     assert table.exit_code == 0
     assert "verdict" in table.stdout
     assert "1.243388" in table.stdout
-    document = CliRunner().invoke(
-        app, ["thresholds", "s.zarr", "--n-boot", "100", "--level", "0.9", "--json"]
-    )
+    document = CliRunner().invoke(app, ["thresholds", "s.zarr", "--level", "0.9", "--json"])
     parsed = json.loads(document.stdout, parse_constant=lambda word: pytest.fail(word))
     assert parsed["level"] == 0.9
     assert [row["N"] for row in parsed["rows"]] == [128, 512, 128, 512]

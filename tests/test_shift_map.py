@@ -127,7 +127,7 @@ def test_the_accessor_gives_what_the_functions_give(swept: xr.Dataset, result: x
     xr.testing.assert_identical(swept.bend.shift_map(result), shift_map(swept, result))
     one = swept.isel(a=[0], p=[0])
     xr.testing.assert_identical(one.bend.collapse(n_boot=100), collapse(one, n_boot=100))
-    assert "alpha_overlap" in one.bend.thresholds(n_boot=100)
+    assert "alpha_overlap" in one.bend.thresholds()
     assert "law" in one.bend.edge_scaling(prediction=False)
     assert one.bend.plot.overlap().axes
     assert one.bend.plot.eigenvalue().axes

@@ -125,7 +125,7 @@ def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None
     sweep["status"].values[0, 0, 0, 9:, 0, :] = 0  # where = "alpha < 0.95", or a store being filled
     sweep["status"].values[0, 0, 0, 20:, 1, 3:] = 0  # three seeds of forty from 2.1 on
     sweep["status"].values[0, 0, 0, :2, 1, :] = 0  # the larger size starts at 0.3
-    result = thresholds(sweep, n_boot=100)
+    result = thresholds(sweep)
     rows = thresholds_table(result)
     used = {"alpha_overlap": [(0.1, 0.9), (0.3, 2.0)], "alpha_gap": [(0.1, 0.9), (0.3, 2.0)]}
     for name, spans in used.items():
@@ -152,19 +152,19 @@ def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> No
             edges = [left_edge(Model(1, 1, 0.7), x).lambda_minus for x in (load, load + 0.05)]
             for name in ("eigval_min", "edge_sample"):
                 shifted[name].values[0, 0, 0, i, k] += edges[1] - edges[0]
-    before, after = thresholds(sweep, n_boot=100), thresholds(shifted, n_boot=100)
+    before, after = thresholds(sweep), thresholds(shifted)
     for name in ESTIMATORS:
         for part, tolerance in (("", 1e-4), ("_last", 1e-9)):
             moved = (after[f"{name}{part}"] - before[f"{name}{part}"]).values.ravel()
             assert moved[0] == pytest.approx(0.05, abs=tolerance), name
-    plain = thresholds(sweep.drop_vars("alpha_realised"), n_boot=100)
+    plain = thresholds(sweep.drop_vars("alpha_realised"))
     assert plain["alpha_gap_last"].values.ravel().tolist() == [2.0, 2.0]
 
 
 def test_two_alphas_with_the_same_number_of_samples_do_no_harm() -> None:
     sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 60), seeds={16: 40}, **PLANTED)
     assert len(np.unique(sweep["alpha_realised"].values)) < 30
-    result = thresholds(sweep, n_boot=100)
+    result = thresholds(sweep)
     assert abs(result["alpha_overlap"].item() - 1.15) < 5 * result["alpha_overlap_error"].item()
 
 
@@ -178,7 +178,7 @@ def test_a_bound_is_rounded_to_the_safe_side() -> None:
 def test_a_model_that_the_campaign_leaves_out_is_flagged_and_not_listed() -> None:
     sweep = synthetic.planted(a=(0.7, 1.5), seeds={128: 20})
     sweep["status"].values[:, :, 1] = 0
-    result = thresholds(sweep, n_boot=100)
+    result = thresholds(sweep)
     assert flag(result, "alpha_gap", p=0, p_star=0, a=1, N=0) == "not_enough_data"
     assert {row["a"] for row in thresholds_table(result)} == {0.7}
 
@@ -190,7 +190,7 @@ def test_no_crossing_within_the_range_says_on_which_side_the_threshold_lies(
     crossing: float, expected: str
 ) -> None:
     sweep = synthetic.planted(seeds={4096: 30}, gap_crossing=crossing, gap_sample_crossing=crossing)
-    result = thresholds(sweep, n_boot=100)
+    result = thresholds(sweep)
     for name in ("alpha_gap", "alpha_gap_sample"):
         assert flag(result, name, p=0, p_star=0, a=0, N=0) == expected
         assert math.isnan(result[name].item())
@@ -206,7 +206,7 @@ def test_an_interval_that_leaves_the_range_is_open_and_says_so() -> None:
 
 
 def test_a_model_without_a_principal_value_has_no_overlap_level() -> None:
-    result = thresholds(synthetic.planted(p=(4,), a=(1.5,), seeds={128: 20, 256: 20}), n_boot=100)
+    result = thresholds(synthetic.planted(p=(4,), a=(1.5,), seeds={128: 20, 256: 20}))
     assert flag(result, "alpha_overlap", p=0, p_star=0, a=0, N=0) == "no_overlap_level_known"
     assert flag(result, "alpha_pair", p=0, p_star=0, a=0, N=0) != "no_overlap_level_known"
 
@@ -215,7 +215,6 @@ def test_the_interval_of_a_size_depends_on_its_cells_and_on_nothing_else(planted
     sweep = planted.isel(seed=slice(0, 40))
     alone, both = thresholds(sweep.isel(N=[1])), thresholds(sweep)
     assert alone["alpha_overlap_low"].item() == both["alpha_overlap_low"][..., 1].item()
-    xr.testing.assert_identical(thresholds(sweep, seed=1, n_boot=100), both)
 
 
 def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,16 +226,16 @@ def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPa
         return cells_by_size(block, *rest)
 
     monkeypatch.setattr("bendscape.analysis.thresholds.cells_by_size", counting)
-    lazy = thresholds(sweep, n_boot=100)
+    lazy = thresholds(sweep)
     assert not loaded
     assert all(variable.chunks for variable in lazy.data_vars.values())
     result = lazy.compute(scheduler="synchronous")
     assert loaded == [21 * 20] * 4
     monkeypatch.undo()
-    xr.testing.assert_identical(result, thresholds(sweep.compute(), n_boot=100))
+    xr.testing.assert_identical(result, thresholds(sweep.compute()))
 
 
-@pytest.mark.parametrize("options", [{"n_boot": 10}, {"level": 95.0}, {"level": 0.0}, {"seed": -1}])
+@pytest.mark.parametrize("options", [{"level": 95.0}, {"level": 0.0}])
 def test_options_out_of_range_are_refused_by_name(planted: xr.Dataset, options: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(options))):
         thresholds(planted, **options)  # type: ignore[arg-type]
@@ -352,7 +351,7 @@ def test_the_table_has_one_row_a_model_and_size_with_numbers_flags_and_reasons(f
 
 
 def test_the_rendered_table_fits_one_hundred_columns_and_cuts_nothing_off() -> None:
-    result = thresholds(synthetic.planted(p=(1, 12), a=(0.7, 1.5), seeds={128: 20, 100000: 10}), n_boot=100)
+    result = thresholds(synthetic.planted(p=(1, 12), a=(0.7, 1.5), seeds={128: 20, 100000: 10}))
     text = io.StringIO()
     Console(file=text, width=100).print(render_thresholds(result))
     lines = text.getvalue().splitlines()
@@ -384,4 +383,4 @@ def test_a_part_of_a_sweep_that_no_analysis_can_read_is_one_clear_line(planted: 
         (planted.isel(N=slice(None, None, -1)), "increasing order"),
     ):
         with pytest.raises(ParameterError, match=words):
-            thresholds(part, n_boot=100)
+            thresholds(part)

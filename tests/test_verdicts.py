@@ -101,10 +101,7 @@ def test_the_spacing_of_the_alphas_is_an_error_that_falls_as_they_close_up() -> 
 
 
 def verdicts_of(ds: xr.Dataset, seed: int = 0) -> list[str]:
-    return [
-        row["verdict"].split(" by")[0]
-        for row in thresholds_table(thresholds(ds, n_boot=100, seed=seed).compute())
-    ]
+    return [row["verdict"].split(" by")[0] for row in thresholds_table(thresholds(ds).compute())]
 
 
 def planted(rng: np.random.Generator, alpha_c: float, sizes: dict[int, int], alphas: int) -> xr.Dataset:
@@ -152,7 +149,7 @@ def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
 def test_five_alphas_at_a_small_size_are_not_held_against_theory_by_their_statistical_error_alone() -> None:
     loads = np.round(np.linspace(0.6, 1.6, 5) * BBP, 3)
     many = planted_collapse.sweep(MODEL, {64: 400}, alpha_c=0.85 * BBP, loads=loads)
-    (row,) = thresholds_table(thresholds(many, n_boot=100).compute())
+    (row,) = thresholds_table(thresholds(many).compute())
     assert row["alpha_overlap"]["flag"] == "estimated"
     assert abs(row["alpha_overlap"]["value"] - BBP) > 2 * row["alpha_overlap"]["error"]
     assert row["verdict"] == "not enough data"
@@ -164,7 +161,7 @@ def test_beyond_the_crossover_the_overlap_level_has_no_verdict() -> None:
     model = Model(8, 1, 1.0)  # crossover size of a few thousand
     loads = np.round(np.linspace(0.5, 1.6, 12) * critical_point(model).alpha, 3)
     ds = planted_collapse.sweep(model, {512: 40, 20480: 40}, loads=loads)
-    small, large = thresholds_table(thresholds(ds, n_boot=100).compute())
+    small, large = thresholds_table(thresholds(ds).compute())
     assert large["alpha_overlap"]["flag"] == "estimated"
     assert large["verdict"] == "not enough data"
     assert "crossover" in large["verdict_reason"]

@@ -22,7 +22,7 @@ from bendscape.core.model import ParameterError
 
 AROUND = '{ around = "alpha_bbp", start = 0.6, stop = 1.4, num = 5 }'
 ANALYSES: dict[str, dict[str, Any]] = {
-    "thresholds": {"n_boot": 100},
+    "thresholds": {},
     "collapse": {"n_boot": 100, "least_size": 16},
     "edge_scaling": {"min_size": 16, "prediction": False},
     "drift": {"n_boot": 100},
@@ -181,7 +181,7 @@ def test_what_is_left_of_a_sweep_has_answers_or_says_what_is_missing(store: Path
         found = getattr(Bend(ds), name)(**options).compute()
         assert dict(found.sizes).items() >= {"p": ds.p.size, "p_star": 1, "a": 1}.items()
     if change in ("one seed", "one cell"):
-        flags = Bend(ds).thresholds(n_boot=100)["alpha_gap_flag"]
+        flags = Bend(ds).thresholds()["alpha_gap_flag"]
         assert flags.attrs["flag_meanings"].split()[int(flags.max())] == "not_enough_data"
 
 
