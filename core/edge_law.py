@@ -24,7 +24,7 @@ from bendscape.core.edge_scales import (
 from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.label_noise import label_noise, student_shift
 from bendscape.core.model import Model
-from bendscape.core.spiked_edge import critical_eigenvalue
+from bendscape.core.spiked_edge import critical_eigenvalue, critical_eigenvalues
 from bendscape.core.splitting import outlier_splitting
 
 Regime = Literal["edge", "outlier", "tail"]
@@ -141,9 +141,9 @@ def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tu
     """The same over cells of drawn extreme labels."""
     cells = drawn_cells(model, alpha, size)
     r, p = int(model.p) * model.p_star, float(model.p)
-    xi = np.array([critical_eigenvalue(w, r) for w in cells.distance * math.cbrt(size)])
+    xi_mean, xi_sd = critical_eigenvalues(cells.distance * math.cbrt(size), r)
     width = np.where(np.isnan(cells.outlier_width), cells.width, cells.outlier_width)
-    place = cells.place + width * xi[:, 0]
+    place = cells.place + width * xi_mean
     # The cells' own gammas scatter around 1, where the student's averages are still finite.
     shift = ((2 / p**2) * r + student_shift(model, alpha, 1.0, float(cells.place.mean()))) / size
     mean, split_variance = float(place.mean()) + shift, 0.0
@@ -151,5 +151,5 @@ def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tu
         split = outlier_splitting(model, alpha, scales.gamma_star)
         mean, split_variance = mean + split.eigval_mean / math.sqrt(size), split.eigval_variance / size
     var_labels = float(cells.place.var() + cells.var_rest.mean())
-    var_matrix = float(place.var() - cells.place.var() + (width**2 * xi[:, 1] ** 2).mean()) + split_variance
+    var_matrix = float(place.var() - cells.place.var() + (width**2 * xi_sd**2).mean()) + split_variance
     return mean, var_labels, max(0.0, var_matrix)

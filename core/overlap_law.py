@@ -20,7 +20,12 @@ from bendscape.core.extreme_labels import drawn_cells
 from bendscape.core.finite_size import window_end
 from bendscape.core.model import Model
 from bendscape.core.outlier import transition_at
-from bendscape.core.spiked_edge import critical_overlap, critical_overlap_of_first, critical_overlaps
+from bendscape.core.spiked_edge import (
+    critical_overlap,
+    critical_overlap_of_first,
+    critical_overlaps,
+    critical_overlaps_of_first,
+)
 from bendscape.core.splitting import outlier_splitting
 
 FloatArray = npt.NDArray[np.float64]
@@ -143,7 +148,9 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     scales = edge_scales(model, alpha)
     if not outermost(scales) <= 1 and model.p > 1:
         return math.nan
-    space, first = (_means(model, alpha, size, law)[0] for law in (critical_overlaps, _of_first))
+    space, first = (
+        _means(model, alpha, size, law)[0] for law in (critical_overlaps, critical_overlaps_of_first)
+    )
     w = scales.distance * math.cbrt(size)
     if w > 1e-3:
         split = outlier_splitting(model, alpha, scales.gamma_star)
@@ -151,10 +158,6 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
         damped = min(1.0, excess * math.sqrt(w) / split.orthogonal)
         first = space + split.overlap_sq_mean / math.sqrt(size) * damped
     return min(1.0, max(space, first))
-
-
-def _of_first(w: FloatArray, r: int) -> FloatArray:
-    return np.array([critical_overlap_of_first(x, r) for x in w.ravel()]).reshape(w.shape)
 
 
 def _means(model: Model, alpha: float, size: float, universal: Universal) -> tuple[float, float]:

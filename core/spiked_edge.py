@@ -147,22 +147,23 @@ def critical_overlap(w: float, r: int) -> float:
     return float(critical_overlaps(np.array(w), r))
 
 
-def _distance(x: float) -> float:
+def _distance(x: FloatArray) -> FloatArray:
     """s - x at the minimum of s^2 + 1/(s - x): 2 d^3 + 2 x d^2 = 1, by Newton's method from above."""
-    d = 1.0 - x if x <= 0 else min(1.0, (2 * x) ** -0.5)
+    d: FloatArray = np.where(x <= 0, 1.0 - x, np.minimum(1.0, np.maximum(2 * x, 1e-300) ** -0.5))
     for _ in range(60):
         step = (2 * d**3 + 2 * x * d * d - 1) / (6 * d * d + 4 * x * d)
-        d -= step
-        if abs(step) <= 1e-15 * d:
+        d = d - step
+        if np.all(np.abs(step) <= 1e-15 * d):
             break
     return d
 
 
-def many_spikes(x: float) -> tuple[float, float, float]:
+def many_spikes(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Edge, its Tracy-Widom scale and the first vector's overlap where r -> inf at x = w / r^(1/3).
 
     The edge is E(x) = min over s > x, 0 of s^2 + 1/(s - x), in units of (r/n)^(2/3) beyond 2; the scale (1 +
-    (s - x)^(-3))^(1/3) n^(-2/3) and the overlap 2 s (r/n)^(1/3) = (s - x)^(-2) (r/n)^(1/3).
+    (s - x)^(-3))^(1/3) n^(-2/3) and the overlap 2 s (r/n)^(1/3) = (s - x)^(-2) (r/n)^(1/3). Each of the shape
+    of x.
     """
     d = _distance(x)
     s = 1 / (2 * d * d)
@@ -184,21 +185,17 @@ def _first_table(r: int) -> PchipInterpolator:
     return PchipInterpolator(np.array(_AT), found)
 
 
-def _first(x: float, r: int) -> tuple[float, float, float]:
+def _first(x: FloatArray, r: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """U_r, mean and standard deviation of T_r at x, beyond the table too."""
-    inside = min(max(x, _AT[0]), _AT[-1])
-    U, mean, sd = (float(value) for value in _first_table(r)(inside))
-    fade = inside / x if x != inside else 1.0
-    U = 1 + (U - 1) * fade**2
-    if x < _AT[0]:
-        return (
-            U,
-            TRACY_WIDOM_MEAN + (mean - TRACY_WIDOM_MEAN) * fade,
-            TRACY_WIDOM_SD + (sd - TRACY_WIDOM_SD) * fade,
-        )
+    inside = np.clip(x, _AT[0], _AT[-1])
+    U, mean, sd = np.moveaxis(_first_table(r)(inside), -1, 0)
+    fade = np.where(x == inside, 1.0, inside / np.where(x == 0, 1.0, x))
+    below, above = np.where(x < _AT[0], fade, 1.0), np.where(x > _AT[-1], fade**1.5, 1.0)
+    mean = TRACY_WIDOM_MEAN + (mean - TRACY_WIDOM_MEAN) * below
+    sd = TRACY_WIDOM_SD + (sd - TRACY_WIDOM_SD) * below
     if r == 1:  # one outlier is a Gaussian: its scale is half the distance to the edge it would have as many
-        mean, sd = 2 + (mean - 2) * fade**1.5, math.sqrt(2) + (sd - math.sqrt(2)) * fade**1.5
-    return U, mean, sd
+        mean, sd = 2 + (mean - 2) * above, math.sqrt(2) + (sd - math.sqrt(2)) * above
+    return 1 + (U - 1) * fade**2, mean, sd
 
 
 def critical_eigenvalue(w: float, r: int) -> tuple[float, float]:
@@ -228,13 +225,18 @@ def critical_eigenvalue(w: float, r: int) -> tuple[float, float]:
     ``tests/test_overlap_law.py``. Source: as for :func:`critical_overlap`; the limit of many spikes is this
     project's own.
     """
-    x = w / r ** (1 / 3)
+    mean, sd = critical_eigenvalues(np.array(w), r)
+    return float(mean), float(sd)
+
+
+def critical_eigenvalues(w: FloatArray, r: int) -> tuple[FloatArray, FloatArray]:
+    """:func:`critical_eigenvalue` of many distances at once."""
+    x = np.asarray(w / r ** (1 / 3))
     edge, scale, _ = many_spikes(x)
     _, mean, sd = _first(x, r)
     # E(x) - x^2 = 2 (s - x) x + (s - x)^2 + 1/(s - x): nothing cancels where the outlier is far.
-    if x > 0:
-        d = _distance(x)
-        edge = 2 * d * x + d * d + 1 / d
+    d = _distance(x)
+    edge = np.where(x > 0, 2 * d * x + d * d + 1 / d, edge)
     return -(r ** (2 / 3)) * edge + scale * mean, scale * sd
 
 
@@ -258,5 +260,10 @@ def critical_overlap_of_first(w: float, r: int) -> float:
     Limits: U_r = 1 for w -> -inf and w -> inf, and for r -> inf. Accuracy 2 per cent. Held by
     ``tests/test_overlap_law.py``. Source: as for :func:`critical_eigenvalue`.
     """
-    x = w / r ** (1 / 3)
-    return float(r ** (1 / 3) * many_spikes(x)[2] * _first(x, r)[0])
+    return float(critical_overlaps_of_first(np.array(w), r))
+
+
+def critical_overlaps_of_first(w: FloatArray, r: int) -> FloatArray:
+    """:func:`critical_overlap_of_first` of many distances at once."""
+    x = np.asarray(w / r ** (1 / 3))
+    return np.asarray(r ** (1 / 3) * many_spikes(x)[2] * _first(x, r)[0])
