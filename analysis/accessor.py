@@ -17,9 +17,9 @@ import xarray as xr
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bendscape.analysis.edge_scaling import Statistic
-    from bendscape.analysis.results import Results
-    from bendscape.analysis.tables import Numbers
+    from bendscape.analysis.estimate.edge_scaling import Statistic
+    from bendscape.analysis.figures.tables import Numbers
+    from bendscape.analysis.findings.results import Results
 
 
 _PLOT = f"  {'.bend.plot':<24} Figures: write it alone for their list."
@@ -66,13 +66,13 @@ class _Plot:
 
     @cached_property
     def _results(self) -> Results:
-        from bendscape.analysis.results import Results
+        from bendscape.analysis.findings.results import Results
 
         return Results(self._ds)
 
     def numbers(self, name: str) -> Numbers:
-        """The tables behind a figure, by its name here: :func:`bendscape.analysis.figures.numbers_of`."""
-        from bendscape.analysis.figures import numbers_of
+        """The tables behind a figure, by its name here: :func:`bendscape.analysis.figures.draw.numbers_of`."""
+        from bendscape.analysis.figures.draw import numbers_of
 
         return numbers_of(self._results, name)
 
@@ -83,36 +83,36 @@ class _Plot:
         return _html(f"figures of {_in_words(self._ds)}", _methods(self, ".plot"))
 
     def _draw(self, name: str) -> Figure:
-        from bendscape.analysis.figures import draw_figure
+        from bendscape.analysis.figures.draw import draw_figure
 
         return draw_figure(self._results, name)
 
     def overlap(self) -> Figure:
-        """Overlap against alpha at every size: :func:`bendscape.analysis.alpha_figures.draw_overlap`."""
+        """Overlap against alpha at every size: :func:`bendscape.analysis.figures.alpha.draw_overlap`."""
         return self._draw("overlap")
 
     def eigenvalue(self) -> Figure:
-        """Lowest eigenvalue against alpha: :func:`bendscape.analysis.alpha_figures.draw_eigenvalue`."""
+        """Lowest eigenvalue against alpha: :func:`bendscape.analysis.figures.alpha.draw_eigenvalue`."""
         return self._draw("eigenvalue")
 
     def spectrum(self) -> Figure:
-        """Whole spectra and their density: :func:`bendscape.analysis.spectrum_figure.draw_spectrum`."""
+        """Whole spectra and their density: :func:`bendscape.analysis.figures.spectrum.draw_spectrum`."""
         return self._draw("spectrum")
 
     def edge(self) -> Figure:
-        """Distance to the edge against N: :func:`bendscape.analysis.edge_figure.draw_edge`."""
+        """Distance to the edge against N: :func:`bendscape.analysis.figures.edge.draw_edge`."""
         return self._draw("edge")
 
     def thresholds(self) -> Figure:
-        """Thresholds against p: :func:`bendscape.analysis.threshold_figures.draw_thresholds`."""
+        """Thresholds against p: :func:`bendscape.analysis.figures.thresholds.draw_thresholds`."""
         return self._draw("thresholds")
 
     def kinds(self) -> Figure:
-        """The (p, a) diagram: :func:`bendscape.analysis.threshold_figures.draw_kinds`."""
+        """The (p, a) diagram: :func:`bendscape.analysis.figures.thresholds.draw_kinds`."""
         return self._draw("kinds")
 
     def collapse(self) -> Figure:
-        """All sizes on one curve: :func:`bendscape.analysis.collapse_figure.draw_collapse`."""
+        """All sizes on one curve: :func:`bendscape.analysis.figures.collapse.draw_collapse`."""
         return self._draw("collapse")
 
 
@@ -135,8 +135,8 @@ class Bend:
         return _Plot(self._ds)
 
     def thresholds(self, *, level: float = 0.95) -> xr.Dataset:
-        """Thresholds at each size with intervals: :func:`bendscape.analysis.thresholds.thresholds`."""
-        from bendscape.analysis.thresholds import thresholds
+        """Thresholds at each size with intervals: :func:`bendscape.analysis.estimate.thresholds.thresholds`."""
+        from bendscape.analysis.estimate.thresholds import thresholds
 
         return thresholds(self._ds, level=level)
 
@@ -153,8 +153,8 @@ class Bend:
         level: float = 0.95,
         seed: int = 0,
     ) -> xr.Dataset:
-        """The lowest eigenvalue against N: :func:`bendscape.analysis.edge_scaling.edge_scaling`."""
-        from bendscape.analysis.edge_scaling import edge_scaling
+        """The lowest eigenvalue against N: :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`."""
+        from bendscape.analysis.estimate.edge_scaling import edge_scaling
 
         return edge_scaling(
             self._ds,
@@ -180,8 +180,8 @@ class Bend:
         level: float = 0.95,
         seed: int = 0,
     ) -> xr.Dataset:
-        """The critical load from all sizes: :func:`bendscape.analysis.collapse.collapse`."""
-        from bendscape.analysis.collapse import collapse
+        """The critical load from all sizes: :func:`bendscape.analysis.estimate.collapse.collapse`."""
+        from bendscape.analysis.estimate.collapse import collapse
 
         return collapse(
             self._ds,
@@ -206,8 +206,8 @@ class Bend:
         level: float = 0.95,
         seed: int = 0,
     ) -> xr.Dataset:
-        """The threshold seen beyond the crossover size: :func:`bendscape.analysis.drift.drift`."""
-        from bendscape.analysis.drift import drift
+        """The threshold seen beyond the crossover size: :func:`bendscape.analysis.estimate.drift.drift`."""
+        from bendscape.analysis.estimate.drift import drift
 
         return drift(
             self._ds,
@@ -222,13 +222,13 @@ class Bend:
         )
 
     def shift_map(self, result: xr.Dataset | None = None) -> xr.Dataset:
-        """Thresholds over (p, p_star, a): :func:`bendscape.analysis.shift_map.shift_map`."""
-        from bendscape.analysis.shift_map import shift_map
+        """Thresholds over (p, p_star, a): :func:`bendscape.analysis.findings.shift_map.shift_map`."""
+        from bendscape.analysis.findings.shift_map import shift_map
 
         return shift_map(self._ds, result)
 
     def report(self, path: str | Path) -> Path:
-        """A self-contained page: :func:`bendscape.analysis.report.write_report`."""
-        from bendscape.analysis.report import write_report
+        """A self-contained page: :func:`bendscape.analysis.report.page.write_report`."""
+        from bendscape.analysis.report.page import write_report
 
         return write_report(self._ds, path)

@@ -40,9 +40,9 @@ def thresholds(
 ) -> None:
     """Measured thresholds with error bars at each size, next to the exact ones. A store still being filled
     will do."""
-    from bendscape.analysis.estimators import ESTIMATORS
-    from bendscape.analysis.thresholds import render_thresholds, thresholds, thresholds_table
-    from bendscape.sweep.console import out, print_json
+    from bendscape.analysis.estimate.estimators import ESTIMATORS
+    from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.sweep.commands.console import out, print_json
 
     with _opened(store) as ds:
         result = thresholds(ds, level=level).compute()
@@ -80,11 +80,13 @@ def scaling(
     store still being filled will do."""
     from dask.base import compute
 
-    from bendscape.analysis.collapse import collapse
-    from bendscape.analysis.drift import drift
-    from bendscape.analysis.edge_scaling import edge_scaling
-    from bendscape.analysis.estimators import usual_least_size
-    from bendscape.analysis.scaling import (
+    from bendscape.analysis.estimate.collapse import collapse
+    from bendscape.analysis.estimate.drift import drift
+    from bendscape.analysis.estimate.edge_scaling import edge_scaling
+    from bendscape.analysis.estimate.estimators import usual_least_size
+    from bendscape.analysis.estimate.thresholds import hessian_sweep
+    from bendscape.analysis.figures.tables import replace_zarr
+    from bendscape.analysis.findings.scaling import (
         drift_rows,
         edge_rows,
         load_rows,
@@ -92,10 +94,8 @@ def scaling(
         render_edges,
         render_loads,
     )
-    from bendscape.analysis.tables import replace_zarr
-    from bendscape.analysis.thresholds import hessian_sweep
-    from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.output import check_replaceable, check_writable
+    from bendscape.sweep.commands.console import console, out, print_json
+    from bendscape.sweep.commands.output import check_replaceable, check_writable
 
     names = tuple(SCALING)
     places = {} if output is None else {name: output / f"{name}.zarr" for name in names}
@@ -144,13 +144,13 @@ def claims(
     filled will do."""
     from dask.base import compute
 
-    from bendscape.analysis.claims import claims, render_claims
-    from bendscape.analysis.collapse import collapse
-    from bendscape.analysis.edge_scaling import edge_scaling
-    from bendscape.analysis.estimators import usual_least_size
-    from bendscape.analysis.panels import means
-    from bendscape.analysis.thresholds import hessian_sweep
-    from bendscape.sweep.console import print_json
+    from bendscape.analysis.estimate.collapse import collapse
+    from bendscape.analysis.estimate.edge_scaling import edge_scaling
+    from bendscape.analysis.estimate.estimators import usual_least_size
+    from bendscape.analysis.estimate.thresholds import hessian_sweep
+    from bendscape.analysis.findings.claims import claims, render_claims
+    from bendscape.analysis.findings.panels import means
+    from bendscape.sweep.commands.console import print_json
 
     with _opened(store) as ds:
         ds = hessian_sweep(ds)
@@ -186,8 +186,8 @@ def figures(
     """Figures, and the numbers behind each: overlap and lowest eigenvalue against alpha, spectra, the edge
     against N, thresholds against p, kinds of transition, the collapse of sizes. A store still being filled
     will do: what it does not have the data of yet is left out, and said."""
-    from bendscape.analysis.figures import write_figures
-    from bendscape.sweep.console import console, print_json
+    from bendscape.analysis.figures.draw import write_figures
+    from bendscape.sweep.commands.console import console, print_json
 
     with _opened(store) as ds:
         written = write_figures(ds, output, formats, only, numbers)
@@ -209,11 +209,11 @@ def report(
     json: Json = False,
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
-    from bendscape.analysis.report import write_report
-    from bendscape.analysis.results import Results
-    from bendscape.analysis.thresholds import render_thresholds, thresholds_table
-    from bendscape.sweep.console import console, out, print_json
-    from bendscape.sweep.output import check_report
+    from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds_table
+    from bendscape.analysis.findings.results import Results
+    from bendscape.analysis.report.page import write_report
+    from bendscape.sweep.commands.console import console, out, print_json
+    from bendscape.sweep.commands.output import check_report
 
     check_report(output, name="--output")
     with _opened(store) as ds:
@@ -249,8 +249,8 @@ def export(
     will do, and one larger than memory; an interrupted export leaves nothing under the name of its output."""
     from rich.filesize import decimal
 
-    from bendscape.analysis.export import export_store
-    from bendscape.sweep.console import console, print_json
+    from bendscape.analysis.dataset.export import export_store
+    from bendscape.sweep.commands.console import console, print_json
 
     names = [name.strip() for name in variables.split(",") if name.strip()]
     written = export_store(store, output, variables=names, shards=shards, overwrite=overwrite)
@@ -286,7 +286,7 @@ def phase_map(
     VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas; widths are
     rounded to integers, and inf is one of the student's.
     """
-    from bendscape.analysis.theory_map import (
+    from bendscape.analysis.figures.theory_map import (
         TITLE,
         check_figure,
         parse_axis,
@@ -294,8 +294,8 @@ def phase_map(
         write_figure,
         write_map,
     )
-    from bendscape.sweep.console import console, print_json
-    from bendscape.sweep.output import check_replaceable, check_writable
+    from bendscape.sweep.commands.console import console, print_json
+    from bendscape.sweep.commands.output import check_replaceable, check_writable
 
     axes = {
         "p": parse_axis("--p", p, integer=True),

@@ -34,27 +34,27 @@ from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis.cells import Axes, Cells, Coverage, Lazy, Picks, SixDimensions
-from bendscape.analysis.failures import failures
-from bendscape.analysis.label_only import label_only_asymptotics, label_only_threshold
-from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import DIGITS, parse_campaign
-from bendscape.sweep.conditional import reading_store
-from bendscape.sweep.grid import Grid
-from bendscape.sweep.hessian_kernel import VARIABLES as HESSIAN
-from bendscape.sweep.kernel import NOT_WANTED, STATUS
-from bendscape.sweep.ledger import Ledger, campaign_of
-from bendscape.sweep.objects import Damaged, connect
-from bendscape.sweep.records import Records
-from bendscape.sweep.spectral_kernel import VARIABLES as SPECTRAL
-from bendscape.sweep.spectral_kernel import WEIGHTS
-from bendscape.sweep.store import HOW_TO_READ, open_root, silence_zarr
-from bendscape.sweep.tiles import Layout
+from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Lazy, Picks, SixDimensions
+from bendscape.analysis.dataset.failures import failures
+from bendscape.analysis.findings.label_only import label_only_asymptotics, label_only_threshold
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import DIGITS, parse_campaign
+from bendscape.sweep.campaign.grid import Grid
+from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.kernels.hessian import VARIABLES as HESSIAN
+from bendscape.sweep.kernels.label_only import VARIABLES as SPECTRAL
+from bendscape.sweep.kernels.label_only import WEIGHTS
+from bendscape.sweep.store.compare_and_swap import reading_store
+from bendscape.sweep.store.ledger import Ledger, campaign_of
+from bendscape.sweep.store.objects import Damaged, connect
+from bendscape.sweep.store.publish import HOW_TO_READ, open_root, silence_zarr
+from bendscape.sweep.store.records import Records
 
 CHUNK_BYTES = (
     2**22
 )  # of one variable at one size: many tiles to a Dask chunk, and a pass over ten sizes of ten
-# variables (analysis/models.py) holds 0.4 GB a thread
+# variables (analysis/dataset/models.py) holds 0.4 GB a thread
 THEORY = (
     "alpha_bbp",
     "alpha_sharp",

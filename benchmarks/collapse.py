@@ -1,4 +1,4 @@
-"""What ``analysis/collapse.py`` makes of sampled Hessians; its coverage on planted data: ``coverage.py``.
+"""What ``analysis/estimate/collapse.py`` makes of sampled Hessians; its coverage on planted data: ``coverage.py``.
 
     python benchmarks/collapse.py              # diagonalised and dice cells (an hour; kept in .npz)
 
@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.collapse_fits import ESTIMATORS, FLAGS
-from bendscape.analysis.verdicts import ANSWERS, KINDS, landmarks
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.collapse_fits import ESTIMATORS, FLAGS
+from bendscape.analysis.estimate.verdicts import ANSWERS, KINDS, landmarks
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.observe import observe
 
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
 SAMPLED: dict[Model, tuple[float, float, int, dict[int, int]]] = {  # loads, then seeds by size

@@ -21,9 +21,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bendscape.core import Model, conditional_theory, lowest_eigenvalue_law, sample_conditional, transition
-from bendscape.core.control import controlled_mean, label_controls
-from bendscape.core.dice import sample_dice
-from bendscape.core.observe import observe
+from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
+from bendscape.core.quadratic.sampling.dice import sample_dice
+from bendscape.core.quadratic.sampling.observe import observe
 
 NUMBERS = Path(__file__).parent / "control_variate.json"
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)

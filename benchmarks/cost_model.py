@@ -2,7 +2,7 @@
 
     python benchmarks/cost_model.py [--repeats 2]
 
-Times cells of every method over p, alpha and N in CPU seconds, fits the constants of ``bendscape.core.cost``
+Times cells of every method over p, alpha and N in CPU seconds, fits the constants of ``bendscape.core.quadratic.sampling.cost``
 by non-negative least squares on relative errors, prints them in the form of ``SECONDS`` with the range of
 measured over fitted, beside that of the constants in use, and writes cost_model.json.
 """
@@ -20,9 +20,9 @@ from rich.console import Console
 from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 
-from bendscape.core.cost import SECONDS, cost_terms
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.cost import SECONDS, cost_terms
+from bendscape.core.quadratic.sampling.observe import observe
 
 HERE = Path(__file__).parent
 

@@ -41,13 +41,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import planted_coverage
 import planted_drift
 
-from bendscape.analysis import collapse_fits, drift_curves, edge_fits, estimators
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.drift import drift
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.thresholds import thresholds
-from bendscape.core.model import Model
+from bendscape.analysis.estimate import collapse_fits, drift_curves, edge_fits, estimators
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.drift import drift
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.thresholds import thresholds
+from bendscape.core.quadratic.model import Model
 
 MODEL, DRIFTING = Model(1, 1, 0.7), Model(8, 1, 1.5)
 TRUTH = critical_point(MODEL).alpha

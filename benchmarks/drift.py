@@ -1,4 +1,4 @@
-"""How often the intervals and choices of ``analysis/drift.py`` are right, and what drawn labels give.
+"""How often the intervals and choices of ``analysis/estimate/drift.py`` are right, and what drawn labels give.
 
     python benchmarks/drift.py                     # planted sweeps (two minutes)
     python benchmarks/drift.py --sampled           # a campaign of labels, ten minutes of one core, resumable
@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import planted_drift
 import xarray as xr
 
-from bendscape.analysis.drift import OUTCOMES, drift
-from bendscape.analysis.drift_curves import FLAGS
-from bendscape.core.model import Model
-from bendscape.sweep.campaign import parse_campaign
+from bendscape.analysis.estimate.drift import OUTCOMES, drift
+from bendscape.analysis.estimate.drift_curves import FLAGS
+from bendscape.core.quadratic.model import Model
+from bendscape.sweep.campaign.file import parse_campaign
 from campaigns import run
 
 MODELS = (Model(2, 1, 1.5), Model(8, 1, 1.5))

@@ -26,11 +26,11 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import synthetic
 
-from bendscape.analysis.edge_fits import LAWS, OUTCOMES
-from bendscape.analysis.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.edge_fits import LAWS, OUTCOMES
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.core import Model, transition
-from bendscape.core.model import EDGE_KINDS
-from bendscape.core.observe import observe
+from bendscape.core.quadratic.model import EDGE_KINDS
+from bendscape.core.quadratic.sampling.observe import observe
 
 NUMBERS = Path(__file__).parent / "edge_scaling.json"
 PLANTED = Model(1, 1, 0.7)

@@ -25,11 +25,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from bendscape.analysis.style import THEORY, THRESHOLD, size_colours, style
+from bendscape.analysis.figures.style import THEORY, THRESHOLD, size_colours, style
 from bendscape.core import Model, alpha_bbp_at_size, asymptotics, crossover_size, transition
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.observe import observe
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.sampling.observe import observe
 
 HERE = Path(__file__).parent
 NUMBERS, FIGURE = HERE / "finite_size.json", HERE.parent / "docs" / "finite-size.svg"
@@ -240,7 +240,7 @@ def memory() -> None:
     """Peak memory of a process that runs one conditional cell, by size."""
     for N in (10**5, 10**6, 10**7):
         script = (
-            "import resource, numpy as np; from bendscape.core.observe import observe; "
+            "import resource, numpy as np; from bendscape.core.quadratic.sampling.observe import observe; "
             "from bendscape.core import Model; "
             f"observe(Model(1, 1, 1.5), 1.6, {N}, np.random.default_rng(0), 'conditional'); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -36,26 +36,26 @@ import xarray as xr
 import zarr
 from dask.base import compute
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.curves import resampling_counts
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.models import Output, map_models
-from bendscape.analysis.thresholds import thresholds
-from bendscape.core.model import Model
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.conditional import zarr_store
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
-from bendscape.sweep.kernel import Kernel
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.plan import plan_campaign
-from bendscape.sweep.records import Receipt
-from bendscape.sweep.run import publish
-from bendscape.sweep.store import silence_zarr
-from bendscape.sweep.tile_store import tile_checksum
-from bendscape.sweep.wanted import wanted_tiles
+from bendscape.analysis.dataset.curves import resampling_counts
+from bendscape.analysis.dataset.models import Output, map_models
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.thresholds import thresholds
+from bendscape.core.quadratic.model import Model
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.engine.run import publish
+from bendscape.sweep.engine.wanted import wanted_tiles
+from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.store.compare_and_swap import zarr_store
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.publish import silence_zarr
+from bendscape.sweep.store.records import Receipt
+from bendscape.sweep.store.tile_store import tile_checksum
 
 NUMBERS = Path(__file__).parent / "lazy.json"
 SEEDS, SIZES, ALPHAS = 256, (128, 256, 512, 1024, 2048), 20

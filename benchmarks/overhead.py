@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bendscape.cluster.local import available_cores, ray_options
-from bendscape.sweep.campaign import Campaign, parse_campaign
-from bendscape.sweep.executor import Executor, RayExecutor, SerialExecutor
-from bendscape.sweep.grid import cell_rng
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.run import run_campaign
-from bendscape.sweep.store import silence_zarr
-from bendscape.sweep.tiles import Layout
-from bendscape.sweep.wanted import wanted_tiles
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
+from bendscape.sweep.campaign.grid import cell_rng
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.engine.executor import Executor, RayExecutor, SerialExecutor
+from bendscape.sweep.engine.run import run_campaign
+from bendscape.sweep.engine.wanted import wanted_tiles
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import silence_zarr
 
 HERE = Path(__file__).parent
 MODULE = str(HERE / "trivial_kernel.py")

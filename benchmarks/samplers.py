@@ -45,12 +45,12 @@ from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from threadpoolctl import threadpool_limits
 
 from bendscape.core import Model, lowest_eigenpairs, sample_dice, sample_instance
-from bendscape.core.cost import block_width
-from bendscape.core.dice import TOLERANCE
-from bendscape.core.hessian import Instance, lower_hessian
-from bendscape.core.inputs import Precision
-from bendscape.core.products import hessian_product
-from bendscape.core.reveal import Columns, LeftBasis, Workspace
+from bendscape.core.quadratic.sampling.cost import block_width
+from bendscape.core.quadratic.sampling.dice import TOLERANCE
+from bendscape.core.quadratic.sampling.hessian import Instance, lower_hessian
+from bendscape.core.quadratic.sampling.inputs import Precision
+from bendscape.core.quadratic.sampling.products import hessian_product
+from bendscape.core.quadratic.sampling.reveal import Columns, LeftBasis, Workspace
 
 try:
     import primme
@@ -198,7 +198,7 @@ def with_lobpcg(model: Model, alpha: float, N: int, rng: np.random.Generator, sa
 
 
 def with_lanczos(precision: Precision = "float64", stored: bool = True) -> Contender:
-    """The explicit method, as :func:`bendscape.core.observe.observe` runs it."""
+    """The explicit method, as :func:`bendscape.core.quadratic.sampling.observe.observe` runs it."""
 
     def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
         instance = sample_instance(model, alpha, N, rng, precision=precision, stored=stored)

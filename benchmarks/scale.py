@@ -22,18 +22,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.driver import Driver
-from bendscape.sweep.executor import Job, Result
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import Kernel, Variable
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.plan import Plan, plan_campaign
-from bendscape.sweep.progress import Meter
-from bendscape.sweep.records import Receipt
-from bendscape.sweep.stop import Stop
-from bendscape.sweep.worker import Order
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Variable
+from bendscape.sweep.engine.driver import Driver
+from bendscape.sweep.engine.executor import Job, Result
+from bendscape.sweep.engine.plan import Plan, plan_campaign
+from bendscape.sweep.engine.progress import Meter
+from bendscape.sweep.engine.stop import Stop
+from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.records import Receipt
 
 CAMPAIGN = """
 [campaign]

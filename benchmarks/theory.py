@@ -28,11 +28,11 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from threadpoolctl import threadpool_limits
 
-from bendscape.core.density import bulk_density, density_rule
-from bendscape.core.maps import transition_map
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
-from bendscape.core.precision import unwarned
+from bendscape.core.errors import unwarned
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.density import bulk_density, density_rule
+from bendscape.core.quadratic.theory.maps import transition_map
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 HERE = Path(__file__).parent
 ROUNDS = 7

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 
 
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep.machine import available_cores, available_memory
-from bendscape.sweep.sessions import session_folder
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.engine.machine import available_cores, available_memory
+from bendscape.sweep.engine.sessions import session_folder
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 

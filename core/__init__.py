@@ -58,37 +58,51 @@ Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yha
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
 
 Everything public is exported here but two functions that share their module's name:
-``from bendscape.core.outlier import outlier`` and ``from bendscape.core.observe import observe``.
+``from bendscape.core.quadratic.theory.outlier import outlier`` and ``from bendscape.core.quadratic.sampling.observe import observe``.
 
 Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.
 """
 
-from bendscape.core.branch import a_tricritical
-from bendscape.core.bulk import Edge, left_edge, self_energy, spectral_map
-from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
-from bendscape.core.control import Controlled, controlled_mean, label_controls
-from bendscape.core.cost import METHODS, cost_bytes, cost_seconds
-from bendscape.core.density import Density, DensityRule, bulk_density, density_rule, upper_quantile
-from bendscape.core.dice import Dice, sample_dice
-from bendscape.core.edge_law import LowestEigenvalue, lowest_eigenvalue_law
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.hessian import Instance, dense_hessian, sample_instance
-from bendscape.core.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
-from bendscape.core.label_law import SpectralWeights
-from bendscape.core.lanczos import Eigenpairs, lowest_eigenpairs
-from bendscape.core.maps import Map, transition_map
-from bendscape.core.model import (
+from bendscape.core.errors import ParameterError, PrecisionWarning
+from bendscape.core.numerics.lanczos import Eigenpairs, lowest_eigenpairs
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.edge_law import LowestEigenvalue, lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.quadratic.model import (
     EDGE_KINDS,
     TRANSITION_KINDS,
     EdgeKind,
     Model,
-    ParameterError,
-    PrecisionWarning,
     TransitionKind,
     sample_count,
 )
-from bendscape.core.observe import Observation
-from bendscape.core.outlier import (
+from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
+from bendscape.core.quadratic.sampling.cost import METHODS, cost_bytes, cost_seconds
+from bendscape.core.quadratic.sampling.dice import Dice, sample_dice
+from bendscape.core.quadratic.sampling.drawn_labels import Conditional, conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
+from bendscape.core.quadratic.sampling.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
+from bendscape.core.quadratic.sampling.label_only import SpectralSample, sample_spectral
+from bendscape.core.quadratic.sampling.observe import Observation
+from bendscape.core.quadratic.sampling.products import hessian_operator, hessian_product
+from bendscape.core.quadratic.theory.branch import a_tricritical
+from bendscape.core.quadratic.theory.bulk import Edge, left_edge, self_energy, spectral_map
+from bendscape.core.quadratic.theory.density import (
+    Density,
+    DensityRule,
+    bulk_density,
+    density_rule,
+    upper_quantile,
+)
+from bendscape.core.quadratic.theory.label_only import (
+    SpectralGain,
+    spectral_asymptotics,
+    spectral_gain,
+    spectral_transition,
+)
+from bendscape.core.quadratic.theory.label_weights import SpectralWeights
+from bendscape.core.quadratic.theory.maps import Map, transition_map
+from bendscape.core.quadratic.theory.outlier import (
     Alpha0,
     Asymptotics,
     Outlier,
@@ -97,15 +111,6 @@ from bendscape.core.outlier import (
     asymptotics,
     transition,
 )
-from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
-from bendscape.core.products import hessian_operator, hessian_product
-from bendscape.core.spectral import (
-    SpectralGain,
-    spectral_asymptotics,
-    spectral_gain,
-    spectral_transition,
-)
-from bendscape.core.spectral_sampler import SpectralSample, sample_spectral
 
 __all__ = [
     "EDGE_KINDS",

@@ -13,19 +13,19 @@ from typing import Any
 import obstore
 from rich.console import Console
 
-from bendscape.sweep.campaign import Campaign, parse_campaign
-from bendscape.sweep.executor import Executor, Job, Result, SerialExecutor
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.run import Summary, run_campaign
-from bendscape.sweep.store import read_root, silence_zarr
-from bendscape.sweep.tiles import Layout
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
+from bendscape.sweep.engine.run import Summary, run_campaign
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.publish import read_root, silence_zarr
 
 KERNEL_HEAD = """
 import ctypes, itertools, math, os, signal, time, uuid
 from pathlib import Path
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 
 CALLS = Path({calls!r})
 

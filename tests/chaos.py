@@ -34,11 +34,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.driver import NOTES
-from bendscape.sweep.executor import RayExecutor
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, store_url
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.engine.driver import NOTES
+from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
 from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files, recorded, run
 
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}

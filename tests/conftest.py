@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from bendscape.sweep.objects import store_url
+from bendscape.sweep.store.objects import store_url
 from campaigns import KERNEL_HEAD
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from bendscape.cluster.local import ray_options
-    from bendscape.sweep.executor import RayExecutor
+    from bendscape.sweep.engine.executor import RayExecutor
 
     RayExecutor(ray_options(2))  # the same start-up as `bendscape run`
     yield

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import planted_coverage
 
-from bendscape.analysis import crossings
-from bendscape.analysis.collapse_points import universal_overlap
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.crossings import Crossing, Curve, crossing, mean_curve
-from bendscape.analysis.curves import local_smoother
-from bendscape.analysis.edge_fits import LAWS, amplitude
-from bendscape.analysis.estimators import SMOOTHING
-from bendscape.analysis.student import means
-from bendscape.core.model import Model
+from bendscape.analysis.dataset.curves import local_smoother
+from bendscape.analysis.estimate import crossings
+from bendscape.analysis.estimate.collapse_points import universal_overlap
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.crossings import Crossing, Curve, crossing, mean_curve
+from bendscape.analysis.estimate.edge_fits import LAWS, amplitude
+from bendscape.analysis.estimate.estimators import SMOOTHING
+from bendscape.analysis.estimate.student import means
+from bendscape.core.quadratic.model import Model
 
 Floats = npt.NDArray[np.float64]
 

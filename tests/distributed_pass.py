@@ -20,10 +20,10 @@ import xarray as xr
 from dask.base import compute
 from dask.distributed import Client, LocalCluster
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.models import Output, map_models
-from bendscape.analysis.thresholds import thresholds
+from bendscape.analysis.dataset.models import Output, map_models
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.thresholds import thresholds
 
 
 def process(block: xr.Dataset) -> Mapping[str, Any]:

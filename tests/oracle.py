@@ -13,7 +13,7 @@ from typing import Any
 
 import mpmath as mp
 
-from bendscape.core.model import Model
+from bendscape.core.quadratic.model import Model
 
 Number = Any  # mpmath has no types
 DIGITS = 30

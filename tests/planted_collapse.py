@@ -9,10 +9,10 @@ import numpy.typing as npt
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.collapse_fits import PointScaling, scale_width
-from bendscape.analysis.collapse_points import scaled_points, universal_overlap
-from bendscape.analysis.critical import critical_point
-from bendscape.core.model import Model
+from bendscape.analysis.estimate.collapse_fits import PointScaling, scale_width
+from bendscape.analysis.estimate.collapse_points import scaled_points, universal_overlap
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.core.quadratic.model import Model
 
 LOADS = np.round(np.arange(0.5, 2.45, 0.05), 12)  # times N a whole number for N a multiple of 20
 

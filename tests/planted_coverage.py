@@ -12,9 +12,9 @@ import synthetic
 import xarray as xr
 from scipy.stats import norm
 
-from bendscape.analysis.collapse_points import universal_overlap
-from bendscape.analysis.critical import critical_point
-from bendscape.core.model import Model
+from bendscape.analysis.estimate.collapse_points import universal_overlap
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.core.quadratic.model import Model
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import synthetic
 import xarray as xr
 
-from bendscape.core.drift_law import hiding_curve
-from bendscape.core.model import Model
-from bendscape.core.outlier import asymptotics, transition
+from bendscape.core.quadratic.finite_size.drift_law import hiding_curve
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 SEEDS = {30_000: 60, 100_000: 40, 300_000: 24, 1_000_000: 16, 10_000_000: 8}
 LOADS = np.round(np.arange(0.76, 1.2, 0.02), 12)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bendscape.core.model import EdgeKind, Model, TransitionKind
+from bendscape.core.quadratic.model import EdgeKind, Model, TransitionKind
 
 REFERENCE = Path(__file__).parent / "data" / "asymptotic_reference.json"
 

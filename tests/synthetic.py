@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from bendscape.analysis.critical import critical_point
-from bendscape.core.bulk import left_edge
-from bendscape.core.model import EDGE_KINDS, TRANSITION_KINDS, Model
-from bendscape.core.outlier import asymptotics, transition
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.core.quadratic.model import EDGE_KINDS, TRANSITION_KINDS, Model
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 MEASURED = {
     "eigval_min": "lowest eigenvalue",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import alpha_0, transition
-from bendscape.sweep.campaign import load_campaign, parse_campaign
-from bendscape.sweep.kernel import Kernel, Outcome
-from bendscape.sweep.plan import plan_campaign
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
+from bendscape.sweep.campaign.file import load_campaign, parse_campaign
+from bendscape.sweep.campaign.kernel import Kernel, Outcome
+from bendscape.sweep.engine.plan import plan_campaign
 from campaigns import campaign_text, make_campaign
 
 BAD = [

@@ -8,13 +8,13 @@ import planted_collapse
 import pytest
 import xarray as xr
 
-from bendscape.analysis.claims import Claim, claims, render_claims
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.edge_fits import OUTCOMES
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.panels import means
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.edge_fits import OUTCOMES
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.findings.claims import Claim, claims, render_claims
+from bendscape.analysis.findings.panels import means
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 LOADS = np.round(np.arange(0.2, 2.45, 0.05), 12)  # down to where a smooth edge has no continuation
 SEEDS = {320: 200, 640: 160, 1280: 120}

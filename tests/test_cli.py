@@ -48,7 +48,7 @@ def hessians(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['bendscape', '--help']\n"
-        "from bendscape.sweep.cli import main\n"
+        "from bendscape.sweep.commands.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print('LOADED', *sorted(m for m in sys.modules if '.' not in m))"
@@ -240,7 +240,7 @@ def test_run_makes_the_missing_folders_of_its_report(hessians: Path, tmp_path: P
 
 
 def test_help_of_sample_names_every_method() -> None:
-    from bendscape.core.cost import METHODS
+    from bendscape.core.quadratic.sampling.cost import METHODS
 
     words = set(re.findall(r"\w+", bendscape("sample", "--help").stdout))
     assert set(METHODS) <= words
@@ -328,8 +328,8 @@ def test_bad_options_of_run_are_one_line_and_leave_no_store(
 
 
 def test_a_second_driver_is_refused_with_the_holders_name(tmp_path: Path, kernel_file: KernelFile) -> None:
-    from bendscape.sweep.ledger import Ledger
-    from bendscape.sweep.objects import connect, store_url
+    from bendscape.sweep.store.ledger import Ledger
+    from bendscape.sweep.store.objects import connect, store_url
 
     module, store, file = kernel_file(RANDOM), tmp_path / "c.zarr", tmp_path / "c.toml"
     run(store, module, make_campaign())

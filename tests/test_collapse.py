@@ -15,11 +15,11 @@ import xarray as xr
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.collapse_fits import CHOICES, ESTIMATORS, FLAGS, Settings
-from bendscape.analysis.collapse_points import Points, lowest, scaled_points, universal_overlap
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.verdicts import (
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.collapse_fits import CHOICES, ESTIMATORS, FLAGS, Settings
+from bendscape.analysis.estimate.collapse_points import Points, lowest, scaled_points, universal_overlap
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.verdicts import (
     ANSWERS,
     DEFINITIONS,
     KINDS,
@@ -30,11 +30,17 @@ from bendscape.analysis.verdicts import (
     log_odds_discontinuous,
     supported,
 )
-from bendscape.core.branch import load_on_branch, overlap_sq_on_branch, principal_value, principal_value_end
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
-from bendscape.core.outlier import outlier
-from bendscape.core.spiked_edge import critical_overlap
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.branch import (
+    load_on_branch,
+    overlap_sq_on_branch,
+    principal_value,
+    principal_value_end,
+)
+from bendscape.core.quadratic.theory.outlier import outlier
 
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
 SIZES = {160: 200, 320: 200, 640: 200, 1280: 200}
@@ -261,7 +267,7 @@ def test_a_lazy_dataset_gives_the_same_one_model_in_memory_at_a_time(
         loaded.append(block["overlap_sq_space"].size)
         return scaled_points(block, *rest)
 
-    monkeypatch.setattr("bendscape.analysis.collapse.scaled_points", counting)
+    monkeypatch.setattr("bendscape.analysis.estimate.collapse.scaled_points", counting)
     lazy = collapse(sweep, n_boot=100)
     assert not loaded
     assert all(variable.chunks for variable in lazy.data_vars.values())

@@ -14,13 +14,13 @@ import xarray as xr
 from scipy.stats import binom
 from scipy.stats import t as t_law
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.collapse_fits import ESTIMATORS, FLAGS, Settings
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.curves import Floats
-from bendscape.analysis.profiles import Fit, accepted, one_sided
-from bendscape.analysis.verdicts import ANSWERS, KINDS
-from bendscape.core.model import Model
+from bendscape.analysis.dataset.curves import Floats
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.collapse_fits import ESTIMATORS, FLAGS, Settings
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.profiles import Fit, accepted, one_sided
+from bendscape.analysis.estimate.verdicts import ANSWERS, KINDS
+from bendscape.core.quadratic.model import Model
 
 MODEL = Model(1, 1, 0.7)
 TRUTH = critical_point(MODEL).alpha

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bendscape.core.conditional
-from bendscape.core.conditional import conditional_theory, sample_conditional
-from bendscape.core.hessian import sample_instance
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
-from bendscape.core.outlier import asymptotics, transition
+import bendscape.core.quadratic.sampling.drawn_labels
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.hessian import sample_instance
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -147,12 +147,12 @@ def test_labels_drawn_again_for_every_sum_predict_what_kept_labels_do(
     """Same blocks either way, so the same sums; and the memory is that of one block, not of the cell."""
     for model, seed in ((Model(1, 1, 1.5), 1), (Model(3, 2, 0.7), 2)):
         kept = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
-        monkeypatch.setattr(bendscape.core.conditional, "KEPT_SAMPLES", 100)
+        monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "KEPT_SAMPLES", 100)
         again = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
         assert again == kept
         monkeypatch.undo()
-    monkeypatch.setattr(bendscape.core.conditional, "BLOCK_NUMBERS", 2000)
-    monkeypatch.setattr(bendscape.core.conditional, "KEPT_SAMPLES", 100)
+    monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "BLOCK_NUMBERS", 2000)
+    monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "KEPT_SAMPLES", 100)
     sample_conditional(Model(1, 1, 1.5), 1.5, 1000, np.random.default_rng(0))
     peaks = []
     for N in (2000, 40_000):
@@ -173,7 +173,7 @@ def test_drawn_directions_have_the_overlaps_of_random_weights(p: int, p_star: in
     pairs = np.triu_indices(count, 1)
     overlaps = []
     for _ in range(draws):
-        directions = bendscape.core.conditional._directions(count, N, rng)
+        directions = bendscape.core.quadratic.sampling.drawn_labels._directions(count, N, rng)
         assert np.linalg.norm(directions, axis=1) == pytest.approx(1, abs=1e-14)
         overlaps.append((directions @ directions.T)[pairs])
     found = np.array(overlaps)

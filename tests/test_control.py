@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bendscape.core.conditional import Conditional, conditional_theory, sample_conditional
-from bendscape.core.control import Controlled, controlled_mean, label_controls
-from bendscape.core.dice import sample_dice
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
+from bendscape.core.quadratic.sampling.dice import sample_dice
+from bendscape.core.quadratic.sampling.drawn_labels import Conditional, conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.observe import observe
 
 FloatArray = npt.NDArray[np.float64]
 

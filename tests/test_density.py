@@ -9,14 +9,14 @@ import numpy as np
 import oracle
 import pytest
 
-from bendscape.core import density as density_module
-from bendscape.core.bulk import left_edge
-from bendscape.core.density import bulk_density, density_rule, upper_quantile
-from bendscape.core.half_plane import plane_averages
-from bendscape.core.hessian import dense_hessian, sample_instance
-from bendscape.core.integrals import averages
-from bendscape.core.model import Model, ParameterError, PrecisionWarning
-from bendscape.core.precision import unwarned
+from bendscape.core.errors import ParameterError, PrecisionWarning, unwarned
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
+from bendscape.core.quadratic.theory import density as density_module
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.core.quadratic.theory.density import bulk_density, density_rule, upper_quantile
+from bendscape.core.quadratic.theory.half_plane import plane_averages
+from bendscape.core.quadratic.theory.integrals import averages
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pytest
 from scipy import stats
 from scipy.linalg import eigh, eigvalsh_tridiagonal
 
-import bendscape.core.dice as dice_module
-from bendscape.core.conditional import conditional_theory
-from bendscape.core.dice import TOLERANCE, Dice, dice_bytes, sample_dice
-from bendscape.core.hessian import Instance, dense_hessian, lower_hessian, sample_instance
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.recurrence import StoredImages, TurningFrame
-from bendscape.core.reveal import Array, LeftBasis, bartlett
+import bendscape.core.quadratic.sampling.dice as dice_module
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.dice import TOLERANCE, Dice, dice_bytes, sample_dice
+from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory
+from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, lower_hessian, sample_instance
+from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
+from bendscape.core.quadratic.sampling.reveal import Array, LeftBasis, bartlett
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -105,10 +105,14 @@ def test_inline_formulas_hold_no_backslash_that_markdown_would_eat() -> None:
 
 
 def test_what_does_not_exist_is_found_out(tmp_path: Path) -> None:
-    assert resolves("bendscape.core.hessian.Instance.d_par")
-    assert resolves("bendscape.core.hessian.Instance.fields")
+    assert resolves("bendscape.core.quadratic.sampling.hessian.Instance.d_par")
+    assert resolves("bendscape.core.quadratic.sampling.hessian.Instance.fields")
     assert resolves("bendscape.core")
-    for name in ("bendscape.core.bulk.right_edge", "bendscape.core.lost.edge", "bendscape.core.bulk.Edge.x"):
+    for name in (
+        "bendscape.core.quadratic.theory.bulk.right_edge",
+        "bendscape.core.lost.edge",
+        "bendscape.core.quadratic.theory.bulk.Edge.x",
+    ):
         assert not resolves(name)
     (tmp_path / "there.md").write_text("# A heading, with words\n")
     page = tmp_path / "page.md"
@@ -116,7 +120,9 @@ def test_what_does_not_exist_is_found_out(tmp_path: Path) -> None:
         "[a](there.md#a-heading-with-words) [b](gone.md) [c](there.md#b) [d](https://x.org/y.md)\n"
     )
     assert dead_links(page) == ["gone.md", "there.md#b"]
-    assert code_names("`core/bulk.py: left_edge`, `bendscape.core.model.Model`, `N`") == {
-        "bendscape.core.bulk.left_edge",
-        "bendscape.core.model.Model",
+    assert code_names(
+        "`core/quadratic/theory/bulk.py: left_edge`, `bendscape.core.quadratic.model.Model`, `N`"
+    ) == {
+        "bendscape.core.quadratic.theory.bulk.left_edge",
+        "bendscape.core.quadratic.model.Model",
     }

@@ -14,16 +14,17 @@ import pytest
 import xarray as xr
 from scipy.stats import binom
 
-from bendscape.analysis.drift import OUTCOMES, drift
-from bendscape.analysis.drift_curves import FLAGS
-from bendscape.analysis.edge_fits import fit_law
-from bendscape.core.branch import load_on_branch
-from bendscape.core.drift_law import drift_amplitude, hiding_curve
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.integrals import averages
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import transition
-from bendscape.core.overlap_law import mean_overlap_sq, overlap_sq_if_not_hidden
+from bendscape.analysis.estimate.drift import OUTCOMES, drift
+from bendscape.analysis.estimate.drift_curves import FLAGS
+from bendscape.analysis.estimate.edge_fits import fit_law
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.drift_law import drift_amplitude, hiding_curve
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, overlap_sq_if_not_hidden
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.branch import load_on_branch
+from bendscape.core.quadratic.theory.integrals import averages
+from bendscape.core.quadratic.theory.outlier import transition
 
 MODEL = Model(8, 1, 1.5)
 SWEEPS = 20

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 from scipy.special import gammaln
 
-from bendscape.analysis.critical import critical_point
-from bendscape.core.bulk import left_edge
-from bendscape.core.conditional import sample_conditional
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.label_noise import label_noise, student_shift
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.core.spiked_edge import TRACY_WIDOM_MEAN, TRACY_WIDOM_SD, critical_eigenvalue
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
+from bendscape.core.quadratic.finite_size.label_fluctuations import label_noise, student_shift
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.finite_size.spiked_edge import (
+    TRACY_WIDOM_MEAN,
+    TRACY_WIDOM_SD,
+    critical_eigenvalue,
+)
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 
 class TwoDimensional:

@@ -15,7 +15,7 @@ from scipy.optimize import curve_fit
 from scipy.stats import binom
 
 import campaigns
-from bendscape.analysis.edge_fits import (
+from bendscape.analysis.estimate.edge_fits import (
     LAWS,
     OUTCOMES,
     chosen_law,
@@ -24,13 +24,14 @@ from bendscape.analysis.edge_fits import (
     median_error,
     widened,
 )
-from bendscape.analysis.edge_scaling import edge_scaling as scaling
-from bendscape.core.conditional import sample_conditional
-from bendscape.core.control import controlled_mean, label_controls
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.analysis.estimate.edge_scaling import edge_scaling as scaling
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
+from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 MODEL = Model(1, 1, 0.7)
 ALPHA = np.linspace(0.6, 0.8, 200) * transition(MODEL).alpha_bbp
@@ -214,7 +215,7 @@ def test_the_edge_is_that_of_the_realised_alpha_and_data_on_the_law_agree_with_t
 
 
 def edge_at(alpha: float) -> float:
-    from bendscape.core.bulk import left_edge
+    from bendscape.core.quadratic.theory.bulk import left_edge
 
     return left_edge(MODEL, alpha).lambda_minus
 

@@ -14,20 +14,20 @@ import pytest
 from rich.console import Console
 
 from bendscape.cluster.local import ray_options
-from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor, place_options
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.machine import available_cores, available_memory
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.one_model import bytes_of
-from bendscape.sweep.plan import plan_campaign
-from bendscape.sweep.progress import Meter, clock
-from bendscape.sweep.records import Receipt, Records
-from bendscape.sweep.run import open_plan
-from bendscape.sweep.status import store_status
-from bendscape.sweep.stop import Stop
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.one_model import bytes_of
+from bendscape.sweep.commands.status import store_status
+from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExecutor, place_options
+from bendscape.sweep.engine.machine import available_cores, available_memory
+from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.engine.progress import Meter, clock
+from bendscape.sweep.engine.run import open_plan
+from bendscape.sweep.engine.stop import Stop
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.records import Receipt, Records
 from campaigns import RANDOM, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -206,8 +206,8 @@ def test_the_kernel_has_no_limit_of_memory_beside_that_of_the_plan(monkeypatch: 
     cell = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
     kernel, usual = load_kernel("hessian"), {}
     usual = kernel.compute(cell, np.random.default_rng(1)).values
-    monkeypatch.setattr("bendscape.core.observe.MAX_BYTES", 1e3)
-    monkeypatch.setattr("bendscape.sweep.hessian_kernel.MAX_BYTES", 1e3)
+    monkeypatch.setattr("bendscape.core.quadratic.sampling.observe.MAX_BYTES", 1e3)
+    monkeypatch.setattr("bendscape.sweep.kernels.hessian.MAX_BYTES", 1e3)
     assert kernel.compute(cell, np.random.default_rng(1)).values == usual
 
 
@@ -229,8 +229,8 @@ def test_memory_is_that_of_the_machine_or_of_the_smallest_cgroup_around_us(
         (tmp_path / name).write_text(text)
     groups = tmp_path / "groups"
     groups.write_text("4:memory:/old\n0::/job/step\n")
-    monkeypatch.setattr("bendscape.sweep.machine._CGROUP", tmp_path)
-    monkeypatch.setattr("bendscape.sweep.machine._OWN_CGROUPS", groups)
+    monkeypatch.setattr("bendscape.sweep.engine.machine._CGROUP", tmp_path)
+    monkeypatch.setattr("bendscape.sweep.engine.machine._OWN_CGROUPS", groups)
     machine = 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert available_memory() == pytest.approx(machine if expected is None else expected)
 

@@ -20,16 +20,16 @@ import xarray as xr
 import zarr
 from zarr.storage import ZipStore
 
-from bendscape.analysis import export
-from bendscape.analysis.export import export_store
-from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import load_campaign, parse_campaign
-from bendscape.sweep.executor import Job, Result, SerialExecutor
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import write_layout
-from bendscape.sweep.tiles import Layout, SizeLayout, TileKey
+from bendscape.analysis.dataset import export
+from bendscape.analysis.dataset.export import export_store
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import load_campaign, parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import write_layout
+from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -261,7 +261,7 @@ def test_what_exists_is_replaced_only_when_asked_for_and_only_if_it_is_an_export
 KILLED = """
 import os, signal, sys
 from bendscape.analysis import open
-from bendscape.analysis.export import export_store
+from bendscape.analysis.dataset.export import export_store
 
 real, calls = open.SixDimensions.block, []
 def dying(self, picks):
@@ -322,7 +322,7 @@ def test_two_exports_to_one_place_do_not_mix(store: Path, tmp_path: Path) -> Non
 
 BIG = """
 import sys
-from bendscape.analysis.export import export_store
+from bendscape.analysis.dataset.export import export_store
 
 def peak():  # not ru_maxrss, which starts at what the parent had
     with open("/proc/self/status") as status:

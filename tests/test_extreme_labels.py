@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from bendscape.core.conditional import sample_conditional
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.extreme_labels import drawn_cells
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
+from bendscape.core.quadratic.finite_size.extreme_labels import drawn_cells
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.observe import observe
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,22 @@ import pytest
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.figures import FIGURES, numbers_of
-from bendscape.analysis.results import Results
-from bendscape.analysis.tables import COLUMNS, rows_where
-from bendscape.core.bulk import left_edge
-from bendscape.core.density import bulk_density
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.hessian import dense_hessian, sample_instance
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
-from bendscape.core.outlier import alpha_0, asymptotics, transition
-from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.core.spiked_edge import critical_overlap
-from bendscape.sweep.grid import Cell, cell_rng
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.figures.draw import FIGURES, numbers_of
+from bendscape.analysis.figures.tables import COLUMNS, rows_where
+from bendscape.analysis.findings.results import Results
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.core.quadratic.theory.density import bulk_density
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
+from bendscape.sweep.campaign.grid import Cell, cell_rng
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,15 @@ from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis import alpha_figures, figures, panels, results
 from bendscape.analysis.commands import register
-from bendscape.analysis.figures import FIGURES, draw_figure, numbers_of, pages, write_figures
-from bendscape.analysis.style import model_rows, size_colours, style
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import asymptotics, transition
+from bendscape.analysis.figures.draw import FIGURES, draw_figure, numbers_of, pages, write_figures
+from bendscape.analysis.figures.draw import alpha as alpha_figures
+from bendscape.analysis.figures.draw import draw as figures
+from bendscape.analysis.figures.style import model_rows, size_colours, style
+from bendscape.analysis.findings import panels, results
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 
 def overlap_figure(ds: xr.Dataset) -> Figure:
@@ -224,7 +227,8 @@ def test_both_figures_read_each_model_once_and_ask_the_theory_once(
     of_model, theory = panels._means_of_model, asymptotics
     monkeypatch.setattr(panels, "_means_of_model", lambda block, **o: read.append(1) or of_model(block, **o))
     monkeypatch.setattr(
-        "bendscape.core.outlier.asymptotics", lambda model, x: asked.append((model, x)) or theory(model, x)
+        "bendscape.core.quadratic.theory.outlier.asymptotics",
+        lambda model, x: asked.append((model, x)) or theory(model, x),
     )
     panels._theory_line.cache_clear()
     write_figures(many, tmp_path, ("svg",), AGAINST_ALPHA)

@@ -9,9 +9,14 @@ from problems import CROSSOVER_LOG10, PROBLEMS, THRESHOLDS_AT_SIZE, Problem
 from scipy.integrate import quad
 from scipy.stats import chi, chi2
 
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size, seen_at_size, tail_probability
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.quadratic.finite_size.crossover import (
+    alpha_bbp_at_size,
+    crossover_size,
+    seen_at_size,
+    tail_probability,
+)
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 DISCONTINUOUS = [problem for problem in PROBLEMS if problem.transition == "discontinuous"]
 

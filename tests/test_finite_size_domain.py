@@ -8,12 +8,12 @@ import warnings
 import numpy as np
 import pytest
 
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import continued_edge_end, edge_scales
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
-from bendscape.core.outlier import transition
-from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.edge_scales import continued_edge_end, edge_scales
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.outlier import transition
 
 HALVINGS = 12
 

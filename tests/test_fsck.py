@@ -13,12 +13,12 @@ import pytest
 import xarray as xr
 import zarr
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep import ledger as ledger_module
-from bendscape.sweep.fsck import fsck
-from bendscape.sweep.ledger import LeaseHeld, Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.status import store_tiles
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands.status import store_tiles
+from bendscape.sweep.store.fsck import fsck
+from bendscape.sweep.store.ledger import LeaseHeld, Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.publish import ledger as ledger_module
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]

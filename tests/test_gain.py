@@ -9,13 +9,13 @@ import pytest
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.gain import LOADS, gain_figure, gain_pages, gains
-from bendscape.analysis.report import gain_in_words
-from bendscape.analysis.style import PANELS
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, asymptotics, transition
-from bendscape.core.precision import unwarned
-from bendscape.core.spectral import SpectralWeights, spectral_asymptotics
+from bendscape.analysis.figures.style import PANELS
+from bendscape.analysis.findings.gain import LOADS, gain_figure, gain_pages, gains
+from bendscape.analysis.report.page import gain_in_words
+from bendscape.core.errors import unwarned
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.label_only import SpectralWeights, spectral_asymptotics
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 
 
 def frame(p: tuple[int, ...], p_star: tuple[int, ...], a: tuple[float, ...], **axis: object) -> xr.Dataset:

@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendscape.sweep.grid import Cell, Grid, cell_rng
-from bendscape.sweep.kernel import Kernel, Outcome
-from bendscape.sweep.tiles import Layout, SizeLayout, TileKey, bundle
-from bendscape.sweep.wanted import wanted_tiles
+from bendscape.sweep.campaign.grid import Cell, Grid, cell_rng
+from bendscape.sweep.campaign.kernel import Kernel, Outcome
+from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey, bundle
+from bendscape.sweep.engine.wanted import wanted_tiles
 from campaigns import make_campaign
 
 CELL = Cell(p=2, p_star=1, a=0.7, alpha=1.25, N=128, seed=3, alpha_axis=1.25)

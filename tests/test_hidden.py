@@ -13,12 +13,12 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep.executor import SerialExecutor
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.run import open_plan, run_campaign
-from bendscape.sweep.status import store_status
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.status import store_status
+from bendscape.sweep.engine.executor import SerialExecutor
+from bendscape.sweep.engine.run import open_plan, run_campaign
+from bendscape.sweep.store.objects import store_url
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.executor import Job, Result, SerialExecutor
-from bendscape.sweep.identity import generation, kernel_digests
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.run import open_plan
-from bendscape.sweep.status import store_status
-from bendscape.sweep.store import read_root
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.status import store_status
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.engine.identity import generation, kernel_digests
+from bendscape.sweep.engine.run import open_plan
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import read_root
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -147,7 +147,7 @@ def test_what_runs_is_the_text_of_the_digest_even_within_one_tick_of_the_clock(
     tmp_path: Path,
 ) -> None:
     text = """
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 KERNEL = Kernel(name="k", version=1, variables=(Variable("x", "a number"),), compute=lambda cell, rng: None,
                 seconds=lambda cell: {seconds}, peak_bytes=lambda cell: 1.0)
 """

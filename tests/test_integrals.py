@@ -8,10 +8,10 @@ import mpmath as mp
 import oracle
 import pytest
 
-from bendscape.core.branch import a_tricritical
-from bendscape.core.integrals import averages
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, asymptotics, transition
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.branch import a_tricritical
+from bendscape.core.quadratic.theory.integrals import averages
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 
 # Corners of the domain: small and large p, p_star and a, gamma at both ends and where roots lie.
 TABLE = [
@@ -89,7 +89,9 @@ def test_at_large_load_edge_outlier_and_overlap_follow_the_weights_alone(model: 
     assert found.lambda_minus == pytest.approx(unit * at_zero.A, rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")  # the jump is small here
+@pytest.mark.filterwarnings(
+    "ignore::bendscape.core.quadratic.model.PrecisionWarning"
+)  # the jump is small here
 @pytest.mark.parametrize("p", [1, 2, 3, 17, 100, 512])
 def test_the_tricritical_offset_separates_the_kinds_for_every_pair_of_widths(p: int) -> None:
     before = 0.0

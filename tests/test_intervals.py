@@ -16,9 +16,9 @@ from counted_intervals import Count, edge_count, threshold_counts
 from scipy.stats import binom, skew, t
 from threadpoolctl import threadpool_limits
 
-from bendscape.analysis.crossings import Curve, crossing, mean_curve
-from bendscape.analysis.edge_fits import smooth_errors
-from bendscape.analysis.student import Means, Sums, means, third_moment, weighted
+from bendscape.analysis.estimate.crossings import Curve, crossing, mean_curve
+from bendscape.analysis.estimate.edge_fits import smooth_errors
+from bendscape.analysis.estimate.student import Means, Sums, means, third_moment, weighted
 
 AROUND = np.round(np.arange(0.6, 1.901, 0.1), 12)
 SIZE = 2000

@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 import ray
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep.cli import _seconds
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.isolation import CRASHES, FORGIVEN, Isolation, Part
-from bendscape.sweep.kernel import Kernel, Outcome
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.stop import Stop
-from bendscape.sweep.tiles import Tile, TileKey
-from bendscape.sweep.worker import Note, Verdict
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Outcome
+from bendscape.sweep.campaign.tiles import Tile, TileKey
+from bendscape.sweep.commands.cli import _seconds
+from bendscape.sweep.engine.isolation import CRASHES, FORGIVEN, Isolation, Part
+from bendscape.sweep.engine.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
+from bendscape.sweep.engine.stop import Stop
+from bendscape.sweep.engine.worker import Note, Verdict
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
 from campaigns import RANDOM, make_campaign, run
 
 CRASH = ray.exceptions.WorkerCrashedError()
@@ -65,7 +65,7 @@ def test_a_limit_raises_where_the_cell_is_and_the_next_cell_has_its_own() -> Non
 
 
 def test_a_cell_that_swallows_the_first_alarm_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bendscape.sweep.limits.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("bendscape.sweep.engine.limits.AGAIN_SECONDS", 0.05)
     swallowed = []
 
     def stubborn() -> None:
@@ -113,7 +113,7 @@ def test_a_thread_has_no_soft_limit() -> None:
 
 HARD = """
 import itertools, time
-from bendscape.sweep.limits import Limits
+from bendscape.sweep.engine.limits import Limits
 with Limits(hard=True) as limits:
     for _ in range({cells}):
         with limits.cell({limit}):

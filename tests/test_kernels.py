@@ -20,13 +20,13 @@ import xarray as xr
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
-from bendscape.sweep import kernel as kernel_module
-from bendscape.sweep.campaign import load_campaign, parse_campaign
-from bendscape.sweep.grid import Cell, cell_rng
-from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
-from bendscape.sweep.kernel import RESERVED, BadOutcome, Outcome, load_kernel
-from bendscape.sweep.plan import plan_campaign
-from bendscape.sweep.store import silence_zarr
+from bendscape.sweep.campaign.file import kernel as kernel_module
+from bendscape.sweep.campaign.file import load_campaign, parse_campaign
+from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.kernel import RESERVED, BadOutcome, Outcome, load_kernel
+from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.store.publish import silence_zarr
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ CELL = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
 SMALL = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
 
 MODULE = """
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 KERNEL = Kernel({arguments})
 """
 GOOD = {
@@ -98,7 +98,7 @@ def test_the_example_runs_from_the_command_line_and_agrees_with_a_direct_computa
 
 
 @pytest.mark.parametrize(
-    "named", ["{file}", "{stem}", "os", "my_package.kernel:KERNEL", "bendscape.sweep.hessian_kernel", ""]
+    "named", ["{file}", "{stem}", "os", "my_package.kernel:KERNEL", "bendscape.sweep.kernels.hessian", ""]
 )
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bendscape.core.conditional import sample_conditional
-from bendscape.core.cost import cost_seconds
-from bendscape.core.model import Model
-from bendscape.sweep import labels_kernel
-from bendscape.sweep.campaign import Campaign, load_campaign, parse_campaign
-from bendscape.sweep.grid import Cell, cell_rng
-from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.labels_kernel import KERNEL
-from bendscape.sweep.plan import plan_campaign
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.cost import cost_seconds
+from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.sweep.campaign.file import Campaign, load_campaign, parse_campaign
+from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.kernels import labels as labels_kernel
+from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.kernels.labels import KERNEL
 from campaigns import campaign_text, run
 
 LOADS = [0.72, 0.76, 0.8, 0.84, 0.88, 0.92]
@@ -74,8 +74,8 @@ def test_memory_stays_below_what_the_kernel_declares(
     p: int, size: int, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with more samples than core keeps by itself, and with labels that are drawn again."""
-    monkeypatch.setattr("bendscape.core.conditional.KEPT_SAMPLES", 1000)
-    monkeypatch.setattr("bendscape.core.cost.KEPT_SAMPLES", 1000)
+    monkeypatch.setattr("bendscape.core.quadratic.sampling.drawn_labels.KEPT_SAMPLES", 1000)
+    monkeypatch.setattr("bendscape.core.quadratic.sampling.cost.KEPT_SAMPLES", 1000)
     monkeypatch.setattr(labels_kernel, "KEPT_SAMPLES", 10**6 if kept else 1000)
     cell = CELL._replace(p=p, N=size)
     KERNEL.compute(cell._replace(N=100), np.random.default_rng(0))  # imports are not the cell's

@@ -10,13 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bendscape.core.cost import cost_bytes
-from bendscape.core.hessian import Instance, dense_hessian, sample_instance
-from bendscape.core.inputs import BLOCK_NUMBERS, DrawnInputs, Precision, drawn_inputs, rows_of_block
-from bendscape.core.lanczos import _Basis, default_vectors, least_vectors, lowest_eigenpairs
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
-from bendscape.core.products import hessian_product
+from bendscape.core.errors import ParameterError
+from bendscape.core.numerics.lanczos import _Basis, default_vectors, least_vectors, lowest_eigenpairs
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.cost import cost_bytes
+from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
+from bendscape.core.quadratic.sampling.inputs import (
+    BLOCK_NUMBERS,
+    DrawnInputs,
+    Precision,
+    drawn_inputs,
+    rows_of_block,
+)
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.sampling.products import hessian_product
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -151,9 +151,7 @@ def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp
     here = [entry for entry in sys.path if entry.endswith("site-packages")]
     Path(site, "parent.pth").write_text("\n".join(here) + "\n")
     pip("--python", python, "install", "--no-deps", "--no-build-isolation", "--editable", checkout)
-    script = (
-        "import bendscape.core.model as m, bendscape.sweep.cli as c; print(m.__file__); print(c.__file__)"
-    )
+    script = "import bendscape.core.quadratic.model as m, bendscape.sweep.commands.cli as c; print(m.__file__); print(c.__file__)"
     shown = subprocess.run(
         [python, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
     )

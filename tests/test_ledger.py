@@ -13,11 +13,11 @@ import obstore
 import pytest
 from test_records import error, everything
 
-from bendscape.sweep import ledger as module
-from bendscape.sweep.ledger import LeaseHeld, LeaseLost, Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.records import CellError, Receipt
-from bendscape.sweep.tiles import TileKey
+from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost, Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.publish import ledger as module
+from bendscape.sweep.store.records import CellError, Receipt
 
 
 def ledger_of(path: Path) -> Ledger:
@@ -117,8 +117,8 @@ def test_a_restart_of_the_machine_is_told_with_the_takeover(tmp_path: Path) -> N
 
 def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from bendscape.sweep.ledger import Ledger;"
-        "from bendscape.sweep.objects import connect;"
+        "import os, sys; from bendscape.sweep.store.ledger import Ledger;"
+        "from bendscape.sweep.store.objects import connect;"
         "Ledger(connect(sys.argv[1])).acquire(print); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, store_url(tmp_path)], timeout=60, check=False)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendscape.core import many, maps
-from bendscape.core.branch import a_tricritical
-from bendscape.core.integrals import averages
-from bendscape.core.maps import transition_map
-from bendscape.core.model import TRANSITION_KINDS, Model, ParameterError
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
+from bendscape.core.quadratic.theory import many, maps
+from bendscape.core.quadratic.theory.branch import a_tricritical
+from bendscape.core.quadratic.theory.integrals import averages
+from bendscape.core.quadratic.theory.maps import transition_map
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 # The whole claimed domain, evenly in the logarithm of every parameter, p < p_star included.
 models = st.builds(
@@ -53,7 +54,7 @@ def agree(found: dict[str, Any], name: str, value: complex, error: float, error_
         assert abs(mine - value) <= own + error, name
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")  # small jumps say so
+@pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")  # small jumps say so
 @settings(max_examples=100, deadline=None)
 @given(noisy_models)
 def test_one_element_of_a_map_is_what_the_scalar_functions_give(model: Model) -> None:
@@ -82,7 +83,7 @@ def scan(count: int, seed: int) -> list[Model]:
     ]
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
+@pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
 def test_alpha_0_of_a_map_is_that_of_the_scalar_function_by_every_definition() -> None:
     discontinuous, without_zero = 0, 0
     for model in scan(80, seed=7):

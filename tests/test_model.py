@@ -9,12 +9,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bendscape.core import branch, bulk, conditional, cost, finite_size, hessian, observe, outlier
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.label_law import SpectralWeights
-from bendscape.core.model import Model, ParameterError, sample_count
-from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
-from bendscape.core.spectral import spectral_asymptotics
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size import crossover as finite_size
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling import cost, hessian, observe
+from bendscape.core.quadratic.sampling import drawn_labels as conditional
+from bendscape.core.quadratic.theory import branch, bulk, outlier
+from bendscape.core.quadratic.theory.label_only import spectral_asymptotics
+from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 
 MODEL = Model(2, 1, 0.7)
 INFINITE = Model(math.inf, 1, 0.7)

@@ -13,16 +13,16 @@ import pytest
 import synthetic
 import xarray as xr
 
-from bendscape.analysis import models
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.drift import drift
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.models import Output, map_models, model_of
-from bendscape.analysis.panels import means
-from bendscape.analysis.thresholds import thresholds
-from bendscape.core.model import ParameterError
-from bendscape.sweep.hessian_kernel import KERNEL as HESSIAN
-from bendscape.sweep.kernel import FINITE, outside_range
+from bendscape.analysis.dataset import models
+from bendscape.analysis.dataset.models import Output, map_models, model_of
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.drift import drift
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.thresholds import thresholds
+from bendscape.analysis.findings.panels import means
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.kernel import FINITE, outside_range
+from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 
 OUTPUTS = {
     "n": Output(("N",), np.int64, {"units": "1"}),

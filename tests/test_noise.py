@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from bendscape.core.branch import a_tricritical
-from bendscape.core.conditional import conditional_theory
-from bendscape.core.hessian import dense_hessian, sample_instance
-from bendscape.core.inputs import drawn_inputs
-from bendscape.core.integrals import Averages, averages
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import alpha_0, asymptotics, transition
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory
+from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
+from bendscape.core.quadratic.sampling.inputs import drawn_inputs
+from bendscape.core.quadratic.theory.branch import a_tricritical
+from bendscape.core.quadratic.theory.integrals import Averages, averages
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 
 
 def test_without_noise_every_bit_is_that_of_a_model_that_knows_none() -> None:

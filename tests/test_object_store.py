@@ -20,15 +20,15 @@ import xarray as xr
 from s3_server import BUCKET, SECRET, S3Server
 
 import campaigns
-from bendscape.core.model import ParameterError
-from bendscape.sweep.conditional import zarr_store
-from bendscape.sweep.executor import Job
-from bendscape.sweep.ledger import LeaseHeld, Ledger
-from bendscape.sweep.objects import connect, probe, store_url
-from bendscape.sweep.records import Receipt
-from bendscape.sweep.store import silence_zarr
-from bendscape.sweep.tiles import TileKey
-from bendscape.sweep.worker import Order
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.engine.executor import Job
+from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.store.compare_and_swap import zarr_store
+from bendscape.sweep.store.ledger import LeaseHeld, Ledger
+from bendscape.sweep.store.objects import connect, probe, store_url
+from bendscape.sweep.store.publish import silence_zarr
+from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, all_objects, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -265,7 +265,7 @@ def test_files_without_locks_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     def no_locks(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("bendscape.sweep.objects.fcntl.flock", no_locks)
+    monkeypatch.setattr("bendscape.sweep.store.objects.fcntl.flock", no_locks)
     with pytest.raises(ParameterError, match="No locks available"):
         probe(store_url(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

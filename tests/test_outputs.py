@@ -14,12 +14,12 @@ import zarr
 from typer.testing import CliRunner
 
 from bendscape.analysis import commands
-from bendscape.analysis.figures import write_figures
-from bendscape.analysis.report import write_report
-from bendscape.analysis.tables import check_table, table, write_numbers
-from bendscape.core.model import ParameterError
-from bendscape.sweep import cli
-from bendscape.sweep.output import REPORT, check_report, check_writable, holds, whole
+from bendscape.analysis.figures.draw import write_figures
+from bendscape.analysis.figures.tables import check_table, table, write_numbers
+from bendscape.analysis.report.page import write_report
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands import cli
+from bendscape.sweep.commands.output import REPORT, check_report, check_writable, holds, whole
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -114,7 +114,7 @@ def test_a_report_replaces_a_report_and_nothing_else(
 def test_a_report_marks_itself_and_is_written_again_also_through_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bendscape.analysis import report
+    from bendscape.analysis.report.page import page as report
 
     head = (Path(report.__file__).parent / "report.html.jinja").read_text()
     monkeypatch.setattr(
@@ -188,8 +188,8 @@ def test_a_table_is_known_by_its_columns(tmp_path: Path) -> None:
 
 
 def test_scaling_and_export_replace_only_their_own(store: Path, tmp_path: Path) -> None:
-    from bendscape.analysis.export import export_store
-    from bendscape.analysis.tables import replace_zarr
+    from bendscape.analysis.dataset.export import export_store
+    from bendscape.analysis.figures.tables import replace_zarr
 
     title = commands.SCALING["loads"]
     for value in (1, 2):

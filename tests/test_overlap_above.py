@@ -9,12 +9,12 @@ import planted_collapse
 import pytest
 import xarray as xr
 
-from bendscape.analysis.overlap_above import ACCURACY, overlaps_above
-from bendscape.analysis.panels import means
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.model import Model
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.analysis.findings.overlap_above import ACCURACY, overlaps_above
+from bendscape.analysis.findings.panels import means
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 MODEL = Model(1, 1, 0.7)
 BBP = transition(MODEL).alpha_bbp

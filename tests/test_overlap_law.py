@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh, eigh_tridiagonal
 
-from bendscape.analysis.critical import critical_point
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import observe
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.core.spiked_edge import (
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.finite_size.spiked_edge import (
     TRACY_WIDOM_MEAN,
     TRACY_WIDOM_SD,
     critical_eigenvalue,
     critical_overlap,
     many_spikes,
 )
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 
 @pytest.mark.parametrize("w", [-2.0, 0.0, 1.0])

@@ -9,17 +9,17 @@ import pytest
 import xarray as xr
 
 import campaigns
-from bendscape.analysis.claims import claims
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.panels import means
-from bendscape.analysis.report import write_report
-from bendscape.core.model import Model
-from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.sweep.campaign import load_campaign
-from bendscape.sweep.executor import RayExecutor
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.plan import plan_campaign
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.findings.claims import claims
+from bendscape.analysis.findings.panels import means
+from bendscape.analysis.report.page import write_report
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.sweep.campaign.file import load_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.plan import plan_campaign
 
 ROOT = Path(__file__).parent.parent
 NIGHT = 8.0  # hours

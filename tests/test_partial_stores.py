@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 import campaigns
 from bendscape.analysis import open as opening
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.shift_map import shift_map
-from bendscape.analysis.thresholds import thresholds
-from bendscape.sweep.records import Receipt
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.thresholds import thresholds
+from bendscape.analysis.findings.shift_map import shift_map
+from bendscape.sweep.store.records import Receipt
 
 WHERE = "p >= p_star and (N < 48 or a < 1) and (alpha < 1.9 or p == 1)"
 ANALYSES = ("thresholds", "collapse", "edge_scaling", "shift_map")

@@ -9,15 +9,16 @@ import oracle
 import pytest
 from scipy.optimize import brentq
 
-from bendscape.core.branch import a_tricritical, complex_root, principal_value_end
-from bendscape.core.bulk import left_edge
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.integrals import RAY, averages
-from bendscape.core.model import Model, PrecisionWarning
-from bendscape.core.outlier import alpha_0, asymptotics, outlier, transition
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.errors import PrecisionWarning
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.branch import a_tricritical, complex_root, principal_value_end
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.core.quadratic.theory.integrals import RAY, averages
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlier, transition
 
-lossy = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
+lossy = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
 
 CORNERS = [
     Model(1, 1, 1e-6),  # lambda_minus at alpha_bbp is a small difference

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.limits import Limits
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.records import CellError, Receipt
+from bendscape.sweep.engine.limits import Limits
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.records import CellError, Receipt
 from bendscape.sweep.texts import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, clean
 from campaigns import RANDOM, data_files, make_campaign, run
 
@@ -57,7 +57,7 @@ DEEDS: dict[str, tuple[str, str, str]] = {
     "control": ("raise ValueError('\\x1b[31mred\\x00')", "ValueError", "\\x1b[31mred\\x00"),
     "long": ("raise ValueError('x' * 10**6)", "ValueError", "[cut: it had 1000000 characters]"),
     "engine's own": (
-        "from bendscape.sweep.limits import Abandoned\nraise Abandoned('mine')", "Abandoned", "mine"
+        "from bendscape.sweep.engine.limits import Abandoned\nraise Abandoned('mine')", "Abandoned", "mine"
     ),
     "hostile outcome": (
         "class V(dict):\n    def __contains__(self, name): raise SystemExit(4)\nreturn Outcome(V())",
@@ -93,8 +93,8 @@ def test_what_a_cell_raises_fails_that_cell_and_no_other(
 def test_an_error_that_never_says_what_it_is_has_its_time(
     tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bendscape.sweep.worker.DESCRIBE_SECONDS", 0.2)
-    monkeypatch.setattr("bendscape.sweep.limits.AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr("bendscape.sweep.engine.worker.DESCRIBE_SECONDS", 0.2)
+    monkeypatch.setattr("bendscape.sweep.engine.limits.AGAIN_SECONDS", 0.2)
     code = "class E(Exception):\n    def __str__(self):\n        while True: time.sleep(0.01)\nraise E"
     module = kernel_file(f"if cell.seed == 1:\n    {indented(code)}\n{RANDOM}")
     summary = run(tmp_path / "s.zarr", module, make_campaign(**ONE))

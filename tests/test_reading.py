@@ -20,14 +20,13 @@ import obstore
 import pytest
 import xarray as xr
 
-from bendscape.analysis.estimators import share_done
+from bendscape.analysis.estimate.estimators import share_done
 from bendscape.analysis.open import BendscapeBackend
-from bendscape.core.model import ParameterError
-from bendscape.sweep import objects
-from bendscape.sweep.fsck import fsck
-from bendscape.sweep.ledger import DamageWarning
-from bendscape.sweep.objects import Damaged, connect
-from bendscape.sweep.store import read_root
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.store.fsck import fsck
+from bendscape.sweep.store.ledger import DamageWarning
+from bendscape.sweep.store.objects import Damaged, connect
+from bendscape.sweep.store.publish import objects, read_root
 from campaigns import make_campaign, run
 
 KernelFile = Callable[..., str]

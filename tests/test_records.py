@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendscape.sweep.records import CellError, Receipt, Records, TileRecord
-from bendscape.sweep.tiles import TileKey
+from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.store.records import CellError, Receipt, Records, TileRecord
 
 KEY = TileKey(64, 0, 0, 0, 0, 0)
 

@@ -19,24 +19,25 @@ import typer
 import xarray as xr
 from typer.testing import CliRunner
 
-from bendscape.analysis import results
-from bendscape.analysis.collapse import collapse
 from bendscape.analysis.commands import register
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.estimators import ESTIMATORS
-from bendscape.analysis.gain import gains
-from bendscape.analysis.report import gain_in_words, render_report, write_report
-from bendscape.analysis.report_figures import library, script_json
-from bendscape.analysis.report_tables import coverage_by_size, edges_by_model, failed_cells
-from bendscape.analysis.results import PASSES, Results
-from bendscape.analysis.scaling import LAWS, load_rows
-from bendscape.analysis.thresholds import compact, thresholds, thresholds_table
-from bendscape.analysis.verdicts import expected_definition, landmarks
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.estimators import ESTIMATORS
+from bendscape.analysis.estimate.thresholds import compact, thresholds, thresholds_table
+from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
+from bendscape.analysis.findings import results
+from bendscape.analysis.findings.gain import gains
+from bendscape.analysis.findings.results import PASSES, Results
+from bendscape.analysis.findings.scaling import LAWS, load_rows
+from bendscape.analysis.report.figures import library, script_json
+from bendscape.analysis.report.page import gain_in_words, render_report, write_report
+from bendscape.analysis.report.tables import coverage_by_size, edges_by_model, failed_cells
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -431,8 +432,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_store_is_read(
     below = tmp_path / "file" / "x.html"
     output = {"wrong kind": wrong_kind, "below a file": below}.get(blocked, tmp_path / "x.html")
     if blocked == "read-only":  # as root everything may be written
-        monkeypatch.setattr("bendscape.sweep.output.os.access", lambda *_: False)
-    monkeypatch.setattr("bendscape.analysis.results.compute", lambda *_: pytest.fail("too late"))
+        monkeypatch.setattr("bendscape.sweep.commands.output.os.access", lambda *_: False)
+    monkeypatch.setattr("bendscape.analysis.findings.results.compute", lambda *_: pytest.fail("too late"))
     refused = CliRunner().invoke(app, [command, "s.zarr", "-o", str(output)]).exception
     assert isinstance(refused, ParameterError)
     assert str(output) in str(refused)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import synthetic
 
-from bendscape.analysis.report import write_report
-from bendscape.analysis.results import Results
+from bendscape.analysis.findings.results import Results
+from bendscape.analysis.report.page import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -19,17 +19,17 @@ import pytest
 import xarray as xr
 
 import campaigns
-from bendscape.core.model import ParameterError
-from bendscape.core.outlier import transition
-from bendscape.sweep import store as store_module
-from bendscape.sweep.executor import Job, RayExecutor, Result, SerialExecutor
-from bendscape.sweep.identity import generation
-from bendscape.sweep.isolation import CRASHES
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.ledger import Ledger
-from bendscape.sweep.objects import connect, store_url
-from bendscape.sweep.status import store_status, store_tiles
-from bendscape.sweep.worker import Order, Superseded, run_tiles
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.theory.outlier import transition
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.status import store_status, store_tiles
+from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExecutor
+from bendscape.sweep.engine.identity import generation
+from bendscape.sweep.engine.isolation import CRASHES
+from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.publish import publish as store_module
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, recorded, run
 
 KernelFile = Callable[..., str]
@@ -76,7 +76,7 @@ def test_one_and_two_ray_workers_give_the_bits_of_a_serial_run(
 @pytest.mark.ray
 def test_real_hessians_have_the_same_bits_on_ray_and_in_this_process(tmp_path: Path, local_ray: None) -> None:
     text = campaign_text(p=[1, 2], N=[32, 48], seeds=3).replace('kernel = "probe"', 'kernel = "hessian"')
-    from bendscape.sweep.campaign import parse_campaign
+    from bendscape.sweep.campaign.file import parse_campaign
 
     run(tmp_path / "a.zarr", "", parse_campaign(text))
     run(tmp_path / "b.zarr", "", parse_campaign(text), RayExecutor({}))

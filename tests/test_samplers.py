@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import bendscape.core.observe
-from bendscape.core.cost import cost_bytes, cost_seconds
-from bendscape.core.hessian import Instance, dense_hessian, sample_instance
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.observe import Observation, observe
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.products import hessian_operator
+import bendscape.core.quadratic.sampling.observe
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.cost import cost_bytes, cost_seconds
+from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
+from bendscape.core.quadratic.sampling.observe import Observation, observe
+from bendscape.core.quadratic.sampling.products import hessian_operator
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -187,7 +188,7 @@ def test_cells_too_small_for_the_space_they_should_average_over_still_have_one()
 
 
 def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bendscape.core.observe, "LANCZOS_STEPS", 5)
+    monkeypatch.setattr(bendscape.core.quadratic.sampling.observe, "LANCZOS_STEPS", 5)
     seen = observe(Model(1, 1, 1.5), 1.3, 300, np.random.default_rng(0), "explicit")
     assert not seen.converged
     measured = (seen.eigval_min, seen.eigval_second, seen.overlap_sq, seen.overlap_sq_space, seen.residual)
@@ -200,7 +201,7 @@ def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pyt
 def test_dice_that_memory_stops_reports_it_and_leaves_nothing_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bendscape.core.observe, "PATIENCE", 0)
+    monkeypatch.setattr(bendscape.core.quadratic.sampling.observe, "PATIENCE", 0)
     seen = observe(Model(1, 1, 1.5), 1.3, 1000, np.random.default_rng(0), "dice")
     assert not seen.converged
     assert math.isnan(seen.eigval_min)
@@ -245,14 +246,14 @@ def test_data_that_are_not_gaussian_are_not_revealed() -> None:
 
 
 def test_the_residual_reports_a_wrong_eigenpair(monkeypatch: pytest.MonkeyPatch) -> None:
-    solve = bendscape.core.observe._solve_dense
+    solve = bendscape.core.quadratic.sampling.observe._solve_dense
 
-    def off(instance: Instance, count: int) -> bendscape.core.observe._Pairs:
+    def off(instance: Instance, count: int) -> bendscape.core.quadratic.sampling.observe._Pairs:
         pairs = solve(instance, count)
         assert pairs.values is not None
         return pairs._replace(values=pairs.values + 0.01)
 
-    monkeypatch.setattr(bendscape.core.observe, "_solve_dense", off)
+    monkeypatch.setattr(bendscape.core.quadratic.sampling.observe, "_solve_dense", off)
     assert observe(SHAPES[0], 1.3, 30, np.random.default_rng(0), "dense").residual == pytest.approx(
         0.01, rel=1e-6
     )

@@ -10,10 +10,10 @@ import pytest
 import xarray as xr
 
 from bendscape.analysis import accessor  # noqa: F401, registers ds.bend
-from bendscape.analysis.collapse import collapse
-from bendscape.analysis.shift_map import METHODS, shift_map
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
+from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.findings.shift_map import METHODS, shift_map
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
 SIZES = {160: 100, 320: 100, 640: 100}
 WIDTHS = (1, 2)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.edge_scales import edge_scales
-from bendscape.core.model import Model
-from bendscape.core.observe import observe
-from bendscape.core.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.observe import observe
 
 CELLS = {2**7: 60, 2**8: 40, 2**9: 24, 2**10: 16, 2**11: 10, 2**12: 5, 2**13: 2, 2**14: 1}
 

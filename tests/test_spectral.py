@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import chi
 
-from bendscape.core.label_law import SpectralWeights
-from bendscape.core.model import Model, ParameterError, PrecisionWarning
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.core.spectral import (
+from bendscape.core.errors import ParameterError, PrecisionWarning
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.label_only import sample_spectral
+from bendscape.core.quadratic.theory.label_only import (
     spectral_asymptotics,
     spectral_gain,
     spectral_transition,
 )
-from bendscape.core.spectral_sampler import sample_spectral
+from bendscape.core.quadratic.theory.label_weights import SpectralWeights
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 # Close to thresholds small overlaps say that they are small differences.
-pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
 
 OPTIMAL = SpectralWeights.optimal()
 SUBSET = SpectralWeights(lambda y: -1.0 * (y > 2), -1, (2.0,), "subset")  # keeps the largest labels
@@ -350,7 +351,7 @@ def test_noise_raises_the_optimal_threshold_by_the_square_of_its_factor(p_star: 
     assert spectral_gain(Model(3, p_star, 0.7, noise)).over_optimal >= 1
 
 
-@pytest.mark.filterwarnings("default::bendscape.core.model.PrecisionWarning")
+@pytest.mark.filterwarnings("default::bendscape.core.quadratic.model.PrecisionWarning")
 def test_a_kink_that_is_not_named_is_felt_by_the_error_and_warned_of() -> None:
     silent = SpectralWeights(CLIPPED.f, CLIPPED.infimum, (), "clipped without its kink")
     with pytest.warns(PrecisionWarning, match="alpha_bbp = .* of p_star = 2.*without its kink"):

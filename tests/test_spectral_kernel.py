@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bendscape.core.spectral import SpectralWeights, spectral_asymptotics, spectral_transition
-from bendscape.core.spectral_sampler import sample_spectral
-from bendscape.sweep.campaign import Campaign, parse_campaign
-from bendscape.sweep.grid import Cell, cell_rng
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.spectral_kernel import KERNEL, WEIGHTS
+from bendscape.core.quadratic.sampling.label_only import sample_spectral
+from bendscape.core.quadratic.theory.label_only import (
+    SpectralWeights,
+    spectral_asymptotics,
+    spectral_transition,
+)
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
+from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.kernels.label_only import KERNEL, WEIGHTS
 from campaigns import campaign_text, data_files, run
 
 N, SEEDS = 256, 24

@@ -15,14 +15,15 @@ import pytest
 import xarray as xr
 import zarr
 
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import asymptotics, transition
-from bendscape.sweep import ledger, provenance
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.conditional import Publisher
-from bendscape.sweep.executor import Job, Result, SerialExecutor
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.store import read_root
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.engine import provenance
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.store.compare_and_swap import Publisher
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import ledger, read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

@@ -21,16 +21,16 @@ import pytest
 from obstore.exceptions import PermissionDeniedError
 from rich.console import Console
 
-from bendscape.core.model import ParameterError
-from bendscape.sweep import cli
-from bendscape.sweep.console import results_only
-from bendscape.sweep.executor import SerialExecutor
-from bendscape.sweep.kernel import load_kernel
-from bendscape.sweep.objects import probe, store_url
-from bendscape.sweep.run import run_campaign
-from bendscape.sweep.sessions import LONGEST_PATH, session_folder, sweep_sessions
-from bendscape.sweep.status import store_status
-from bendscape.sweep.stop import Stop, least_budget
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands import cli
+from bendscape.sweep.commands.console import results_only
+from bendscape.sweep.commands.status import store_status
+from bendscape.sweep.engine.executor import SerialExecutor
+from bendscape.sweep.engine.run import run_campaign
+from bendscape.sweep.engine.sessions import LONGEST_PATH, session_folder, sweep_sessions
+from bendscape.sweep.engine.stop import Stop, least_budget
+from bendscape.sweep.store.objects import probe, store_url
 from campaigns import RANDOM, calls, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -65,7 +65,7 @@ def test_every_encoding_of_the_terminal_is_written_to(
     tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     text = campaign_text(**SMALL).replace('name = "probe"', 'name = "0.5 ± 0.1 – … α_c λ Ω"', 1)
-    from bendscape.sweep.campaign import parse_campaign
+    from bendscape.sweep.campaign.file import parse_campaign
 
     module = kernel_file(f"if cell.seed == 1: raise ValueError('α_c')\n{RANDOM}")
     run(tmp_path / "s.zarr", module, parse_campaign(text))

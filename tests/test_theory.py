@@ -12,7 +12,8 @@ from numpy.polynomial.legendre import leggauss
 from problems import PROBLEMS, SPOT_ALPHA_0, SPOT_OUTLIERS, SPOT_THRESHOLDS, TRICRITICAL, Problem
 from scipy.optimize import brentq
 
-from bendscape.core.branch import (
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.branch import (
     a_tricritical,
     load_on_branch,
     overlap_sq_on_branch,
@@ -20,15 +21,14 @@ from bendscape.core.branch import (
     principal_value_end,
     psi,
 )
-from bendscape.core.bulk import left_edge, reduced_map, self_energy, spectral_map
-from bendscape.core.integrals import Averages, averages
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, asymptotics, outlier, transition
+from bendscape.core.quadratic.theory.bulk import left_edge, reduced_map, self_energy, spectral_map
+from bendscape.core.quadratic.theory.integrals import Averages, averages
+from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlier, transition
 
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
 
 # Numbers that are small differences warn of it; that they do is tested in test_precision.py.
-lossy = pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")
+lossy = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
 
 models = st.builds(
     Model,

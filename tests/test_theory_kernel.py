@@ -9,13 +9,13 @@ import pytest
 import xarray as xr
 
 from bendscape.analysis.open import THEORY
-from bendscape.core.edge_law import lowest_eigenvalue_law
-from bendscape.core.finite_size import alpha_bbp_at_size, crossover_size
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0, transition
-from bendscape.core.overlap_law import mean_overlap_sq
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.kernel import load_kernel
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
 from campaigns import campaign_text, run
 
 

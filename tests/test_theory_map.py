@@ -14,10 +14,17 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bendscape.analysis.commands import register
-from bendscape.analysis.theory_map import parse_axis, phase_figure, theory_map, write_figure, write_map
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import alpha_0, transition
-from bendscape.sweep.cli import app
+from bendscape.analysis.figures.theory_map import (
+    parse_axis,
+    phase_figure,
+    theory_map,
+    write_figure,
+    write_map,
+)
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0, transition
+from bendscape.sweep.commands.cli import app
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,21 @@ import xarray as xr
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.curves import local_smoother, resampled_means, resampling_counts, sign_change
-from bendscape.analysis.estimators import ESTIMATORS, FLAGS, cells_by_size
-from bendscape.analysis.thresholds import compact, render_thresholds, thresholds, thresholds_table, with_error
-from bendscape.core.branch import principal_value_end
-from bendscape.core.bulk import left_edge, spectral_map
-from bendscape.core.model import Model, ParameterError
-from bendscape.core.outlier import alpha_0, outlier, transition
+from bendscape.analysis.dataset.curves import local_smoother, resampled_means, resampling_counts, sign_change
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.estimators import ESTIMATORS, FLAGS, cells_by_size
+from bendscape.analysis.estimate.thresholds import (
+    compact,
+    render_thresholds,
+    thresholds,
+    thresholds_table,
+    with_error,
+)
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.branch import principal_value_end
+from bendscape.core.quadratic.theory.bulk import left_edge, spectral_map
+from bendscape.core.quadratic.theory.outlier import alpha_0, outlier, transition
 
 PLANTED = {
     "overlap_crossing": 1.15,
@@ -225,7 +232,7 @@ def test_a_lazy_dataset_is_read_one_model_at_a_time(monkeypatch: pytest.MonkeyPa
         loaded.append(block["overlap_sq_space"].size)
         return cells_by_size(block, *rest)
 
-    monkeypatch.setattr("bendscape.analysis.thresholds.cells_by_size", counting)
+    monkeypatch.setattr("bendscape.analysis.estimate.thresholds.cells_by_size", counting)
     lazy = thresholds(sweep)
     assert not loaded
     assert all(variable.chunks for variable in lazy.data_vars.values())
@@ -246,7 +253,9 @@ def test_a_dataset_of_another_kernel_is_refused_with_what_it_lacks() -> None:
         thresholds(synthetic.planted(seeds={128: 4}).drop_vars("overlap_sq_space"))
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.model.PrecisionWarning")  # close to the threshold
+@pytest.mark.filterwarnings(
+    "ignore::bendscape.core.quadratic.model.PrecisionWarning"
+)  # close to the threshold
 @pytest.mark.parametrize("parameters", [(1, 1, 0.7), (2, 1, 0.7), (2, 2, 0.5), (1, 1, 0.05)])
 def test_the_critical_point_of_a_continuous_transition_agrees_with_the_asymptotic_theory(
     parameters: tuple[int, int, float],

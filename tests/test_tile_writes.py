@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bendscape.sweep import tile_store
-from bendscape.sweep.campaign import Campaign
-from bendscape.sweep.kernel import STATUS, Kernel, load_kernel
-from bendscape.sweep.objects import connect, exclusive, store_url
-from bendscape.sweep.store import read_root
-from bendscape.sweep.tile_store import FINISHED, TileStore, mask_of, tile_checksum
-from bendscape.sweep.tiles import Layout, TileKey
-from bendscape.sweep.worker import Order, Superseded, run_tiles
+from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
+from bendscape.sweep.store.objects import connect, exclusive, store_url
+from bendscape.sweep.store.publish import read_root, tile_store
+from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from campaigns import IdleExecutor, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -241,7 +240,7 @@ def test_a_fresh_tile_on_s3_costs_one_read_and_one_write_for_each_variable(
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     url = store_url(tmp_path)
     script = (
-        "import os, sys; from bendscape.sweep.objects import exclusive;"
+        "import os, sys; from bendscape.sweep.store.objects import exclusive;"
         "exclusive(sys.argv[1], 'tile').__enter__(); os._exit(9)"
     )
     dead = subprocess.run([sys.executable, "-c", script, url], timeout=60, check=False)

@@ -16,18 +16,18 @@ import xarray as xr
 from rich.console import Console
 from scipy.linalg import eigh
 
-from bendscape.analysis.critical import critical_point
-from bendscape.analysis.edge_scaling import edge_scaling
-from bendscape.analysis.report import render_report
-from bendscape.analysis.results import Results
-from bendscape.analysis.scaling import LAWS, edge_rows, load_rows, render_edges, render_loads
-from bendscape.analysis.shift_map import shift_map
-from bendscape.analysis.systematic import CORRECTION, small_size_error, spacing_error
-from bendscape.analysis.thresholds import thresholds, thresholds_table
-from bendscape.analysis.verdicts import Estimate, Verdict, against_theory
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.edge_scaling import edge_scaling
+from bendscape.analysis.estimate.systematic import CORRECTION, small_size_error, spacing_error
+from bendscape.analysis.estimate.thresholds import thresholds, thresholds_table
+from bendscape.analysis.estimate.verdicts import Estimate, Verdict, against_theory
+from bendscape.analysis.findings.results import Results
+from bendscape.analysis.findings.scaling import LAWS, edge_rows, load_rows, render_edges, render_loads
+from bendscape.analysis.findings.shift_map import shift_map
+from bendscape.analysis.report.page import render_report
 from bendscape.core import dense_hessian, sample_instance
-from bendscape.core.model import Model
-from bendscape.core.outlier import alpha_0
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import alpha_0
 
 MODEL = Model(1, 1, 0.7)
 BBP = critical_point(MODEL).alpha

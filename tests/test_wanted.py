@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import Kernel, Outcome, Variable
-from bendscape.sweep.plan import Plan, plan_campaign
-from bendscape.sweep.records import Receipt, Records, cells_in
-from bendscape.sweep.tiles import Layout
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.engine.plan import Plan, plan_campaign
+from bendscape.sweep.store.records import Receipt, Records, cells_in
 from campaigns import make_campaign
 
 LARGE = {

@@ -15,10 +15,10 @@ import xarray as xr
 
 import campaigns
 from bendscape.analysis.accessor import Bend
-from bendscape.analysis.export import export_store
-from bendscape.analysis.figures import FIGURES
-from bendscape.analysis.tables import LeftOutError
-from bendscape.core.model import ParameterError
+from bendscape.analysis.dataset.export import export_store
+from bendscape.analysis.figures.draw import FIGURES
+from bendscape.analysis.figures.tables import LeftOutError
+from bendscape.core.errors import ParameterError
 
 AROUND = '{ around = "alpha_bbp", start = 0.6, stop = 1.4, num = 5 }'
 ANALYSES: dict[str, dict[str, Any]] = {
@@ -194,7 +194,7 @@ def test_a_dataset_without_one_of_its_axes_is_refused_by_its_name(store: Path, l
 
 @pytest.fixture
 def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bendscape.analysis.results import Results
+    from bendscape.analysis.findings.results import Results
 
     real = Results.__init__
     monkeypatch.setattr(Results, "__init__", lambda self, ds, n_boot=100: real(self, ds, n_boot))

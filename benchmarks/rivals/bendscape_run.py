@@ -10,13 +10,13 @@ from cell import SECONDS, WARM, axes, draw
 from rich.console import Console
 
 from bendscape.cluster.local import ray_options
-from bendscape.sweep.campaign import parse_campaign
-from bendscape.sweep.executor import RayExecutor
-from bendscape.sweep.grid import Cell
-from bendscape.sweep.kernel import Kernel, Outcome, Variable, load_kernel
-from bendscape.sweep.objects import store_url
-from bendscape.sweep.run import run_campaign
-from bendscape.sweep.store import silence_zarr
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable, load_kernel
+from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.run import run_campaign
+from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import silence_zarr
 
 
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:

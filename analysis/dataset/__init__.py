@@ -1,0 +1,1 @@
+"""The dataset of a store: cells, lazy passes over its models, export, failures."""

@@ -1,0 +1,1 @@
+"""Estimates with intervals: thresholds, collapse, edge scaling, drift, and verdicts on them."""

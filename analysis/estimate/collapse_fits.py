@@ -1,0 +1,412 @@
+"""The critical load of one model by finite-size scaling of its mean overlap: four estimators, each with its
+interval and its resamplings.
+
+Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <overlap_sq_space> follows
+
+    Y = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3) / width,
+
+f the master curve and g the first correction to scaling. f can be a polynomial or the theory's A phi_r, and g
+is a parabola whose coefficients are unknown but not arbitrary: each is taken to be normal with mean 0 and
+standard deviation ``correction`` times Y(0). A free g costs most of the precision and none at all biases;
+this way its uncertainty is part of the interval.
+
+An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
+minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
+the alphas. Where f is free, each end is judged by the window around it, for a window that the noise has moved
+would reject the truth too often, and chi^2 rises no faster than a curve of the universal shape lets expect:
+where data are few, an interval that ends within the alphas would mostly owe it to chance. Resamplings, normal
+with the standard errors of Y, serve the errors of differences alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.polynomial.polynomial import polyvander
+
+from bendscape.analysis.dataset.curves import Flags, Floats, sign_change
+from bendscape.analysis.estimate.collapse_points import Points, finer, lowest, universal_overlap, zero_of_line
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.profiles import Fit, one_sided
+from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.core.quadratic.model import Model
+
+ESTIMATORS: Mapping[str, str] = {
+    "collapse": (
+        "alpha_c that minimises chi^2 of Y = N^(1/3) <overlap_sq_space> around one polynomial in "
+        "w = (alpha - alpha_c) N^(1/3) / width, with a correction to scaling N^(-1/3) g(w)"
+    ),
+    "theory_curve": (
+        "the same with the theory's curve A phi_r(w) in place of the polynomial: alpha_c and the correction "
+        "alone are free"
+    ),
+    "crossing": (
+        "alpha at which Y of all sizes cross: where b of Y = f + g N^(-1/3) + b N^(1/3), fitted to the "
+        "smooth curves of all sizes at one alpha, turns from negative to positive; near alpha_c, b is "
+        "f'(0) (alpha - alpha_c)/width and g the correction to scaling"
+    ),
+    "square_root": (
+        "zero of a straight line through <overlap_sq_space> (the overlap itself vanishes like a square root, "
+        "its square linearly) at the largest size with data between 1 and 3 width N^(-1/3) above alpha_c of "
+        "the collapse; biased, mostly low, by the curvature and the rounding at this size, and its interval "
+        "is longer by what that bias is on theory's curve"
+    ),
+}
+"""Estimators by name, each with its definition."""
+
+FLAGS: Mapping[str, str] = {
+    "estimated": "estimated",
+    "poor_fit": "estimated, but chi^2 has a p-value below 0.01: the interval is not to be trusted",
+    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas searched",
+    "not_enough_data": (
+        "too few sizes, alphas or seeds in the window, or too noisy to tell on which side alpha_c lies"
+    ),
+    "no_theory_curve": "theory has no critical point for this p, p_star, a",
+    "above_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies above them, and it "
+        "is not below alpha_c_low"
+    ),
+    "below_the_alpha_range": (
+        "no minimum or crossing within the alphas measured: by the best fit alpha_c lies below them, and it "
+        "is not above alpha_c_high"
+    ),
+    "beyond_the_crossover": "every size lies beyond a tenth of the crossover size, where nothing collapses",
+}
+"""Outcomes of one estimate, each in words; stored as int8, the place in this order."""
+
+USUAL_WIDTH = 6.0
+"""Width in alpha N^(1/3) where theory has none."""
+LINE = (1.0, 3.0)
+"""Window of the straight line above alpha_c, in units of width N^(-1/3)."""
+
+_CORRECTION = 3  # coefficients of g
+_RISE = 0.877  # of log phi_r with w at w = 0, times r^(1/3)
+_GRID = 121
+_LINE_GRID = 801
+_LEAST_POINTS = 3  # of one size in the window
+_LEAST_DOF = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a collapse is fitted: half width of the window in units of width N^(-1/3), order of the polynomial,
+    standard deviation of the coefficients of g in units of Y at alpha_c, sizes left out at the small end,
+    start of the straight line's window."""
+
+    window: float = 0.65
+    order: int = 3
+    correction: float = 0.5
+    skip: int = 0
+    line_start: float = LINE[0]
+
+    def choices(self) -> dict[str, Settings]:
+        """These settings and those that a systematic error is read off."""
+        return {
+            "default": self,
+            "narrow_window": replace(self, window=self.window / 1.5, line_start=1.25 * self.line_start),
+            "wide_window": replace(self, window=self.window * 1.5, line_start=self.line_start / 1.25),
+            "without_the_smallest_size": replace(self, skip=self.skip + 1),
+            "no_correction": replace(self, correction=0.0),
+            "twice_the_correction": replace(self, correction=2 * self.correction),
+            "next_order": replace(self, order=self.order + 1),
+        }
+
+
+CHOICES = tuple(Settings().choices())
+_INDIFFERENT = {  # what does not enter an estimator at all
+    "collapse": (),
+    "theory_curve": ("next_order",),
+    "crossing": ("next_order", "narrow_window", "wide_window"),
+    "square_root": ("next_order", "no_correction", "twice_the_correction"),
+}
+
+
+class PointScaling:
+    """The estimators of alpha_c of one model.
+
+    Parameters
+    ----------
+    points : Points
+        Of :func:`bendscape.analysis.estimate.collapse_points.scaled_points`, at the sizes that are to be used.
+    model : Model
+    level : float
+        Of the intervals.
+    n_boot, seed : int
+        Number and random seed of the resamplings.
+    """
+
+    def __init__(self, points: Points, model: Model, level: float, n_boot: int, seed: int) -> None:
+        self.points, self.model, self.level = points, model, level
+        self.critical = critical_point(model)
+        self.width = scale_width(model)
+        self.sizes = np.unique(points.N)
+        entropy = [seed, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
+        rng = np.random.default_rng(entropy)
+        drawn = rng.standard_normal((n_boot, _CORRECTION))
+        self.drawn = np.vstack([np.zeros((1, _CORRECTION)), drawn])
+        noise = rng.standard_normal((n_boot, len(points.Y))) * points.error
+        self.Y = np.vstack([points.Y, points.Y + noise])
+        self._fits: dict[tuple[str, Settings], Fit] = {}
+
+    def fits(self, name: str, settings: Settings) -> dict[str, Fit]:
+        """One estimator by all the choices that enter it, in the order of ``CHOICES``."""
+        return {
+            choice: self.fit(name, chosen)
+            for choice, chosen in settings.choices().items()
+            if choice not in _INDIFFERENT[name]
+        }
+
+    def fit(self, name: str, settings: Settings) -> Fit:
+        """One estimator, by its name in ``ESTIMATORS``."""
+        if (name, settings) not in self._fits:
+            found: Fit = getattr(self, f"_{name}")(settings)
+            self._fits[name, settings] = found.flagged(self.level)
+        return self._fits[name, settings]
+
+    def _collapse(self, settings: Settings) -> Fit:
+        if len(self.sizes) - settings.skip < 2:
+            return Fit(None, "not_enough_data")
+
+        def columns(w: Floats) -> Floats:
+            return np.asarray(polyvander(w, settings.order))
+
+        return self._scaled(settings, columns, lambda w: np.zeros_like(w))
+
+    def _theory_curve(self, settings: Settings) -> Fit:
+        r = int(self.model.p) * self.model.p_star
+        if math.isnan(self.critical.amplitude):
+            return Fit(None, "no_theory_curve")
+        return self._scaled(
+            settings,
+            lambda w: np.empty((*w.shape, 0)),
+            lambda w: self.critical.amplitude * universal_overlap(w, r),
+        )
+
+    def _start(self, points: Points) -> float:
+        """Where a window is centred first: where sizes cross, or the end of the alphas if they do beyond."""
+        crossing = self.fit("crossing", Settings(correction=0.0)).values
+        where = float(np.median(points.alpha)) if crossing is None else float(crossing[0])
+        return float(np.clip(where, points.alpha.min(), points.alpha.max()))
+
+    def _scaled(
+        self, settings: Settings, columns: Callable[[Floats], Floats], known: Callable[[Floats], Floats]
+    ) -> Fit:
+        """Least squares of Y on known(w) + columns(w) + N^(-1/3) g(w), its minimum over alpha_c."""
+        used = np.isin(self.points.N, self.sizes[settings.skip :])
+        if not used.any():
+            return Fit(None, "not_enough_data")
+        n_free = columns(np.zeros(1)).shape[-1]
+        mean = self.points.mean.copy()
+
+        def profile(centre: float) -> tuple[Flags, Points, Floats, Floats] | None:
+            """Which points the window around a load holds, these, loads to search, and chi^2 there; later
+            errors follow the fit."""
+            keep = used & self._window(centre, settings.window)
+            here = self.points._replace(mean=mean).where(keep)
+            if keep.sum() < n_free + 1 + _LEAST_DOF or len(np.unique(here.N)) < (2 if n_free else 1):
+                return None
+            reach = settings.window * self.width * here.N.min() ** (-1 / 3)
+            ends = self.points.alpha[used].min(), self.points.alpha[used].max()
+            grid = np.linspace(max(centre - reach, ends[0]), min(centre + reach, ends[1]), _GRID)
+            chi2, fitted = self._chi2(here, self.Y[:1, keep], grid, settings, columns, known)
+            mean[keep] = np.clip(fitted, 0.5 * self.points.mean[keep], 2 * self.points.mean[keep])
+            return keep, here, grid, chi2[0]
+
+        centre, seen = self._start(self.points.where(used)), set[bytes]()
+        while found := profile(
+            centre
+        ):  # the window follows the estimate until it holds the same points again
+            keep, here, grid, chi2 = found
+            if keep.tobytes() in seen:
+                break
+            seen.add(keep.tobytes())
+            centre = float(np.clip(lowest(grid, chi2[None])[0][0], grid[0], grid[-1]))
+        if not found:
+            return Fit(None, "not_enough_data")
+        values, least = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
+        fit = Fit(
+            values,
+            chi2=float(least[0]),
+            dof=len(here.alpha) - n_free - 1,
+            freedom=here.joint_freedom(),
+            grid=grid,
+            deviance=chi2 - chi2.min(),
+        )
+        # A load is judged by the window around it, so each end of the interval by another window: a
+        # polynomial finds what looks like a collapse where noise has put the window; a known curve does not.
+        for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
+            if found := profile(float(end)):
+                fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
+        if n_free:
+            nearest = float(np.clip(values[0], grid[0], grid[-1]))
+            fit = fit.at_most(nearest, self._information(here, nearest, settings, columns))
+        return fit
+
+    def _window(self, centre: float, half_width: float) -> Flags:
+        """The points around a load, of the sizes that have enough of them there."""
+        keep = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N) <= half_width * self.width
+        sizes, counts = np.unique(self.points.N[keep], return_counts=True)
+        return np.asarray(keep & np.isin(self.points.N, sizes[counts >= _LEAST_POINTS]))
+
+    def _chi2(
+        self,
+        points: Points,
+        Y: Floats,
+        grid: Floats,
+        settings: Settings,
+        columns: Callable[[Floats], Floats],
+        known: Callable[[Floats], Floats],
+    ) -> tuple[Floats, Floats]:
+        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the
+        first row."""
+        basis = self._basis(points, grid, settings, columns)
+        n = len(points.alpha)
+        prior = self.drawn[: len(Y), : _CORRECTION if settings.correction > 0 else 0]
+        w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width  # (grid, point)
+        # chi^2 = |t|^2 - |t Q|^2 for t = (Y - known)/error, without an array of (grid, resampling, point)
+        t, base = Y / points.error, known(w) / points.error
+        along = np.hstack([t, prior]) @ basis - base[:, None] @ basis[:, :n]
+        square = (t**2).sum(axis=1) + (prior**2).sum(axis=1) - 2 * base @ t.T + (base**2).sum(axis=1)[:, None]
+        chi2 = np.asarray((square - (along**2).sum(axis=2)).T)
+        best = chi2[0].argmin()
+        return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
+
+    def _basis(
+        self, points: Points, grid: Floats, settings: Settings, columns: Callable[[Floats], Floats]
+    ) -> Floats:
+        """What is fitted beside alpha_c at every alpha_c of the grid: orthonormal columns over points and
+        prior."""
+        n_prior = _CORRECTION if settings.correction > 0 else 0
+        unit = settings.correction * self._level(points)  # standard deviation of the coefficients of g
+        w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width
+        free = columns(w)
+        g = unit * polyvander(w, _CORRECTION - 1)[..., :n_prior] / np.cbrt(points.N)[:, None]
+        n, n_free = len(points.alpha), free.shape[-1]
+        design = np.zeros((len(grid), n + n_prior, n_free + n_prior))
+        design[:, :n] = np.concatenate([free, g], axis=-1) / points.error[:, None]
+        design[:, n:, n_free:] = np.eye(n_prior)
+        return np.asarray(np.linalg.qr(design)[0])
+
+    def _level(self, points: Points) -> float:
+        """Y at alpha_c, by theory or else about."""
+        level = self.critical.overlap_level
+        return float(points.Y.mean()) if math.isnan(level) else level
+
+    def _information(
+        self, points: Points, place: float, settings: Settings, columns: Callable[[Floats], Floats]
+    ) -> float:
+        """What chi^2 is expected to rise by with the square of the distance from alpha_c, for a curve of the
+        universal shape."""
+        r, root = int(self.model.p) * self.model.p_star, np.cbrt(points.N)
+        w, step = (points.alpha - place) * root / self.width, 0.01
+        phi = universal_overlap(np.stack([w - step, w + step, np.zeros_like(w)]), r)
+        slope = (
+            self._level(points) * (phi[1] - phi[0]) / (2 * step * phi[2]) * root / self.width / points.error
+        )
+        basis = self._basis(points, np.array([place]), settings, columns)[0, : len(w)]
+        return float(slope @ slope - ((slope @ basis) ** 2).sum())
+
+    def _crossing(self, settings: Settings) -> Fit:
+        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""
+        sizes = self.sizes[settings.skip :]
+        if len(sizes) < 2:
+            return Fit(None, "not_enough_data")
+        grid = finer(np.unique(self.points.alpha[np.isin(self.points.N, sizes)]))
+        curves, errors = zip(*(self.points.smoothed(N, grid, self.width) for N in sizes), strict=True)
+        error = np.stack(errors, axis=1)  # (grid, size)
+        spanned = np.isfinite(error).sum(axis=1) >= 2
+        if not spanned.any():
+            return Fit(None, "not_enough_data")
+        grid, error = grid[spanned], error[spanned]
+        smoother = np.nan_to_num(np.stack([curve[spanned] for curve in curves], axis=1))
+        weight = np.nan_to_num(1 / error)
+        n, root = len(sizes), np.cbrt(sizes)
+        Y = smoother @ self.points.Y  # (grid, size)
+        # g is normal with standard deviation ``correction`` times Y here
+        level = np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
+        unit = settings.correction * level
+        n_prior = int(settings.correction > 0)
+        design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
+        design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
+        if n_prior:
+            design[:, :n, 2], design[:, n, 2] = weight * unit[:, None] / root, 1.0
+        inverse = np.linalg.pinv(design)
+        of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
+        b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
+        values = sign_change(grid, b)
+        error_of_b = np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
+        at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
+        target = np.append(weight[at] * Y[at], np.zeros(n_prior))
+        residual = target - design[at] @ (inverse[at] @ target)
+        used = np.isin(self.points.N, sizes[weight[at] > 0])
+        searched, deviance = one_sided(grid, b[0] / error_of_b, float(values[0]))
+        rise = _RISE * (int(self.model.p) * self.model.p_star) ** (-1 / 3)
+        steepness = rise * float(level[at]) * root[-1] / self.width
+        nearest = float(np.clip(values[0], grid[0], grid[-1]))
+        fit = Fit(
+            values,
+            chi2=float(residual @ residual),
+            dof=int((weight[at] > 0).sum()) - 2,
+            freedom=self.points.where(used).joint_freedom(),
+            grid=searched,
+            deviance=deviance,
+        )
+        return fit.at_most(nearest, (steepness / float(error_of_b[at])) ** 2)
+
+    def _square_root(self, settings: Settings) -> Fit:
+        collapsed = self.fit("collapse", replace(settings, line_start=LINE[0]))
+        line = self._line(settings)
+        if line is None or collapsed.flag != "estimated":
+            return Fit(None, "not_enough_data")
+        if math.isnan(self.critical.alpha):
+            return Fit(None, "no_theory_curve")
+        here = self.points.where(line)
+        grid = np.linspace(0.0, float(here.alpha.max()), _LINE_GRID)
+        zero, z, chi2 = zero_of_line(here, self.Y[:, line], grid)
+        searched, deviance = one_sided(grid, z, float(zero[0]))
+        return Fit(
+            zero,
+            chi2=chi2,
+            dof=len(here.alpha) - 2,
+            freedom=here.joint_freedom(),
+            grid=searched,
+            deviance=deviance,
+            bias=self._bias(here),
+        )
+
+    def _line(self, settings: Settings) -> Flags | None:
+        """The largest size's points in the window of the straight line, or None."""
+        centre = self.fit("collapse", replace(settings, line_start=LINE[0])).values
+        if centre is None or not np.isfinite(centre[0]):
+            return None
+        w = (self.points.alpha - centre[0]) * np.cbrt(self.points.N) / self.width
+        keep = (w >= settings.line_start) & (w <= LINE[1])
+        for N in self.sizes[::-1]:
+            here: Flags = keep & (self.points.N == N)
+            if here.sum() >= 2 + _LEAST_DOF:
+                return here
+        return None
+
+    def square_root_bias(self, settings: Settings) -> float:
+        """What the straight line makes of the theory's own curve at the same points, less the critical load;
+        nan where theory has none."""
+        line = self._line(settings)
+        return (
+            math.nan
+            if line is None or math.isnan(self.critical.alpha)
+            else self._bias(self.points.where(line))
+        )
+
+    def _bias(self, line: Points) -> float:
+        N, alpha = float(line.N[0]), line.alpha.tolist()
+        Y = N ** (1 / 3) * np.array([[mean_overlap_sq(self.model, a, N) for a in alpha]])
+        return float(zero_of_line(line, Y, line.alpha)[0][0]) - self.critical.alpha
+
+
+def scale_width(model: Model) -> float:
+    """Width in alpha N^(1/3), the usual one where theory has none."""
+    width = critical_point(model).width
+    return USUAL_WIDTH if math.isnan(width) else width

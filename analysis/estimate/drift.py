@@ -1,0 +1,343 @@
+"""Beyond the crossover size: the threshold that samples show climbs with N, and by which law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.special import chdtrc, ndtri
+
+from bendscape.analysis.dataset.curves import Floats
+from bendscape.analysis.dataset.models import (
+    alpha_axis,
+    as_sweep,
+    code_output,
+    map_models,
+    model_of,
+    number_output,
+)
+from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
+from bendscape.analysis.estimate.edge_fits import (
+    LEAST_FREEDOM,
+    Fit,
+    check_shares,
+    chosen_law,
+    fit_law,
+    widened,
+)
+from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
+from bendscape.analysis.estimate.thresholds import check_resampling
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.finite_size.drift_law import HidingCurve, drift_amplitude, hiding_curve
+from bendscape.core.quadratic.finite_size.overlap_law import overlap_sq_if_not_hidden
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition_at
+
+LAWS: Mapping[str, Callable[[Floats], Floats]] = {
+    "drift": lambda N: 1 / np.log(N),
+    "no_drift": lambda N: np.ones_like(N),
+}
+"""How alpha_bbp - alpha_seen falls with N, alpha_bbp being theory's."""
+
+OUTCOMES: Mapping[str, str] = {
+    "not_applicable": "the transition is continuous: its threshold is alpha_bbp at every size",
+    "not_enough_data": "too few sizes beyond the crossover with an estimate",
+    "cannot_tell": "both laws fit, or neither is enough better than the other",
+    "drift": "alpha_seen = alpha_bbp - K/log N, alpha_bbp from theory",
+    "no_drift": "alpha_seen = constant",
+    "neither": "neither law fits",
+}
+"""What can be said of the law, each in words; stored as int8, the place in this order."""
+
+OVERLAPS = ("overlap_sq_space", "overlap_sq_sample")
+"""Variables that show the teacher: measured, and by the theory of a cell's own labels."""
+
+ALPHA_BBP_SOURCE = "theory: at no size within reach do data know it"
+FREE_WARNING = (
+    "alpha_bbp_free extrapolates in 1/log N, of which the sizes measured span a small part, and by a leading "
+    "order that theory itself misses by leading_order_error there: it is no measurement of alpha_bbp"
+)
+
+_AT_SIZE = {
+    "alpha_seen": "load at which samples of this size begin to show the teacher",
+    "alpha_seen_error": "its statistical standard error, bootstrap over seeds",
+    "alpha_seen_low": "lower end of its statistical interval",
+    "alpha_seen_high": "upper end of its statistical interval",
+    "alpha_seen_systematic": "its systematic error: what theory's width changes beyond noise",
+    "alpha_seen_total_error": "statistical and systematic error, added in quadrature",
+    "alpha_seen_cross_check": "the same load with theory's width of the curve",
+    "stretch": "fitted width of the curve over theory's",
+    "alpha_bbp_N": "threshold expected at this size, theory without a free parameter",
+    "K_at_size": "(alpha_bbp - alpha_bbp_N) log N, theory",
+}
+_OF_MODEL = {
+    "alpha_bbp": "threshold as N goes to infinity, theory",
+    "crossover_size": "size N_x beyond which labels hide the teacher, theory",
+    "K_theory": "K as N goes to infinity, theory",
+    "K": "amplitude K of the drift",
+    "K_error": "its statistical standard error",
+    "K_low": "lower end of its statistical interval",
+    "K_high": "upper end of its statistical interval",
+    "K_systematic": "largest change of K when one of the sizes is left out, beyond its noise",
+    "K_at_sizes": "K that the same fit gives on alpha_bbp_N at the same sizes, theory",
+    "leading_order_error": "largest distance of alpha_bbp_N from alpha_bbp - K_at_sizes/log N, sizes used",
+    "drift_chi2": "drift: chi squared of the fit",
+    "drift_p_value": "drift: probability of a larger chi squared",
+    "alpha_constant": "no drift: the load at all sizes",
+    "alpha_constant_error": "its statistical standard error",
+    "no_drift_chi2": "no drift: chi squared of the fit",
+    "no_drift_p_value": "no drift: probability of a larger chi squared",
+    "delta_chi2": "chi squared of no_drift less that of drift",
+    "prediction_chi2": "chi squared of alpha_seen against alpha_bbp_N, nothing fitted",
+    "prediction_p_value": "probability of a larger chi squared",
+    "prediction_offset": "largest distance of alpha_seen from alpha_bbp_N, sizes used",
+    "coverage": "cells done over cells that the campaign wants, all sizes",
+}
+_FREE = {
+    "alpha_bbp_free": "alpha_bbp fitted together with K: not a measurement, see warning",
+    "alpha_bbp_free_error": "its statistical standard error",
+    "alpha_bbp_free_low": "lower end of its statistical interval",
+    "alpha_bbp_free_high": "upper end of its statistical interval",
+}
+_COUNTS = {
+    "n_sizes": "sizes in the fits",
+    "freedom": "degrees of freedom of each fit",
+    "n_cells": "cells done, all sizes",
+}
+
+
+def drift(
+    ds: xr.Dataset,
+    *,
+    overlap: str | None = None,
+    beyond: float = 1.0,
+    free_alpha_bbp: bool = False,
+    n_boot: int = 1000,
+    wrong: float = 0.01,
+    misfit: float = 0.01,
+    level: float = 0.95,
+    seed: int = 0,
+) -> xr.Dataset:
+    """The load alpha_seen(N) at which samples begin to show the teacher, and the law of its climb.
+
+    There the mean overlap is what no label hides times exp(-kappa), and alpha_seen is where exp(-kappa) =
+    1/e (:func:`bendscape.analysis.estimate.drift_curves.alpha_seen`). Over the sizes it is fitted by least squares
+    to
+
+        drift:     alpha_seen = alpha_bbp - K/log N,    alpha_bbp from theory,
+        no_drift:  alpha_seen = constant,
+
+    with weights 1/alpha_seen_total_error^2, the statistical part as that of Student's t. ``law`` is by
+    :func:`bendscape.analysis.estimate.edge_fits.chosen_law`, as that of
+    :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling` is. alpha_bbp of a discontinuous transition is
+    never extrapolated from data: it is theory's.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not, of the
+        kernel ``labels`` or ``hessian``.
+    overlap : {"overlap_sq_space", "overlap_sq_sample"}, optional
+        What shows the teacher; the first where there is one. An absent outlier counts as no overlap.
+    beyond : float
+        Sizes from this many crossover sizes on are estimated and fitted, >= 1.
+    free_alpha_bbp : bool
+        Also tell what a fit with alpha_bbp free would give, with ``warning`` in the attributes; no choice
+        and no other number depends on it.
+    n_boot : int
+        Bootstrap resamplings of the seeds, >= 100, the same draw at every alpha of one size.
+    wrong, misfit : float
+        Probabilities of choosing the wrong law, and of refusing a law that holds; in (0, 0.5).
+    level : float
+        Of the intervals, in (0, 1).
+    seed : int
+        Of the resampling, >= 0.
+
+    Returns
+    -------
+    xarray.Dataset
+        On Dask and not yet computed; ``compute()`` reads the store once. Over (p, p_star, a): ``law``,
+        int8 with the meanings of ``OUTCOMES`` in its attributes; ``K`` with error, interval and
+        systematic error, beside ``K_theory`` and ``K_at_sizes``; ``alpha_constant``; chi squared and
+        p-value of both laws and of theory's alpha_bbp_N, which has no free parameter;
+        ``leading_order_error``, ``prediction_offset``; ``alpha_bbp``, ``crossover_size``. Over these and
+        N: ``alpha_seen`` with errors, interval, ``flag`` and cross-check, ``alpha_bbp_N``, ``n_seeds``.
+        nan where the flag says why.
+
+    Notes
+    -----
+    Limits: a size counts from 4 alphas with 4 seeds on, the law needs 3 sizes. The drift is the leading
+    order in 1/log N, of theory and of data: K is an effective one, of the sizes used, which exceeds
+    K_theory by ``K_at_size`` there, and with errors below ``leading_order_error`` the answer may be
+    neither. alpha_bbp_N is a leading order too, and is off by ``prediction_offset``. Coverage and rates
+    on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
+    Source: this project's own.
+    """
+    overlap, ds = _overlap(ds, overlap), as_sweep(ds)
+    alpha_dim = alpha_axis(ds)
+    _check_options(beyond, wrong, misfit)
+    check_resampling(n_boot, level, seed)
+    measured = ["status", overlap]
+    measured += [name for name in ("alpha_realised", "coverage") if name in ds]
+    outputs = {name: number_output(("N",), words) for name, words in _AT_SIZE.items()}
+    outputs["n_seeds"] = number_output(("N",), "most seeds done at one alpha", np.int64)
+    outputs["flag"] = code_output(("N",), "outcome of the estimate", FLAGS)
+    of_model = _OF_MODEL | (_FREE if free_alpha_bbp else {})
+    outputs |= {name: number_output((), words) for name, words in of_model.items()}
+    outputs |= {name: number_output((), words, np.int64) for name, words in _COUNTS.items()}
+    outputs["law"] = code_output((), "law of the threshold that samples show", OUTCOMES)
+    outputs["alpha_bbp"].attrs["source"] = ALPHA_BBP_SOURCE
+    options: dict[str, Any] = {"overlap": overlap, "beyond": beyond, "free_alpha_bbp": free_alpha_bbp}
+    options |= {"n_boot": n_boot, "wrong": wrong, "misfit": misfit, "level": level, "seed": seed}
+    found = map_models(ds, partial(_of_model, alpha_dim=alpha_dim, **options), outputs, measured)
+    found.attrs = {name: int(value) if isinstance(value, bool) else value for name, value in options.items()}
+    found.attrs |= {"name": ds.attrs.get("name", ""), "alpha_bbp_source": ALPHA_BBP_SOURCE}
+    if free_alpha_bbp:
+        found.attrs["warning"] = FREE_WARNING
+    return found
+
+
+def _overlap(ds: xr.Dataset, wanted: str | None) -> str:
+    """The variable to read; refuses a dataset without one."""
+    there = [name for name in OVERLAPS if name in ds and "status" in ds]
+    if not there:
+        given = f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}"
+        raise ParameterError("store", given, f"a sweep with one of {', '.join(OVERLAPS)}")
+    if wanted is not None and wanted not in there:
+        raise ParameterError("overlap", wanted, f"one of {', '.join(there)}")
+    return wanted or there[0]
+
+
+def _check_options(beyond: float, wrong: float, misfit: float) -> None:
+    if not 1 <= beyond < math.inf:
+        raise ParameterError("beyond", beyond, "a number >= 1", "below the crossover size nothing drifts")
+    check_shares(wrong, misfit)
+
+
+def _of_model(
+    block: xr.Dataset, *, alpha_dim: str, overlap: str, beyond: float, free_alpha_bbp: bool, **options: Any
+) -> dict[str, Any]:
+    """The outputs of :func:`drift` for one model."""
+    block = block.transpose(alpha_dim, "N", "seed", ...)
+    model, sizes = model_of(block), block["N"].values
+    done = block["status"].values == DONE
+    at_bbp, n_x = transition_at(model), crossover_size(model)
+    found: dict[str, Any] = {name: np.full(len(sizes), math.nan) for name in _AT_SIZE}
+    found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
+    found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}
+    found |= {"n_cells": done.sum(), "n_seeds": done.sum(axis=2).max(axis=0)}
+    found["coverage"] = share_done(block, (alpha_dim, "N", "seed")).item()
+    known = np.array([alpha_bbp_at_size(model, float(N)) for N in sizes])
+    found |= {"alpha_bbp_N": known, "K_at_size": (at_bbp.alpha_bbp - known) * np.log(sizes)}
+    if at_bbp.kind == "continuous":
+        return found | _coded(["not_applicable"] * len(sizes), "not_applicable")
+    loads, curve = realised_alpha(block, block["alpha"].values.astype(np.float64)), hiding_curve(model)
+    cells = np.where(np.isnan(block[overlap].values) & (overlap == "overlap_sq_sample"), 0.0, block[overlap])
+    seen = []
+    for k, N in enumerate(sizes):
+        if beyond * n_x > N:
+            seen.append(Seen("below_the_crossover"))
+            continue
+        measured = done[:, k].any(axis=1)
+        visible = np.full(len(measured), math.nan)
+        visible[measured] = _visible(model, at_bbp.alpha_bbp, curve, loads[k, measured], int(N), overlap)
+        size = SizeCurve(int(N), loads[k], cells[:, k], done[:, k] & np.isfinite(cells[:, k]), visible)
+        seen.append(alpha_seen(model, curve, size, options["n_boot"], options["level"], options["seed"]))
+    for k, at in enumerate(seen):
+        total = math.hypot(at.error, np.nan_to_num(at.systematic))
+        numbers = (at.value, at.error, at.low, at.high, at.systematic, total, at.cross_check, at.stretch)
+        for name, number in zip(_AT_SIZE, numbers, strict=False):
+            found[name][k] = number
+    fits, outcome = _fits(found, sizes, np.array([at.freedom for at in seen]), free_alpha_bbp, **options)
+    return found | fits | _coded([at.flag for at in seen], outcome)
+
+
+def _coded(flags: list[str], outcome: str) -> dict[str, Any]:
+    codes = np.array([tuple(FLAGS).index(flag) for flag in flags], np.int8)
+    return {"flag": codes, "law": np.int8(tuple(OUTCOMES).index(outcome))}
+
+
+def _visible(
+    model: Model, alpha_bbp: float, curve: HidingCurve, loads: Floats, N: int, overlap: str
+) -> Floats:
+    """Mean overlap of samples that no label hides: nan below the principal-value branch."""
+    found = np.full(len(loads), math.nan)
+    for i in np.flatnonzero(loads >= curve.alpha[0]):
+        alpha = float(loads[i])
+        if overlap == "overlap_sq_space":
+            found[i] = overlap_sq_if_not_hidden(model, alpha, N)
+        elif alpha > alpha_bbp:
+            found[i] = asymptotics(model, alpha).overlap_sq
+        else:
+            found[i] = np.interp(alpha, curve.alpha, curve.overlap_sq)
+    return found
+
+
+def _fits(
+    at_size: Mapping[str, Any],
+    sizes: Any,
+    freedom: Any,
+    free_alpha_bbp: bool,
+    *,
+    wrong: float,
+    misfit: float,
+    level: float,
+    **_: Any,
+) -> tuple[dict[str, float], str]:
+    """The numbers of ``_OF_MODEL`` that the sizes decide, and the outcome."""
+    use = (freedom > 2) & (at_size["alpha_seen_error"] > 0)
+    N, bbp = sizes[use].astype(np.float64), float(at_size["alpha_bbp"])
+    found: dict[str, float] = {"n_sizes": len(N), "freedom": max(0, len(N) - 1)}
+    if not len(N):
+        return found, "not_enough_data"
+    seen, known = at_size["alpha_seen"][use], at_size["alpha_bbp_N"][use]
+    statistical = [widened(e, f) for e, f in zip(at_size["alpha_seen_error"][use], freedom[use], strict=True)]
+    error = np.hypot(statistical, np.nan_to_num(at_size["alpha_seen_systematic"][use]))
+    off = seen - known
+    chi2 = float(((off / error) ** 2).sum())
+    found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(len(N), chi2))}
+    found["prediction_offset"] = float(off[np.abs(off).argmax()])
+    if found["freedom"] < LEAST_FREEDOM:
+        return found, "not_enough_data"
+    fits = {law: fit_law(law, N, bbp - seen, error, laws=LAWS) for law in LAWS}
+    drift, constant = fits["drift"], fits["no_drift"]
+    half = float(ndtri(0.5 + level / 2))
+    theory = fit_law("drift", N, bbp - known, error, laws=LAWS).c
+    found |= {
+        "K": drift.c,
+        "K_error": drift.c_error,
+        "K_low": drift.c - half * drift.c_error,
+        "K_high": drift.c + half * drift.c_error,
+        "K_systematic": _without_one(drift, N, bbp - seen, error),
+        "K_at_sizes": theory,
+        "leading_order_error": float(np.abs(bbp - theory / np.log(N) - known).max()),
+        "drift_chi2": drift.chi2,
+        "drift_p_value": drift.p_value,
+        "alpha_constant": bbp - constant.c,
+        "alpha_constant_error": constant.c_error,
+        "no_drift_chi2": constant.chi2,
+        "no_drift_p_value": constant.p_value,
+        "delta_chi2": constant.chi2 - drift.chi2,
+    }
+    if free_alpha_bbp:
+        free = fit_law("drift", N, bbp - seen, error, free_edge=True, laws=LAWS)
+        value, spread = bbp - free.shift, half * free.shift_error
+        numbers = (value, free.shift_error, value - spread, value + spread)
+        found |= dict(zip(_FREE, numbers, strict=True))
+    return found, chosen_law(fits, wrong, misfit)
+
+
+def _without_one(whole: Fit, N: Floats, gap: Floats, error: Floats) -> float:
+    """Largest (d^2 - s^2)^(1/2) over the sizes, d the change of K without one and s its standard error."""
+    excess = [0.0]
+    for k in range(len(N)):
+        rest = np.arange(len(N)) != k
+        part = fit_law("drift", N[rest], gap[rest], error[rest], laws=LAWS)
+        variance = part.c_error**2 - whole.c_error**2
+        excess.append(math.sqrt(max(0.0, (part.c - whole.c) ** 2 - max(0.0, variance))))
+    return max(excess)

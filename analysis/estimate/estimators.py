@@ -1,0 +1,235 @@
+"""The estimators of a threshold: what each is, what can become of it, and the curves it is read off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.dataset.curves import (
+    Flags,
+    Floats,
+)
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.crossings import Crossing, crossing, mean_curve
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.bulk import left_edge
+from bendscape.sweep.campaign.kernel import STATUS
+
+ESTIMATORS: Mapping[str, str] = {
+    "alpha_overlap": (
+        "alpha at which N^(1/3) <overlap_sq_space> reaches the value it has at a critical point of this "
+        "model: the theory's amplitude times a universal number for the rank p p_star. Tends to alpha_bbp "
+        "where the transition is continuous; where it is discontinuous, to the principal-value alpha_0 at "
+        "all sizes below the crossover."
+    ),
+    "alpha_pair": (
+        "alpha at which the curves N^(1/3) <overlap_sq_space> of this size and of the next larger one "
+        "cross. Same limits as alpha_overlap, without any input from theory; several times its "
+        "statistical error."
+    ),
+    "alpha_gap": (
+        "alpha at which the mean gap lambda_minus - <eigval_min> to the asymptotic edge changes sign from "
+        "negative to positive. Tends to alpha_bbp for both kinds of transition, from above and slowly; "
+        "for p p_star > 1 the splitting of the outliers pulls it down by order N^(-1/2)."
+    ),
+    "alpha_gap_sample": (
+        "alpha at which the mean gap <edge_sample - eigval_min> to the edge of each sample's own labels "
+        "changes sign. Tends to alpha_bbp where the transition is continuous, to alpha_0 where it is "
+        "discontinuous and N below the crossover; as slowly as alpha_gap, with a smaller statistical "
+        "error."
+    ),
+}
+"""Estimators by name, each with its definition."""
+
+SHORT_NAMES: Mapping[str, str] = {
+    "alpha_overlap": "overlap level",
+    "alpha_pair": "size pair",
+    "alpha_gap": "gap",
+    "alpha_gap_sample": "gap, own labels",
+}
+
+FLAGS: Mapping[str, str] = {
+    "estimated": "estimated",
+    "not_enough_data": "not enough data",
+    "above_the_alpha_range": "no crossing within the alphas measured: the threshold lies above them",
+    "below_the_alpha_range": "no crossing within the alphas measured: the threshold lies below them",
+    "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas measured",
+    "no_overlap_level_known": "no overlap level is known for this p, p_star, a",
+    "no_larger_size": "no larger size to compare with",
+}
+"""Outcomes of one estimate, each in words; stored as int8, the place in this order."""
+
+DONE = STATUS["done"]
+"""Status of a cell that counts."""
+
+MEASURED = ("status", "overlap_sq_space", "eigval_min", "edge_sample")
+LEAST_SEEDS = 4
+LEAST_ALPHAS = 4
+SMOOTHING = 1.5
+"""Half width of the smoothing over alpha, in units of width N^(-1/3): the curves change little within it."""
+
+
+def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
+    """The alpha that cells really have, M / N with M = round(alpha N), which is up to 0.5/N off alpha.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status`` and, where the kernel gives it, ``alpha_realised`` of one model, in memory, dimensions
+        alpha, N, seed in any order.
+    alpha : array, shape (n,)
+
+    Returns
+    -------
+    array, shape (N, n)
+        Mean of ``alpha_realised`` over the seeds that are done, which all have the same; alpha itself where
+        none is done or the variable is absent.
+    """
+    nominal = np.broadcast_to(alpha, (block.sizes["N"], len(alpha)))
+    if "alpha_realised" not in block:
+        return np.array(nominal)
+    cells = block["alpha_realised"].where(block["status"] == DONE).transpose("N", ..., "seed").values
+    n = np.isfinite(cells).sum(axis=2)
+    shift = np.where(np.isfinite(cells), cells - nominal[..., None], 0.0).sum(axis=2)
+    mean = nominal + np.divide(shift, n, out=np.zeros(n.shape), where=n > 0)
+    return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
+
+
+USUAL_LEAST_SIZE = 256
+"""Smaller sizes have corrections that neither a collapse nor a law of the edge knows."""
+
+
+def usual_least_size(ds: xr.Dataset) -> int:
+    """Size from which on fits are made: 256, or the smallest where fewer than two reach it."""
+    sizes = ds["N"].values
+    return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
+
+
+def wanted_points(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants cells at a point: ``wanted``, which no mask of cells changes.
+
+    In datasets without it, where ``coverage`` is not nan; everywhere, in those that have neither."""
+    if "wanted" in ds:
+        return ds["wanted"].reset_coords(drop=True)
+    if "coverage" in ds:
+        return ds["coverage"].notnull()
+    return xr.DataArray(True).expand_dims({dim: ds[dim].values for dim in ("p", "p_star", "a")})
+
+
+def wanted_cells(ds: xr.Dataset) -> xr.DataArray:
+    """Whether the campaign wants a cell: a seed below ``n_seeds``, where there is one, at such a point."""
+    wanted = xr.ones_like(ds["status"], bool) & wanted_points(ds)
+    return wanted & (ds["seed"] < ds["n_seeds"]) if "n_seeds" in ds else wanted
+
+
+def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
+    """Cells done over cells that the campaign wants.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``status``, dimensions alpha, N, seed, and what :func:`wanted_cells` reads.
+    over : sequence of str
+        Dimensions to sum over.
+
+    Returns
+    -------
+    xarray.DataArray
+        In [0, 1], over the other dimensions; nan where nothing is wanted. Cells that failed or did not
+        converge are not done: no estimate rests on them.
+    """
+    wanted = wanted_cells(block)
+    cells = wanted.sum(over)
+    return ((block["status"] == DONE) & wanted).sum(over) / cells.where(cells > 0)
+
+
+def flag_code(flag: str) -> int:
+    """The int8 that stands for an outcome."""
+    return tuple(FLAGS).index(flag)
+
+
+class Cells(NamedTuple):
+    """Cells of one quantity at one size, (alpha, seed), which of them count, the loads, those with data
+    alone, and the half width of the smoothing."""
+
+    alpha: Floats
+    values: Floats
+    counted: Flags
+    bandwidth: float
+
+
+def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, Cells]]:
+    """What thresholds are read off at each size: ``overlap``, N^(1/3) overlap_sq_space; ``gap``, lambda_minus
+    - eigval_min; ``gap_sample``, edge_sample - eigval_min; without those that have too few seeds at too few
+    alphas.
+
+    Parameters
+    ----------
+    block : xarray.Dataset
+        ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
+        dimensions (alpha, N, seed).
+    alpha : array, shape (n,)
+        As the campaign wants it; abscissae are those of :func:`realised_alpha`.
+    model : Model
+    """
+    found, realised = [], realised_alpha(block, alpha)
+    for k, N in enumerate(block["N"].values.tolist()):
+        loads = realised[k]
+        edges = zip(alpha, block["lambda_minus"].values, loads, strict=True)
+        lambda_minus = np.array(
+            [edge if x == load else left_edge(model, x).lambda_minus for load, edge, x in edges]
+        )
+        measured = {name: block[name].isel(N=k).values for name in MEASURED}
+        quantities = {
+            "overlap": N ** (1 / 3) * measured["overlap_sq_space"],
+            "gap": lambda_minus[:, None] - measured["eigval_min"],
+            "gap_sample": measured["edge_sample"] - measured["eigval_min"],
+        }
+        width = critical_point(model).width * N ** (-1 / 3)
+        cells = {}
+        for name, values in quantities.items():
+            counted = (measured["status"] == DONE) & np.isfinite(values)
+            use = counted.sum(axis=1) >= LEAST_SEEDS
+            if len(np.unique(loads[use])) < LEAST_ALPHAS:
+                continue
+            bandwidth = float(np.ptp(loads[use]) / 4 if math.isnan(width) else SMOOTHING * width)
+            cells[name] = Cells(loads[use], values[use], counted[use], bandwidth)
+        found.append(cells)
+    return found
+
+
+def crossings(cells: list[dict[str, Cells]], k: int, overlap_level: float, level: float) -> list[Crossing]:
+    """Every estimator at the k-th size, in the order of ``ESTIMATORS``.
+
+    Parameters
+    ----------
+    cells : list of dict
+        What :func:`cells_by_size` returns.
+    k : int
+        Place of the size.
+    overlap_level : float
+        Of N^(1/3) <overlap_sq_space>, nan where none is known.
+    level : float
+        Of the intervals.
+    """
+    curves = {name: mean_curve(*of) for name, of in cells[k].items()}
+    if "overlap" not in curves:
+        of_overlap = [Crossing("not_enough_data")] * 2
+    else:
+        larger = next((of["overlap"] for of in cells[k + 1 :] if "overlap" in of), None)
+        of_overlap = [
+            Crossing("no_overlap_level_known")
+            if math.isnan(overlap_level)
+            else crossing(curves["overlap"], overlap_level, level),
+            Crossing("no_larger_size")
+            if larger is None
+            else crossing(mean_curve(*larger), curves["overlap"], level),
+        ]
+    return of_overlap + [
+        crossing(curves[name], 0.0, level) if name in curves else Crossing("not_enough_data")
+        for name in ("gap", "gap_sample")
+    ]

@@ -1,0 +1,326 @@
+"""Thresholds with error bars, at each size, from a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from bendscape.analysis.dataset.models import (
+    MODEL,
+    alpha_axis,
+    as_sweep,
+    code_output,
+    map_models,
+    model_of,
+    number_output,
+)
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.estimators import (
+    DONE,
+    ESTIMATORS,
+    FLAGS,
+    MEASURED,
+    SHORT_NAMES,
+    cells_by_size,
+    crossings,
+    flag_code,
+    share_done,
+)
+from bendscape.analysis.estimate.systematic import systematic_errors
+from bendscape.analysis.estimate.verdicts import NOT_ENOUGH_DATA, Estimate, against_theory
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PARTS = {
+    "": "estimate",
+    "_error": "standard error",
+    "_low": "lower end of the interval",
+    "_high": "upper end of the interval",
+    "_first": "first alpha it was looked for at",
+    "_last": "last alpha it was looked for at",
+}
+SAFE = 10.0
+"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
+there."""
+
+
+def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset as :func:`bendscape.analysis.dataset.models.as_sweep` has it; refuses one that is no sweep of the
+    Hessian."""
+    needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
+    missing = [name for name in needed if name not in ds.variables]
+    if missing:
+        raise ParameterError(
+            "store",
+            f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}",
+            "a sweep with the variables of the hessian kernel",
+            f"it lacks {', '.join(missing)}",
+        )
+    ds = as_sweep(ds)
+    for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
+        if not ds.sizes[dim]:
+            raise ParameterError("ds", dim, "a dataset with at least one value of it")
+        if dim != "seed" and not ds.indexes[dim].is_unique:
+            raise ParameterError("ds", dim, "a dataset without a value twice along it")
+    if not ds.indexes["N"].is_monotonic_increasing:
+        raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
+    return ds
+
+
+def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
+    """The part of an array at the given places of (p, p_star, a), whichever of these dimensions it has."""
+    return array.isel({dim: place for dim, place in point.items() if dim in array.dims})
+
+
+def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
+    """Measured thresholds of every model and every size of a sweep, with intervals.
+
+    With <.> the mean over the seeds that are done, smoothed over alpha by local parabolas of half width
+    1.5 width N^(-1/3), each estimator is the sign change from negative to positive of a curve:
+
+    - alpha_overlap, of N^(1/3) <overlap_sq_space> - overlap_level;
+    - alpha_pair, of the same curve N^(1/3) <overlap_sq_space> at the next size with data, minus the one here;
+    - alpha_gap, of lambda_minus - <eigval_min>;
+    - alpha_gap_sample, of <edge_sample - eigval_min>.
+
+    The abscissa of every size is the mean of alpha_realised = M / N, lambda_minus is taken there, and alpha
+    serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
+
+    width and overlap_level are those of :func:`bendscape.analysis.estimate.critical.critical_point`, the sign change
+    is :func:`bendscape.analysis.dataset.curves.sign_change`. The interval holds the loads at which the curve could
+    vanish by a t test, with the variance of the cells at each alpha and their skewness
+    (:func:`bendscape.analysis.estimate.crossings.crossing`).
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
+        one pass of :func:`bendscape.analysis.dataset.models.map_models` when the result is computed.
+    level : float
+        Of the intervals, in (0, 1).
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy if ``ds`` is. Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate;
+        ``name_error``, half the width of its interval at 68 %; ``name_low`` and ``name_high``, its interval;
+        ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says why, and so
+        is an end of an interval that the alphas it was looked for at do not decide, ``name_first`` to
+        ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
+        ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells done), ``coverage`` (cells done over
+        cells wanted), and from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold
+        expected to be seen at each N.
+
+    Notes
+    -----
+    Limits: at least 4 alphas with 4 seeds each; cells of different alphas and seeds are independent, as those
+    of the engine are; the error is that of the seeds, without the bias of the smoothing and of the size. On
+    sampled Hessians with p = p_star = 1 and N = 128 to 1024, alpha_overlap was within 5 % of alpha_bbp
+    (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128, at
+    N = 1024 still 10 to 15 % (a = 0.7) and within 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
+    a = 0.5) alpha_overlap was 6 to 9 % low at N = 64 and within 5 % from N = 128 on. The coverage of the
+    intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
+    project's own estimators, on the scaling law of arXiv:2604.27992.
+    """
+    ds = hessian_sweep(ds)
+    alpha_dim = alpha_axis(ds)
+    check_level(level)
+    of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
+    measured = [*MEASURED, "lambda_minus", *(name for name in ("alpha_realised", "coverage") if name in ds)]
+    outputs = {
+        name: number_output(("N",), words, np.int64 if name.startswith("n_") else np.float64)
+        for name, words in _LONG_NAMES.items()
+    }
+    for name, definition in ESTIMATORS.items():
+        outputs[name].attrs["definition"] = definition
+        outputs[f"{name}_flag"] = code_output(("N",), "outcome of the estimate", FLAGS)
+    found = map_models(ds, of_model, outputs, measured)
+    theory = ds[["alpha_bbp", "transition"]].reset_coords(drop=True)
+    out = theory.merge(found.reset_coords(drop=True))
+    out.attrs = {"level": level, "name": ds.attrs.get("name", "")}
+    return out
+
+
+def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of :func:`thresholds` for one model, over N."""
+    block = block.transpose(alpha_dim, "N", "seed")
+    model, sizes = model_of(block), block["N"].values
+    cells = cells_by_size(block, block["alpha"].values.astype(np.float64), model)
+    overlap_level = critical_point(model).overlap_level
+    done = block["status"].values == DONE
+    found: dict[str, Any] = {
+        "alpha_bbp_N": [alpha_bbp_at_size(model, int(N)) for N in sizes],
+        "n_seeds": done.sum(axis=2).max(axis=0),
+        "n_cells": done.sum(axis=(0, 2)),
+        "coverage": share_done(block, (alpha_dim, "seed")).values,
+        "alpha_overlap_systematic": systematic_errors(block, model),
+    }
+    for k in range(len(sizes)):
+        for name, at in zip(ESTIMATORS, crossings(cells, k, overlap_level, level), strict=True):
+            flag, *numbers = at
+            for part, number in zip(_PARTS, numbers, strict=True):
+                found.setdefault(f"{name}{part}", []).append(number)
+            found.setdefault(f"{name}_flag", []).append(flag_code(flag))
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+_LONG_NAMES = {
+    "alpha_bbp_N": "threshold seen at size N, theory",
+    "n_seeds": "most seeds done at one alpha",
+    "n_cells": "cells done",
+    "coverage": "cells done over cells wanted, all alphas",
+    "alpha_overlap_systematic": "overlap level: error from the spacing of the alphas and from small N",
+} | {
+    f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
+}
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of intervals that is out of range."""
+    if not 0 < level < 1:
+        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+
+
+def check_resampling(n_boot: int, level: float, seed: int) -> None:
+    """Refuse options of a bootstrap that are out of range, by name."""
+    check_level(level)
+    if not n_boot >= 100:
+        raise ParameterError(
+            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
+        )
+    if seed < 0:
+        raise ParameterError("seed", seed, "an integer >= 0")
+
+
+def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows of the table of thresholds, one a model and size, in the order of the axes.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What :func:`thresholds` returns.
+
+    Returns
+    -------
+    list of dict
+        ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
+        ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
+        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words);
+        ``systematic``, the error of alpha_overlap from the spacing of the alphas and from small N;
+        ``verdict`` and ``verdict_reason``, those of
+        :func:`bendscape.analysis.estimate.verdicts.against_theory` on alpha_overlap against alpha_bbp_N. Models of
+        which no cell is done at any size are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    values = {str(name): variable.values for name, variable in result.compute().variables.items()}
+    for index in np.ndindex(*values["n_cells"].shape):
+        i, j, k, n = index
+        if not values["n_cells"][i, j, k].any():
+            continue
+        row: dict[str, Any] = {
+            "p": int(values["p"][i]),
+            "p_star": int(values["p_star"][j]),
+            "a": float(values["a"][k]),
+        }
+        row["transition"] = TRANSITION_KINDS[int(values["transition"][i, j, k])]
+        row |= {"alpha_bbp": float(values["alpha_bbp"][i, j, k]), "N": int(values["N"][n])}
+        row |= {name: int(values[name][index]) for name in ("n_seeds", "n_cells")}
+        row["alpha_bbp_N"] = float(values["alpha_bbp_N"][index])
+        for name in ESTIMATORS:
+            flag = tuple(FLAGS)[int(values[f"{name}_flag"][index])]
+            row[name] = {
+                part.removeprefix("_") or "value": float(values[f"{name}{part}"][index]) for part in _PARTS
+            }
+            row[name] |= {"flag": flag, "reason": FLAGS[flag]}
+        row["systematic"] = float(values["alpha_overlap_systematic"][index])
+        row |= _verdict(row, float(result.attrs["level"]))
+        rows.append(row)
+    return rows
+
+
+def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
+    """What alpha_overlap at one size says of the threshold that theory expects there, and why."""
+    model, at = Model(row["p"], row["p_star"], row["a"]), row["alpha_overlap"]
+    if at["flag"] == "estimated" and row["N"] > crossover_size(model) / SAFE:
+        beyond = "N lies beyond a tenth of the crossover size, where the overlap level no longer holds"
+        return {"verdict": NOT_ENOUGH_DATA, "verdict_reason": beyond}
+    bounds = at["value"], at["low"], at["high"], level
+    estimate = Estimate(*bounds, row["systematic"], at["flag"], at["reason"])
+    found = against_theory(estimate, row["alpha_bbp_N"])
+    return {"verdict": found.words, "verdict_reason": found.reason}
+
+
+def compact(estimate: Mapping[str, Any]) -> str:
+    """One estimate in a few characters.
+
+    1.243(12), 1.95(8)* where its interval leaves the alphas measured, > 1.99 or < 0.75 without a crossing
+    between them (rounded to the safe side), or a dash."""
+    if estimate["flag"] == "above_the_alpha_range":
+        return f"> {math.floor(100 * estimate['last'] + 1e-6) / 100:.2f}"
+    if estimate["flag"] == "below_the_alpha_range":
+        return f"< {math.ceil(100 * estimate['first'] - 1e-6) / 100:.2f}"
+    if not math.isfinite(estimate["value"]):
+        return "–"
+    return with_error(estimate["value"], estimate["error"]) + ("" if estimate["flag"] == "estimated" else "*")
+
+
+def with_error(value: float, error: float) -> str:
+    """A value with its standard error in units of its last digit: 1.243(12), never more than four
+    decimals; 1.24(?) where the error is not known."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.2f}(?)"
+    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f}({max(1, round(error * 10**digits))})"
+
+
+def render_thresholds(result: xr.Dataset) -> Table:
+    """The table of thresholds for a terminal of 100 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(f"Thresholds {result.attrs['name']}".strip()),
+        caption="(digits) standard error of the last digits; * the interval at "
+        f"{100 * float(result.attrs['level']):g} % leaves the alphas measured; > < no crossing between them; "
+        "– no estimate. theory at N: the threshold expected to be seen at this size; verdict: the overlap "
+        "level against it, sigma the statistical error with that of the spacing of alphas and of small N. "
+        "cont., disc.: kind of transition.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
+    for name in ("p", "p*", "a"):
+        table.add_column(name, justify="right")
+    table.add_column("kind")
+    for name in ("alpha_bbp", "N", "seeds", "theory\nat N"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in SHORT_NAMES.values():
+        header = name.replace(", ", ",\n") if "," in name else name.replace(" ", "\n")
+        table.add_column(header, justify="right", min_width=10, no_wrap=True)
+    table.add_column("verdict")
+    before: tuple[Any, ...] = ()
+    for row in thresholds_table(result):
+        point = (row["p"], row["p_star"], row["a"])
+        head = ["", "", "", "", ""]
+        if point != before:
+            table.add_section()
+            kind = row["transition"][:4] + "."
+            head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", kind, f"{row['alpha_bbp']:.6f}"]
+        cells = [compact(row[name]) for name in ESTIMATORS]
+        table.add_row(
+            *head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells, row["verdict"]
+        )
+        before = point
+    return table

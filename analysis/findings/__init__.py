@@ -1,0 +1,1 @@
+"""What the estimates of a sweep say together: maps, gains, claims."""

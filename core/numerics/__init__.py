@@ -1,0 +1,1 @@
+"""What knows no model: eigenvalue solvers and rules of integration."""

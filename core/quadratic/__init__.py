@@ -1,0 +1,1 @@
+"""The two-layer quadratic network that learns from a teacher of its own kind."""

@@ -1,0 +1,185 @@
+"""How much the sampled labels move the theory of one cell: variances over the law of one sample.
+
+A cell's own theory replaces averages over (y, yhat) by means over M = alpha N samples, so whatever it
+predicts moves by O(N^(-1/2)), with a variance that is that of one sample's term. With the direction averages
+
+    t = (1/p) sum_c u_c/D_c,    b = (1/p) sum_c u_c^2/D_c^2 = -dt/dgamma
+
+over the p directions of a sample, the self-energy of a cell is (2/(p N)) sum_mu t_mu. Products of two
+directions are joined by Feynman's parameter, 1/(D_c D_c') = int_0^1 dx 1/((1-x) D_c + x D_c')^2, which turns
+every such average into the Laplace integral of :mod:`bendscape.core.quadratic.theory.integrals` at a mixed c; for gamma > 1
+they are finite parts, from the same rotated ray.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import poch
+
+from bendscape.core.quadratic.model import Model, refuse_noise
+from bendscape.core.quadratic.theory.integrals import RAY, log_nodes
+
+FloatArray = npt.NDArray[np.float64]
+
+_MIXING = 20  # Gauss-Legendre nodes in x: the integrands are analytic far beyond [0, 1]
+
+
+class LabelNoise(NamedTuple):
+    """Covariances over one sample at one gamma, and the slope of B."""
+
+    var_t: float
+    cov_t_yt: float
+    var_yt: float
+    var_b: float
+    B: float
+    B_prime: float
+
+
+class _Pair:
+    """Nodes of the double integral over s (Laplace) and x (Feynman) for one pair of directions."""
+
+    def __init__(self, model: Model, gamma: float, c: float, other: float) -> None:
+        n, m = model.p_star / 2, model.p / 2
+        log_s: Any
+        log_s, step = log_nodes(model.a, RAY if gamma > 1 else 0.0)
+        s = np.exp(log_s)
+        if c == other:
+            x, weight = np.array([0.0]), np.array([1.0])
+        else:
+            x, weight = np.polynomial.legendre.leggauss(_MIXING)
+            x, weight = (1 + x) / 2, weight / 2
+        self.n, self.m, self.c, self.other, self.log_s = n, m, c, other, log_s
+        self.x, self.weight = x[:, np.newaxis], weight
+        mixed = c + (other - c) * self.x
+        spread = 1 + model.noise  # of y
+        self.q = spread / (1 + s * (1 - gamma) * spread / n)
+        self.k = 1 / (1 + s * gamma * mixed / m)
+        self.mass = step * np.exp(-model.a * s - n * np.log1p(s * (1 - gamma) * spread / n)) * self.k**m
+
+    def average(self, first: int, second: int, y_power: int = 0, yhat_power: int = 0) -> float:
+        """E[y^j yhat^l u_c^i u_c'^k / (D_c^i D_c'^k)]; the principal value or finite part for gamma > 1."""
+        order = first + second
+        # u = c yhat - y as polynomials in yhat, of which each power comes with the rest in y.
+        power = np.polynomial.polynomial.polypow
+        terms = np.convolve(power([-1.0, self.c], first), power([-1.0, self.other], second))
+        moment: Any = 0.0
+        for in_yhat, factor in enumerate(terms):
+            i, j = in_yhat + yhat_power, order - in_yhat + y_power
+            moment = moment + factor * (
+                poch(self.m, i) * (self.k / self.m) ** i * poch(self.n, j) * (self.q / self.n) ** j
+            )
+        feynman = self.weight
+        if self.c != self.other:
+            x = self.x[:, 0]
+            beta = math.gamma(first) * math.gamma(second) / math.gamma(order)
+            feynman = feynman * (1 - x) ** (first - 1) * x ** (second - 1) / beta
+        integrand = moment * self.mass * np.exp(order * self.log_s) / math.gamma(order)
+        return float((feynman @ integrand.sum(axis=1)).real)
+
+
+Weights = tuple[float, float]
+"""What the directions c = 1 and c = 3 of a sample count for."""
+
+
+class DirectionAverages:
+    """Averages over one sample of sums over directions, w_1 (u_1/D_1)^i + w_3 (u_3/D_3)^i."""
+
+    def __init__(self, model: Model, gamma: float) -> None:
+        self._pair = lru_cache(maxsize=None)(lambda c, other: _Pair(model, gamma, c, other))
+
+    def single(self, weights: Weights, power: int = 1, y_power: int = 0, yhat_power: int = 0) -> float:
+        """E[y^j yhat^l sum_c w_c (u_c/D_c)^i]."""
+        return sum(
+            weight * self._pair(c, c).average(power, 0, y_power, yhat_power)
+            for weight, c in zip(weights, (1.0, 3.0), strict=True)
+            if weight
+        )
+
+    def square(self, weights: Weights, power: int = 1, y_power: int = 0) -> float:
+        """E[y^j (sum_c w_c (u_c/D_c)^i)^2]."""
+        across, along = weights
+        pairs = ((across**2, 1.0, 1.0), (2 * across * along, 1.0, 3.0), (along**2, 3.0, 3.0))
+        return sum(w * self._pair(c, d).average(power, power, y_power) for w, c, d in pairs if w)
+
+
+def label_noise(model: Model, gamma: float) -> LabelNoise:
+    """Covariances of t, y t and b over one sample, and B = E[b] with its slope in gamma.
+
+    Var t, Cov(t, y t), Var(y t), Var b with t = (1/p) sum_c u_c/D_c, b = (1/p) sum_c u_c^2/D_c^2; B' = -2
+    E[(1/p) sum_c u_c^3/D_c^3].
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    gamma : float
+        > 0. Above 1 the averages are finite parts: the variances of the samples that a cell of size N sees as
+        long as it sees none beyond the pole, N alpha sum_c P(D_c < 0) << 1.
+
+    Returns
+    -------
+    LabelNoise
+        For one sample; a mean over M samples has these over M.
+
+    Notes
+    -----
+    Accuracy 1e-10 relative for a >= 0.01 and gamma <= 1; held by ``tests/test_edge_law.py`` against
+    two-dimensional quadrature. Source: this project's own.
+    """
+    refuse_noise(model, "the finite-size laws")
+    p, of = int(model.p), DirectionAverages(model, gamma)
+    trace = (1 - 1 / p, 1 / p)
+    t, yt = (of.single(trace, 1, j) for j in (0, 1))
+    B, cube = (of.single(trace, i) for i in (2, 3))
+    tt, tyt, ytyt = (of.square(trace, 1, j) for j in (0, 1, 2))
+    bb = of.square(trace, 2)
+    return LabelNoise(tt - t * t, tyt - t * yt, ytyt - yt * yt, bb - B * B, B, -2 * cube)
+
+
+def student_shift(model: Model, alpha: float, gamma: float, lambda_edge: float) -> float:
+    """N times what the p^2 directions of the student move the lowest eigenvalue of the bulk by.
+
+    (1/p) sum over directions of S_d'/(lambda_edge - S_d) - 1/g, where S_d is the self-energy the direction
+    has instead of Sigma. With q = (2/p) u/D across (q_1) and along (q_3) a sample's fields, S_d is alpha
+    E[yhat q_3] for the one direction that has w_k in block k, alpha E[yhat q_1] for the p (p-1)/2
+    antisymmetric and alpha E[yhat (q_1 + 2 (q_3 - q_1)/(p + 2))] for the p (p+1)/2 - 1 symmetric traceless
+    combinations.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension.
+    gamma, lambda_edge : float
+        Place of the edge.
+
+    Returns
+    -------
+    float
+        In the units of H.
+
+    Notes
+    -----
+    A direction like all others has S_d = Sigma and moves nothing, since z' = 0 at the edge. Held by
+    ``tests/test_edge_law.py``. Source: this project's own.
+    """
+    p = int(model.p)
+    of = DirectionAverages(model, gamma)
+    (S3, S3_prime), (S1, S1_prime) = (
+        [alpha * (2 / p) ** k * of.single(weights, k, 0, 1) for k in (1, 2)]
+        for weights in ((0.0, 1.0), (1.0, 0.0))
+    )
+    mixed = 2 / (p + 2)
+    groups = [
+        (1, S3, S3_prime),
+        (p * (p - 1) // 2, S1, S1_prime),
+        (p * (p + 1) // 2 - 1, S1 + mixed * (S3 - S1), S1_prime + mixed * (S3_prime - S1_prime)),
+    ]
+    g = -p * gamma / 2
+    return sum(count * (slope / (lambda_edge - S) - 1 / g) for count, S, slope in groups if count) / p

@@ -1,0 +1,260 @@
+"""How the p p_star outliers of a sample split, and what that does to the lowest of them.
+
+At N = inf they coincide. At finite N they are the eigenvalues of lambda_star + m^2 N^(-1/2) K, K a symmetric
+Gaussian matrix on R^p x R^p_star whose law is invariant under O(p) and O(p_star): a scalar, which moves all
+of them together, and parts that are traceless in p, in p_star or in both, which split them. With the weight
+of one sample Q = q_1 (1 - n n^T) + q_3 n n^T, q_c = (2/p) u_c/D_c, n the direction of its fields, and
+t = tr Q/p, tau = q_3 - q_1, three independent sources add up.
+
+Labels. The average of u u^T x Q over alpha N samples has the parts y tau in p, p_star y t in p_star and
+p_star y tau in both. Q itself fluctuates within the bulk's g, which has a traceless part in p as well; that
+adds R tau to y tau, R = s_T/(1/g^2 - c_T), by the sector eigenvalues c, s of X -> alpha E[Q X Q] and
+alpha E[y Q X Q].
+
+Weights. They are not exactly orthogonal: two units of a network overlap by N^(-1/2), and with this covariance
+the averages alpha E[y t] and alpha E[(y + R) Q] are no longer multiples of the unit matrix.
+
+Matrix. Given labels and weights, each element of K fluctuates with the bulk's resolvent:
+kappa = s^2/(1/g^2 - c) in the scalar, symmetric and antisymmetric sectors of X. The first diverges where the
+outlier meets the edge, and alone makes K a Gaussian orthogonal matrix, the limit of the universal law of
+:mod:`bendscape.core.quadratic.finite_size.spiked_edge`, beyond which the rest moves the lowest eigenvalue.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.finite_size.edge_scales import at_any_gamma
+from bendscape.core.quadratic.finite_size.label_fluctuations import DirectionAverages
+from bendscape.core.quadratic.model import Model
+
+FloatArray = npt.NDArray[np.float64]
+
+DRAWN_NUMBERS = 400_000
+"""Numbers in the drawn matrices: 25000 draws at r = 4."""
+FEWEST_DRAWS, MOST_DRAWS = 32, 40_000
+
+MOST_OUTLIERS = 512
+"""Of p p_star: 32 drawn matrices and their parts took 1.6 GB at that; the fewer, the larger they are."""
+
+_STEP = 1e-4  # of central differences, relative to gamma and to the distance from the edge
+
+
+class Parts(NamedTuple):
+    """Laws of the parts of K at one gamma: variances, two factors, the matrix's limit at the edge."""
+
+    labels_p: float
+    labels_p_star: float
+    labels_both: float
+    matrix_scalar: float
+    matrix_even: float
+    matrix_odd: float
+    weights_p: float
+    weights_p_star: float
+    spike: float
+
+
+class Splitting(NamedTuple):
+    """What the splitting does to the lowest outlier, to first order.
+
+    Mean of the eigenvalue times N^(1/2) and its variance times N, both beyond those of a Gaussian orthogonal
+    matrix, and N^(1/2) times all by which the overlap of its eigenvector exceeds m^2; ``orthogonal``, the
+    mean of -lambda_min of such a matrix of unit variances; ``*_error``, the standard errors of the drawn
+    means.
+    """
+
+    eigval_mean: float
+    eigval_variance: float
+    overlap_sq_mean: float
+    orthogonal: float
+    eigval_mean_error: float
+    overlap_sq_mean_error: float
+
+
+def splitting_parts(model: Model, alpha: float, gamma: float) -> Parts:
+    """Laws of the parts of K at one gamma, the labels' scalar excepted.
+
+    A part is its standard deviation times the projection of a symmetric matrix, whose own law has
+    the projector onto symmetric matrices as its covariance, onto the multiples of the unit matrix
+    ("scalar"), the
+    matrices that are traceless and symmetric in p or in p_star or in both, or antisymmetric in both. The
+    overlaps of the weights enter as factor times a matrix of zero diagonal and unit variances off it.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension.
+    gamma : float
+        Place on the branch; above 1 averages are finite parts.
+
+    Returns
+    -------
+    Parts
+        All times N. ``matrix_scalar`` is the variance of the matrix's scalar part and of that traceless in
+        p_star, ``matrix_even`` of those traceless in p and in both, ``matrix_odd`` of the antisymmetric one;
+        relative to ``spike`` all three tend to 1 at the edge.
+
+    Notes
+    -----
+    Held by ``tests/test_splitting.py`` against drawn labels. Source: this project's own.
+    """
+    p, p_star = int(model.p), model.p_star
+    of = DirectionAverages(model, gamma)
+    unit, inverse_g_sq = alpha * (2 / p) ** 2, (2 / (p * gamma)) ** 2
+    T_p, T_star = 2 / (p * (p + 2)), 2 / (p_star * (p_star + 2))  # E[P-part of (n n^T - 1/p)^2] per dimension
+    trace, tau = (1 - 1 / p, 1 / p), (-1.0, 1.0)
+
+    kappa, response = [], []  # in the scalar, symmetric and antisymmetric sectors
+    across, along = (unit * np.array([of.square(w, 1, j) for j in (0, 1)]) for w in ((1.0, 0.0), (0.0, 1.0)))
+    quartic = unit * np.array([of.square(tau, 1, j) for j in (0, 1)])
+    both = across + (along - across - quartic) / p  # q_1^2 + 2 q_1 tau/p
+    for c, s in (((p - 1) * across + along) / p, both + quartic * T_p, both):
+        kappa.append(s * s / (inverse_g_sq - c))
+        response.append(s / (inverse_g_sq - c))
+    scalar, symmetric, antisymmetric = kappa
+    R = float(response[1])
+
+    tau_sq = [float(x) for x in quartic] + [unit * of.square(tau, 1, 2)]
+    # E[y^2 dt/dy] by parts: E[t y (p_star (y - 1)/2 - 1)]
+    bent_y = p_star / 2 * of.single(trace, 1, 2) - (p_star / 2 + 1) * of.single(trace, 1, 1)
+    bent_yhat = of.single(tau, 1, 1, 1) + R * of.single(tau, 1, 0, 1)
+    spike, bent = 2 * scalar / p, symmetric - antisymmetric
+    shared = spike - 2 * symmetric / p
+    return Parts(
+        labels_p=p_star * T_p * (tau_sq[2] + 2 * R * tau_sq[1] + R * R * tau_sq[0]),
+        labels_p_star=p * T_star * unit * p_star**2 * of.square(trace, 1, 2),
+        labels_both=T_p * T_star * p_star**2 * tau_sq[2],
+        matrix_scalar=float(shared + bent + p * (symmetric + antisymmetric)),
+        matrix_even=float(shared + bent),
+        matrix_odd=float(shared - bent),
+        weights_p=2 * alpha / (p * (p + 2)) * bent_yhat,
+        weights_p_star=4 * alpha / (p * (p_star + 2)) * bent_y,
+        spike=float(spike),
+    )
+
+
+def _amplitudes(parts: Parts) -> dict[str, float]:
+    """Standard deviations of the parts' projections, and the two factors."""
+    return {
+        "scalar": math.sqrt(parts.matrix_scalar),
+        "p": math.sqrt(max(0.0, parts.labels_p + parts.matrix_even)),
+        "p_star": math.sqrt(max(0.0, parts.labels_p_star + parts.matrix_scalar)),
+        "both": math.sqrt(max(0.0, parts.labels_both + parts.matrix_even)),
+        "odd": math.sqrt(max(0.0, parts.matrix_odd)),
+        "weights_p": parts.weights_p,
+        "weights_p_star": parts.weights_p_star,
+    }
+
+
+def _orthogonal(r: int, count: int) -> FloatArray:
+    """Draws whose covariance is the projector onto symmetric r x r matrices."""
+    normal = np.random.default_rng(2026).standard_normal((count, r, r))
+    symmetric: FloatArray = (normal + normal.transpose(0, 2, 1)) / 2
+    return symmetric
+
+
+def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
+    """Standard draws of the parts, each of shape (draws, p p_star, p p_star), from one seed."""
+    r = p * p_star
+    count = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWN_NUMBERS // r**2))
+    rng = np.random.default_rng(2027)
+    whole = _orthogonal(r, count).reshape(count, p, p_star, p, p_star)
+    in_p, in_star = np.eye(p)[:, None, :, None], np.eye(p_star)[None, :, None, :]
+    of_p = np.einsum("nalbl->nab", whole)[:, :, None, :, None] * in_star / p_star
+    of_star = np.einsum("nalam->nlm", whole)[:, None, :, None, :] * in_p / p
+    trace = np.einsum("nalal->n", whole)[:, None, None, None, None] * in_p * in_star / r
+    swapped = whole.transpose(0, 3, 2, 1, 4)
+    even, odd = (whole + swapped) / 2, (whole - swapped) / 2
+    parts = {
+        "scalar": trace,
+        "p": of_p - trace,
+        "p_star": of_star - trace,
+        "both": even - of_p - of_star + trace,
+        "odd": odd,
+    }
+    for name, size, unit in (("weights_p", p, in_star), ("weights_p_star", p_star, in_p)):
+        drawn = np.triu(rng.standard_normal((count, size, size)), 1)
+        drawn = drawn + drawn.transpose(0, 2, 1)
+        shaped = drawn[:, :, None, :, None] if name == "weights_p" else drawn[:, None, :, None, :]
+        parts[name] = shaped * unit
+    return {name: part.reshape(count, r, r) for name, part in parts.items()}
+
+
+@lru_cache(maxsize=1024)
+def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
+    """Shift of the lowest of p p_star outliers by their splitting, relative to critical spikes.
+
+    With v the lowest eigenvector of K and G that of a Gaussian orthogonal matrix of the variances ``spike``,
+
+        N^(1/2) delta lambda = m^2 (<lambda_min(K)> - <lambda_min(G)>),
+        N^(1/2) delta m^2 = m^2 (d m^2/dz) <v K v> + m^4 sum_i (d_i'/d_i) <v K_i v>,
+
+    d_i^2 the variance of part i and ' = d/dz: of a Gaussian part, the slope at given value is its regression.
+    Averages over drawn K and G with the same random numbers.
+
+    Parameters
+    ----------
+    model : Model
+        With p p_star up to 512.
+    alpha : float
+        Samples per dimension.
+    gamma : float
+        The outlier's place.
+
+    Returns
+    -------
+    Splitting
+        All zero for p p_star = 1.
+
+    Notes
+    -----
+    Limits: 0 for the eigenvalue where the outlier meets the edge. First order in
+    N^(-1/2). Held by ``tests/test_splitting.py``.
+    Source: this project's own.
+    """
+    p, p_star = int(model.p), model.p_star
+    if p * p_star > MOST_OUTLIERS:
+        accepted = f"such that p p_star = {p * p_star} <= {MOST_OUTLIERS} for an outlier at finite N"
+        raise ParameterError("p", p, accepted, "its p p_star-fold splitting is drawn")
+    if p * p_star == 1:
+        return Splitting(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    h = _STEP * gamma * min(1.0, gamma**2 * _on_map(model, alpha, gamma)[1] * p / 2)
+    below, here, above = (splitting_parts(model, alpha, x) for x in (gamma - h, gamma, gamma + h))
+    overlaps, slopes = zip(*(_on_map(model, alpha, x) for x in (gamma - h, gamma, gamma + h)), strict=True)
+    overlap_sq, per_z = overlaps[1], 1 / (2 * h * slopes[1])
+    overlap_slope = (overlaps[2] - overlaps[0]) * per_z
+
+    drawn = _drawn(p, p_star)
+    at = [_amplitudes(parts) for parts in (below, here, above)]
+    K = np.sum([at[1][name] * part for name, part in drawn.items()], axis=0)
+    values, vectors = np.linalg.eigh(K)
+    lowest, v = values[:, 0], vectors[:, :, 0]
+    K_slope = np.sum([(at[2][name] - at[0][name]) * per_z * part for name, part in drawn.items()], axis=0)
+    moved = np.einsum("ni,nij,nj->n", v, K_slope, v)
+    pure = math.sqrt(here.spike) * np.linalg.eigvalsh(_orthogonal(p * p_star, len(K)))[:, 0]
+    eigval = overlap_sq * (lowest - pure)
+    overlap = overlap_sq * overlap_slope * lowest + overlap_sq**2 * moved
+    root = math.sqrt(len(K))
+    return Splitting(
+        float(eigval.mean()),
+        float(overlap_sq**2 * (lowest.var() - pure.var())),
+        float(overlap.mean()),
+        -float(pure.mean()) / math.sqrt(here.spike),
+        float(eigval.std() / root),
+        float(overlap.std() / root),
+    )
+
+
+def _on_map(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
+    """Overlap m^2 on the map at this load, and dz/dgamma."""
+    at = at_any_gamma(model, gamma)
+    Z = gamma**-2 - alpha * float(at.B)
+    return Z / (Z + alpha * float(at.B_y)), 2 / float(model.p) * Z

@@ -1,0 +1,233 @@
+"""Means with less noise: what a cell's own labels predict is taken out of what was measured on it.
+
+Predictions come at a hundredth of a measurement's cost or less, so their expectation can be had from many
+more cells than were measured. A measured quantity that follows its prediction needs to be averaged only over
+the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.sampling.drawn_labels import Conditional
+
+FloatArray = npt.NDArray[np.float64]
+
+_SAME = 1e-10  # singular values below it, relative to the largest, are no direction of their own
+_FEWEST = 2.5  # cells that must carry a control, n (E d^2)^2/E d^4
+_TINY = np.finfo(np.float64).tiny
+_ALONE = 1e-9  # 1 - leverage of a cell without which a direction is lost
+
+
+class Controlled(NamedTuple):
+    """Mean of a measured quantity, with and without control variates.
+
+    Parameters
+    ----------
+    mean, error : float
+        Estimate of the expectation, free of the slopes' bias at any number of cells, and its standard error.
+    plain_mean, plain_error : float
+        The same from the measured values alone.
+    coefficients : array, shape (k,)
+        How much the measured value follows each control.
+    variance_ratio, variance_ratio_error : float
+        (plain_error/error)^2, by which the variance is cut, and its standard error by the jackknife.
+    overfit : float
+        What the coefficients fitted on all cells would add to the mean: the bias that leaving each cell out
+        of its own coefficients removes.
+    freedom : int
+        Degrees of freedom of ``error``.
+    """
+
+    mean: float
+    error: float
+    plain_mean: float
+    plain_error: float
+    coefficients: FloatArray
+    variance_ratio: float
+    variance_ratio_error: float
+    overfit: float
+    freedom: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Central confidence interval of the expectation, by Student's t."""
+        half = self.error * float(stdtrit(self.freedom, (1 + level) / 2))
+        return self.mean - half, self.mean + half
+
+
+def label_controls(cells: Iterable[Conditional]) -> FloatArray:
+    """Controls that every cell has: the lowest point min(edge, outlier) and the overlap m^2, 0 at no outlier.
+
+    Both are continuous in the labels where the outlier meets the edge, and both are functions of the labels
+    alone, whose expectation extra draws give: so filling in what is absent biases nothing.
+
+    Parameters
+    ----------
+    cells : iterable of Conditional
+        Of measured cells, or of :func:`bendscape.core.quadratic.sampling.drawn_labels.sample_conditional`.
+
+    Returns
+    -------
+    array, shape (cells, 2)
+        Lowest point in the units of H, and overlap in [0, 1].
+
+    Notes
+    -----
+    Held by ``tests/test_control.py``.
+    """
+    numbers = np.array([tuple(cell) for cell in cells], dtype=np.float64).reshape(-1, 3)
+    return np.column_stack([np.fmin(numbers[:, 0], numbers[:, 1]), np.nan_to_num(numbers[:, 2])])
+
+
+def controlled_mean(
+    values: npt.ArrayLike,
+    controls: npt.ArrayLike,
+    *,
+    extra: npt.ArrayLike | None = None,
+    expected: npt.ArrayLike | None = None,
+) -> Controlled:
+    """Mean of measured values f, regressed on controls c whose expectation is known or drawn cheaply.
+
+    With n measured cells, m extra draws of mean c', w = m/(n + m), and b_i the least-squares slopes of f on c
+    over all cells but i,
+
+        mean = (1/n) sum_i [f_i - w b_i (c_i - c')] = sum_i h_i f_i,
+        error^2 = s_e^2/n + (s_f^2 - s_e^2)/(n + m),    s_e^2 = n sum_i h_i^2 e_i^2/(1 - l_i),
+
+    s_f^2 the variance of f, e the residuals and l the leverages of the regression. At large n this is s_f^2
+    [(1 - R^2)/n + R^2/(n + m)]: the weight w takes the mean of c from all n + m cells.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        Measured values, n >= k + 3; finite.
+    controls : array, shape (n,) or (n, k)
+        Controls of the same cells, finite.
+    extra : array, shape (m,) or (m, k), optional
+        Controls of other cells, independent of the measured ones and of the same law.
+    expected : float or array, shape (k,), optional
+        Their exact expectation, instead of ``extra``: m = inf.
+
+    Returns
+    -------
+    Controlled
+        In the units of ``values``.
+
+    Notes
+    -----
+    Unbiased for any joint law and any n, as b_i knows neither c_i nor c': the slopes that a direction lacks
+    without cell i are 0. A control that too few of n cells would carry, n (E d^2)^2/E d^4 < 2.5 with d the
+    deviations of the extra draws, is ignored: a slope from so few makes the mean up to ten times noisier than
+    the plain one. The extra draws decide that; where it is a toss-up the bias is at most |b| sd(c)/(2
+    m^(1/2)), elsewhere none. With ``expected`` every control is used.
+
+    error^2 is unbiased where f is linear in c with noise of one variance, and holds to leading order in 1/n
+    otherwise. Limits: the plain mean where f does not follow c; controls that are constant or repeat others
+    are ignored. The interval's coverage and the unbiasedness are held by ``tests/test_control.py``. Source:
+    regression and two-phase sampling of the textbooks (Cochran, Sampling Techniques; Lavenberg and Welch,
+    Management Science 27 (1981) 322); leaving each cell out of its slopes is this project's own.
+    """
+    f, c = np.asarray(values, dtype=np.float64), _columns("controls", controls)
+    if f.ndim != 1 or not np.isfinite(f).all():
+        raise ParameterError("values", values, "a one-dimensional array of finite numbers")
+    if len(c) != len(f):
+        raise ParameterError("controls", len(c), f"as many as the values, {len(f)}")
+    n, k = c.shape
+    if n < k + 3:
+        raise ParameterError("values", n, f"at least {k + 3} with {k} controls", "measure more cells")
+    if extra is not None and expected is None:
+        name, drawn = "extra", _columns("extra", extra)
+    elif expected is not None and extra is None:
+        name, drawn = "expected", _columns("expected", np.atleast_2d(expected))
+    else:
+        raise ParameterError("extra", extra, "given where expected is not, and only there")
+    if drawn.shape[1] != k or len(drawn) == 0:
+        raise ParameterError(name, drawn.shape[1], f"{k} numbers wide, as the controls are, and not empty")
+    m = len(drawn) if expected is None else math.inf
+    weight, centre = 1 / (1 + n / m), drawn.mean(axis=0)
+    if expected is None:  # a control that stands still is no control
+        carried = _carriers(drawn, n) >= _FEWEST
+        c, centre = np.where(carried, c, 0.0), np.where(carried, centre, 0.0)
+
+    Q, to_slopes = _directions(c)
+    leverage = 1 / n + (Q**2).sum(axis=1)
+    h = (1 - weight * _subtracted(c, centre, leverage)) / n
+    mean, coefficients = float(h @ f), to_slopes @ (Q.T @ f)
+
+    centred = f - f.mean()
+    residual = centred - Q @ (Q.T @ centred)
+    kept = np.maximum(1 - leverage, _ALONE)
+    total, rest = centred**2 / (1 - 1 / n), (h * residual) ** 2 / kept
+
+    def log_variances(total: FloatArray, rest: FloatArray) -> tuple[FloatArray, FloatArray]:
+        plain = total / n**2
+        with np.errstate(divide="ignore"):
+            return np.log(plain), np.log(rest + np.maximum(plain - rest, 0.0) / (1 + m / n))
+
+    plain, controlled = log_variances(total.sum(), rest.sum())
+    each = n / (n - 1)
+    plain_i, controlled_i = log_variances(each * (total.sum() - total), each * (rest.sum() - rest))
+    with np.errstate(invalid="ignore"):
+        ratio = np.exp(plain - controlled)
+        ratio_error = ratio * (plain_i - controlled_i).std() * math.sqrt(n - 1)
+    return Controlled(
+        mean=mean,
+        error=float(np.exp(controlled / 2)),
+        plain_mean=float(f.mean()),
+        plain_error=float(np.exp(plain / 2)),
+        coefficients=coefficients,
+        variance_ratio=float(ratio),
+        variance_ratio_error=float(ratio_error),
+        overfit=float(f.mean() - weight * coefficients @ (c.mean(axis=0) - centre)) - mean,
+        freedom=n - Q.shape[1] - 1,
+    )
+
+
+def _carriers(drawn: FloatArray, n: int) -> FloatArray:
+    """Of n cells how many share a control's variance: n/3 where it is normal, n P where a share P has it."""
+    squares = (drawn - drawn.mean(axis=0)) ** 2
+    found: FloatArray = n * squares.mean(axis=0) ** 2 / np.maximum((squares**2).mean(axis=0), _TINY)
+    return found
+
+
+def _subtracted(c: FloatArray, centre: FloatArray, leverage: FloatArray) -> FloatArray:
+    """G with G.f = sum_i b_i (c_i - c'), b_i the slopes of any f on the controls of all cells but i.
+
+    By the update of least squares for one row less, b_i (c_i - c') = t_i Q^T f - (t_i Q_i) e_i/(1 -
+    leverage_i) with t_i = (c_i - c') S and e the residuals.
+    """
+    Q, to_slopes = _directions(c)
+    away = c - centre
+    alone = leverage > 1 - _ALONE
+    turned = np.where(alone[:, np.newaxis], 0.0, away @ to_slopes)
+    update = (turned * Q).sum(axis=1) / np.where(alone, 1.0, 1 - leverage)
+    of_f: FloatArray = Q @ turned.sum(axis=0) - (update - update.mean() - Q @ (Q.T @ update))
+    for i in np.flatnonzero(alone):  # without which a direction is lost: the update is 0/0
+        rest = np.delete(np.arange(len(c)), i)
+        directions, to_slopes = _directions(c[rest])
+        of_f[rest] += directions @ (away[i] @ to_slopes)
+    return of_f
+
+
+def _columns(name: str, numbers: npt.ArrayLike) -> FloatArray:
+    """Controls as a matrix, one row a cell."""
+    array = np.asarray(numbers, dtype=np.float64)
+    array = array[:, np.newaxis] if array.ndim == 1 else array
+    if array.ndim != 2 or not np.isfinite(array).all():
+        raise ParameterError(name, numbers, "finite numbers, one row a cell", "label_controls fills nan")
+    return array
+
+
+def _directions(c: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Orthonormal Q over the cells and S, with slopes S Q^T f (of least norm) of f on the controls c."""
+    Q, s, Vt = np.linalg.svd(c - c.mean(axis=0), full_matrices=False)
+    floor = _SAME * max(float(s.max(initial=0.0)), float(np.abs(c).max(initial=0.0)))
+    kept = s > floor
+    return Q[:, kept], Vt[kept].T / s[kept]

@@ -1,0 +1,216 @@
+"""What a cell costs, in seconds and bytes, by each method: for planning, and for the choice `auto` makes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.numerics.lanczos import default_vectors
+from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling.dice import dice_bytes, expected_steps
+from bendscape.core.quadratic.sampling.drawn_labels import BLOCK_NUMBERS, KEPT_SAMPLES
+from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
+from bendscape.core.quadratic.sampling.inputs import BLOCK_NUMBERS as DRAWN_NUMBERS
+from bendscape.core.quadratic.sampling.inputs import Precision
+
+FloatArray = npt.NDArray[np.float64]
+
+METHODS = ("dense", "explicit", "dice", "conditional", "auto")
+"""Accepted values of ``method``."""
+
+MAX_BYTES = 8 * 2.0**30
+"""Memory one cell may take unless the caller says otherwise."""
+
+_COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over data that are kept, or that are drawn
+_PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
+_STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
+
+SECONDS = {
+    "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
+    "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
+    "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
+    "conditional": (5e-4, 1.1e-8, 6e-8),
+}
+"""Seconds of each term of :func:`cost_terms` on one quiet core with one BLAS thread; fitted by
+``benchmarks/cost_model.py``, but for the terms of explicit that the fit cannot see."""
+
+
+def pairs_wanted(model: Model, N: int) -> int:
+    """Eigenpairs that a cell is asked for: the lowest max(2, p p_star) of its pN."""
+    p = int(model.p)
+    return min(max(2, p * model.p_star), p * N)
+
+
+def block_width(p: int, stored: bool) -> int:
+    """Vectors that explicit multiplies at a time: p columns for each, as many as hide behind reading X."""
+    return max(1, (_COLUMNS if stored else _COLUMNS_DRAWN) // p)
+
+
+def resolve_method(
+    model: Model, alpha: float, N: int, method: str, *, max_bytes: float = MAX_BYTES, inputs: str = "gaussian"
+) -> str:
+    """Name of the method that will run: for auto the fastest that fits, or, where none does, the smallest."""
+    p = refuse_infinite_width(model)
+    if method not in METHODS:
+        raise ParameterError("method", method, "one of " + ", ".join(METHODS))
+    sample_count(alpha, N)
+    if method == "explicit" and pairs_wanted(model, int(N)) >= p * int(N):
+        raise ParameterError(
+            "N", N, f"> {max(2, p * model.p_star) // p} for the explicit method", "use dense"
+        )
+    if method == "dice" and p + model.p_star > int(N):
+        raise ParameterError("N", N, f">= p + p_star = {p + model.p_star} for dice", "use dense")
+    if inputs != "gaussian" and method in ("dice", "conditional"):
+        raise ParameterError("inputs", inputs, f"gaussian for {method}", "use explicit or dense")
+    if method != "auto":
+        return method
+    possible = ["dense"]
+    if pairs_wanted(model, int(N)) < p * int(N):
+        possible.append("explicit")
+    few = (
+        p * sample_count(alpha, N) < 20 + 4 * p * model.p_star
+    )  # samples: eigenvalues may well be all positive
+    if p + model.p_star <= int(N) and inputs == "gaussian" and not few:
+        possible.append("dice")
+    fitting = [name for name in possible if cost_bytes(model, alpha, N, name) <= max_bytes]
+    if not fitting:
+        return min(possible, key=lambda name: cost_bytes(model, alpha, N, name))
+    return min(fitting, key=lambda name: float(cost_terms(model, alpha, N, name) @ SECONDS[name]))
+
+
+def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
+    """How often a cell does what costs time; ``SECONDS[method]`` says how long each takes.
+
+    dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
+    numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
+    dice: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
+    p > 1), coordinates p^2 k^3 (at p > 1). conditional: cell, numbers, samples.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension.
+    N : int
+        Input dimension.
+    method : {"dense", "explicit", "dice", "conditional"}
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+
+    Returns
+    -------
+    array
+        Counts, as many as ``SECONDS[method]`` has entries.
+    """
+    M, N, p = sample_count(alpha, N), int(N), int(model.p)
+    size = p * N
+    if method == "conditional":
+        draws = 1.0 if M <= KEPT_SAMPLES else _PASSES
+        counts = [1.0, draws * (p + model.p_star) * M, 1.0 * M]
+    elif method == "dense":
+        counts = [1.0, M * N, M * size**2, size**2, size**3]
+    elif method == "explicit":
+        width = block_width(p, stored=True)
+        steps = _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
+        counts = [1.0, M * N, steps, steps * M * size * width, steps * size * width]
+    else:
+        steps = expected_steps(model, N)
+        entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
+        coordinates = (p**2 * steps**3) if p > 1 else 0
+        counts = [1.0, steps, steps * p * M, entries, coordinates]
+    return np.array(counts, dtype=np.float64)
+
+
+def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> float:
+    """Time one cell takes on one core: ``cost_terms . SECONDS``.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension.
+    N : int
+        Input dimension.
+    method : {"auto", "dense", "explicit", "dice", "conditional"}
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Notes
+    -----
+    Good to a factor of 2 to 3 on a quiet core, as the steps of the iterations are. A campaign corrects it by
+    what its own cells took. Only its growth is held by ``tests/test_samplers.py``. Source:
+    ``benchmarks/cost_model.py``.
+    """
+    method = resolve_method(model, alpha, N, method)
+    return float(cost_terms(model, alpha, N, method) @ SECONDS[method])
+
+
+def cost_bytes(
+    model: Model,
+    alpha: float,
+    N: int,
+    method: str = "auto",
+    *,
+    precision: Precision | None = None,
+    stored: bool = True,
+) -> float:
+    """Memory one cell takes at its peak.
+
+    Data M N, and for dense the Hessian (pN)^2 with the weighted rows it is made from; for explicit the Krylov
+    basis, and without stored data no M N; for dice what :func:`bendscape.core.quadratic.sampling.dice.dice_bytes` says. For
+    conditional one block of samples, and the labels where there
+    are few enough to keep.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension.
+    N : int
+        Input dimension.
+    method : {"auto", "dense", "explicit", "dice", "conditional"}
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so are the others.
+
+    Returns
+    -------
+    float
+        Bytes, without the interpreter and its libraries.
+
+    Notes
+    -----
+    An upper bound to the arrays allocated, within a factor of 2; for dice, whose steps are not known before,
+    an estimate to a factor of 1.7, while ``max_bytes`` of ``observe`` is never exceeded. Held by
+    ``tests/test_samplers.py`` against the allocator.
+    """
+    method = resolve_method(model, alpha, N, method)
+    M, p, size = sample_count(alpha, N), int(model.p), int(model.p) * int(N)
+    count = pairs_wanted(model, int(N))
+    if method == "dice":
+        return dice_bytes(model, alpha, N, dtype=precision)
+    if method == "conditional":
+        width = p + model.p_star
+        block = min(M, max(1, BLOCK_NUMBERS // width))
+        kept = 2.0 * M if M <= KEPT_SAMPLES else 0.0
+        return 8.0 * (kept + block * (2.0 * min(width, int(N)) + 10.0) + width**2) + 2e4
+    small = 16.0 * M * (p + model.p_star) + 3.0 * size * count + 2e4
+    if method == "dense":
+        rows = M * (size if p > 1 else N)
+        numbers = M * N + rows + size**2 + (N**2 if p > 1 else 0) + 40.0 * size
+        return 8.0 * (numbers + small)
+    width = min(block_width(p, stored), size)
+    basis = default_vectors(size, count, width) + width
+    drawn = 8.0 * max(N, min(M * N, DRAWN_NUMBERS))
+    single = precision == "float32"
+    data = (4.0 if single else 8.0) * M * N if stored else drawn * (1.5 if single else 1.0)
+    held = size * (basis + 5.0 * width + count) + 0.4 * min(size, 4096) * basis + 2.4 * basis**2
+    labels = M * (4.0 * p + 2.0 * model.p_star + 14.0) + 2e4
+    return data + max(8.0 * held, drawn if stored else 0.0) + 8.0 * labels

@@ -1,0 +1,315 @@
+"""The Hessian's lowest eigenpairs at any N, exact in law, without the data matrix.
+
+Lanczos' iteration starts in the span of the teacher and multiplies with H = (1/N) sum_mu D_mu x_mu x_mu^T.
+It asks for X only along the directions it reaches, so X is revealed there and nowhere else
+(:mod:`bendscape.core.quadratic.sampling.reveal`): k steps cost O(M p k) memory and O(M p^2 k^2) time, where the matrix would
+need O(M N) of either. The Ritz values and vectors have the law they have with an explicit X.
+
+One start vector, not a block: what limits N is the memory for U, p vectors of length M a step, and the degree
+of the polynomial that resolves the edge grows with the steps, not with the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh_tridiagonal
+from threadpoolctl import ThreadpoolController
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
+from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
+from bendscape.core.quadratic.sampling.reveal import (
+    BATCH,
+    BLOCK_ROWS,
+    GROWTH,
+    Array,
+    LeftBasis,
+    Workspace,
+    bartlett,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-6
+"""Squared sine, as estimated by (residual/gap)^2, between a Ritz vector and the eigenvector it stands for.
+
+An estimate: an eigenvalue that the iteration has not yet seen makes the gap seem too wide. At 1e-4, 4 cells
+of 2000 missed one of their lowest pairs; at 1e-6 none did, for a tenth more steps.
+"""
+STEPS = 10.0
+"""Steps a cell takes near its transition: 10 N^0.4 (p p_star/a)^0.2, to a factor of 1.6 for p p_star = 1 to
+6, a = 0.1 to 20 and N = 10^2 to 10^5."""
+
+THIN = 0.25
+"""Share of the M dimensions that U may come to fill for float32 to be the default."""
+
+PATIENCE = 4
+"""Times the expected number of steps after which an iteration gives up."""
+
+_FIRST_CHECK = 8
+_CHECKS = 16  # a check every k/16 steps, but
+_CHECK_EVERY = 4  # no more often than this: a check of a small cell takes as long as a step
+_EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # a step's length, relative to H
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
+
+
+class Dice(NamedTuple):
+    """What one cell shows; arrays over its lowest max(2, p p_star) eigenpairs, lowest first.
+
+    Parameters
+    ----------
+    eigvals : array
+        Ritz values, in the units of H.
+    overlaps_sq : array
+        Squared overlap m^2 of each Ritz vector with the span of the teacher weights, in [0, 1].
+    residuals : array
+        |H v - lambda v| of each pair.
+    steps : int
+        Products with H.
+    converged : bool
+        Whether the lowest two pairs, and the space of the lowest p p_star, are resolved. Not so where M is so
+        small that the null space of H is among them.
+    y, yhat : array, shape (M,)
+        The cell's labels and student outputs.
+    orthogonality : float
+        max |U^T U - 1| as measured, before the correction that is made for it.
+    """
+
+    eigvals: FloatArray
+    overlaps_sq: FloatArray
+    residuals: FloatArray
+    steps: int
+    converged: bool
+    y: FloatArray
+    yhat: FloatArray
+    orthogonality: float
+
+
+def expected_steps(model: Model, N: int) -> int:
+    """Steps of a cell near its transition; at most the pN there are."""
+    steps = STEPS * math.pow(N, 0.4) * math.pow(model.p * model.p_star / max(model.a, 1e-2), 0.2)
+    return min(int(model.p) * int(N), math.ceil(steps) + _FIRST_CHECK)
+
+
+def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[Any]]:
+    """float32 where U stays thin; float64 where it may fill the space, which small cells can afford."""
+    filling = int(model.p) * expected_steps(model, N) / sample_count(alpha, N)
+    return np.float64 if filling > THIN else np.float32
+
+
+def dice_bytes(
+    model: Model, alpha: float, N: int, steps: int | None = None, dtype: npt.DTypeLike | None = None
+) -> float:
+    """Memory of a cell that takes so many steps, by default the expected number.
+
+    U, at p > 1 the images Z of the right basis beside it, some tens of working vectors of length M, and the
+    labels; in :func:`sample_dice`'s default precision if no other is given.
+    """
+    M, p = sample_count(alpha, N), int(model.p)
+    steps = expected_steps(model, N) if steps is None else steps
+    room = steps * p * (1 + GROWTH if steps > expected_steps(model, N) else 1)
+    long = min(room, M) + (min(room, int(N)) if p > 1 else 0)
+    long += BATCH + 10 * p + 3 * (p + model.p_star)
+    small = 8.0 * steps**2 * (3 + 3 * p**2)
+    labels = 8.0 * M * 4 * (p + model.p_star)
+    return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
+
+
+@_on_one_thread  # products too short to share: threads would wait for each other
+def sample_dice(
+    model: Model,
+    alpha: float,
+    N: int,
+    rng: np.random.Generator,
+    *,
+    dtype: npt.DTypeLike | None = None,
+    tolerance: float = TOLERANCE,
+    max_steps: int | None = None,
+    xp: Any = np,
+    device: Any = None,
+    normal: Callable[[tuple[int, ...]], Array] | None = None,
+) -> Dice:
+    """Draw one cell and find its lowest eigenpairs, revealing the data only where the iteration looks.
+
+    Lanczos' iteration from a random vector of R^p x span(teacher), with H v = (1/N) X^T [d_perp P + s lambda
+    (lambda . P)], P_k = X v_k, X revealed along the way; Ritz pairs of the tridiagonal matrix it leaves.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension; M = sample_count(alpha, N).
+    N : int
+        Input dimension, >= p + p_star.
+    rng : numpy.random.Generator
+        Source of randomness.
+    dtype : numpy dtype, optional
+        float32 or float64 for what has length M; what has length k is in double precision in either case. By
+        default float32, but float64 where the steps may come to fill a quarter of the M dimensions.
+    tolerance : float
+        The iteration stops where (residual/gap)^2, the squared sine between Ritz vector and eigenvector, is
+        below it for the lowest two pairs and for the space of the lowest p p_star. Eigenvalues are then
+        accurate to that share of the gap beside them, and overlaps to twice its root at worst.
+    max_steps : int, optional
+        Give up there, with converged False; more than max(2, p p_star), by default four times the expected
+        number.
+    xp : module
+        Array library that follows the array API standard, whose slices are views: ``numpy``, or on a GPU
+        ``torch`` or ``cupy`` themselves.
+    device : object, optional
+        Where ``xp`` puts its arrays: "cuda" for ``torch``; by default where it puts them by itself.
+    normal : callable, optional
+        normal(shape) -> array of Gaussian numbers on that device, such as ``lambda shape: torch.randn(shape,
+        device="cuda")``; by default they come from ``rng`` and are copied there.
+
+    Returns
+    -------
+    Dice
+        Eigenvalues in the units of H, overlaps in [0, 1].
+
+    Raises
+    ------
+    ParameterError
+        At p = inf, where N < p + p_star, and for another dtype or fewer steps than above.
+
+    Notes
+    -----
+    Runs on one BLAS thread. The joint law of all fields is the one of a matrix drawn and diagonalised, up to
+    the tolerance and to the rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for
+    k steps in float32, twice that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the
+    Hessian of arXiv:2510.18435; the three-term form at p = 1 and the projection with the measured Gram
+    matrix are this project's own.
+    """
+    p, p_star = refuse_infinite_width(model), model.p_star
+    M, N, known = sample_count(alpha, N), int(N), p + p_star
+    if known > N:
+        raise ParameterError("N", N, f">= p + p_star = {known} for dice", "use dense")
+    try:
+        precision = np.dtype(dtype or _default_precision(model, alpha, N))
+    except TypeError:
+        raise ParameterError("dtype", dtype, "float32 or float64", "leave it to the default") from None
+    if precision not in _EXHAUSTED:
+        raise ParameterError("dtype", precision, "float32 or float64", "leave it to the default")
+    count = max(2, p * p_star)
+    if max_steps is not None and max_steps <= count:
+        raise ParameterError("max_steps", max_steps, f"> max(2, p p_star) = {count}", "raise it")
+    first = expected_steps(model, N)
+    last = min(PATIENCE * first if max_steps is None else max_steps, p * N)
+    rows = max(1, BLOCK_ROWS // p) if xp is np else M
+    space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
+
+    weights = bartlett(N, known, rng)
+    weights /= np.linalg.norm(weights, axis=0)
+    images = space.normal(known)
+    preactivations = weights.T @ space.gather(images)
+    teacher_fields, fields = preactivations[:p_star], preactivations[p_star:]
+    if model.noise:
+        teacher_fields = teacher_fields + math.sqrt(model.noise) * rng.standard_normal(teacher_fields.shape)
+    y, yhat = (teacher_fields**2).mean(axis=0), (fields**2).mean(axis=0)
+    weigh = _weights(model, space, fields, y, yhat, N)
+    start = np.zeros((p, known))
+    start[:, :p_star] = rng.standard_normal((p, p_star))
+    start /= np.linalg.norm(start)
+
+    right = (
+        TurningFrame(space, images, start, p_star)
+        if p == 1
+        else StoredImages(space, images, start, p_star, first)
+    )
+    left = LeftBasis(space, p, first * p)
+    Y = space.zeros(p)
+    for b in range(space.blocks):
+        Y[b, :, :] = weigh(b, right.start(b))
+        left.measure(b, Y[b, :, :])
+        right.measure(b, Y[b, :, :])
+
+    diagonal: list[float] = []
+    lengths: list[float] = []
+    check = _FIRST_CHECK
+    while True:
+        left.open = known < N
+        factor = left.factor(Y)
+        triangle = bartlett(N - known, len(factor), rng)
+        here, length = right.advance(triangle @ factor)
+        diagonal.append(here)
+        lengths.append(length)
+        steps = len(diagonal)
+        nothing = _EXHAUSTED[space.precision] * max(map(abs, diagonal))
+        exhausted = steps == p * N or length <= nothing
+        if exhausted or steps >= min(check, last):
+            check = steps + max(_CHECK_EVERY, steps // _CHECKS)
+            values, vectors = _lowest(diagonal, lengths, count + 1)
+            residuals = np.zeros(len(values)) if exhausted else lengths[-1] * np.abs(vectors[-1])
+            if exhausted:  # short of pN steps the rest is null space, whose multiplicity does not show
+                converged = steps == p * N or (len(values) >= count and values[count - 1] < -nothing)
+            else:
+                converged = _resolved(values, residuals, count, p * p_star, tolerance)
+            if converged or exhausted or steps >= last:
+                break
+        turned = space.device_array(triangle)
+        left.begin(len(factor))
+        right.begin(len(triangle))
+        for b in range(space.blocks):
+            new, fresh = left.reveal(b, Y[b, :, :])
+            Y[b, :, :] = weigh(b, right.extend(b, turned @ new + fresh[: len(triangle), :]))
+            left.measure(b, Y[b, :, :])
+            right.measure(b, Y[b, :, :])
+        left.commit()
+        right.commit()
+        known += len(triangle)
+    return Dice(
+        values[:count],
+        right.overlaps_sq(vectors[:, :count]),
+        residuals[:count],
+        steps,
+        converged,
+        y,
+        yhat,
+        float(np.abs(left.excess).max(initial=0.0)),
+    )
+
+
+def _weights(
+    model: Model, space: Workspace, fields: FloatArray, y: FloatArray, yhat: FloatArray, N: int
+) -> Callable[[int, Array], Array]:
+    """What multiplies block b of X v_1, ..., X v_p with the samples' weights D/N."""
+    p = int(model.p)
+    scale = (2 / p) / (N * (model.a + y))
+    if p == 1:
+        along = space.spread((scale * (3 * yhat - y))[np.newaxis])
+        return lambda b, rows: along[b, :, :] * rows
+    across = space.spread((scale * (yhat - y))[np.newaxis])
+    plain, weighted = space.spread(fields), space.spread(fields * (scale * 2 / p))
+
+    def weigh(b: int, rows: Array) -> Array:
+        projected = space.xp.sum(plain[b, :, :] * rows, axis=0, keepdims=True)
+        return across[b, :, :] * rows + weighted[b, :, :] * projected
+
+    return weigh
+
+
+def _lowest(diagonal: list[float], lengths: list[float], count: int) -> tuple[FloatArray, FloatArray]:
+    """Lowest eigenpairs of the tridiagonal matrix of the steps so far."""
+    last = min(count, len(diagonal)) - 1
+    values, vectors = eigh_tridiagonal(diagonal, lengths[:-1], select="i", select_range=(0, last))
+    return values, vectors
+
+
+def _resolved(values: FloatArray, residuals: FloatArray, count: int, space: int, tolerance: float) -> bool:
+    """Whether the lowest two pairs are told from their neighbours, and the lowest ``space`` from the rest."""
+    if len(values) <= count:
+        return False
+    gaps = np.diff(values)
+    apart = np.array([gaps[0], min(gaps[0], gaps[1])])
+    angles = residuals[:2] / apart
+    together = residuals[:space] / (values[space] - values[:space])
+    return bool(max(angles.max(), together.max()) ** 2 <= tolerance)

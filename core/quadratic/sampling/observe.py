@@ -1,0 +1,266 @@
+"""One cell measured: the lowest eigenpairs of its Hessian and what they know of the teacher.
+
+Three methods find the eigenpairs. ``dense`` forms the matrix and reduces it, ``explicit`` only multiplies
+with it, and both agree on the same random state; ``dice`` never draws the data that its iteration does not
+ask for, and agrees in law. ``auto`` takes the one that :mod:`bendscape.core.quadratic.sampling.cost` expects to be fastest.
+``conditional`` draws only the labels and gives what the theory makes of them: no matrix, no eigenpair, any N.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import LinAlgError, eigh
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.numerics.lanczos import lowest_eigenpairs
+from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling.cost import (
+    MAX_BYTES,
+    block_width,
+    cost_bytes,
+    pairs_wanted,
+    resolve_method,
+)
+from bendscape.core.quadratic.sampling.dice import PATIENCE, dice_bytes, expected_steps, sample_dice
+from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.hessian import (
+    Instance,
+    lower_hessian,
+    refuse_infinite_width,
+    sample_instance,
+)
+from bendscape.core.quadratic.sampling.inputs import PRECISIONS, Precision
+from bendscape.core.quadratic.sampling.products import hessian_product
+
+FloatArray = npt.NDArray[np.float64]
+
+MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "residual")
+"""Fields of an observation that only eigenpairs give."""
+
+LANCZOS_STEPS = 5000
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one cell shows.
+
+    Parameters
+    ----------
+    eigval_min, eigval_second : float
+        The two lowest eigenvalues of H.
+    overlap_sq : float
+        Squared overlap m^2 of the lowest eigenvector with the span of the teacher weights, in [0, 1].
+    overlap_sq_space : float
+        Its mean over the lowest p p_star eigenvectors, which the splitting of the outliers does not bias.
+    edge_sample, outlier_sample, overlap_sq_sample : float
+        The conditional theory of the cell's own labels; the last two are nan where it has no outlier.
+    alpha_realised : float
+        M/N.
+    n_matvecs : int
+        Products of H with a vector that the eigensolver spent; 0 for ``dense``.
+    residual : float
+        max |H v - lambda v| over the two lowest pairs, with H as an operator in double precision; for dice as
+        the iteration has it.
+    converged : bool
+        False where the eigensolver gave up; everything measured is then nan.
+    method : str
+        "dense", "explicit", "dice" or "conditional"; with the last, nothing is measured: all of it is nan.
+    """
+
+    eigval_min: float
+    eigval_second: float
+    overlap_sq: float
+    overlap_sq_space: float
+    edge_sample: float
+    outlier_sample: float
+    overlap_sq_sample: float
+    alpha_realised: float
+    n_matvecs: int
+    residual: float
+    converged: bool
+    method: str
+
+
+class _Pairs(NamedTuple):
+    """Lowest eigenpairs in ascending order (None where the solver gave up) and the products spent."""
+
+    values: FloatArray | None
+    vectors: FloatArray
+    n_matvecs: int
+
+
+def observe(
+    model: Model,
+    alpha: float,
+    N: int,
+    rng: np.random.Generator,
+    method: str = "auto",
+    *,
+    inputs: str = "gaussian",
+    precision: Precision | None = None,
+    stored: bool = True,
+    max_bytes: float = MAX_BYTES,
+) -> Observation:
+    """Draw one instance and measure the low end of its Hessian's spectrum.
+
+    Eigenpairs of H v = lambda v, lowest max(2, p p_star) of them (at most pN); m^2 = sum_k |Q^T v_k|^2 with Q
+    an orthonormal basis of the span of the teacher weights.
+
+    Parameters
+    ----------
+    model : Model
+        With finite p.
+    alpha : float
+        Samples per dimension; M = sample_count(alpha, N).
+    N : int
+        Input dimension, >= 2.
+    rng : numpy.random.Generator
+        Source of randomness: first the instance, then (``explicit``) the start vector, so that both methods
+        see the same instance. "dice" and "conditional" draw instances of the same law, but not the same ones.
+    method : {"auto", "dense", "explicit", "dice", "conditional"}
+        "explicit" needs more than max(2, p p_star) dimensions, "dice" p + p_star. "conditional" gives
+        ``edge_sample``, ``outlier_sample`` and ``overlap_sq_sample`` alone; "auto" never takes it.
+    inputs : {"gaussian", "rademacher"}
+        Law of the data; "dice" and "conditional" know the first alone.
+    precision : {"float64", "float32"}, optional
+        Type in which "explicit" keeps and multiplies the data, by default the first, which "dense" always
+        takes; and that of dice's long vectors, by default as :func:`bendscape.core.quadratic.sampling.dice.sample_dice` has it.
+    stored : bool
+        False: "explicit" draws the data anew for every product, in memory that does not grow with M N. The
+        instance is the same as with stored data.
+    max_bytes : float
+        Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto" takes what fits. Dice,
+        whose steps are not known before, stops there, not converged.
+
+    Returns
+    -------
+    Observation
+        Eigenvalues in the units of H, overlaps in [0, 1].
+
+    Notes
+    -----
+    Limits: lambda_minus or lambda_star, and overlap_sq, as N -> inf. In double precision eigenvalues are
+    accurate to 1e-9 and overlaps to 2e-6, as tolerances of the iteration allow. In single precision
+    eigenvalues move by 1e-6 and a vector by 1e-6 over its gap, where cells differ by more than 1/sqrt(N).
+    Dice stops where the error of an eigenvalue is 1e-6 of the gap beside it, and that of an overlap 2e-3 of
+    its root at worst. ``residual`` is measured, not assumed (for dice: by the recurrence). Same rng state,
+    machine and number of BLAS threads: same bits. Held by ``tests/test_samplers.py``. Source:
+    arXiv:2510.18435.
+    """
+    p = refuse_infinite_width(model)
+    if precision is not None and precision not in PRECISIONS:
+        raise ParameterError("precision", precision, "one of " + ", ".join(PRECISIONS))
+    method = resolve_method(model, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
+    needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored)
+    if needed > max_bytes:
+        raise ParameterError(
+            "N",
+            N,
+            f"small enough for {max_bytes:.3g} bytes ({needed:.3g} for {method}, p = {p}, alpha = {alpha:g})",
+            "lower N or allow more memory" + (", or stored=False" if method == "explicit" and stored else ""),
+        )
+    if method == "conditional":
+        return Observation(
+            **dict.fromkeys(MEASURED, math.nan),
+            **sample_conditional(model, alpha, N, rng)._asdict(),
+            alpha_realised=sample_count(alpha, N) / int(N),
+            n_matvecs=0,
+            converged=True,
+            method=method,
+        )
+    if method == "dice":
+        return _observe_dice(model, alpha, int(N), rng, precision, max_bytes)
+    single = precision if precision and method == "explicit" else "float64"
+    instance = sample_instance(
+        model, alpha, N, rng, inputs=inputs, precision=single, stored=stored or method == "dense"
+    )
+    count = pairs_wanted(model, instance.N)
+    if method == "dense":
+        pairs = _solve_dense(instance, count)
+    else:
+        pairs = _solve_explicit(instance, count, rng, single, block_width(p, stored))
+
+    values, vectors = pairs.values, pairs.vectors
+    if values is None:
+        measured = dict.fromkeys(MEASURED, math.nan)
+    else:
+        lowest = vectors[:, :2]
+        residuals = np.linalg.norm(hessian_product(instance)(lowest) - lowest * values[:2], axis=0)
+        measured = _measured(model, values, instance.teacher_overlap_sq(vectors), residuals)
+    return Observation(
+        **measured,
+        **conditional_theory(model, instance.N, instance.y, instance.yhat)._asdict(),
+        alpha_realised=instance.alpha_realised,
+        n_matvecs=pairs.n_matvecs,
+        converged=values is not None,
+        method=method,
+    )
+
+
+def _measured(
+    model: Model, values: FloatArray, overlaps_sq: FloatArray, residuals: FloatArray
+) -> dict[str, float]:
+    return {
+        "eigval_min": float(values[0]),
+        "eigval_second": float(values[1]),
+        "overlap_sq": float(overlaps_sq[0]),
+        "overlap_sq_space": float(overlaps_sq[: int(model.p) * model.p_star].mean()),
+        "residual": float(residuals[:2].max()),
+    }
+
+
+def _observe_dice(
+    model: Model,
+    alpha: float,
+    N: int,
+    rng: np.random.Generator,
+    precision: Precision | None,
+    max_bytes: float,
+) -> Observation:
+    possible = range(1, PATIENCE * expected_steps(model, N) + 1)
+    steps = bisect_right(possible, max_bytes, key=lambda steps: dice_bytes(model, alpha, N, steps, precision))
+    steps = max(steps, pairs_wanted(model, N) + 1)
+    found = sample_dice(model, alpha, N, rng, dtype=precision, max_steps=steps)
+    measured = _measured(model, found.eigvals, found.overlaps_sq, found.residuals)
+    return Observation(
+        **(measured if found.converged else dict.fromkeys(MEASURED, math.nan)),
+        **conditional_theory(model, N, found.y, found.yhat)._asdict(),
+        alpha_realised=len(found.y) / N,
+        n_matvecs=found.steps,
+        converged=found.converged,
+        method="dice",
+    )
+
+
+def _solve_dense(instance: Instance, count: int) -> _Pairs:
+    try:
+        values, vectors = eigh(
+            lower_hessian(instance),
+            lower=True,
+            subset_by_index=(0, count - 1),
+            driver="evr",
+            overwrite_a=True,
+            check_finite=False,
+        )
+    except LinAlgError:
+        return _Pairs(None, np.empty((instance.size, 0)), 0)
+    return _Pairs(values, vectors, 0)
+
+
+def _solve_explicit(
+    instance: Instance, count: int, rng: np.random.Generator, precision: Precision, width: int
+) -> _Pairs:
+    found = lowest_eigenpairs(
+        hessian_product(instance, precision),
+        rng.standard_normal((instance.size, min(width, instance.size))),
+        count,
+        space=min(int(instance.model.p) * instance.model.p_star, count),
+        max_steps=LANCZOS_STEPS,
+    )
+    return _Pairs(found.values if found.converged else None, found.vectors, found.n_products)

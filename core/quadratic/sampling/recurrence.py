@@ -1,0 +1,156 @@
+"""The Lanczos vectors of a revealed Hessian: what of them must be kept to multiply with X again.
+
+Two forms with the same methods. At p = 1 the vectors span all that is known of the N-dimensional side but
+for a fixed number of dimensions: the three-term recurrence then needs two long vectors and no more. At p > 1
+a vector of R^(pN) uses less of what is known than there is, and the images X Q are stored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.quadratic.sampling.reveal import Array, Columns, Workspace
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class TurningFrame:
+    """Right side at p = 1: the Lanczos vectors are a basis themselves, and their images need not be kept.
+
+    Of the span of the weights and of all vectors so far, the rest that Lanczos has not used is p + p_star - 1
+    dimensional. A step turns the next vector into place out of that rest and the one new direction.
+    """
+
+    def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int) -> None:
+        self.space = space
+        turn = _turn(start[0])
+        self._teacher = turn[:, :p_star].T  # the teacher's span is that of the first coordinates
+        self._seen = [self._teacher[:, 0]]
+        self._frame = space.zeros(len(turn))
+        for b in range(space.blocks):
+            self._frame[b, :, :] = space.device_array(turn) @ images[b, :, :]
+        self.begin()
+
+    def start(self, b: int) -> Array:
+        """Block b of X v of the first vector, shape (p, rows)."""
+        return self._frame[b, :1, :]
+
+    def begin(self, pending: int = 0) -> None:
+        """Forget the products measured; so many images are about to be put."""
+        self._products = np.zeros((1, self._frame.shape[1]))
+
+    def measure(self, b: int, rows: Array) -> None:
+        """Add block b of the coordinates of X^T Y on what is known."""
+        self._products += self.space.host(rows @ self._frame[b, :, :].T)
+
+    def advance(self, revealed: FloatArray) -> tuple[float, float]:
+        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
+        ahead = np.concatenate([self._products[0, 1:], revealed[:, 0]])
+        length = float(np.linalg.norm(ahead))
+        if length:
+            turn = _turn(ahead)
+            fresh = np.zeros((len(self._teacher), len(revealed)))
+            self._teacher = np.concatenate([self._teacher[:, 1:], fresh], axis=1) @ turn.T
+            self._seen.append(self._teacher[:, 0])
+            self._matrix = self.space.device_array(turn)
+            self._rest = self._frame[:, 1:, :]
+            if not len(revealed):
+                self._frame = self._rest
+        return float(self._products[0, 0]), length
+
+    def extend(self, b: int, images: Array) -> Array:
+        """Block b of X v of the vector after :meth:`advance`, given that of the new directions' images."""
+        self._frame[b, :, :] = self._matrix @ self.space.xp.concat([self._rest[b, :, :], images], axis=0)
+        return self._frame[b, :1, :]
+
+    def commit(self) -> None:
+        """Count the images put."""
+
+    def overlaps_sq(self, weights: FloatArray) -> FloatArray:
+        """m^2 of the vectors sum_j weights_j v_j."""
+        components = np.array(self._seen[: len(weights)]).T @ weights
+        return np.asarray((components**2).sum(axis=0))
+
+
+def _turn(ahead: FloatArray) -> FloatArray:
+    """Orthogonal matrix (a Householder reflection) whose first row is along the vector ahead."""
+    unit = ahead / np.linalg.norm(ahead)
+    sign = 1.0 if unit[0] >= 0 else -1.0
+    mirror = unit.copy()
+    mirror[0] += sign
+    turn = np.eye(len(unit)) - 2 * np.outer(mirror, mirror) / (mirror @ mirror)
+    turn[0] *= -sign
+    return np.asarray(turn)
+
+
+class StoredImages:
+    """Right side at p > 1: the images Z = X Q of the right basis, Lanczos vectors as coordinates on it."""
+
+    def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int) -> None:
+        self.space, self._p_star = space, p_star
+        known = images.shape[1]
+        self._images = Columns(space, known + steps * len(start))
+        for b in range(space.blocks):
+            self._images.put(b, images[b, :, :])
+        self._images.commit(known)
+        self._vectors = np.zeros((len(start), steps, known + steps * len(start)))
+        self._vectors[:, 0, :known] = start
+        self._count = 1
+        self._next = space.device_array(start)
+        self.begin()
+
+    def start(self, b: int) -> Array:
+        """Block b of X v of the first vector, shape (p, rows)."""
+        return self._images.combine(b, self._next)
+
+    def begin(self, pending: int = 0) -> None:
+        """Forget the products measured; so many images are about to be put."""
+        self._pending = pending
+        self._products = np.zeros((len(self._vectors), len(self._images) + pending))
+
+    def measure(self, b: int, rows: Array) -> None:
+        """Add block b of the coordinates of X^T Y on what is known."""
+        self._images.dot(b, rows, self._products, self._pending)
+
+    def advance(self, revealed: FloatArray) -> tuple[float, float]:
+        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
+        ahead = np.concatenate([self._products, revealed.T], axis=1)
+        self._make_room(ahead.shape[1])
+        past = self._vectors[
+            :, : self._count, : ahead.shape[1]
+        ]  # in place: a copy would cost what the rest does
+        diagonal = float(np.vdot(past[:, -1], ahead))
+        for _ in range(2):  # three terms would do but for rounding
+            along = sum(vectors @ row for vectors, row in zip(past, ahead, strict=True))
+            ahead = ahead - np.stack([along @ vectors for vectors in past])
+        length = float(np.linalg.norm(ahead))
+        if length:
+            self._vectors[:, self._count, : ahead.shape[1]] = ahead / length
+            self._count += 1
+            self._next = self.space.device_array(ahead / length)
+        self._images.reserve(len(revealed))
+        return diagonal, length
+
+    def extend(self, b: int, images: Array) -> Array:
+        """Block b of X v of the vector after :meth:`advance`, given that of the new directions' images."""
+        if images.shape[0]:
+            self._images.put(b, images)
+        return self._images.combine(b, self._next, images.shape[0])
+
+    def commit(self) -> None:
+        """Count the images put."""
+        self._images.commit(self._pending)
+
+    def overlaps_sq(self, weights: FloatArray) -> FloatArray:
+        """m^2 of the vectors sum_j weights_j v_j: their first p_star coordinates are the teacher's."""
+        teacher = self._vectors[:, : len(weights), : self._p_star]
+        components = np.tensordot(weights.T, teacher, ([1], [1]))
+        return np.asarray((components**2).sum(axis=(1, 2)))
+
+    def _make_room(self, coordinates: int) -> None:
+        p, steps, width = self._vectors.shape
+        if self._count == steps or coordinates > width:
+            grown = np.zeros((p, steps + steps // 4 + 1, max(coordinates, width + width // 4)))
+            grown[:, :steps, :width] = self._vectors
+            self._vectors = grown

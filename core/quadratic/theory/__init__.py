@@ -1,0 +1,1 @@
+"""N = infinity: averages, bulk, outlier, thresholds, and the label-only method."""

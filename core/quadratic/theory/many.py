@@ -1,0 +1,267 @@
+"""The averages of many models at once, with their errors, and Newton's method on them.
+
+They are those of :mod:`bendscape.core.quadratic.theory.integrals`, with two changes that only pay when there are many. The
+integral over s is taken in x = a s, so that one rule for int_0^inf exp(-x) f(x) dx serves every model. And
+since the integrands are powers of x near 0, the last nodes of that rule stand for all that it cuts off
+(:func:`bendscape.core.quadratic.theory.integrals.short_rule`): at a = 1 sixty nodes do what two hundred and twenty did.
+
+Rotated rays give the continuations past gamma = 1, as there. For principal values the pole of q lies on the
+real axis, and the ray at pi/4, halfway to where exp(-x) stops decaying, allows the longest steps.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.quadratic.theory.branch import psi
+from bendscape.core.quadratic.theory.integrals import RAY, Rule, short_rule
+from bendscape.core.quadratic.theory.precision import Known, as_root
+
+Array = npt.NDArray[Any]  # real or complex
+Floats = npt.NDArray[np.float64]
+
+_WIDEST = 1e200  # p/2 from which a gamma law of that shape is a point to all digits: p = inf as a number
+_MOST_STEPS = 60  # of Newton's method
+_UNIT = 2.0**-53
+_OPERATIONS = 4.0  # roundings of a term whose size does not grow with the exponents
+
+# The C library hands memory above the largest block it ever took back at once to the system, and asks for it
+# again with every array: half the time of a map. A large block that is never touched ends that.
+np.empty(2**22, dtype=np.uint8)
+
+HALFWAY = math.pi / 4
+"""Angle of the ray on which principal values are taken."""
+
+
+class Models(NamedTuple):
+    """Flat arrays of parameters, one element a model; p may hold inf."""
+
+    p: Floats
+    p_star: Floats
+    a: Floats
+    noise: Floats
+
+    def at(self, which: Any) -> Models:
+        """Some of the models."""
+        return Models(*(values[which] for values in self))
+
+
+class Averages(NamedTuple):
+    """Those of ``bendscape.core.quadratic.theory.integrals.Averages``, C = E[u^3/D^3] and C_y, like B_y with the weight of the
+    teacher: each of shape (models,)."""
+
+    A: Any
+    F: Any
+    B: Any
+    B_y: Any
+    C: Any
+    C_y: Any
+
+    def at(self, which: Any) -> Averages:
+        """Those of some of the models."""
+        return Averages(*(values[which] for values in self))
+
+    def prime(self) -> Averages:
+        """Their derivatives in gamma; those of C and C_y would be of the next order."""
+        unknown = np.full_like(self.A, math.nan)
+        slopes = (-self.B, self.B - self.B_y, -2 * self.C, -2 * self.C_y)
+        return Averages(*slopes, unknown, unknown)
+
+
+class Rules(NamedTuple):
+    """The rules of one line of integration, by how good they are."""
+
+    coarse: partial[Rule]  # 1e-5 or better: for the way to a root
+    fine: partial[Rule]
+    refined: partial[Rule]  # against which errors are estimated: half a step aside, further out
+    bound: partial[Rule]  # a digit of what is positive
+
+
+def _rules(coarse: float, fine: float, bound: float, ray: float) -> Rules:
+    """The rules with these steps."""
+    aside = 40.0 * math.exp(1.5 * fine)  # one node and a half further: discretisation errs the other way
+    return Rules(
+        partial(short_rule, step=coarse, depth=8.0, height=22.0, powers=2, ray=ray),
+        partial(short_rule, step=fine, depth=11.0, height=40.0, powers=3, ray=ray),
+        partial(short_rule, step=fine, depth=12.3, height=aside, powers=3, ray=ray),
+        partial(short_rule, step=bound, depth=5.0, height=10.0, powers=1, ray=ray),
+    )
+
+
+# The error of a step h in a strip of half-width d is about exp(-2 pi d/h).
+REAL = _rules(0.45, 0.25, 0.7, 0.0)  # d = pi/2
+PRINCIPAL = _rules(0.25, 0.11, 0.5, HALFWAY)  # d = pi/4
+CONTINUED = _rules(0.12, 0.05, 0.25, RAY)  # d = 0.32
+
+
+def _rule_for(rule: partial[Rule], a: Floats, gamma: Array) -> Rule:
+    """The rule that reaches down to the least scale in x, a/|gamma| beyond |gamma| = 1."""
+    least = float((a / np.fmax(abs(gamma), 1.0)).min())  # fmax: a gamma that was not found asks for nothing
+    return rule(math.floor(math.log2(least)))
+
+
+def _log1p(z: Array) -> Array:
+    """numpy's own loses the digits of a small complex z."""
+    if not np.iscomplexobj(z):
+        return np.asarray(np.log1p(z))
+    out = np.empty_like(z)
+    out.real = np.log1p(z.real * (2 + z.real) + z.imag * z.imag) / 2
+    out.imag = np.arctan2(z.imag, 1 + z.real)
+    return out
+
+
+def averages(models: Models, gamma: Array, rule: partial[Rule]) -> Averages:
+    """A, F, B, B_y of ``bendscape.core.quadratic.theory.integrals.averages``, C = E[u^3/D^3] and C_y, each model at its gamma.
+
+    C_y carries the teacher's weight, y without noise. Derivatives: A' = -B, F' = B - B_y, B' = -2 C, B_y' =
+    -2 C_y. Accuracy of the fine rules 1e-14 relative (A to 1e-14 of E|u/D|), held by ``tests/test_maps.py``.
+    """
+    return _integrate(models, gamma, _rule_for(rule, models.a, gamma))
+
+
+def known(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known:
+    """Averages at an exact gamma with error estimates, as arrays: see
+    ``bendscape.core.quadratic.theory.integrals.averages_errors``.
+
+    Twice the distance from the refined rule, and a bound on what rounding does. Values that are real are
+    principal values where the rules are complex.
+    """
+    refined = averages(models, gamma, rules.refined)
+    bounds = _integrate(models, gamma, _rule_for(rules.bound, models.a, gamma), rounding=True)
+    if not np.iscomplexobj(values.A):
+        refined = real(refined)
+    pairs = zip(values, refined, bounds, strict=True)
+    errors = Averages(*(2 * abs(value - better) + bound for value, better, bound in pairs))
+    return Known(gamma, 0.0, values, errors, refined.prime())
+
+
+def real(values: Averages) -> Averages:
+    """The real parts: principal values on a ray."""
+    return Averages(*(value.real for value in values))
+
+
+def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False) -> Averages:
+    """The averages by one rule or, if asked for, bounds on what rounding does to them."""
+    x, weight = rule
+    p, p_star, a, noise, gamma = (values[:, np.newaxis] for values in (*models, gamma))
+    n, m, spread = p_star / 2, np.minimum(p / 2, _WIDEST), 1 + noise
+    s = x / a
+    s_y = s * (spread * (1 - gamma) / n)
+    q = 1 / (1 + s_y)
+    log_y = n * _log1p(s_y)
+    y = spread * q
+    var_y = y * y / n
+    total = np.zeros((6, len(a)), dtype=float if rounding else s_y.dtype)
+    for c, share in ((1.0, 1 - 1 / p), (3.0, 1 / p)):
+        if not share.any():
+            continue
+        s_yhat = s * (c * gamma / m)
+        ck = c / (1 + s_yhat)
+        log_yhat = m * _log1p(s_yhat)
+        mass = np.exp(-log_y - log_yhat) * (share / a)
+        mass_s = mass * s
+        mass_ss = mass_s * s / 2
+        # Under the tilted law: mean, variance and third cumulant of u; a weight y turns shape n into n + 1.
+        u = ck - y
+        var_yhat = ck * ck / m
+        var_u = var_yhat + var_y
+        third_yhat, third_y = 2 * var_yhat * (ck / m), 2 * var_y * (y / n)
+        u_y, var_u_y = u - y / n, var_yhat + (1 + 1 / n) * var_y
+        terms = (
+            mass * u,
+            mass * ((q - 1) * u - var_y / spread),
+            mass_s * (u * u + var_u),
+            mass_s * q * (u_y * u_y + var_u_y),
+            mass_ss * (u * (u * u + 3 * var_u) + third_yhat - third_y),
+            mass_ss * q * (u_y * (u_y * u_y + 3 * var_u_y) + third_yhat - (1 + 1 / n) * third_y),
+        )
+        if not rounding:
+            total += [term @ weight for term in terms]
+            continue
+        # The weight, exponential of a sum, rounds like the sum; u and q - 1 like what they are made of.
+        growth = _OPERATIONS + abs(np.log(abs(x))) + abs(x) + abs(log_y) + abs(log_yhat)
+        made_of = abs(ck) + abs(y) * (1 + 1 / n)
+        square = made_of * (2 * abs(u) + abs(y) / n) + abs(var_yhat) + (1 + 1 / n) * abs(var_y)
+        cube = 3 * made_of * (square + abs(u) ** 2) + abs(third_yhat) + (1 + 1 / n) * abs(third_y)
+        made = (
+            mass * made_of,
+            mass * (abs(u) + abs(q - 1) * made_of + abs(var_y)),
+            mass_s * square,
+            mass_s * q * square,
+            mass_ss * cube,
+            mass_ss * q * cube,
+        )
+        total += [
+            (growth * abs(term) + _OPERATIONS * abs(of)) @ abs(weight)
+            for term, of in zip(terms, made, strict=True)
+        ]
+    return _with_teacher(_UNIT * total if rounding else total, models)
+
+
+def _with_teacher(rows: Array, models: Models) -> Averages:
+    """From the weight y0 to the teacher's, (y0 + noise)/(1 + noise); the same for errors."""
+    A, F, B, B_y, C, C_y = rows
+    if models.noise.any():
+        spread = 1 + models.noise
+        F, B_y, C_y = F / spread, (B_y + models.noise * B) / spread, (C_y + models.noise * C) / spread
+    return Averages(A, F, B, B_y, C, C_y)
+
+
+def newton_step(gamma: Array, at_gamma: Averages) -> Array:
+    """Newton's step towards the zero of psi/B = gamma + F/B, which stays close to a straight line where a is
+    small and psi = gamma B + F is steep."""
+    _, F, B, B_y, C, _ = at_gamma
+    return np.asarray(-(gamma + F / B) / (1 + (B - B_y + 2 * C * F / B) / B))
+
+
+def approach(
+    models: Models, gamma: Floats, bracket: tuple[Floats, Floats], rule: partial[Rule], close: Floats
+) -> tuple[Floats, Averages, Floats]:
+    """The zero of psi by Newton's method inside a shrinking bracket, until the next step is below ``close``.
+
+    psi < 0 at the lower end of the bracket and psi >= 0 at the upper one; above gamma = 1 the averages are
+    principal values. Returns the last gamma, the averages there, and the step not taken: nan where the method
+    did not converge.
+    """
+    at = np.full((len(Averages._fields), len(gamma)), math.nan)
+    low, high = (end.copy() for end in bracket)
+    gamma, step, left = gamma.copy(), np.zeros_like(gamma), np.arange(len(gamma))
+    for _ in range(_MOST_STEPS):
+        here = gamma[left]
+        at_here = real(averages(models.at(left), here, rule))
+        at[:, left] = at_here
+        step[left] = newton_step(here, at_here)
+        above = here * at_here.B + at_here.F >= 0
+        low[left], high[left] = np.where(above, low[left], here), np.where(above, here, high[left])
+        left = left[~(np.abs(step[left]) <= close[left])]
+        if not left.size:
+            break
+        aim, middle = gamma[left] + step[left], (low[left] + high[left]) / 2
+        gamma[left] = np.where((low[left] < aim) & (aim < high[left]), aim, middle)
+    step[left] = math.nan
+    return gamma, Averages(*at), step
+
+
+def after_last_step(gamma: Array, at_gamma: Averages, step: Array) -> tuple[Array, Averages]:
+    """gamma + step and the averages there to second order in the step, which costs no further evaluation."""
+    A, F, B, B_y, C, C_y = at_gamma
+    moved = Averages(
+        A - B * step + C * step**2,
+        F + (B - B_y) * step + (C_y - C) * step**2,
+        B - 2 * C * step,
+        B_y - 2 * C_y * step,
+        C,
+        C_y,
+    )
+    return gamma + step, moved
+
+
+def known_at_zero(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known:
+    """What is known at a zero of psi that was computed; what is left of psi there counts as an error too."""
+    at_root = as_root(known(models, gamma, values, rules), psi)
+    return at_root._replace(gamma_error=at_root.gamma_error + abs(newton_step(gamma, values)))

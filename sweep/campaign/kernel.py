@@ -1,0 +1,370 @@
+"""The seam to what a cell computes: a kernel declares its variables, costs and version, and one function."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import math
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.texts import clean, message_of
+
+STATUS = {"absent": 0, "done": 1, "failed": 2, "not_converged": 3}
+"""Codes of the `status` variable, written last: a cell is stored exactly when its status is not absent."""
+
+NOT_WANTED = -1
+"""What readers see as the status of a cell that the campaign does not ask for; it is never stored."""
+
+
+RESERVED = frozenset(
+    {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "wanted", "coverage"}
+    | {"alpha_bbp", "alpha_sharp", "transition", "edge", "lambda_minus", "lambda_star", "overlap_sq_theory"}
+)
+"""Names that a store and its readers give to axes, bookkeeping and theory: no kernel's variable has one."""
+
+_NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
+_WHERE = "a Python file or an importable module that defines KERNEL"
+_ACCEPTED: dict[str, tuple[type, ...]] = {"float64": (float, int), "int64": (int, bool), "int8": (int, bool)}
+"""Types of number that each dtype takes, where it holds the value exactly."""
+
+_LONGEST_NAME, _LONGEST_TEXT = 100, 1000  # characters: of a kernel or variable, and of what is said of one
+
+
+ROUNDING = 1e-6
+"""By how much a value may miss an end of its range, relative to that end or to 1 if that is more."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One number per cell, as it is stored; absent and failed cells hold NaN (integers: 0).
+
+    `valid_range` holds every value that the variable can have, its ends included; NaN is always accepted.
+    """
+
+    name: str
+    long_name: str
+    dtype: Literal["float64", "int64", "int8"] = "float64"
+    units: str = "1"
+    valid_range: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def fill_value(self) -> float | int:
+        """What an absent cell holds."""
+        return math.nan if self.dtype == "float64" else 0
+
+    @property
+    def valid_attributes(self) -> dict[str, float | int]:
+        """The ends of the range that are finite, as the attributes `valid_min`, `valid_max` of the CF
+        conventions."""
+        kind = float if self.dtype == "float64" else int
+        ends = zip(("valid_min", "valid_max"), self.valid_range, strict=True)
+        return {name: kind(end) for name, end in ends if math.isfinite(end)}
+
+
+FINITE = (-sys.float_info.max, sys.float_info.max)
+"""Range of whatever must be finite."""
+
+
+def range_in_words(low: float, high: float) -> str:
+    """What a range accepts."""
+    return "a finite number" if (low, high) == FINITE else f"in [{low:g}, {high:g}]"
+
+
+def outside_range(values: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
+    """Which values lie outside [low, high] by more than `ROUNDING`; NaN never does."""
+    values = np.asarray(values)
+    least, most = (
+        end + sign * ROUNDING * max(1.0, abs(end)) if abs(end) < FINITE[1] else end
+        for sign, end in ((-1, low), (1, high))
+    )
+    found: npt.NDArray[np.bool_] = (values < least) | (values > most)
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a kernel returns for one cell: a value for every declared variable, and whether it converged.
+
+    A value is a plain number of Python or NumPy that its variable holds exactly. NaN is a value like any
+    other: a cell that holds it is done.
+    """
+
+    values: Mapping[str, float | int]
+    converged: bool = True
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a cell computes; `docs/kernels.md` shows how to write one.
+
+    Parameters
+    ----------
+    name, version
+        Identity: a store never mixes two kernels or two versions. Raise the version when bits change.
+    variables
+        What `compute` returns for each cell.
+    compute
+        `compute(cell, rng) -> Outcome`. A pure function of the cell and its random stream; an exception
+        marks this cell as failed, and its traceback is kept.
+    seconds, peak_bytes
+        Estimates on one core, as functions of the cell: they size tiles and tasks and predict the end.
+        Finite; seconds > 0, bytes >= 0.
+    digest
+        BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
+        and empty for an installed kernel, which stands by its version.
+    """
+
+    name: str
+    version: int
+    variables: tuple[Variable, ...]
+    compute: Callable[[Cell, np.random.Generator], Outcome]
+    seconds: Callable[[Cell], float]
+    peak_bytes: Callable[[Cell], float]
+    digest: str = ""
+
+
+class BadOutcome(TypeError):
+    """What `compute` returned is not what its kernel declares; it marks the cell as failed."""
+
+
+def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
+    """Find a kernel by name: an installed entry point of `bendscape.kernels`, or one in the given modules.
+
+    A module is named on the command line, never in a campaign file: a path to a Python file, or a dotted
+    name, which defines `KERNEL`. Nothing else is imported: of the installed kernels only the one asked for.
+
+    Returns
+    -------
+    Kernel
+        With functions that are held to the declaration: estimates that are not what they should be raise
+        ParameterError, and `compute` raises BadOutcome where its outcome has other variables or types.
+
+    Raises
+    ------
+    ParameterError
+        No kernel of that name (the line lists those there are), a module that cannot be imported, one name
+        for two kernels, or a declaration that is not accepted.
+    """
+    installed = _installed()
+    own: dict[str, Kernel] = {}
+    for module in dict.fromkeys(modules):
+        loaded, digest = _imported(module)
+        kernel = replace(_kernel_of(loaded, "KERNEL", "--kernel-module", module), digest=digest)
+        if kernel.name in installed or kernel.name in own:
+            other = "an installed kernel" if kernel.name in installed else "another --kernel-module"
+            remedy = f"{module} has the name of {other}; give it another"
+            raise ParameterError("KERNEL.name", kernel.name, "a name that no other kernel has", remedy)
+        own[kernel.name] = kernel
+    if name in own:
+        return _held(own[name])
+    if name not in installed:
+        known = ", ".join(sorted({*installed, *own}))
+        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
+    point = installed[name]
+    try:
+        module_of_point = importlib.import_module(point.module)
+    except _NOT_OURS as error:
+        raise ParameterError("kernel", name, "a kernel whose module can be imported", _why(error)) from None
+    kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
+    if kernel.name != name:
+        raise ParameterError("KERNEL.name", kernel.name, f"{name!r}, as its entry point {point.value} has it")
+    return _held(kernel)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group="bendscape.kernels"):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            remedy = f"{other.value} and {point.value} are both installed; remove one"
+            raise ParameterError("kernel", point.name, "a name that one installed package has", remedy)
+    return found
+
+
+def _imported(module: str) -> tuple[ModuleType, str]:
+    path = Path(module)
+    try:
+        if path.suffix != ".py":
+            named = importlib.import_module(module)
+            file = getattr(named, "__file__", None)
+            return named, _digest(Path(file).read_bytes()) if file else ""
+        name = f"bendscape_kernel_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or not path.is_file():
+            raise ParameterError("--kernel-module", module, _WHERE)
+        # Compiled here, so that the digest is that of what runs, and no stale bytecode comes between.
+        source = path.read_bytes()
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[name] = loaded  # where dataclasses and pickle look for a module
+        exec(compile(source, str(path), "exec", dont_inherit=True), loaded.__dict__)
+        return loaded, _digest(source)
+    except ParameterError:
+        raise
+    except _NOT_OURS as error:  # whatever the module does when it is imported
+        raise ParameterError("--kernel-module", module, _WHERE, _why(error)) from None
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.blake2b(source, digest_size=16).hexdigest()
+
+
+def _why(error: BaseException) -> str:
+    # The error and the line of the module that it comes from, not the machinery that imported it.
+    machinery = ("<frozen ", importlib.__file__, __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(message_of(error).split())}{place}"
+
+
+def _kernel_of(module: ModuleType, attribute: str, parameter: str, source: str) -> Kernel:
+    kernel = getattr(module, attribute, None)
+    if not isinstance(kernel, Kernel):
+        raise ParameterError(parameter, source, f"a module whose {attribute} is a bendscape Kernel")
+    _check(kernel, source)
+    return kernel
+
+
+def _check(kernel: Kernel, source: str) -> None:
+    def refuse(field: str, value: object, accepted: str) -> ParameterError:
+        return ParameterError(f"KERNEL.{field}", value, accepted, f"it is declared in {source}")
+
+    def told(text: object) -> bool:
+        return isinstance(text, str) and clean(text, _LONGEST_TEXT) == text
+
+    if not isinstance(kernel.name, str) or not re.fullmatch(r"[\w.-]{1,100}", kernel.name):
+        raise refuse("name", kernel.name, f"letters, digits, _ . -, at most {_LONGEST_NAME}")
+    if not isinstance(kernel.version, int) or isinstance(kernel.version, bool) or kernel.version < 1:
+        raise refuse("version", kernel.version, "an integer >= 1")
+    variables = kernel.variables
+    if not isinstance(variables, tuple) or not variables:
+        raise refuse("variables", variables, "a tuple of at least one Variable")
+    names: set[str] = set()
+    for variable in variables:
+        if not isinstance(variable, Variable):
+            raise refuse("variables", variable, "a tuple of Variable")
+        name = variable.name
+        if not isinstance(name, str) or not name.isidentifier() or len(name) > _LONGEST_NAME:
+            raise refuse(
+                "variables", name, f"named as Python names a variable, in at most {_LONGEST_NAME} letters"
+            )
+        if name in RESERVED:
+            raise refuse("variables", name, f"named otherwise than {', '.join(sorted(RESERVED))}")
+        if name in names:
+            raise refuse("variables", name, "of distinct names")
+        if variable.dtype not in _ACCEPTED:
+            raise refuse(f"variables, dtype of {name},", variable.dtype, f"one of {', '.join(_ACCEPTED)}")
+        for of in ("long_name", "units"):
+            if not told(getattr(variable, of)):
+                accepted = f"text without control characters, at most {_LONGEST_TEXT} characters"
+                raise refuse(f"variables, {of} of {name},", getattr(variable, of), accepted)
+        _check_range(variable, refuse)
+        names.add(name)
+    for field in ("compute", "seconds", "peak_bytes"):
+        if not callable(getattr(kernel, field)):
+            raise refuse(field, getattr(kernel, field), "a function")
+
+
+def _check_range(variable: Variable, refuse: Callable[[str, object, str], ParameterError]) -> None:
+    try:
+        low, high = (float(end) for end in variable.valid_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low <= high:
+        accepted = "two numbers (low, high), low <= high"
+        raise refuse(f"variables, valid_range of {variable.name},", variable.valid_range, accepted)
+
+
+def _held(kernel: Kernel) -> Kernel:
+    return replace(
+        kernel,
+        compute=partial(_compute, kernel),
+        seconds=partial(_estimate, kernel.seconds, "seconds", "> 0"),
+        peak_bytes=partial(_estimate, kernel.peak_bytes, "peak_bytes", ">= 0"),
+    )
+
+
+def _estimate(of: Callable[[Cell], float], field: str, bound: str, cell: Cell) -> float:
+    accepted, at = f"a finite number {bound} for every cell", f"this is at {cell}"
+    try:
+        value = float(of(cell))
+    except _NOT_OURS as error:
+        raise ParameterError(f"KERNEL.{field}", _why(error), accepted, at) from None
+    if not math.isfinite(value) or value < 0 or (value == 0 and bound == "> 0"):
+        raise ParameterError(f"KERNEL.{field}", value, accepted, at)
+    return value
+
+
+def _compute(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
+    outcome = kernel.compute(cell, rng)
+    if not isinstance(outcome, Outcome):
+        raise BadOutcome(f"compute returned {type(outcome).__name__}, not an Outcome")
+    declared, values = {v.name: v.dtype for v in kernel.variables}, outcome.values
+    if not isinstance(values, Mapping):
+        raise BadOutcome(f"the values of an Outcome must be a mapping, not {_kind(values)}")
+    if missing := [name for name in declared if name not in values]:
+        raise BadOutcome(f"compute returned no value for {', '.join(missing)}")
+    if unknown := [str(name) for name in values if name not in declared]:
+        raise BadOutcome(f"compute returned {', '.join(unknown)}, which KERNEL.variables does not declare")
+    if type(outcome.converged) not in (bool, np.bool_):
+        raise BadOutcome(f"converged must be True or False, not {_kind(outcome.converged)}")
+    numbers = {name: _number(name, values[name], dtype) for name, dtype in declared.items()}
+    for variable in kernel.variables:
+        low, high = variable.valid_range
+        if outside_range(numbers[variable.name], low, high):
+            found, accepted = numbers[variable.name], range_in_words(low, high)
+            raise BadOutcome(f"{variable.name} = {found} must be {accepted}, as its valid_range declares")
+    return Outcome(numbers, bool(outcome.converged))
+
+
+def _number(name: str, value: object, dtype: str) -> float | int:
+    # By exact type: what only can be turned into a number may mean more than the number (a mask, a unit,
+    # further digits), which would be lost without a word.
+    plain = value
+    of_numpy = isinstance(value, np.generic | np.ndarray) and type(value) in (value.dtype.type, np.ndarray)
+    if of_numpy and value.shape == () and value.dtype.kind in "biuf":  # type: ignore[attr-defined]
+        plain = value.item()  # type: ignore[attr-defined]  # of a long double it is no float
+    if type(plain) not in _ACCEPTED[dtype]:
+        raise BadOutcome(f"{name} must be one number of type {dtype}, not {_kind(value)}")
+    number = cast(float | int, plain)
+    if dtype != "float64" and not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
+        # the lowest value is what readers are given for a cell that is not there
+        accepted = f"{np.iinfo(dtype).min + 1} to {np.iinfo(dtype).max}"
+        raise BadOutcome(f"{name} = {_shown(number)} is outside the range of {dtype} variables, {accepted}")
+    if dtype == "float64" and not _is_exact(number):
+        raise BadOutcome(f"{name} = {_shown(number)} is no float64: round it, float(...), or declare int64")
+    return number
+
+
+def _is_exact(number: float | int) -> bool:
+    try:
+        return isinstance(number, float) or float(number) == number
+    except OverflowError:
+        return False
+
+
+def _shown(number: float | int) -> str:
+    return str(number) if abs(number) < 10**40 else "an integer of more than 40 digits"
+
+
+def _kind(value: object) -> str:
+    if np.ma.isMA(value):
+        return "a masked value or array"
+    if isinstance(value, np.ndarray) and value.shape:
+        return f"an array of shape {value.shape}"
+    return clean(type.__dict__["__name__"].__get__(type(value)), _LONGEST_NAME)

@@ -1,0 +1,334 @@
+"""The command line's root. Heavy imports wait inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bendscape.sweep.commands import one_model
+from bendscape.sweep.commands import stores as store_commands
+from bendscape.sweep.commands.one_model import Json, Memory, bytes_of
+from bendscape.sweep.commands.stores import Modules
+
+EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
+
+app = typer.Typer(
+    name="bendscape",
+    help="Sweep theory and simulation of a neural network's Hessian at initialisation, "
+    "and turn the sweep into thresholds with error bars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
+]
+
+
+one_model.register(app)  # theory and sample
+
+
+@app.command()
+def plan(
+    file: File,
+    store: StoreOption = "",
+    max_memory: Memory = "",
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task.
+
+    Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
+    """
+    from rich.filesize import decimal
+    from rich.table import Table
+    from rich.text import Text
+
+    from bendscape.sweep.campaign.file import load_campaign
+    from bendscape.sweep.campaign.kernel import load_kernel
+    from bendscape.sweep.commands.console import out, print_json, results_only
+    from bendscape.sweep.engine.machine import available_cores, available_memory
+    from bendscape.sweep.engine.progress import clock
+    from bendscape.sweep.engine.run import open_plan
+    from bendscape.sweep.store.objects import store_url
+
+    campaign = load_campaign(file)
+    url = store_url(store or campaign.campaign.store)
+    slots = available_cores()
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, kernel_module)
+        made, hidden = open_plan(url, campaign, kernel)
+        made.check_memory(bytes_of("--max-memory", max_memory) if max_memory else available_memory())
+        left = made.to_json(slots)
+    document = {"name": campaign.campaign.name, "store": url, **left}
+    if json:
+        print_json(document)
+        return
+    peak = decimal(int(document["peak_bytes_per_task"]))
+    table = Table(
+        "N",
+        "cells",
+        "done",
+        "failed",
+        "tiles",
+        "tile",
+        "core time",
+        "left",
+        title=Text(campaign.campaign.name),
+    )
+    for size, row in made.sizes.items():
+        shape = "x".join(map(str, made.layout.chunks(size)[3:]))
+        table.add_row(
+            *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
+            clock(row.seconds * made.correction(size)),
+            clock(row.seconds_left * made.correction(size)),
+        )
+    out().print(table)
+    out().print(
+        f"{document['cells']} cells in {document['tiles']} tiles, {document['tasks']} tasks, {slots} cores; "
+        f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
+        f"{decimal(document['bytes'])} before compression; at most {peak} a task"
+    )
+    if line := hidden.line(url):
+        out().print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    file: File,
+    store: StoreOption = "",
+    address: Annotated[
+        str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tasks at the same time; one a core by default.")
+    ] = None,
+    time_budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
+    ] = "",
+    max_memory: Memory = "",
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="After a signal, how long to wait for tasks under way.")
+    ] = "5min",
+    cell_timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Longest time of one cell, then recorded as failed; by default an hour plus ten times what "
+            "the kernel expects.",
+        ),
+    ] = "",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    new_generation: Annotated[
+        bool,
+        typer.Option(
+            "--new-generation", help="Where kernel or entropy have changed: a new store beside the old."
+        ),
+    ] = False,
+    accept_kernel_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-kernel-change",
+            help="Go on with a store although the source of the kernel has changed under the same version: "
+            "you say that its bits are the same, and the store keeps that you did.",
+        ),
+    ] = False,
+    kernel_module: Modules = [],  # noqa: B006
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Then print the table of thresholds and write the report to this file."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring a store up to a campaign file; the same command resumes and extends.
+
+    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: nothing more starts, tasks under
+    way are waited for within --grace or the budget, then given up. A second signal does not wait. Nothing
+    recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others go on.
+
+    Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
+    once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
+    """
+    from dataclasses import asdict
+
+    from bendscape.core.errors import ParameterError
+    from bendscape.sweep.campaign.file import load_campaign
+    from bendscape.sweep.campaign.kernel import load_kernel
+    from bendscape.sweep.commands.console import console, print_json, results_only
+    from bendscape.sweep.commands.output import check_report
+    from bendscape.sweep.engine.executor import RayExecutor, SerialExecutor, place_options
+    from bendscape.sweep.engine.identity import generation
+    from bendscape.sweep.engine.machine import available_memory
+    from bendscape.sweep.engine.progress import clock
+    from bendscape.sweep.engine.run import run_campaign
+    from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost
+    from bendscape.sweep.store.objects import store_url
+    from bendscape.sweep.store.publish import silence_zarr
+
+    silence_zarr()
+    say = console()
+    modules = tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in kernel_module)
+    campaign = load_campaign(file)
+    with results_only():
+        kernel = load_kernel(campaign.campaign.kernel, modules)
+    url = store_url(store or campaign.campaign.store)
+    if new_generation:
+        url = generation(url, campaign, kernel)
+    budget = _seconds("--time-budget", time_budget) if time_budget else None
+    patience = _seconds("--grace", grace)
+    memory = bytes_of("--max-memory", max_memory) if max_memory else None
+    timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
+    if report is not None:
+        check_report(report, name="--report")
+    if address == "serial":
+        make_executor: Any = SerialExecutor
+    else:
+        options = place_options(address, workers, memory)
+
+        def make_executor() -> RayExecutor:
+            say.print(
+                "starting Ray ..." if address == "local" else f"joining the Ray cluster at {address} ..."
+            )
+            return RayExecutor(options, workers)
+
+    try:
+        with results_only():
+            summary = run_campaign(
+                campaign, url, kernel, make_executor,
+                console=say, kernel_modules=modules, retry_failed=retry_failed,
+                time_budget=budget, grace=patience, cell_timeout=timeout,
+                accept_kernel_change=accept_kernel_change,
+                max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
+            )  # fmt: skip
+    except LeaseHeld as error:
+        say.print(f"error: {url}: {error}", markup=False)
+        raise typer.Exit(2) from None
+    except (LeaseLost, KeyboardInterrupt) as error:
+        lost = isinstance(error, LeaseLost)
+        reason = str(error) if lost else "stopped at once"
+        say.print(f"{reason}; what was recorded stays recorded, and the same command goes on from there")
+        code = 75 if lost else 130
+        if json:
+            print_json(
+                {"store": url, "outcome": "lease lost" if lost else "stopped at once", "exit_code": code}
+            )
+        _leave(code)
+    say.print(
+        f"{summary.outcome}: {summary.done} of {summary.cells} cells done, {summary.failed} failed, "
+        f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}",
+        markup=False,
+    )
+    if summary.missing:
+        say.print(
+            f"the same command goes on; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
+        )
+    if summary.failed:
+        say.print(f"`bendscape errors {summary.store}` lists what failed and why", markup=False)
+    if json:
+        print_json({**asdict(summary), "exit_code": summary.exit_code})
+    if report is not None and not summary.missing:
+        say.print("reading the store for the table and the report ...")
+        try:
+            _invoke("report", store=url, output=report, table=not json)
+        except ParameterError as error:  # the campaign itself is done, and its own outcome comes first
+            say.print(f"error: {error}", markup=False)
+            _leave(summary.exit_code or EXIT_INPUT)
+    _leave(summary.exit_code)
+
+
+def _leave(code: int) -> None:
+    # Past Ray's exit handlers: when its processes were ended from outside, they wait a minute and abort.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+store_commands.register(app)  # status, errors and fsck
+
+
+def _invoke(command: str, **arguments: Any) -> None:
+    # A command of another layer, found by the name it registered under.
+    for registered in app.registered_commands:
+        if registered.name == command and registered.callback is not None:
+            registered.callback(**arguments)
+            return
+    raise RuntimeError(f"no command {command!r} is registered")
+
+
+def _seconds(name: str, text: str) -> float:
+    import re
+
+    from bendscape.core.errors import ParameterError
+
+    unit = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(s|min|h|d)", text)
+    seconds = sum(float(number) * unit[name] for number, name in parts)
+    if "".join(map("".join, parts)) != text or not seconds > 0:
+        raise ParameterError(name, text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min")
+    return seconds
+
+
+def load_commands() -> None:
+    """Let every package that names itself in `bendscape.commands` add its commands."""
+    for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
+        point.load()(app)
+
+
+def main() -> None:
+    """The `bendscape` command: bad input is one line on standard error and exit code 2."""
+    from bendscape.sweep.commands.console import take_any_encoding
+
+    load_commands()
+    take_any_encoding()
+    warnings.formatwarning = _one_line
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the results wants no more of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_IO)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
+        code = _exit_code(error) if usage is None else EXIT_INPUT
+        if code == EXIT_BUG:
+            traceback.print_exc()
+        elif line := " ".join((str(error) if usage is None else usage()).split()):
+            outside = f"{type(error).__name__}: {_brief(line)}"
+            sys.stderr.write(f"error: {line if code == EXIT_INPUT else outside}\n")
+        sys.exit(code)
+
+
+def _brief(line: str) -> str:
+    # What a store's library says, without the dump of its own structures that it puts behind that.
+    return line.partition(" Debug source: ")[0].removeprefix("Generic LocalFileSystem error: ")[:400]
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Warnings that tell the user of numbers, without the place in the code that told."""
+    if category.__name__ in ("PrecisionWarning", "DamageWarning"):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+def _exit_code(error: Exception) -> int:
+    # Imported only now: asking for help must not load numpy.
+    from bendscape.core.errors import ParameterError
+
+    if isinstance(error, ParameterError):
+        return EXIT_INPUT
+    outside = ("obstore", "zarr", "ray")  # the store, its network, the cluster: not the input, not our bug
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in outside:
+        return EXIT_IO
+    return EXIT_BUG

@@ -1,0 +1,142 @@
+"""Where a result may be written, asked before the work that makes it, and how it gets there: whole or not at
+all, and never over anything that is not an earlier one of its kind."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bendscape.core.errors import ParameterError
+
+REPORT = "bendscape report"
+_REPORT_MARKS = (
+    f'<meta name="generator" content="{REPORT}">',
+    ": thresholds</title>",  # all that a report of bendscape 0.1 says of itself
+)
+_HIERARCHY = ("zarr.json", ".zgroup", ".zarray")
+
+
+def check_writable(
+    path: str | Path, *, folder: bool = False, hierarchy: bool = False, name: str = "output"
+) -> None:
+    """Refuse, in words, a place that cannot be written or that lies inside a store; nothing is made.
+
+    Parameters
+    ----------
+    path : path
+        A file, new or to be replaced, or a folder to put files in; missing parents are made
+        when it is written.
+    folder : bool
+        A folder is meant.
+    hierarchy : bool
+        It is to become a Zarr hierarchy itself; what lies there is for `check_replaceable` to judge.
+    name : str
+        What an error calls it: the option that it was given with.
+
+    Raises
+    ------
+    ParameterError
+        A URL; a place inside a store or another Zarr hierarchy, by whatever link; a folder where a file is
+        meant, a file where a folder is meant or stands in the way, or no permission.
+    """
+    if re.match(r"[A-Za-z][\w+.-]*:/", os.fspath(path)):
+        raise ParameterError(name, str(path), "a path on this machine", "copy the result where it belongs")
+    place = Path(path).absolute()
+    for at in (place, place.resolve()):
+        for above in (at.parent, *at.parent.parents) if hierarchy else (at, *at.parents):
+            if _is_hierarchy(above):
+                raise ParameterError(
+                    name, str(path), "a place outside any Zarr hierarchy, such as a store", f"{above} is one"
+                )
+    if not folder and not hierarchy and place.is_dir():
+        raise ParameterError(name, str(path), "a file", "it is a folder: name a file inside it")
+    if not folder and not hierarchy and place.exists():
+        if not os.access(place, os.W_OK):
+            raise ParameterError(name, str(path), "a file that may be written", "permission is denied")
+        place = place.resolve()  # it is replaced, which its folder must allow
+    parent = place if folder and not hierarchy else place.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise ParameterError(name, str(path), "a place in a folder", f"{parent} is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ParameterError(name, str(path), "a place that may be written", f"{parent} is read-only")
+
+
+def _is_hierarchy(folder: Path) -> bool:
+    """Whether it is the root, or part, of a Zarr hierarchy, or a store that has lost its root."""
+    return any(os.path.exists(folder / name) for name in (*_HIERARCHY, "ledger/segments", "ledger/lease"))
+
+
+def check_report(path: str | Path, *, name: str = "output") -> None:
+    """Refuse, in words, a place where no report may be written: as `check_writable`, another ending than
+    .html, or a file that is no report."""
+    place = Path(path)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise ParameterError(name, str(path), "a file named .html")
+    check_writable(place, name=name)
+    check_replaceable(place, *_REPORT_MARKS, what="report", name=name)
+
+
+def check_replaceable(path: Path, *marks: str, what: str, name: str = "output") -> None:
+    """Refuse a place where something lies that holds none of the marks, which all that we write there does.
+
+    Nothing, and an empty file, may be replaced.
+    """
+    if os.path.lexists(path) and not any(holds(path, mark) for mark in marks):
+        raise ParameterError(
+            name, str(path), f"a new place, or an earlier {what}", "something else lies there: choose another"
+        )
+
+
+def holds(path: Path, mark: str) -> bool:
+    """Whether the title of a Zarr hierarchy, as a folder or in a zip, begins with a mark, whether a file has
+    it anywhere, or has nothing at all."""
+    try:
+        if path.is_dir():
+            return _titled((path / "zarr.json").read_text(encoding="utf-8"), mark)
+        if not path.stat().st_size:
+            return True
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                return _titled(archive.read("zarr.json").decode(), mark)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(mark.encode()) >= 0
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def _titled(document: str, mark: str) -> bool:
+    found = json.loads(document)
+    attributes = found.get("attributes") if isinstance(found, dict) else None
+    return isinstance(attributes, dict) and str(attributes.get("title", "")).startswith(mark)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Where to write what shall lie at `path`, a file or a folder: beside it, with the same ending.
+
+    It takes its name when the body has ended well, or never; what lay there before is replaced.
+    """
+    place = Path(path).resolve()  # a link stays a link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside, before = (
+        place.with_name(f".{place.stem}.{word}-{os.getpid()}{place.suffix}") for word in ("unfinished", "old")
+    )
+    try:
+        yield aside
+        if place.is_dir():
+            place.rename(before)
+            aside.rename(place)
+            shutil.rmtree(before)
+        else:
+            aside.replace(place)
+    finally:
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)

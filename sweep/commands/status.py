@@ -1,0 +1,143 @@
+"""Where a campaign stands, read from its ledger while it runs or after."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, load_kernel
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.engine.hidden import hidden_cells
+from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect
+from bendscape.sweep.store.publish import open_root
+from bendscape.sweep.store.records import Records
+
+RATE_SECONDS = 300.0
+
+
+def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
+    """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
+
+    Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
+    The core time left is that of `bendscape.sweep.engine.plan.Plan`: the kernel's estimate of what is missing,
+    corrected by what finished cells took. Where the kernel is neither installed nor in one of
+    `kernel_modules`, cells of a size count as equally dear, and a size without finished ones is null.
+    `hidden` are finished cells that the latest campaign file does not name, and how to see them.
+    """
+    url, attributes = open_root(location)
+    campaign = parse_campaign(attributes["campaign"], source=url)
+    ledger = Ledger(connect(url))
+    ledger.replay()
+    records = ledger.records
+    layout = Layout.from_json(attributes["layout"])
+    kernel = _kernel(attributes, kernel_modules)
+    plan = Plan(layout, campaign.to_grid(), kernel, records)
+    sizes: list[dict[str, Any]] = []
+    for N, size in plan.sizes.items():
+        computed = int(records.size(N).computed.sum())
+        seconds = float(records.size(N).seconds.sum())
+        cost = seconds / computed if computed else None
+        known = not size.missing or kernel.variables or size.estimated
+        row = {"N": N, "cells": size.cells, "done": size.done, "failed": size.failed, "missing": size.missing}
+        left = size.seconds_left * plan.correction(N) if known else None
+        sizes.append({**row, "seconds_per_cell": cost, "core_seconds_left": left})
+    costs = [row["core_seconds_left"] for row in sizes]
+    seconds_left = None if None in costs else sum(costs)
+    holder = ledger.holder()
+    at_work = holder is not None and holder["alive"] is not False
+    rate, cores = _recent(records) if at_work else (None, None)
+    missing = plan.total("missing")
+    return {
+        "store": url,
+        "name": attributes["name"],
+        "cells": plan.total("cells"),
+        "done": plan.total("done"),
+        "failed": plan.total("failed"),
+        "missing": missing,
+        "hidden": hidden_cells(plan, ledger)._asdict(),
+        "sizes": sizes,
+        "rate": rate,
+        "core_hours_left": None if seconds_left is None else seconds_left / 3600,
+        "eta_seconds": 0.0
+        if not missing
+        else seconds_left / cores
+        if cores and seconds_left is not None
+        else None,
+        "holder": holder,
+        "runs": ledger.runs(),
+        "provenance": {
+            k: attributes[k] for k in ("code_version", "python", "packages", "created", "revised")
+        },
+    }
+
+
+def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Every recorded tile: its cells, what became of them, and where, when and how long they were computed.
+
+    `alpha` and `seed` are the first and last of the tile (alpha on the campaign's axis); `seconds` is the sum
+    over its attempts, `epoch` the run of the last one, as numbered in the `runs` of `store_status`.
+    """
+    url, attributes = open_root(location)
+    ledger, layout = Ledger(connect(url)), Layout.from_json(attributes["layout"])
+    ledger.replay()
+    rows = []
+    for key in ledger.records:
+        known, (*_, alpha, seed) = ledger.records.get(key), layout.region(key)
+        if known is None:
+            continue
+        rows.append(
+            {
+                "tile": str(key),
+                "p": layout.p[key.p],
+                "p_star": layout.p_star[key.p_star],
+                "a": layout.a[key.a],
+                "alpha": [layout.alpha[alpha.start], layout.alpha[alpha.stop - 1]],
+                "N": key.N,
+                "seed": [seed.start, seed.stop - 1],
+                "done": known.done.bit_count(),
+                "failed": known.failed.bit_count(),
+                "seconds": known.seconds,
+                "attempts": known.attempts,
+                "host": known.host,
+                "finished": known.finished,
+                "epoch": known.epoch,
+            }
+        )
+    return rows
+
+
+def _recent(records: Records) -> tuple[float | None, float | None]:
+    # Cells a second and cores at work over the last minutes; the first receipt opens the interval.
+    columns = [np.zeros((3, 0))]
+    for size in records.sizes.values():
+        recent = (size.finished > time.time() - RATE_SECONDS) & (size.computed > 0)
+        columns.append(np.array([size.finished[recent], size.computed[recent], size.seconds[recent]]))
+    finished, computed, seconds = np.concatenate(columns, axis=1)
+    span = float(np.ptp(finished)) if finished.size else 0.0
+    if not span:
+        return None, None
+    later = np.arange(finished.size) != finished.argmin()
+    return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
+
+
+def _kernel(attributes: dict[str, Any], modules: Iterable[str]) -> Kernel:
+    # A kernel that is not installed here has no cost model; everything else about the store is known.
+    try:
+        return load_kernel(attributes["kernel"], modules)
+    except ParameterError:
+        return Kernel(
+            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0
+        )
+
+
+def _refuse(cell: Cell, rng: np.random.Generator) -> Outcome:
+    raise RuntimeError("this kernel is not installed")

@@ -1,0 +1,160 @@
+"""The commands that look at a store: status, errors, fsck. Heavy imports wait inside them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bendscape.sweep.commands.one_model import Json
+
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
+Modules = Annotated[
+    list[str],
+    typer.Option(
+        "--kernel-module", metavar="MODULE", help="Python file or module of yours that defines KERNEL."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    app.command("status")(status)
+    app.command("errors")(errors)
+    app.command("fsck")(check_store)
+
+
+def status(
+    store: StorePath,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Also every recorded tile: host, seconds, attempts, run.")
+    ] = False,
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Done, failed and missing cells, rate, what is left, and who is at work."""
+    from datetime import datetime
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from bendscape.sweep.commands.console import console, out, print_json, results_only
+    from bendscape.sweep.commands.status import store_status, store_tiles
+    from bendscape.sweep.engine.hidden import Hidden
+    from bendscape.sweep.engine.progress import clock
+    from bendscape.sweep.store.publish import holds_cells
+
+    with results_only():
+        document = store_status(store, kernel_module)
+    if not document["done"] + document["failed"] and holds_cells(document["store"]):
+        console().print(
+            "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
+        )
+    if tiles:
+        document["tiles"] = store_tiles(store)
+    if json:
+        print_json(document)
+        return
+    table = Table(
+        "N",
+        "cells",
+        "done",
+        "failed",
+        "missing",
+        "core time left",
+        title=Text(f"{document['name']}  {document['store']}"),
+    )
+    for row in document["sizes"]:
+        left = row["core_seconds_left"]
+        counts = (str(row[k]) for k in ("N", "cells", "done", "failed", "missing"))
+        table.add_row(*counts, "unknown" if left is None else clock(left))
+    out().print(table)
+    holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
+    who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
+    gone = ", which is gone" if holder and holder["alive"] is False else ""
+    rate = "" if document["rate"] is None else f"{document['rate']:.3g} cells/s; "
+    hours = "unknown" if left is None else f"{left:.3g} core-hours"
+    end = "unknown" if eta is None else clock(eta)
+    out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
+    if line := Hidden(**document["hidden"]).line(document["store"]):
+        out().print(line, markup=False, soft_wrap=True)
+    for row in document.get("tiles", ()):
+        when = datetime.fromtimestamp(row["finished"]).isoformat(" ", "seconds")
+        out().print(
+            f"{row['tile']}: {row['done']} done, {row['failed']} failed, {row['seconds']:.3g} s in "
+            f"{row['attempts']} attempts, last on {row['host']} in run {row['epoch']}, {when}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def errors(store: StorePath, json: Json = False) -> None:
+    """Every failed cell: its coordinates, error, traceback, attempts and host."""
+    from dataclasses import asdict
+
+    from bendscape.sweep.campaign.file import parse_campaign
+    from bendscape.sweep.commands.console import out, print_json
+    from bendscape.sweep.store.ledger import Ledger
+    from bendscape.sweep.store.objects import connect
+    from bendscape.sweep.store.publish import open_root
+
+    url, attributes = open_root(store)
+    grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+    ledger = Ledger(connect(url))
+    ledger.replay()
+    found = [error for error in ledger.records.errors() if grid.find(error.cell)]
+    if json:
+        print_json({"store": url, "errors": [asdict(error) for error in found]})
+        return
+    for error in found:
+        at = ", ".join(f"{name} = {value:.12g}" for name, value in error.cell.items())
+        out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
+    out().print(f"{len(found)} failed cells")
+
+
+def check_store(
+    store: StorePath,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Mend the ledger; the next run computes what is damaged or lost."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read every tile and compare it with the ledger's checksums; list what belongs to nothing.
+
+    Exit code 0: sound, or mended; 1: data and ledger differ; 2: a run is at work (with --repair).
+    """
+    from bendscape.sweep.commands.console import console, out, print_json
+    from bendscape.sweep.store.fsck import fsck, summary
+    from bendscape.sweep.store.ledger import LeaseHeld
+
+    say = console()
+    try:
+        found = fsck(store, repair=repair, say=lambda line: say.print(line, markup=False))
+    except LeaseHeld as error:
+        say.print(f"error: {error}", markup=False)
+        raise typer.Exit(2) from None
+    code = 0 if found.sound or found.repaired else 1
+    if json:
+        print_json({**summary(found), "exit_code": code})
+        raise typer.Exit(code)
+    lines = [
+        *(f"{path}: damaged: {why}" for path, why in (found.ledger | found.hierarchy).items()),
+        *(f"{tile}: damaged: {why}" for tile, why in found.damaged.items()),
+        *(f"{tile}: {cells} cells of the ledger are not there" for tile, cells in found.absent.items()),
+        *(f"{tile}: {cells} cells are not yet in the ledger" for tile, cells in found.unrecorded.items()),
+        *(f"{path}: removed, what a killed writer left" for path in found.removed),
+        *(
+            f"{path}: belongs to nothing, delete it or not"
+            for path in found.orphans
+            if path not in found.removed
+        ),
+    ]
+    for line in lines:
+        out().print(line, markup=False, highlight=False, soft_wrap=True)
+    state = "sound" if found.sound else "mended" if found.repaired else "not sound: --repair mends the ledger"
+    out().print(
+        f"{found.tiles} tiles, {found.cells} finished cells, {found.unverified} tiles without a checksum; "
+        f"{state}",
+        highlight=False,
+    )
+    raise typer.Exit(code)

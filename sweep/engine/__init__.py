@@ -1,0 +1,1 @@
+"""Planning and running: executors, workers, limits, stops and progress."""

@@ -1,0 +1,155 @@
+"""The loop of a run: orders what is missing, records what comes back, decides about what does not."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from dataclasses import dataclass
+
+import obstore
+from rich.console import Console
+
+from bendscape.sweep.campaign.tiles import Task, Tile, TileKey
+from bendscape.sweep.engine.executor import Executor, Job, PoolLost, Result
+from bendscape.sweep.engine.isolation import CRASHED, Isolation, Part
+from bendscape.sweep.engine.limits import Abandoned
+from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.progress import Meter
+from bendscape.sweep.engine.stop import Stop
+from bendscape.sweep.engine.worker import Order, Superseded, run_tiles, take_note
+from bendscape.sweep.store.ledger import LeaseLost, Ledger
+from bendscape.sweep.store.objects import connect
+from bendscape.sweep.store.records import Receipt
+from bendscape.sweep.texts import message_of
+
+NOTES = "ledger/notes"  # of the cells that suspected workers are at; nothing here outlives a run
+
+
+@dataclass
+class Driver:
+    """Orders what is missing, records what comes back, and decides about what does not."""
+
+    plan: Plan
+    executor: Executor
+    ledger: Ledger
+    meter: Meter
+    stop: Stop
+    console: Console
+    order: Order  # what all orders have in common
+
+    def __post_init__(self) -> None:
+        self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
+        self._isolation = Isolation()
+        self._parts: dict[Order, Part] = {}
+        self._estimates: dict[str, float] = {}
+        self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
+
+    def __call__(self) -> None:
+        """Until nothing is left, or the stop is asked for and what was under way is back or overdue.
+
+        Whatever ends it, what came back is flushed before anything else may fail.
+        """
+        self._forget_notes()
+        try:
+            for result in self.executor.run(self._next_job):
+                self.stop.announce(self.console)
+                with self.stop.shield():
+                    self._handle(result)
+                if self.stop.overdue:
+                    break
+            overdue = self.stop.overdue
+        except Abandoned:
+            overdue = True
+        except PoolLost as error:
+            overdue = False
+            self.console.print(f"{error}: what was under way is lost, what was recorded is not")
+        except BaseException:
+            with self.stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
+                self.ledger.flush()
+            raise
+        with self.stop.shield():
+            self.ledger.flush()
+        self.stop.announce(self.console)
+        if overdue:
+            self.console.print("the tasks still under way are given up")
+
+    def _handle(self, result: Result | None) -> None:
+        if result is None:
+            self.ledger.add([])
+            self.meter.tick()
+            return
+        self._under_way.pop(result.job.order.tiles, None)
+        if result.error is not None:
+            self._lost(result, result.error)
+        else:
+            if self._parts.pop(result.job.order, None) and result.job.order.note:
+                take_note(result.job.order)
+            self._take(result.receipts)
+
+    def _next_job(self) -> Job | None:
+        part = self._isolation.next()
+        task = Task((part.tile,)) if part else next(self._tasks, None)
+        if task is None:
+            return None
+        pace = self.meter.correction(task.N)
+        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
+        # The first tile must fit; of the others the worker leaves out what does not.
+        if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
+            return None
+        self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
+        order = self.order._replace(
+            tiles=tuple((str(tile.key), tile.mask) for tile in task.tiles),
+            pace=pace,
+            note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
+            until=self.stop.ends,
+        )
+        self._under_way[order.tiles] = task.seconds * pace
+        if part:
+            self._parts[order] = part
+        whole_node = part is not None and part.whole_node
+        return Job(order, int(self.plan.sizes[task.N].peak_bytes), whole_node, self.stop.deadline)
+
+    def _lost(self, result: Result, error: Exception) -> None:
+        if isinstance(error, Superseded):
+            raise LeaseLost(str(error))
+        order = result.job.order
+        part = self._parts.pop(order, None)
+        note = take_note(order) if order.note else None
+        what = "worker was lost" if isinstance(error, CRASHED) else "task failed"
+        self.console.print(
+            f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
+        )
+        tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
+        if verdict := self._isolation.lost(tiles, part, note, error):
+            self.console.print(
+                f"a cell of {tiles[0].key} is recorded as failed: {_first_line(verdict.error)}", markup=False
+            )
+            self._take(run_tiles(order, verdict))
+
+    def _take(self, receipts: list[Receipt]) -> None:
+        for receipt in receipts:
+            key = TileKey.parse(receipt.tile)
+            done, failed = self.ledger.records.masks(key)
+            self.ledger.add([receipt])
+            done_now, failed_now = self.ledger.records.masks(key)
+            self.meter.advance(
+                key.N,
+                done=(done_now & ~done).bit_count(),
+                failed=failed_now.bit_count() - failed.bit_count(),
+                computed=receipt.computed,
+                estimated=self._estimates.pop(receipt.tile),
+                measured=receipt.seconds,
+            )
+            self.meter.tiles_done -= self._isolation.back(key) > 0  # another part of it is still to come
+
+    def _forget_notes(self) -> None:
+        # Those of a run that was killed: its workers are gone with it.
+        objects = connect(self.order.url)
+        for page in obstore.list(objects, prefix=NOTES):
+            for item in page:
+                with contextlib.suppress(FileNotFoundError):  # a driver that was taken over is at it too
+                    obstore.delete(objects, item["path"])
+
+
+def _first_line(error: BaseException) -> str:
+    return (message_of(error).strip().splitlines() or [""])[0][:200]

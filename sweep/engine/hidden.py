@@ -1,0 +1,68 @@
+"""Finished cells that the latest campaign file of a store does not name: how many, and how to see them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.wanted import Wanted
+from bendscape.sweep.store.ledger import Ledger, campaign_path
+
+
+class Hidden(NamedTuple):
+    """Hidden cells, and by number the earlier campaign files of the store that show some, with how many.
+
+    `xr.open_dataset(store, engine="bendscape", revision=number)` opens the store as such a file has it.
+    """
+
+    cells: int
+    revisions: dict[int, int]
+
+    def line(self, url: str) -> str:
+        """One line for people; empty where nothing is hidden."""
+        if not self.cells:
+            return ""
+        named = max(self.revisions, key=lambda revision: (self.revisions[revision], revision), default=None)
+        opened = f"xr.open_dataset({url!r}, engine='bendscape', revision={named})"
+        how = "" if named is None else f": {opened} shows {self.revisions[named]} of them"
+        return (
+            f"{self.cells} finished cells of this store are hidden, because the campaign file does not name "
+            f"them; they are kept. Name their values in it again{how}"
+        )
+
+
+def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
+    """What is recorded as finished and not wanted by a plan, whose records are those of the ledger."""
+    if not plan.hidden:
+        return Hidden(0, {})
+    now, revisions, seen = _masks(plan), {}, set()
+    for revision in range(ledger.revision, 0, -1):
+        document = ledger.read(campaign_path(revision))
+        if not document or document["spec_hash"] in seen:
+            continue
+        seen.add(document["spec_hash"])
+        grid = parse_campaign(document["campaign"]).to_grid()
+        then = _masks(Plan(plan.layout, grid, plan.kernel, plan.records))
+        done = {N: plan.records.size(N).done for N in then}
+        shown = sum(
+            int(np.bitwise_count(done[N] & mask & ~now.get(N, np.uint8(0))).sum()) for N, mask in then.items()
+        )
+        if shown:
+            revisions[revision] = shown
+    return Hidden(plan.hidden, revisions)
+
+
+def _masks(plan: Plan) -> dict[int, NDArray[np.uint8]]:
+    # The cells that a plan wants, by size, as the records keep theirs.
+    masks = {}
+    for N in plan.grid.N:
+        wanted = Wanted.of(plan.layout, plan.grid, plan.kernel, N)
+        blocks = [(block.points, block.want) for block in wanted.blocks(plan.records)]
+        masks[N] = np.zeros_like(plan.records.size(N).done)
+        for points, want in blocks:
+            masks[N][(*points.T, slice(want.shape[1]))] = want
+    return masks

@@ -1,0 +1,130 @@
+"""Who is to blame for a lost worker: from the task to its tiles, and from a tile to the cell.
+
+A task whose worker died goes again, tile by tile, and each worker notes the cell it is at. When one of
+them dies too, the cell of its note goes alone and the rest of the tile goes on without it, so one more loss
+is enough to tell the cell from its tile, whatever the tile's size. A cell that ends `CRASHES` workers while
+it is alone in them is recorded as failed; every other cell gets its value.
+
+Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. They
+are forgiven `FORGIVEN` times a tile, since a cell may also be what takes its node down; after that a lost
+node counts as any loss, and workers that do not even begin end the run. A worker killed from outside looks
+like a crash of the cell it was at: that cell goes alone and, unless it is hit three times, gets its value.
+A cell that ran out of memory gets a node's memory to itself before it is blamed. So the number of losses
+that one campaign can take is bounded by its tiles and by its bad cells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import NamedTuple
+
+import ray
+
+from bendscape.sweep.campaign.tiles import Tile, TileKey
+from bendscape.sweep.engine.limits import CellTimeout, grace
+from bendscape.sweep.engine.worker import Note, Verdict
+
+CRASHES = 3  # workers that a cell may end, alone in them, before it is recorded as failed
+FORGIVEN = 10  # losses of a tile that are put down to what it runs on
+NODE_LOST = (
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.LocalRayletDiedError,
+)
+CRASHED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, *NODE_LOST)
+
+
+class Part(NamedTuple):
+    """Some cells of one tile that go alone, whether their worker takes notes, and what memory they get."""
+
+    tile: Tile
+    noted: bool = True
+    whole_node: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is a single cell."""
+        return self.tile.mask.bit_count() == 1
+
+
+class Isolation:
+    """What goes again of the tasks that were lost, at most one part of a tile at a time."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Part] = deque()
+        self._busy: set[TileKey] = set()
+        self._strikes: Counter[tuple[TileKey, int]] = Counter()
+        self._forgiven: Counter[TileKey] = Counter()
+        self._failures: Counter[TileKey] = Counter()
+
+    def next(self) -> Part | None:
+        """A part to run now, of a tile that no other part is under way of: each writes its whole tile."""
+        for index, part in enumerate(self._queue):
+            if part.tile.key not in self._busy:
+                del self._queue[index]
+                self._busy.add(part.tile.key)
+                return part
+        return None
+
+    def back(self, key: TileKey) -> int:
+        """A tile, or a part of it, came back; how many parts of it are still to go."""
+        self._busy.discard(key)
+        return sum(part.tile.key == key for part in self._queue)
+
+    def lost(
+        self, tiles: list[Tile], part: Part | None, note: Note | None, error: Exception
+    ) -> Verdict | None:
+        """Decide about an order that did not come back; a verdict where its one cell is to blame.
+
+        Raises
+        ------
+        Exception
+            The error itself, where no cell is to blame and trying again does not help: the store cannot be
+            written, say, or workers do not start.
+        """
+        for tile in tiles:
+            self._busy.discard(tile.key)
+        if part is None:  # a task: its tiles go alone, so that the one to blame shows itself
+            noted = not isinstance(error, NODE_LOST)
+            self._queue.extend(Part(tile, noted) for tile in tiles)
+            return None
+        key, mask, _ = part.tile
+        if not isinstance(error, CRASHED):
+            self._failures[key] += 1
+            if self._failures[key] >= CRASHES - 1:  # once it went with others
+                raise error
+            self._queue.append(part)
+            return None
+        if isinstance(error, NODE_LOST) or (part.noted and note is None):
+            self._forgiven[key] += 1
+            if self._forgiven[key] > FORGIVEN and note is None and part.noted:
+                raise error
+            if self._forgiven[key] <= FORGIVEN:
+                self._queue.append(part)
+                return None
+        if not part.noted or note is None:
+            self._queue.append(part._replace(noted=True))
+            return None
+        if not part.alone:
+            bit = 1 << note.bit
+            each = part.tile.seconds / mask.bit_count()
+            rest = mask & ~bit
+            self._queue.append(Part(Tile(key, rest, each * rest.bit_count())))
+            self._queue.append(Part(Tile(key, bit, each)))
+            return None
+        self._strikes[key, mask] += 1
+        if self._strikes[key, mask] < CRASHES:
+            memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+            self._queue.append(part._replace(whole_node=part.whole_node or memory))
+            return None
+        return Verdict(_cause(note, error), CRASHES, note.host)
+
+
+def _cause(note: Note, error: Exception) -> Exception:
+    if time.time() - note.started < note.limit + grace(note.limit):
+        return error.with_traceback(None)  # that of this process tells nothing
+    return CellTimeout(
+        f"no end after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached it: "
+        f"its process was ended {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
+    )

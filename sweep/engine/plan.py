@@ -1,0 +1,218 @@
+"""The plan: what a campaign would do, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.filesize import decimal
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.grid import Grid
+from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.campaign.tiles import Layout, Task, Tile, bundle
+from bendscape.sweep.engine.wanted import Wanted, count
+from bendscape.sweep.store.publish import stored_variables
+from bendscape.sweep.store.records import Records
+
+TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
+TASKS_PER_SLOT = 16
+MAX_TILES = 10_000_000
+
+
+@dataclass
+class SizePlan:
+    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of its dearest task.
+
+    Seconds are the kernel's estimates. What the recorded cells were estimated to take, and what they took,
+    stand beside them, so that an estimate can be corrected by what this machine does.
+    """
+
+    cells: int = 0
+    done: int = 0
+    failed: int = 0
+    tiles: int = 0
+    tiles_left: int = 0
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+    estimated: float = 0.0
+    measured: float = 0.0
+    peak_bytes: float = 0.0
+
+    @property
+    def missing(self) -> int:
+        """Cells that are neither finished nor failed."""
+        return self.cells - self.done - self.failed
+
+
+def correction(N: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
+    """Measured over estimated seconds of a size; of all sizes while it has none; 1 while there are none."""
+    if estimated.get(N):
+        return measured[N] / estimated[N]
+    total = sum(estimated.values())
+    return sum(measured.values()) / total if total else 1.0
+
+
+@dataclass
+class Plan:
+    """A campaign against what is recorded: what is wanted and what is left of it."""
+
+    layout: Layout
+    grid: Grid
+    kernel: Kernel
+    records: Records = field(default_factory=Records)
+    retry_failed: bool = False
+    sizes: dict[int, SizePlan] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._wanted = {N: Wanted.of(self.layout, self.grid, self.kernel, N) for N in self.grid.N}
+        self.recount()
+
+    def correction(self, N: int) -> float:
+        """What the kernel's estimates of a size are multiplied by, from what is recorded."""
+        estimated = {n: size.estimated for n, size in self.sizes.items()}
+        return correction(N, estimated, {n: size.measured for n, size in self.sizes.items()})
+
+    @property
+    def hidden(self) -> int:
+        """Finished cells of the store that this campaign does not name: kept, and not shown to readers."""
+        finished = sum(int(np.bitwise_count(size.done).sum()) for size in self.records.sizes.values())
+        return finished - int(self.total("done"))
+
+    def check_memory(self, available: float) -> None:
+        """Refuse what could never run, before anything does.
+
+        Raises
+        ------
+        ParameterError
+            A task that is left takes more than the `available` bytes.
+        """
+        for N, size in sorted(self.sizes.items(), reverse=True):
+            if size.tiles_left and size.peak_bytes > available:
+                raise ParameterError(
+                    "memory of a task", f"{_bytes(size.peak_bytes)} at N = {N}",
+                    f"at most {_bytes(available)}, what is there or --max-memory allows",
+                    f"leave out N = {N}, or run where there is more memory",
+                )  # fmt: skip
+
+    def recount(self) -> None:
+        """Count again what is recorded: the records may have grown since."""
+        self.sizes = {N: self._count(wanted) for N, wanted in self._wanted.items()}
+
+    def _count(self, wanted: Wanted) -> SizePlan:
+        size = SizePlan()
+        if len(wanted.peak_bytes):
+            size.peak_bytes = float(wanted.peak_bytes.max()) + self._tile_bytes(wanted.N)
+        for block in wanted.blocks(self.records):
+            cells, missing = count(block.want), count(block.missing(self.retry_failed))
+            cost = block.cell_seconds[:, None]
+            size.cells += int(cells.sum())
+            size.done += int(count(block.done).sum())
+            size.failed += int(count(block.failed).sum())
+            size.tiles += int((cells > 0).sum())
+            size.tiles_left += int((missing > 0).sum())
+            size.seconds += float((cost * cells).sum())
+            size.seconds_left += float((cost * missing).sum())
+            size.estimated += float((cost * block.attempted).sum())
+            size.measured += float(block.measured.sum())
+        return size
+
+    def _tile_bytes(self, N: int) -> float:
+        blocks = self.layout.sizes[N]
+        return 8.0 * len(stored_variables(self.kernel)) * blocks.alpha_block * blocks.seed_block
+
+    def total(self, name: str) -> Any:
+        """Sum of a column of `sizes`."""
+        return sum(getattr(size, name) for size in self.sizes.values())
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of one core that are left, estimates corrected by what was measured."""
+        return sum(size.seconds_left * self.correction(N) for N, size in self.sizes.items())
+
+    def task_seconds(self, slots: int) -> float:
+        """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
+        shortest, longest = TASK_SECONDS
+        share = self.seconds_left / (slots * TASKS_PER_SLOT)
+        return max(shortest, min(longest, share))
+
+    def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
+        """Bundles of the tiles that have missing cells, the dearest first.
+
+        `correction(N)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
+        that learns from what came back shapes the tasks still to come.
+        """
+        return bundle(self._left(), self.task_seconds(slots), correction or self.correction)
+
+    def _left(self) -> Iterator[Tile]:
+        for N in sorted(self.grid.N, reverse=True):
+            yield from self._wanted[N].tiles(self.records, self.retry_failed)
+
+    @property
+    def next_tile(self) -> tuple[int, float] | None:
+        """Size and seconds of the tile that would be computed first, estimates corrected."""
+        tile = next(self._left(), None)
+        return None if tile is None else (tile.key.N, tile.seconds * self.correction(tile.key.N))
+
+    def stored_bytes(self) -> int:
+        """Bytes of all arrays before compression."""
+        cell = sum({"float64": 8, "int64": 8, "int8": 1}[v.dtype] for v in stored_variables(self.kernel))
+        return int(self.total("cells")) * cell
+
+    def to_json(self, slots: int) -> dict[str, Any]:
+        """The plan as `bendscape plan --json` prints it."""
+        return {
+            "cells": self.total("cells"),
+            "tiles": self.total("tiles"),
+            "tasks": sum(1 for _ in self.tasks(slots)),
+            "cells_left": self.total("missing") + (self.total("failed") if self.retry_failed else 0),
+            "cells_hidden": self.hidden,
+            "core_hours": sum(s.seconds * self.correction(n) for n, s in self.sizes.items()) / 3600,
+            "core_hours_left": self.seconds_left / 3600,
+            "bytes": self.stored_bytes(),
+            "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
+            "slots": slots,
+            "sizes": [
+                {
+                    "N": n,
+                    **vars(s),
+                    "correction": self.correction(n),
+                    "missing": s.missing,
+                    "tile": self.layout.chunks(n),
+                }
+                for n, s in self.sizes.items()
+            ],
+        }
+
+
+def _bytes(number: float) -> str:
+    return decimal(int(number)) if math.isfinite(number) else "any number of bytes"
+
+
+def plan_campaign(
+    campaign: Campaign,
+    kernel: Kernel,
+    layout: Layout | None = None,
+    records: Records | None = None,
+    retry_failed: bool = False,
+) -> Plan:
+    """Plan a campaign on a new store, or on one that already has a layout and records.
+
+    Raises
+    ------
+    ParameterError
+        A point has less than one sample, no point is wanted, or there are more than `MAX_TILES` tiles.
+    """
+    grid = campaign.to_grid()
+    grid.check_samples()
+    if not any(grid.wanted(N).any() for N in grid.N):
+        raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
+    grown = Layout.of(grid, kernel, layout)
+    tiles = sum(math.prod(grown.tile_shape(N)) for N in grid.N)
+    if tiles > MAX_TILES:
+        raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
+    return Plan(grown, grid, kernel, Records() if records is None else records, retry_failed)

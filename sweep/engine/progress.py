@@ -1,0 +1,118 @@
+"""What a person sees while a campaign runs: a live bar, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn
+from rich.progress import Task as Row
+from rich.text import Text
+
+from bendscape.sweep.engine.plan import Plan, correction
+
+LINE_SECONDS = 10.0
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes, seconds."""
+    whole = int(seconds + 0.5)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class _Tail(ProgressColumn):
+    """Cells, tiles, failures, rate and time left, computed by `Meter`."""
+
+    def render(self, task: Row) -> Text:
+        return Text(str(task.fields["tail"]), no_wrap=True, overflow="ellipsis")
+
+
+class Meter:
+    """Counts what was computed, learns what cells cost, and predicts the end.
+
+    The estimate of what is left is corrected, size by size, by the ratio of measured to estimated
+    seconds seen so far, those of earlier runs included (`bendscape.sweep.engine.plan.correction`). Tasks of a size
+    run on `slots` cores, or on fewer where the `memory` does not hold so many.
+    """
+
+    def __init__(self, plan: Plan, slots: int, console: Console, memory: float = math.inf) -> None:
+        self.cells, self.done = plan.total("cells"), plan.total("done")
+        self.tiles, self.tiles_done = plan.total("tiles"), plan.total("tiles") - plan.total("tiles_left")
+        self.failed, self.computed = plan.total("failed"), 0
+        self._left = {n: s.seconds_left for n, s in plan.sizes.items()}
+        self._estimated = {n: s.estimated for n, s in plan.sizes.items()}
+        self._measured = {n: s.measured for n, s in plan.sizes.items()}
+        fitting = {n: memory // max(1.0, s.peak_bytes) for n, s in plan.sizes.items()}
+        self._slots = {n: max(1.0, min(float(slots), count)) for n, count in fitting.items()}
+        self._started, self._printed = time.monotonic(), 0.0
+        self._console = console
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = BarColumn(bar_width=10), TaskProgressColumn(), _Tail()  # fits 80 columns
+            self._bar = Progress(*columns, console=console)
+            self._row = self._bar.add_task("cells", total=self.cells, completed=self.done, tail="")
+
+    def __enter__(self) -> Meter:
+        if self._bar is not None:
+            self._bar.start()
+        self._show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show(last=True)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(
+        self, N: int, done: int, failed: int, computed: int, estimated: float, measured: float
+    ) -> None:
+        """A tile came back: cells newly done and failed, and its estimated and measured seconds."""
+        self.done += done
+        self.failed += failed
+        self.computed += computed
+        self.tiles_done += 1
+        self._left[N] = max(0.0, self._left[N] - estimated)
+        if computed:
+            self._estimated[N] += estimated
+            self._measured[N] += measured
+        self._show()
+
+    def tick(self) -> None:
+        """Nothing came back, but time passes."""
+        self._show()
+
+    def correction(self, N: int) -> float:
+        """Measured over estimated seconds of one size, see `bendscape.sweep.engine.plan.correction`."""
+        return correction(N, self._estimated, self._measured)
+
+    @property
+    def core_seconds_left(self) -> float:
+        """Estimated core seconds of what is left."""
+        return sum(seconds * self.correction(N) for N, seconds in self._left.items())
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimated seconds until nothing is left."""
+        return sum(seconds * self.correction(N) / self._slots[N] for N, seconds in self._left.items())
+
+    def line(self) -> str:
+        """The state in one line."""
+        elapsed = time.monotonic() - self._started
+        rate = self.computed / elapsed if elapsed > 0 else 0.0
+        # Until a cell was measured, all that is known is what its kernel says, of another machine.
+        unsure = "" if any(self._estimated.values()) or not self.seconds_left else " (kernel's estimate)"
+        return (
+            f"{self.done}/{self.cells} cells, {self.tiles_done}/{self.tiles} tiles, {self.failed} failed, "
+            f"{rate:.1f}/s, ETA {clock(self.seconds_left)}{unsure}"
+        )
+
+    def _show(self, last: bool = False) -> None:
+        if self._bar is not None:
+            self._bar.update(self._row, completed=self.done + self.failed, tail=self.line())
+        elif last or time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(self.line())

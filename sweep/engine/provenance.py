@@ -1,0 +1,61 @@
+"""The code and the environment that computed something."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+from bendscape.sweep.campaign.kernel import Kernel
+
+PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
+
+
+def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The code and the environment that computed something; of a kernel its version and where it comes from.
+
+    A kernel of a module that was named on the command line comes with the BLAKE2b of its source, an installed
+    one with its package.
+    """
+    about: dict[str, Any] = {}
+    if kernel is not None:
+        own = {"digest": kernel.digest, "modules": list(kernel_modules)}
+        origin = own if kernel.digest else {"package": _package_of(kernel.name)}
+        about = {"kernel": {"name": kernel.name, "version": kernel.version, **origin}}
+    return {
+        **about,
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _package_of(name: str) -> str:
+    for point in entry_points(group="bendscape.kernels", name=name):
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return "not installed as a package"
+
+
+def code_version() -> str:
+    """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
+    folder, text = Path(__file__).parent, version("bendscape")
+    if not (folder.parent / ".git").exists():
+        return text
+    try:
+        git = [
+            "git",
+            "-C",
+            str(folder.parent),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+            "--exclude=*",
+        ]
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    return f"{text}+{commit}" if commit else text

@@ -1,0 +1,275 @@
+"""A run: open or grow the store, compute what is missing of a campaign, stop cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.engine.driver import Driver
+from bendscape.sweep.engine.executor import Executor
+from bendscape.sweep.engine.hidden import Hidden, hidden_cells
+from bendscape.sweep.engine.identity import check_identity, identity, kernel_source
+from bendscape.sweep.engine.plan import Plan, plan_campaign
+from bendscape.sweep.engine.progress import Meter
+from bendscape.sweep.engine.provenance import provenance
+from bendscape.sweep.engine.stop import BUDGET, GRACE_SECONDS, Stop, Stopped, least_budget
+from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.store.compare_and_swap import Conflict
+from bendscape.sweep.store.ledger import LeaseLost, Ledger, campaign_path
+from bendscape.sweep.store.objects import connect, exclusive, exists, probe
+from bendscape.sweep.store.publish import (
+    STORE_VERSION,
+    check_rootless,
+    holds_cells,
+    read_root,
+    stored_variables,
+    write_layout,
+)
+
+EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `outcome` is "complete", "failed cells" or "stopped".
+
+    `core_seconds_left` is the estimate of the plan, as `bendscape status` has it; `hidden` are finished cells
+    of the store that the campaign does not name. `time_budget_needed` (seconds) is there where the budget did
+    not suffice for anything at all.
+    """
+
+    store: str
+    outcome: str
+    cells: int
+    done: int
+    failed: int
+    computed: int
+    missing: int
+    seconds: float
+    core_seconds_left: float
+    hidden: int = 0
+    time_budget_needed: float | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 finished with failed cells, 75 stopped cleanly with work left."""
+        return EXIT[self.outcome]
+
+
+def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidden]:
+    """The plan against whatever the store already holds, and what it would hide; it changes nothing."""
+    attributes = read_root(url)
+    if attributes is None:
+        return plan_campaign(campaign, kernel), Hidden(0, {})
+    check_identity(url, attributes, campaign, kernel)
+    ledger = Ledger(connect(url))
+    ledger.replay()
+    layout = Layout.from_json(attributes["layout"])
+    plan = plan_campaign(campaign, kernel, layout, ledger.records)
+    return plan, hidden_cells(plan, ledger)
+
+
+def run_campaign(
+    campaign: Campaign,
+    url: str,
+    kernel: Kernel,
+    make_executor: Callable[[], Executor],
+    *,
+    console: Console,
+    kernel_modules: tuple[str, ...] = (),
+    retry_failed: bool = False,
+    time_budget: float | None = None,
+    grace: float = GRACE_SECONDS,
+    cell_timeout: float | None = None,
+    accept_kernel_change: bool = False,
+    max_memory: float | None = None,
+) -> Summary:
+    """Bring a store up to a campaign: compute what is missing, and nothing else.
+
+    Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
+    `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.engine.stop.Stop`;
+    `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.engine.limits.cell_limit`.
+    `accept_kernel_change` lets the source of a kernel differ from what the store was computed with.
+    `max_memory` (bytes) is what the tasks of one machine may take together, by default what it has.
+
+    Raises
+    ------
+    ParameterError
+        The store belongs to another campaign, or to another source of the kernel; a task needs more memory
+        than there is.
+    LeaseHeld, LeaseLost
+        Another driver works on this store, or took it over.
+    """
+    started = ready = time.monotonic()
+    stop, meter = Stop(time_budget, grace), None
+
+    def found() -> dict[str, Any] | None:
+        if (attributes := read_root(url)) is not None:
+            check_identity(url, attributes, campaign, kernel, accept_kernel_change=accept_kernel_change)
+        return attributes
+
+    found()
+    probe(url)
+    ledger = Ledger(connect(url))
+    with stop.signals():
+        ledger.acquire(console.print, about=provenance(kernel, kernel_modules))
+        try:
+            ledger.replay()
+            attributes = found()  # again: it may have grown before the lease was ours
+            before = Layout.from_json(attributes["layout"]) if attributes else None
+            plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
+            plan.check_memory(math.inf if max_memory is None else max_memory)
+            try:
+                revision = publish(url, campaign, plan, before, attributes, ledger, stop.heed)
+            except Stopped:
+                stop.announce(console)
+            if plan.total("tiles_left") and not stop.asked:
+                executor = _started(make_executor, stop)
+                ready = time.monotonic()
+                memory = min(executor.memory if executor else math.inf, max_memory or math.inf)
+                meter = Meter(plan, executor.slots if executor else 1, console, memory)
+                if executor is not None:
+                    drive = Driver(
+                        plan, executor, ledger, meter, stop, console,
+                        Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest),
+                    )  # fmt: skip
+                    try:
+                        plan.check_memory(memory)
+                        with meter:
+                            drive()
+                    finally:
+                        executor.close()
+        except BaseException:
+            with stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
+                ledger.release()
+            raise
+        with stop.shield():
+            ledger.release()
+    computed = meter.computed if meter else 0
+    needed = _needed(plan, ready - started) if not computed and stop.reason == BUDGET else None
+    if needed is not None:
+        console.print(needed.line(time_budget or 0.0), markup=False)
+    plan.retry_failed = False  # they had their turn
+    plan.recount()
+    if line := hidden_cells(plan, ledger).line(url):
+        console.print(line, markup=False)
+    missing, failed = plan.total("missing"), plan.total("failed")
+    return Summary(
+        store=url,
+        outcome="stopped" if missing else "failed cells" if failed else "complete",
+        cells=plan.total("cells"),
+        done=plan.total("done"),
+        failed=failed,
+        computed=computed,
+        missing=missing,
+        seconds=time.monotonic() - started,
+        core_seconds_left=plan.seconds_left,
+        hidden=plan.hidden,
+        time_budget_needed=needed.seconds if needed else None,
+    )
+
+
+class _Needed(NamedTuple):
+    """A budget that a run could compute something within, and what takes so long."""
+
+    seconds: float
+    start: float
+    N: int
+    tile: float
+
+    def line(self, budget: float) -> str:
+        return (
+            f"nothing was computed, and nothing ever is within --time-budget {budget:.3g}s: to start takes "
+            f"{self.start:.2g} s, and one tile of N = {self.N} about {self.tile:.2g} s; give it "
+            f"{math.ceil(self.seconds)}s or more"
+        )
+
+
+def _needed(plan: Plan, start: float) -> _Needed | None:
+    tile = plan.next_tile
+    return None if tile is None else _Needed(1.1 * least_budget(start + tile[1]), start, *tile)
+
+
+def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:
+    try:
+        executor = make_executor()
+    except SystemExit:  # Ray's own answer to SIGTERM, in the moments before ours is back
+        stop.ask(signal.SIGTERM)
+        return None
+    stop.listen()
+    return executor
+
+
+def publish(
+    url: str,
+    campaign: Campaign,
+    plan: Plan,
+    before: Layout | None,
+    attributes: dict[str, Any] | None,
+    ledger: Ledger,
+    heed: Callable[[], None],
+) -> int:
+    """Create or grow the store, and keep the campaign with its provenance, if anything of it is new.
+
+    Returns the revision of the store, which is recorded before anything changes: a worker that still has
+    an older one will not write from then on, nor will a driver that was taken over while it published.
+
+    Raises
+    ------
+    LeaseLost
+        Another driver has changed the store since its `attributes` were read.
+    Stopped
+        By `heed`, before anything was published.
+    ParameterError
+        Cells are there, and no root that tells what they are.
+    """
+    source = kernel_source(url, attributes, plan.kernel)
+    same = attributes is not None and source.items() <= attributes.items()
+    if attributes is not None and same and attributes["spec_hash"] == campaign.spec_hash:
+        revision: int = attributes["revision"]
+        current = attributes["bendscape_store_version"] == STORE_VERSION
+        if current and revision == ledger.revision:  # else an extension was cut short before it was published
+            return revision
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    description = {
+        "name": campaign.campaign.name,
+        **identity(campaign, plan.kernel),
+        **source,
+        "campaign": campaign.text,
+        "grid": campaign.grid.model_dump(mode="json"),
+        "spec_hash": campaign.spec_hash,
+        "created": attributes["created"] if attributes else now,
+        "revised": now,
+        **provenance(),
+    }
+    try:
+        with exclusive(url, "layout"):
+            rootless = attributes is None and holds_cells(url)
+            if read_root(url, patient=True) != attributes:
+                raise Conflict("zarr.json")
+            if rootless:
+                check_rootless(url)
+            # From the layout and the variables `fsck --repair` can make the root again.
+            variables = [vars(variable) for variable in stored_variables(plan.kernel)]
+            rebuilding = {"layout": plan.layout.to_json(), "variables": variables}
+            revision = ledger.record_campaign({**description, **rebuilding})
+
+            def check() -> None:
+                if exists(url, campaign_path(revision + 1)):
+                    raise Conflict(campaign_path(revision + 1))
+
+            described = {**description, "revision": revision}
+            write_layout(url, plan.layout, plan.kernel, before, described, check, heed)
+    except Conflict as conflict:
+        raise LeaseLost(f"another driver changed {conflict} of this store meanwhile") from None
+    return revision

@@ -1,0 +1,75 @@
+"""The folders that Ray makes, one for each run: removed when it ends, or by the next where it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from bendscape.core.errors import ParameterError
+
+_SESSION = re.compile(
+    r"session_[0-9_-]+_([0-9]+)"
+)  # Ray names it by time and by the process that asked for it
+LONGEST_PATH = 40  # bytes: Ray puts sockets some 65 below it, and the path of a socket has 107 at most
+
+
+def session_folder() -> Path:
+    """Where sessions of this user lie, made for this user alone.
+
+    In the system's folder for temporary files (TMPDIR), or in `/tmp` where that is too deep for sockets or
+    has letters beyond ASCII, which Ray does not take.
+
+    Raises
+    ------
+    ParameterError
+        It belongs to somebody else, or cannot be made.
+    """
+    name = f"bendscape-ray-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder)) > LONGEST_PATH or not str(folder).isascii():
+        folder = Path("/tmp") / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owned = folder.stat().st_uid == os.getuid() and not folder.is_symlink()
+    except OSError as error:
+        raise ParameterError("TMPDIR", str(folder), "a folder that can be made", str(error)) from None
+    if not owned:
+        raise ParameterError("TMPDIR", str(folder), "a folder of your own", "set TMPDIR to another place")
+    folder.chmod(0o700)
+    return folder
+
+
+def remove_session(session: Path) -> None:
+    """Remove the folder of a session that has ended; what cannot be removed stays for the next run."""
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.parent / "session_latest"
+    with contextlib.suppress(OSError):
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink()
+
+
+def sweep_sessions(folder: Path) -> None:
+    """Remove the sessions in a folder whose run is gone."""
+    for session in folder.glob("session_*"):
+        named = _SESSION.fullmatch(session.name)
+        if named and session.is_dir() and not session.is_symlink() and not _lives(session, int(named[1])):
+            remove_session(session)
+
+
+def _lives(session: Path, pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        # A number says nothing of another container that shares this folder; Ray's own socket does.
+        with socket.socket(socket.AF_UNIX) as raylet, contextlib.suppress(OSError):
+            raylet.connect(str(session / "sockets" / "raylet"))
+            return True
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

@@ -1,0 +1,141 @@
+"""When a run stops: on a signal or at the end of its time budget, within a bound; asked twice, at once."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from bendscape.sweep.engine.limits import SIGNALS, hurry
+
+GRACE_SECONDS = 300.0
+BUDGET = "the time budget"
+
+
+def least_budget(seconds: float) -> float:
+    """The budget that leaves so many seconds until nothing more may start; see `Stop`."""
+    return min(seconds + 10.0, seconds / 0.9)
+
+
+class Stopped(Exception):
+    """The run was asked to stop."""
+
+
+class Stop:
+    """Asked to stop: once, admit nothing more and drain until the deadline; twice, stop at once.
+
+    Parameters
+    ----------
+    budget
+        Seconds that the run may take. A tenth of it, ten seconds at most, is kept for ending.
+    grace
+        Seconds that tasks under way are waited for after a signal.
+
+    All that is admitted should end by `ends`, on the clock `time.time`, which workers have too; what is late
+    is waited for until `budget`, on the clock `time.monotonic`.
+    """
+
+    def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
+        left = math.inf if budget is None else budget - min(10.0, 0.1 * budget)
+        late = math.inf if budget is None else budget - min(5.0, 0.05 * budget)
+        self.budget = time.monotonic() + late
+        self.ends = time.time() + left
+        self.grace = grace
+        self.asked = False
+        self.reason = ""
+        self._signals = 0
+        self._deadline = self.budget
+        self._announced = False
+        self._shielded = 0
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def deadline(self) -> float:
+        """Until when tasks under way are waited for, on the clock `time.monotonic`; inf until asked."""
+        return self._deadline
+
+    @property
+    def overdue(self) -> bool:
+        """Whether what is still under way is given up."""
+        if time.monotonic() < self._deadline:
+            return False
+        if not self.asked:
+            self.asked, self.reason = True, BUDGET
+        return True
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """A signal handler: the first time it sets a flag; after that it raises, outside a `shield`."""
+        self._signals += 1
+        self.asked, self.reason = True, signal.Signals(number).name
+        self._leave_terminals()
+        if self._signals > 1:
+            if not self._shielded:
+                raise KeyboardInterrupt
+            return
+        self._deadline = min(self.budget, time.monotonic() + self.grace)
+        hurry(self.grace)
+
+    def _leave_terminals(self) -> None:
+        # Nothing can be printed to a terminal that was closed, and a run must not end for that.
+        for descriptor in self._terminals:
+            if not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+    def admits(self, seconds: float) -> bool:
+        """Whether a task of this length may start."""
+        if not self.asked and time.time() + seconds > self.ends:
+            self.asked, self.reason = True, BUDGET
+        return not self.asked
+
+    def heed(self) -> None:
+        """Raise `Stopped` once the run is to stop: for work of the driver's own."""
+        if self.overdue or self.asked:
+            raise Stopped
+
+    def announce(self, console: Console) -> None:
+        """Say once why the run stops."""
+        if self.asked and not self._announced:
+            self._announced = True
+            left = max(0.0, self._deadline - time.monotonic())
+            console.print(
+                f"stopping on {self.reason}; tasks under way have {left:.0f} s, a second signal does not wait"
+            )
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """What a second signal must not cut in two: it is raised afterwards."""
+        self._shielded += 1
+        before = self._signals
+        try:
+            yield
+        finally:
+            self._shielded -= 1
+        if self._signals > max(1, before) and not self._shielded:
+            raise KeyboardInterrupt
+
+    def listen(self) -> dict[int, Any]:
+        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        # `nohup` has SIGHUP ignored, and it stays so.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        return {number: signal.signal(number, self.ask) for number in heard}
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Listen, and give the handlers back afterwards."""
+        before = self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

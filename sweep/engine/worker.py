@@ -1,0 +1,234 @@
+"""What a worker does: compute the missing cells of whole tiles, write them, and return small receipts."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import obstore
+from threadpoolctl import threadpool_limits
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.engine.limits import CellTimeout, Limits, cell_limit, never
+from bendscape.sweep.store.ledger import campaign_path
+from bendscape.sweep.store.objects import connect, exists
+from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.records import CellError, Receipt
+from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
+from bendscape.sweep.texts import host_name, message_of, traceback_of
+
+DESCRIBE_SECONDS = 10.0  # for an exception to say what it is: that is code of the cell's too
+
+
+class Order(NamedTuple):
+    """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles.
+
+    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. With `note`, the path of an
+    object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
+    `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
+    `kernel_digest` is that of the source which the run began with; empty for an installed kernel.
+    """
+
+    url: str
+    revision: int
+    kernel_modules: tuple[str, ...]
+    tiles: tuple[tuple[str, int], ...]
+    cell_timeout: float | None = None
+    pace: float = 1.0
+    note: str = ""
+    until: float = math.inf
+    kernel_digest: str = ""
+
+
+class Verdict(NamedTuple):
+    """What the driver found out about cells that keep ending their workers."""
+
+    error: Exception
+    attempts: int
+    host: str
+
+
+class _Context(NamedTuple):
+    kernel: Kernel
+    entropy: int
+    store: TileStore
+
+
+class Superseded(Exception):
+    """Another run has changed the store since this order was given."""
+
+
+@lru_cache(maxsize=4)
+def _context(url: str, revision: int, kernel_modules: tuple[str, ...], digest: str) -> _Context:
+    attributes = read_root(url, patient=True)
+    if attributes is None or attributes["revision"] != revision:
+        raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
+    kernel = load_kernel(attributes["kernel"], kernel_modules)
+    if digest and kernel.digest != digest:
+        raise ParameterError(
+            "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
+            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
+            "work, or machines have different copies",
+        )  # fmt: skip
+    layout = Layout.from_json(attributes["layout"])
+    return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
+
+
+def run_tiles(
+    order: Order, verdict: Verdict | None = None, *, hard: bool = False, until: Callable[[], float] = never
+) -> list[Receipt]:
+    """Compute, write and account for every tile of an order, on one thread.
+
+    Every cell has a time limit; `hard` and `until` are those of `bendscape.sweep.engine.limits.Limits`: in a
+    thread that is not the main one there is no soft limit. With `verdict`, the missing cells are recorded
+    as failed by it instead of computed: what the driver does with cells that keep ending their workers.
+
+    Raises
+    ------
+    Superseded
+        Another run has changed the store.
+    ParameterError
+        The source of the kernel is not what the run began with.
+    Abandoned
+        `until` has passed; tiles that were written stay written.
+    """
+    context = _context(order.url, order.revision, order.kernel_modules, order.kernel_digest)
+    # A tile written with the layout of an older revision would cut off the cells that a newer one added.
+    newer = campaign_path(order.revision + 1)
+
+    def check() -> None:
+        if exists(order.url, newer):
+            raise Superseded(f"{order.url} has moved on from revision {order.revision}")
+
+    with threadpool_limits(limits=1), Limits(hard, until) as limits:
+        receipts = []
+        for text, mask in order.tiles:
+            key = TileKey.parse(text)
+            if verdict is None and time.time() + _expected(context, key, mask, order) > order.until:
+                break
+            receipts.append(_run_tile(context, order, key, mask, verdict, limits, check))
+        return receipts
+
+
+def _expected(context: _Context, key: TileKey, mask: int, order: Order) -> float:
+    # Seconds that the cells of a tile will take; only a run with a time budget wants to know.
+    if math.isinf(order.until):
+        return 0.0
+    *_, cell = next(context.store.layout.cells(key, mask))
+    return order.pace * context.kernel.seconds(cell) * mask.bit_count()
+
+
+def _run_tile(
+    context: _Context,
+    order: Order,
+    key: TileKey,
+    mask: int,
+    verdict: Verdict | None,
+    limits: Limits,
+    check: Callable[[], None],
+) -> Receipt:
+    started = time.perf_counter()
+    store, layout = context.store, context.store.layout
+    status = store.read(key, "status")
+    seed_block = layout.sizes[key.N].seed_block
+    # A failure that the ledger does not know is tried again, to learn its error.
+    todo = mask & ~mask_of(status, FINISHED, seed_block)
+    errors: list[CellError] = []
+    if todo:
+        block = store.empty(key)
+        seconds: dict[int, float] = {}  # of an alpha: cells that differ in the seed cost the same
+        for bit, slot, cell in layout.cells(key, todo):
+            block["status"][slot] = STATUS["failed"]
+            if verdict is not None:
+                failed_by = cell_error(cell, bit, verdict.error)
+                errors.append(replace(failed_by, attempts=verdict.attempts, host=verdict.host))
+                continue
+            if slot[0] not in seconds:
+                seconds[slot[0]] = cell_limit(context.kernel, cell, order.cell_timeout, order.pace)
+            if order.note:
+                write_note(order, bit, seconds[slot[0]])
+            try:
+                with limits.cell(seconds[slot[0]]):
+                    outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
+                names = (v.name for v in context.kernel.variables)
+                values = {name: block[name].dtype.type(outcome.values[name]) for name in names}
+            except BaseException as error:  # SystemExit and the like end the cell, not the run
+                if limits.sent(error):
+                    raise
+                errors.append(_described(cell, bit, error, limits))
+                continue
+            for name, value in values.items():
+                block[name][slot] = value
+            block["status"][slot] = STATUS["done" if outcome.converged else "not_converged"]
+        limits.rest()
+        block = store.update(key, block, check)
+    else:
+        block = store.whole(key)
+    # Others may have had more luck with a cell that failed here.
+    done = mask_of(block["status"], FINISHED, seed_block)
+    failed = mask_of(block["status"], ("failed",), seed_block)
+    return Receipt(
+        tile=str(key),
+        done=done,
+        failed=failed,
+        computed=todo.bit_count(),
+        seconds=time.perf_counter() - started if todo else 0.0,
+        host=host_name(),
+        finished=time.time(),
+        checksum=tile_checksum(block, done, seed_block),
+        errors=tuple(error for error in errors if failed >> error.bit & 1),
+    )
+
+
+def _described(cell: Cell, bit: int, error: BaseException, limits: Limits) -> CellError:
+    try:
+        with limits.cell(DESCRIBE_SECONDS):
+            return cell_error(cell, bit, error)
+    except CellTimeout as late:
+        return cell_error(cell, bit, late)
+
+
+class Note(NamedTuple):
+    """Which cell a worker was at, since when, on which host, and the seconds it might take."""
+
+    bit: int
+    host: str
+    started: float
+    limit: float
+
+
+def write_note(order: Order, bit: int, limit: float) -> None:
+    """Say which cell comes next."""
+    note = Note(bit, host_name(), time.time(), limit)
+    obstore.put(connect(order.url), order.note, json.dumps(note).encode())
+
+
+def take_note(order: Order) -> Note | None:
+    """What the worker of an order wrote last, and remove it; None where it did not come so far."""
+    objects = connect(order.url)
+    try:
+        note = Note(*json.loads(bytes(obstore.get(objects, order.note).bytes())))
+        obstore.delete(objects, order.note)
+    except FileNotFoundError:
+        return None
+    return note
+
+
+def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
+    """The record of one failed cell."""
+    return CellError(
+        cell={k: v for k, v in cell._asdict().items() if k != "alpha_axis"},
+        bit=bit,
+        error=type.__dict__["__name__"].__get__(type(error)),  # a metaclass may have another idea of it
+        message=message_of(error),
+        traceback=traceback_of(error),
+        host=host_name(),
+    )

@@ -1,0 +1,219 @@
+"""Check a store against its ledger, cell by cell, and mend the ledger from the data.
+
+The data decide. Cells that the ledger calls finished and that are absent, unreadable, or other bits than were
+written are computed again by the next run; finished cells that the ledger does not know are recorded. Root,
+metadata, axes and theory follow from the campaign, and are written anew where they are damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import obstore
+
+from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.store.hierarchy import Hierarchy, mend_hierarchy, read_hierarchy
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import check_process, connect, exists, folder_of, store_url
+from bendscape.sweep.store.publish import open_root
+from bendscape.sweep.store.records import Receipt
+from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum
+from bendscape.sweep.texts import host_name
+
+_TEMPORARY = re.compile(r"#[0-9]+$")  # of a writer on plain files that was killed
+_TOP = {"zarr.json", "ledger"}
+
+
+@dataclass
+class Findings:
+    """What a check found: documents and arrays by path, tiles by name, cells counted.
+
+    `absent`, `damaged`, `hierarchy` and `ledger` are damage. `unrecorded` cells are finished and not yet in
+    the ledger: those of a run at work, or of one that was killed; the next run finds them. `unverified` tiles
+    had no checksum in the ledger. `orphans` belong to nothing, and harm nobody.
+    """
+
+    store: str
+    tiles: int = 0
+    cells: int = 0
+    unverified: int = 0
+    absent: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    hierarchy: dict[str, str] = field(default_factory=dict)
+    ledger: dict[str, str] = field(default_factory=dict)
+    unrecorded: dict[str, int] = field(default_factory=dict)
+    orphans: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    repaired: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether every finished cell is there as it was written, and everything can be read."""
+        return not (self.absent or self.damaged or self.hierarchy or self.ledger)
+
+
+def fsck(
+    location: str | os.PathLike[str], *, repair: bool = False, say: Callable[[str], None] = lambda line: None
+) -> Findings:
+    """Read everything that the ledger or the data know, and compare.
+
+    With `repair`, damaged tiles and parts of the ledger are moved to `ledger/damaged/<run>/`, the ledger
+    forgets what is not there and learns what it did not know, root, metadata, axes and theory are written
+    anew where they are damaged, and temporary files of killed writers are removed. It takes the lease, so no
+    run may be at work. Without, nothing is changed.
+
+    Raises
+    ------
+    ParameterError
+        There is no store, or nothing tells what its cells are.
+    LeaseHeld
+        `repair` while a run is at work.
+    """
+    url = store_url(location)
+    folder = folder_of(url)
+    if folder is not None and not (folder / "ledger").is_dir():
+        open_root(location)  # it says what is wrong
+    check_process()
+    ledger = Ledger(connect(url))
+    if repair:
+        ledger.acquire(say)
+    try:
+        found = Findings(url, ledger=ledger.damage())
+        aside = f"ledger/damaged/{ledger.epoch:06d}"
+        if repair:
+            for path in found.ledger:
+                obstore.rename(connect(url), path, f"{aside}/{path}")
+        ledger.replay(without=found.ledger)
+        hierarchy = read_hierarchy(url, ledger)
+        found.hierarchy = hierarchy.damage
+        if repair:
+            mend_hierarchy(hierarchy)
+        chunks, found.orphans = _listing(url, hierarchy)
+        corrections = list(_compare(hierarchy, ledger, chunks, found))
+        if repair:
+            for tile in (*found.damaged, *found.absent):
+                _set_aside(hierarchy, TileKey.parse(tile), aside)
+            ledger.add(corrections)
+            found.removed = _sweep(url, found.orphans)
+            found.repaired = True
+    finally:
+        if repair:
+            ledger.release()
+    return found
+
+
+def _compare(
+    hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, set[str]]], found: Findings
+) -> Iterator[Receipt]:
+    for N, size in hierarchy.layout.sizes.items():
+        names = hierarchy.variables(N)
+        arrays = {name: hierarchy.array(f"N={N}/{name}") for name in names}
+        recorded = {key for key in ledger.records if key.N == N and _inside(hierarchy, key)}
+        for key in sorted(recorded | set(chunks[N])):
+            found.tiles += 1
+            done, _ = ledger.records.masks(key)
+            missing = [name for name in names if name not in chunks[N].get(key, ())]
+            missing = [name for name in missing if not exists(hierarchy.url, key.path(name))]
+            region = hierarchy.layout.region(key)
+            try:
+                block = {name: np.asarray(array[region])[0, 0, 0] for name, array in arrays.items()}
+            except Exception as error:  # each codec has its own
+                found.damaged[str(key)] = f"{type(error).__name__}: {error}"
+                yield _correction(key, lost=done)
+                continue
+            there = mask_of(block["status"], FINISHED, size.seed_block)
+            known = ledger.records.get(key)
+            checksum = tile_checksum(block, done, size.seed_block)
+            if there and missing:
+                found.damaged[str(key)] = f"{', '.join(missing)} of its finished cells are missing"
+            elif lost := done & ~there:
+                found.absent[str(key)] = lost.bit_count()
+            elif known and known.checksum and checksum != known.checksum:
+                found.damaged[str(key)] = "other values than were written"
+            if str(key) in found.damaged or str(key) in found.absent:
+                yield _correction(key, lost=done)  # what is left of the tile cannot be told from what is not
+                continue
+            found.cells += there.bit_count()
+            if new := there & ~done:
+                found.unrecorded[str(key)] = new.bit_count()
+            if done and not (known and known.checksum):
+                found.unverified += 1
+            if there and (new or not (known and known.checksum)):
+                yield _correction(key, done=there, checksum=tile_checksum(block, there, size.seed_block))
+
+
+def _correction(key: TileKey, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
+    return Receipt(str(key), done, lost=lost, checksum=checksum, host=host_name(), finished=time.time())
+
+
+def _inside(hierarchy: Hierarchy, key: TileKey) -> bool:
+    shape = hierarchy.layout.tile_shape(key.N)
+    return all(0 <= index < length for index, length in zip(key[1:], shape, strict=True))
+
+
+def _objects(url: str) -> Iterator[str]:
+    # On plain files by the file system: `obstore` does not show the temporary files of its writers.
+    if (folder := folder_of(url)) is not None:
+        for place, _, files in os.walk(folder):
+            yield from (os.path.relpath(os.path.join(place, name), folder) for name in files)
+        return
+    for page in obstore.list(connect(url)):
+        yield from (str(item["path"]) for item in page)
+
+
+def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, set[str]]], list[str]]:
+    """The variables that each tile has a chunk of, by size, and the objects that belong to nothing."""
+    chunks: dict[int, dict[TileKey, set[str]]] = {N: defaultdict(set) for N in hierarchy.layout.sizes}
+    known = {f"{path}/zarr.json" for path in hierarchy.metadata}
+    orphans = []
+    for path in _objects(url):
+        if (path.partition("/")[0] in _TOP and not _TEMPORARY.search(path)) or path in known:
+            continue
+        array, at_chunks, chunk = path.partition("/c/")
+        size, _, name = array.partition("/")
+        parts = chunk.split("/")
+        plain = bool(at_chunks) and array in hierarchy.metadata and all(map(_canonical, parts))
+        if plain and size.startswith("N=") and name != "seed":
+            key = TileKey._make((int(size.removeprefix("N=")), *map(int, parts))) if len(parts) == 5 else None
+            if key is not None and _inside(hierarchy, key):
+                chunks[key.N][key].add(name)
+                continue
+            plain = False
+        if not plain:
+            orphans.append(path)
+    return chunks, sorted(orphans)
+
+
+def _canonical(text: str) -> bool:
+    return re.fullmatch("0|[1-9][0-9]{0,8}", text, re.ASCII) is not None
+
+
+def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
+    # Out of the way of the next run, and not lost; `status` first, which names what is there.
+    store = connect(hierarchy.url)
+    for name in sorted(hierarchy.variables(key.N), key="status".__ne__):
+        path = key.path(name)
+        if exists(hierarchy.url, path):
+            obstore.rename(store, path, f"{aside}/{path}")
+
+
+def _sweep(url: str, orphans: Iterable[str]) -> list[str]:
+    # No run is at work: nobody will finish these.
+    if (folder := folder_of(url)) is None:
+        return []
+    removed = [path for path in orphans if _TEMPORARY.search(path)]
+    for path in removed:
+        (folder / path).unlink(missing_ok=True)
+    return removed
+
+
+def summary(found: Findings) -> dict[str, Any]:
+    """The findings as `bendscape fsck --json` prints them."""
+    return {**vars(found), "sound": found.sound}

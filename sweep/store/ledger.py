@@ -1,0 +1,373 @@
+"""The ledger: which cells are recorded, with their errors and costs, and who may write.
+
+    ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
+    ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
+    ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
+    ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
+
+The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
+listing, one snapshot and the segments since. All but pulses and snapshots is create-only, and a cell has the
+same bits whoever computes it, so two drivers repeat work rather than harm each other; the lease spares that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStore
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object
+from bendscape.sweep.store.records import Receipt, Records
+from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
+
+FLUSH_SECONDS = 5.0
+FLUSH_RECEIPTS = 1000
+LEASE_SECONDS = 30.0
+COMPACT_SEGMENTS = 20
+UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # whose lease cannot be read
+
+
+class LeaseHeld(Exception):
+    """Another driver is at work on this store."""
+
+
+class DamageWarning(UserWarning):
+    """Something of a store is damaged: others make up for it, or its cells are left out."""
+
+
+class LeaseLost(Exception):
+    """Another driver has taken this store over."""
+
+
+def _machine() -> str:
+    # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{host_name()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _rebooted(holder: dict[str, Any]) -> bool:
+    # The same host after another boot: what was not yet on its disk is gone.
+    host, _, boot = holder.get("machine", "").partition("/")
+    here, _, now = _machine().partition("/")
+    return bool(boot) and host == here and boot.partition("/")[0] != now.partition("/")[0]
+
+
+def _process_start(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _runs_here(holder: dict[str, Any]) -> bool | None:
+    # Whether a holder's process runs on this machine; None where that cannot be told from here.
+    if not holder.get("machine") or holder["machine"] != _machine():
+        return None
+    return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
+
+
+def _user() -> str:
+    try:
+        return clean(getpass.getuser(), NAME_CHARACTERS)
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def campaign_path(revision: int) -> str:
+    """Where the campaign of a revision is kept; once it is there, older revisions are history."""
+    return f"ledger/campaign/{revision:06d}.json"
+
+
+def campaign_of(ledger: Ledger, revision: int) -> str:
+    """The text of the campaign file of a revision.
+
+    Raises
+    ------
+    ParameterError
+        The store had no such revision.
+    """
+    document = ledger.read(campaign_path(revision)) if 1 <= revision <= ledger.revision else {}
+    if "campaign" not in document:
+        raise ParameterError("revision", revision, f"an integer from 1 to {ledger.revision}")
+    text: str = document["campaign"]
+    return text
+
+
+def _lines(receipts: Iterable[Receipt]) -> str:
+    return "".join(receipt.to_json() + "\n" for receipt in receipts)
+
+
+@dataclass
+class Ledger:
+    """The ledger of one store. Reading needs no lease; `acquire` before `add` and `flush`."""
+
+    objects: ObjectStore
+    records: Records = field(default_factory=Records)
+    _epoch: int = 0
+    _sequence: int = 0
+    _flushed: float = 0.0
+    _pending: list[Receipt] = field(default_factory=list)
+    _segments: list[str] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    # -- reading
+
+    def replay(self, without: Container[str] = ()) -> None:
+        """Load the newest snapshot that can be read and every segment after it, but for those in `without`.
+
+        Segments are never deleted, so a damaged snapshot costs time and a warning, and nothing else.
+
+        Raises
+        ------
+        Damaged
+            A segment cannot be read.
+        """
+        last = after = ""
+        self.records = Records()
+        for name in reversed(self._snapshots()):
+            if f"ledger/snapshots/{name}" in without:
+                continue
+            try:
+                self.records = self._open_snapshot(name)
+            except Damaged as error:
+                warnings.warn(str(error), DamageWarning, stacklevel=2)
+                continue
+            last = name.removesuffix(".npz")
+            # A driver that was taken over may have written more since the other looked.
+            after = min(last, self.records.follows or last)
+            break
+        own = f"{last.partition('-')[0]}-"
+        names = self._names("segments", after=f"{after}.jsonl" if after else "")
+        self._segments = [name for name in names if not (name.startswith(own) and name <= f"{last}.jsonl")]
+        for name in self._segments:
+            if f"ledger/segments/{name}" not in without:
+                self._load(name, self.records)
+        self.records.follows = max(last, "000000-000000", *names).removesuffix(".jsonl")
+
+    def damage(self) -> dict[str, str]:
+        """Every snapshot and segment that cannot be read, and why."""
+        found: dict[str, str] = {}
+        looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
+        looks += [partial(self._load, name, Records()) for name in self._names("segments")]
+        for look in looks:
+            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
+                try:
+                    look()
+                except Damaged as error:
+                    found[error.path] = error.why
+        return found
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who holds the lease, or None where it was released; `alive` is null for another machine."""
+        epoch = self._newest_epoch()
+        if not epoch or self._beat_of(epoch).get("released"):
+            return None
+        holder = self._holder_of(epoch)
+        return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run that held the lease, with what it said about itself."""
+        epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
+        return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
+
+    @property
+    def epoch(self) -> int:
+        """The run that holds the lease through this ledger, 0 without."""
+        return self._epoch
+
+    @property
+    def revision(self) -> int:
+        """Number of campaign files recorded; workers refuse to write for an older one."""
+        return len(self._names("campaign"))
+
+    def _names(self, folder: str, after: str = "") -> list[str]:
+        return names_in(self.objects, f"ledger/{folder}", after)
+
+    def read(self, path: str) -> dict[str, Any]:
+        """A JSON object of the ledger, empty where there is none or where it cannot be read."""
+        try:
+            document = json.loads(read_object(self.objects, path))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def _holder_of(self, epoch: int) -> dict[str, Any]:
+        return self.read(f"ledger/lease/{epoch:06d}.json") or dict(UNKNOWN)
+
+    def _snapshots(self) -> list[str]:
+        return [name for name in self._names("snapshots") if name.endswith(".npz")]
+
+    def _open_snapshot(self, name: str) -> Records:
+        path = f"ledger/snapshots/{name}"
+        try:
+            return Records.from_bytes(read_object(self.objects, path))
+        except ValueError as error:
+            raise Damaged(path, error) from None
+
+    def _load(self, name: str, into: Records) -> None:
+        # All of a segment or nothing: what it says besides may be as wrong as what cannot be read.
+        path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
+        try:
+            text = read_object(self.objects, path).decode()
+            if not text.endswith("\n"):
+                raise ValueError("it is cut short")
+            receipts = [Receipt.from_json(line) for line in text.splitlines()]
+            for receipt in receipts:
+                into.add(receipt, epoch)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise Damaged(path, error) from None
+
+    # -- the lease
+
+    def _newest_epoch(self) -> int:
+        return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
+
+    def _beat_of(self, epoch: int) -> dict[str, Any]:
+        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
+
+    def acquire(
+        self,
+        say: Callable[[str], None],
+        lease_seconds: float = LEASE_SECONDS,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Become the driver of this store; `about` is kept with the lease, as the history of its runs.
+
+        A holder on this machine is known dead or alive at once; one elsewhere is dead when its pulse
+        stands still for `lease_seconds` on the clock of the observer.
+
+        Raises
+        ------
+        LeaseHeld
+            Another driver is alive; its name and age.
+        """
+        check_process()
+        epoch = self._newest_epoch()
+        if epoch and not self._beat_of(epoch).get("released"):
+            holder = self._holder_of(epoch)
+            if self._alive(epoch, holder, say, lease_seconds):
+                age = time.time() - holder.get("started", time.time())
+                who = f"{holder.get('user')}@{holder.get('host')}, process {holder.get('pid')}"
+                raise LeaseHeld(f"held by {who}, for {age:.0f} s: stop that run, or wait for it")
+            say(f"taking over from process {holder.get('pid')} on {holder.get('host')}, which is gone")
+            if _rebooted(holder):
+                say("this machine was restarted since: `bendscape fsck` tells what its disk kept")
+        holder = {
+            "host": host_name(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "user": _user(),
+            "started": time.time(),
+            **(about or {}),
+        }
+        self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
+        self._epoch, self._sequence = epoch + 1, 0
+        self._flushed = time.monotonic()
+        self._beat(1)
+        self._stopped.clear()
+        threading.Thread(target=self._pulse, daemon=True).start()
+
+    def _pulse(self) -> None:
+        # A thread of its own: starting Ray, publishing or a long cell here must not look like death.
+        count = 1
+        while not self._stopped.wait(LEASE_SECONDS / 6):
+            count += 1
+            with contextlib.suppress(Exception):  # a store that fails here fails the driver's own writes too
+                self._beat(count)
+
+    def _beat(self, count: int, released: bool = False) -> None:
+        pulse = json.dumps({"count": count, "released": released})
+        obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
+
+    def _alive(
+        self, epoch: int, holder: dict[str, Any], say: Callable[[str], None], lease_seconds: float
+    ) -> bool:
+        if (here := _runs_here(holder)) is not None:
+            return here
+        say(f"watching the pulse of {holder.get('host')} for {lease_seconds:.0f} s")
+        before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, lease_seconds / 10))
+            now = self._beat_of(epoch)
+            if now != before:
+                return not now.get("released")
+        return False
+
+    def release(self) -> None:
+        """Flush and let the next driver in at once."""
+        self._stopped.set()
+        self.flush()
+        self._beat(0, released=True)
+
+    # -- writing
+
+    def record_campaign(self, document: dict[str, Any]) -> int:
+        """Keep the campaign file, code and environment of this run; from now on this is the revision."""
+        revision = self.revision + 1
+        text = json.dumps({**document, "epoch": self._epoch})  # no two drivers write the same
+        self._create(campaign_path(revision), text, LeaseLost)
+        return revision
+
+    def add(self, receipts: Iterable[Receipt]) -> None:
+        """Take receipts in; they are durable after the next `flush`."""
+        for receipt in receipts:
+            self.records.add(receipt, self._epoch)
+            self._pending.append(receipt)
+        if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Append what is pending as one immutable segment.
+
+        Raises
+        ------
+        LeaseLost
+            A newer driver took over; its ledger is the one that counts, and the data are in the store.
+        """
+        self._flushed = time.monotonic()
+        if not self._pending:
+            return
+        if self._newest_epoch() > self._epoch:
+            raise LeaseLost("another driver took this store over; what was computed stays in the store")
+        self._sequence += 1
+        name = f"{self._epoch:06d}-{self._sequence:06d}.jsonl"
+        self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
+        self._pending.clear()
+        self._segments.append(name)
+        # Rarer as the records grow, so that a tile's share of the snapshots does not.
+        if len(self._segments) >= max(COMPACT_SEGMENTS, len(self.records) // 20_000):
+            self._compact(name.removesuffix(".jsonl"))
+
+    def _compact(self, last: str) -> None:
+        obstore.put(self.objects, f"ledger/snapshots/{last}.npz", self.records.to_bytes())
+        self._segments.clear()
+        # A reader may be opening the one before; segments stay, they are the history.
+        for name in self._snapshots()[:-2]:
+            obstore.delete(self.objects, f"ledger/snapshots/{name}")
+
+    def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
+        try:
+            obstore.put(self.objects, path, text.encode(), mode="create")
+        except AlreadyExistsError:
+            # A server may obey, fail to say so, and be asked again: what is there is then our own.
+            if read_object(self.objects, path) != text.encode():
+                raise refusal(f"another driver wrote {path} at this moment") from None

@@ -1,0 +1,267 @@
+"""Where the objects of a store lie: its URL, the connection, what it must be able to do, and locks on files.
+
+Credentials, endpoint and region of an object store come from the environment (AWS_*), never from a URL, so
+they cannot reach a store, a log, a pickle or an error. `docs/stores.md` tells what users should know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.texts import clean
+
+if TYPE_CHECKING:
+    from obstore import PutMode, PutResult, UpdateVersion
+    from obstore.store import RetryConfig
+
+LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
+_ENVIRONMENT = (
+    "credentials and endpoint come from the environment: "
+    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL"
+)
+# A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
+# sits a minute's outage out.
+_HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+_PATIENT: RetryConfig = {
+    "max_retries": 20,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"max_backoff": timedelta(seconds=5)},
+}
+
+
+def store_url(location: str | os.PathLike[str]) -> str:
+    """An absolute URL for a path or URL, the same on every machine that sees the same file system.
+
+    Raises
+    ------
+    ParameterError
+        A scheme that is neither a path, file:// nor s3://; a URL with credentials, a port or a query, which
+        the error does not repeat.
+    """
+    text = os.fspath(location)
+    scheme, separator, rest = text.partition("://")
+    accepted = "a path, file:///path or s3://bucket/prefix"
+    if not text or clean(text, len(text)) != text:
+        raise ParameterError("store", text, f"{accepted}, in UTF-8 and without control characters")
+    if not separator:
+        try:
+            return Path(text).expanduser().absolute().as_uri()
+        except RuntimeError:
+            remedy = "`~` stands for the home of a user, and there is none here"
+            raise ParameterError("store", text, accepted, remedy) from None
+    if scheme not in ("file", "s3"):
+        raise ParameterError("store", f"{scheme}://...", accepted)
+    place = rest.partition("/")[0]
+    if scheme == "file" and place:
+        raise ParameterError("store", "file://...", accepted, "a file URL names no host: three slashes")
+    if scheme == "s3" and (not re.fullmatch(r"[\w.-]+", place, re.ASCII) or re.search("[?#]", rest)):
+        raise ParameterError(
+            "store", "s3://...", "s3://bucket/prefix and nothing else (the value is not shown)", _ENVIRONMENT
+        )
+    return text.rstrip("/")
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder of a store on plain files, None for an object store."""
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+
+
+def connect(url: str, *, patient: bool = True) -> ObjectStore:
+    """The objects under a URL of `store_url`; a folder is made.
+
+    Parameters
+    ----------
+    patient : bool
+        Sit an outage of an object store out for a minute; otherwise give up after seconds.
+    """
+    folder = folder_of(url)
+    if folder is None:
+        check_process()
+        return _bucket(url, patient)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError("store", str(folder), "a folder that can be made", str(error)) from None
+    return from_url(url)
+
+
+_client_of: int | None = None
+
+
+def check_process() -> None:
+    """Refuse a forked process in which the client of objects would hang: its threads stayed in the parent.
+
+    Plain files are read without it (`read_object`, `names_in`), so that reading them works after a fork too;
+    `connect` asks here for an object store, and so does whatever writes.
+
+    Raises
+    ------
+    ParameterError
+        The client was started by another process, of which this one is a fork.
+    """
+    global _client_of
+    _client_of = _client_of or os.getpid()
+    if _client_of != os.getpid():
+        raise ParameterError(
+            "process", os.getpid(),
+            'one started by multiprocessing.get_context("spawn") or "forkserver"',
+            "it was forked after its parent had used the client of object stores, which hangs in a fork",
+        )  # fmt: skip
+
+
+def read_object(objects: ObjectStore, path: str) -> bytes:
+    """The contents of an object.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    """
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
+        return (Path(objects.prefix) / path).read_bytes()
+    return bytes(obstore.get(objects, path).bytes())
+
+
+def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
+    """Names of the objects right in a folder, sorted; only those after a name."""
+    if isinstance(objects, LocalStore) and objects.prefix is not None:
+        try:
+            with os.scandir(Path(objects.prefix) / folder) as entries:
+                # "#" is in the names of files that a writer has not finished
+                found = [entry.name for entry in entries if "#" not in entry.name and entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in found if name > after)
+    pages = obstore.list(objects, prefix=folder, offset=f"{folder}/{after}" if after else None)
+    return sorted(str(item["path"]).rpartition("/")[2] for page in pages for item in page)
+
+
+class Damaged(OSError):
+    """An object of a store is not what was written there; one line, with the remedy."""
+
+    def __init__(self, path: str, why: object) -> None:
+        self.path, self.why = path, str(why)
+        super().__init__(f"{path} of the store is damaged: {why}; `bendscape fsck --repair` mends it")
+
+
+@lru_cache(maxsize=8)  # a connection is worth keeping: every new one shakes hands again
+def _bucket(url: str, patient: bool) -> ObjectStore:
+    return from_url(url, retry_config=_PATIENT if patient else _HASTY)
+
+
+def exists(url: str, path: str) -> bool:
+    """Whether an object is there."""
+    try:
+        obstore.head(connect(url), path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def version_of(found: PutResult | obstore.ObjectMeta) -> UpdateVersion:
+    """What to put as `mode` so that an object is replaced only if it is still this one."""
+    version: UpdateVersion = {"e_tag": found["e_tag"]}
+    if found["version"] is not None:
+        version["version"] = found["version"]
+    return version
+
+
+def probe(url: str) -> None:
+    """Try what correct writing rests on, and leave nothing behind.
+
+    An object that exists must not be created again; an object store must not replace one that has changed;
+    plain files must have locks.
+
+    Raises
+    ------
+    ParameterError
+        The bucket does not exist, or the store accepts a write that it must refuse.
+    OSError, obstore.exceptions.BaseError
+        The store does not answer, or denies access.
+    """
+    objects, path, folder = connect(url, patient=False), f"ledger/probe-{uuid4().hex}", folder_of(url)
+    try:
+        first = obstore.put(objects, path, b"first", mode="create")
+        if not _refuses(objects, path, "create"):
+            raise _unfit(url, "it creates an object that is there already (If-None-Match is ignored)")
+        if folder is not None:
+            with _locked(folder / path):
+                return
+        if not first["e_tag"]:
+            raise _unfit(url, "it gives its objects no ETag")
+        obstore.put(objects, path, b"second", mode=version_of(first))
+        if not _refuses(objects, path, version_of(first)):
+            raise _unfit(url, "it replaces an object that has changed (If-Match is ignored)")
+    except BaseError as error:
+        if folder is None:
+            raise
+        why = " ".join(str(error).partition("Debug source:")[0].split())
+        raise OSError(f"{folder} cannot be written, only read: {why}") from None
+    except FileNotFoundError:
+        if folder is not None:
+            raise
+        raise ParameterError("store", url, "in a bucket that exists", "create the bucket first") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError, BaseError):  # the first error is the one to show
+            obstore.delete(objects, path)
+
+
+def _refuses(objects: ObjectStore, path: str, mode: PutMode) -> bool:
+    try:
+        obstore.put(objects, path, b"never", mode=mode)
+    except (AlreadyExistsError, PreconditionError):
+        return True
+    return False
+
+
+def _unfit(url: str, why: str) -> ParameterError:
+    accepted = "a store with conditional writes, so that two writers cannot erase each other's cells"
+    return ParameterError("store", url, accepted, f"{why}; see docs/stores.md")
+
+
+@contextmanager
+def exclusive(url: str, name: str) -> Iterator[None]:
+    """Alone on plain files among all who ask for `name`; object stores have conditional writes instead.
+
+    The lock belongs to an open file, so the kernel releases it when its process dies.
+    """
+    folder = folder_of(url)
+    if folder is None:
+        yield
+        return
+    lock = folder / "ledger" / "locks" / f"{zlib.crc32(name.encode()) % LOCKS:02x}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(lock):
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # Opened for writing: NFS takes this lock as one on a byte range, which asks for it.
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            remedy = f"{error.strerror}: mount it with flock; see docs/stores.md"
+            raise ParameterError("store", str(path.parent), "a file system with locks", remedy) from None
+        yield
+    finally:
+        os.close(file)

@@ -1,0 +1,305 @@
+"""What is recorded of every tile, as arrays over the tiles: a million of them take tens of megabytes.
+
+A receipt is what a worker says of one tile; the records are all receipts merged. Nothing finished is ever
+forgotten by a merge, in whatever order receipts come.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.texts import MESSAGE_CHARACTERS, NAME_CHARACTERS, TRACEBACK_CHARACTERS, clean
+
+MOST_TILES, MOST_BYTES = 2**26, 2**33  # of one size, and of its masks; a receipt beyond that is damage
+HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON's numbers
+
+
+@dataclass(frozen=True)
+class CellError:
+    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong.
+
+    Its texts come from the code of others. They are cleaned here, so that those of a store that was written
+    before this was done are clean as well.
+    """
+
+    cell: dict[str, float]
+    bit: int
+    error: str
+    message: str
+    traceback: str
+    host: str
+    attempts: int = 1
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("error", NAME_CHARACTERS),
+            ("message", MESSAGE_CHARACTERS),
+            ("host", NAME_CHARACTERS),
+        ):
+            object.__setattr__(self, name, clean(getattr(self, name), most))
+        # Interned: the cells of a tile often fail alike.
+        tail = sys.intern(clean(self.traceback, TRACEBACK_CHARACTERS, end=True))
+        object.__setattr__(self, "traceback", tail)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a worker says of a tile: masks of finished and failed cells, and what it cost.
+
+    `checksum` is that of the finished cells as they were written, 0 where it is not known. `lost` are cells
+    that were called finished or failed and, by a check of the store, are neither.
+    """
+
+    tile: str
+    done: int
+    failed: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    host: str = ""
+    finished: float = 0.0
+    checksum: int = 0
+    lost: int = 0
+    errors: tuple[CellError, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of a segment; masks and checksum in hexadecimal, every distinct traceback once."""
+        errors, texts = _shared_texts(self.errors)
+        hexadecimal = {name: f"{getattr(self, name):x}" for name in HEXADECIMAL}
+        return json.dumps({**vars(self), **hexadecimal, "errors": errors, "tracebacks": texts})
+
+    @classmethod
+    def from_json(cls, line: str) -> Receipt:
+        """Inverse of `to_json`."""
+        fields = json.loads(line)
+        errors = _with_texts(fields.pop("errors"), fields.pop("tracebacks", []))
+        fields |= {name: int(fields.get(name, "0"), 16) for name in HEXADECIMAL}
+        return cls(**fields, errors=errors)
+
+
+def _shared_texts(errors: tuple[CellError, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    texts = {text: index for index, text in enumerate(dict.fromkeys(error.traceback for error in errors))}
+    return [{**asdict(error), "traceback": texts[error.traceback]} for error in errors], list(texts)
+
+
+def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellError, ...]:
+    shared = dict(enumerate(texts))  # the earliest stores have the text itself
+    return tuple(
+        CellError(**{**error, "traceback": shared.get(error["traceback"], error["traceback"])})
+        for error in errors
+    )
+
+
+class TileRecord(NamedTuple):
+    """All that is recorded of one tile: `attempts` counts its receipts, `epoch` is the run of the last."""
+
+    done: int
+    failed: int
+    computed: int
+    attempts: int
+    seconds: float
+    finished: float
+    host: str
+    epoch: int
+    checksum: int
+    errors: tuple[CellError, ...]
+
+
+@dataclass
+class SizeRecords:
+    """The tiles of one size. Arrays over (p, p_star, a, alpha block, seed block) in storage order.
+
+    `done` and `failed` have one more dimension: the mask, 8 cells a byte, the lowest bit first.
+    """
+
+    done: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
+    failed: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
+    computed: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    attempts: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint16))
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
+    finished: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
+    host: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    epoch: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
+    checksum: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint64))
+
+    def reserve(self, tiles: tuple[int, ...], cells: int) -> None:
+        """Make room for tiles up to this shape, of this many cells each.
+
+        Raises
+        ------
+        ValueError
+            No store has so many.
+        """
+        shape = tuple(map(max, (*tiles, (cells + 7) // 8), self.done.shape))
+        if shape == self.done.shape:
+            return
+        if math.prod(shape[:-1]) > MOST_TILES or math.prod(shape) > MOST_BYTES:
+            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store has")
+        for name, array in vars(self).items():
+            missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
+            setattr(self, name, np.pad(array, missing))
+
+    def recorded(self, key: tuple[int, ...]) -> bool:
+        """Whether anything is known of a tile."""
+        inside = all(index < length for index, length in zip(key, self.attempts.shape, strict=True))
+        return inside and bool(self.attempts[key])
+
+
+def cells_in(
+    masks: NDArray[np.uint8], blocks: tuple[int, int], picks: Sequence[NDArray[np.intp]]
+) -> NDArray[np.bool_]:
+    """Which cells of an outer product of storage indices (p, p_star, a, alpha, seed) are in the masks.
+
+    `blocks` are the alpha and seed blocks of a tile; the result has one dimension for each of `picks`.
+    """
+    (alpha_block, i), (seed_block, j) = (
+        np.divmod(pick, block) for pick, block in zip(picks[3:], blocks, strict=True)
+    )
+    bit = i[:, np.newaxis] * blocks[1] + j
+    models = (pick.reshape(-1, *[1] * (4 - axis)) for axis, pick in enumerate(picks[:3]))
+    byte: NDArray[np.uint8] = masks[(*models, alpha_block[:, np.newaxis], seed_block, bit >> 3)]
+    return (byte >> (bit & 7).astype(np.uint8) & 1).astype(bool)
+
+
+def as_int(mask: NDArray[np.uint8]) -> int:
+    """A mask as an integer, whose bits are the cells."""
+    return int.from_bytes(mask.tobytes(), "little")
+
+
+class Records:
+    """Everything recorded of a store, by size.
+
+    `follows` names the newest segment that was merged before the driver that keeps them began.
+    """
+
+    def __init__(self) -> None:
+        self.follows = ""
+        self.sizes: dict[int, SizeRecords] = {}
+        self._errors: dict[TileKey, dict[int, CellError]] = {}
+        self._hosts: dict[str, int] = {"": 0}
+
+    def size(self, N: int) -> SizeRecords:
+        """The records of one size."""
+        if N not in self.sizes:
+            self.sizes[N] = SizeRecords()
+        return self.sizes[N]
+
+    def add(self, receipt: Receipt, epoch: int = 0) -> None:
+        """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt.
+
+        Raises
+        ------
+        ValueError
+            It is of a tile that no store has.
+        """
+        key = TileKey.parse(receipt.tile)
+        size, at = self.size(key.N), key[1:]
+        if min(at) < 0 or len(at) != size.attempts.ndim:
+            raise ValueError(f"there is no tile {receipt.tile}")
+        size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
+        before, width = as_int(size.done[at]) & ~receipt.lost, size.done.shape[-1]
+        done = before | receipt.done
+        failed = (as_int(size.failed[at]) & ~receipt.lost | receipt.failed) & ~done
+        # A checksum speaks of the cells that were finished when it was made.
+        if done == receipt.done:
+            size.checksum[at] = receipt.checksum
+        elif done != before:
+            size.checksum[at] = 0
+        size.done[at] = np.frombuffer(done.to_bytes(width, "little"), np.uint8)
+        size.failed[at] = np.frombuffer(failed.to_bytes(width, "little"), np.uint8)
+        size.computed[at] += receipt.computed
+        size.attempts[at] = min(int(size.attempts[at]) + 1, 2**16 - 1)
+        size.seconds[at] += receipt.seconds
+        size.finished[at] = receipt.finished
+        size.epoch[at] = epoch
+        size.host[at] = self._hosts.setdefault(receipt.host, len(self._hosts))
+        if receipt.errors or key in self._errors:
+            errors = self._errors.setdefault(key, {})
+            for error in receipt.errors:
+                attempts = errors[error.bit].attempts if error.bit in errors else 0
+                errors[error.bit] = replace(error, attempts=attempts + error.attempts)
+            self._errors[key] = {bit: error for bit, error in errors.items() if failed >> bit & 1}
+
+    def masks(self, key: TileKey) -> tuple[int, int]:
+        """The finished and the failed cells of a tile."""
+        size, at = self.size(key.N), key[1:]
+        return (as_int(size.done[at]), as_int(size.failed[at])) if size.recorded(at) else (0, 0)
+
+    def get(self, key: TileKey) -> TileRecord | None:
+        """What is recorded of a tile, or None."""
+        size, at = self.size(key.N), key[1:]
+        if not size.recorded(at):
+            return None
+        return TileRecord(
+            done=as_int(size.done[at]),
+            failed=as_int(size.failed[at]),
+            computed=int(size.computed[at]),
+            attempts=int(size.attempts[at]),
+            seconds=float(size.seconds[at]),
+            finished=float(size.finished[at]),
+            host=list(self._hosts)[size.host[at]],
+            epoch=int(size.epoch[at]),
+            checksum=int(size.checksum[at]),
+            errors=tuple(self._errors.get(key, {}).values()),
+        )
+
+    def __iter__(self) -> Iterator[TileKey]:
+        """Every tile of which something is recorded, in the order of storage."""
+        for N in sorted(self.sizes):
+            for at in np.argwhere(self.sizes[N].attempts):
+                yield TileKey(N, *at.tolist())
+
+    def __len__(self) -> int:
+        """Tiles of which something is recorded."""
+        return sum(int(np.count_nonzero(size.attempts)) for size in self.sizes.values())
+
+    def errors(self) -> list[CellError]:
+        """Every failed cell."""
+        return [error for errors in self._errors.values() for error in errors.values()]
+
+    def to_bytes(self) -> bytes:
+        """The contents of a snapshot: one compressed array for each size and column."""
+        arrays = {
+            f"{N}/{name}": array for N, size in self.sizes.items() for name, array in vars(size).items()
+        }
+        errors, texts = _shared_texts(tuple(self.errors()))
+        tiles = [str(key) for key, of_tile in self._errors.items() for _ in of_tile]
+        about = {"hosts": list(self._hosts), "errors": errors, "texts": texts, "tiles": tiles}
+        text = json.dumps({**about, "follows": self.follows})
+        into = io.BytesIO()
+        np.savez_compressed(into, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+        return into.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Records:
+        """Inverse of `to_bytes`.
+
+        Raises
+        ------
+        ValueError
+            It is not whole.
+        """
+        records = cls()
+        try:
+            arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
+            known = json.loads(arrays.pop("text").tobytes())
+            for path, array in arrays.items():
+                N, _, name = path.partition("/")
+                setattr(records.size(int(N)), name, array)
+            errors = _with_texts(known["errors"], known["texts"])
+        except Exception as error:  # zipfile, zlib, numpy and json each have their own
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        records.follows = known.get("follows", "")
+        records._hosts = {host: index for index, host in enumerate(known["hosts"])}
+        for tile, of_cell in zip(known["tiles"], errors, strict=True):
+            records._errors.setdefault(TileKey.parse(tile), {})[of_cell.bit] = of_cell
+        return records
