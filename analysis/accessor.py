@@ -71,7 +71,8 @@ class _Plot:
         return Results(self._ds)
 
     def numbers(self, name: str) -> Numbers:
-        """The tables behind a figure, by its name here: :func:`bendscape.analysis.figures.draw.numbers_of`."""
+        """The tables behind a figure, by its name here:
+        :func:`bendscape.analysis.figures.draw.numbers_of`."""
         from bendscape.analysis.figures.draw import numbers_of
 
         return numbers_of(self._results, name)
@@ -135,7 +136,8 @@ class Bend:
         return _Plot(self._ds)
 
     def thresholds(self, *, level: float = 0.95) -> xr.Dataset:
-        """Thresholds at each size with intervals: :func:`bendscape.analysis.estimate.thresholds.thresholds`."""
+        """Thresholds at each size with intervals:
+        :func:`bendscape.analysis.estimate.thresholds.thresholds`."""
         from bendscape.analysis.estimate.thresholds import thresholds
 
         return thresholds(self._ds, level=level)

@@ -1,4 +1,4 @@
-"""What ``analysis/estimate/collapse.py`` makes of sampled Hessians; its coverage on planted data: ``coverage.py``.
+"""What ``analysis/estimate/collapse.py`` makes of sampled Hessians; coverage: ``coverage.py``.
 
     python benchmarks/collapse.py              # diagonalised and dice cells (an hour; kept in .npz)
 

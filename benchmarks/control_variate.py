@@ -3,7 +3,7 @@
     nice python benchmarks/control_variate.py            # measures what is missing (half an hour)
     python benchmarks/control_variate.py --table         # prints from control_variate.json
 
-Cells come from dice, extra labels from ``sample_conditional``. At N = 500 and p p_star = 1 diagonalised
+Cells come from dice, extra labels from ``sample_drawn_labels``. At N = 500 and p p_star = 1 diagonalised
 Hessians, drawn independently, give a plain mean to compare with. Delete control_variate.json to start anew.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bendscape.core import Model, conditional_theory, lowest_eigenvalue_law, sample_conditional, transition
+from bendscape.core import Model, drawn_labels_theory, lowest_eigenvalue_law, sample_drawn_labels, transition
 from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
 from bendscape.core.quadratic.sampling.dice import sample_dice
 from bendscape.core.quadratic.sampling.observe import observe
@@ -60,11 +60,11 @@ def measure(model: Model, factor: float, N: int, cells: int) -> dict[str, Any]:
     started = time.perf_counter()
     seen = [sample_dice(model, alpha, N, rng) for rng in rngs(1, cells)]
     measured = time.perf_counter()
-    extra = [sample_conditional(model, alpha, N, rng) for rng in rngs(2, EXTRA * cells)]
+    extra = [sample_drawn_labels(model, alpha, N, rng) for rng in rngs(2, EXTRA * cells)]
     drawn = time.perf_counter()
     compared = DENSE if N == 500 and space == 1 else 0
     dense = [observe(model, alpha, N, rng, "dense") for rng in rngs(3, compared)]
-    own = [conditional_theory(model, N, cell.y, cell.yhat) for cell in seen]
+    own = [drawn_labels_theory(model, N, cell.y, cell.yhat) for cell in seen]
     return {
         "eigval_min": [float(cell.eigvals[0]) for cell in seen],
         "overlap_sq": [float(cell.overlaps_sq[0]) for cell in seen],

@@ -2,10 +2,10 @@
 
     python benchmarks/cost_model.py [--repeats 2]
 
-Times cells of every method over p, alpha and N in CPU seconds, fits the constants of ``bendscape.core.quadratic.sampling.cost``
-by non-negative least squares on relative errors, prints them in the form of ``SECONDS`` with the range of
-measured over fitted, beside that of the constants in use, and writes cost_model.json.
-"""
+Times cells of every method over p, alpha and N in CPU seconds, fits the constants of
+``bendscape.core.quadratic.sampling.cost`` by non-negative least squares on relative errors, prints them in
+the form of ``SECONDS`` with the range of measured over fitted, beside that of the constants in use, and
+writes cost_model.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the intervals and choices of ``analysis/estimate/drift.py`` are right, and what drawn labels give.
+"""How often intervals and choices of ``analysis/estimate/drift.py`` are right, and what drawn labels give.
 
     python benchmarks/drift.py                     # planted sweeps (two minutes)
     python benchmarks/drift.py --sampled           # a campaign of labels, ten minutes of one core, resumable

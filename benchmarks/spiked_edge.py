@@ -1,4 +1,5 @@
-"""The universal law of the edge of a spiked Gaussian orthogonal matrix, sampled for core/quadratic/finite_size/spiked_edge.py.
+"""The universal law of the edge of a spiked Gaussian orthogonal matrix, sampled for
+core/quadratic/finite_size/spiked_edge.py.
 
     python benchmarks/spiked_edge.py --r 4
 

@@ -79,7 +79,11 @@ from bendscape.core.quadratic.model import (
 from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
 from bendscape.core.quadratic.sampling.cost import METHODS, cost_bytes, cost_seconds
 from bendscape.core.quadratic.sampling.dice import Dice, sample_dice
-from bendscape.core.quadratic.sampling.drawn_labels import Conditional, conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import (
+    DrawnLabels,
+    drawn_labels_theory,
+    sample_drawn_labels,
+)
 from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
 from bendscape.core.quadratic.sampling.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
 from bendscape.core.quadratic.sampling.label_only import SpectralSample, sample_spectral
@@ -120,12 +124,12 @@ __all__ = [
     "TRANSITION_KINDS",
     "Alpha0",
     "Asymptotics",
-    "Conditional",
     "Controlled",
     "Density",
     "DensityRule",
     "Dice",
     "DrawnInputs",
+    "DrawnLabels",
     "Edge",
     "EdgeKind",
     "Eigenpairs",
@@ -147,13 +151,13 @@ __all__ = [
     "alpha_bbp_at_size",
     "asymptotics",
     "bulk_density",
-    "conditional_theory",
     "controlled_mean",
     "cost_bytes",
     "cost_seconds",
     "crossover_size",
     "dense_hessian",
     "density_rule",
+    "drawn_labels_theory",
     "hessian_operator",
     "hessian_product",
     "label_controls",
@@ -162,9 +166,9 @@ __all__ = [
     "lowest_eigenvalue_law",
     "mean_overlap_sq",
     "mean_overlap_sq_lowest",
-    "sample_conditional",
     "sample_count",
     "sample_dice",
+    "sample_drawn_labels",
     "sample_instance",
     "sample_spectral",
     "self_energy",

@@ -13,7 +13,11 @@ from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
 from bendscape.core.quadratic.sampling.dice import sample_dice
-from bendscape.core.quadratic.sampling.drawn_labels import Conditional, conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import (
+    DrawnLabels,
+    drawn_labels_theory,
+    sample_drawn_labels,
+)
 from bendscape.core.quadratic.sampling.observe import observe
 
 FloatArray = npt.NDArray[np.float64]
@@ -177,7 +181,7 @@ def test_a_control_that_few_cells_carry_does_no_harm(share: float) -> None:
 
 
 def test_every_cell_has_its_controls_with_or_without_an_outlier() -> None:
-    cells = [Conditional(-1.5, math.nan, math.nan), Conditional(-1.5, -1.7, 0.2)]
+    cells = [DrawnLabels(-1.5, math.nan, math.nan), DrawnLabels(-1.5, -1.7, 0.2)]
     np.testing.assert_array_equal(label_controls(cells), [[-1.5, 0.0], [-1.7, 0.2]])
     assert label_controls([]).shape == (0, 2)
 
@@ -214,9 +218,9 @@ def test_cells_of_dice_agree_with_diagonalised_ones_at_half_their_variance(
     """
     model, N, cells = Model(1, 1, 0.7), 200, 60
     seen = [sample_dice(model, alpha, N, np.random.default_rng((1, seed))) for seed in range(cells)]
-    own = label_controls(conditional_theory(model, N, cell.y, cell.yhat) for cell in seen)
+    own = label_controls(drawn_labels_theory(model, N, cell.y, cell.yhat) for cell in seen)
     extra = label_controls(
-        sample_conditional(model, alpha, N, np.random.default_rng((2, seed))) for seed in range(1200)
+        sample_drawn_labels(model, alpha, N, np.random.default_rng((2, seed))) for seed in range(1200)
     )
     dense = [observe(model, alpha, N, np.random.default_rng((3, seed)), "dense") for seed in range(240)]
     eigenvalue = controlled_mean([cell.eigvals[0] for cell in seen], own[:, 0], extra=extra[:, 0])

@@ -17,7 +17,7 @@ import bendscape.core.quadratic.sampling.dice as dice_module
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.dice import TOLERANCE, Dice, dice_bytes, sample_dice
-from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory
+from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory
 from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, lower_hessian, sample_instance
 from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
 from bendscape.core.quadratic.sampling.reveal import Array, LeftBasis, bartlett
@@ -218,7 +218,7 @@ def by_dice(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray,
         dice = sample_dice(model, alpha, N, rng)
         assert dice.converged
         rows.append([*dice.eigvals[:2], dice.overlaps_sq[0], dice.overlaps_sq[:space].mean()])
-        edges.append(conditional_theory(model, N, dice.y, dice.yhat).edge_sample)
+        edges.append(drawn_labels_theory(model, N, dice.y, dice.yhat).edge_sample)
     return np.array(rows), edges
 
 
@@ -232,7 +232,7 @@ def by_matrix(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArra
         values, vectors = eigh(lower_hessian(instance), lower=True, subset_by_index=(0, last), driver="evr")
         overlaps_sq = instance.teacher_overlap_sq(vectors)
         rows.append([*values[:2], overlaps_sq[0], overlaps_sq[:space].mean()])
-        edges.append(conditional_theory(model, N, instance.y, instance.yhat).edge_sample)
+        edges.append(drawn_labels_theory(model, N, instance.y, instance.yhat).edge_sample)
     return np.array(rows), edges
 
 

@@ -73,7 +73,7 @@ def test_no_threshold_climbs_where_the_transition_is_continuous_or_the_width_inf
 
 
 def test_the_mean_overlap_is_what_no_label_hides_times_the_share_that_shows_it() -> None:
-    """And a little more, behind a label. 60 cells of drawn labels alone (``sample_conditional``) at N = 1e5,
+    """And a little more, behind a label. 60 cells of drawn labels alone (``sample_drawn_labels``) at N = 1e5,
     alpha = 0.95 gave a mean overlap 0.0513 +- 0.0022 against 0.0427 of that product and the law's 0.0456: the
     right sign, and 2.6 errors short of it, as labels hide by degrees."""
     curve = hiding_curve(MODEL)

@@ -13,7 +13,7 @@ from bendscape.analysis.estimate.critical import critical_point
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
-from bendscape.core.quadratic.finite_size.label_fluctuations import label_noise, student_shift
+from bendscape.core.quadratic.finite_size.label_fluctuations import label_fluctuations, student_shift
 from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.finite_size.spiked_edge import (
     TRACY_WIDOM_MEAN,
@@ -21,7 +21,7 @@ from bendscape.core.quadratic.finite_size.spiked_edge import (
     critical_eigenvalue,
 )
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.bulk import left_edge
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
@@ -59,7 +59,7 @@ class TwoDimensional:
     ids=str,
 )
 def test_label_noise_is_that_of_the_two_dimensional_averages(model: Model, gamma: float) -> None:
-    found, direct = label_noise(model, gamma), TwoDimensional(model, gamma)
+    found, direct = label_fluctuations(model, gamma), TwoDimensional(model, gamma)
     yt = direct.y * direct.t
     assert found.var_t == pytest.approx(direct.cov(direct.t, direct.t), rel=1e-9)
     assert found.cov_t_yt == pytest.approx(direct.cov(direct.t, yt), rel=1e-9)
@@ -71,7 +71,7 @@ def test_label_noise_is_that_of_the_two_dimensional_averages(model: Model, gamma
 
 def test_label_noise_goes_on_smoothly_past_the_pole() -> None:
     model = Model(2, 1, 1.5)
-    at = [np.array(label_noise(model, gamma)) for gamma in (0.999, 1.0, 1.001)]
+    at = [np.array(label_fluctuations(model, gamma)) for gamma in (0.999, 1.0, 1.001)]
     assert at[2] - at[1] == pytest.approx(at[1] - at[0], rel=0.05)
 
 
@@ -228,7 +228,7 @@ def test_large_samples_have_the_mean_and_the_spread_of_the_law(
 @pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 0.7), 0.9), (Model(2, 1, 1.5), 2.5)], ids=str)
 def test_large_samples_of_labels_have_the_spread_the_law_gives_to_labels(model: Model, alpha: float) -> None:
     """80 cells of N = 20000, labels alone: sd within 32 percent, 4 times its standard error: 1 in 10^4."""
-    cells = [sample_conditional(model, alpha, 20_000, np.random.default_rng((5, s))) for s in range(80)]
+    cells = [sample_drawn_labels(model, alpha, 20_000, np.random.default_rng((5, s))) for s in range(80)]
     moved = [c.edge_sample if math.isnan(c.outlier_sample) else c.outlier_sample for c in cells]
     law = lowest_eigenvalue_law(model, alpha, 20_000)
     assert np.std(moved, ddof=1) == pytest.approx(law.sd_labels, rel=0.32)
@@ -237,7 +237,7 @@ def test_large_samples_of_labels_have_the_spread_the_law_gives_to_labels(model: 
 def test_where_no_edge_is_seen_the_extreme_label_gives_the_eigenvalue() -> None:
     """25 cells of N = 20000 far below alpha_0: the edge of their labels within one predicted sd."""
     model, alpha, N = Model(1, 1, 1.5), 0.3, 20_000
-    cells = [sample_conditional(model, alpha, N, np.random.default_rng((6, s))) for s in range(25)]
+    cells = [sample_drawn_labels(model, alpha, N, np.random.default_rng((6, s))) for s in range(25)]
     law = lowest_eigenvalue_law(model, alpha, N)
     assert law.regime == "tail"
     assert np.mean([c.edge_sample for c in cells]) == pytest.approx(law.mean, abs=law.sd)

@@ -29,7 +29,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
@@ -243,7 +243,7 @@ def test_the_control_variate_cuts_the_error_and_is_that_of_the_core(sampled: xr.
     cells, load = sampled.isel(N=1).squeeze(), float(at["N"][1])
     M = round(float(cells["alpha_realised"][0]) * 48)
     rng = np.random.default_rng([2, 48, M, 1, 1, int(np.float64(0.7).view(np.uint64))])
-    drawn = label_controls(sample_conditional(MODEL, M / 48, 48, rng) for _ in range(240))
+    drawn = label_controls(sample_drawn_labels(MODEL, M / 48, 48, rng) for _ in range(240))
     own = np.fmin(cells["edge_sample"].values, cells["outlier_sample"].values)
     expected = controlled_mean(cells["eigval_min"].values, own, extra=drawn[:, 0])
     assert load == 48

@@ -11,7 +11,7 @@ from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
 from bendscape.core.quadratic.finite_size.extreme_labels import drawn_cells
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.core.quadratic.sampling.observe import observe
 
 
@@ -20,7 +20,7 @@ from bendscape.core.quadratic.sampling.observe import observe
 )
 def test_their_edges_are_those_of_whole_cells_of_labels(model: Model, alpha: float, N: int) -> None:
     """150 cells: mean within 4 standard errors of both, sd within 50 percent: heavy tails."""
-    cells = [sample_conditional(model, alpha, N, np.random.default_rng((7, s))) for s in range(150)]
+    cells = [sample_drawn_labels(model, alpha, N, np.random.default_rng((7, s))) for s in range(150)]
     seen = [c.edge_sample if math.isnan(c.outlier_sample) else c.outlier_sample for c in cells]
     drawn = drawn_cells(model, alpha, N)
     sd = math.sqrt(drawn.place.var() + drawn.var_rest.mean())

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
 from bendscape.analysis.commands import register
+from bendscape.analysis.figures import alpha as alpha_figures
+from bendscape.analysis.figures import draw as figures
 from bendscape.analysis.figures.draw import FIGURES, draw_figure, numbers_of, pages, write_figures
-from bendscape.analysis.figures.draw import alpha as alpha_figures
-from bendscape.analysis.figures.draw import draw as figures
 from bendscape.analysis.figures.style import model_rows, size_colours, style
 from bendscape.analysis.findings import panels, results
 from bendscape.core.errors import ParameterError

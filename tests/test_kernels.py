@@ -20,7 +20,7 @@ import xarray as xr
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
-from bendscape.sweep.campaign.file import kernel as kernel_module
+from bendscape.sweep.campaign import kernel as kernel_module
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
 from bendscape.sweep.campaign.grid import Cell, cell_rng
 from bendscape.sweep.campaign.kernel import RESERVED, BadOutcome, Outcome, load_kernel

@@ -14,7 +14,7 @@ import xarray as xr
 
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import cost_seconds
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.sweep.campaign.file import Campaign, load_campaign, parse_campaign
 from bendscape.sweep.campaign.grid import Cell, cell_rng
 from bendscape.sweep.campaign.kernel import load_kernel
@@ -51,7 +51,7 @@ def test_a_cell_holds_what_core_gives_for_its_stream(store: Path) -> None:
     assert (ds["status"] == 1).all()
     absent = 0
     for alpha, seed in ((0.72, 0), (0.8, 3), (0.92, 5)):
-        expected = sample_conditional(
+        expected = sample_drawn_labels(
             Model(8, 1, 1.5), alpha, 8000, cell_rng(7, Cell(8, 1, 1.5, alpha, 8000, seed, alpha))
         )
         found = ds.sel(p=8, p_star=1, a=1.5, alpha=alpha, N=8000, seed=seed)

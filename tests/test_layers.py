@@ -100,7 +100,7 @@ def test_theory_and_samplers_share_only_the_model() -> None:
     # Tests play them against each other, so neither may lean on the other.
     theory = {"integrals", "precision", "branch", "bulk", "density", "outlier", "finite_size", "maps"}
     theory |= {"half_plane", "many", "windows", "label_law"}
-    theory |= {"label_noise", "edge_scales", "edge_law", "overlap_law", "spiked_edge", "spectral"}
+    theory |= {"label_fluctuations", "edge_scales", "edge_law", "overlap_law", "spiked_edge", "spectral"}
     theory |= {"extreme_labels", "splitting"}
     samplers = {"hessian", "spectral_sampler", "reveal", "recurrence", "dice"}
     for _, path in sources():
@@ -151,7 +151,10 @@ def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp
     here = [entry for entry in sys.path if entry.endswith("site-packages")]
     Path(site, "parent.pth").write_text("\n".join(here) + "\n")
     pip("--python", python, "install", "--no-deps", "--no-build-isolation", "--editable", checkout)
-    script = "import bendscape.core.quadratic.model as m, bendscape.sweep.commands.cli as c; print(m.__file__); print(c.__file__)"
+    script = (
+        "import bendscape.core.quadratic.model as m, bendscape.sweep.commands.cli as c; "
+        "print(m.__file__); print(c.__file__)"
+    )
     shown = subprocess.run(
         [python, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
     )

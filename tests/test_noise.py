@@ -9,7 +9,7 @@ import pytest
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory
+from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory
 from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
 from bendscape.core.quadratic.sampling.inputs import drawn_inputs
 from bendscape.core.quadratic.theory.branch import a_tricritical
@@ -90,7 +90,7 @@ def test_samples_with_noise_show_the_outlier_of_the_theory() -> None:
         instance = sample_instance(model, alpha, N, np.random.default_rng(seed))
         values, vectors = np.linalg.eigh(dense_hessian(instance))
         overlap_sq = instance.teacher_overlap_sq(vectors[:, :1])[0]
-        predicted = conditional_theory(model, N, instance.y, instance.yhat)
+        predicted = drawn_labels_theory(model, N, instance.y, instance.yhat)
         measured.append((values[0], overlap_sq, predicted.outlier_sample, predicted.overlap_sq_sample))
     mean, spread = np.mean(measured, axis=0), np.std(measured, axis=0, ddof=1) / math.sqrt(seeds)
     without = asymptotics(Model(1, 1, 0.5), alpha)

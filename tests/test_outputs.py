@@ -114,7 +114,7 @@ def test_a_report_replaces_a_report_and_nothing_else(
 def test_a_report_marks_itself_and_is_written_again_also_through_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bendscape.analysis.report.page import page as report
+    from bendscape.analysis.report import page as report
 
     head = (Path(report.__file__).parent / "report.html.jinja").read_text()
     monkeypatch.setattr(

@@ -23,10 +23,10 @@ import xarray as xr
 from bendscape.analysis.estimate.estimators import share_done
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.store import objects, read_root
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import DamageWarning
 from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import objects, read_root
 from campaigns import make_campaign, run
 
 KernelFile = Callable[..., str]

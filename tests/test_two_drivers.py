@@ -26,12 +26,12 @@ import xarray as xr
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine import run as run_module
+from bendscape.sweep.store import compare_and_swap as conditional
+from bendscape.sweep.store import ledger as ledger_module
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost, Ledger
 from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import compare_and_swap as conditional
-from bendscape.sweep.store.publish import ledger as ledger_module
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.tile_store import TileStore
 from campaigns import IdleExecutor, calls, campaign_text, data_files, make_campaign, run

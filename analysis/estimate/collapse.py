@@ -140,20 +140,20 @@ def collapse(
         ``alpha_c_systematic``, ``flag``, ``chi2``, ``dof``, ``p_value``; theory's ``alpha_bbp``, three
         ``alpha_0_*`` and ``crossover_size``; ``distance`` from each of them in total errors and
         ``supported``, with ``answer`` for all together; ``kind_from_data`` and ``probability_discontinuous``
-        (Bayes factor of :func:`bendscape.analysis.estimate.verdicts.log_odds_discontinuous`); the estimate by every
-        choice that the systematic error is read off; sizes, and ``coverage``, the share of the wanted cells
-        that is done, nan where the campaign wants none. nan where the flag says why.
+        (Bayes factor of :func:`bendscape.analysis.estimate.verdicts.log_odds_discontinuous`); the estimate by
+        every choice that the systematic error is read off; sizes, and ``coverage``, the share of the wanted
+        cells that is done, nan where the campaign wants none. nan where the flag says why.
 
     Notes
     -----
     An interval holds the loads at which chi^2 is above its minimum by at most the square of Student's
     quantile, the errors being those that all alphas of a size make together
-    (:func:`bendscape.analysis.estimate.collapse_points.scaled_points`); ``alpha_c_error`` is half its length at 68 per
-    cent. An end that the alphas do not hold is nan. Of ``collapse`` and ``crossing`` no interval is shorter
-    than the errors alone let expect. Where there is no minimum or crossing within the alphas, ``alpha_c`` is
-    nan and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``, on planted
-    sweeps with a correction to scaling as ``correction`` has it: 0.90 to 1.00 from 6 seeds on, for normal,
-    exponential and lognormal cells; alphas beside the threshold give 1 estimate of 1300
+    (:func:`bendscape.analysis.estimate.collapse_points.scaled_points`); ``alpha_c_error`` is half its length
+    at 68 per cent. An end that the alphas do not hold is nan. Of ``collapse`` and ``crossing`` no interval is
+    shorter than the errors alone let expect. Where there is no minimum or crossing within the alphas,
+    ``alpha_c`` is nan and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``,
+    on planted sweeps with a correction to scaling as ``correction`` has it: 0.90 to 1.00 from 6 seeds on, for
+    normal, exponential and lognormal cells; alphas beside the threshold give 1 estimate of 1300
     (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
 
     The systematic error is the largest (d^2 - s^2)^(1/2) over the choices of ``choice`` with a p-value above

@@ -130,7 +130,8 @@ class PointScaling:
     Parameters
     ----------
     points : Points
-        Of :func:`bendscape.analysis.estimate.collapse_points.scaled_points`, at the sizes that are to be used.
+        Of :func:`bendscape.analysis.estimate.collapse_points.scaled_points`, at the sizes that are to be
+        used.
     model : Model
     level : float
         Of the intervals.

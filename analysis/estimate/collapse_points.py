@@ -147,7 +147,8 @@ def _universal(r: int) -> PchipInterpolator:
 
 
 def universal_overlap(w: Floats, r: int) -> Floats:
-    """phi_r of :func:`bendscape.core.quadratic.finite_size.spiked_edge.critical_overlap` at many w at once, to 1e-4 relative."""
+    """phi_r of :func:`bendscape.core.quadratic.finite_size.spiked_edge.critical_overlap` at many w at once,
+    to 1e-4 relative."""
     at = np.clip(np.arcsinh(w / r ** (1 / 3)), -5.7, 5.7)
     return np.asarray(np.exp(_universal(r)(at)), dtype=np.float64)
 

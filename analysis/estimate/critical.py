@@ -68,7 +68,8 @@ def critical_point(model: Model) -> CriticalPoint:
     Limits: the law needs N^(1/3) >> width and, for a discontinuous transition, N below the crossover.
     Accuracy: alpha_c 1e-12, A and width 1e-9 relative, phi_r(0) 1 per cent for r = 1, else 2 (1 per cent of
     level moves the threshold by about 0.01 width N^(-1/3)); held by ``tests/test_thresholds.py``. Source:
-    :func:`bendscape.core.quadratic.finite_size.edge_scales.critical_scales` and :mod:`bendscape.core.quadratic.finite_size.spiked_edge`."""
+    :func:`bendscape.core.quadratic.finite_size.edge_scales.critical_scales` and
+    :mod:`bendscape.core.quadratic.finite_size.spiked_edge`."""
     nowhere = CriticalPoint(math.nan, math.nan, math.nan, math.nan)
     if math.isinf(model.p):
         return nowhere

@@ -51,9 +51,9 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
         f = sum_i S_i y_i,    s^2 = sum_i S_i^2 v_i,    t = f/s,
 
     y_i the mean of the cells at one alpha, v_i its variance from these cells and S the smoother, the estimate
-    is :func:`bendscape.analysis.dataset.curves.sign_change` of f. The interval holds the loads at which the curve
-    could vanish: it reaches down to the last load before the estimate at which t is below its lower limit,
-    and up to the first one behind it at which t is above the upper one, limits of
+    is :func:`bendscape.analysis.dataset.curves.sign_change` of f. The interval holds the loads at which the
+    curve could vanish: it reaches down to the last load before the estimate at which t is below its lower
+    limit, and up to the first one behind it at which t is above the upper one, limits of
     :meth:`bendscape.analysis.estimate.student.Sums.t_limits`.
 
     Noise alone passes a limit somewhere, as there are as many independent places as the smoothing has free

@@ -125,17 +125,17 @@ def drift(
 ) -> xr.Dataset:
     """The load alpha_seen(N) at which samples begin to show the teacher, and the law of its climb.
 
-    There the mean overlap is what no label hides times exp(-kappa), and alpha_seen is where exp(-kappa) =
-    1/e (:func:`bendscape.analysis.estimate.drift_curves.alpha_seen`). Over the sizes it is fitted by least squares
-    to
+    There the mean overlap is what no label hides times exp(-kappa), and alpha_seen is where exp(-kappa) = 1/e
+    (:func:`bendscape.analysis.estimate.drift_curves.alpha_seen`). Over the sizes it is fitted by least
+    squares to
 
         drift:     alpha_seen = alpha_bbp - K/log N,    alpha_bbp from theory,
         no_drift:  alpha_seen = constant,
 
     with weights 1/alpha_seen_total_error^2, the statistical part as that of Student's t. ``law`` is by
     :func:`bendscape.analysis.estimate.edge_fits.chosen_law`, as that of
-    :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling` is. alpha_bbp of a discontinuous transition is
-    never extrapolated from data: it is theory's.
+    :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling` is. alpha_bbp of a discontinuous transition
+    is never extrapolated from data: it is theory's.
 
     Parameters
     ----------

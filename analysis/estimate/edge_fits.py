@@ -117,9 +117,9 @@ def amplitude(
     Returns
     -------
     dict
-        ``c``, ``c_low``, ``c_high`` at the level, by :meth:`bendscape.analysis.estimate.student.Sums.t_limits`;
-        ``c_error``, half the width of the interval at 68 %; ``shift`` and ``shift_error``, 0 where it is not
-        fitted.
+        ``c``, ``c_low``, ``c_high`` at the level, by
+        :meth:`bendscape.analysis.estimate.student.Sums.t_limits`; ``c_error``, half the width of the interval
+        at 68 %; ``shift`` and ``shift_error``, 0 where it is not fitted.
     """
     design = np.column_stack([LAWS[name](N)] + [np.ones_like(N)] * free_edge)
     root = np.sqrt(N * n_seeds)

@@ -43,7 +43,7 @@ from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.model import EDGE_KINDS, Model
 from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.core.quadratic.theory.bulk import left_edge
 
 Statistic = Literal["mean", "median", "controlled"]
@@ -107,9 +107,10 @@ def edge_scaling(
 
     is found by least squares with weights N n_seeds, which do not depend on the data: cells of one size have
     a variance of order 1/N. Its interval comes from the variance and the skewness measured at each size
-    (:func:`bendscape.analysis.estimate.edge_fits.amplitude`). chi^2 of a law is the smallest for any c, with the
-    errors of a power law of the variance in N (:func:`bendscape.analysis.estimate.edge_fits.smooth_errors`). ``law``
-    is by :func:`bendscape.analysis.estimate.edge_fits.chosen_law`: the law of smaller chi^2 if it fits (p-value at
+    (:func:`bendscape.analysis.estimate.edge_fits.amplitude`). chi^2 of a law is the smallest for any c, with
+    the errors of a power law of the variance in N
+    (:func:`bendscape.analysis.estimate.edge_fits.smooth_errors`). ``law`` is by
+    :func:`bendscape.analysis.estimate.edge_fits.chosen_law`: the law of smaller chi^2 if it fits (p-value at
     least ``misfit``, c not negative beyond that level) and chi^2 differs by the 1 - ``wrong`` quantile of
     chi^2 with one degree of freedom, 6.63 at 0.01; neither if none fits; else cannot_tell. So the wrong one
     of the two is chosen with probability at most ``wrong``, given normal errors.
@@ -124,11 +125,12 @@ def edge_scaling(
         Sizes below it are left out of fits and prediction, >= 2: see the limits.
     extra_draws : int
         Labels drawn for every measured cell, of which the control variate takes its expectation
-        (:func:`bendscape.core.quadratic.sampling.control_variate.controlled_mean` on min(edge_sample, outlier_sample)); 0 for none. The
-        gain is nearly all there at 8. One draw takes 1 ms at N = 1000, and grows like N.
+        (:func:`bendscape.core.quadratic.sampling.control_variate.controlled_mean` on min(edge_sample,
+        outlier_sample)); 0 for none. The gain is nearly all there at 8. One draw takes 1 ms at N = 1000, and
+        grows like N.
     prediction : bool
-        Compare with :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law` too: milliseconds to tenths of a
-        second a point, seconds far below alpha_0.
+        Compare with :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law` too:
+        milliseconds to tenths of a second a point, seconds far below alpha_0.
     free_edge : bool
         Fit the edge too. Then the wrong law can win, and ``warning`` in the attributes says so; the choice is
         made all the same.
@@ -152,9 +154,10 @@ def edge_scaling(
 
     Notes
     -----
-    Applies below threshold: alphas not below :func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size` at the
-    smallest size used (alpha_bbp, or alpha_0 where the transition is discontinuous) are ``not_applicable``,
-    and have means and medians only. A size counts from 6 seeds on, a fit needs 2 degrees of freedom.
+    Applies below threshold: alphas not below
+    :func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size` at the smallest size used
+    (alpha_bbp, or alpha_0 where the transition is discontinuous) are ``not_applicable``, and have means and
+    medians only. A size counts from 6 seeds on, a fit needs 2 degrees of freedom.
 
     Limits: both laws are leading orders. Measured on sampled Hessians (``docs/analysis.md``): at a sharp edge
     corrections make it neither with sizes from 64 or 128 on, and n_two_thirds is told with sizes from 256 on.
@@ -296,7 +299,7 @@ def _statistics(
             return found, 0 if statistic == "controlled" else freedom, third
         identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         rng = np.random.default_rng([seed, N, round(alpha * N), *identity])
-        drawn = (sample_conditional(model, alpha, N, rng) for _ in range(extra_draws * int(known.sum())))
+        drawn = (sample_drawn_labels(model, alpha, N, rng) for _ in range(extra_draws * int(known.sum())))
         mean = controlled_mean(values[known], own[known], extra=label_controls(drawn)[:, 0])
         found |= {
             "controlled": mean.mean,

@@ -55,8 +55,8 @@ there."""
 
 
 def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset as :func:`bendscape.analysis.dataset.models.as_sweep` has it; refuses one that is no sweep of the
-    Hessian."""
+    """The dataset as :func:`bendscape.analysis.dataset.models.as_sweep` has it; refuses one that is no sweep
+    of the Hessian."""
     needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
     missing = [name for name in needed if name not in ds.variables]
     if missing:
@@ -96,9 +96,9 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     The abscissa of every size is the mean of alpha_realised = M / N, lambda_minus is taken there, and alpha
     serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
 
-    width and overlap_level are those of :func:`bendscape.analysis.estimate.critical.critical_point`, the sign change
-    is :func:`bendscape.analysis.dataset.curves.sign_change`. The interval holds the loads at which the curve could
-    vanish by a t test, with the variance of the cells at each alpha and their skewness
+    width and overlap_level are those of :func:`bendscape.analysis.estimate.critical.critical_point`, the sign
+    change is :func:`bendscape.analysis.dataset.curves.sign_change`. The interval holds the loads at which the
+    curve could vanish by a t test, with the variance of the cells at each alpha and their skewness
     (:func:`bendscape.analysis.estimate.crossings.crossing`).
 
     Parameters
@@ -218,8 +218,8 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
         alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words);
         ``systematic``, the error of alpha_overlap from the spacing of the alphas and from small N;
         ``verdict`` and ``verdict_reason``, those of
-        :func:`bendscape.analysis.estimate.verdicts.against_theory` on alpha_overlap against alpha_bbp_N. Models of
-        which no cell is done at any size are left out.
+        :func:`bendscape.analysis.estimate.verdicts.against_theory` on alpha_overlap against alpha_bbp_N.
+        Models of which no cell is done at any size are left out.
     """
     rows: list[dict[str, Any]] = []
     values = {str(name): variable.values for name, variable in result.compute().variables.items()}

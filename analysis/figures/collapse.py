@@ -43,8 +43,8 @@ def collapse_numbers(results: Results) -> Numbers:
     measured alpha_c and around theory's alpha_bbp, with what the fit says. ``collapse-curves``: the universal
     curve A phi_r(w), r = p p_star, which has nothing fitted.
 
-    Sizes beyond a tenth of the crossover size are left out, as :func:`bendscape.analysis.estimate.collapse.collapse`
-    does."""
+    Sizes beyond a tenth of the crossover size are left out, as
+    :func:`bendscape.analysis.estimate.collapse.collapse` does."""
     table_of_loads(results.loads, "collapse")
     points: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []

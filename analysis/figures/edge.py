@@ -44,9 +44,9 @@ _SHORT = {"n_two_thirds": r"$N^{-2/3}$", "one_over_log": r"$1/\log N$"}
 
 def edge_numbers(results: Results) -> Numbers:
     """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
-    fitted by :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`, the law that the data support, and the
-    prediction without a free parameter.
-    Alphas with fewer than two positive gaps, which is all that logarithmic axes show, are left out."""
+    fitted by :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`, the law that the data support,
+    and the prediction without a free parameter. Alphas with fewer than two positive gaps, which is all that
+    logarithmic axes show, are left out."""
     least = results.least_size
     blocks = [
         block

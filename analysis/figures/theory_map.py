@@ -82,8 +82,9 @@ def theory_map(
 ) -> xr.Dataset:
     """The map as a dataset over (p, p_star, a); ``alpha_0``: with it, by its three definitions.
 
-    See :func:`bendscape.core.quadratic.theory.maps.transition_map` for the variables, each with its error estimate beside it;
-    ``transition`` carries its flags, and the number ``noise`` of the whole map is a coordinate.
+    See :func:`bendscape.core.quadratic.theory.maps.transition_map` for the variables, each with its error
+    estimate beside it; ``transition`` carries its flags, and the number ``noise`` of the whole map is a
+    coordinate.
     """
     ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, noise=noise, alpha_0=alpha_0))  # type: ignore[arg-type]
     return ds.assign_attrs(title=TITLE)

@@ -52,8 +52,8 @@ _KINDS = {
 
 def thresholds_numbers(results: Results) -> Numbers:
     """``thresholds``: the critical load alpha_c of every model by two estimators of
-    :func:`bendscape.analysis.estimate.collapse.collapse`. ``thresholds-theory``: alpha_bbp and alpha_0 for p from 1 to
-    ``WIDEST``, or the widest of the sweep, and at p = inf, where alpha_bbp = p_star (a + 1)/2."""
+    :func:`bendscape.analysis.estimate.collapse.collapse`. ``thresholds-theory``: alpha_bbp and alpha_0 for p
+    from 1 to ``WIDEST``, or the widest of the sweep, and at p = inf, where alpha_bbp = p_star (a + 1)/2."""
     found = table_of_loads(results.loads, "thresholds")
     axes = [np.unique(found[name].values).tolist() for name in ("p_star", "a")]
     theory = theory_map(p=[*_widths(found), math.inf], p_star=axes[0], a=axes[1], alpha_0=True)
@@ -65,8 +65,8 @@ def thresholds_numbers(results: Results) -> Numbers:
 
 def kinds_numbers(results: Results) -> Numbers:
     """``kinds``: the kind of every model's transition as the data have it, with its probability, by
-    :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`. ``kinds-theory``: the kind, alpha_bbp and the
-    tricritical a over a grid of p and a around them."""
+    :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`. ``kinds-theory``: the kind, alpha_bbp
+    and the tricritical a over a grid of p and a around them."""
     found = table_of_loads(results.loads, "kinds")
     found = found.isel(row=_best_rows(found))
     a = np.unique(found["a"].values)
@@ -105,8 +105,8 @@ def _widths(found: xr.Dataset) -> Sequence[int]:
 
 
 def table_of_loads(loads: xr.Dataset, figure: str) -> xr.Dataset:
-    """The finite critical loads of :func:`bendscape.analysis.estimate.collapse.collapse`, a row a model and estimator;
-    the figure is left out where there is none."""
+    """The finite critical loads of :func:`bendscape.analysis.estimate.collapse.collapse`, a row a model and
+    estimator; the figure is left out where there is none."""
     meanings = {name: loads[name].attrs["flag_meanings"].split() for name in ("flag", "kind_from_data")}
     blocks, flags = [], set()
     for model in np.ndindex(*(loads.sizes[dim] for dim in ("p", "p_star", "a"))):

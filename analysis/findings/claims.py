@@ -60,10 +60,10 @@ class Claim(NamedTuple):
 def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim]:
     """Every claim with its verdict.
 
-    The critical load of a model is that of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`, where its
-    fit holds and two sizes are measured. Its theory is alpha_bbp for a continuous transition and alpha_0
-    (principal value, where there is none complex) for a discontinuous one, whose alpha_bbp no size within
-    reach shows.
+    The critical load of a model is that of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`,
+    where its fit holds and two sizes are measured. Its theory is alpha_bbp for a continuous transition and
+    alpha_0 (principal value, where there is none complex) for a discontinuous one, whose alpha_bbp no size
+    within reach shows.
 
     Parameters
     ----------
@@ -97,18 +97,18 @@ def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim
     alpha_bbp, so the claim on kinds is consistent at most; it is contradicted where the load is ``SURE``
     errors from that of the kind claimed.
 
-    The claim on edges counts loads, whose cells are independent: one law is preferred where a fair coin
-    would prefer it as often with a probability below ``RARE``, and refuses no more than ``MISFIT``. A
-    preference for 1/log N says that the approach is slower than N^(-2/3), and no more: the claim is
-    consistent at most. Smooth edges count where they have no continuation
-    (:func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`): elsewhere samples below the crossover size see the
-    continuation's sharp edge, and the truth is neither law.
+    The claim on edges counts loads, whose cells are independent: one law is preferred where a fair coin would
+    prefer it as often with a probability below ``RARE``, and refuses no more than ``MISFIT``. A preference
+    for 1/log N says that the approach is slower than N^(-2/3), and no more: the claim is consistent at most.
+    Smooth edges count where they have no continuation
+    (:func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`): elsewhere samples below the
+    crossover size see the continuation's sharp edge, and the truth is neither law.
 
     The overlap above the threshold is held against theory's law at the same N
-    (:func:`bendscape.analysis.findings.overlap_above.overlaps_above`): contradicted by one model ``SURE`` errors off,
-    supported where ``LEAST_MODELS`` models have an error of ``TELLING`` at most at an N where that law lies
-    within a quarter of the overlap at infinite N, else consistent. lambda_* and the limit p_star/2 of small a
-    have no claim here. Source of the claims: arXiv:2510.18435.
+    (:func:`bendscape.analysis.findings.overlap_above.overlaps_above`): contradicted by one model ``SURE``
+    errors off, supported where ``LEAST_MODELS`` models have an error of ``TELLING`` at most at an N where
+    that law lies within a quarter of the overlap at infinite N, else consistent. lambda_* and the limit
+    p_star/2 of small a have no claim here. Source of the claims: arXiv:2510.18435.
     """
     measured = measured_loads(loads)
     of_loads = [_width(measured), _limit(measured), _kind(measured)]

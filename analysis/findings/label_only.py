@@ -20,6 +20,7 @@ def label_only_asymptotics(weights: str, p_star: int, a: float, alpha: float) ->
 
 @lru_cache(maxsize=2**12)
 def label_only_threshold(weights: str, p_star: int, a: float) -> float:
-    """Threshold with the weights of that name; see :func:`bendscape.core.quadratic.theory.label_only.spectral_transition`."""
+    """Threshold with the weights of that name; see
+    :func:`bendscape.core.quadratic.theory.label_only.spectral_transition`."""
     with unwarned():
         return spectral_transition(p_star, WEIGHTS[weights][1](a)).alpha_bbp

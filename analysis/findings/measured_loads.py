@@ -54,8 +54,8 @@ def measured_loads(loads: xr.Dataset) -> list[Load]:
     Returns
     -------
     list of Load
-        That of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`, where it is estimated without a flag
-        and ``LEAST_SIZES`` sizes are measured.
+        That of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`, where it is estimated
+        without a flag and ``LEAST_SIZES`` sizes are measured.
     """
     rows: dict[tuple[int, int, float], dict[str, Any]] = {}
     for row in load_rows(loads):

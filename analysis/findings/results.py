@@ -47,12 +47,14 @@ class Results:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """Means over seeds and asymptotic theory of every model: :func:`bendscape.analysis.findings.panels.panels`."""
+        """Means over seeds and asymptotic theory of every model:
+        :func:`bendscape.analysis.findings.panels.panels`."""
         return panels(self.ds, self._get("means"))
 
     @cached_property
     def least_size(self) -> int:
-        """Size from which on fits are made: :func:`bendscape.analysis.estimate.estimators.usual_least_size`."""
+        """Size from which on fits are made:
+        :func:`bendscape.analysis.estimate.estimators.usual_least_size`."""
         return usual_least_size(self.ds)
 
     @property
@@ -62,8 +64,8 @@ class Results:
 
     @property
     def edge(self) -> xr.Dataset:
-        """Laws of the edge by :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`, of plain means and
-        without the prediction."""
+        """Laws of the edge by :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`, of plain means
+        and without the prediction."""
         return self._get("edge")
 
     @property

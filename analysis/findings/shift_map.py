@@ -30,9 +30,10 @@ _MEASURED: Mapping[str, str] = {
 def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     """Critical load, pre-critical window and shift over the (p, p_star, a) of a sweep, beside theory.
 
-    With alpha_c the critical load measured from all sizes (:func:`bendscape.analysis.estimate.collapse.collapse`, by
-    :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`), which is alpha_bbp where the transition is
-    continuous and alpha_0 where it is discontinuous,
+    With alpha_c the critical load measured from all sizes
+    (:func:`bendscape.analysis.estimate.collapse.collapse`, by
+    :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`), which is alpha_bbp where the transition
+    is continuous and alpha_0 where it is discontinuous,
 
         window = alpha_bbp - alpha_c, alpha_bbp from theory,
         shift = alpha_c(p, p_star, a) - alpha_c(p_star, p_star, a).
@@ -42,8 +43,8 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     result : xarray.Dataset, optional
-        What :func:`bendscape.analysis.estimate.collapse.collapse` gave for it; found where it is not given, in
-        a pass over ``ds``.
+        What :func:`bendscape.analysis.estimate.collapse.collapse` gave for it; found where it is not given,
+        in a pass over ``ds``.
 
     Returns
     -------

@@ -77,10 +77,10 @@ def figure_numbers(
     -----
     overlap is the mean over the lowest p p_star eigenvectors, lowest that of the first alone. Theory at N is
     that of :func:`bendscape.core.quadratic.finite_size.overlap_law.mean_overlap_sq` and
-    :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law`, interpolated between the alphas of the campaign
-    and, for the overlap, the points half way. It is left out far below alpha_0, where it would take drawn
-    labels and a second a point, and for the eigenvalue above the threshold if p p_star > 1, where the
-    splitting of the outliers takes a tenth of a second at each alpha.
+    :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law`, interpolated between the
+    alphas of the campaign and, for the overlap, the points half way. It is left out far below alpha_0, where
+    it would take drawn labels and a second a point, and for the eigenvalue above the threshold if p p_star >
+    1, where the splitting of the outliers takes a tenth of a second at each alpha.
     """
     sizes = sorted({N for panel in found for N in panel.N})
     measured = {(row["p"], row["p_star"], row["a"], row["estimator"]): row for row in loads}

@@ -28,8 +28,8 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
-    The core time left is that of `bendscape.sweep.engine.plan.Plan`: the kernel's estimate of what is missing,
-    corrected by what finished cells took. Where the kernel is neither installed nor in one of
+    The core time left is that of `bendscape.sweep.engine.plan.Plan`: the kernel's estimate of what is
+    missing, corrected by what finished cells took. Where the kernel is neither installed nor in one of
     `kernel_modules`, cells of a size count as equally dear, and a size without finished ones is null.
     `hidden` are finished cells that the latest campaign file does not name, and how to see them.
     """

@@ -32,8 +32,8 @@ class _Tail(ProgressColumn):
 class Meter:
     """Counts what was computed, learns what cells cost, and predicts the end.
 
-    The estimate of what is left is corrected, size by size, by the ratio of measured to estimated
-    seconds seen so far, those of earlier runs included (`bendscape.sweep.engine.plan.correction`). Tasks of a size
+    The estimate of what is left is corrected, size by size, by the ratio of measured to estimated seconds
+    seen so far, those of earlier runs included (`bendscape.sweep.engine.plan.correction`). Tasks of a size
     run on `slots` cores, or on fewer where the `memory` does not hold so many.
     """
 

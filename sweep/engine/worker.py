@@ -31,8 +31,8 @@ DESCRIBE_SECONDS = 10.0  # for an exception to say what it is: that is code of t
 class Order(NamedTuple):
     """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles.
 
-    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. With `note`, the path of an
-    object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
+    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. With `note`, the path
+    of an object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
     `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
     `kernel_digest` is that of the source which the run began with; empty for an installed kernel.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from bendscape.core.quadratic.model import Model, sample_count
 from bendscape.core.quadratic.sampling.cost import cost_bytes
-from bendscape.core.quadratic.sampling.drawn_labels import sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.kernels import hessian as hessian_kernel
@@ -31,7 +31,7 @@ VARIABLES = tuple(variable for variable in hessian_kernel.VARIABLES if variable.
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
     """Draw the cell's labels and solve for their edge and outlier."""
     model = Model(cell.p, cell.p_star, cell.a)
-    found = sample_conditional(model, cell.alpha, cell.N, rng, kept=KEPT_SAMPLES)
+    found = sample_drawn_labels(model, cell.alpha, cell.N, rng, kept=KEPT_SAMPLES)
     return Outcome({**found._asdict(), "alpha_realised": sample_count(cell.alpha, cell.N) / cell.N})
 
 

@@ -66,7 +66,7 @@ def always() -> None:
     """A check that is content."""
 
 
-class Conditional(ObjectStore[Objects]):
+class CompareAndSwap(ObjectStore[Objects]):
     """An object store as Zarr sees it that puts an object only over the version it was read at.
 
     What was not read since `forget` must not exist. So a chunk is written by compare-and-swap while Zarr's
@@ -119,7 +119,7 @@ class Publisher:
 
     def __init__(self, url: str, check: Callable[[], None]) -> None:
         self.objects, self._check, self._locked = connect(url), check, folder_of(url) is not None
-        self.zarr = zarr_store(url) if self._locked else Conditional(self.objects, check=check)
+        self.zarr = zarr_store(url) if self._locked else CompareAndSwap(self.objects, check=check)
 
     def read(self, path: str) -> tuple[dict[str, Any] | None, PutMode]:
         """A JSON document, None where there is none, and the mode in which it may be replaced."""

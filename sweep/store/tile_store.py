@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, Variable
 from bendscape.sweep.campaign.tiles import Layout, TileKey
-from bendscape.sweep.store.compare_and_swap import Conditional, Conflict, zarr_store
+from bendscape.sweep.store.compare_and_swap import CompareAndSwap, Conflict, zarr_store
 from bendscape.sweep.store.objects import connect, exclusive, folder_of
 from bendscape.sweep.store.publish import stored_variables
 
@@ -27,10 +27,10 @@ class TileStore:
     def __init__(self, url: str, layout: Layout, kernel: Kernel) -> None:
         self.layout = layout
         self._url = url
-        self._store = zarr_store(url) if folder_of(url) else Conditional(connect(url))
+        self._store = zarr_store(url) if folder_of(url) else CompareAndSwap(connect(url))
         self._variables = stored_variables(kernel)
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-        self._one_at_a_time = threading.RLock()  # what `Conditional` remembers belongs to one update
+        self._one_at_a_time = threading.RLock()  # what `CompareAndSwap` remembers belongs to one update
 
     def _array(self, N: int, name: str) -> zarr.Array[Any]:
         if (N, name) not in self._arrays:
@@ -75,7 +75,7 @@ class TileStore:
         for variable in self._variables:  # an array opened after the check could be longer than this layout
             self._array(key.N, variable.name)
         with self._one_at_a_time, exclusive(self._url, str(key)):
-            if isinstance(self._store, Conditional):
+            if isinstance(self._store, CompareAndSwap):
                 self._store.forget()
             stored = self.empty(key)
             stored["status"] = self.read(key, "status")

@@ -22,7 +22,7 @@ from bendscape.core.quadratic.finite_size.edge_scales import (
     share_of_drawn,
 )
 from bendscape.core.quadratic.finite_size.extreme_labels import drawn_cells
-from bendscape.core.quadratic.finite_size.label_fluctuations import label_noise, student_shift
+from bendscape.core.quadratic.finite_size.label_fluctuations import label_fluctuations, student_shift
 from bendscape.core.quadratic.finite_size.spiked_edge import critical_eigenvalue, critical_eigenvalues
 from bendscape.core.quadratic.finite_size.splitting import outlier_splitting
 from bendscape.core.quadratic.model import Model
@@ -44,8 +44,8 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     """Mean and standard deviation of eigval_min over samples of dimension N.
 
     Without a label in the tail, with r = p p_star, xi_r the universal law of critical spikes at w = N^(1/3)
-    distance (:mod:`bendscape.core.quadratic.finite_size.edge_scales`), C the edge's softness and t, b the direction averages of
-    :mod:`bendscape.core.quadratic.finite_size.label_fluctuations`,
+    distance (:mod:`bendscape.core.quadratic.finite_size.edge_scales`), C the edge's softness and t, b the
+    direction averages of :mod:`bendscape.core.quadratic.finite_size.label_fluctuations`,
 
         mean = lambda + (C p N)^(-2/3) <xi_r(w) + max(w, 0)^2> + shift/N,    sd^2 = Var_labels + Var_matrix.
 
@@ -56,9 +56,9 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     that teacher and student take from the bulk.
 
     Inside a smooth edge (gamma > 1) mean and variance are those over cells of drawn extreme labels
-    (:mod:`bendscape.core.quadratic.finite_size.extreme_labels`), each with its own edge or outlier and the law above. With
-    probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma of the averages' outlier or
-    edge, by principal value, a label lies beyond it and decides.
+    (:mod:`bendscape.core.quadratic.finite_size.extreme_labels`), each with its own edge or outlier and the
+    law above. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma of the
+    averages' outlier or edge, by principal value, a label lies beyond it and decides.
 
     Parameters
     ----------
@@ -81,14 +81,14 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
     threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3) from terms of relative order
     N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star outliers by labels, weights
-    and matrix is that of :mod:`bendscape.core.quadratic.finite_size.splitting`. Inside a smooth edge samples lie above the law, by
-    0 to 0.5 sd (known to 0.1) at N = 64 and 256, alpha = 0.3, 0.5 and 1 of (p, p_star, a) = (1, 1, 1.5),
-    (4, 1, 1.5), (1, 2, 3) and (2, 2, 1.5), and by up to 0.75 sd where other points were sampled; the sd is
-    within 20 per cent at N = 256, and at N = 64 up to 37 per cent too wide at p = 1, known to 7
-    (``benchmarks/finite_size.py --far``). Of that 0.05 sd is that of drawn
-    means. Heuristic: the principal-value edge that tells ``regime`` and ``tail_share``. Held by
-    ``tests/test_edge_law.py``. Source: this project's own; the universal laws are those of Tracy
-    and Widom and of Bloemendal and Virag (arXiv:1011.1877, 1109.3704).
+    and matrix is that of :mod:`bendscape.core.quadratic.finite_size.splitting`. Inside a smooth edge samples
+    lie above the law, by 0 to 0.5 sd (known to 0.1) at N = 64 and 256, alpha = 0.3, 0.5 and 1 of (p, p_star,
+    a) = (1, 1, 1.5), (4, 1, 1.5), (1, 2, 3) and (2, 2, 1.5), and by up to 0.75 sd where other points were
+    sampled; the sd is within 20 per cent at N = 256, and at N = 64 up to 37 per cent too wide at p = 1, known
+    to 7 (``benchmarks/finite_size.py --far``). Of that 0.05 sd is that of drawn means. Heuristic: the
+    principal-value edge that tells ``regime`` and ``tail_share``. Held by ``tests/test_edge_law.py``. Source:
+    this project's own; the universal laws are those of Tracy and Widom and of Bloemendal and Virag
+    (arXiv:1011.1877, 1109.3704).
     """
     alpha, size = as_point(alpha, N)
     scales = edge_scales(model, alpha)
@@ -111,7 +111,7 @@ def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) ->
     """Mean, variance by labels and variance by the matrix, from averages over all labels."""
     p, r = float(model.p), int(model.p) * model.p_star
     gamma = scales.gamma_edge
-    at_edge = label_noise(model, gamma)
+    at_edge = label_fluctuations(model, gamma)
     width = (scales.softness * p * size) ** (-2 / 3)
     w = scales.distance * size ** (1 / 3)
     xi_mean, xi_sd = critical_eigenvalue(w, r)
@@ -124,7 +124,7 @@ def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) ->
         mean = scales.lambda_edge + width * xi_mean + shift
         return mean, per_label * max(0.0, at_edge.var_t), (width * xi_sd) ** 2
 
-    at_star, averages_ = label_noise(model, scales.gamma_star), at_any_gamma(model, scales.gamma_star)
+    at_star, averages_ = label_fluctuations(model, scales.gamma_star), at_any_gamma(model, scales.gamma_star)
     z_prime = -(4 / p**2) * (scales.gamma_star**-2 - alpha * averages_.B)
     S_prime = (4 / p**2) * alpha * averages_.B_y
     R, overlap_sq = S_prime / min(z_prime, -1e-300), scales.overlap_sq

@@ -41,7 +41,8 @@ _LEAST_WEIGHT = 1e-22  # relative to the largest: what weighs less adds nothing 
 
 
 class DrawnCells(NamedTuple):
-    """Edge or outlier of each drawn cell, arrays of shape (CELLS,), as of core/quadratic/finite_size/edge_scales.py."""
+    """Edge or outlier of each drawn cell, arrays of shape (CELLS,), as of
+    core/quadratic/finite_size/edge_scales.py."""
 
     place: FloatArray
     width: FloatArray
@@ -170,8 +171,8 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     """Edge or outlier of ``CELLS`` cells with drawn extreme labels.
 
     With M alpha-weighted averages split as <.>_rest + (1/N) sum over the drawn labels, the edge solves
-    gamma^-2 = alpha B between 0 and the first pole; where -alpha gamma F > 1 there, the outlier solves
-    -alpha gamma F = 1 before it. Scales as of :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`.
+    gamma^-2 = alpha B between 0 and the first pole; where -alpha gamma F > 1 there, the outlier solves -alpha
+    gamma F = 1 before it. Scales as of :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`.
 
     Parameters
     ----------

@@ -7,8 +7,8 @@ predicts moves by O(N^(-1/2)), with a variance that is that of one sample's term
 
 over the p directions of a sample, the self-energy of a cell is (2/(p N)) sum_mu t_mu. Products of two
 directions are joined by Feynman's parameter, 1/(D_c D_c') = int_0^1 dx 1/((1-x) D_c + x D_c')^2, which turns
-every such average into the Laplace integral of :mod:`bendscape.core.quadratic.theory.integrals` at a mixed c; for gamma > 1
-they are finite parts, from the same rotated ray.
+every such average into the Laplace integral of :mod:`bendscape.core.quadratic.theory.integrals` at a mixed c;
+for gamma > 1 they are finite parts, from the same rotated ray.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 _MIXING = 20  # Gauss-Legendre nodes in x: the integrands are analytic far beyond [0, 1]
 
 
-class LabelNoise(NamedTuple):
+class LabelFluctuations(NamedTuple):
     """Covariances over one sample at one gamma, and the slope of B."""
 
     var_t: float
@@ -107,7 +107,7 @@ class DirectionAverages:
         return sum(w * self._pair(c, d).average(power, power, y_power) for w, c, d in pairs if w)
 
 
-def label_noise(model: Model, gamma: float) -> LabelNoise:
+def label_fluctuations(model: Model, gamma: float) -> LabelFluctuations:
     """Covariances of t, y t and b over one sample, and B = E[b] with its slope in gamma.
 
     Var t, Cov(t, y t), Var(y t), Var b with t = (1/p) sum_c u_c/D_c, b = (1/p) sum_c u_c^2/D_c^2; B' = -2
@@ -123,7 +123,7 @@ def label_noise(model: Model, gamma: float) -> LabelNoise:
 
     Returns
     -------
-    LabelNoise
+    LabelFluctuations
         For one sample; a mean over M samples has these over M.
 
     Notes
@@ -138,7 +138,7 @@ def label_noise(model: Model, gamma: float) -> LabelNoise:
     B, cube = (of.single(trace, i) for i in (2, 3))
     tt, tyt, ytyt = (of.square(trace, 1, j) for j in (0, 1, 2))
     bb = of.square(trace, 2)
-    return LabelNoise(tt - t * t, tyt - t * yt, ytyt - yt * yt, bb - B * B, B, -2 * cube)
+    return LabelFluctuations(tt - t * t, tyt - t * yt, ytyt - yt * yt, bb - B * B, B, -2 * cube)
 
 
 def student_shift(model: Model, alpha: float, gamma: float, lambda_edge: float) -> float:

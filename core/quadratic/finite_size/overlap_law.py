@@ -45,12 +45,12 @@ def mean_overlap_sq(model: Model, alpha: float, N: float) -> float:
     """Mean squared overlap of the lowest p p_star eigenvectors with the teacher, at dimension N.
 
     Where edge and outlier lie at gamma < 1, <overlap_sq_space> = A N^(-1/3) phi_r(w), r = p p_star, with A
-    and w = N^(1/3) distance of :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales` and phi_r the universal law of
-    critical spikes. Inside a smooth edge, the mean of the same over cells of drawn extreme labels, with A and
-    w of each cell: (1 - exp(-kappa)) times that of the cells in which a label lies beyond the pole of the
-    principal-value outlier (edge, where there is none), and exp(-kappa) times that of the others; kappa = N
-    alpha sum_c P(D_c < 0) is the expected number of such labels. From gamma = 0.8 to 1 the one goes over into
-    the other.
+    and w = N^(1/3) distance of :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales` and phi_r
+    the universal law of critical spikes. Inside a smooth edge, the mean of the same over cells of drawn
+    extreme labels, with A and w of each cell: (1 - exp(-kappa)) times that of the cells in which a label lies
+    beyond the pole of the principal-value outlier (edge, where there is none), and exp(-kappa) times that of
+    the others; kappa = N alpha sum_c P(D_c < 0) is the expected number of such labels. From gamma = 0.8 to 1
+    the one goes over into the other.
 
     Parameters
     ----------
@@ -123,9 +123,10 @@ def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
     """Mean squared overlap of the lowest eigenvector alone, the best of p p_star above a threshold.
 
     <overlap_sq_space> is exceeded by N^(-1/2) <splitting> min(1, d), with all that splits the outliers to
-    first order (:func:`bendscape.core.quadratic.finite_size.splitting.outlier_splitting`) and d, what the universal law of critical
-    spikes has at w over its own first order e_r/w^(1/2), e_r the mean of -lambda_min of a Gaussian orthogonal
-    r x r matrix. Below a threshold the excess is that of the universal law.
+    first order (:func:`bendscape.core.quadratic.finite_size.splitting.outlier_splitting`) and d, what the
+    universal law of critical spikes has at w over its own first order e_r/w^(1/2), e_r the mean of
+    -lambda_min of a Gaussian orthogonal r x r matrix. Below a threshold the excess is that of the universal
+    law.
 
     Parameters
     ----------

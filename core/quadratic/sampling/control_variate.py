@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.sampling.drawn_labels import Conditional
+from bendscape.core.quadratic.sampling.drawn_labels import DrawnLabels
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class Controlled(NamedTuple):
         return self.mean - half, self.mean + half
 
 
-def label_controls(cells: Iterable[Conditional]) -> FloatArray:
+def label_controls(cells: Iterable[DrawnLabels]) -> FloatArray:
     """Controls that every cell has: the lowest point min(edge, outlier) and the overlap m^2, 0 at no outlier.
 
     Both are continuous in the labels where the outlier meets the edge, and both are functions of the labels
@@ -70,8 +70,8 @@ def label_controls(cells: Iterable[Conditional]) -> FloatArray:
 
     Parameters
     ----------
-    cells : iterable of Conditional
-        Of measured cells, or of :func:`bendscape.core.quadratic.sampling.drawn_labels.sample_conditional`.
+    cells : iterable of DrawnLabels
+        Of measured cells, or of :func:`bendscape.core.quadratic.sampling.drawn_labels.sample_drawn_labels`.
 
     Returns
     -------

@@ -165,9 +165,9 @@ def cost_bytes(
     """Memory one cell takes at its peak.
 
     Data M N, and for dense the Hessian (pN)^2 with the weighted rows it is made from; for explicit the Krylov
-    basis, and without stored data no M N; for dice what :func:`bendscape.core.quadratic.sampling.dice.dice_bytes` says. For
-    conditional one block of samples, and the labels where there
-    are few enough to keep.
+    basis, and without stored data no M N; for dice what
+    :func:`bendscape.core.quadratic.sampling.dice.dice_bytes` says. For conditional one block of samples, and
+    the labels where there are few enough to keep.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The Hessian's lowest eigenpairs at any N, exact in law, without the data matrix.
 
-Lanczos' iteration starts in the span of the teacher and multiplies with H = (1/N) sum_mu D_mu x_mu x_mu^T.
-It asks for X only along the directions it reaches, so X is revealed there and nowhere else
-(:mod:`bendscape.core.quadratic.sampling.reveal`): k steps cost O(M p k) memory and O(M p^2 k^2) time, where the matrix would
-need O(M N) of either. The Ritz values and vectors have the law they have with an explicit X.
+Lanczos' iteration starts in the span of the teacher and multiplies with H = (1/N) sum_mu D_mu x_mu x_mu^T. It
+asks for X only along the directions it reaches, so X is revealed there and nowhere else
+(:mod:`bendscape.core.quadratic.sampling.reveal`): k steps cost O(M p k) memory and O(M p^2 k^2) time, where
+the matrix would need O(M N) of either. The Ritz values and vectors have the law they have with an explicit X.
 
 One start vector, not a block: what limits N is the memory for U, p vectors of length M a step, and the degree
 of the polynomial that resolves the edge grows with the steps, not with the block.

@@ -6,7 +6,7 @@ those fluctuations and predicts the eigenvalue of this very cell, which makes th
 for the measured one.
 
 The sums need the labels only one at a time, so they may come in blocks that are made anew for every sum: then
-a cell of any size runs in the memory of one block (:func:`sample_conditional`).
+a cell of any size runs in the memory of one block (:func:`sample_drawn_labels`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Blocks = Callable[[], Iterable[tuple[FloatArray, FloatArray]]]
 """What yields the labels y and outputs yhat of one cell, block by block and each time the same."""
 
 BLOCK_NUMBERS = 2**18
-"""Gaussian numbers drawn at a time by :func:`sample_conditional`: small enough for a cache."""
+"""Gaussian numbers drawn at a time by :func:`sample_drawn_labels`: small enough for a cache."""
 KEPT_SAMPLES = 2**20
 """Cells of up to so many samples keep their labels; larger ones draw them again for every sum."""
 
@@ -37,7 +37,7 @@ _MOST_STEPS = 100
 _LAST_STEP = 2e-15  # relative
 
 
-class Conditional(NamedTuple):
+class DrawnLabels(NamedTuple):
     """What one cell's labels predict; outlier and overlap are nan where there is no outlier."""
 
     edge_sample: float
@@ -116,7 +116,7 @@ def _solve(
     return gamma
 
 
-def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLike) -> Conditional:
+def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLike) -> DrawnLabels:
     """Edge, outlier and overlap m^2 of one cell, from its own labels y and outputs yhat.
 
     z(g) = 1/g + (1/(pN)) sum_mu T_mu(g), T = sum over the p directions of d/(1 - g d). The edge is z where
@@ -137,7 +137,7 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
 
     Returns
     -------
-    Conditional
+    DrawnLabels
         ``edge_sample`` and ``outlier_sample`` in units of the eigenvalues of H, ``overlap_sq_sample`` in [0,
         1]; the last two nan where no outlier is left of the edge.
 
@@ -145,7 +145,7 @@ def conditional_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayLi
     -----
     Limits: lambda_minus, lambda_star and overlap_sq as N -> inf, except that a finite sample's edge is always
     sharp; where no direction has a negative weight and they do not fill the space, the spectrum starts at 0,
-    which is then the edge. Accuracy 1e-12 relative; held by ``tests/test_conditional.py``. Source: this
+    which is then the edge. Accuracy 1e-12 relative; held by ``tests/test_drawn_labels.py``. Source: this
     project's own, arXiv:2510.18435 with sample averages.
     """
     if math.isinf(model.p):
@@ -167,9 +167,9 @@ def _numbers(parameter: str, values: npt.ArrayLike) -> FloatArray:
         raise ParameterError(parameter, values, "an array of numbers") from None
 
 
-def _predicted(model: Model, cell: _Labels) -> Conditional:
+def _predicted(model: Model, cell: _Labels) -> DrawnLabels:
     if math.isinf(cell.gamma_max) and cell.filling <= 1:
-        return Conditional(0.0, math.nan, math.nan)
+        return DrawnLabels(0.0, math.nan, math.nan)
     high = cell.gamma_max
     from_zero = cell.edge_equation(0.0)[0]
     if math.isinf(high):
@@ -179,13 +179,13 @@ def _predicted(model: Model, cell: _Labels) -> Conditional:
     edge = _solve(cell.edge_equation, 0.0, high, 1.0, start=min(from_zero, 0.9 * high))
     edge_sample = _map(model, cell, edge)
     if cell.outlier_equation(edge)[0] <= 0:
-        return Conditional(edge_sample, math.nan, math.nan)
+        return DrawnLabels(edge_sample, math.nan, math.nan)
 
     gamma = _solve(cell.outlier_equation, 0.0, edge, -1.0, start=0.9 * edge)
     B, B_y = cell.total(lambda y, ratio: ratio**2, lambda y, ratio: y * ratio**2, gamma=gamma)
     Z = gamma**-2 - B
     overlap_sq = max(0.0, Z / (Z + B_y))
-    return Conditional(edge_sample, min(_map(model, cell, gamma), edge_sample), overlap_sq)
+    return DrawnLabels(edge_sample, min(_map(model, cell, gamma), edge_sample), overlap_sq)
 
 
 def _map(model: Model, cell: _Labels, gamma: float) -> float:
@@ -194,9 +194,9 @@ def _map(model: Model, cell: _Labels, gamma: float) -> float:
     return (2 / model.p) * (-1 / gamma + A)
 
 
-def sample_conditional(
+def sample_drawn_labels(
     model: Model, alpha: float, N: int, rng: np.random.Generator, *, kept: int | None = None
-) -> Conditional:
+) -> DrawnLabels:
     """Draw the labels of one cell, without its data, and return the theory conditional on them.
 
     The directions of p + p_star random weights have the Gram matrix L L^T with the rows of L normalised and L
@@ -219,14 +219,14 @@ def sample_conditional(
 
     Returns
     -------
-    Conditional
-        As of :func:`conditional_theory`.
+    DrawnLabels
+        As of :func:`drawn_labels_theory`.
 
     Notes
     -----
     The labels have exactly their law at finite N, overlaps between weights included; what is predicted from
     them is the leading order in N. Time O(M (p + p_star)^2), about 20 times over beyond ``kept``; memory
-    bounded at any N. Held by ``tests/test_conditional.py``. Source: this project's own.
+    bounded at any N. Held by ``tests/test_drawn_labels.py``. Source: this project's own.
     """
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")

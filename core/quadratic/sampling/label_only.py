@@ -51,8 +51,8 @@ def sample_spectral(
 
     Notes
     -----
-    Limits: :func:`bendscape.core.quadratic.theory.label_only.spectral_asymptotics` as N -> inf. Memory 8 (2 M N + N^2) bytes,
-    time of order M N^2. Held by ``tests/test_spectral.py``. Source: this project's own.
+    Limits: :func:`bendscape.core.quadratic.theory.label_only.spectral_asymptotics` as N -> inf. Memory 8 (2 M
+    N + N^2) bytes, time of order M N^2. Held by ``tests/test_spectral.py``. Source: this project's own.
     """
     p_star = as_integer("p_star", p_star, 1)
     N = as_integer("N", N, p_star + 1, f"an integer > p_star = {p_star}")

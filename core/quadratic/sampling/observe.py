@@ -2,8 +2,9 @@
 
 Three methods find the eigenpairs. ``dense`` forms the matrix and reduces it, ``explicit`` only multiplies
 with it, and both agree on the same random state; ``dice`` never draws the data that its iteration does not
-ask for, and agrees in law. ``auto`` takes the one that :mod:`bendscape.core.quadratic.sampling.cost` expects to be fastest.
-``conditional`` draws only the labels and gives what the theory makes of them: no matrix, no eigenpair, any N.
+ask for, and agrees in law. ``auto`` takes the one that :mod:`bendscape.core.quadratic.sampling.cost` expects
+to be fastest. ``conditional`` draws only the labels and gives what the theory makes of them: no matrix, no
+eigenpair, any N.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from bendscape.core.quadratic.sampling.cost import (
     resolve_method,
 )
 from bendscape.core.quadratic.sampling.dice import PATIENCE, dice_bytes, expected_steps, sample_dice
-from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory, sample_drawn_labels
 from bendscape.core.quadratic.sampling.hessian import (
     Instance,
     lower_hessian,
@@ -130,13 +131,14 @@ def observe(
         Law of the data; "dice" and "conditional" know the first alone.
     precision : {"float64", "float32"}, optional
         Type in which "explicit" keeps and multiplies the data, by default the first, which "dense" always
-        takes; and that of dice's long vectors, by default as :func:`bendscape.core.quadratic.sampling.dice.sample_dice` has it.
+        takes; and that of dice's long vectors, by default as
+        :func:`bendscape.core.quadratic.sampling.dice.sample_dice` has it.
     stored : bool
         False: "explicit" draws the data anew for every product, in memory that does not grow with M N. The
         instance is the same as with stored data.
     max_bytes : float
-        Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto" takes what fits. Dice,
-        whose steps are not known before, stops there, not converged.
+        Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto" takes
+        what fits. Dice, whose steps are not known before, stops there, not converged.
 
     Returns
     -------
@@ -168,7 +170,7 @@ def observe(
     if method == "conditional":
         return Observation(
             **dict.fromkeys(MEASURED, math.nan),
-            **sample_conditional(model, alpha, N, rng)._asdict(),
+            **sample_drawn_labels(model, alpha, N, rng)._asdict(),
             alpha_realised=sample_count(alpha, N) / int(N),
             n_matvecs=0,
             converged=True,
@@ -195,7 +197,7 @@ def observe(
         measured = _measured(model, values, instance.teacher_overlap_sq(vectors), residuals)
     return Observation(
         **measured,
-        **conditional_theory(model, instance.N, instance.y, instance.yhat)._asdict(),
+        **drawn_labels_theory(model, instance.N, instance.y, instance.yhat)._asdict(),
         alpha_realised=instance.alpha_realised,
         n_matvecs=pairs.n_matvecs,
         converged=values is not None,
@@ -230,7 +232,7 @@ def _observe_dice(
     measured = _measured(model, found.eigvals, found.overlaps_sq, found.residuals)
     return Observation(
         **(measured if found.converged else dict.fromkeys(MEASURED, math.nan)),
-        **conditional_theory(model, N, found.y, found.yhat)._asdict(),
+        **drawn_labels_theory(model, N, found.y, found.yhat)._asdict(),
         alpha_realised=len(found.y) / N,
         n_matvecs=found.steps,
         converged=found.converged,

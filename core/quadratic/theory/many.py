@@ -1,9 +1,10 @@
 """The averages of many models at once, with their errors, and Newton's method on them.
 
-They are those of :mod:`bendscape.core.quadratic.theory.integrals`, with two changes that only pay when there are many. The
-integral over s is taken in x = a s, so that one rule for int_0^inf exp(-x) f(x) dx serves every model. And
-since the integrands are powers of x near 0, the last nodes of that rule stand for all that it cuts off
-(:func:`bendscape.core.quadratic.theory.integrals.short_rule`): at a = 1 sixty nodes do what two hundred and twenty did.
+They are those of :mod:`bendscape.core.quadratic.theory.integrals`, with two changes that only pay when there
+are many. The integral over s is taken in x = a s, so that one rule for int_0^inf exp(-x) f(x) dx serves every
+model. And since the integrands are powers of x near 0, the last nodes of that rule stand for all that it cuts
+off (:func:`bendscape.core.quadratic.theory.integrals.short_rule`): at a = 1 sixty nodes do what two hundred
+and twenty did.
 
 Rotated rays give the continuations past gamma = 1, as there. For principal values the pole of q lies on the
 real axis, and the ray at pi/4, halfway to where exp(-x) stops decaying, allows the longest steps.
@@ -52,8 +53,8 @@ class Models(NamedTuple):
 
 
 class Averages(NamedTuple):
-    """Those of ``bendscape.core.quadratic.theory.integrals.Averages``, C = E[u^3/D^3] and C_y, like B_y with the weight of the
-    teacher: each of shape (models,)."""
+    """Those of ``bendscape.core.quadratic.theory.integrals.Averages``, C = E[u^3/D^3] and C_y, like B_y with
+    the weight of the teacher: each of shape (models,)."""
 
     A: Any
     F: Any
@@ -116,7 +117,8 @@ def _log1p(z: Array) -> Array:
 
 
 def averages(models: Models, gamma: Array, rule: partial[Rule]) -> Averages:
-    """A, F, B, B_y of ``bendscape.core.quadratic.theory.integrals.averages``, C = E[u^3/D^3] and C_y, each model at its gamma.
+    """A, F, B, B_y of ``bendscape.core.quadratic.theory.integrals.averages``, C = E[u^3/D^3] and C_y, each
+    model at its gamma.
 
     C_y carries the teacher's weight, y without noise. Derivatives: A' = -B, F' = B - B_y, B' = -2 C, B_y' =
     -2 C_y. Accuracy of the fine rules 1e-14 relative (A to 1e-14 of E|u/D|), held by ``tests/test_maps.py``.

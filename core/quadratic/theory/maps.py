@@ -1,6 +1,7 @@
 """Thresholds of many models at once: the transition on the outer product of axes of p, p_star and a.
 
-The equations are those of :mod:`bendscape.core.quadratic.theory.outlier`, the averages those of :mod:`bendscape.core.quadratic.theory.many`.
+The equations are those of :mod:`bendscape.core.quadratic.theory.outlier`, the averages those of
+:mod:`bendscape.core.quadratic.theory.many`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Map(NamedTuple):
 
 
 def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
-    """The fields of ``bendscape.core.quadratic.theory.outlier.Transition`` as flat arrays, the kind as int8, and alpha_0 by
-    the tangent."""
+    """The fields of ``bendscape.core.quadratic.theory.outlier.Transition`` as flat arrays, the kind as int8,
+    and alpha_0 by the tangent."""
     gamma: Any = np.ones_like(models.a)
     known_at_one = known(models, gamma, averages(models, gamma, REAL.fine), REAL)
     at_one = known_at_one.values
@@ -145,20 +146,21 @@ def transition_map(
 ) -> Map:
     """The transition of every model of a grid: thresholds, kind, edge and jump over (p, p_star, a).
 
-    The quantities of :func:`bendscape.core.quadratic.theory.outlier.transition`, by the same equations: psi(gamma) = gamma B +
-    F = 0 in (0, 1) where psi(1) >= 0 (continuous), gamma = 1 otherwise (discontinuous), alpha_bbp = -1/(gamma
-    F), alpha_sharp = 1/B(1), lambda_minus = (2/p)(-1/gamma + alpha_bbp A), jump psi/(psi - B_y) at gamma = 1.
+    The quantities of :func:`bendscape.core.quadratic.theory.outlier.transition`, by the same equations:
+    psi(gamma) = gamma B + F = 0 in (0, 1) where psi(1) >= 0 (continuous), gamma = 1 otherwise
+    (discontinuous), alpha_bbp = -1/(gamma F), alpha_sharp = 1/B(1), lambda_minus = (2/p)(-1/gamma + alpha_bbp
+    A), jump psi/(psi - B_y) at gamma = 1.
 
     Parameters
     ----------
     p, p_star, a : number or iterable of numbers
-        The axes, each in the order given, with the domains of :class:`bendscape.core.quadratic.model.Model`; p may hold
-        inf.
+        The axes, each in the order given, with the domains of :class:`bendscape.core.quadratic.model.Model`;
+        p may hold inf.
     noise : float
         Of every model of the map.
     alpha_0 : bool
-        Also the three definitions of :func:`bendscape.core.quadratic.theory.outlier.alpha_0`: ten times the work for
-        discontinuous models.
+        Also the three definitions of :func:`bendscape.core.quadratic.theory.outlier.alpha_0`: ten times the
+        work for discontinuous models.
 
     Returns
     -------

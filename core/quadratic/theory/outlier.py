@@ -140,8 +140,8 @@ def outlier(model: Model, alpha: float) -> Outlier:
 def asymptotics(model: Model, alpha: float) -> Asymptotics:
     """Edge lambda_minus, outlier lambda_star and overlap m^2 at one load, in one pass.
 
-    The fields are those of :func:`bendscape.core.quadratic.theory.bulk.left_edge` and :func:`outlier`: same formulas, limits
-    and accuracy.
+    The fields are those of :func:`bendscape.core.quadratic.theory.bulk.left_edge` and :func:`outlier`: same
+    formulas, limits and accuracy.
 
     Parameters
     ----------
@@ -281,11 +281,11 @@ def alpha_0(model: Model) -> Alpha0:
     -----
     Below alpha_0 samples show no overlap that outlives N -> inf; between alpha_0 and alpha_bbp samples of
     moderate size show an outlier that disappears as N grows
-    (:func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size`). Limits: the three meet at the tricritical a; far
-    from it the window has no sharp end, and the tangent and the complex zero can even be negative. Accuracy:
-    as estimated, 1e-10 relative or better, else a PrecisionWarning. Held by ``tests/test_theory.py`` and
-    ``tests/test_precision.py``. Source: the heuristic is that of arXiv:2510.18435; the definitions as coded
-    are this project's.
+    (:func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size`). Limits: the three meet at the
+    tricritical a; far from it the window has no sharp end, and the tangent and the complex zero can even be
+    negative. Accuracy: as estimated, 1e-10 relative or better, else a PrecisionWarning. Held by
+    ``tests/test_theory.py`` and ``tests/test_precision.py``. Source: the heuristic is that of
+    arXiv:2510.18435; the definitions as coded are this project's.
     """
     at_bbp = transition_at(model)
     if at_bbp.kind == "continuous":

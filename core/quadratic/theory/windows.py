@@ -1,9 +1,9 @@
 """The pre-critical windows of many models at once: alpha_0 by its three definitions, with errors.
 
-What :func:`bendscape.core.quadratic.theory.outlier.alpha_0` finds one model at a time, found for whole arrays. The complex
-zero of psi leaves gamma = 1 at the tricritical offset, and log(gamma - 1) is a smooth function of log(a -
-a_tricritical), close to a straight line at both ends: it is followed once for each pair of widths, and read
-off for all offsets. The principal-value zero is looked for from there on, on the grid of
+What :func:`bendscape.core.quadratic.theory.outlier.alpha_0` finds one model at a time, found for whole
+arrays. The complex zero of psi leaves gamma = 1 at the tricritical offset, and log(gamma - 1) is a smooth
+function of log(a - a_tricritical), close to a straight line at both ends: it is followed once for each pair
+of widths, and read off for all offsets. The principal-value zero is looked for from there on, on the grid of
 :func:`bendscape.core.quadratic.theory.branch.principal_value_end` and by its criterion.
 """
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bendscape.core.quadratic.sampling.drawn_labels
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.sampling.drawn_labels import conditional_theory, sample_conditional
+from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory, sample_drawn_labels
 from bendscape.core.quadratic.sampling.hessian import sample_instance
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
@@ -64,7 +64,7 @@ class Literal:
 def test_edge_outlier_and_overlap_solve_the_stated_equations(model: Model, seed: int) -> None:
     N = 80
     y, yhat = labels(model, (40, 120, 400)[seed % 3], seed)
-    found = conditional_theory(model, N, y, yhat)
+    found = drawn_labels_theory(model, N, y, yhat)
     stated = Literal(model, N, y, yhat)
     pole = 1 / stated.d.min()
     edge = stated.root(stated.z_prime, pole * (1 - 1e-14), -1e-9)
@@ -81,7 +81,7 @@ def test_edge_outlier_and_overlap_solve_the_stated_equations(model: Model, seed:
 
 def test_the_stated_equations_were_met_with_and_without_an_outlier() -> None:
     found = [
-        conditional_theory(model, 80, *labels(model, M, seed))
+        drawn_labels_theory(model, 80, *labels(model, M, seed))
         for model in (Model(1, 1, 0.7), Model(3, 2, 1.5), Model(1, 4, 0.2))
         for seed, M in enumerate((40, 120, 400) * 2)
     ]
@@ -96,7 +96,7 @@ def test_with_many_samples_it_is_the_asymptotic_theory(model: Model, factor: flo
     N = 1_000_000
     alpha = factor * transition(model).alpha_bbp
     M = round(alpha * N)
-    found = conditional_theory(model, N, *labels(model, M, 12))
+    found = drawn_labels_theory(model, N, *labels(model, M, 12))
     theory = asymptotics(model, M / N)
     assert found.edge_sample == pytest.approx(theory.lambda_minus, rel=0.01, abs=0.01)
     assert found.outlier_sample == pytest.approx(theory.lambda_star, rel=0.01, abs=0.01, nan_ok=True)
@@ -113,7 +113,7 @@ def test_with_many_samples_it_is_the_asymptotic_theory(model: Model, factor: flo
 def test_the_outlier_is_left_of_the_edge_and_the_overlap_between_0_and_1(
     model: Model, N: int, M: int, seed: int
 ) -> None:
-    found = conditional_theory(model, N, *labels(model, M, seed))
+    found = drawn_labels_theory(model, N, *labels(model, M, seed))
     assert math.isfinite(found.edge_sample)
     assert math.isnan(found.outlier_sample) == math.isnan(found.overlap_sq_sample)
     if not math.isnan(found.outlier_sample):
@@ -123,11 +123,11 @@ def test_the_outlier_is_left_of_the_edge_and_the_overlap_between_0_and_1(
 
 def test_without_a_negative_direction_the_spectrum_starts_at_zero_or_at_a_positive_edge() -> None:
     model, yhat = Model(1, 1, 1.0), np.full(40, 2.0)
-    assert conditional_theory(model, 50, 0 * yhat, yhat)[0] == 0
+    assert drawn_labels_theory(model, 50, 0 * yhat, yhat)[0] == 0
     # 40 samples in 10 dimensions with one weight d: a Wishart matrix, of left edge d (sqrt(M/N) - 1)^2.
-    filled = conditional_theory(model, 10, 0 * yhat, yhat)
+    filled = drawn_labels_theory(model, 10, 0 * yhat, yhat)
     assert filled.edge_sample == pytest.approx(12 * (math.sqrt(4) - 1) ** 2, rel=1e-12)
-    assert conditional_theory(model, 50, 0 * yhat, 0 * yhat)[0] == 0
+    assert drawn_labels_theory(model, 50, 0 * yhat, 0 * yhat)[0] == 0
 
 
 @pytest.mark.parametrize(("model", "factor"), [(Model(1, 1, 0.7), 0.7), (Model(2, 1, 0.7), 0.7)], ids=str)
@@ -146,18 +146,18 @@ def test_labels_drawn_again_for_every_sum_predict_what_kept_labels_do(
 ) -> None:
     """Same blocks either way, so the same sums; and the memory is that of one block, not of the cell."""
     for model, seed in ((Model(1, 1, 1.5), 1), (Model(3, 2, 0.7), 2)):
-        kept = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
+        kept = sample_drawn_labels(model, 2.5, 4000, np.random.default_rng(seed))
         monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "KEPT_SAMPLES", 100)
-        again = sample_conditional(model, 2.5, 4000, np.random.default_rng(seed))
+        again = sample_drawn_labels(model, 2.5, 4000, np.random.default_rng(seed))
         assert again == kept
         monkeypatch.undo()
     monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "BLOCK_NUMBERS", 2000)
     monkeypatch.setattr(bendscape.core.quadratic.sampling.drawn_labels, "KEPT_SAMPLES", 100)
-    sample_conditional(Model(1, 1, 1.5), 1.5, 1000, np.random.default_rng(0))
+    sample_drawn_labels(Model(1, 1, 1.5), 1.5, 1000, np.random.default_rng(0))
     peaks = []
     for N in (2000, 40_000):
         tracemalloc.start()
-        sample_conditional(Model(1, 1, 1.5), 1.5, N, np.random.default_rng(0))
+        sample_drawn_labels(Model(1, 1, 1.5), 1.5, N, np.random.default_rng(0))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
@@ -190,8 +190,8 @@ def test_labels_drawn_without_data_have_the_law_of_labels_that_come_with_data() 
     with_data, without = [], []
     for seed in range(cells):
         instance = sample_instance(model, alpha, N, np.random.default_rng((1, seed)))
-        with_data.append(conditional_theory(model, N, instance.y, instance.yhat).edge_sample)
-        without.append(sample_conditional(model, alpha, N, np.random.default_rng((2, seed))).edge_sample)
+        with_data.append(drawn_labels_theory(model, N, instance.y, instance.yhat).edge_sample)
+        without.append(sample_drawn_labels(model, alpha, N, np.random.default_rng((2, seed))).edge_sample)
     first, second = np.array(with_data), np.array(without)
     error = math.sqrt((first.var() + second.var()) / cells)
     assert first.mean() == pytest.approx(second.mean(), abs=4 * error)
