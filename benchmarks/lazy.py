@@ -50,9 +50,10 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.run import publish
 from bendscape.sweep.engine.wanted import wanted_tiles
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.publish import silence_zarr
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.tile_store import tile_checksum

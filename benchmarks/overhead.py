@@ -29,7 +29,7 @@ from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.executor import Executor, RayExecutor, SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.engine.wanted import wanted_tiles
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
 
 HERE = Path(__file__).parent

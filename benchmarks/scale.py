@@ -31,8 +31,9 @@ from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.engine.progress import Meter
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import Receipt
 
 CAMPAIGN = """

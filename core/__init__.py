@@ -57,8 +57,9 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
 
-Everything public is exported here but two functions that share their module's name:
-``from bendscape.core.quadratic.theory.outlier import outlier`` and ``from bendscape.core.quadratic.sampling.observe import observe``.
+Everything public is exported here. Folders: ``numerics`` knows no model, ``quadratic`` is the two-layer
+quadratic network. Two functions share their module's name and are found there:
+``quadratic.theory.outlier.outlier`` and ``quadratic.sampling.observe.observe``.
 
 Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.
 """

@@ -18,8 +18,9 @@ from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import Summary, run_campaign
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.publish import read_root, silence_zarr
 
 KERNEL_HEAD = """

@@ -37,8 +37,9 @@ from typing import Any
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.engine.driver import NOTES
 from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files, recorded, run
 
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from campaigns import KERNEL_HEAD
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ import chaos
 import pytest
 from chaos import DEEDS, EVENTS, FIRST, FIRST_ON_S3, ON_S3, SERVER_EVENTS, script
 
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, campaign_text, recorded
 
 MORE = range(len(FIRST), len(FIRST) + 100)

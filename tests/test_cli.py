@@ -328,8 +328,9 @@ def test_bad_options_of_run_are_one_line_and_leave_no_store(
 
 
 def test_a_second_driver_is_refused_with_the_holders_name(tmp_path: Path, kernel_file: KernelFile) -> None:
+    from bendscape.sweep.location import store_url
     from bendscape.sweep.store.ledger import Ledger
-    from bendscape.sweep.store.objects import connect, store_url
+    from bendscape.sweep.store.objects import connect
 
     module, store, file = kernel_file(RANDOM), tmp_path / "c.zarr", tmp_path / "c.toml"
     run(store, module, make_campaign())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 THEORY = ROOT / "docs" / "theory.md"
 
-IN_FILE = re.compile(r"`((?:core|sweep|analysis|cluster)/\w+\.py): ([\w.]+)`")
+IN_FILE = re.compile(r"`((?:core|sweep|analysis|cluster)/[\w/]+\.py): ([\w.]+)`")
 IN_TESTS = re.compile(r"`(tests/\w+\.py): (\w+)`")
 DOTTED = re.compile(r"`(bendscape(?:\.\w+)+)(?:\(\))?`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -26,7 +26,7 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.progress import Meter, clock
 from bendscape.sweep.engine.run import open_plan
 from bendscape.sweep.engine.stop import Stop
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.records import Receipt, Records
 from campaigns import RANDOM, campaign_text, data_files, make_campaign, run
 

@@ -27,7 +27,7 @@ from bendscape.sweep.campaign.file import load_campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import write_layout
 from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, campaign_text, make_campaign, run

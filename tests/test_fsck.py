@@ -15,10 +15,11 @@ import zarr
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.status import store_tiles
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store import ledger as ledger_module
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import LeaseHeld, Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]

@@ -9,8 +9,8 @@ import pytest
 import synthetic
 import xarray as xr
 
+from bendscape.analysis.figures.gain import LOADS, gain_figure, gain_pages, gains
 from bendscape.analysis.figures.style import PANELS
-from bendscape.analysis.findings.gain import LOADS, gain_figure, gain_pages, gains
 from bendscape.analysis.report.page import gain_in_words
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.model import Model

@@ -18,7 +18,7 @@ from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import open_plan, run_campaign
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

@@ -17,7 +17,7 @@ from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.identity import generation, kernel_digests
 from bendscape.sweep.engine.run import open_plan
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import read_root
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
 

@@ -25,8 +25,9 @@ from bendscape.sweep.engine.isolation import CRASHES, FORGIVEN, Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.engine.worker import Note, Verdict
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, make_campaign, run
 
 CRASH = ray.exceptions.WorkerCrashedError()

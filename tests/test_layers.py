@@ -15,27 +15,39 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "sweep", "analysis", "cluster")
-ALLOWED = {
-    "core": {"core"},
-    "sweep": {"core", "sweep"},
-    "analysis": {"core", "sweep", "analysis"},
-    "cluster": {"core", "sweep", "analysis", "cluster"},
-}
-# What analysis may take of sweep: the store and what describes it, and where results go. Never the engine.
-OF_SWEEP = {
-    "store",
-    "grid",
-    "hessian_kernel",
-    "tiles",
-    "kernel",
-    "ledger",
-    "objects",
-    "conditional",
-    "records",
-    "spectral_kernel",
-    "campaign",
-    "console",
-    "output",
+DOORS = {"sweep.commands.console", "sweep.commands.output"}  # of the command line, for those who add to it
+ALLOWED = {  # by folder: what else it may import
+    "core": {"core.numerics", "core.quadratic"},
+    "core.numerics": {"core.errors"},
+    "core.quadratic": {"core.errors"},
+    "core.quadratic.theory": {"core.errors", "core.numerics", "core.quadratic.model"},
+    "core.quadratic.sampling": {
+        *("core.errors", "core.numerics", "core.quadratic.model"),
+        "core.quadratic.theory.label_weights",  # which defines what is sampled
+    },
+    "core.quadratic.finite_size": {"core.errors", "core.quadratic.model", "core.quadratic.theory"},
+    "sweep": {"core.errors"},
+    "sweep.campaign": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location"},
+    "sweep.store": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location", "sweep.campaign"},
+    "sweep.engine": {
+        *("core.errors", "core.quadratic", "sweep.texts", "sweep.location"),
+        *("sweep.campaign", "sweep.store"),
+    },
+    "sweep.kernels": {"core", "sweep.campaign"},
+    "sweep.commands": {"core", "sweep"},
+    "analysis": {"core", "sweep.campaign", "sweep.store", "sweep.kernels", "analysis", *DOORS},
+    "analysis.dataset": {"core", "sweep.location", "sweep.campaign", "sweep.store", *DOORS},
+    "analysis.estimate": {"core", "sweep.campaign.kernel", "analysis.dataset"},
+    "analysis.findings": {"core", "sweep.kernels", "analysis.dataset", "analysis.estimate"},
+    "analysis.figures": {
+        *("core", "sweep.campaign", "sweep.store", *DOORS),
+        *("analysis.dataset", "analysis.estimate", "analysis.findings"),
+    },
+    "analysis.report": {
+        *("core", "sweep.campaign.kernel", *DOORS),
+        *("analysis.dataset", "analysis.estimate", "analysis.findings", "analysis.figures"),
+    },
+    "cluster": {"core", "sweep", "analysis"},
 }
 QUARANTINE = {
     "ray": {"sweep"},
@@ -67,14 +79,29 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module or ""
 
 
-def test_layers_import_only_what_lies_below_them() -> None:
-    for folder, path in sources():
+def inside(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    for _, path in sources():
+        room = ".".join(path.relative_to(ROOT).parts[:-1])
         for name in imports(path):
             if name.startswith("bendscape."):
-                layer, _, module = name.removeprefix("bendscape.").partition(".")
-                assert layer in ALLOWED[folder], f"{path.name} in {folder} imports {name}"
-                if folder == "analysis" and layer == "sweep":
-                    assert module in OF_SWEEP, f"{path.name} reaches into the engine: {name}"
+                module = name.removeprefix("bendscape.")
+                own = module == room or module.rpartition(".")[0] == room
+                assert own or any(inside(module, other) for other in ALLOWED[room]), (
+                    f"{path.relative_to(ROOT)} imports {name}"
+                )
+
+
+def test_every_folder_of_code_is_a_room_with_a_purpose_and_in_the_wheel() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {".".join(path.relative_to(ROOT).parts[:-1]) for _, path in sources()}
+    assert rooms == set(ALLOWED) == {package.removeprefix("bendscape.") for package in packages}
+    for room in rooms:
+        purpose = ast.get_docstring(ast.parse((ROOT / room.replace(".", "/") / "__init__.py").read_text()))
+        assert purpose, f"{room}/__init__.py does not say what the folder is for"
 
 
 def test_third_parties_stay_in_their_folder() -> None:
@@ -94,24 +121,6 @@ def test_nothing_imports_a_folder_by_its_bare_name() -> None:
 def test_no_module_sits_at_the_root_or_makes_tests_a_package() -> None:
     assert not (ROOT / "__init__.py").exists()
     assert not list((ROOT / "tests").rglob("__init__.py"))
-
-
-def test_theory_and_samplers_share_only_the_model() -> None:
-    # Tests play them against each other, so neither may lean on the other.
-    theory = {"integrals", "precision", "branch", "bulk", "density", "outlier", "finite_size", "maps"}
-    theory |= {"half_plane", "many", "windows", "label_law"}
-    theory |= {"label_fluctuations", "edge_scales", "edge_law", "overlap_law", "spiked_edge", "spectral"}
-    theory |= {"extreme_labels", "splitting"}
-    samplers = {"hessian", "spectral_sampler", "reveal", "recurrence", "dice"}
-    for _, path in sources():
-        if path.parent.name == "core":
-            used = {name.rpartition(".")[2] for name in imports(path) if name.startswith("bendscape.core.")}
-            if path.stem in theory:
-                assert not used & samplers, path.name
-            if path.stem in samplers:
-                assert not used & (theory - {"spectral", "label_law"}), (
-                    path.name
-                )  # which define the weights it samples
 
 
 def modules() -> set[str]:
@@ -137,7 +146,7 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
     names = set(zipfile.ZipFile(wheel).namelist())
     assert modules() <= names
     assert {f"bendscape/{folder}/py.typed" for folder in FOLDERS} <= names
-    assert {"bendscape/analysis/report.html.jinja", "bendscape/analysis/report.js"} <= names
+    assert {"bendscape/analysis/report/report.html.jinja", "bendscape/analysis/report/report.js"} <= names
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 
 
@@ -158,7 +167,7 @@ def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp
     shown = subprocess.run(
         [python, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
     )
-    assert [Path(line).parent.parent for line in shown.stdout.splitlines()] == [checkout, checkout]
+    assert [Path(line).parents[2] for line in shown.stdout.splitlines()] == [checkout, checkout]
 
 
 def test_every_dependency_is_pinned_and_has_its_reason_written_down() -> None:

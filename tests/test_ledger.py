@@ -14,9 +14,10 @@ import pytest
 from test_records import error, everything
 
 from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store import ledger as module
 from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost, Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import CellError, Receipt
 
 

@@ -24,9 +24,10 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine.executor import Job
 from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import LeaseHeld, Ledger
-from bendscape.sweep.store.objects import connect, probe, store_url
+from bendscape.sweep.store.objects import connect, probe
 from bendscape.sweep.store.publish import silence_zarr
 from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, all_objects, calls, campaign_text, data_files, make_campaign, run

@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 from bendscape.sweep.engine.limits import Limits
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import CellError, Receipt
 from bendscape.sweep.texts import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, clean
 from campaigns import RANDOM, data_files, make_campaign, run

@@ -23,10 +23,12 @@ import xarray as xr
 from bendscape.analysis.estimate.estimators import share_done
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.store import objects, read_root
+from bendscape.sweep.location import store_url
+from bendscape.sweep.store import objects
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import DamageWarning
 from bendscape.sweep.store.objects import Damaged, connect
+from bendscape.sweep.store.publish import read_root
 from campaigns import make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -333,7 +335,7 @@ def test_without_an_engine_a_store_says_how_its_cells_are_opened(store: Path, mo
         assert "comment" not in xr.open_dataset(store).attrs
         run(store, module, make_campaign(**GRID, alpha=[0.8, 1.0, 1.2, 1.4]))
         run(store, module, make_campaign(**GRID, alpha=[0.8, 1.0, 1.2, 1.4, 1.6]))
-    assert read_root(objects.store_url(store)) is not None
+    assert read_root(store_url(store)) is not None
 
 
 def test_an_axis_of_rounded_values_says_how_values_of_ones_own_are_found(tmp_path: Path, module: str) -> None:

@@ -26,8 +26,8 @@ from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.analysis.estimate.estimators import ESTIMATORS
 from bendscape.analysis.estimate.thresholds import compact, thresholds, thresholds_table
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
+from bendscape.analysis.figures.gain import gains
 from bendscape.analysis.findings import results
-from bendscape.analysis.findings.gain import gains
 from bendscape.analysis.findings.results import PASSES, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import library, script_json

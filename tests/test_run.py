@@ -27,9 +27,10 @@ from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExec
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.isolation import CRASHES
 from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
+from bendscape.sweep.location import store_url
 from bendscape.sweep.store import publish as store_module
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect, store_url
+from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, recorded, run
 
 KernelFile = Callable[..., str]

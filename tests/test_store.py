@@ -21,9 +21,10 @@ from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.engine import provenance
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
-from bendscape.sweep.store import ledger, read_root
+from bendscape.sweep.location import store_url
+from bendscape.sweep.store import ledger
 from bendscape.sweep.store.compare_and_swap import Publisher
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.store.publish import read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

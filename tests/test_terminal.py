@@ -30,7 +30,8 @@ from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.engine.sessions import LONGEST_PATH, session_folder, sweep_sessions
 from bendscape.sweep.engine.stop import Stop, least_budget
-from bendscape.sweep.store.objects import probe, store_url
+from bendscape.sweep.location import store_url
+from bendscape.sweep.store.objects import probe
 from campaigns import RANDOM, calls, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]

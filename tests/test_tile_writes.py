@@ -18,8 +18,10 @@ from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
-from bendscape.sweep.store.objects import connect, exclusive, store_url
-from bendscape.sweep.store.publish import read_root, tile_store
+from bendscape.sweep.location import store_url
+from bendscape.sweep.store import tile_store
+from bendscape.sweep.store.objects import connect, exclusive
+from bendscape.sweep.store.publish import read_root
 from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from campaigns import IdleExecutor, make_campaign, run
 

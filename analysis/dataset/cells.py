@@ -21,9 +21,9 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS
 from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.location import folder_of
 from bendscape.sweep.store.compare_and_swap import Reading
 from bendscape.sweep.store.ledger import DamageWarning
-from bendscape.sweep.store.objects import folder_of
 from bendscape.sweep.store.records import Records, cells_in
 
 EXACT = 2**53

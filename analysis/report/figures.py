@@ -18,7 +18,7 @@ from bendscape.analysis.estimate.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
-from bendscape.analysis.findings.gain import Gain
+from bendscape.analysis.figures.gain import Gain
 from bendscape.analysis.findings.panels import Panel
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
@@ -63,7 +63,7 @@ def figure_numbers(
     loads : sequence of dict
         Of :func:`bendscape.analysis.findings.scaling.load_rows`.
     bought : sequence of Gain
-        Of :func:`bendscape.analysis.findings.gain.gains`: which models the campaign wants.
+        Of :func:`bendscape.analysis.figures.gain.gains`: which models the campaign wants.
 
     Returns
     -------

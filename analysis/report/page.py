@@ -17,8 +17,8 @@ from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.collapse_fits import ESTIMATORS as LOAD_DEFINITIONS
 from bendscape.analysis.estimate.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.estimate.thresholds import compact, thresholds_table, with_error
+from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
-from bendscape.analysis.findings.gain import Gain, gain_pages, gains
 from bendscape.analysis.findings.results import PASSES, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import figure_numbers, library, library_version, script_json

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.grid import AROUND, Grid, check_where
-from bendscape.sweep.store.objects import store_url
+from bendscape.sweep.location import store_url
 
 MAX_AXIS = (
     4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object

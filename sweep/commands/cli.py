@@ -59,7 +59,7 @@ def plan(
     from bendscape.sweep.engine.machine import available_cores, available_memory
     from bendscape.sweep.engine.progress import clock
     from bendscape.sweep.engine.run import open_plan
-    from bendscape.sweep.store.objects import store_url
+    from bendscape.sweep.location import store_url
 
     campaign = load_campaign(file)
     url = store_url(store or campaign.campaign.store)
@@ -170,8 +170,8 @@ def run(
     from bendscape.sweep.engine.machine import available_memory
     from bendscape.sweep.engine.progress import clock
     from bendscape.sweep.engine.run import run_campaign
+    from bendscape.sweep.location import store_url
     from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost
-    from bendscape.sweep.store.objects import store_url
     from bendscape.sweep.store.publish import silence_zarr
 
     silence_zarr()

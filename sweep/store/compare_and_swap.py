@@ -14,7 +14,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Objects
 from zarr.storage import LocalStore, ObjectStore
 
-from bendscape.sweep.store.objects import Damaged, check_process, connect, folder_of, version_of
+from bendscape.sweep.location import folder_of
+from bendscape.sweep.store.objects import Damaged, check_process, connect, version_of
 
 if TYPE_CHECKING:
     from obstore import PutMode

@@ -19,9 +19,10 @@ import numpy as np
 import obstore
 
 from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.hierarchy import Hierarchy, mend_hierarchy, read_hierarchy
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import check_process, connect, exists, folder_of, store_url
+from bendscape.sweep.store.objects import check_process, connect, exists
 from bendscape.sweep.store.publish import open_root
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import obstore
@@ -25,17 +23,13 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.texts import clean
+from bendscape.sweep.location import folder_of
 
 if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
     from obstore.store import RetryConfig
 
 LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
-_ENVIRONMENT = (
-    "credentials and endpoint come from the environment: "
-    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL"
-)
 # A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
 # sits a minute's outage out.
 _HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
@@ -44,43 +38,6 @@ _PATIENT: RetryConfig = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"max_backoff": timedelta(seconds=5)},
 }
-
-
-def store_url(location: str | os.PathLike[str]) -> str:
-    """An absolute URL for a path or URL, the same on every machine that sees the same file system.
-
-    Raises
-    ------
-    ParameterError
-        A scheme that is neither a path, file:// nor s3://; a URL with credentials, a port or a query, which
-        the error does not repeat.
-    """
-    text = os.fspath(location)
-    scheme, separator, rest = text.partition("://")
-    accepted = "a path, file:///path or s3://bucket/prefix"
-    if not text or clean(text, len(text)) != text:
-        raise ParameterError("store", text, f"{accepted}, in UTF-8 and without control characters")
-    if not separator:
-        try:
-            return Path(text).expanduser().absolute().as_uri()
-        except RuntimeError:
-            remedy = "`~` stands for the home of a user, and there is none here"
-            raise ParameterError("store", text, accepted, remedy) from None
-    if scheme not in ("file", "s3"):
-        raise ParameterError("store", f"{scheme}://...", accepted)
-    place = rest.partition("/")[0]
-    if scheme == "file" and place:
-        raise ParameterError("store", "file://...", accepted, "a file URL names no host: three slashes")
-    if scheme == "s3" and (not re.fullmatch(r"[\w.-]+", place, re.ASCII) or re.search("[?#]", rest)):
-        raise ParameterError(
-            "store", "s3://...", "s3://bucket/prefix and nothing else (the value is not shown)", _ENVIRONMENT
-        )
-    return text.rstrip("/")
-
-
-def folder_of(url: str) -> Path | None:
-    """The folder of a store on plain files, None for an object store."""
-    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
 
 
 def connect(url: str, *, patient: bool = True) -> ObjectStore:

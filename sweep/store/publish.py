@@ -34,8 +34,9 @@ from bendscape.sweep.campaign.file import MAX_AXIS
 from bendscape.sweep.campaign.grid import alpha_unit
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, Variable
 from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always
-from bendscape.sweep.store.objects import Damaged, connect, folder_of, read_object, store_url
+from bendscape.sweep.store.objects import Damaged, connect, read_object
 
 STORE_VERSION = 2  # 1 had neither checksums nor snapshots of arrays
 HOW_TO_READ = "comment"

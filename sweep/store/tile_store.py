@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, Variable
 from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.location import folder_of
 from bendscape.sweep.store.compare_and_swap import CompareAndSwap, Conflict, zarr_store
-from bendscape.sweep.store.objects import connect, exclusive, folder_of
+from bendscape.sweep.store.objects import connect, exclusive
 from bendscape.sweep.store.publish import stored_variables
 
 FINISHED = ("done", "not_converged")
