@@ -40,7 +40,7 @@ ALLOWED = {  # by folder: what else it may import
     "analysis.estimate": {"core", "sweep.campaign.kernel", "analysis.dataset"},
     "analysis.findings": {"core", "sweep.kernels", "analysis.dataset", "analysis.estimate"},
     "analysis.figures": {
-        *("core", "sweep.campaign", "sweep.store", *DOORS),
+        *("core", "sweep.campaign", "sweep.store", "sweep.kernels", *DOORS),
         *("analysis.dataset", "analysis.estimate", "analysis.findings"),
     },
     "analysis.report": {
