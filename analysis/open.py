@@ -1,11 +1,11 @@
-"""The xarray backend: a store as one lazy dataset over (p, p_star, a, alpha, N, seed), while it fills.
+"""The xarray backend: a store as one lazy dataset over the axes of its kernel, while it fills.
 
     xr.open_dataset(store, engine="bendscape", chunks={})
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
     xr.open_datatree(store, engine="bendscape")                   both, as "cells" and "errors"
 
-Axes come out sorted and restricted to the values of the latest campaign, whatever their order in
-storage; the theory of the same points is attached. `status` tells of each cell whether it is done, failed,
+Axes come out sorted and restricted to the values of the latest campaign, whatever their order in storage;
+what the kernel knows of the same points is attached. `status` tells of each cell whether it is done, failed,
 not yet there (absent) or not asked for: seeds beyond those of a size, and points that `where` leaves out.
 
 Integers of cells that are not there are NaN, so integers come as floats; with `mask_and_scale=False` they
@@ -19,6 +19,7 @@ left out, with a warning.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -34,13 +35,13 @@ from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Lazy, Picks, SixDimensions
+from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Lazy, Measured, Picks
 from bendscape.analysis.dataset.failures import failures
 from bendscape.analysis.findings.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.file import DIGITS, parse_campaign
+from bendscape.sweep.campaign.axes import DIGITS
 from bendscape.sweep.campaign.grid import Grid
-from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS
+from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Variable
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.kernels.hessian import VARIABLES as HESSIAN
 from bendscape.sweep.kernels.label_only import VARIABLES as SPECTRAL
@@ -48,22 +49,13 @@ from bendscape.sweep.kernels.label_only import WEIGHTS
 from bendscape.sweep.store.compare_and_swap import reading_store
 from bendscape.sweep.store.ledger import Ledger, campaign_of
 from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import HOW_TO_READ, open_root, silence_zarr
+from bendscape.sweep.store.publish import HOW_TO_READ, open_root, references_of, silence_zarr, stored_grid
 from bendscape.sweep.store.records import Records
 
 CHUNK_BYTES = (
     2**22
 )  # of one variable at one size: many tiles to a Dask chunk, and a pass over ten sizes of ten
 # variables (analysis/dataset/models.py) holds 0.4 GB a thread
-THEORY = (
-    "alpha_bbp",
-    "alpha_sharp",
-    "transition",
-    "edge",
-    "lambda_minus",
-    "lambda_star",
-    "overlap_sq_theory",
-)
 LABEL_ONLY = {
     "lambda_minus": ("lambda_minus", "left edge of the bulk of the label-only matrix"),
     "lambda_star": ("lambda_star", "outlier of the label-only matrix; NaN where there is none"),
@@ -71,7 +63,12 @@ LABEL_ONLY = {
 }
 """Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
 
-_DECLARED = {variable.name: variable.valid_attributes for variable in (*HESSIAN, *SPECTRAL)}
+
+def _range_of(variable: Variable) -> dict[str, Any]:
+    return {name: value for name, value in variable.attributes.items() if name.startswith("valid_")}
+
+
+_DECLARED = {variable.name: _range_of(variable) for variable in (*HESSIAN, *SPECTRAL)}
 """Ranges of variables by name, for stores whose kernel declared none: those made before ranges were stored,
 and those of other kernels with a variable that analyses read."""
 
@@ -80,13 +77,10 @@ READ_STATUS = {**STATUS, "not_wanted": NOT_WANTED}
 """Codes of the status that readers see."""
 
 _LONG_NAMES = {
-    "N": "dimension of the input",
-    "seed": "realisation",
     "n_seeds": "seeds that the campaign wants at this size",
     "wanted": "whether the campaign wants cells at this point",
     "coverage": "share of the wanted seeds that is done; NaN where the campaign wants none",
 }
-_ALWAYS_A_NUMBER = ("alpha_bbp", "alpha_sharp", "lambda_minus", "alpha")
 _ROUNDED = {
     "comment": f"rounded to {DIGITS} significant digits: select values of your own with "
     'ds.sel(..., method="nearest")'
@@ -102,13 +96,13 @@ class _LabelOnly(Lazy):
 
     def __init__(self, suffix: str, field: str, grid: Grid) -> None:
         self._suffix, self._field, self._grid = suffix, field, grid
-        self.dtype, self.shape = np.dtype("float64"), grid.alpha_values.shape
+        self.dtype, self.shape = np.dtype("float64"), grid.shape
 
     def block(self, picks: Picks) -> NDArray[Any]:
         grid, block = self._grid, np.empty([len(pick) for pick in picks])
         for at, (i, j, k, m) in zip(np.ndindex(block.shape), product(*picks), strict=True):
-            alpha = float(grid.alpha_values[i, j, k, m])
-            point = label_only_asymptotics(self._suffix, grid.p_star[j], grid.a[k], alpha)
+            p_star, a = int(grid.models["p_star"][i, j, k]), float(grid.models["a"][i, j, k])
+            point = label_only_asymptotics(self._suffix, p_star, a, float(grid.curve_values[i, j, k, m]))
             block[at] = getattr(point, self._field)
         return block
 
@@ -117,7 +111,10 @@ def _label_only(grid: Grid, points: tuple[str, ...]) -> dict[str, xr.Variable]:
     """Beside each variable of the `spectral` kernel its limit of large N."""
     found: dict[str, xr.Variable] = {}
     for suffix, (words, _) in WEIGHTS.items():
-        values = [[label_only_threshold(suffix, p_star, a) for a in grid.a] for p_star in grid.p_star]
+        values = [
+            [label_only_threshold(suffix, p_star, a) for a in grid.values["a"]]
+            for p_star in grid.values["p_star"]
+        ]
         attributes = {"long_name": f"threshold of the label-only method, {words}", "units": "1"}
         found[f"alpha_bbp_{suffix}"] = xr.Variable(points[1:3], values, attributes)
         for name, (field, long_name) in LABEL_ONLY.items():
@@ -132,7 +129,7 @@ def _label_only(grid: Grid, points: tuple[str, ...]) -> dict[str, xr.Variable]:
 class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
-    description = "Open a bendscape store as one six-dimensional dataset"
+    description = "Open a bendscape store as one dataset over the axes of its kernel"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "mask_and_scale", "group", "revision")
     supports_groups = True
 
@@ -160,11 +157,12 @@ class BendscapeBackend(BackendEntrypoint):
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
         text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
-        grid = parse_campaign(text, source=url).to_grid()
+        layout = Layout.from_json(attributes["layout"])
+        grid = stored_grid(url, text, layout)
         if group in GROUPS:
-            ds = failures(grid, _replayed(url))
+            ds = failures(grid, layout, _replayed(url))
         else:
-            ds = _cells(url, attributes, grid, mask_and_scale)
+            ds = _cells(url, attributes, layout, grid, mask_and_scale)
         return xr.decode_cf(
             ds, concat_characters=False, mask_and_scale=mask_and_scale, decode_times=False,
             decode_coords=False, decode_timedelta=False, drop_variables=drop_variables,
@@ -209,55 +207,66 @@ class BendscapeBackend(BackendEntrypoint):
         return False
 
 
-def _cells(url: str, attributes: dict[str, Any], grid: Grid, floats: bool) -> xr.Dataset:
+def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, floats: bool) -> xr.Dataset:
     """The dataset of the cells, integers as they are stored."""
-    layout = Layout.from_json(attributes["layout"])
-    axes, points = Axes.of(grid, layout), ("p", "p_star", "a", grid.alpha_dim)
+    axes, points, size_axis = Axes.of(grid, layout), tuple(grid.dims), layout.axes.size
     root = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)
-    sizes, seeds = np.array(grid.N), np.array([grid.seeds[N] for N in grid.N])
-    wanted = np.stack([grid.wanted(N) for N in grid.N], axis=-1)
-    coords: dict[str, Any] = {
-        **{
-            name: (
-                name,
-                values,
-                dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {}),
-            )
-            for name, values in axes.values.items()
-        },
-        "N": ("N", sizes, _words("N")),
-        "seed": ("seed", np.arange(seeds.max()), _words("seed")),
-        "n_seeds": ("N", seeds, _words("n_seeds")),
-        "wanted": ((*points, "N"), wanted, _words("wanted")),
+    seeds = np.array([grid.seeds[size] for size in grid.sizes])
+    wanted = np.stack([grid.wanted(size) for size in grid.sizes], axis=-1)
+    sized = () if size_axis is None else (size_axis.name,)
+    if size_axis is None:
+        seeds, wanted = seeds[0], wanted[..., 0]
+    dims = (*points, *sized, "seed")
+    coords: dict[str, Any] = {name: _axis(root, name, values) for name, values in axes.values.items()}
+    if size_axis is not None:
+        about = {"long_name": size_axis.long_name, "units": size_axis.units}
+        coords[size_axis.name] = (size_axis.name, np.array(grid.sizes), about)
+    about = {"long_name": layout.axes.seed.long_name, "units": "1"}
+    coords["seed"] = ("seed", np.arange(seeds.max()), about)
+    coords["n_seeds"] = (sized, seeds, _words("n_seeds"))
+    coords["wanted"] = (dims[:-1], wanted, _words("wanted"))
+    for name, value in layout.constants.items():
+        axis = layout.axes[name]
+        coords[name] = ((), value, {"long_name": axis.long_name, "units": axis.units})
+    numbers = {v.name for of in references_of(attributes, layout) for v in of.variables if not v.nan}
+    numbers |= {layout.axes.curve.name} if layout.axes.curve is not None else set()
+    theory = {
+        name: _known(array, axes, points, numbers)
+        for name, array in sorted(root.arrays())
+        if name not in layout.dims and array.ndim
     }
-    theory = {name: _theory(_node(root, name), axes, points) for name in THEORY}
     if attributes["kernel"] == "spectral":
         theory |= _label_only(grid, points)
-    if grid.around is not None:
-        coords["alpha"] = _theory(_node(root, "alpha"), axes, points)
+    if layout.around is not None and layout.axes.curve is not None:
+        coords[layout.axes.curve.name] = theory.pop(layout.axes.curve.name)
 
-    first = _node(root, f"N={grid.N[0]}")
+    first = _node(root, layout.group(grid.sizes[0]))
     names = tuple(sorted(name for name in first if name != "seed"))
-    cells = Cells(url, axes, layout, grid.N, seeds, wanted, _recorded(url, layout), names)
+    cells = Cells(url, axes, layout, grid.sizes, np.atleast_1d(seeds), wanted, _recorded(url, layout), names)
     measured: dict[str, xr.Variable] = {}
     for name in names:
-        arrays = [_node(root, f"N={N}/{name}") for N in grid.N]
-        data = SixDimensions(name, arrays, cells, floats)
-        about: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
+        arrays = [_node(root, f"{layout.group(size)}/{name}") for size in grid.sizes]
+        data = Measured(name, arrays, cells, floats)
+        of: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
         if name == "status":
-            about |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
+            of |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
         elif data.dtype.kind != "f":
-            about["_FillValue"] = data.dtype.type(data.fill)
-        measured[name] = xr.Variable((*points, "N", "seed"), indexing.LazilyIndexedArray(data), about)
+            of["_FillValue"] = data.dtype.type(data.fill)
+        measured[name] = xr.Variable(dims, indexing.LazilyIndexedArray(data), of)
     measured["coverage"] = xr.Variable(
-        (*points, "N"), indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
+        dims[:-1], indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
     hidden = {"hidden": text} if (text := layout.beyond(grid)) else {}
     ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes) | hidden)
-    chunks = _chunks(dict(zip((*points, "N", "seed"), cells.shape, strict=True)))
+    chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized)
     for variable in ds.variables.values():
         variable.encoding["preferred_chunks"] = {dim: chunks[str(dim)] for dim in variable.dims}
     return ds
+
+
+def _axis(root: zarr.Group, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
+    about = dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {})
+    return name, values, about
 
 
 def _forget_threads() -> None:
@@ -280,8 +289,9 @@ def _replayed(url: str) -> Records:
 
 def _recorded(url: str, layout: Layout) -> Records:
     records = _replayed(url)
-    for N, size in layout.sizes.items():
-        records.size(N).reserve(layout.tile_shape(N), size.alpha_block * size.seed_block)
+    for size in layout.sizes:
+        known = records.size(size, len(layout.cell_dims))
+        known.reserve(layout.tile_shape(size), layout.tile_cells(size))
     return records
 
 
@@ -294,7 +304,7 @@ def _node(root: zarr.Group, path: str) -> Any:
         ) from None
 
 
-def _theory(array: Any, axes: Axes, points: tuple[str, ...]) -> xr.Variable:
+def _known(array: Any, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
     n, name = array.ndim, array.path
     try:
         values = np.asarray(array[...])
@@ -302,18 +312,18 @@ def _theory(array: Any, axes: Axes, points: tuple[str, ...]) -> xr.Variable:
         raise
     except Exception as error:  # each codec has its own
         raise Damaged(name, f"{type(error).__name__}: {error}") from None
-    if name in _ALWAYS_A_NUMBER and np.isnan(values).any():
+    if name in numbers and np.isnan(values).any():
         raise Damaged(name, "values of it are missing")
     return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(array.attrs))
 
 
-def _chunks(shape: dict[str, int]) -> dict[str, int]:
-    # The same for all variables, so that Dask finds them consistent. Whole curves over alpha and seed of one
-    # size stay together; the model axes are cut to the target size.
-    chunks = shape | {"N": 1}
+def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...]) -> dict[str, int]:
+    # The same for all variables, so that Dask finds them consistent. Whole curves and all seeds of one size
+    # stay together; the model axes are cut to the target size.
+    chunks = shape | dict.fromkeys(sized, 1)
     dims = list(shape)
-    size = shape[dims[3]] * shape["seed"] * 8
-    for dim in reversed(dims[:3]):
+    size = math.prod(chunks[dim] for dim in dims[models:]) * 8
+    for dim in reversed(dims[:models]):
         chunks[dim] = min(shape[dim], max(1, CHUNK_BYTES // size))
         size *= chunks[dim]
     return chunks

@@ -1,4 +1,4 @@
-"""The cells of a store as arrays over (p, p_star, a, alpha, N, seed): only what is asked for is read.
+"""The cells of a store as arrays over its dimensions, sizes and seeds: only what is asked for is read.
 
 A cell is there if the ledger has recorded it and every variable of its tile can be read. A tile of which
 something is missing or damaged is left out as if it had not been computed, with a warning that names it.
@@ -44,11 +44,11 @@ class Axes(NamedTuple):
     @classmethod
     def of(cls, grid: Grid, layout: Layout) -> Axes:
         """The axes of a campaign in a store that holds it."""
-        wanted = {"p": grid.p, "p_star": grid.p_star, "a": grid.a, grid.alpha_dim: grid.alpha}
         places = tuple(
-            np.array([layout.axes[name].index(value) for value in values]) for name, values in wanted.items()
+            np.array([layout.dims[name].index(value) for value in values])
+            for name, values in grid.dims.items()
         )
-        return cls({name: np.array(values) for name, values in wanted.items()}, places)
+        return cls({name: np.array(values) for name, values in grid.dims.items()}, places)
 
 
 class Lazy(BackendArray):
@@ -84,9 +84,30 @@ class Cells:
     _state: dict[int, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
+    def sized(self) -> bool:
+        """Whether there is an axis of sizes."""
+        return self.layout.axes.size is not None
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Of the variables that are measured."""
+        """Of the variables that are measured: points, sizes where there is an axis of them, seeds."""
         return (*self.wanted.shape, int(self.seeds.max()))
+
+    def split(self, picks: Picks) -> tuple[Picks, NDArray[np.intp], Picks]:
+        """Picked points, sizes (the only one, where there is no axis of them), and what follows."""
+        points = picks[: len(self.layout.dims)]
+        rest = picks[len(points) :]
+        return (points, rest[0], rest[1:]) if self.sized else (points, np.zeros(1, np.intp), rest)
+
+    def blocks(self, size: int) -> tuple[int | None, int]:
+        """Curve and seed blocks of a tile; None for the first where there is no curve."""
+        blocks = self.layout.sizes[size]
+        return None if self.layout.curve is None else blocks.curve_block, blocks.seed_block
+
+    def tile_picks(self, size: int, places: Picks, seeds: NDArray[np.intp]) -> Picks:
+        """Indices of the tiles that hold an outer product of storage indices, on every dimension."""
+        chunks = self.layout.chunks(size)
+        return [pick // chunk for pick, chunk in zip([*places, seeds], chunks, strict=True)]
 
     def places(self, picks: Picks) -> Picks:
         """Storage indices of the picked points."""
@@ -97,30 +118,29 @@ class Cells:
 
         A cell in a tile that is not whole is neither.
         """
-        N = self.sizes[size]
-        blocks = self.layout.sizes[N].alpha_block, self.layout.sizes[N].seed_block
-        tiles = [*places[:3], places[3] // blocks[0], seeds // blocks[1]]
-        self._look(N, tiles)
-        found = cells_in(getattr(self.records.sizes[N], kind), blocks, [*places, seeds])
-        there: NDArray[np.bool_] = found & (self._states(N)[np.ix_(*tiles)] != _DAMAGED)
+        n = self.sizes[size]
+        tiles = self.tile_picks(n, places, seeds)
+        self._look(n, tiles)
+        found = cells_in(getattr(self.records.sizes[n], kind), self.blocks(n), [*places, seeds])
+        there: NDArray[np.bool_] = found & (self._states(n)[np.ix_(*tiles)] != _DAMAGED)
         return there
 
-    def tiles(self, N: int, tiles: Picks, states: tuple[int, ...] = (_UNKNOWN, _WHOLE)) -> list[TileKey]:
+    def tiles(self, size: int, tiles: Picks, states: tuple[int, ...] = (_UNKNOWN, _WHOLE)) -> list[TileKey]:
         """Those of an outer product of tile indices that hold a finished cell, and are in such a state."""
         distinct = [np.unique(index) for index in tiles]
         at = np.ix_(*distinct)
-        there = self.records.sizes[N].done[at].any(axis=-1) & np.isin(self._states(N)[at], states)
+        there = self.records.sizes[size].done[at].any(axis=-1) & np.isin(self._states(size)[at], states)
         chosen = zip(
             *(index[places] for index, places in zip(distinct, np.nonzero(there), strict=True)), strict=True
         )
-        return [TileKey(N, *map(int, index)) for index in chosen]
+        return [TileKey(size, tuple(map(int, index))) for index in chosen]
 
     def leave_out(self, damage: dict[TileKey, str]) -> None:
         """From now on these tiles are not there; a warning says why."""
         for key in damage:
-            self._states(key.N)[key[1:]] = _DAMAGED
+            self._states(key.size)[key.chunk] = _DAMAGED
         if damage:
-            named = "; ".join(f"{key}: {why}" for key, why in list(damage.items())[:_NAMED])
+            named = "; ".join(f"{self.layout.name(key)}: {why}" for key, why in list(damage.items())[:_NAMED])
             more = f"; and {len(damage) - _NAMED} more tiles" if len(damage) > _NAMED else ""
             remedy = f"`bendscape fsck --repair {self.url}`, then its campaign computes them again"
             warnings.warn(
@@ -130,25 +150,27 @@ class Cells:
                 stacklevel=2,
             )
 
-    def _states(self, N: int) -> NDArray[np.int8]:
-        return self._state.setdefault(N, np.zeros(self.layout.tile_shape(N), np.int8))
+    def _states(self, size: int) -> NDArray[np.int8]:
+        return self._state.setdefault(size, np.zeros(self.layout.tile_shape(size), np.int8))
 
-    def _look(self, N: int, tiles: Picks) -> None:
+    def _look(self, size: int, tiles: Picks) -> None:
         # On plain files it costs microseconds to see whether each variable has its chunk.
-        folder, states = folder_of(self.url), self._states(N)
+        folder, states = folder_of(self.url), self._states(size)
         if folder is None:
             return
         damage: dict[TileKey, str] = {}
-        for key in self.tiles(N, tiles, (_UNKNOWN,)):
-            missing = [name for name in self.variables if not os.path.exists(folder / key.path(name))]
-            states[key[1:]] = _WHOLE
+        for key in self.tiles(size, tiles, (_UNKNOWN,)):
+            missing = [
+                name for name in self.variables if not os.path.exists(folder / self.layout.path(key, name))
+            ]
+            states[key.chunk] = _WHOLE
             if missing:
                 damage[key] = f"{', '.join(missing)} missing"
         self.leave_out(damage)
 
 
-class SixDimensions(Lazy):
-    """One variable of all sizes as (p, p_star, a, alpha, N, seed); only the tiles asked for are read.
+class Measured(Lazy):
+    """One variable of all sizes over dimensions, sizes and seeds; only the tiles asked for are read.
 
     What is not there is NaN, or in an integer the lowest number of its type; the status tells what is not
     wanted from what is not there yet. With `floats` a reader makes floats of integers.
@@ -168,10 +190,11 @@ class SixDimensions(Lazy):
     def block(self, picks: Picks) -> NDArray[Any]:
         nothing = NOT_WANTED if self._name == "status" else self.fill
         block = np.full([len(pick) for pick in picks], nothing, dtype=self.dtype)
-        places = self._cells.places(picks)
-        for column, size in enumerate(picks[4]):
-            present = np.flatnonzero(picks[5] < self._cells.seeds[size])
-            seeds = picks[5][present]
+        points, sizes, (seed_pick,) = self._cells.split(picks)
+        places = self._cells.places(points)
+        for column, size in enumerate(sizes):
+            present = np.flatnonzero(seed_pick < self._cells.seeds[size])
+            seeds = seed_pick[present]
             if not seeds.size or not all(place.size for place in places):
                 continue
             values = np.full([*map(len, places), len(seeds)], self.fill, dtype=self.dtype)
@@ -181,8 +204,8 @@ class SixDimensions(Lazy):
                 values = np.where(self._cells.recorded("done", size, places, seeds), found, values)
             if self._name == "status":
                 values[self._cells.recorded("failed", size, places, seeds)] = STATUS["failed"]
-            block[..., column, present] = values
-        block[~self._cells.wanted[np.ix_(*picks[:5])]] = nothing
+            block[(..., *((column,) if self._cells.sized else ()), present)] = values
+        block[~self._cells.wanted[np.ix_(*picks[:-1])]] = nothing
         if self._floats and self.dtype.itemsize == 8 and self.dtype.kind == "i":
             self._warn_of_rounding(block)
         return block
@@ -197,22 +220,21 @@ class SixDimensions(Lazy):
             )
 
     def _stored(self, size: int, places: Picks, seeds: NDArray[np.intp]) -> NDArray[Any]:
-        cells, array, N = self._cells, self._arrays[size], self._cells.sizes[size]
-        blocks = cells.layout.sizes[N].alpha_block, cells.layout.sizes[N].seed_block
-        tiles = [*places[:3], places[3] // blocks[0], seeds // blocks[1]]
+        cells, array, n = self._cells, self._arrays[size], self._cells.sizes[size]
+        tiles = cells.tile_picks(n, places, seeds)
         try:
             found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds)])
         except (OSError, ParameterError, MemoryError):  # of the store, not of a chunk
             raise
         except Exception:  # each codec has its own
-            damage = {key: why for key in cells.tiles(N, tiles) if (why := self._why(array, key))}
+            damage = {key: why for key in cells.tiles(n, tiles) if (why := self._why(array, key))}
             if not damage:
                 raise
             cells.leave_out(damage)
-            return self._by_tiles(array, N, places, seeds, tiles)
+            return self._by_tiles(array, n, places, seeds, tiles)
         if isinstance(array.store, Reading):
             missing = array.store.missing
-            gone = [key for key in cells.tiles(N, tiles) if key.path(self._name) in missing]
+            gone = [key for key in cells.tiles(n, tiles) if cells.layout.path(key, self._name) in missing]
             cells.leave_out(dict.fromkeys(gone, f"{self._name} missing"))
         return found
 
@@ -227,20 +249,20 @@ class SixDimensions(Lazy):
         return ""
 
     def _by_tiles(
-        self, array: zarr.Array[Any], N: int, places: Picks, seeds: NDArray[np.intp], tiles: Picks
+        self, array: zarr.Array[Any], size: int, places: Picks, seeds: NDArray[np.intp], tiles: Picks
     ) -> NDArray[Any]:
         """What can be read, tile by tile."""
         found = np.full([*map(len, places), len(seeds)], self.fill, dtype=self.dtype)
         picked = [*places, seeds]
-        for key in self._cells.tiles(N, tiles):
-            inside = [np.flatnonzero(index == at) for index, at in zip(tiles, key[1:], strict=True)]
+        for key in self._cells.tiles(size, tiles):
+            inside = [np.flatnonzero(index == at) for index, at in zip(tiles, key.chunk, strict=True)]
             where = tuple(pick[at] for pick, at in zip(picked, inside, strict=True))
             found[np.ix_(*inside)] = array.oindex[where]
         return found
 
 
 class Coverage(Lazy):
-    """Share of the wanted seeds that is done, as (p, p_star, a, alpha, N)."""
+    """Share of the wanted seeds that is done, over dimensions and sizes."""
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
@@ -248,8 +270,10 @@ class Coverage(Lazy):
 
     def block(self, picks: Picks) -> NDArray[Any]:
         share = np.full([len(pick) for pick in picks], np.nan)
-        places = self._cells.places(picks)
-        for column, size in enumerate(picks[4]):
+        points, sizes, _ = self._cells.split(picks)
+        places = self._cells.places(points)
+        for column, size in enumerate(sizes):
             seeds = np.arange(self._cells.seeds[size])
-            share[..., column] = self._cells.recorded("done", size, places, seeds).mean(axis=-1)
+            done = self._cells.recorded("done", size, places, seeds).mean(axis=-1)
+            share[(..., *((column,) if self._cells.sized else ()))] = done
         return np.where(self._cells.wanted[np.ix_(*picks)], share, np.nan)

@@ -8,35 +8,41 @@ import numpy as np
 import xarray as xr
 
 from bendscape.sweep.campaign.grid import Grid
-from bendscape.sweep.store.records import CellError, Records
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.store.records import Records
 
 _OF_FAILURE: dict[str, Any] = {"error": str, "message": str, "traceback": str, "host": str, "attempts": int}
+_KINDS: dict[str, Any] = {"int64": int, "float64": float, "str": str}
 
 
-def failures(grid: Grid, records: Records) -> xr.Dataset:
+def failures(grid: Grid, layout: Layout, records: Records) -> xr.Dataset:
     """One row for each failed cell that the campaign wants, in the order of the axes; none may have failed.
 
     Returns
     -------
     xarray.Dataset
-        Over ``failure``: the coordinates of the cell (``N, p, p_star, a, alpha, seed``, and ``alpha_factor``
-        of a relative axis), ``error`` (the name of the exception), ``message``, ``traceback``, ``host``,
-        where it last failed, and ``attempts``.
+        Over ``failure``: the values of the cell on every axis, and the coordinate of a relative curve
+        (``alpha_factor`` for alpha, say), ``error`` (the name of the exception), ``message``, ``traceback``,
+        ``host``, where it last failed, and ``attempts``.
     """
-    kinds = {"N": int, "p": int, "p_star": int, "a": float, "alpha": float, "seed": int}
-    kinds |= {grid.alpha_dim: float} | _OF_FAILURE
-    rows = [row for row in (_row(grid, failure) for failure in records.errors()) if row is not None]
-    rows.sort(key=lambda row: tuple(row[name] for name in ("N", "p", "p_star", "a", "alpha", "seed")))
+    axes = layout.axes
+    kinds = {axis.name: _KINDS[axis.dtype] for axis in axes.declared if axis.name not in layout.constants}
+    if layout.curve is not None:
+        kinds[layout.curve] = float
+    rows = []
+    for key, failure in records.failures():
+        place = layout.place(key, failure.bit)
+        if grid.holds(place):
+            about = {name: getattr(failure, name) for name in _OF_FAILURE}
+            rows.append({**{name: failure.cell.get(name) for name in kinds}, **place, **about})
+    sizes = [axes.size.name] if axes.size is not None else []
+    order = (*sizes, *layout.dims, "seed")
+    rows.sort(key=lambda row: tuple(row[name] for name in order))
     columns: dict[str, Any] = {
         name: np.array([row[name] for row in rows], dtype=object if kind is str else kind)
-        for name, kind in kinds.items()
+        for name, kind in (kinds | _OF_FAILURE).items()
     }
     return xr.Dataset(
         {name: ("failure", column) for name, column in columns.items()},
         attrs={"long_name": "failed cells: their coordinates, their errors and where they happened"},
     )
-
-
-def _row(grid: Grid, failure: CellError) -> dict[str, Any] | None:
-    cell = grid.find(failure.cell)
-    return None if cell is None else cell | {name: getattr(failure, name) for name in _OF_FAILURE}

@@ -28,7 +28,8 @@ from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.hessian import lower_hessian, sample_instance
 from bendscape.core.quadratic.theory.density import bulk_density, upper_quantile
-from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.axes import cell_rng
+from bendscape.sweep.kernels.quadratic import AXES, Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +103,8 @@ def _loads(panel: Panel) -> Iterator[tuple[str, int]]:
 def _cells(panel: Panel, i: int, axis: float, n_seeds: int) -> list[Cell]:
     N = _size(panel)
     seeds = range(max(1, min(n_seeds, LARGEST // (panel.p * N))))
-    return [Cell(panel.p, panel.p_star, panel.a, float(panel.alpha[i]), N, seed, axis) for seed in seeds]
+    at = {"p": panel.p, "p_star": panel.p_star, "a": panel.a, "alpha": float(panel.alpha[i]), "N": N}
+    return [AXES.cell(axis, **at, seed=seed) for seed in seeds]
 
 
 def _spectra(entropy: int, cells: list[Cell]) -> Iterator[dict[str, Any]]:

@@ -7,93 +7,19 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.grid import AROUND, Grid, check_where
+from bendscape.sweep.campaign.axes import Axes, Axis
+from bendscape.sweep.campaign.grid import NO_SIZE, Grid, check_where
+from bendscape.sweep.campaign.kernel import DEFAULT
 from bendscape.sweep.location import store_url
 
-MAX_AXIS = (
-    4096  # values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object
-)
-
-DIGITS = 12  # significant ones of a real coordinate
-
-MAX_INTEGER = 2**53
 MAX_SEEDS = 2**31
-
-
-def _values(raw: object, kind: type[int] | type[float], lowest: float) -> tuple[Any, ...]:
-    """Normalise a scalar, a list or `{start, stop, num}` to distinct values in increasing order."""
-    if isinstance(raw, Mapping):
-        unknown = set(raw) - {"start", "stop", "num"}
-        missing = {"start", "stop", "num"} - set(raw)
-        if unknown or missing:
-            problem = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-            raise ValueError(f"a range with the keys start, stop, num ({problem})")
-        num = raw["num"]
-        if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_AXIS:
-            raise ValueError(f"a range whose num is an integer from 1 to {MAX_AXIS}")
-        if not all(_is_number(raw[key]) for key in ("start", "stop")):
-            raise ValueError("a range whose start and stop are finite numbers")
-        raw = np.linspace(raw["start"], raw["stop"], num).tolist()
-    items: list[Any] = list(raw) if isinstance(raw, list | tuple) else [raw]
-    if not 1 <= len(items) <= MAX_AXIS:
-        raise ValueError(f"1 to {MAX_AXIS} values")
-    name = "integers" if kind is int else "finite numbers"
-    for item in items:
-        number = _is_number(item)
-        if (
-            not number
-            or (kind is int and item != int(item))
-            or item < lowest
-            or (kind is float and item == 0)
-        ):
-            bound = f">= {lowest:g}" if kind is int else "> 0"
-            raise ValueError(f"{name} {bound}, as a value, a list or {{ start, stop, num }}; found {item!r}")
-    # Few enough digits: the same coordinate, hence the same random stream, however it was spelt.
-    values = sorted({kind(f"{item:.{DIGITS}g}") if kind is float else int(item) for item in items})
-    if len(values) != len(items):
-        raise ValueError("distinct values")
-    return tuple(values)
-
-
-def _is_number(item: object) -> bool:
-    # Below 2^53 integers and floats agree.
-    return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < MAX_INTEGER
-
-
-def _integers(lowest: int) -> Callable[[object], tuple[int, ...]]:
-    return lambda raw: _values(raw, int, lowest)
-
-
-def _positive(raw: object) -> tuple[float, ...]:
-    return _values(raw, float, 0.0)
-
-
-class AlphaAxis(BaseModel):
-    """Values of alpha, or of the factor alpha / threshold when `around` names a threshold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    values: Annotated[tuple[float, ...], BeforeValidator(_positive)]
-    around: str | None = None
-
-
-def _alpha(raw: object) -> AlphaAxis:
-    around = None
-    if isinstance(raw, Mapping) and "around" in raw:
-        raw = dict(raw)
-        around = raw.pop("around")
-        if around not in AROUND:
-            raise ValueError(f"relative (around) to one of {', '.join(AROUND)}; found {around!r}")
-        if set(raw) == {"values"}:
-            raw = raw["values"]
-    return AlphaAxis(values=_positive(raw), around=around)
 
 
 def _seeds(raw: object) -> int | dict[int, int]:
@@ -111,12 +37,6 @@ def _seeds(raw: object) -> int | dict[int, int]:
     return {int(size): count for size, count in raw.items()} if isinstance(raw, Mapping) else int(str(raw))
 
 
-def _where(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise ValueError("text such as 'p >= p_star'")
-    return check_where(raw)
-
-
 class CampaignSection(BaseModel):
     """`[campaign]`: its name, its store, the entropy of every random stream, and the kernel of its cells."""
 
@@ -124,55 +44,103 @@ class CampaignSection(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     store: Annotated[str, Field(min_length=1)]
     entropy: Annotated[int, Field(ge=0, lt=2**63)]
-    kernel: str = "hessian"
-
-
-class GridSection(BaseModel):
-    """`[grid]`: the values on every axis and, with `where`, the points that are wanted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    p: Annotated[tuple[int, ...], BeforeValidator(_integers(1))]
-    p_star: Annotated[tuple[int, ...], BeforeValidator(_integers(1))]
-    a: Annotated[tuple[float, ...], BeforeValidator(_positive)]
-    alpha: Annotated[AlphaAxis, BeforeValidator(_alpha)]
-    N: Annotated[tuple[int, ...], BeforeValidator(_integers(2))]
-    seeds: Annotated[int | dict[int, int], BeforeValidator(_seeds)]
-    where: Annotated[str | None, BeforeValidator(_where)] = None
+    kernel: str = DEFAULT
 
 
 class Campaign(BaseModel):
-    """A whole campaign: what it computes (`campaign`, `grid`) and the text it was read from."""
+    """A whole campaign: `[campaign]` checked, `[grid]` as written until a kernel says what its axes are.
+
+    `text` is the file as it was read.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     campaign: CampaignSection
-    grid: GridSection
+    grid: dict[str, Any]
     _text: str = PrivateAttr("")
+    _source: str = PrivateAttr("campaign")
 
     @property
     def text(self) -> str:
         """The file as it was read."""
         return self._text
 
-    def to_grid(self) -> Grid:
-        """The axes as the engine uses them, with one seed count for each size."""
-        grid = self.grid
-        seeds = dict.fromkeys(grid.N, grid.seeds) if isinstance(grid.seeds, int) else grid.seeds
-        return Grid(
-            p=grid.p,
-            p_star=grid.p_star,
-            a=grid.a,
-            alpha=grid.alpha.values,
-            around=grid.alpha.around,
-            N=grid.N,
-            seeds={size: seeds[size] for size in grid.N},
-            where=grid.where,
-        )
+    def to_grid(self, axes: Axes) -> Grid:
+        """The grid on the axes of a kernel, with one number of seeds for each size.
 
-    @property
-    def spec_hash(self) -> str:
-        """BLAKE2b of the canonical JSON: equal for equal campaigns, however the file is laid out."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        Raises
+        ------
+        ParameterError
+            One line: the key and its line in the file, the value found, what is accepted.
+        """
+        raw = dict(self.grid)
+        accepted = [*(axis.name for axis in axes.declared if axis.role != "seed"), "seeds", "where"]
+        needed = [axis.name for axis in axes.declared if axis.role != "seed" and axis.default is None]
+        if unknown := [key for key in raw if key not in accepted]:
+            close = difflib.get_close_matches(unknown[0], accepted, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else ""
+            raise self._refused(
+                "key", f"grid.{unknown[0]}", f"one of {', '.join(accepted)}", unknown[0], hint
+            )
+        if missing := [key for key in (*needed, "seeds") if key not in raw]:
+            more = f"and {len(missing) - 1} more" if len(missing) > 1 else ""
+            place = self._place("grid", more)
+            raise ParameterError(f"grid.{missing[0]}", "missing", "given", place)
+        values: dict[str, tuple[Any, ...]] = {}
+        around: str | None = None
+        for key, value in raw.items():
+            try:
+                if key == "where":
+                    check_where(value, axes)
+                elif key == "seeds":
+                    seeds = _seeds(value)
+                elif axes[key].role == "curve":
+                    values[key], around = _curve(axes[key], value)
+                else:
+                    values[key] = axes[key].values(value)
+            except ValueError as error:
+                raise self._refused(f"grid.{key}", value, str(error), key) from None
+        sizes = values.pop(axes.size.name) if axes.size is not None else (NO_SIZE,)
+        if isinstance(seeds, dict) and (axes.size is None or set(seeds) != set(sizes)):
+            name = axes.size.name if axes.size is not None else "size"
+            wanted = f"one count for each size in grid.{name} = {list(sizes)}" if axes.size else "one count"
+            raise self._refused("grid.seeds", sorted(seeds), wanted, "seeds")
+        counts = dict.fromkeys(sizes, seeds) if isinstance(seeds, int) else seeds
+        return Grid(axes, values, around, sizes, {size: counts[size] for size in sizes}, raw.get("where"))
+
+    def _refused(self, key: str, value: object, accepted: str, at: str, hint: str = "") -> ParameterError:
+        return ParameterError(key, value, accepted, self._place(at, hint))
+
+    def _place(self, key: str, hint: str = "") -> str:
+        return _place(self._text, self._source, key, hint)
+
+    def canonical(self, axes: Axes) -> dict[str, Any]:
+        """What it asks for, however the file is laid out: `campaign` and `grid`, for JSON."""
+        grid = self.to_grid(axes)
+        described: dict[str, Any] = {name: list(values) for name, values in grid.values.items()}
+        if axes.curve is not None and axes.curve.name in described:
+            described[axes.curve.name] = {"values": described[axes.curve.name], "around": grid.around}
+        if axes.size is not None:
+            described[axes.size.name] = list(grid.sizes)
+        described |= {"seeds": _seeds(self.grid["seeds"]), "where": grid.where}
+        return {"campaign": self.campaign.model_dump(mode="json"), "grid": described}
+
+    def spec_hash(self, axes: Axes) -> str:
+        """BLAKE2b of the canonical JSON: equal for equal campaigns."""
+        canonical = json.dumps(self.canonical(axes), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def _curve(axis: Axis, raw: object) -> tuple[tuple[Any, ...], str | None]:
+    around = None
+    if isinstance(raw, Mapping) and "around" in raw:
+        raw = dict(raw)
+        around = raw.pop("around")
+        if around not in axis.relative_to:
+            known = ", ".join(axis.relative_to) or "nothing: this kernel has no thresholds"
+            raise ValueError(f"relative (around) to one of {known}; found {around!r}")
+        if set(raw) == {"values"}:
+            raw = raw["values"]
+    return axis.values(raw), around
 
 
 def load_campaign(path: str | Path) -> Campaign:
@@ -202,15 +170,7 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
         campaign = Campaign.model_validate(document)
     except ValidationError as error:
         raise _one_line(error, text, source) from None
-    grid = campaign.grid
-    if isinstance(grid.seeds, dict) and set(grid.seeds) != set(grid.N):
-        raise ParameterError(
-            "grid.seeds",
-            sorted(grid.seeds),
-            f"one count for each size in grid.N = {list(grid.N)}",
-            _place(text, source, "seeds"),
-        )
-    campaign._text = text
+    campaign._text, campaign._source = text, source
     return campaign
 
 
@@ -229,7 +189,7 @@ def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:
     key = ".".join(path)
     more = f"and {len(problems) - 1} more" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"campaign": CampaignSection, "grid": GridSection}
+        sections: dict[str, type[BaseModel]] = {"campaign": CampaignSection}
         section = sections[path[0]] if len(path) > 1 else Campaign
         accepted = list(section.model_fields)
         close = difflib.get_close_matches(path[-1], accepted, n=1)

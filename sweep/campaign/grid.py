@@ -1,40 +1,22 @@
-"""The grid: the axes of a campaign, the points that `where` keeps, and the random stream of every cell."""
+"""The grid: the axes of a campaign, the points that `where` keeps, thresholds that a curve is relative to."""
 
 from __future__ import annotations
 
 import ast
-import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bendscape.core.errors import ParameterError, unwarned
-from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.theory.outlier import alpha_0, transition
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.axes import Axes, Scalar
 
-AROUND = ("alpha_bbp", "alpha_0")
-"""Thresholds that alpha can be relative to; alpha_0 by its complex definition."""
+NO_SIZE = 0
+"""The one size of a kernel without an axis of sizes."""
 
-
-@lru_cache(maxsize=65536)
-def alpha_unit(around: str | None, model: Model) -> float:
-    """What a value of the alpha axis multiplies to give alpha: 1, or the threshold it is relative to."""
-    if around is None:
-        return 1.0
-    with unwarned():
-        unit = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
-    if not unit > 0:
-        raise ParameterError(
-            "grid.alpha.around", around, f"a threshold > 0; it is {unit:g} for {model}", "give alpha itself"
-        )
-    return unit
-
-
-_WHERE_NAMES = ("p", "p_star", "a", "alpha", "N")
 _WHERE_NODES = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.Lt, ast.LtE,
     ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Mod, ast.FloorDiv,
@@ -42,140 +24,188 @@ _WHERE_NODES = (
 )  # fmt: skip
 
 
-def check_where(expression: str) -> str:
-    """Accept arithmetic and comparisons of p, p_star, a, alpha, N, and nothing that could run code."""
-    if len(expression) > 1000:
-        raise ValueError("at most 1000 characters")
+def check_where(expression: object, axes: Axes) -> str:
+    """Accept arithmetic and comparisons of the axes, and nothing that could run code.
+
+    Raises
+    ------
+    ValueError
+        With what is accepted.
+    """
+    if not isinstance(expression, str) or len(expression) > 1000:
+        raise ValueError("a condition in at most 1000 characters, such as 'p >= p_star'")
+    names = [axis.name for axis in axes.declared if axis.role != "seed"]
+    texts = any(axis.dtype == "str" for axis in axes.declared)
     try:
         tree = ast.parse(expression, mode="eval")
     except SyntaxError as error:
-        raise ValueError(f"a condition such as 'p >= p_star' ({error.msg})") from None
+        raise ValueError(f"a condition such as '{names[0]} >= 1' ({error.msg})") from None
     for node in ast.walk(tree):
         if not isinstance(node, _WHERE_NODES):
             raise ValueError(f"numbers, comparisons, + - * / % //, and, or, not; found {type(node).__name__}")
-        if isinstance(node, ast.Name) and node.id not in _WHERE_NAMES:
-            raise ValueError(f"the names {', '.join(_WHERE_NAMES)}; found {node.id!r}")
-        if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
+        if isinstance(node, ast.Name) and node.id not in names:
+            raise ValueError(f"the names {', '.join(names)}; found {node.id!r}")
+        if isinstance(node, ast.Constant) and not isinstance(
+            node.value, (int, float, str) if texts else (int, float)
+        ):
             raise ValueError(f"numbers; found {node.value!r}")
     return expression
 
 
-def alpha_dim(around: str | None) -> str:
-    """Name of the alpha dimension."""
-    return "alpha" if around is None else "alpha_factor"
+def curve_dim(axes: Axes, around: str | None) -> str | None:
+    """Name of the dimension of the curve."""
+    if axes.curve is None:
+        return None
+    return axes.curve.name if around is None else f"{axes.curve.name}_factor"
 
 
-class Cell(NamedTuple):
-    """One point of the grid: `alpha` is absolute, `alpha_axis` its coordinate (the factor, or alpha)."""
+def units_of(axes: Axes, around: str | None, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """What the coordinate of the curve multiplies to give its value, for models as flat arrays by axis.
 
-    p: int
-    p_star: int
-    a: float
-    alpha: float
-    N: int
-    seed: int
-    alpha_axis: float
+    1, or the threshold that it is relative to.
 
-
-def cell_rng(entropy: int, cell: Cell) -> np.random.Generator:
-    """The random stream of one cell, from the campaign's entropy and the cell's coordinate values alone.
-
-    The same bits on any worker, in any order, before and after an extension. The spawn key is the
-    coordinates as fixed-width little-endian 32-bit words (integers as int64, a and the alpha axis as
-    IEEE float64), so that two different cells never share a key.
+    Raises
+    ------
+    ParameterError
+        The threshold is not positive, or its function is not known here.
     """
-    packed = struct.pack("<qqddqq", cell.p, cell.p_star, cell.a, cell.alpha_axis, cell.N, cell.seed)
-    words = struct.unpack(f"<{len(packed) // 4}I", packed)
-    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=words))
+    (length,) = {len(array) for array in values.values()} or {1}
+    if around is None or axes.curve is None:
+        return np.ones(length)
+    threshold = axes.curve.relative_to[around]
+    parameter = f"grid.{axes.curve.name}.around"
+    if threshold is None:
+        raise ParameterError(parameter, around, "a threshold of an installed kernel", "install the kernel")
+    units = np.asarray(threshold(**values), dtype=np.float64)
+    if not (units > 0).all():
+        at = int(np.flatnonzero(~(units > 0))[0])
+        model = ", ".join(f"{name} = {array[at]}" for name, array in values.items())
+        raise ParameterError(
+            parameter, around, f"a threshold > 0; it is {units[at]:g} for {model}",
+            f"give {axes.curve.name} itself",
+        )  # fmt: skip
+    return units
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a campaign. With `around`, the values of `alpha` are factors of that threshold."""
+    """The axes of a campaign: values of the model axes and of the curve that it names, by name.
 
-    p: tuple[int, ...]
-    p_star: tuple[int, ...]
-    a: tuple[float, ...]
-    alpha: tuple[float, ...]
+    With `around`, the values of the curve are factors of that threshold. `constants` are the axes that the
+    campaign leaves at their defaults. `stored` are absolute values of the curve that a store has, in place of
+    those that the threshold gives.
+    """
+
+    axes: Axes
+    values: Mapping[str, tuple[Scalar, ...]]
     around: str | None
-    N: tuple[int, ...]
+    sizes: tuple[int, ...]
     seeds: dict[int, int]
     where: str | None = None
+    stored: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @property
-    def alpha_dim(self) -> str:
-        """Name of the alpha dimension."""
-        return alpha_dim(self.around)
+    def constants(self) -> dict[str, Scalar]:
+        """Axes at their defaults, by name."""
+        return {
+            axis.name: axis.default
+            for axis in self.axes.declared
+            if axis.default is not None and axis.name not in self.values
+        }
 
-    def models(self) -> Iterator[tuple[tuple[int, int, int], Model]]:
-        """Every (p, p_star, a), with its index on the three axes."""
-        for i, p in enumerate(self.p):
-            for j, p_star in enumerate(self.p_star):
-                for k, a in enumerate(self.a):
-                    yield (i, j, k), Model(p, p_star, a)
+    @property
+    def curve(self) -> str | None:
+        """Name of the dimension of the curve, the last one of `dims`."""
+        return curve_dim(self.axes, self.around)
+
+    @property
+    def dims(self) -> dict[str, tuple[Scalar, ...]]:
+        """Values by dimension: the model axes in declared order, then the curve."""
+        named = [axis for axis in self.axes.of_role("model") if axis.name in self.values]
+        dims = {axis.name: self.values[axis.name] for axis in named}
+        if self.curve is not None and self.axes.curve is not None:
+            dims[self.curve] = self.values[self.axes.curve.name]
+        return dims
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the points, over `dims`."""
+        return tuple(map(len, self.dims.values()))
 
     @cached_property
-    def alpha_values(self) -> NDArray[np.float64]:
-        """Absolute alpha, shape (p, p_star, a, alpha)."""
-        values = np.empty((len(self.p), len(self.p_star), len(self.a), len(self.alpha)))
-        axis = np.asarray(self.alpha, dtype=np.float64)
-        for index, model in self.models():
-            values[index] = axis * alpha_unit(self.around, model)
-        return values
+    def models(self) -> dict[str, NDArray[Any]]:
+        """Every model: values of all model axes by name, constants too, over the model dimensions."""
+        named = {k: np.asarray(v) for k, v in self.dims.items() if k != self.curve}
+        found = dict(zip(named, np.meshgrid(*named.values(), indexing="ij"), strict=True)) if named else {}
+        shape = tuple(map(len, named.values()))
+        for axis in self.axes.of_role("model"):
+            if axis.name in self.constants:
+                found[axis.name] = np.broadcast_to(np.asarray(self.constants[axis.name]), shape)
+        return found
 
-    def wanted(self, N: int) -> NDArray[np.bool_]:
-        """Which points (p, p_star, a, alpha) of size N the campaign wants; all seeds of a point share it."""
-        if N not in self._wanted:
-            self._wanted[N] = self._keep(N)
-        return self._wanted[N]
+    @cached_property
+    def curve_values(self) -> NDArray[np.float64]:
+        """Values of the curve, over `dims`; ones over the models of a kernel without one."""
+        if self.stored is not None:
+            return self.stored
+        shape = next(iter(self.models.values())).shape if self.models else ()
+        if self.curve is None:
+            return np.ones(shape)
+        flat = {name: array.reshape(-1) for name, array in self.models.items()}
+        units = units_of(self.axes, self.around, flat).reshape(shape)
+        factors = np.asarray(self.dims[self.curve], dtype=np.float64)
+        return np.asarray(factors * units[..., np.newaxis])
+
+    def wanted(self, size: int) -> NDArray[np.bool_]:
+        """Which points of one size the campaign wants, over `dims`; all seeds of a point share it."""
+        if size not in self._wanted:
+            self._wanted[size] = self._keep(size)
+        return self._wanted[size]
 
     @cached_property
     def _wanted(self) -> dict[int, NDArray[np.bool_]]:
         return {}
 
-    def _keep(self, N: int) -> NDArray[np.bool_]:
-        mask = np.ones(self.alpha_values.shape, dtype=bool)
-        if self.where is not None:
-            code = compile(ast.parse(self.where, mode="eval"), "where", "eval")
-            for (i, j, k), model in self.models():
-                for m, alpha in enumerate(self.alpha_values[i, j, k]):
-                    names = {
-                        "p": model.p,
-                        "p_star": model.p_star,
-                        "a": model.a,
-                        "alpha": float(alpha),
-                        "N": N,
-                    }
-                    try:
-                        mask[i, j, k, m] = bool(eval(code, {"__builtins__": {}}, names))
-                    except ArithmeticError:
-                        raise ParameterError(
-                            "grid.where", self.where, "a condition defined on every point of the grid"
-                        ) from None
-        return mask
+    def _keep(self, size: int) -> NDArray[np.bool_]:
+        if self.where is None:
+            return np.ones(self.shape, dtype=bool)
+        code = compile(ast.parse(self.where, mode="eval"), "where", "eval")
+        names, columns = zip(*self.points(size).items(), strict=True)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        try:
+            kept = [
+                bool(eval(code, {"__builtins__": {}}, dict(zip(names, row, strict=True)))) for row in rows
+            ]
+        except (ArithmeticError, TypeError):
+            raise ParameterError(
+                "grid.where", self.where, "a condition defined on every point of the grid"
+            ) from None
+        return np.array(kept, dtype=bool).reshape(self.shape)
 
-    def find(self, cell: Mapping[str, float]) -> dict[str, float] | None:
-        """The coordinates of a cell by name, that of the alpha axis included; None where it is not wanted."""
-        N = int(cell["N"])
-        if any(cell[name] not in getattr(self, name) for name in ("p", "p_star", "a", "N")):
-            return None
-        at = tuple(getattr(self, name).index(cell[name]) for name in ("p", "p_star", "a"))
-        (slots,) = np.nonzero((self.alpha_values[at] == cell["alpha"]) & self.wanted(N)[at])
-        if not slots.size or cell["seed"] >= self.seeds[N]:
-            return None
-        return {**cell, self.alpha_dim: self.alpha[slots[0]]}
+    def points(self, size: int) -> dict[str, NDArray[Any]]:
+        """Values of every axis but the seed at all points, flat, in the order of `dims`."""
+        long = self.curve is not None
+        models = {name: array[..., np.newaxis] if long else array for name, array in self.models.items()}
+        found = {name: np.broadcast_to(array, self.shape).reshape(-1) for name, array in models.items()}
+        if self.axes.curve is not None:
+            found[self.axes.curve.name] = self.curve_values.reshape(-1)
+        if self.axes.size is not None:
+            found[self.axes.size.name] = np.full(int(np.prod(self.shape)), size)
+        return found
+
+    def holds(self, coordinates: Mapping[str, Any]) -> bool:
+        """Whether the campaign wants a cell, by its coordinate on every dimension, its size and its seed."""
+        size = NO_SIZE if self.axes.size is None else coordinates[self.axes.size.name]
+        if size not in self.sizes or coordinates["seed"] >= self.seeds[size]:
+            return False
+        if any(coordinates[name] not in values for name, values in self.dims.items()):
+            return False
+        at = tuple(values.index(coordinates[name]) for name, values in self.dims.items())
+        return bool(self.wanted(size)[at])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.sizes)
 
     def cell_count(self) -> int:
         """Cells that the campaign wants, over all sizes."""
-        return sum(int(self.wanted(size).sum()) * self.seeds[size] for size in self.N)
-
-    def check_samples(self) -> None:
-        """Refuse points with fewer than one sample, alpha N < 1."""
-        for size in self.N:
-            alpha = self.alpha_values[self.wanted(size)]
-            if alpha.size and size * float(alpha.min()) < 1:
-                raise ParameterError(
-                    "grid.alpha",
-                    float(alpha.min()),
-                    f"alpha N >= 1, so alpha >= {1 / size:.6g} at N = {size}",
-                )
+        return sum(int(self.wanted(size).sum()) * self.seeds[size] for size in self.sizes)

@@ -12,18 +12,21 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.axes import Axes, Cell, check_axes
 from bendscape.sweep.texts import clean, message_of
+
+if TYPE_CHECKING:
+    from bendscape.sweep.campaign.grid import Grid
 
 STATUS = {"absent": 0, "done": 1, "failed": 2, "not_converged": 3}
 """Codes of the `status` variable, written last: a cell is stored exactly when its status is not absent."""
@@ -32,11 +35,8 @@ NOT_WANTED = -1
 """What readers see as the status of a cell that the campaign does not ask for; it is never stored."""
 
 
-RESERVED = frozenset(
-    {"p", "p_star", "a", "alpha", "alpha_factor", "N", "seed", "status", "n_seeds", "wanted", "coverage"}
-    | {"alpha_bbp", "alpha_sharp", "transition", "edge", "lambda_minus", "lambda_star", "overlap_sq_theory"}
-)
-"""Names that a store and its readers give to axes, bookkeeping and theory: no kernel's variable has one."""
+BOOKKEEPING = frozenset({"status", "n_seeds", "wanted", "coverage"})
+"""Names that readers give to what the engine knows of cells: no variable of a kernel has one."""
 
 _NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
 _WHERE = "a Python file or an importable module that defines KERNEL"
@@ -55,26 +55,34 @@ class Variable:
     """One number per cell, as it is stored; absent and failed cells hold NaN (integers: 0).
 
     `valid_range` holds every value that the variable can have, its ends included; NaN is always accepted.
+    `flags` are the meanings of the values 0, 1, ... of an int8. `nan` tells whether a reference can be NaN;
+    where it cannot, a NaN in a store is damage.
     """
 
     name: str
     long_name: str
-    dtype: Literal["float64", "int64", "int8"] = "float64"
+    dtype: Literal["float64", "int64", "int8", "str"] = "float64"
     units: str = "1"
     valid_range: tuple[float, float] = (-math.inf, math.inf)
+    flags: tuple[str, ...] = ()
+    nan: bool = True
 
     @property
-    def fill_value(self) -> float | int:
+    def fill_value(self) -> float | int | str:
         """What an absent cell holds."""
-        return math.nan if self.dtype == "float64" else 0
+        return math.nan if self.dtype == "float64" else "" if self.dtype == "str" else 0
 
     @property
-    def valid_attributes(self) -> dict[str, float | int]:
-        """The ends of the range that are finite, as the attributes `valid_min`, `valid_max` of the CF
-        conventions."""
+    def attributes(self) -> dict[str, Any]:
+        """As the CF conventions have them: `long_name`, `units`, the ends of the range that are finite as
+        `valid_min` and `valid_max`, flags."""
         kind = float if self.dtype == "float64" else int
         ends = zip(("valid_min", "valid_max"), self.valid_range, strict=True)
-        return {name: kind(end) for name, end in ends if math.isfinite(end)}
+        found: dict[str, Any] = {"long_name": self.long_name, "units": self.units}
+        found |= {name: kind(end) for name, end in ends if math.isfinite(end)}
+        if self.flags:
+            found |= {"flag_values": list(range(len(self.flags))), "flag_meanings": " ".join(self.flags)}
+        return found
 
 
 FINITE = (-sys.float_info.max, sys.float_info.max)
@@ -110,6 +118,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What is known of the points of a grid without drawing anything: kept in the store beside the cells.
+
+    Parameters
+    ----------
+    variables
+        What `compute` returns.
+    over
+        Names of the axes that it depends on: all model axes, or all of them and the curve.
+    compute
+        Values of these axes as flat arrays, by name, to a flat array for each variable.
+    """
+
+    variables: tuple[Variable, ...]
+    over: tuple[str, ...]
+    compute: Callable[..., Mapping[str, npt.NDArray[Any]]]
+
+
+NO_AXES = Axes(())
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What a cell computes; `docs/kernels.md` shows how to write one.
 
@@ -128,6 +158,13 @@ class Kernel:
     digest
         BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
         and empty for an installed kernel, which stands by its version.
+    axes
+        Of its cells; where it declares none, `load_kernel` gives it those of the default kernel, with their
+        references and their check.
+    references
+        What is known of the points of a grid.
+    check
+        Raises ParameterError for a grid with points that no cell can be computed at.
     """
 
     name: str
@@ -137,13 +174,20 @@ class Kernel:
     seconds: Callable[[Cell], float]
     peak_bytes: Callable[[Cell], float]
     digest: str = ""
+    axes: Axes = NO_AXES
+    references: tuple[Reference, ...] = ()
+    check: Callable[[Grid], None] | None = None
 
 
 class BadOutcome(TypeError):
     """What `compute` returned is not what its kernel declares; it marks the cell as failed."""
 
 
-def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
+DEFAULT = "hessian"
+"""The kernel of a campaign that names none; its axes are those of a kernel that declares none."""
+
+
+def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
     """Find a kernel by name: an installed entry point of `bendscape.kernels`, or one in the given modules.
 
     A module is named on the command line, never in a campaign file: a path to a Python file, or a dotted
@@ -152,8 +196,8 @@ def load_kernel(name: str, modules: Iterable[str] = ()) -> Kernel:
     Returns
     -------
     Kernel
-        With functions that are held to the declaration: estimates that are not what they should be raise
-        ParameterError, and `compute` raises BadOutcome where its outcome has other variables or types.
+        With axes, and functions that are held to the declaration: estimates that are not what they should be
+        raise ParameterError, and `compute` raises BadOutcome where its outcome has other variables or types.
 
     Raises
     ------
@@ -263,8 +307,6 @@ def _check(kernel: Kernel, source: str) -> None:
             raise refuse(
                 "variables", name, f"named as Python names a variable, in at most {_LONGEST_NAME} letters"
             )
-        if name in RESERVED:
-            raise refuse("variables", name, f"named otherwise than {', '.join(sorted(RESERVED))}")
         if name in names:
             raise refuse("variables", name, "of distinct names")
         if variable.dtype not in _ACCEPTED:
@@ -290,7 +332,26 @@ def _check_range(variable: Variable, refuse: Callable[[str, object, str], Parame
         raise refuse(f"variables, valid_range of {variable.name},", variable.valid_range, accepted)
 
 
+@lru_cache(maxsize=1)
+def default_kernel() -> Kernel:
+    """The kernel of a campaign that names none."""
+    return load_kernel(DEFAULT)
+
+
 def _held(kernel: Kernel) -> Kernel:
+    if not kernel.axes.declared:
+        default = default_kernel()
+        kernel = replace(kernel, axes=default.axes, references=default.references, check=default.check)
+    check_axes(kernel.axes)
+    taken = {
+        *BOOKKEEPING,
+        *(name for axis in kernel.axes.declared for name in (axis.name, f"{axis.name}_factor")),
+    }
+    taken |= {variable.name for reference in kernel.references for variable in reference.variables}
+    for variable in kernel.variables:
+        if variable.name in taken:
+            accepted = f"named otherwise than {', '.join(sorted(taken))}"
+            raise ParameterError("KERNEL.variables", variable.name, accepted)
     return replace(
         kernel,
         compute=partial(_compute, kernel),

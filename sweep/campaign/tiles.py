@@ -1,172 +1,275 @@
 """Tiles: the Zarr chunk, the unit of write and of the ledger; and tasks, bundles of whole tiles.
 
-A tile holds the cells of one (N, p, p_star, a), a block of alpha and a block of seeds. Sets of cells
-within a tile are integers used as bit masks: cell (alpha slot i, seed slot j) is bit i * seed_block + j.
+A tile holds the cells of one size and one model, a block of the curve and a block of seeds. Sets of cells
+within a tile are integers used as bit masks: cell (curve slot i, seed slot j) is bit i * seed_block + j.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from bendscape.core.quadratic.model import Model
-from bendscape.sweep.campaign.grid import Cell, Grid, alpha_dim, alpha_unit
-from bendscape.sweep.campaign.kernel import Kernel
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.campaign.axes import Axes, Cell, Scalar, cell_type
+from bendscape.sweep.campaign.grid import Grid, units_of
+from bendscape.sweep.campaign.kernel import Kernel, default_kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
 TILE_CELLS = 4096
-LEAST = 8  # seeds, and alphas, of a tile of cheap cells, even where fewer are asked for at first
+LEAST = 8  # seeds, and places on the curve, of a tile of cheap cells, even where fewer are asked for at first
 
 
 class TileKey(NamedTuple):
-    """Storage indices of a tile: its size N and its chunk on (p, p_star, a, alpha, seed)."""
+    """The size of a tile, and the index of its chunk on the dimensions of storage."""
 
-    N: int
-    p: int
-    p_star: int
-    a: int
-    alpha: int
-    seed: int
+    size: int
+    chunk: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"N={self.N}/" + ".".join(map(str, self[1:]))
-
-    def path(self, variable: str) -> str:
-        """The chunk that keeps one variable of the tile."""
-        return f"N={self.N}/{variable}/c/" + "/".join(map(str, self[1:]))
+        return f"{self.size}/" + ".".join(map(str, self.chunk))
 
     @classmethod
     def parse(cls, text: str) -> TileKey:
-        """Inverse of `str`."""
-        size, _, chunk = text.removeprefix("N=").partition("/")
-        return cls(int(size), *map(int, chunk.split(".")))
+        """Inverse of `str`; in the first ledgers the size has its name in front, "N=128"."""
+        size, _, chunk = text.partition("/")
+        return cls(int(size.rpartition("=")[2]), tuple(map(int, chunk.split("."))))
 
 
 @dataclass(frozen=True)
 class SizeLayout:
-    """Storage of one size: seeds stored, and the alpha and seed blocks of a tile (fixed for good)."""
+    """Storage of one size: seeds stored, and the curve and seed blocks of a tile (fixed for good)."""
 
     seeds: int
-    alpha_block: int
+    curve_block: int
     seed_block: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where every cell lies in storage. Axes are append-only: a value never moves once it has an index."""
+    """Where every cell lies in storage. Dimensions are append-only: a value never moves once it has an index.
 
-    p: tuple[int, ...]
-    p_star: tuple[int, ...]
-    a: tuple[float, ...]
-    alpha: tuple[float, ...]
+    `dims` are the values of the model dimensions and, last, of the curve, in storage order; `axes` all axes
+    of the kernel, `constants` those that are no dimension.
+    """
+
+    axes: Axes
+    dims: Mapping[str, tuple[Scalar, ...]]
+    constants: Mapping[str, Scalar]
     around: str | None
-    sizes: dict[int, SizeLayout]
+    curve: str | None
+    sizes: Mapping[int, SizeLayout]
 
     @classmethod
     def of(cls, grid: Grid, kernel: Kernel, base: Layout | None = None) -> Layout:
         """The layout that holds `grid`: a new one, or `base` with what is new appended."""
-        empty = cls((), (), (), (), grid.around, {})
-        base = base or empty
-        sizes = dict(base.sizes)
-        for size in grid.N:
+        sizes = dict(base.sizes) if base else {}
+        for size in grid.sizes:
             if size in sizes:
                 sizes[size] = replace(sizes[size], seeds=max(sizes[size].seeds, grid.seeds[size]))
             else:
                 sizes[size] = _blocks(grid, kernel, size)
-        return cls(
-            p=base.p + tuple(v for v in grid.p if v not in base.p),
-            p_star=base.p_star + tuple(v for v in grid.p_star if v not in base.p_star),
-            a=base.a + tuple(v for v in grid.a if v not in base.a),
-            alpha=base.alpha + tuple(v for v in grid.alpha if v not in base.alpha),
-            around=grid.around,
-            sizes=sizes,
-        )
+        kept = base.dims if base else dict.fromkeys(grid.dims, ())
+        dims = {
+            name: kept[name] + tuple(value for value in values if value not in set(kept[name]))
+            for name, values in grid.dims.items()
+        }
+        return cls(grid.axes, dims, grid.constants, grid.around, grid.curve, sizes)
 
     @property
-    def alpha_dim(self) -> str:
-        """Name of the alpha dimension."""
-        return alpha_dim(self.around)
+    def models(self) -> dict[str, tuple[Scalar, ...]]:
+        """The dimensions but the curve."""
+        return {name: values for name, values in self.dims.items() if name != self.curve}
+
+    def group(self, size: int) -> str:
+        """The Zarr group that holds one size."""
+        return "cells" if self.axes.size is None else f"{self.axes.size.name}={size}"
+
+    def path(self, key: TileKey, variable: str) -> str:
+        """The chunk that keeps one variable of a tile."""
+        return f"{self.group(key.size)}/{variable}/c/" + "/".join(map(str, key.chunk))
+
+    def name(self, key: TileKey) -> str:
+        """A tile as people read it."""
+        return f"{self.group(key.size)}/" + ".".join(map(str, key.chunk))
 
     @property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
-        """Values in storage order, by dimension name, of the axes that all sizes share."""
-        return {"p": self.p, "p_star": self.p_star, "a": self.a, self.alpha_dim: self.alpha}
+    def cell_dims(self) -> tuple[str, ...]:
+        """Names of the dimensions of cells of one size."""
+        return (*self.dims, self.axes.seed.name)
 
-    def shape(self, N: int) -> tuple[int, ...]:
+    def shape(self, size: int) -> tuple[int, ...]:
         """Shape of the arrays of one size."""
-        return (len(self.p), len(self.p_star), len(self.a), len(self.alpha), self.sizes[N].seeds)
+        return (*map(len, self.dims.values()), self.sizes[size].seeds)
 
-    def chunks(self, N: int) -> tuple[int, ...]:
+    def chunks(self, size: int) -> tuple[int, ...]:
         """Chunk, that is tile, shape of the arrays of one size."""
-        return (1, 1, 1, self.sizes[N].alpha_block, self.sizes[N].seed_block)
+        blocks = self.sizes[size]
+        curve = () if self.curve is None else (blocks.curve_block,)
+        return (*(1 for _ in self.models), *curve, blocks.seed_block)
 
-    def tile_shape(self, N: int) -> tuple[int, ...]:
+    def tile_shape(self, size: int) -> tuple[int, ...]:
         """Tiles along each dimension of the arrays of one size, wanted or not."""
-        pairs = zip(self.shape(N), self.chunks(N), strict=True)
+        pairs = zip(self.shape(size), self.chunks(size), strict=True)
         return tuple(math.ceil(length / chunk) for length, chunk in pairs)
 
+    def tile_cells(self, size: int) -> int:
+        """Cells of a whole tile."""
+        return self.sizes[size].curve_block * self.sizes[size].seed_block
+
     def region(self, key: TileKey) -> tuple[slice, ...]:
-        """The part of the arrays that a tile covers, cut at the present end of the axes."""
+        """The part of the arrays that a tile covers, cut at the present end of the dimensions."""
         return tuple(
             slice(index * chunk, min((index + 1) * chunk, length))
-            for index, chunk, length in zip(key[1:], self.chunks(key.N), self.shape(key.N), strict=True)
+            for index, chunk, length in zip(
+                key.chunk, self.chunks(key.size), self.shape(key.size), strict=True
+            )
         )
 
-    def cells(self, key: TileKey, mask: int) -> Iterator[tuple[int, tuple[int, int], Cell]]:
-        """The cells of a mask: the bit, (alpha slot, seed slot) within the tile, and the cell."""
-        size = self.sizes[key.N]
-        p, p_star, a = self.p[key.p], self.p_star[key.p_star], self.a[key.a]
-        unit = alpha_unit(self.around, Model(p, p_star, a))
+    def slots(self, key: TileKey) -> tuple[int, int]:
+        """Places on the curve and seeds of a tile, cut likewise."""
+        *rest, seed = self.region(key)
+        curve = rest[-1].stop - rest[-1].start if self.curve is not None else 1
+        return curve, seed.stop - seed.start
+
+    def model(self, key: TileKey) -> dict[str, Scalar]:
+        """The values of all model axes of a tile, by name."""
+        return {
+            **self.constants,
+            **{name: values[at] for (name, values), at in zip(self.models.items(), key.chunk, strict=False)},
+        }
+
+    def coordinates(self, key: TileKey) -> tuple[Scalar | None, ...]:
+        """Coordinates on the curve of the slots of a tile."""
+        if self.curve is None:
+            return (None,)
+        return self.dims[self.curve][self.region(key)[len(self.models)]]
+
+    def curve_values(self, key: TileKey) -> NDArray[np.float64]:
+        """Values of the curve at the slots of a tile, from the threshold that it is relative to."""
+        model = {name: np.array([value]) for name, value in self.model(key).items()}
+        unit = units_of(self.axes, self.around, model)
+        return np.asarray(np.array(self.coordinates(key), dtype=np.float64) * unit)
+
+    def cells(
+        self, key: TileKey, mask: int, curve: NDArray[np.float64] | None = None
+    ) -> Iterator[tuple[int, tuple[int, int], Cell]]:
+        """The cells of a mask: the bit, (curve slot, seed slot) within the tile, and the cell.
+
+        `curve` are the values of the curve at the slots, where the store has them.
+        """
+        seed_block = self.sizes[key.size].seed_block
+        made, fixed, coordinates = cell_type(self.axes), self.model(key), self.coordinates(key)
+        if self.axes.size is not None:
+            fixed[self.axes.size.name] = key.size
+        if curve is None and self.curve is not None:
+            curve = self.curve_values(key)
+        first = key.chunk[-1] * seed_block
         while mask:
             low = mask & -mask
             mask ^= low
             bit = low.bit_length() - 1
-            i, j = divmod(bit, size.seed_block)
-            factor = self.alpha[key.alpha * size.alpha_block + i]
-            seed = key.seed * size.seed_block + j
-            yield bit, (i, j), Cell(p, p_star, a, factor * unit, key.N, seed, factor)
+            i, j = divmod(bit, seed_block)
+            fixed[self.axes.seed.name] = first + j
+            if curve is not None and self.axes.curve is not None:
+                fixed[self.axes.curve.name] = float(curve[i])
+            yield bit, (i, j), made(**fixed, coordinate=coordinates[i])
+
+    def place(self, key: TileKey, bit: int) -> dict[str, Any]:
+        """Where a cell of a tile is found: its coordinate on every dimension, with size and seed."""
+        i, j = divmod(bit, self.sizes[key.size].seed_block)
+        found: dict[str, Any] = {name: self.model(key)[name] for name in self.models}
+        if self.curve is not None:
+            found[self.curve] = self.coordinates(key)[i]
+        if self.axes.size is not None:
+            found[self.axes.size.name] = key.size
+        return found | {"seed": key.chunk[-1] * self.sizes[key.size].seed_block + j}
+
+    def values(self, cell: Cell) -> dict[str, Any]:
+        """A cell by the names of its axes, with the coordinate of a relative curve."""
+        found = {name: value for name, value in cell._asdict().items() if name != "coordinate"}
+        return found if self.curve is None else {**found, self.curve: cell.coordinate}
 
     def beyond(self, grid: Grid) -> str:
         """The values that a grid does not name, axis by axis, in words; empty where it names them all."""
-        named = {"p": grid.p, "p_star": grid.p_star, "a": grid.a, grid.alpha_dim: grid.alpha}
-        missing = {name: sorted(set(values) - set(named[name])) for name, values in self.axes.items()}
-        missing["N"] = sorted(set(self.sizes) - set(grid.N))
-        words = [
-            f"{name} = {', '.join(f'{v:.12g}' for v in values)}" for name, values in missing.items() if values
-        ]
-        seeds = [(N, grid.seeds[N], self.sizes[N].seeds) for N in grid.N]
-        words += [f"seeds {n} to {last - 1} of N = {N}" for N, n, last in seeds if last > n]
+        named: dict[str, Any] = dict(grid.dims)
+        missing = {name: sorted(set(values) - set(named[name])) for name, values in self.dims.items()}
+        if self.axes.size is not None:
+            missing[self.axes.size.name] = sorted(set(self.sizes) - set(grid.sizes))
+        words = [f"{name} = {', '.join(map(in_words, values))}" for name, values in missing.items() if values]
+        seeds = [(size, grid.seeds[size], self.sizes[size].seeds) for size in grid.sizes]
+        at = "" if self.axes.size is None else f" of {self.axes.size.name} = "
+        words += [f"seeds {n} to {last - 1}{at}{size if at else ''}" for size, n, last in seeds if last > n]
         return "; ".join(words)
 
     def to_json(self) -> dict[str, Any]:
         """As stored in the root attributes."""
-        sizes = {str(size): list(vars(blocks).values()) for size, blocks in self.sizes.items()}
-        return {**{k: v for k, v in vars(self).items() if k != "sizes"}, "sizes": sizes}
+        return {
+            "axes": self.axes.to_json(),
+            "dims": {name: list(values) for name, values in self.dims.items()},
+            "constants": dict(self.constants),
+            "around": self.around,
+            "curve": self.curve,
+            "sizes": {str(size): list(vars(blocks).values()) for size, blocks in self.sizes.items()},
+        }
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Layout:
-        """Inverse of `to_json`."""
-        axes = {name: tuple(document[name]) for name in ("p", "p_star", "a", "alpha")}
+    def from_json(cls, document: Mapping[str, Any]) -> Layout:
+        """Inverse of `to_json`; also of the layout of version 2, whose axes were those of the default kernel.
+
+        The functions of its thresholds are those of the default kernel too, where its axes are.
+        """
         sizes = {int(size): SizeLayout(*blocks) for size, blocks in document["sizes"].items()}
-        return cls(**axes, around=document["around"], sizes=sizes)
+        around, default = document["around"], default_kernel().axes
+        if "axes" not in document:
+            values = [tuple(v) for k, v in document.items() if k not in ("sizes", "around")]
+            names = [axis.name for axis in default.declared if axis.role in ("model", "curve")]
+            dims, curve = dict(zip(names, values, strict=False)), names[-1]
+            if around is not None:
+                dims = {(f"{name}_factor" if name == curve else name): v for name, v in dims.items()}
+            return cls(default, dims, {}, around, list(dims)[-1], sizes)
+        axes = Axes.from_json(document["axes"])
+        if axes.to_json() == default.to_json():
+            axes = default
+        dims = {name: tuple(values) for name, values in document["dims"].items()}
+        return cls(axes, dims, document["constants"], around, document["curve"], sizes)
+
+
+def in_words(value: Scalar) -> str:
+    """A coordinate with as many digits as it has."""
+    return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
     # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
-    alpha = max(grid.alpha)
-    seconds = max(
-        kernel.seconds(Cell(grid.p[i], m.p_star, m.a, alpha * alpha_unit(grid.around, m), size, 0, alpha))
-        for (i, _, _), m in grid.models()
-    )
+    seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
     # A first try of one cell would otherwise bind all that grows from it to tiles of one cell.
     least = min(LEAST, cells // LEAST)
     seed_block = max(_even(seeds, cells), least)
-    alphas = max(1, cells // seed_block)
-    return SizeLayout(seeds, max(_even(len(grid.alpha), alphas), min(alphas, least)), seed_block)
+    if grid.curve is None:
+        return SizeLayout(seeds, 1, seed_block)
+    places = max(1, cells // seed_block)
+    length = len(grid.dims[grid.curve])
+    return SizeLayout(seeds, max(_even(length, places), min(places, least)), seed_block)
+
+
+def dearest(grid: Grid, size: int) -> Iterator[Cell]:
+    """The cell of every model with the largest coordinate on the curve and the first seed."""
+    axes, models = grid.axes, {name: array.reshape(-1) for name, array in grid.models.items()}
+    fixed: dict[str, Any] = {axes.seed.name: 0, "coordinate": None}
+    if axes.size is not None:
+        fixed[axes.size.name] = size
+    if axes.curve is not None and grid.curve is not None:
+        models[axes.curve.name] = grid.curve_values[..., -1].reshape(-1)
+        fixed["coordinate"] = grid.dims[grid.curve][-1]
+    made, columns = cell_type(axes), (array.tolist() for array in models.values())
+    for values in zip(*columns, strict=True) if models else [()]:
+        yield made(**dict(zip(models, values, strict=True)), **fixed)
 
 
 def _even(length: int, block: int) -> int:
@@ -193,18 +296,18 @@ class Task(NamedTuple):
         return sum(tile.seconds for tile in self.tiles)
 
     @property
-    def N(self) -> int:
+    def size(self) -> int:
         """The size of its cells: a task holds tiles of one size."""
-        return self.tiles[0].key.N
+        return self.tiles[0].key.size
 
 
 def bundle(tiles: Iterable[Tile], seconds: float, correction: Callable[[int], float]) -> Iterator[Task]:
-    """Pack consecutive tiles of one size into tasks of about `seconds`, estimates times `correction(N)`."""
+    """Pack consecutive tiles of one size into tasks of about `seconds`, times `correction(size)`."""
     pack: list[Tile] = []
     total = 0.0
     for tile in tiles:
-        cost = tile.seconds * correction(tile.key.N)
-        if pack and (total + cost > seconds or tile.key.N != pack[0].key.N):
+        cost = tile.seconds * correction(tile.key.size)
+        if pack and (total + cost > seconds or tile.key.size != pack[0].key.size):
             yield Task(tuple(pack))
             pack, total = [], 0.0
         pack.append(tile)

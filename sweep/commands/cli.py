@@ -75,7 +75,7 @@ def plan(
         return
     peak = decimal(int(document["peak_bytes_per_task"]))
     table = Table(
-        "N",
+        made.grid.axes.size.name if made.grid.axes.size else "size",
         "cells",
         "done",
         "failed",
@@ -86,7 +86,7 @@ def plan(
         title=Text(campaign.campaign.name),
     )
     for size, row in made.sizes.items():
-        shape = "x".join(map(str, made.layout.chunks(size)[3:]))
+        shape = "x".join(map(str, made.layout.chunks(size)[len(made.layout.models) :]))
         table.add_row(
             *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
             clock(row.seconds * made.correction(size)),

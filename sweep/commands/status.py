@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, load_kernel
-from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.store.ledger import Ledger
@@ -39,16 +39,22 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     ledger.replay()
     records = ledger.records
     layout = Layout.from_json(attributes["layout"])
-    kernel = _kernel(attributes, kernel_modules)
-    plan = Plan(layout, campaign.to_grid(), kernel, records)
+    kernel = _kernel(attributes, layout, kernel_modules)
+    plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
     sizes: list[dict[str, Any]] = []
-    for N, size in plan.sizes.items():
-        computed = int(records.size(N).computed.sum())
-        seconds = float(records.size(N).seconds.sum())
+    for n, size in plan.sizes.items():
+        computed = int(records.sizes[n].computed.sum())
+        seconds = float(records.sizes[n].seconds.sum())
         cost = seconds / computed if computed else None
         known = not size.missing or kernel.variables or size.estimated
-        row = {"N": N, "cells": size.cells, "done": size.done, "failed": size.failed, "missing": size.missing}
-        left = size.seconds_left * plan.correction(N) if known else None
+        row = {
+            layout.axes.size.name if layout.axes.size else "size": n,
+            "cells": size.cells,
+            "done": size.done,
+            "failed": size.failed,
+            "missing": size.missing,
+        }
+        left = size.seconds_left * plan.correction(n) if known else None
         sizes.append({**row, "seconds_per_cell": cost, "core_seconds_left": left})
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
@@ -83,26 +89,22 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
 def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Every recorded tile: its cells, what became of them, and where, when and how long they were computed.
 
-    `alpha` and `seed` are the first and last of the tile (alpha on the campaign's axis); `seconds` is the sum
-    over its attempts, `epoch` the run of the last one, as numbered in the `runs` of `store_status`.
+    A model axis has its value, curve (as the campaign has it) and seed their first and last of the tile;
+    `seconds` is the sum over its attempts, `epoch` the run of the last one, as numbered in the `runs` of
+    `store_status`.
     """
     url, attributes = open_root(location)
     ledger, layout = Ledger(connect(url)), Layout.from_json(attributes["layout"])
     ledger.replay()
     rows = []
     for key in ledger.records:
-        known, (*_, alpha, seed) = ledger.records.get(key), layout.region(key)
+        known = ledger.records.get(key)
         if known is None:
             continue
         rows.append(
             {
-                "tile": str(key),
-                "p": layout.p[key.p],
-                "p_star": layout.p_star[key.p_star],
-                "a": layout.a[key.a],
-                "alpha": [layout.alpha[alpha.start], layout.alpha[alpha.stop - 1]],
-                "N": key.N,
-                "seed": [seed.start, seed.stop - 1],
+                "tile": layout.name(key),
+                **_ends(layout, key),
                 "done": known.done.bit_count(),
                 "failed": known.failed.bit_count(),
                 "seconds": known.seconds,
@@ -113,6 +115,15 @@ def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _ends(layout: Layout, key: TileKey) -> dict[str, Any]:
+    seeds, first = layout.region(key)[-1], layout.place(key, 0)
+    ends = {"seed": [seeds.start, seeds.stop - 1]}
+    if layout.curve is not None and layout.axes.curve is not None:
+        coordinates = layout.coordinates(key)
+        ends[layout.axes.curve.name] = [coordinates[0], coordinates[-1]]
+    return {name: value for name, value in first.items() if name != layout.curve} | ends
 
 
 def _recent(records: Records) -> tuple[float | None, float | None]:
@@ -129,14 +140,15 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
     return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
 
 
-def _kernel(attributes: dict[str, Any], modules: Iterable[str]) -> Kernel:
+def _kernel(attributes: dict[str, Any], layout: Layout, modules: Iterable[str]) -> Kernel:
     # A kernel that is not installed here has no cost model; everything else about the store is known.
     try:
         return load_kernel(attributes["kernel"], modules)
     except ParameterError:
         return Kernel(
-            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0
-        )
+            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
+            axes=layout.axes,
+        )  # fmt: skip
 
 
 def _refuse(cell: Cell, rng: np.random.Generator) -> Outcome:

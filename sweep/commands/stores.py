@@ -55,8 +55,9 @@ def status(
     if json:
         print_json(document)
         return
+    size_name = next(iter(document["sizes"][0]))
     table = Table(
-        "N",
+        size_name,
         "cells",
         "done",
         "failed",
@@ -66,7 +67,7 @@ def status(
     )
     for row in document["sizes"]:
         left = row["core_seconds_left"]
-        counts = (str(row[k]) for k in ("N", "cells", "done", "failed", "missing"))
+        counts = (str(row[k]) for k in (size_name, "cells", "done", "failed", "missing"))
         table.add_row(*counts, "unknown" if left is None else clock(left))
     out().print(table)
     holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
@@ -91,22 +92,23 @@ def errors(store: StorePath, json: Json = False) -> None:
     """Every failed cell: its coordinates, error, traceback, attempts and host."""
     from dataclasses import asdict
 
-    from bendscape.sweep.campaign.file import parse_campaign
+    from bendscape.sweep.campaign.tiles import Layout, in_words
     from bendscape.sweep.commands.console import out, print_json
     from bendscape.sweep.store.ledger import Ledger
     from bendscape.sweep.store.objects import connect
-    from bendscape.sweep.store.publish import open_root
+    from bendscape.sweep.store.publish import open_root, stored_grid
 
     url, attributes = open_root(store)
-    grid = parse_campaign(attributes["campaign"], source=url).to_grid()
+    layout = Layout.from_json(attributes["layout"])
+    grid = stored_grid(url, attributes["campaign"], layout)
     ledger = Ledger(connect(url))
     ledger.replay()
-    found = [error for error in ledger.records.errors() if grid.find(error.cell)]
+    found = [error for key, error in ledger.records.failures() if grid.holds(layout.place(key, error.bit))]
     if json:
         print_json({"store": url, "errors": [asdict(error) for error in found]})
         return
     for error in found:
-        at = ", ".join(f"{name} = {value:.12g}" for name, value in error.cell.items())
+        at = ", ".join(f"{name} = {in_words(value)}" for name, value in error.cell.items())
         out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
     out().print(f"{len(found)} failed cells")
 

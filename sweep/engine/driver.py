@@ -91,7 +91,7 @@ class Driver:
         task = Task((part.tile,)) if part else next(self._tasks, None)
         if task is None:
             return None
-        pace = self.meter.correction(task.N)
+        pace = self.meter.correction(task.size)
         ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
         # The first tile must fit; of the others the worker leaves out what does not.
         if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
@@ -107,7 +107,7 @@ class Driver:
         if part:
             self._parts[order] = part
         whole_node = part is not None and part.whole_node
-        return Job(order, int(self.plan.sizes[task.N].peak_bytes), whole_node, self.stop.deadline)
+        return Job(order, int(self.plan.sizes[task.size].peak_bytes), whole_node, self.stop.deadline)
 
     def _lost(self, result: Result, error: Exception) -> None:
         if isinstance(error, Superseded):
@@ -122,7 +122,9 @@ class Driver:
         tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
         if verdict := self._isolation.lost(tiles, part, note, error):
             self.console.print(
-                f"a cell of {tiles[0].key} is recorded as failed: {_first_line(verdict.error)}", markup=False
+                f"a cell of {self.plan.layout.name(tiles[0].key)} is recorded as failed: "
+                f"{_first_line(verdict.error)}",
+                markup=False,
             )
             self._take(run_tiles(order, verdict))
 
@@ -133,7 +135,7 @@ class Driver:
             self.ledger.add([receipt])
             done_now, failed_now = self.ledger.records.masks(key)
             self.meter.advance(
-                key.N,
+                key.size,
                 done=(done_now & ~done).bit_count(),
                 failed=failed_now.bit_count() - failed.bit_count(),
                 computed=receipt.computed,

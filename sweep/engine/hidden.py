@@ -45,11 +45,11 @@ def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
         if not document or document["spec_hash"] in seen:
             continue
         seen.add(document["spec_hash"])
-        grid = parse_campaign(document["campaign"]).to_grid()
+        grid = parse_campaign(document["campaign"]).to_grid(plan.grid.axes)
         then = _masks(Plan(plan.layout, grid, plan.kernel, plan.records))
-        done = {N: plan.records.size(N).done for N in then}
+        done = {size: plan.records.sizes[size].done for size in then}
         shown = sum(
-            int(np.bitwise_count(done[N] & mask & ~now.get(N, np.uint8(0))).sum()) for N, mask in then.items()
+            int(np.bitwise_count(done[n] & mask & ~now.get(n, np.uint8(0))).sum()) for n, mask in then.items()
         )
         if shown:
             revisions[revision] = shown
@@ -59,10 +59,10 @@ def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
 def _masks(plan: Plan) -> dict[int, NDArray[np.uint8]]:
     # The cells that a plan wants, by size, as the records keep theirs.
     masks = {}
-    for N in plan.grid.N:
-        wanted = Wanted.of(plan.layout, plan.grid, plan.kernel, N)
+    for size in plan.grid.sizes:
+        wanted = Wanted.of(plan.layout, plan.grid, plan.kernel, size)
         blocks = [(block.points, block.want) for block in wanted.blocks(plan.records)]
-        masks[N] = np.zeros_like(plan.records.size(N).done)
+        masks[size] = np.zeros_like(plan.records.sizes[size].done)
         for points, want in blocks:
-            masks[N][(*points.T, slice(want.shape[1]))] = want
+            masks[size][(*points.T, slice(want.shape[1]))] = want
     return masks

@@ -1,4 +1,4 @@
-"""Which store a campaign may go on with: of the same kernel, its source, entropy and kind of axis."""
+"""Which store a campaign may go on with: of the same kernel, its source, entropy and dimensions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.publish import read_root
@@ -15,11 +16,14 @@ from bendscape.sweep.store.publish import read_root
 
 def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
     """What may never change within a store: everything that decides the bits of a cell."""
+    grid = campaign.to_grid(kernel.axes)
     return {
         "kernel": kernel.name,
         "kernel_version": kernel.version,
         "entropy": campaign.campaign.entropy,
-        "alpha_around": campaign.grid.alpha.around,
+        "around": grid.around,
+        "dimensions": list(grid.dims),
+        "constants": grid.constants,
     }
 
 
@@ -51,10 +55,15 @@ def kernel_source(url: str, attributes: dict[str, Any] | None, kernel: Kernel) -
 
 
 def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted = identity(campaign, kernel)
-    return [
-        f"{k}: {attributes.get(k)!r} there, {v!r} here" for k, v in wanted.items() if attributes.get(k) != v
-    ]
+    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"])
+    # Stores of version 2 have no words of their own for what their layout says.
+    of_layout = {
+        "around": layout.around,
+        "dimensions": list(layout.dims),
+        "constants": dict(layout.constants),
+    }
+    there = attributes | of_layout
+    return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
 
 
 def _edited(url: str, attributes: dict[str, Any], kernel: Kernel) -> str:
@@ -81,7 +90,7 @@ def check_identity(
     """
     if differences := _differences(attributes, campaign, kernel):
         raise ParameterError(
-            "store", url, "a store of the same kernel, entropy and kind of alpha axis",
+            "store", url, "a store of the same kernel, entropy and dimensions",
             f"{'; '.join(differences)}. Give this campaign a store of its own (--store), or the next "
             "generation of this one (--new-generation)",
         )  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.kernel import Kernel
 
 LEAST_SECONDS, TIMES_EXPECTED = 3600.0, 10.0  # the default: a cell that never ends must end some day

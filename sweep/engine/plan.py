@@ -49,10 +49,10 @@ class SizePlan:
         return self.cells - self.done - self.failed
 
 
-def correction(N: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
+def correction(size: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
     """Measured over estimated seconds of a size; of all sizes while it has none; 1 while there are none."""
-    if estimated.get(N):
-        return measured[N] / estimated[N]
+    if estimated.get(size):
+        return measured[size] / estimated[size]
     total = sum(estimated.values())
     return sum(measured.values()) / total if total else 1.0
 
@@ -69,13 +69,13 @@ class Plan:
     sizes: dict[int, SizePlan] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._wanted = {N: Wanted.of(self.layout, self.grid, self.kernel, N) for N in self.grid.N}
+        self._wanted = {n: Wanted.of(self.layout, self.grid, self.kernel, n) for n in self.grid.sizes}
         self.recount()
 
-    def correction(self, N: int) -> float:
+    def correction(self, size: int) -> float:
         """What the kernel's estimates of a size are multiplied by, from what is recorded."""
-        estimated = {n: size.estimated for n, size in self.sizes.items()}
-        return correction(N, estimated, {n: size.measured for n, size in self.sizes.items()})
+        estimated = {n: of.estimated for n, of in self.sizes.items()}
+        return correction(size, estimated, {n: of.measured for n, of in self.sizes.items()})
 
     @property
     def hidden(self) -> int:
@@ -91,22 +91,28 @@ class Plan:
         ParameterError
             A task that is left takes more than the `available` bytes.
         """
-        for N, size in sorted(self.sizes.items(), reverse=True):
+        for n, size in sorted(self.sizes.items(), reverse=True):
             if size.tiles_left and size.peak_bytes > available:
+                at = self.size_in_words(n)
                 raise ParameterError(
-                    "memory of a task", f"{_bytes(size.peak_bytes)} at N = {N}",
+                    "memory of a task", f"{_bytes(size.peak_bytes)}{at and f' at {at}'}",
                     f"at most {_bytes(available)}, what is there or --max-memory allows",
-                    f"leave out N = {N}, or run where there is more memory",
+                    f"leave out {at or 'its dearest cells'}, or run where there is more memory",
                 )  # fmt: skip
+
+    def size_in_words(self, size: int) -> str:
+        """ "N = 128"; empty for a kernel without an axis of sizes."""
+        axis = self.grid.axes.size
+        return "" if axis is None else f"{axis.name} = {size}"
 
     def recount(self) -> None:
         """Count again what is recorded: the records may have grown since."""
-        self.sizes = {N: self._count(wanted) for N, wanted in self._wanted.items()}
+        self.sizes = {n: self._count(wanted) for n, wanted in self._wanted.items()}
 
     def _count(self, wanted: Wanted) -> SizePlan:
         size = SizePlan()
         if len(wanted.peak_bytes):
-            size.peak_bytes = float(wanted.peak_bytes.max()) + self._tile_bytes(wanted.N)
+            size.peak_bytes = float(wanted.peak_bytes.max()) + self._tile_bytes(wanted.size)
         for block in wanted.blocks(self.records):
             cells, missing = count(block.want), count(block.missing(self.retry_failed))
             cost = block.cell_seconds[:, None]
@@ -121,9 +127,8 @@ class Plan:
             size.measured += float(block.measured.sum())
         return size
 
-    def _tile_bytes(self, N: int) -> float:
-        blocks = self.layout.sizes[N]
-        return 8.0 * len(stored_variables(self.kernel)) * blocks.alpha_block * blocks.seed_block
+    def _tile_bytes(self, size: int) -> float:
+        return 8.0 * len(stored_variables(self.kernel)) * self.layout.tile_cells(size)
 
     def total(self, name: str) -> Any:
         """Sum of a column of `sizes`."""
@@ -132,7 +137,7 @@ class Plan:
     @property
     def seconds_left(self) -> float:
         """Seconds of one core that are left, estimates corrected by what was measured."""
-        return sum(size.seconds_left * self.correction(N) for N, size in self.sizes.items())
+        return sum(of.seconds_left * self.correction(n) for n, of in self.sizes.items())
 
     def task_seconds(self, slots: int) -> float:
         """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
@@ -143,20 +148,20 @@ class Plan:
     def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
         """Bundles of the tiles that have missing cells, the dearest first.
 
-        `correction(N)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
+        `correction(size)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
         that learns from what came back shapes the tasks still to come.
         """
         return bundle(self._left(), self.task_seconds(slots), correction or self.correction)
 
     def _left(self) -> Iterator[Tile]:
-        for N in sorted(self.grid.N, reverse=True):
-            yield from self._wanted[N].tiles(self.records, self.retry_failed)
+        for size in sorted(self.grid.sizes, reverse=True):
+            yield from self._wanted[size].tiles(self.records, self.retry_failed)
 
     @property
     def next_tile(self) -> tuple[int, float] | None:
         """Size and seconds of the tile that would be computed first, estimates corrected."""
         tile = next(self._left(), None)
-        return None if tile is None else (tile.key.N, tile.seconds * self.correction(tile.key.N))
+        return None if tile is None else (tile.key.size, tile.seconds * self.correction(tile.key.size))
 
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
@@ -165,6 +170,7 @@ class Plan:
 
     def to_json(self, slots: int) -> dict[str, Any]:
         """The plan as `bendscape plan --json` prints it."""
+        axis = self.grid.axes.size
         return {
             "cells": self.total("cells"),
             "tiles": self.total("tiles"),
@@ -178,7 +184,7 @@ class Plan:
             "slots": slots,
             "sizes": [
                 {
-                    "N": n,
+                    axis.name if axis else "size": n,
                     **vars(s),
                     "correction": self.correction(n),
                     "missing": s.missing,
@@ -205,14 +211,15 @@ def plan_campaign(
     Raises
     ------
     ParameterError
-        A point has less than one sample, no point is wanted, or there are more than `MAX_TILES` tiles.
+        The kernel refuses a point, no point is wanted, or there are more than `MAX_TILES` tiles.
     """
-    grid = campaign.to_grid()
-    grid.check_samples()
-    if not any(grid.wanted(N).any() for N in grid.N):
+    grid = campaign.to_grid(kernel.axes)
+    if kernel.check is not None:
+        kernel.check(grid)
+    if not any(grid.wanted(size).any() for size in grid.sizes):
         raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
     grown = Layout.of(grid, kernel, layout)
-    tiles = sum(math.prod(grown.tile_shape(N)) for N in grid.N)
+    tiles = sum(math.prod(grown.tile_shape(size)) for size in grid.sizes)
     if tiles > MAX_TILES:
         raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
     return Plan(grown, grid, kernel, Records() if records is None else records, retry_failed)

@@ -68,36 +68,36 @@ class Meter:
             self._bar.stop()
 
     def advance(
-        self, N: int, done: int, failed: int, computed: int, estimated: float, measured: float
+        self, size: int, done: int, failed: int, computed: int, estimated: float, measured: float
     ) -> None:
         """A tile came back: cells newly done and failed, and its estimated and measured seconds."""
         self.done += done
         self.failed += failed
         self.computed += computed
         self.tiles_done += 1
-        self._left[N] = max(0.0, self._left[N] - estimated)
+        self._left[size] = max(0.0, self._left[size] - estimated)
         if computed:
-            self._estimated[N] += estimated
-            self._measured[N] += measured
+            self._estimated[size] += estimated
+            self._measured[size] += measured
         self._show()
 
     def tick(self) -> None:
         """Nothing came back, but time passes."""
         self._show()
 
-    def correction(self, N: int) -> float:
+    def correction(self, size: int) -> float:
         """Measured over estimated seconds of one size, see `bendscape.sweep.engine.plan.correction`."""
-        return correction(N, self._estimated, self._measured)
+        return correction(size, self._estimated, self._measured)
 
     @property
     def core_seconds_left(self) -> float:
         """Estimated core seconds of what is left."""
-        return sum(seconds * self.correction(N) for N, seconds in self._left.items())
+        return sum(seconds * self.correction(n) for n, seconds in self._left.items())
 
     @property
     def seconds_left(self) -> float:
         """Estimated seconds until nothing is left."""
-        return sum(seconds * self.correction(N) / self._slots[N] for N, seconds in self._left.items())
+        return sum(seconds * self.correction(n) / self._slots[n] for n, seconds in self._left.items())
 
     def line(self) -> str:
         """The state in one line."""

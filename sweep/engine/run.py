@@ -184,20 +184,23 @@ class _Needed(NamedTuple):
 
     seconds: float
     start: float
-    N: int
+    where: str
     tile: float
 
     def line(self, budget: float) -> str:
         return (
             f"nothing was computed, and nothing ever is within --time-budget {budget:.3g}s: to start takes "
-            f"{self.start:.2g} s, and one tile of N = {self.N} about {self.tile:.2g} s; give it "
-            f"{math.ceil(self.seconds)}s or more"
+            f"{self.start:.2g} s, and one tile{self.where and f' of {self.where}'} about {self.tile:.2g} s; "
+            f"give it {math.ceil(self.seconds)}s or more"
         )
 
 
 def _needed(plan: Plan, start: float) -> _Needed | None:
     tile = plan.next_tile
-    return None if tile is None else _Needed(1.1 * least_budget(start + tile[1]), start, *tile)
+    if tile is None:
+        return None
+    size, seconds = tile
+    return _Needed(1.1 * least_budget(start + seconds), start, plan.size_in_words(size), seconds)
 
 
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:
@@ -235,7 +238,8 @@ def publish(
     """
     source = kernel_source(url, attributes, plan.kernel)
     same = attributes is not None and source.items() <= attributes.items()
-    if attributes is not None and same and attributes["spec_hash"] == campaign.spec_hash:
+    spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
+    if attributes is not None and same and attributes["spec_hash"] == spec_hash:
         revision: int = attributes["revision"]
         current = attributes["bendscape_store_version"] == STORE_VERSION
         if current and revision == ledger.revision:  # else an extension was cut short before it was published
@@ -246,8 +250,8 @@ def publish(
         **identity(campaign, plan.kernel),
         **source,
         "campaign": campaign.text,
-        "grid": campaign.grid.model_dump(mode="json"),
-        "spec_hash": campaign.spec_hash,
+        "grid": asked["grid"],
+        "spec_hash": spec_hash,
         "created": attributes["created"] if attributes else now,
         "revised": now,
         **provenance(),

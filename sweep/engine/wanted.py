@@ -10,22 +10,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bendscape.core.quadratic.model import Model
-from bendscape.sweep.campaign.grid import Cell, Grid, alpha_unit
+from bendscape.sweep.campaign.axes import Cell, Scalar, cell_type
+from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.tiles import Layout, Tile, TileKey
 from bendscape.sweep.store.records import Records, as_int
 
 BLOCK_CELLS = 2**22  # cells looked at together, one byte each
-ESTIMATES = 5  # alpha blocks of a model at which the kernel is asked; in between, straight lines
+ESTIMATES = 5  # curve blocks of a model at which the kernel is asked; in between, straight lines
 
 
 class Block(NamedTuple):
-    """Wanted tiles of one size: rows are points (p, p_star, a, alpha block), columns seed blocks.
+    """Wanted tiles of one size: rows are points (model dimensions, curve block), columns seed blocks.
 
-    `points` holds storage indices, shape (rows, 4); `want`, `done` and `failed` are masks of shape (rows,
-    columns, bytes), what is recorded cut to what is wanted; `cell_seconds` and `peak_bytes`, shape (rows,),
-    are the kernel's estimates at the largest wanted alpha.
+    `points` holds storage indices, shape (rows, dimensions); `want`, `done` and `failed` are masks of shape
+    (rows, columns, bytes), what is recorded cut to what is wanted; `cell_seconds` and `peak_bytes`, shape
+    (rows,), are the kernel's estimates at the largest wanted place on the curve.
     """
 
     points: NDArray[np.intp]
@@ -53,7 +53,7 @@ class Wanted:
     """The wanted points of one size."""
 
     layout: Layout
-    N: int
+    size: int
     seeds: int
     points: NDArray[np.intp]
     slots: NDArray[np.bool_]
@@ -61,40 +61,36 @@ class Wanted:
     peak_bytes: NDArray[np.float64]
 
     @classmethod
-    def of(cls, layout: Layout, grid: Grid, kernel: Kernel, N: int) -> Wanted:
-        """What `grid` wants of size N, and what the kernel says that it costs."""
-        size, keep = layout.sizes[N], grid.wanted(N)
-        blocks = math.ceil(len(layout.alpha) / size.alpha_block)
-        alpha_at = np.array([layout.alpha.index(value) for value in grid.alpha])
-        factors = np.array(layout.alpha + (0.0,) * (blocks * size.alpha_block - len(layout.alpha)))
-        rows: list[tuple[int, ...]] = []
-        slots, seconds, peaks = [np.zeros((0, size.alpha_block), dtype=bool)], [np.zeros(0)], [np.zeros(0)]
-        for index, model in grid.models():
-            at = layout.p.index(model.p), layout.p_star.index(model.p_star), layout.a.index(model.a)
-            wanted = np.zeros(blocks * size.alpha_block, dtype=bool)
-            wanted[alpha_at[keep[index]]] = True
-            by_block = wanted.reshape(blocks, size.alpha_block)
-            present = np.flatnonzero(by_block.any(axis=1))
-            if not present.size:
-                continue
-            top = np.where(by_block, factors.reshape(blocks, size.alpha_block), 0.0).max(axis=1)[present]
-            costs = _estimates(kernel, grid.p[index[0]], model, N, top, alpha_unit(layout.around, model))
-            rows.extend((*at, block) for block in present.tolist())
-            slots.append(by_block[present])
-            seconds.append(costs[0])
-            peaks.append(costs[1])
-        points = np.array(rows, dtype=np.intp).reshape(-1, 4)
-        found = (np.concatenate(parts) for parts in (slots, seconds, peaks))
-        return cls(layout, N, grid.seeds[N], points, *found)
+    def of(cls, layout: Layout, grid: Grid, kernel: Kernel, size: int) -> Wanted:
+        """What `grid` wants of a size, and what the kernel says that it costs."""
+        block, keep = layout.sizes[size].curve_block, grid.wanted(size)
+        places = [_places(layout.dims[name], values) for name, values in grid.dims.items()]
+        long = grid.curve is not None
+        length = len(layout.dims[layout.curve]) if layout.curve is not None else 1
+        blocks, curve_at = math.ceil(length / block), places[-1] if long else np.zeros(1, np.intp)
+        shape = grid.shape[:-1] if long else grid.shape
+        models = keep.reshape(math.prod(shape), -1)
+        indices = np.indices(shape).reshape(len(shape), -1)
+        model_at = np.zeros((len(models), len(shape)), dtype=np.intp)
+        for column, (at, index) in enumerate(zip(places, indices, strict=False)):
+            model_at[:, column] = at[index]
+        wanted = np.zeros((len(models), blocks * block), dtype=bool)
+        wanted[:, curve_at] = models
+        by_block = wanted.reshape(len(models), blocks, block)
+        rows, columns = np.nonzero(by_block.any(axis=2))
+        seconds, peaks = _estimates(kernel, grid, size, wanted[:, curve_at], curve_at // block, blocks)
+        points = np.column_stack([model_at[rows], columns]) if long else model_at[rows]
+        there = rows, columns
+        return cls(layout, size, grid.seeds[size], points, by_block[there], seconds[there], peaks[there])
 
     def blocks(self, records: Records) -> Iterator[Block]:
         """All wanted tiles with what is recorded of them, some at a time."""
-        size = self.layout.sizes[self.N]
+        size = self.layout.sizes[self.size]
         columns = math.ceil(self.seeds / size.seed_block)
-        cells = size.alpha_block * size.seed_block
+        cells = self.layout.tile_cells(self.size)
         run = np.arange(columns * size.seed_block).reshape(columns, 1, size.seed_block) < self.seeds
-        known = records.size(self.N)
-        known.reserve(self.layout.tile_shape(self.N), cells)
+        known = records.size(self.size, len(self.layout.cell_dims))
+        known.reserve(self.layout.tile_shape(self.size), cells)
         step = max(1, BLOCK_CELLS // (columns * cells))
         for start in range(0, len(self.points), step):
             rows = slice(start, start + step)
@@ -118,27 +114,56 @@ class Wanted:
             missing = block.missing(retry_failed)
             cells = count(missing)
             for row, column in np.argwhere(cells).tolist():
-                key = TileKey._make((self.N, *block.points[row].tolist(), column))
+                key = TileKey(self.size, (*block.points[row].tolist(), column))
                 seconds = float(block.cell_seconds[row]) * int(cells[row, column])
                 yield Tile(key, as_int(missing[row, column]), seconds)
 
 
+def _places(stored: tuple[Scalar, ...], values: tuple[Scalar, ...]) -> NDArray[np.intp]:
+    at = {value: place for place, value in enumerate(stored)}
+    return np.array([at[value] for value in values], dtype=np.intp)
+
+
 def _estimates(
-    kernel: Kernel, p: int, model: Model, N: int, factors: NDArray[np.float64], unit: float
+    kernel: Kernel,
+    grid: Grid,
+    size: int,
+    keep: NDArray[np.bool_],
+    block_of: NDArray[np.intp],
+    blocks: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # Seconds and bytes of a cell at each alpha, from a few of them: estimates bear straight lines.
-    asked = factors
-    if len(factors) > ESTIMATES:
-        asked = np.sort(factors)[np.linspace(0, len(factors) - 1, ESTIMATES).round().astype(int)]
-    cells = [Cell(p, model.p_star, model.a, factor * unit, N, 0, factor) for factor in asked.tolist()]
-    seconds = [kernel.seconds(cell) for cell in cells]
-    peaks = [kernel.peak_bytes(cell) for cell in cells]
-    if asked is factors:
-        return np.array(seconds, dtype=float), np.array(peaks, dtype=float)
-    return np.interp(factors, asked, seconds), np.interp(factors, asked, peaks)
+    """Seconds and bytes of the dearest wanted cell of every model and block of the curve.
+
+    The kernel is asked at a few places of a model, since its estimates bear straight lines between them.
+    `keep` tells which places of a model are wanted, `block_of` which block each place lies in.
+    """
+    seconds, peaks = np.zeros((len(keep), blocks)), np.zeros((len(keep), blocks))
+    names, columns = zip(*grid.points(size).items(), strict=True)
+    by_model = [column.reshape(len(keep), -1) for column in columns]
+    coordinates = np.array(grid.dims[grid.curve] if grid.curve is not None else [0.0])
+    made = cell_type(grid.axes)
+
+    def cell(row: int, place: int) -> Cell:
+        values = {name: column[row, place].item() for name, column in zip(names, by_model, strict=True)}
+        coordinate = coordinates[place].item() if grid.curve is not None else None
+        return made(**values, seed=0, coordinate=coordinate)
+
+    for row in np.flatnonzero(keep.any(axis=1)).tolist():
+        wanted = np.flatnonzero(keep[row])
+        last = np.full(blocks, -1)
+        np.maximum.at(last, block_of[wanted], wanted)  # the coordinates of a campaign rise
+        present = np.flatnonzero(last >= 0)
+        asked = np.sort(last[present])
+        if len(asked) > ESTIMATES:
+            asked = asked[np.linspace(0, len(asked) - 1, ESTIMATES).round().astype(int)]
+        cells = [cell(row, place) for place in asked.tolist()]
+        for into, of in ((seconds, kernel.seconds), (peaks, kernel.peak_bytes)):
+            estimates = [of(one) for one in cells]
+            into[row, present] = np.interp(coordinates[last[present]], coordinates[asked], estimates)
+    return seconds, peaks
 
 
 def wanted_tiles(layout: Layout, grid: Grid, kernel: Kernel) -> Iterator[Tile]:
-    """Every tile of the grid with the cells wanted, the dearest sizes first."""
-    for N in sorted(grid.N, reverse=True):
-        yield from Wanted.of(layout, grid, kernel, N).tiles(Records(), retry_failed=False)
+    """Every tile of the grid with the cells wanted, the largest sizes first."""
+    for size in sorted(grid.sizes, reverse=True):
+        yield from Wanted.of(layout, grid, kernel, size).tiles(Records(), retry_failed=False)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import obstore
 from threadpoolctl import threadpool_limits
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.limits import CellTimeout, Limits, cell_limit, never
@@ -122,7 +122,8 @@ def _expected(context: _Context, key: TileKey, mask: int, order: Order) -> float
     # Seconds that the cells of a tile will take; only a run with a time budget wants to know.
     if math.isinf(order.until):
         return 0.0
-    *_, cell = next(context.store.layout.cells(key, mask))
+    store = context.store
+    *_, cell = next(store.layout.cells(key, mask, store.curve_values(key)))
     return order.pace * context.kernel.seconds(cell) * mask.bit_count()
 
 
@@ -138,17 +139,17 @@ def _run_tile(
     started = time.perf_counter()
     store, layout = context.store, context.store.layout
     status = store.read(key, "status")
-    seed_block = layout.sizes[key.N].seed_block
+    seed_block = layout.sizes[key.size].seed_block
     # A failure that the ledger does not know is tried again, to learn its error.
     todo = mask & ~mask_of(status, FINISHED, seed_block)
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
-        seconds: dict[int, float] = {}  # of an alpha: cells that differ in the seed cost the same
-        for bit, slot, cell in layout.cells(key, todo):
+        seconds: dict[int, float] = {}  # of a place on the curve: cells that differ in the seed cost the same
+        for bit, slot, cell in layout.cells(key, todo, store.curve_values(key)):
             block["status"][slot] = STATUS["failed"]
             if verdict is not None:
-                failed_by = cell_error(cell, bit, verdict.error)
+                failed_by = cell_error(layout.values(cell), bit, verdict.error)
                 errors.append(replace(failed_by, attempts=verdict.attempts, host=verdict.host))
                 continue
             if slot[0] not in seconds:
@@ -163,7 +164,7 @@ def _run_tile(
             except BaseException as error:  # SystemExit and the like end the cell, not the run
                 if limits.sent(error):
                     raise
-                errors.append(_described(cell, bit, error, limits))
+                errors.append(_described(layout.values(cell), bit, error, limits))
                 continue
             for name, value in values.items():
                 block[name][slot] = value
@@ -188,7 +189,7 @@ def _run_tile(
     )
 
 
-def _described(cell: Cell, bit: int, error: BaseException, limits: Limits) -> CellError:
+def _described(cell: dict[str, Any], bit: int, error: BaseException, limits: Limits) -> CellError:
     try:
         with limits.cell(DESCRIBE_SECONDS):
             return cell_error(cell, bit, error)
@@ -222,10 +223,10 @@ def take_note(order: Order) -> Note | None:
     return note
 
 
-def cell_error(cell: Cell, bit: int, error: BaseException) -> CellError:
+def cell_error(cell: dict[str, Any], bit: int, error: BaseException) -> CellError:
     """The record of one failed cell."""
     return CellError(
-        cell={k: v for k, v in cell._asdict().items() if k != "alpha_axis"},
+        cell=cell,
         bit=bit,
         error=type.__dict__["__name__"].__get__(type(error)),  # a metaclass may have another idea of it
         message=message_of(error),

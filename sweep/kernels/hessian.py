@@ -10,8 +10,8 @@ import numpy as np
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import MAX_BYTES, cost_bytes, cost_seconds, resolve_method
 from bendscape.core.quadratic.sampling.observe import observe
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Variable
+from bendscape.sweep.kernels.quadratic import NETWORK, Cell
 
 SQUARE = (0.0, 1.0)
 """Range of a squared overlap."""
@@ -74,4 +74,5 @@ KERNEL = Kernel(
     compute=compute,
     seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
     peak_bytes=_peak_bytes,
+    **NETWORK,
 )

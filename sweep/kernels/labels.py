@@ -11,9 +11,9 @@ import numpy as np
 from bendscape.core.quadratic.model import Model, sample_count
 from bendscape.core.quadratic.sampling.cost import cost_bytes
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.kernels import hessian as hessian_kernel
+from bendscape.sweep.kernels.quadratic import NETWORK, Cell
 
 KEPT_SAMPLES = 2**24
 """Cells of up to so many samples keep their labels, in 256 MiB; larger ones draw them for every sum."""
@@ -56,4 +56,5 @@ KERNEL = Kernel(
     compute=compute,
     seconds=seconds,
     peak_bytes=peak_bytes,
+    **NETWORK,
 )

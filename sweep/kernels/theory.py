@@ -14,8 +14,8 @@ from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import alpha_0, transition
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.kernels.quadratic import NETWORK, Cell
 
 VARIABLES = (
     Variable("alpha_bbp_at_size", "threshold that samples of dimension N are expected to show"),
@@ -73,4 +73,5 @@ KERNEL = Kernel(
     compute=compute,
     seconds=lambda cell: 0.2,  # of the first cell of a point; the others of a tile cost nothing
     peak_bytes=lambda cell: 1e6,
+    **NETWORK,
 )

@@ -2,7 +2,7 @@
 
 The data decide. Cells that the ledger calls finished and that are absent, unreadable, or other bits than were
 written are computed again by the next run; finished cells that the ledger does not know are recorded. Root,
-metadata, axes and theory follow from the campaign, and are written anew where they are damaged.
+metadata, axes and references follow from the campaign, and are written anew where they are damaged.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fsck(
     """Read everything that the ledger or the data know, and compare.
 
     With `repair`, damaged tiles and parts of the ledger are moved to `ledger/damaged/<run>/`, the ledger
-    forgets what is not there and learns what it did not know, root, metadata, axes and theory are written
+    forgets what is not there and learns what it did not know, root, metadata, axes and references are written
     anew where they are damaged, and temporary files of killed writers are removed. It takes the lease, so no
     run may be at work. Without, nothing is changed.
 
@@ -113,18 +113,19 @@ def fsck(
 def _compare(
     hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, set[str]]], found: Findings
 ) -> Iterator[Receipt]:
-    for N, size in hierarchy.layout.sizes.items():
-        names = hierarchy.variables(N)
-        arrays = {name: hierarchy.array(f"N={N}/{name}") for name in names}
-        recorded = {key for key in ledger.records if key.N == N and _inside(hierarchy, key)}
-        for key in sorted(recorded | set(chunks[N])):
+    layout = hierarchy.layout
+    for n, size in layout.sizes.items():
+        names = hierarchy.variables(n)
+        arrays = {name: hierarchy.array(f"{layout.group(n)}/{name}") for name in names}
+        recorded = {key for key in ledger.records if key.size == n and _inside(hierarchy, key)}
+        for key in sorted(recorded | set(chunks[n])):
             found.tiles += 1
             done, _ = ledger.records.masks(key)
-            missing = [name for name in names if name not in chunks[N].get(key, ())]
-            missing = [name for name in missing if not exists(hierarchy.url, key.path(name))]
-            region = hierarchy.layout.region(key)
+            missing = [name for name in names if name not in chunks[n].get(key, ())]
+            missing = [name for name in missing if not exists(hierarchy.url, layout.path(key, name))]
+            region, slots = layout.region(key), layout.slots(key)
             try:
-                block = {name: np.asarray(array[region])[0, 0, 0] for name, array in arrays.items()}
+                block = {name: np.asarray(array[region]).reshape(slots) for name, array in arrays.items()}
             except Exception as error:  # each codec has its own
                 found.damaged[str(key)] = f"{type(error).__name__}: {error}"
                 yield _correction(key, lost=done)
@@ -155,8 +156,9 @@ def _correction(key: TileKey, lost: int = 0, done: int = 0, checksum: int = 0) -
 
 
 def _inside(hierarchy: Hierarchy, key: TileKey) -> bool:
-    shape = hierarchy.layout.tile_shape(key.N)
-    return all(0 <= index < length for index, length in zip(key[1:], shape, strict=True))
+    shape = hierarchy.layout.tile_shape(key.size)
+    pairs = zip(key.chunk, shape, strict=False)
+    return len(key.chunk) == len(shape) and all(0 <= index < length for index, length in pairs)
 
 
 def _objects(url: str) -> Iterator[str]:
@@ -171,20 +173,22 @@ def _objects(url: str) -> Iterator[str]:
 
 def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, set[str]]], list[str]]:
     """The variables that each tile has a chunk of, by size, and the objects that belong to nothing."""
-    chunks: dict[int, dict[TileKey, set[str]]] = {N: defaultdict(set) for N in hierarchy.layout.sizes}
+    layout = hierarchy.layout
+    chunks: dict[int, dict[TileKey, set[str]]] = {size: defaultdict(set) for size in layout.sizes}
+    groups = {layout.group(size): size for size in layout.sizes}
     known = {f"{path}/zarr.json" for path in hierarchy.metadata}
     orphans = []
     for path in _objects(url):
         if (path.partition("/")[0] in _TOP and not _TEMPORARY.search(path)) or path in known:
             continue
         array, at_chunks, chunk = path.partition("/c/")
-        size, _, name = array.partition("/")
+        group, _, name = array.partition("/")
         parts = chunk.split("/")
         plain = bool(at_chunks) and array in hierarchy.metadata and all(map(_canonical, parts))
-        if plain and size.startswith("N=") and name != "seed":
-            key = TileKey._make((int(size.removeprefix("N=")), *map(int, parts))) if len(parts) == 5 else None
-            if key is not None and _inside(hierarchy, key):
-                chunks[key.N][key].add(name)
+        if plain and group in groups and name != "seed":
+            key = TileKey(groups[group], tuple(map(int, parts)))
+            if _inside(hierarchy, key):
+                chunks[key.size][key].add(name)
                 continue
             plain = False
         if not plain:
@@ -199,8 +203,8 @@ def _canonical(text: str) -> bool:
 def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
     # Out of the way of the next run, and not lost; `status` first, which names what is there.
     store = connect(hierarchy.url)
-    for name in sorted(hierarchy.variables(key.N), key="status".__ne__):
-        path = key.path(name)
+    for name in sorted(hierarchy.variables(key.size), key="status".__ne__):
+        path = hierarchy.layout.path(key, name)
         if exists(hierarchy.url, path):
             obstore.rename(store, path, f"{aside}/{path}")
 

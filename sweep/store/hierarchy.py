@@ -1,9 +1,9 @@
-"""The hierarchy of a store as it should be: root, metadata, axes and theory, beside what lies there."""
+"""The hierarchy of a store as it should be: root, metadata, axes and references, beside what lies there."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,20 @@ import zarr
 from numpy.typing import NDArray
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.kernel import Variable
+from bendscape.sweep.campaign.kernel import Reference, Variable
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger, campaign_path
 from bendscape.sweep.store.objects import Damaged, connect
 from bendscape.sweep.store.publish import (
     arrays_of,
+    compute_known,
     coordinates,
     group_metadata,
+    known,
     read_root,
+    references_of,
     root_document,
-    theory_of,
-    theory_on,
 )
 
 CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
@@ -38,15 +39,16 @@ class Hierarchy:
     attributes: dict[str, Any]
     layout: Layout
     metadata: dict[str, dict[str, Any]]
+    references: tuple[Reference, ...]
     damage: dict[str, str]
 
     def array(self, path: str) -> zarr.Array[Any]:
         """An array by the metadata that it should have, whatever its own file says."""
         return zarr.Array.from_dict(zarr.storage.StorePath(zarr_store(self.url), path), self.metadata[path])
 
-    def variables(self, N: int) -> list[str]:
+    def variables(self, size: int) -> list[str]:
         """Names of what the kernel stores for one size, `status` included."""
-        prefix = f"N={N}/"
+        prefix = f"{self.layout.group(size)}/"
         names = (path.removeprefix(prefix) for path in self.metadata if path.startswith(prefix))
         return [name for name in names if name != "seed"]
 
@@ -71,7 +73,7 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     else:
         damage.setdefault("zarr.json", "it is missing")
         attributes, layout, metadata = _recorded(url, ledger)
-    found = Hierarchy(url, attributes, layout, metadata, damage)
+    found = Hierarchy(url, attributes, layout, metadata, references_of(attributes, layout), damage)
     for path, expected in metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
@@ -88,7 +90,7 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
 
 
 def mend_hierarchy(found: Hierarchy) -> None:
-    """Write what `damage` names: documents, axes and theory are all known without the data."""
+    """Write what `damage` names: documents, axes and references are all known without the data."""
     objects = connect(found.url)
     for path, expected in found.metadata.items():
         if f"{path}/zarr.json" in found.damage:
@@ -116,10 +118,11 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
             "nothing tells what its cells are: run its campaign into a new store",
         )  # fmt: skip
     layout = Layout.from_json(record.pop("layout"))
-    variables = [Variable(**variable) for variable in record.pop("variables")]
+    variables = [_variable(variable) for variable in record.pop("variables")]
+    references = references_of(record, layout)
     record.pop("epoch", None)  # of the record, not of the store
-    metadata: dict[str, dict[str, Any]] = {f"N={N}": group_metadata(N) for N in layout.sizes}
-    for path, plan in arrays_of(layout, variables).items():
+    metadata = {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
+    for path, plan in arrays_of(layout, variables, references).items():
         metadata[path] = plan.metadata()
         try:
             own = _json(url, f"{path}/zarr.json")
@@ -143,10 +146,25 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
     return ""  # an array may be longer than published: an extension that was cut short
 
 
+def _variable(document: dict[str, Any]) -> Variable:
+    names = {field.name for field in fields(Variable)}
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document.items()
+        if name in names
+    }
+    return Variable(**plain)
+
+
 def _contents(found: Hierarchy) -> dict[str, NDArray[Any]]:
-    names = theory_of(found.layout)
+    layout = found.layout
+    names = [name for of in known(layout, found.references) for name in of.names if name in found.metadata]
     blanks = {
         name: np.zeros(tuple(found.metadata[name]["shape"]), dtype=found.metadata[name]["data_type"])
         for name in names
     }
-    return {**coordinates(found.layout), **theory_on(found.layout, None, blanks)}
+    try:
+        values = compute_known(layout, None, found.references, blanks)
+    except ParameterError:  # a relative curve of a kernel that is not installed: its values cannot be checked
+        values = {}
+    return {**coordinates(layout), **values}

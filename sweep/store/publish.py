@@ -1,9 +1,10 @@
 """The store: one Zarr v3 hierarchy, on plain files or an object store, that readers can always open.
 
     zarr.json        attributes (campaign, layout, provenance) and consolidated metadata: the publish point
-    p  p_star  a  alpha | alpha_factor         axes in storage order
-    alpha_bbp  transition  lambda_minus  ...   theory on (p, p_star, a[, alpha])
-    N=<N>/<variable>                           one array a variable, chunk = tile
+    <axis>                          one array each: its values in storage order
+    <curve>                         values of a relative curve, over the dimensions
+    <reference>                     what the kernel knows of the points, over their dimensions
+    <size axis>=<size>/<variable>   one array a variable, chunk = tile ("cells/" without an axis of sizes)
     ledger/                                    see `bendscape.sweep.store.ledger`
 
 Everything is written before it is published, and publishing replaces one object, so a reader sees the
@@ -18,6 +19,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,43 +30,23 @@ from obstore.exceptions import BaseError
 from zarr.storage import MemoryStore
 
 from bendscape.core.errors import ParameterError, unwarned
-from bendscape.core.quadratic.model import EDGE_KINDS, TRANSITION_KINDS, Model
-from bendscape.core.quadratic.theory.outlier import asymptotics, transition
-from bendscape.sweep.campaign.file import MAX_AXIS
-from bendscape.sweep.campaign.grid import alpha_unit
-from bendscape.sweep.campaign.kernel import STATUS, Kernel, Variable
+from bendscape.sweep.campaign.axes import MAX_AXIS, Scalar
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.grid import NO_SIZE, Grid
+from bendscape.sweep.campaign.kernel import STATUS, Kernel, Reference, Variable, default_kernel, load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.location import folder_of, store_url
-from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always
+from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always, reading_store
 from bendscape.sweep.store.objects import Damaged, connect, read_object
 
-STORE_VERSION = 2  # 1 had neither checksums nor snapshots of arrays
+STORE_VERSION = 3  # 1 had neither checksums nor snapshots of arrays, 2 the axes of one model alone
 HOW_TO_READ = "comment"
 """Attribute of the root for readers who open it as any Zarr group, in which the sizes are groups."""
-THEORY_CHUNKS = (4, 4, 16, 256)
-_AXIS_NAMES = {
-    "p": "width of the student",
-    "p_star": "width of the teacher",
-    "a": "constant of the loss",
-    "alpha": "samples per dimension, M / N",
-    "alpha_factor": "alpha relative to a threshold",
-}
-_FLAGS: dict[str, tuple[str, ...]] = {
-    "status": tuple(STATUS),
-    "transition": TRANSITION_KINDS,
-    "edge": EDGE_KINDS,
-}
-_MODEL_THEORY = {
-    "alpha_bbp": "threshold of the teacher's outlier as N goes to infinity",
-    "alpha_sharp": "the left edge is smooth below this alpha and sharp above it",
-    "transition": "kind of the transition at alpha_bbp",
-}
-_POINT_THEORY = {
-    "edge": "kind of the left edge of the bulk",
-    "lambda_minus": "left edge of the bulk as N goes to infinity",
-    "lambda_star": "the teacher's outlier as N goes to infinity; NaN where there is none",
-    "overlap_sq_theory": "squared overlap of the outlier as N goes to infinity; NaN where there is none",
-}
+REFERENCE_CHUNKS = (4, 16, 256)
+"""Of the arrays of references: of the curve the last, of the model axis before it the second."""
+REFERENCE_POINTS = 2**16
+"""Points whose references are computed in one go, between two looks at whether the run should stop."""
+STATUS_VARIABLE = Variable("status", "outcome of the cell", "int8", flags=tuple(STATUS))
 
 
 def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
@@ -137,13 +119,13 @@ def holds_cells(url: str) -> bool:
     """Whether any chunk of a kernel's variables or any receipt lies there, whatever else does."""
     folder = folder_of(url)
     if folder is not None:
-        chunks = (path for path in folder.glob("N=*/*/c") if path.parent.name != "seed")
+        chunks = (path for path in folder.glob("*/*/c") if path.parent.name != "seed")
         places = (folder / "ledger" / "segments", *chunks)
         return any("#" not in path.name and path.is_file() for at in places for path in at.rglob("*"))
     objects = connect(url)
     folders = ["ledger/segments"]
     for size in obstore.list_with_delimiter(objects)["common_prefixes"]:
-        if size.startswith("N="):
+        if size != "ledger":
             inside = obstore.list_with_delimiter(objects, prefix=size)["common_prefixes"]
             folders += [f"{path}/c" for path in inside if path.rpartition("/")[2] != "seed"]
     return any(page for folder in folders for page in obstore.list(objects, prefix=folder, chunk_size=1))
@@ -158,13 +140,12 @@ def write_layout(
     check: Callable[[], None] = always,
     heed: Callable[[], None] = always,
 ) -> None:
-    """Create or grow the hierarchy to `layout`, write theory for what is new, and publish.
+    """Create or grow the hierarchy to `layout`, write the references of what is new, and publish.
 
     Repeating it after a crash at any point, or after `heed` has raised, gives the same hierarchy: `heed` is
-    called between the models of the theory, which takes a millisecond for each of their points. On files the
-    caller holds a lock; on an object store nothing is replaced that changed since it was read, and `check`,
-    which raises if another driver is about to change the hierarchy, is called between every read and the
-    write that rests on it.
+    called between blocks of points whose references are computed. On files the caller holds a lock; on an
+    object store nothing is replaced that changed since it was read, and `check`, which raises if another
+    driver is about to change the hierarchy, is called between every read and the write that rests on it.
 
     Raises
     ------
@@ -172,18 +153,19 @@ def write_layout(
         Another driver has changed the hierarchy; `before` is not the published layout.
     """
     to = Publisher(url, check)
-    published, replace = to.read("zarr.json")
+    published, mode_of_root = to.read("zarr.json")
     if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
         raise Conflict("zarr.json")
     variables = stored_variables(kernel)
-    kept = arrays_of(before, variables) if before else {}
+    kept = arrays_of(before, variables, kernel.references) if before else {}
     metadata: dict[str, dict[str, Any]] = {}
     for size in sorted(layout.sizes):
-        metadata[f"N={size}"] = group_metadata(size)
-        found, mode = to.read(f"N={size}/zarr.json")
+        group = layout.group(size)
+        metadata[group] = group_metadata(layout, size)
+        found, mode = to.read(f"{group}/zarr.json")
         if not found:
-            to.put(f"N={size}/zarr.json", metadata[f"N={size}"], mode)
-    for path, array in arrays_of(layout, variables).items():
+            to.put(f"{group}/zarr.json", metadata[group], mode)
+    for path, array in arrays_of(layout, variables, kernel.references).items():
         # What was never published holds nothing, whatever an interrupted attempt left of it.
         found, mode = to.read(f"{path}/zarr.json")
         metadata[path] = {**((found if path in kept else None) or array.metadata()), "shape": [*array.shape]}
@@ -191,11 +173,12 @@ def write_layout(
             to.put(f"{path}/zarr.json", metadata[path], mode)
     for path, values in coordinates(layout).items():
         to.open(path)[0][:] = values
-    theory = {name: to.open(name) for name in theory_of(layout)}
-    old = {name: values for name, (_, values) in theory.items()}
-    for name, block in theory_on(layout, before, old, heed).items():
-        theory[name][0][...] = block
-    to.put("zarr.json", root_document(attributes, layout, metadata), replace)
+    names = [name for of in known(layout, kernel.references) for name in of.names]
+    arrays = {name: to.open(name) for name in names}
+    blocks = {name: values for name, (_, values) in arrays.items()}
+    for name, block in compute_known(layout, before, kernel.references, blocks, heed).items():
+        arrays[name][0][...] = block
+    to.put("zarr.json", root_document(attributes, layout, metadata), mode_of_root)
 
 
 def root_document(
@@ -215,9 +198,11 @@ def root_document(
     }
 
 
-def group_metadata(N: int) -> dict[str, Any]:
+def group_metadata(layout: Layout, size: int) -> dict[str, Any]:
     """The `zarr.json` of one size."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": {"N": N}}
+    axis = layout.axes.size
+    attributes = {} if axis is None else {axis.name: size}
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
 class ArrayPlan(NamedTuple):
@@ -234,90 +219,148 @@ class ArrayPlan(NamedTuple):
         aside: dict[str, Any] = {}
         zarr.create_array(
             MemoryStore(aside), shape=self.shape, chunks=self.chunks, dtype=self.of.dtype,
-            fill_value=self.of.fill_value, dimension_names=self.dims, attributes=_attributes(self.of),
+            fill_value=self.of.fill_value, dimension_names=self.dims, attributes=self.of.attributes,
         )  # fmt: skip
         document: dict[str, Any] = json.loads(aside["zarr.json"].to_bytes())
         return document
 
 
-def arrays_of(layout: Layout, variables: Sequence[Variable]) -> dict[str, ArrayPlan]:
-    """Every array of a store by its path: axes, theory and, for each size, seeds and `variables`."""
-    dims, shape = tuple(layout.axes), tuple(len(values) for values in layout.axes.values())
+class Known(NamedTuple):
+    """Something that is known of points without a cell: variables over the model dimensions, and over the
+    curve too where it is `long`."""
+
+    variables: tuple[Variable, ...]
+    long: bool
+    compute: Callable[[dict[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+
+    @property
+    def names(self) -> list[str]:
+        """Of its variables."""
+        return [variable.name for variable in self.variables]
+
+
+def known(layout: Layout, references: Sequence[Reference]) -> list[Known]:
+    """What a store holds of its points: the values of a relative curve, and the kernel's references."""
+    curve = layout.axes.curve
+    found = []
+    if layout.around is not None and curve is not None:
+        value = Variable(curve.name, curve.long_name, "float64", curve.units)
+        found.append(Known((value,), True, lambda points: {curve.name: points[curve.name]}))
+    for of in references:
+        over, compute = of.over, of.compute
+        long = curve is not None and curve.name in over
+        found.append(
+            Known(
+                of.variables,
+                long,
+                lambda points, over=over, compute=compute: compute(**{k: points[k] for k in over}),  # type: ignore[misc]
+            )
+        )
+    return found
+
+
+def arrays_of(
+    layout: Layout, variables: Sequence[Variable], references: Sequence[Reference]
+) -> dict[str, ArrayPlan]:
+    """Every array of a store by its path: dimensions, what is known of points and, for each size, seeds and
+    `variables`."""
+    dims, shape = tuple(layout.dims), tuple(len(values) for values in layout.dims.values())
+    models = len(layout.models)
     arrays = {}
-    for name, values in layout.axes.items():
-        axis = Variable(name, _AXIS_NAMES[name], "int64" if name in ("p", "p_star") else "float64")
-        arrays[name] = ArrayPlan(axis, (name,), (len(values),), (MAX_AXIS,))
-    for name, long_name in theory_of(layout).items():
-        n = 3 if name in _MODEL_THEORY else 4
-        variable = Variable(name, long_name, "int8" if name in _FLAGS else "float64")
-        arrays[name] = ArrayPlan(variable, dims[:n], shape[:n], THEORY_CHUNKS[:n])
-    for N, size in sorted(layout.sizes.items()):
-        seed = Variable("seed", "realisation", "int64")
-        arrays[f"N={N}/seed"] = ArrayPlan(seed, ("seed",), (size.seeds,), (65536,))
+    for name, values in layout.dims.items():
+        arrays[name] = ArrayPlan(axis_variable(layout, name), (name,), (len(values),), (MAX_AXIS,))
+    chunks = (*[REFERENCE_CHUNKS[0]] * (models - 1), *[REFERENCE_CHUNKS[1]] * (models > 0))
+    chunks += (REFERENCE_CHUNKS[2],) * (len(dims) - models)
+    for of in known(layout, references):
+        n = len(dims) if of.long else models
+        for variable in of.variables:
+            arrays[variable.name] = ArrayPlan(variable, dims[:n], shape[:n], chunks[:n])
+    for size, blocks in sorted(layout.sizes.items()):
+        group, seed = layout.group(size), Variable("seed", layout.axes.seed.long_name, "int64")
+        arrays[f"{group}/seed"] = ArrayPlan(seed, ("seed",), (blocks.seeds,), (65536,))
         for variable in variables:
-            plan = ArrayPlan(variable, (*dims, "seed"), layout.shape(N), layout.chunks(N))
-            arrays[f"N={N}/{variable.name}"] = plan
+            plan = ArrayPlan(variable, layout.cell_dims, layout.shape(size), layout.chunks(size))
+            arrays[f"{group}/{variable.name}"] = plan
     return arrays
 
 
-def theory_of(layout: Layout) -> dict[str, str]:
-    """The theory that a store holds: long names by name."""
-    names = _MODEL_THEORY | _POINT_THEORY
-    return names if layout.around is None else names | {"alpha": _AXIS_NAMES["alpha"]}
+def axis_variable(layout: Layout, dim: str) -> Variable:
+    """A dimension as a variable."""
+    if dim == layout.curve and layout.around is not None and layout.axes.curve is not None:
+        return Variable(dim, f"{layout.axes.curve.name} relative to a threshold", "float64")
+    axis = layout.axes[dim]
+    return Variable(dim, axis.long_name, axis.dtype, axis.units)
 
 
 def coordinates(layout: Layout) -> dict[str, NDArray[Any]]:
-    """What the arrays of axes and seeds hold, by path."""
-    axes = {name: np.asarray(values) for name, values in layout.axes.items()}
-    return axes | {f"N={N}/seed": np.arange(size.seeds) for N, size in sorted(layout.sizes.items())}
-
-
-def _attributes(variable: Variable) -> dict[str, Any]:
-    attributes: dict[str, Any] = {"long_name": variable.long_name, "units": variable.units}
-    attributes |= variable.valid_attributes
-    if variable.name in _FLAGS:
-        meanings = _FLAGS[variable.name]
-        attributes |= {"flag_values": list(range(len(meanings))), "flag_meanings": " ".join(meanings)}
-    return attributes
+    """What the arrays of dimensions and seeds hold, by path."""
+    dims = {name: np.asarray(values) for name, values in layout.dims.items()}
+    return dims | {f"{layout.group(n)}/seed": np.arange(of.seeds) for n, of in sorted(layout.sizes.items())}
 
 
 @unwarned()
-def theory_on(
+def compute_known(
     layout: Layout,
     before: Layout | None,
+    references: Sequence[Reference],
     blocks: dict[str, NDArray[Any]],
     heed: Callable[[], None] = always,
 ) -> dict[str, NDArray[Any]]:
-    """Theory at the points of `layout` that `before` did not have; the rest of `blocks` is kept."""
-    old = [set(axis) for axis in before.axes.values()] if before else [set()] * 4
-    for i, p in enumerate(layout.p):
-        for j, p_star in enumerate(layout.p_star):
-            for k, a in enumerate(layout.a):
-                heed()
-                model = Model(p, p_star, a)
-                known = p in old[0] and p_star in old[1] and a in old[2]
-                if not known:
-                    at = transition(model)
-                    blocks["alpha_bbp"][i, j, k] = at.alpha_bbp
-                    blocks["alpha_sharp"][i, j, k] = at.alpha_sharp
-                    blocks["transition"][i, j, k] = TRANSITION_KINDS.index(at.kind)
-                for m, factor in enumerate(layout.alpha):
-                    if known and factor in old[3]:
-                        continue
-                    alpha = factor * alpha_unit(layout.around, model)
-                    point = asymptotics(model, alpha)
-                    blocks["edge"][i, j, k, m] = EDGE_KINDS.index(point.edge)
-                    blocks["lambda_minus"][i, j, k, m] = point.lambda_minus
-                    blocks["lambda_star"][i, j, k, m] = point.lambda_star
-                    blocks["overlap_sq_theory"][i, j, k, m] = point.overlap_sq
-                    if "alpha" in blocks:
-                        blocks["alpha"][i, j, k, m] = alpha
+    """What is known at the points of `layout` that `before` did not have; the rest of `blocks` is kept."""
+    grid = Grid(layout.axes, _values(layout), layout.around, (), {})
+    points, old = None, _old(layout, before)
+    for of in known(layout, references):
+        new = np.flatnonzero(~(old if of.long or layout.curve is None else old.all(axis=-1)))
+        if not new.size:
+            continue
+        if points is None:
+            points = grid.points(NO_SIZE)
+        step = 1 if of.long or layout.curve is None else len(layout.dims[layout.curve])
+        for start in range(0, len(new), REFERENCE_POINTS):
+            heed()
+            at = new[start : start + REFERENCE_POINTS]
+            found = of.compute({name: column[at * step] for name, column in points.items()})
+            for name in of.names:
+                blocks[name].reshape(-1)[at] = found[name]
     return blocks
+
+
+def _values(layout: Layout) -> dict[str, tuple[Scalar, ...]]:
+    curve = layout.axes.curve
+    return {(curve.name if curve and name == layout.curve else name): v for name, v in layout.dims.items()}
+
+
+def _old(layout: Layout, before: Layout | None) -> NDArray[np.bool_]:
+    """Which points a layout had before, over its dimensions; values are appended, so they come first."""
+    old = np.zeros(tuple(map(len, layout.dims.values())), dtype=bool)
+    if before is not None:
+        old[tuple(slice(len(before.dims[name])) for name in layout.dims)] = True
+    return old
+
+
+def stored_grid(url: str, campaign: str, layout: Layout) -> Grid:
+    """The grid of a campaign file of a store, with the values of a relative curve as they are stored."""
+    grid = parse_campaign(campaign, source=url).to_grid(layout.axes)
+    if layout.around is None or layout.axes.curve is None:
+        return grid
+    array = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)[layout.axes.curve.name]
+    places = [[layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()]
+    values = np.asarray(array[...], dtype=np.float64)  # type: ignore[index]
+    return replace(grid, stored=values[np.ix_(*places)])
+
+
+def references_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[Reference, ...]:
+    """Of the store's kernel; where that is not installed, of the default one, if the axes are the same."""
+    try:
+        return load_kernel(attributes["kernel"]).references
+    except ParameterError:
+        default = default_kernel()
+        return default.references if layout.axes == default.axes else ()
 
 
 def stored_variables(kernel: Kernel) -> tuple[Variable, ...]:
     """The kernel's variables and, last, `status`."""
-    return (*kernel.variables, Variable("status", "outcome of the cell", "int8"))
+    return (*kernel.variables, STATUS_VARIABLE)
 
 
 def silence_zarr() -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +26,15 @@ HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON
 
 @dataclass(frozen=True)
 class CellError:
-    """A failed cell: its coordinates, its bit in the tile's masks, and what went wrong.
+    """A failed cell: its values on every axis, its bit in the tile's masks, and what went wrong.
+
+    A cell is found by its tile and its bit alone: what it says of itself is for people.
 
     Its texts come from the code of others. They are cleaned here, so that those of a store that was written
     before this was done are clean as well.
     """
 
-    cell: dict[str, float]
+    cell: dict[str, Any]
     bit: int
     error: str
     message: str
@@ -114,22 +116,43 @@ class TileRecord(NamedTuple):
     errors: tuple[CellError, ...]
 
 
+_COLUMNS: dict[str, Any] = {
+    "done": np.uint8,
+    "failed": np.uint8,
+    "computed": np.uint32,
+    "attempts": np.uint16,
+    "seconds": np.float64,
+    "finished": np.float64,
+    "host": np.uint32,
+    "epoch": np.uint32,
+    "checksum": np.uint64,
+}
+_MASKS = ("done", "failed")
+
+
 @dataclass
 class SizeRecords:
-    """The tiles of one size. Arrays over (p, p_star, a, alpha block, seed block) in storage order.
+    """The tiles of one size. Arrays over the tiles along each dimension of storage, in storage order.
 
-    `done` and `failed` have one more dimension: the mask, 8 cells a byte, the lowest bit first.
+    `done` and `failed` have one more dimension: the mask, 8 cells a byte, the lowest bit first. Of size 0
+    until something is known.
     """
 
-    done: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
-    failed: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0, 0), np.uint8))
-    computed: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
-    attempts: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint16))
-    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
-    finished: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.float64))
-    host: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
-    epoch: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint32))
-    checksum: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0, 0, 0, 0), np.uint64))
+    done: NDArray[np.uint8]
+    failed: NDArray[np.uint8]
+    computed: NDArray[np.uint32]
+    attempts: NDArray[np.uint16]
+    seconds: NDArray[np.float64]
+    finished: NDArray[np.float64]
+    host: NDArray[np.uint32]
+    epoch: NDArray[np.uint32]
+    checksum: NDArray[np.uint64]
+
+    @classmethod
+    def empty(cls, dims: int) -> SizeRecords:
+        """Of tiles along so many dimensions."""
+        shape = (0,) * dims
+        return cls(**{k: np.zeros((*shape, 0) if k in _MASKS else shape, of) for k, of in _COLUMNS.items()})
 
     def reserve(self, tiles: tuple[int, ...], cells: int) -> None:
         """Make room for tiles up to this shape, of this many cells each.
@@ -155,18 +178,23 @@ class SizeRecords:
 
 
 def cells_in(
-    masks: NDArray[np.uint8], blocks: tuple[int, int], picks: Sequence[NDArray[np.intp]]
+    masks: NDArray[np.uint8], blocks: tuple[int | None, int], picks: Sequence[NDArray[np.intp]]
 ) -> NDArray[np.bool_]:
-    """Which cells of an outer product of storage indices (p, p_star, a, alpha, seed) are in the masks.
+    """Which cells of an outer product of storage indices (model dimensions, curve, seed) are in the masks.
 
-    `blocks` are the alpha and seed blocks of a tile; the result has one dimension for each of `picks`.
+    `blocks` are the curve and seed blocks of a tile, None for the first where there is no curve; the result
+    has one dimension for each of `picks`.
     """
-    (alpha_block, i), (seed_block, j) = (
-        np.divmod(pick, block) for pick, block in zip(picks[3:], blocks, strict=True)
-    )
-    bit = i[:, np.newaxis] * blocks[1] + j
-    models = (pick.reshape(-1, *[1] * (4 - axis)) for axis, pick in enumerate(picks[:3]))
-    byte: NDArray[np.uint8] = masks[(*models, alpha_block[:, np.newaxis], seed_block, bit >> 3)]
+    curve_block, seed_block = blocks
+    seed_tile, j = np.divmod(picks[-1], seed_block)
+    if curve_block is None:
+        models, curve, bit = picks[:-1], [], j
+    else:
+        curve_tile, i = np.divmod(picks[-2], curve_block)
+        models, curve, bit = picks[:-2], [curve_tile[:, np.newaxis]], i[:, np.newaxis] * seed_block + j
+    n = len(picks)
+    at = (pick.reshape(-1, *[1] * (n - 1 - axis)) for axis, pick in enumerate(models))
+    byte: NDArray[np.uint8] = masks[(*at, *curve, seed_tile, bit >> 3)]
     return (byte >> (bit & 7).astype(np.uint8) & 1).astype(bool)
 
 
@@ -187,11 +215,11 @@ class Records:
         self._errors: dict[TileKey, dict[int, CellError]] = {}
         self._hosts: dict[str, int] = {"": 0}
 
-    def size(self, N: int) -> SizeRecords:
-        """The records of one size."""
-        if N not in self.sizes:
-            self.sizes[N] = SizeRecords()
-        return self.sizes[N]
+    def size(self, size: int, dims: int) -> SizeRecords:
+        """The records of one size, whose tiles lie along so many dimensions."""
+        if size not in self.sizes:
+            self.sizes[size] = SizeRecords.empty(dims)
+        return self.sizes[size]
 
     def add(self, receipt: Receipt, epoch: int = 0) -> None:
         """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt.
@@ -202,7 +230,7 @@ class Records:
             It is of a tile that no store has.
         """
         key = TileKey.parse(receipt.tile)
-        size, at = self.size(key.N), key[1:]
+        size, at = self.size(key.size, len(key.chunk)), key.chunk
         if min(at) < 0 or len(at) != size.attempts.ndim:
             raise ValueError(f"there is no tile {receipt.tile}")
         size.reserve(tuple(index + 1 for index in at), (receipt.done | receipt.failed).bit_length())
@@ -231,12 +259,12 @@ class Records:
 
     def masks(self, key: TileKey) -> tuple[int, int]:
         """The finished and the failed cells of a tile."""
-        size, at = self.size(key.N), key[1:]
+        size, at = self.size(key.size, len(key.chunk)), key.chunk
         return (as_int(size.done[at]), as_int(size.failed[at])) if size.recorded(at) else (0, 0)
 
     def get(self, key: TileKey) -> TileRecord | None:
         """What is recorded of a tile, or None."""
-        size, at = self.size(key.N), key[1:]
+        size, at = self.size(key.size, len(key.chunk)), key.chunk
         if not size.recorded(at):
             return None
         return TileRecord(
@@ -254,9 +282,9 @@ class Records:
 
     def __iter__(self) -> Iterator[TileKey]:
         """Every tile of which something is recorded, in the order of storage."""
-        for N in sorted(self.sizes):
-            for at in np.argwhere(self.sizes[N].attempts):
-                yield TileKey(N, *at.tolist())
+        for size in sorted(self.sizes):
+            for at in np.argwhere(self.sizes[size].attempts):
+                yield TileKey(size, tuple(at.tolist()))
 
     def __len__(self) -> int:
         """Tiles of which something is recorded."""
@@ -264,12 +292,18 @@ class Records:
 
     def errors(self) -> list[CellError]:
         """Every failed cell."""
-        return [error for errors in self._errors.values() for error in errors.values()]
+        return [error for _, error in self.failures()]
+
+    def failures(self) -> Iterator[tuple[TileKey, CellError]]:
+        """Every failed cell with its tile."""
+        for key, errors in self._errors.items():
+            for error in errors.values():
+                yield key, error
 
     def to_bytes(self) -> bytes:
         """The contents of a snapshot: one compressed array for each size and column."""
         arrays = {
-            f"{N}/{name}": array for N, size in self.sizes.items() for name, array in vars(size).items()
+            f"{n}/{name}": array for n, size in self.sizes.items() for name, array in vars(size).items()
         }
         errors, texts = _shared_texts(tuple(self.errors()))
         tiles = [str(key) for key, of_tile in self._errors.items() for _ in of_tile]
@@ -293,8 +327,8 @@ class Records:
             arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
             known = json.loads(arrays.pop("text").tobytes())
             for path, array in arrays.items():
-                N, _, name = path.partition("/")
-                setattr(records.size(int(N)), name, array)
+                size, _, name = path.partition("/")
+                setattr(records.size(int(size), array.ndim - (name in _MASKS)), name, array)
             errors = _with_texts(known["errors"], known["texts"])
         except Exception as error:  # zipfile, zlib, numpy and json each have their own
             raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -33,19 +33,30 @@ class TileStore:
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
         self._one_at_a_time = threading.RLock()  # what `CompareAndSwap` remembers belongs to one update
 
-    def _array(self, N: int, name: str) -> zarr.Array[Any]:
-        if (N, name) not in self._arrays:
+    def _array(self, size: int, name: str) -> zarr.Array[Any]:
+        if (size, name) not in self._arrays:
             with zarr.config.set(
                 {"array.write_empty_chunks": True}
             ):  # an all-NaN tile is a result, not absence
-                self._arrays[N, name] = zarr.open_array(self._store, path=f"N={N}/{name}", mode="r+")
-        return self._arrays[N, name]
+                path = f"{self.layout.group(size)}/{name}"
+                self._arrays[size, name] = zarr.open_array(self._store, path=path, mode="r+")
+        return self._arrays[size, name]
+
+    def curve_values(self, key: TileKey) -> NDArray[np.float64]:
+        """Values of the curve at the slots of a tile, as they were published."""
+        layout = self.layout
+        if layout.around is None or layout.axes.curve is None:
+            return layout.curve_values(key)
+        with self._one_at_a_time:
+            array = zarr.open_array(self._store, path=layout.axes.curve.name, mode="r")
+            values = np.asarray(array[layout.region(key)[:-1]], dtype=np.float64)
+        return values.reshape(-1)
 
     def read(self, key: TileKey, name: str) -> NDArray[Any]:
-        """One variable of a tile, shape (alpha block, seed block), cut at the end of the axes."""
+        """One variable of a tile, shape (curve block, seed block), cut at the end of the dimensions."""
         with self._one_at_a_time:
-            block: NDArray[Any] = np.asarray(self._array(key.N, name)[self.layout.region(key)])[0, 0, 0]
-        return block
+            block: NDArray[Any] = np.asarray(self._array(key.size, name)[self.layout.region(key)])
+        return block.reshape(self.layout.slots(key))
 
     def whole(self, key: TileKey) -> dict[str, NDArray[Any]]:
         """Every variable of a tile; `status` is read first, so that what it names is there."""
@@ -53,7 +64,7 @@ class TileStore:
 
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
         """A tile of absent cells."""
-        shape = tuple(part.stop - part.start for part in self.layout.region(key))[3:]
+        shape = self.layout.slots(key)
         return {v.name: np.full(shape, v.fill_value, dtype=v.dtype) for v in self._variables}
 
     def update(
@@ -74,7 +85,7 @@ class TileStore:
             between every read and the write that rests on it.
         """
         for variable in self._variables:  # an array opened after the check could be longer than this layout
-            self._array(key.N, variable.name)
+            self._array(key.size, variable.name)
         with self._one_at_a_time, exclusive(self._url, str(key)):
             if isinstance(self._store, CompareAndSwap):
                 self._store.forget()
@@ -91,6 +102,9 @@ class TileStore:
             # What the last status names, others may have put after this worker's turn at a variable.
             return merged if undisturbed else self.whole(key)
 
+    def _stored(self, key: TileKey, block: NDArray[Any]) -> NDArray[Any]:
+        return block.reshape([part.stop - part.start for part in self.layout.region(key)])
+
     def _put(
         self,
         key: TileKey,
@@ -102,7 +116,7 @@ class TileStore:
         for attempt in range(CONFLICTS):
             merged = _merge(variable, own, stored)
             try:
-                self._array(key.N, variable.name)[self.layout.region(key)] = merged[None, None, None]
+                self._array(key.size, variable.name)[self.layout.region(key)] = self._stored(key, merged)
             except Conflict:
                 stored = self.read(key, variable.name)
                 check()

@@ -1,0 +1,278 @@
+"""The axes of a kernel: what a value on each may be, the cell at a point of them, and its random stream."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import struct
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bendscape.core.errors import ParameterError
+
+Scalar: TypeAlias = int | float | str
+Cell: TypeAlias = Any
+"""One point of a grid: a named tuple of the values on every axis, by the names of the axes, and last
+`coordinate`, that of the curve as the campaign has it (a factor where it is relative); None without one."""
+
+Threshold: TypeAlias = Callable[..., npt.NDArray[np.float64]]
+"""Values of the model axes as arrays of one length, by name, to the threshold of each."""
+
+MAX_AXIS = 4096
+"""Values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object."""
+DIGITS = 12
+"""Significant ones of a real coordinate: the same coordinate, hence the same stream, however it was spelt."""
+MAX_INTEGER = 2**53
+_LONGEST = 200  # characters of a coordinate of dtype str
+_PACKED = {"int64": "<q", "float64": "<d"}
+_TAKEN = frozenset(
+    {"coordinate", "count", "index", "status", "wanted", "coverage", "n_seeds", "where", "seeds"}
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a kernel.
+
+    Parameters
+    ----------
+    name, long_name, units
+        As coordinates of a dataset have them.
+    dtype
+        "int64", "float64", or "str" for short identifiers.
+    role
+        "model": a tile has one value of it. "curve" (at most one): stored in blocks, and relative to a
+        threshold where a campaign asks for it. "size" (at most one, int64): sizes are stored apart, since
+        their costs and numbers of seeds differ by orders of magnitude. "seed" (exactly one, int64).
+    least, most, above
+        Range of a number, ends included; with `above` the lower end is not.
+    choices
+        The strings that are accepted; empty for any.
+    default
+        What holds where a campaign does not name the axis: a constant of the store, and no dimension.
+    relative_to
+        Of a curve: thresholds by name, with the functions that give them.
+    """
+
+    name: str
+    dtype: Literal["int64", "float64", "str"]
+    role: Literal["model", "curve", "size", "seed"] = "model"
+    long_name: str = ""
+    units: str = "1"
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    choices: tuple[str, ...] = ()
+    default: Scalar | None = None
+    relative_to: Mapping[str, Threshold | None] = field(default_factory=dict, compare=False)
+
+    @property
+    def accepted(self) -> str:
+        """What a value must be, in words."""
+        if self.dtype == "str":
+            return f"one of {', '.join(self.choices)}" if self.choices else "short texts"
+        kind = "integers" if self.dtype == "int64" else "finite numbers"
+        ends = [f"{'>' if self.above else '>='} {self.least:g}"] * math.isfinite(self.least)
+        ends += [f"<= {self.most:g}"] * math.isfinite(self.most)
+        return " ".join([kind, " and ".join(ends)]).strip()
+
+    def holds(self, value: object) -> bool:
+        """Whether a value may be on this axis."""
+        if self.dtype == "str":
+            known = not self.choices or value in self.choices
+            return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST and known
+        if not is_number(value) or (self.dtype == "int64" and value != int(value)):  # type: ignore[call-overload]
+            return False
+        inside: bool = self.least <= value <= self.most  # type: ignore[operator]
+        return inside and not (self.above and value == self.least)
+
+    def canonical(self, value: Any) -> Scalar:
+        """A value that `holds`, as it is stored."""
+        if self.dtype == "float64":
+            return float(f"{value:.{DIGITS}g}")
+        return int(value) if self.dtype == "int64" else str(value)
+
+    def values(self, raw: object) -> tuple[Any, ...]:
+        """Distinct values in increasing order, from a value, a list or `{ start, stop, num }`.
+
+        Raises
+        ------
+        ValueError
+            With what is accepted.
+        """
+        spelt = (
+            "as a value or a list" if self.dtype == "str" else "as a value, a list or { start, stop, num }"
+        )
+        if isinstance(raw, Mapping) and self.dtype != "str":
+            raw = _range(raw)
+        items: list[Any] = list(raw) if isinstance(raw, list | tuple) else [raw]
+        if not 1 <= len(items) <= MAX_AXIS:
+            raise ValueError(f"1 to {MAX_AXIS} values")
+        for item in items:
+            if not self.holds(item):
+                raise ValueError(f"{self.accepted}, {spelt}; found {item!r}")
+        values = sorted({self.canonical(item) for item in items})
+        if len(values) != len(items):
+            raise ValueError("distinct values")
+        return tuple(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The declaration without its functions; infinite ends are left out."""
+        document = {k: v for k, v in asdict(self).items() if k != "relative_to"}
+        document = {k: v for k, v in document.items() if not (isinstance(v, float) and math.isinf(v))}
+        return document | {"choices": list(self.choices), "relative_to": list(self.relative_to)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Axis:
+        """Inverse of `to_json`."""
+        plain = {**document, "choices": tuple(document["choices"])}
+        return cls(**plain | {"relative_to": dict.fromkeys(document["relative_to"])})
+
+
+def is_number(item: object) -> bool:
+    """Whether something is a finite number below 2^53, where integers and floats agree."""
+    return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < MAX_INTEGER
+
+
+def _range(raw: Mapping[Any, Any]) -> list[float]:
+    keys = {"start", "stop", "num"}
+    if set(raw) != keys:
+        unknown, missing = set(raw) - keys, keys - set(raw)
+        problem = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
+        raise ValueError(f"a range with the keys start, stop, num ({problem})")
+    num = raw["num"]
+    if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_AXIS:
+        raise ValueError(f"a range whose num is an integer from 1 to {MAX_AXIS}")
+    if not all(is_number(raw[key]) for key in ("start", "stop")):
+        raise ValueError("a range whose start and stop are finite numbers")
+    found: list[float] = np.linspace(raw["start"], raw["stop"], num).tolist()
+    return found
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a kernel in the order in which they are declared."""
+
+    declared: tuple[Axis, ...]
+
+    def of_role(self, role: str) -> tuple[Axis, ...]:
+        """Those of one role."""
+        return tuple(axis for axis in self.declared if axis.role == role)
+
+    @property
+    def curve(self) -> Axis | None:
+        """The axis that is stored in blocks, if there is one."""
+        return next(iter(self.of_role("curve")), None)
+
+    @property
+    def size(self) -> Axis | None:
+        """The axis whose values are stored apart, if there is one."""
+        return next(iter(self.of_role("size")), None)
+
+    @property
+    def seed(self) -> Axis:
+        """The axis of realisations."""
+        return self.of_role("seed")[0]
+
+    def __getitem__(self, name: str) -> Axis:
+        return next(axis for axis in self.declared if axis.name == name)
+
+    def cell(self, coordinate: Scalar | None = None, **values: Scalar) -> Cell:
+        """The cell at given values; axes with a default may be left out, and `coordinate` where it is the
+        value of the curve itself."""
+        defaults = {axis.name: axis.default for axis in self.declared if axis.default is not None}
+        if coordinate is None and self.curve is not None:
+            coordinate = values[self.curve.name]
+        return cell_type(self)(**defaults | values, coordinate=coordinate)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As it is stored."""
+        return [axis.to_json() for axis in self.declared]
+
+    @classmethod
+    def from_json(cls, document: Iterable[Mapping[str, Any]]) -> Axes:
+        """Inverse of `to_json`."""
+        return cls(tuple(map(Axis.from_json, document)))
+
+
+@lru_cache(maxsize=64)
+def cell_type(axes: Axes) -> Any:
+    """The named tuple of the cells of these axes; its attribute `axes` is what it was made of."""
+    names = [*(axis.name for axis in axes.declared), "coordinate"]
+    return type("Cell", (namedtuple("Cell", names),), {"__slots__": (), "axes": axes})
+
+
+def cell_rng(entropy: int, cell: Cell) -> np.random.Generator:
+    """The random stream of one cell, from the campaign's entropy and the cell's coordinates alone.
+
+    The same bits on any worker, in any order, before and after an extension. The spawn key is the
+    coordinates as little-endian 32-bit words: model axes and the curve in declared order, then size and seed;
+    integers as int64, numbers as IEEE float64, text as its length and its UTF-8 bytes. An axis with a default
+    counts only away from it, behind all others and with its place among the axes; so a default that is added
+    to a kernel moves no stream, and two different cells never share a key.
+    """
+    axes: Axes = cell.axes
+    plain, moved = [], []
+    for place, axis in enumerate(axes.declared):
+        value = cell.coordinate if axis.role == "curve" else getattr(cell, axis.name)
+        if axis.default is None:
+            order = {"size": 1, "seed": 2}.get(axis.role, 0)
+            plain.append((order, place, packed(axis, value)))
+        elif value != axis.default:
+            moved.append(struct.pack("<q", place) + packed(axis, value))
+    key = b"".join(part for _, _, part in sorted(plain)) + b"".join(moved)
+    words = struct.unpack(f"<{len(key) // 4}I", key)
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=words))
+
+
+def packed(axis: Axis, value: Any) -> bytes:
+    """A coordinate as whole 32-bit words."""
+    if axis.dtype != "str":
+        return struct.pack(_PACKED[axis.dtype], value)
+    text: bytes = value.encode()
+    return struct.pack("<q", len(text)) + text + b"\0" * (-len(text) % 4)
+
+
+def check_axes(axes: Axes) -> None:
+    """Refuse axes that no store could have.
+
+    Raises
+    ------
+    ParameterError
+        With the axis and what is accepted.
+    """
+    names = [axis.name for axis in axes.declared]
+    for axis in axes.declared:
+        told = f"axes, {axis.name}"
+        name = axis.name
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name[0] == "_":
+            raise ParameterError("KERNEL.axes", name, "named as Python names a variable, without _ in front")
+        if name in _TAKEN or names.count(name) > 1:
+            raise ParameterError(
+                "KERNEL.axes", name, f"of distinct names, none of {', '.join(sorted(_TAKEN))}"
+            )
+        if axis.dtype not in ("int64", "float64", "str"):
+            raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "int64, float64 or str")
+        if axis.role not in ("model", "curve", "size", "seed"):
+            raise ParameterError(f"KERNEL.{told}, role", axis.role, "model, curve, size or seed")
+        if axis.role in ("size", "seed") and axis.dtype != "int64":
+            raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "int64 for a size or a seed")
+        if axis.role != "model" and axis.default is not None:
+            raise ParameterError(
+                f"KERNEL.{told}, default", axis.default, "given for axes of role model alone"
+            )
+        if axis.role == "curve" and axis.dtype == "str":
+            raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "a number on a curve")
+        if axis.default is not None and not axis.holds(axis.default):
+            raise ParameterError(f"KERNEL.{told}, default", axis.default, axis.accepted)
+    for role, least, most in (("curve", 0, 1), ("size", 0, 1), ("seed", 1, 1)):
+        count = len(axes.of_role(role))
+        if not least <= count <= most:
+            accepted = "exactly one" if least else "at most one"
+            raise ParameterError("KERNEL.axes", f"{count} of role {role}", f"{accepted} axis of role {role}")
