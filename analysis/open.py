@@ -330,6 +330,6 @@ def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...]) -> dict[
 
 
 def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
-    left_out = ("layout", "grid", HOW_TO_READ)
+    left_out = ("layout", "grid", "dimensions", "constants", HOW_TO_READ)
     kept = {k: v for k, v in attributes.items() if k not in left_out and v is not None}
     return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in kept.items()}

@@ -31,7 +31,7 @@ from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 CALLS = Path({calls!r})
 
 def note(cell):
-    name = "_".join(str(v) for v in cell[:6])
+    name = "_".join(str(v) for v in cell[:-1])
     (CALLS / (name + "-" + uuid.uuid4().hex)).write_text(str(os.getpid()))
     return sum(1 for _ in CALLS.glob(name + "-*"))
 
@@ -130,7 +130,7 @@ def recorded(store: Path | str) -> set[str]:
     root = read_root(store_url(store))
     layout = Layout.from_json(root["layout"]) if root else None
     return {
-        "_".join(map(str, cell[:6]))
+        "_".join(map(str, cell[:-1]))
         for key in ledger.records
         if layout is not None
         for _, _, cell in layout.cells(key, ledger.records.masks(key)[0])

@@ -227,7 +227,7 @@ class Episode:
         self.timeout = TIMEOUT if DEEDS[self.deed][1] == "CellTimeout" else None
 
     def write_kernel(self, name: str, folder: Path, deed: str, pause: float) -> str:
-        body = f"time.sleep({pause})\nif cell[:6] == {self.cell!r}:\n{textwrap.indent(deed, '    ')}\n"
+        body = f"time.sleep({pause})\nif cell[:-1] == {self.cell!r}:\n{textwrap.indent(deed, '    ')}\n"
         body += "return Outcome({'x': rng.normal() + cell.alpha})"
         head = KERNEL_HEAD.format(calls=str(folder), variables='Variable("x", "a number")', version=1)
         path = self.place / name

@@ -11,9 +11,19 @@ import xarray as xr
 from bendscape.analysis.accessor import Bend
 
 
-@pytest.mark.parametrize("name", ["thresholds", "edge_scaling", "collapse", "drift", "shift_map"])
-def test_methods_have_the_parameters_of_the_functions_and_their_defaults(name: str) -> None:
-    function = getattr(importlib.import_module(f"bendscape.analysis.{name}"), name)
+@pytest.mark.parametrize(
+    "module",
+    [
+        "estimate.thresholds",
+        "estimate.edge_scaling",
+        "estimate.collapse",
+        "estimate.drift",
+        "findings.shift_map",
+    ],
+)
+def test_methods_have_the_parameters_of_the_functions_and_their_defaults(module: str) -> None:
+    name = module.partition(".")[2]
+    function = getattr(importlib.import_module(f"bendscape.analysis.{module}"), name)
     (_, *wanted), (_, *offered) = (
         inspect.signature(each).parameters.values() for each in (function, getattr(Bend, name))
     )

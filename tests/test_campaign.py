@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bendscape.core.errors import ParameterError
@@ -12,6 +13,7 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.kernels.quadratic import AXES, NETWORK, check_samples
 from campaigns import campaign_text, make_campaign
 
 BAD = [
@@ -65,7 +67,7 @@ def test_bad_input_is_one_line_that_names_the_key_the_value_and_what_is_accepted
     text = campaign_text()
     assert old in text
     with pytest.raises(ParameterError) as caught:
-        parse_campaign(text.replace(old, new))
+        parse_campaign(text.replace(old, new)).to_grid(AXES)
     line = str(caught.value)
     assert "\n" not in line
     for piece in named:
@@ -79,39 +81,48 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 
 def test_an_alpha_with_less_than_one_sample_is_refused() -> None:
     with pytest.raises(ParameterError, match="alpha N >= 1"):
-        make_campaign(alpha=[0.001], N=[64]).to_grid().check_samples()
+        check_samples(make_campaign(alpha=[0.001], N=[64]).to_grid(AXES))
 
 
 @pytest.mark.parametrize("where", ["alpha > 99", "1 / (p - 1) > 0", "alpha * 1e308 * 1e308 < 1"])
 def test_a_where_that_keeps_nothing_or_is_undefined_is_refused(where: str) -> None:
-    costs = Kernel("probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0)
+    costs = Kernel(
+        "probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0, **NETWORK
+    )
     with pytest.raises(ParameterError, match=r"grid\.where"):
         plan_campaign(make_campaign(where=where), costs)
 
 
 def test_a_campaign_of_too_many_tiles_is_refused_before_they_are_counted_one_by_one() -> None:
-    costs = Kernel("probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0)
+    costs = Kernel(
+        "probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0, **NETWORK
+    )
     with pytest.raises(ParameterError, match="at most 10000000 tiles"):
         plan_campaign(make_campaign(seeds=2_000_000_000), costs)
 
 
 def test_equal_campaigns_have_equal_hashes_however_they_are_written() -> None:
     ranged = make_campaign(alpha="{ start = 0.8, stop = 1.2, num = 3 }", p=[2, 1])
-    assert ranged.spec_hash == make_campaign().spec_hash
-    assert make_campaign(seeds=7).spec_hash != make_campaign().spec_hash
+    assert ranged.spec_hash(AXES) == make_campaign().spec_hash(AXES)
+    assert make_campaign(seeds=7).spec_hash(AXES) != make_campaign().spec_hash(AXES)
 
 
 def test_alpha_around_a_threshold_is_that_multiple_of_it() -> None:
     for around in ("alpha_bbp", "alpha_0"):
-        grid = make_campaign(alpha=f'{{ around = "{around}", start = 0.5, stop = 1.5, num = 3 }}').to_grid()
-        assert grid.alpha_dim == "alpha_factor"
-        for (i, j, k), model in grid.models():
+        grid = make_campaign(alpha=f'{{ around = "{around}", start = 0.5, stop = 1.5, num = 3 }}').to_grid(
+            AXES
+        )
+        assert grid.curve == "alpha_factor"
+        for index in np.ndindex(grid.shape[:-1]):
+            model = Model(*(grid.models[name][index].item() for name in ("p", "p_star", "a")))
             at = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
-            assert grid.alpha_values[i, j, k].tolist() == [0.5 * at, at, 1.5 * at]
+            assert grid.curve_values[index].tolist() == [0.5 * at, at, 1.5 * at]
 
 
 def test_where_keeps_the_points_it_is_true_for() -> None:
-    grid = make_campaign(p=[1, 2, 4], p_star=[1, 2], where="p >= p_star and (N < 100 or alpha > 1)").to_grid()
+    grid = make_campaign(p=[1, 2, 4], p_star=[1, 2], where="p >= p_star and (N < 100 or alpha > 1)").to_grid(
+        AXES
+    )
     small, large = grid.wanted(64), grid.wanted(128)
     assert not small[0, 1].any()
     assert small[1, 1].all()
@@ -120,12 +131,13 @@ def test_where_keeps_the_points_it_is_true_for() -> None:
 
 
 def test_seed_counts_can_differ_between_sizes() -> None:
-    grid = make_campaign(seeds="{ 64 = 8, 128 = 2 }").to_grid()
+    grid = make_campaign(seeds="{ 64 = 8, 128 = 2 }").to_grid(AXES)
     assert grid.seeds == {64: 8, 128: 2}
     assert grid.cell_count() == 12 * 8 + 12 * 2
 
 
 def test_a_model_of_the_grid_is_a_model_of_the_theory() -> None:
-    assert {model for _, model in make_campaign().to_grid().models()} == {
+    columns = (array.ravel().tolist() for array in make_campaign().to_grid(AXES).models.values())
+    assert [Model(*at) for at in zip(*columns, strict=True)] == [
         Model(p, 1, a) for p in (1, 2) for a in (0.7, 1.5)
-    }
+    ]

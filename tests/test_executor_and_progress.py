@@ -16,7 +16,6 @@ from rich.console import Console
 from bendscape.cluster.local import ray_options
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.commands.one_model import bytes_of
 from bendscape.sweep.commands.status import store_status
@@ -26,6 +25,7 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.progress import Meter, clock
 from bendscape.sweep.engine.run import open_plan
 from bendscape.sweep.engine.stop import Stop
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.records import Receipt, Records
 from campaigns import RANDOM, campaign_text, data_files, make_campaign, run
@@ -203,7 +203,7 @@ def test_a_size_that_no_machine_holds_is_refused_by_plan_and_run_alike() -> None
 
 
 def test_the_kernel_has_no_limit_of_memory_beside_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
+    cell = AXES.cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0)
     kernel, usual = load_kernel("hessian"), {}
     usual = kernel.compute(cell, np.random.default_rng(1)).values
     monkeypatch.setattr("bendscape.core.quadratic.sampling.observe.MAX_BYTES", 1e3)

@@ -27,6 +27,7 @@ from bendscape.sweep.campaign.file import load_campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import write_layout
 from bendscape.sweep.store.records import Receipt
@@ -340,7 +341,7 @@ print(peak() - before, written["done"])
 def big_store(tmp_path: Path, kernel_file: KernelFile) -> Path:
     """Sixteen million cells, in tiles of 65,536, whose values were never computed."""
     campaign = make_campaign(p=[1], a=[*range(1, 17)], alpha=[*range(1, 17)], N=[64], seeds=2**16)
-    kernel, grid = load_kernel("probe", [kernel_file(RANDOM)]), campaign.to_grid()
+    kernel, grid = load_kernel("probe", [kernel_file(RANDOM)]), campaign.to_grid(AXES)
     layout = replace(Layout.of(grid, kernel), sizes={64: SizeLayout(2**16, 1, 2**16)})
     path = tmp_path / "big.zarr"
     attributes = {"name": "big", "kernel": "probe", "campaign": campaign.text}
@@ -351,7 +352,7 @@ def big_store(tmp_path: Path, kernel_file: KernelFile) -> Path:
         for k in range(16):
             array[0, 0, k] = tile + np.zeros((16, 1))
     full = (1 << 2**16) - 1
-    tiles = [TileKey(64, 0, 0, k, i, 0) for k in range(16) for i in range(16)]
+    tiles = [TileKey(64, (0, 0, k, i, 0)) for k in range(16) for i in range(16)]
     (path / "ledger" / "segments").mkdir(parents=True)
     receipts = "".join(Receipt(str(tile), done=full).to_json() + "\n" for tile in tiles)
     (path / "ledger" / "segments" / "000001-000001.jsonl").write_text(receipts)

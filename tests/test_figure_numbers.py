@@ -27,7 +27,8 @@ from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.bulk import left_edge
 from bendscape.core.quadratic.theory.density import bulk_density
 from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
-from bendscape.sweep.campaign.grid import Cell, cell_rng
+from bendscape.sweep.campaign.axes import cell_rng
+from bendscape.sweep.kernels.quadratic import AXES
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_spectra_are_those_of_the_campaigns_own_cells(
         alpha = sweep["alpha"].sel(p=p, p_star=1, a=a).values[place]
         assert set(here["alpha"].tolist()) == {alpha}
         model, axis = Model(p, 1, a), float(sweep["alpha_factor"][place])
-        cell = Cell(p, 1, a, float(alpha), 1024, 0, axis)
+        cell = AXES.cell(axis, p=p, p_star=1, a=a, alpha=float(alpha), N=1024, seed=0)
         seen = observe(model, float(alpha), 1024, cell_rng(int(sweep.attrs["entropy"]), cell), "explicit")
         first = rows_where(spectrum, p=p, a=a, side=side, seed=0)
         assert first["eigval"][:2] == pytest.approx([seen.eigval_min, seen.eigval_second], abs=1e-9)
@@ -143,7 +144,8 @@ def test_a_spectrum_is_that_of_the_dense_hessian(
     sweep: xr.Dataset, of: Mapping[str, Mapping[str, xr.Dataset]]
 ) -> None:
     rows = rows_where(of["spectrum"]["spectrum"], p=1, a=1.5, side="below", seed=1)
-    cell = Cell(1, 1, 1.5, float(rows["alpha"][0]), 1024, 1, float(sweep["alpha_factor"][2]))
+    at = float(sweep["alpha_factor"][2])
+    cell = AXES.cell(at, p=1, p_star=1, a=1.5, alpha=float(rows["alpha"][0]), N=1024, seed=1)
     instance = sample_instance(Model(1, 1, 1.5), cell.alpha, 1024, cell_rng(20261122, cell))
     np.testing.assert_allclose(rows["eigval"], np.linalg.eigvalsh(dense_hessian(instance)), atol=1e-12)
 

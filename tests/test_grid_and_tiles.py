@@ -8,22 +8,26 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendscape.sweep.campaign.grid import Cell, Grid, cell_rng
+from bendscape.sweep.campaign.axes import Cell, cell_rng
+from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey, bundle
 from bendscape.sweep.engine.wanted import wanted_tiles
+from bendscape.sweep.kernels.quadratic import AXES, NETWORK
 from campaigns import make_campaign
 
-CELL = Cell(p=2, p_star=1, a=0.7, alpha=1.25, N=128, seed=3, alpha_axis=1.25)
+CELL = AXES.cell(p=2, p_star=1, a=0.7, alpha=1.25, N=128, seed=3)
 
 
 def kernel(seconds: float) -> Kernel:
-    return Kernel("probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: seconds, lambda cell: 1.0)
+    return Kernel(
+        "probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: seconds, lambda cell: 1.0, **NETWORK
+    )
 
 
 def test_a_stream_depends_on_every_coordinate_and_on_the_entropy() -> None:
     changes: list[dict[str, float]] = [
-        {}, {"p": 1, "p_star": 2}, {"p_star": 2}, {"a": 0.7000000000000001}, {"alpha_axis": 1.5},
+        {}, {"p": 1, "p_star": 2}, {"p_star": 2}, {"a": 0.7000000000000001}, {"coordinate": 1.5},
         {"N": 129}, {"seed": 4}, {"N": 3, "seed": 128},
     ]  # fmt: skip
     draws = [cell_rng(1, CELL._replace(**change)).integers(2**63) for change in changes]
@@ -67,12 +71,12 @@ axes = st.fixed_dictionaries(
 
 def wanted(grid: Grid) -> set[Cell]:
     return {
-        Cell(p, p_star, a, alpha, N, seed, alpha)
-        for N in grid.N
-        for i, p in enumerate(grid.p)
-        for j, p_star in enumerate(grid.p_star)
-        for k, a in enumerate(grid.a)
-        for m, alpha in enumerate(grid.alpha)
+        AXES.cell(p=p, p_star=p_star, a=a, alpha=alpha, N=N, seed=seed)
+        for N in grid.sizes
+        for i, p in enumerate(grid.dims["p"])
+        for j, p_star in enumerate(grid.dims["p_star"])
+        for k, a in enumerate(grid.dims["a"])
+        for m, alpha in enumerate(grid.dims["alpha"])
         for seed in range(grid.seeds[N])
         if grid.wanted(N)[i, j, k, m]
     }
@@ -86,7 +90,7 @@ def test_tiles_cover_every_wanted_cell_once_and_no_cell_ever_moves(
     places: dict[Cell, tuple[TileKey, int]] = {}
     layout = None
     for spec in (first, second):
-        grid = make_campaign(**spec).to_grid()
+        grid = make_campaign(**spec).to_grid(AXES)
         layout = Layout.of(grid, kernel(seconds), layout)
         seen: Counter[Cell] = Counter()
         for tile in wanted_tiles(layout, grid, kernel(seconds)):
@@ -99,26 +103,26 @@ def test_tiles_cover_every_wanted_cell_once_and_no_cell_ever_moves(
 
 
 def test_tiles_take_about_two_seconds_and_a_cell_at_least() -> None:
-    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid()
+    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid(AXES)
     assert Layout.of(grid, kernel(0.3)).sizes[64] == SizeLayout(48, 1, 6)
     assert Layout.of(grid, kernel(0.003)).sizes[64] == SizeLayout(48, 11, 48)
     assert Layout.of(grid, kernel(60.0)).sizes[64] == SizeLayout(48, 1, 1)
 
 
 def test_tasks_are_whole_tiles_of_one_size_and_about_as_long_as_asked() -> None:
-    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid()
+    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid(AXES)
     costs = kernel(0.3)
     tiles = list(wanted_tiles(Layout.of(grid, costs), grid, costs))
     tasks = list(bundle(tiles, 10.0, lambda N: 1.0))
     assert [tile for task in tasks for tile in task.tiles] == tiles
-    assert all(len({tile.key.N for tile in task.tiles}) == 1 for task in tasks)
+    assert all(len({tile.key.size for tile in task.tiles}) == 1 for task in tasks)
     assert all(task.seconds <= 10 for task in tasks)
     assert np.mean([task.seconds for task in tasks]) > 7
-    assert tasks[0].N == 128, "the dearest size goes first"
+    assert tasks[0].size == 128, "the dearest size goes first"
 
 
 def test_tasks_not_yet_taken_follow_what_cells_turn_out_to_cost() -> None:
-    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid()
+    grid = make_campaign(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48).to_grid(AXES)
     costs = kernel(0.3)
     learned = {64: 1.0, 128: 1.0}
     tasks = bundle(wanted_tiles(Layout.of(grid, costs), grid, costs), 10.0, lambda N: learned[N])
@@ -130,6 +134,6 @@ def test_tasks_not_yet_taken_follow_what_cells_turn_out_to_cost() -> None:
 
 
 def test_a_tile_key_survives_its_text() -> None:
-    key = TileKey(1024, 0, 1, 2, 3, 4)
-    assert str(key) == "N=1024/0.1.2.3.4"
-    assert TileKey.parse(str(key)) == key
+    key = TileKey(1024, (0, 1, 2, 3, 4))
+    assert str(key) == "1024/0.1.2.3.4"
+    assert TileKey.parse(str(key)) == key == TileKey.parse("N=1024/0.1.2.3.4"), "as version 2 had it"

@@ -17,7 +17,6 @@ import pytest
 import ray
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Tile, TileKey
 from bendscape.sweep.commands.cli import _seconds
@@ -25,6 +24,7 @@ from bendscape.sweep.engine.isolation import CRASHES, FORGIVEN, Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.engine.worker import Note, Verdict
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
@@ -32,7 +32,7 @@ from campaigns import RANDOM, make_campaign, run
 
 CRASH = ray.exceptions.WorkerCrashedError()
 NODE = ray.exceptions.NodeDiedError("gone")
-CELL = Cell(1, 1, 1.5, 1.2, 64, 0, 1.2)
+CELL = AXES.cell(p=1, p_star=1, a=1.5, alpha=1.2, N=64, seed=0)
 
 
 def kernel(seconds: float) -> Kernel:
@@ -146,7 +146,7 @@ def test_the_hard_limit_ends_a_process_that_never_comes_back_to_python_and_no_ot
 def test_a_cell_over_its_limit_fails_and_its_tile_goes_on(
     tmp_path: Path, kernel_file: Callable[..., str]
 ) -> None:
-    module = kernel_file(f"if cell[:6] == (1, 1, 0.7, 0.8, 64, 3):\n    time.sleep(3600)\n{RANDOM}")
+    module = kernel_file(f"if cell[:-1] == (1, 1, 0.7, 0.8, 64, 3):\n    time.sleep(3600)\n{RANDOM}")
     summary = run(
         tmp_path / "s.zarr", module, make_campaign(p=[1], a=[0.7], alpha=[0.8], N=[64]), cell_timeout=1.0
     )
@@ -170,7 +170,7 @@ def test_a_value_that_is_no_number_fails_its_cell_only(
 
 
 def tile(mask: int, seed: int = 0) -> Tile:
-    return Tile(TileKey(64, 0, 0, 0, 0, seed), mask, float(mask.bit_count()))
+    return Tile(TileKey(64, (0, 0, 0, 0, seed)), mask, float(mask.bit_count()))
 
 
 def note(bit: int, ago: float = 0.0, limit: float = 60.0) -> Note:

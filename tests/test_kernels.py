@@ -21,17 +21,18 @@ from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
 from bendscape.sweep.campaign import kernel as kernel_module
+from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
-from bendscape.sweep.campaign.grid import Cell, cell_rng
-from bendscape.sweep.campaign.kernel import RESERVED, BadOutcome, Outcome, load_kernel
+from bendscape.sweep.campaign.kernel import BadOutcome, Outcome, load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.store.publish import silence_zarr
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "my_kernel.py"
-CELL = Cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0, alpha_axis=1.5)
+CELL = AXES.cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0)
 SMALL = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
 
 MODULE = """
@@ -80,11 +81,11 @@ def test_the_example_runs_from_the_command_line_and_agrees_with_a_direct_computa
     done = command(*call)
     assert done.returncode == 0, done.stderr
     campaign = load_campaign(file)
-    assert json.loads(done.stdout)["done"] == campaign.to_grid().cell_count() == 256
+    assert json.loads(done.stdout)["done"] == campaign.to_grid(AXES).cell_count() == 256
     silence_zarr()
     with xr.open_dataset(store, engine="bendscape") as ds:
         for p, alpha, N, seed in ((1, 1.5, 64, 0), (2, 4.0, 128, 15)):
-            cell = Cell(p, 1, 0.7, alpha, N, seed, alpha)
+            cell = AXES.cell(p=p, p_star=1, a=0.7, alpha=alpha, N=N, seed=seed)
             rng = cell_rng(campaign.campaign.entropy, cell)
             stored = ds.sel(p=p, p_star=1, a=0.7, alpha=alpha, N=N, seed=seed)
             for name, inputs in (("index", "gaussian"), ("index_signs", "rademacher")):
@@ -452,7 +453,11 @@ def test_reserved_names_are_all_that_a_store_gives_names_to(
         store = tmp_path / f"{len(around)}.zarr"
         run(store, kernel_file(RANDOM), make_campaign(**SMALL | {"alpha": around}))
         with xr.open_dataset(store, engine="bendscape") as ds:
-            assert set(ds.variables) - {"x"} <= RESERVED
+            names = set(ds.variables) - {"x"}
+        for name in names:
+            module = kernel_file(RANDOM, variables=f'Variable("x", "a number"), Variable("{name}", "taken")')
+            with pytest.raises(ParameterError, match="named otherwise"):
+                load_kernel("probe", [module])
 
 
 def test_every_installed_kernel_is_held_to_its_declaration_and_otherwise_itself() -> None:

@@ -15,17 +15,18 @@ import xarray as xr
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import cost_seconds
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
+from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, load_campaign, parse_campaign
-from bendscape.sweep.campaign.grid import Cell, cell_rng
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels import labels as labels_kernel
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.kernels.labels import KERNEL
+from bendscape.sweep.kernels.quadratic import AXES
 from campaigns import campaign_text, run
 
 LOADS = [0.72, 0.76, 0.8, 0.84, 0.88, 0.92]
-CELL = Cell(2, 1, 1.5, 1.0, 20_000, 0, 1.0)
+CELL = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.0, N=20_000, seed=0)
 
 
 def campaign(**changes: object) -> Campaign:
@@ -52,7 +53,10 @@ def test_a_cell_holds_what_core_gives_for_its_stream(store: Path) -> None:
     absent = 0
     for alpha, seed in ((0.72, 0), (0.8, 3), (0.92, 5)):
         expected = sample_drawn_labels(
-            Model(8, 1, 1.5), alpha, 8000, cell_rng(7, Cell(8, 1, 1.5, alpha, 8000, seed, alpha))
+            Model(8, 1, 1.5),
+            alpha,
+            8000,
+            cell_rng(7, AXES.cell(p=8, p_star=1, a=1.5, alpha=alpha, N=8000, seed=seed)),
         )
         found = ds.sel(p=8, p_star=1, a=1.5, alpha=alpha, N=8000, seed=seed)
         for name, value in expected._asdict().items():

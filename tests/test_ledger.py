@@ -46,8 +46,8 @@ def test_what_was_flushed_is_there_after_a_replay(tmp_path: Path) -> None:
     first.release()
     again = ledger_of(tmp_path)
     assert everything(again.records) == everything(first.records)
-    assert again.records.masks(TileKey(64, 0, 0, 0, 0, 0)) == (0b11111, 0)
-    assert again.records.masks(TileKey(64, 0, 0, 0, 1, 0)) == (0b001, 0b100)
+    assert again.records.masks(TileKey(64, (0, 0, 0, 0, 0))) == (0b11111, 0)
+    assert again.records.masks(TileKey(64, (0, 0, 0, 1, 0))) == (0b001, 0b100)
     assert again.records.errors() == [error(2)]
 
 

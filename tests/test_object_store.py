@@ -131,7 +131,7 @@ def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_dr
     ledger.release()
     reader = Ledger(connect(s3_url))
     reader.replay()
-    assert reader.records.masks(TileKey(64, 0, 0, 0, 0, 0)) == (0b11, 0)
+    assert reader.records.masks(TileKey(64, (0, 0, 0, 0, 0))) == (0b11, 0)
 
 
 # -- every command, and the secret nowhere

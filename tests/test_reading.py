@@ -23,6 +23,7 @@ import xarray as xr
 from bendscape.analysis.estimate.estimators import share_done
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store import objects
 from bendscape.sweep.store.fsck import fsck
@@ -211,7 +212,7 @@ def test_the_status_tells_what_was_never_asked_for_from_what_is_not_there_yet(st
     assert (status.sel(N=64, seed=slice(3, None), a=0.7) == codes["absent"]).all(), "still to come"
     asked = opened(store).wanted & (status.seed < opened(store).n_seeds)
     xr.testing.assert_equal((status != codes["not_wanted"]).drop_vars("wanted"), asked.drop_vars("wanted"))
-    assert int(asked.sum()) == make_campaign(**GRID).to_grid().cell_count()
+    assert int(asked.sum()) == make_campaign(**GRID).to_grid(AXES).cell_count()
 
 
 def test_the_share_done_is_that_of_the_wanted_cells_whatever_masks_the_dataset(store: Path) -> None:

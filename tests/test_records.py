@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.store.records import CellError, Receipt, Records, TileRecord
 
-KEY = TileKey(64, 0, 0, 0, 0, 0)
+KEY = TileKey(64, (0, 0, 0, 0, 0))
 
 
 def everything(records: Records) -> dict[TileKey, TileRecord | None]:
@@ -64,18 +64,18 @@ def test_a_snapshot_and_the_lines_of_a_segment_lose_nothing(history: list[Receip
     again = Records.from_bytes(records.to_bytes())
     assert everything(again) == everything(records)
     assert again.errors() == records.errors()
-    again.add(receipt(TileKey(128, 5, 0, 7, 0, 1), 1))  # and it goes on growing
+    again.add(receipt(TileKey(128, (5, 0, 7, 0, 1)), 1))  # and it goes on growing
     assert len(everything(again)) == len(everything(records)) + 1
 
 
 def test_tiles_of_which_nothing_is_known_are_not_recorded() -> None:
     records = Records()
-    records.add(receipt(TileKey(64, 2, 0, 1, 0, 3), 0b101))
-    assert records.masks(TileKey(64, 2, 0, 1, 0, 3)) == (0b101, 0)
-    for other in (TileKey(64, 2, 0, 1, 0, 2), TileKey(64, 3, 0, 1, 0, 3), TileKey(128, 0, 0, 0, 0, 0)):
+    records.add(receipt(TileKey(64, (2, 0, 1, 0, 3)), 0b101))
+    assert records.masks(TileKey(64, (2, 0, 1, 0, 3))) == (0b101, 0)
+    for other in (TileKey(64, (2, 0, 1, 0, 2)), TileKey(64, (3, 0, 1, 0, 3)), TileKey(128, (0, 0, 0, 0, 0))):
         assert records.masks(other) == (0, 0)
         assert records.get(other) is None
-    assert list(records) == [TileKey(64, 2, 0, 1, 0, 3)]
+    assert list(records) == [TileKey(64, (2, 0, 1, 0, 3))]
 
 
 def test_attempts_of_a_failed_cell_add_up() -> None:
@@ -117,6 +117,6 @@ def test_a_snapshot_that_is_not_whole_is_refused(end: int) -> None:
 def test_a_mask_of_any_width_finds_room() -> None:
     records, widths = Records(), (3, 1008, 64, 4096)
     for index, width in enumerate(widths):
-        records.add(receipt(TileKey(64, 0, 0, 0, index, 0), (1 << width) - 1))
-    found = [records.masks(TileKey(64, 0, 0, 0, index, 0))[0].bit_length() for index in range(len(widths))]
+        records.add(receipt(TileKey(64, (0, 0, 0, index, 0)), (1 << width) - 1))
+    found = [records.masks(TileKey(64, (0, 0, 0, index, 0)))[0].bit_length() for index in range(len(widths))]
     assert tuple(found) == widths

@@ -308,7 +308,7 @@ def test_a_cell_that_kills_its_worker_and_no_other_is_recorded_as_failed(
     tmp_path: Path, kernel_file: KernelFile, local_ray: None
 ) -> None:
     module = kernel_file(
-        f"if cell[:6] == (1, 1, 0.7, 0.8, 128, 0):\n    os.kill(os.getpid(), signal.SIGKILL)\n{RANDOM}"
+        f"if cell[:-1] == (1, 1, 0.7, 0.8, 128, 0):\n    os.kill(os.getpid(), signal.SIGKILL)\n{RANDOM}"
     )
     store = tmp_path / "a.zarr"
     summary = run(store, module, make_campaign(p=[1], N=[128]), RayExecutor({}))

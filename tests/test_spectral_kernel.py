@@ -15,10 +15,11 @@ from bendscape.core.quadratic.theory.label_only import (
     spectral_asymptotics,
     spectral_transition,
 )
+from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.grid import Cell, cell_rng
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.kernels.label_only import KERNEL, WEIGHTS
+from bendscape.sweep.kernels.quadratic import AXES
 from campaigns import campaign_text, data_files, run
 
 N, SEEDS = 256, 24
@@ -52,7 +53,7 @@ def test_the_kernel_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("suffix", WEIGHTS)
 def test_a_cell_holds_what_the_sampler_gives_for_its_stream(ds: xr.Dataset, suffix: str) -> None:
-    cell = Cell(1, 2, 0.7, 3.0, N, 5, 3.0)
+    cell = AXES.cell(p=1, p_star=2, a=0.7, alpha=3.0, N=N, seed=5)
     sample = sample_spectral(2, weights_of(suffix, 0.7), 3.0, N, cell_rng(7, cell))
     found = ds.sel(p=1, p_star=2, a=0.7, alpha=3.0, N=N, seed=5)
     for name in ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space"):
@@ -137,7 +138,7 @@ def test_a_teacher_that_does_not_fit_is_a_failed_cell_with_its_reason(tmp_path: 
 
 @pytest.mark.parametrize(("alpha", "p_star", "size"), [(0.3, 1, 512), (1.0, 4, 256), (4.0, 1, 256)])
 def test_memory_stays_below_what_the_kernel_declares(alpha: float, p_star: int, size: int) -> None:
-    cell = Cell(1, p_star, 0.7, alpha, size, 0, alpha)
+    cell = AXES.cell(p=1, p_star=p_star, a=0.7, alpha=alpha, N=size, seed=0)
     KERNEL.compute(cell, np.random.default_rng(0))  # quadrature and imports are not the cell's
     tracemalloc.start()
     try:
@@ -149,7 +150,7 @@ def test_memory_stays_below_what_the_kernel_declares(alpha: float, p_star: int, 
 
 
 def test_declared_seconds_grow_with_size_and_load_and_not_with_the_width() -> None:
-    cell = Cell(1, 1, 0.7, 1.0, 256, 0, 1.0)
+    cell = AXES.cell(p=1, p_star=1, a=0.7, alpha=1.0, N=256, seed=0)
     assert (
         KERNEL.seconds(cell)
         < KERNEL.seconds(cell._replace(alpha=2.0))

@@ -223,7 +223,7 @@ def test_the_campaign_and_its_provenance_are_kept_with_every_revision(
     for seeds in (2, 2, 3):
         run(path, module, make_campaign(seeds=seeds))
     kept = [json.loads(file.read_text()) for file in sorted((path / "ledger" / "campaign").iterdir())]
-    assert [parse_campaign(one["campaign"]).grid.seeds for one in kept] == [2, 3]
+    assert [parse_campaign(one["campaign"]).grid["seeds"] for one in kept] == [2, 3]
     assert kept[0]["campaign"] == campaign_text(seeds=2)
     assert kept[0]["packages"].keys() == set(provenance.PACKAGES)
     assert kept[1]["created"] == kept[0]["created"]

@@ -26,7 +26,7 @@ from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_
 from campaigns import IdleExecutor, make_campaign, run
 
 KernelFile = Callable[..., str]
-TILE = TileKey(64, 0, 0, 0, 0, 0)
+TILE = TileKey(64, (0, 0, 0, 0, 0))
 SMALL: dict[str, Any] = {"p": [1], "a": [0.7], "N": [64], "alpha": [0.8, 1.2], "seeds": 4}
 CELLS = 8
 VARIABLES = "Variable('x', 'a number'), Variable('k', 'a count', 'int64')"
@@ -168,7 +168,7 @@ def test_status_names_no_cell_whose_variables_are_not_there(
     assert place.found() == place.complete()
 
 
-EDGE = TileKey(64, 0, 0, 0, 1, 0)  # of three alphas in blocks of two, the last block holds one
+EDGE = TileKey(64, (0, 0, 0, 1, 0))  # of three alphas in blocks of two, the last block holds one
 NARROW = {**SMALL, "alpha": [0.8, 1.0, 1.2]}
 WIDER = make_campaign(**{**SMALL, "alpha": [0.8, 1.0, 1.2, 1.6]})  # and now two
 

@@ -278,7 +278,7 @@ def test_what_a_driver_that_was_taken_over_still_records_is_not_hidden_by_snapsh
             ledger.flush()
         reader = Ledger(connect(url))
         reader.replay()
-        masks = [reader.records.masks(TileKey(64, 0, 0, 0, index, 0)) for index in range(tile + 1)]
+        masks = [reader.records.masks(TileKey(64, (0, 0, 0, index, 0))) for index in range(tile + 1)]
         assert masks == [(0b110, 0)] * (tile + 1)
     for ledger in (first, second):
         ledger.release()

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.plan import Plan, plan_campaign
+from bendscape.sweep.kernels.quadratic import AXES, NETWORK
 from bendscape.sweep.store.records import Receipt, Records, cells_in
 from campaigns import make_campaign
 
@@ -36,7 +37,9 @@ def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
 
 
 def kernel(seconds: float) -> Kernel:
-    return Kernel("probe", 1, (Variable("x", "a number"),), compute, lambda cell: seconds, lambda cell: 1e6)
+    return Kernel(
+        "probe", 1, (Variable("x", "a number"),), compute, lambda cell: seconds, lambda cell: 1e6, **NETWORK
+    )
 
 
 def brute(plan: Plan, records: Records) -> tuple[int, int, int]:
@@ -53,7 +56,7 @@ def brute(plan: Plan, records: Records) -> tuple[int, int, int]:
 
 def test_a_plan_counts_what_looking_at_every_cell_counts() -> None:
     grown = make_campaign(p=[1, 2, 3], alpha=[0.8, 0.9, 1.0, 1.2], seeds=9, N=[32, 64, 128])
-    grid, records, rng = make_campaign().to_grid(), Records(), np.random.default_rng(3)
+    grid, records, rng = make_campaign().to_grid(AXES), Records(), np.random.default_rng(3)
     layout = Layout.of(grid, kernel(0.3))
     for task in Plan(layout, grid, kernel(0.3)).tasks(1):
         for tile in task.tiles:
@@ -72,18 +75,18 @@ def test_a_plan_counts_what_looking_at_every_cell_counts() -> None:
 
 
 def test_which_cells_of_a_block_are_recorded_is_what_their_masks_say() -> None:
-    grid, records = make_campaign(p=[1, 2, 3], seeds=7).to_grid(), Records()
+    grid, records = make_campaign(p=[1, 2, 3], seeds=7).to_grid(AXES), Records()
     layout, rng = Layout.of(grid, kernel(0.3)), np.random.default_rng(4)
     expected = np.zeros(layout.shape(64), dtype=bool)
     for task in Plan(layout, grid, kernel(0.3)).tasks(1):
         for tile in task.tiles:
-            if tile.key.N == 64:
+            if tile.key.size == 64:
                 records.add(Receipt(str(tile.key), done := int(rng.integers(0, 64)) & tile.mask))
                 for _, (i, j), _ in layout.cells(tile.key, done):
                     expected[layout.region(tile.key)][0, 0, 0, i, j] = True
     picks = [np.array(pick) for pick in ([2, 0], [0], [1, 0], [2, 1, 0], [6, 0, 3])]
     size = layout.sizes[64]
-    found = cells_in(records.sizes[64].done, (size.alpha_block, size.seed_block), picks)
+    found = cells_in(records.sizes[64].done, (size.curve_block, size.seed_block), picks)
     np.testing.assert_array_equal(found, expected[np.ix_(*picks)])
     assert 0 < found.mean() < 1
 
@@ -120,9 +123,9 @@ def test_estimates_of_many_alphas_follow_the_kernel() -> None:
         return 0.1 * cell.alpha
 
     grid = make_campaign(p=[1], a=[0.7], alpha="{ start = 0.5, stop = 2.0, num = 31 }", N=[64], seeds=20)
-    costs = Kernel("probe", 1, (Variable("x", "a number"),), compute, seconds, lambda cell: 1e6)
+    costs = Kernel("probe", 1, (Variable("x", "a number"),), compute, seconds, lambda cell: 1e6, **NETWORK)
     plan = plan_campaign(grid, costs)
-    assert plan.layout.sizes[64].alpha_block == 1
+    assert plan.layout.sizes[64].curve_block == 1
     assert plan.total("seconds") == pytest.approx(0.1 * 20 * np.linspace(0.5, 2.0, 31).sum(), rel=1e-12)
     assert len(asked) < 31
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -88,7 +89,7 @@ def plan(
     for size, row in made.sizes.items():
         shape = "x".join(map(str, made.layout.chunks(size)[len(made.layout.models) :]))
         table.add_row(
-            *map(str, (size, row.cells, row.done, row.failed, row.tiles, shape)),
+            *map(str, (size or "all", row.cells, row.done, row.failed, row.tiles, shape)),
             clock(row.seconds * made.correction(size)),
             clock(row.seconds_left * made.correction(size)),
         )
@@ -247,8 +248,9 @@ def run(
 
 def _leave(code: int) -> None:
     # Past Ray's exit handlers: when its processes were ended from outside, they wait a minute and abort.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            stream.flush()
     os._exit(code)
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -61,9 +61,35 @@ def results_only() -> Iterator[None]:
             os.close(kept)
 
 
+class _Lasting:
+    """Standard error that goes on where its terminal was closed: no message may end a run."""
+
+    def write(self, text: str) -> int:
+        with _unbroken():
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _unbroken():
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    try:
+        yield
+    except OSError:  # what is still in the buffer, and all that follows, goes nowhere
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
 def console() -> Console:
     """Messages and progress: standard error."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(file=cast(TextIO, _Lasting()), soft_wrap=True, highlight=False)
 
 
 def out() -> Console:

@@ -67,8 +67,8 @@ def status(
     )
     for row in document["sizes"]:
         left = row["core_seconds_left"]
-        counts = (str(row[k]) for k in (size_name, "cells", "done", "failed", "missing"))
-        table.add_row(*counts, "unknown" if left is None else clock(left))
+        counts = (str(row[k]) for k in ("cells", "done", "failed", "missing"))
+        table.add_row(str(row[size_name] or "all"), *counts, "unknown" if left is None else clock(left))
     out().print(table)
     holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
     who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
