@@ -43,13 +43,14 @@ from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.analysis.estimate.thresholds import thresholds
 from bendscape.core.quadratic.model import Model
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.run import publish
 from bendscape.sweep.engine.wanted import wanted_tiles
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
+from bendscape.sweep.kernels.quadratic import AXES, NETWORK
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger
@@ -88,12 +89,12 @@ def write(folder: str, cells: float) -> dict[str, int]:
     """Make the store; its models, tiles, cells and bytes."""
     silence_zarr()
     kernel = Kernel(
-        "hessian", HESSIAN.version, HESSIAN.variables, HESSIAN.compute, _seconds, lambda cell: 1e6
+        "hessian", HESSIAN.version, HESSIAN.variables, HESSIAN.compute, _seconds, lambda cell: 1e6, **NETWORK
     )
     each = len(SIZES) * SEEDS * ALPHAS
     models = max(1, round(cells / each / 4))
     campaign = parse_campaign(CAMPAIGN.replace("MODELS", str(models)))
-    url, grid = store_url(folder), campaign.to_grid()
+    url, grid = store_url(folder), campaign.to_grid(AXES)
     plan = plan_campaign(campaign, kernel)
     ledger = Ledger(connect(url), plan.records)
     ledger.acquire(print)
@@ -104,15 +105,15 @@ def write(folder: str, cells: float) -> dict[str, int]:
     tiles = [tile for tile in wanted_tiles(layout, grid, kernel) if rng.random() < 0.9]
     slabs: dict[tuple[int, int], list[Any]] = {}
     for tile in tiles:
-        slabs.setdefault((tile.key.N, tile.key.p), []).append(tile)
+        slabs.setdefault((tile.key.size, tile.key.chunk[0]), []).append(tile)
     for (N, i), of_slab in slabs.items():
-        scales = [critical_point(Model(layout.p[i], 1, a)) for a in layout.a]
+        scales = [critical_point(Model(layout.dims["p"][i], 1, a)) for a in layout.dims["a"]]
         fill = {variable.name: variable.fill_value for variable in kernel.variables} | {"status": 0}
-        values = planted(N, np.array(layout.alpha), edges[i, 0], scales, rng)
+        values = planted(N, np.array(layout.dims[layout.curve]), edges[i, 0], scales, rng)
         blocks = {name: np.full(array.shape, fill[name], array.dtype) for name, array in values.items()}
         size, receipts = layout.sizes[N], []
         for tile in of_slab:
-            at = tile.key.a, *layout.region(tile.key)[3:]
+            at = tile.key.chunk[2], *layout.region(tile.key)[3:]
             for name, array in values.items():
                 blocks[name][at] = array[at]
             whole = {name: block[at] for name, block in blocks.items()}

@@ -23,12 +23,13 @@ from rich.table import Table
 
 from bendscape.cluster.local import available_cores, ray_options
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.grid import cell_rng
+from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.executor import Executor, RayExecutor, SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.engine.wanted import wanted_tiles
+from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
 
@@ -86,7 +87,7 @@ def main() -> None:
     campaigns = {cells: parse_campaign(CAMPAIGN.format(seeds=cells // 40)) for cells in (400, 4000)}
     rows: dict[tuple[int, str], list[float]] = {}
     for campaign in campaigns.values():
-        rows[campaign.to_grid().cell_count(), "with Ray's start-up"] = [cold(campaign) for _ in range(2)]
+        rows[campaign.to_grid(AXES).cell_count(), "with Ray's start-up"] = [cold(campaign) for _ in range(2)]
     keeper = RayExecutor(ray_options())  # owns the Ray that the others share
     engine(campaigns[400], lambda: RayExecutor({}))  # the workers' first imports
     for _ in range(ROUNDS):

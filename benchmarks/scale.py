@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Variable
 from bendscape.sweep.engine.driver import Driver
 from bendscape.sweep.engine.executor import Job, Result
@@ -31,6 +31,7 @@ from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.engine.progress import Meter
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.engine.worker import Order
+from bendscape.sweep.kernels.quadratic import NETWORK
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
@@ -57,7 +58,7 @@ def _seconds(cell: Cell) -> float:
     return 0.02
 
 
-KERNEL = Kernel("made-up", 1, (Variable("x", "a number"),), None, _seconds, lambda cell: 1e6)  # type: ignore[arg-type]
+KERNEL = Kernel("made-up", 1, (Variable("x", "a number"),), None, _seconds, lambda cell: 1e6, **NETWORK)  # type: ignore[arg-type]
 
 
 class Answers:

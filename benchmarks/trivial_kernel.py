@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bendscape.sweep.campaign.grid import Cell
+from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 
 

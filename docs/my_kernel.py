@@ -4,8 +4,8 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, dense_hessian, sample_instance
-from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.kernels.quadratic import Cell
 
 
 def index(cell: Cell, rng: np.random.Generator, inputs: str) -> float:

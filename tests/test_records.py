@@ -32,7 +32,7 @@ def checksum_of(records: Records) -> int:
     return known.checksum
 
 
-keys = st.builds(TileKey, st.sampled_from([32, 64]), *[st.integers(0, 3)] * 5)
+keys = st.builds(TileKey, st.sampled_from([32, 64]), st.tuples(*[st.integers(0, 3)] * 5))
 masks = st.integers(0, 2**21 - 1)
 histories = st.lists(st.builds(receipt, keys, masks, masks), min_size=1, max_size=12)
 

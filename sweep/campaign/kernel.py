@@ -206,7 +206,7 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
         for two kernels, or a declaration that is not accepted.
     """
     installed = _installed()
-    own: dict[str, Kernel] = {}
+    own: dict[str, tuple[Kernel, str]] = {}
     for module in dict.fromkeys(modules):
         loaded, digest = _imported(module)
         kernel = replace(_kernel_of(loaded, "KERNEL", "--kernel-module", module), digest=digest)
@@ -214,9 +214,9 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
             other = "an installed kernel" if kernel.name in installed else "another --kernel-module"
             remedy = f"{module} has the name of {other}; give it another"
             raise ParameterError("KERNEL.name", kernel.name, "a name that no other kernel has", remedy)
-        own[kernel.name] = kernel
+        own[kernel.name] = kernel, module
     if name in own:
-        return _held(own[name])
+        return _held(*own[name])
     if name not in installed:
         known = ", ".join(sorted({*installed, *own}))
         raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
@@ -228,7 +228,7 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
     kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
     if kernel.name != name:
         raise ParameterError("KERNEL.name", kernel.name, f"{name!r}, as its entry point {point.value} has it")
-    return _held(kernel)
+    return _held(kernel, point.value)
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -338,7 +338,7 @@ def default_kernel() -> Kernel:
     return load_kernel(DEFAULT)
 
 
-def _held(kernel: Kernel) -> Kernel:
+def _held(kernel: Kernel, source: str) -> Kernel:
     if not kernel.axes.declared:
         default = default_kernel()
         kernel = replace(kernel, axes=default.axes, references=default.references, check=default.check)
@@ -351,7 +351,7 @@ def _held(kernel: Kernel) -> Kernel:
     for variable in kernel.variables:
         if variable.name in taken:
             accepted = f"named otherwise than {', '.join(sorted(taken))}"
-            raise ParameterError("KERNEL.variables", variable.name, accepted)
+            raise ParameterError("KERNEL.variables", variable.name, accepted, f"it is declared in {source}")
     return replace(
         kernel,
         compute=partial(_compute, kernel),
