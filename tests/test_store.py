@@ -129,7 +129,7 @@ def test_a_relative_alpha_is_a_factor_with_alpha_as_a_coordinate(
     run(tmp_path / "s.zarr", kernel_file("return Outcome({'x': cell.alpha})"), campaign)
     ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape").load()
     assert ds.x.dims == ("p", "p_star", "a", "alpha_factor", "N", "seed")
-    assert ds.attrs["alpha_around"] == "alpha_bbp"
+    assert ds.attrs["around"] == "alpha_bbp"
     np.testing.assert_array_equal(ds.alpha, ds.alpha_bbp * ds.alpha_factor)
     np.testing.assert_array_equal(ds.x, ds.alpha.broadcast_like(ds.x))
     tree = xr.open_datatree(tmp_path / "s.zarr", engine="zarr")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bendscape.sweep.campaign.axes import Axes, Cell, Scalar, cell_type
-from bendscape.sweep.campaign.grid import Grid, units_of
+from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
 from bendscape.sweep.campaign.kernel import Kernel, default_kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
@@ -34,9 +34,10 @@ class TileKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TileKey:
-        """Inverse of `str`; in the first ledgers the size has its name in front, "N=128"."""
-        size, _, chunk = text.partition("/")
-        return cls(int(size.rpartition("=")[2]), tuple(map(int, chunk.split("."))))
+        """Inverse of `str` and of `Layout.name`."""
+        group, _, chunk = text.partition("/")
+        size = group.rpartition("=")[2]
+        return cls(int(size) if size.isdecimal() else NO_SIZE, tuple(map(int, chunk.split("."))))
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,10 @@ class Driver:
         # The first tile must fit; of the others the worker leaves out what does not.
         if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
             return None
-        self._estimates.update((str(tile.key), tile.seconds) for tile in task.tiles)
+        name = self.plan.layout.name
+        self._estimates.update((name(tile.key), tile.seconds) for tile in task.tiles)
         order = self.order._replace(
-            tiles=tuple((str(tile.key), tile.mask) for tile in task.tiles),
+            tiles=tuple((name(tile.key), tile.mask) for tile in task.tiles),
             pace=pace,
             note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
             until=self.stop.ends,

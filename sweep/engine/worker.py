@@ -177,7 +177,7 @@ def _run_tile(
     done = mask_of(block["status"], FINISHED, seed_block)
     failed = mask_of(block["status"], ("failed",), seed_block)
     return Receipt(
-        tile=str(key),
+        tile=layout.name(key),
         done=done,
         failed=failed,
         computed=todo.bit_count(),

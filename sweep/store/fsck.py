@@ -120,39 +120,40 @@ def _compare(
         recorded = {key for key in ledger.records if key.size == n and _inside(hierarchy, key)}
         for key in sorted(recorded | set(chunks[n])):
             found.tiles += 1
+            name = layout.name(key)
             done, _ = ledger.records.masks(key)
-            missing = [name for name in names if name not in chunks[n].get(key, ())]
-            missing = [name for name in missing if not exists(hierarchy.url, layout.path(key, name))]
+            missing = [variable for variable in names if variable not in chunks[n].get(key, ())]
+            missing = [v for v in missing if not exists(hierarchy.url, layout.path(key, v))]
             region, slots = layout.region(key), layout.slots(key)
             try:
-                block = {name: np.asarray(array[region]).reshape(slots) for name, array in arrays.items()}
+                block = {v: np.asarray(array[region]).reshape(slots) for v, array in arrays.items()}
             except Exception as error:  # each codec has its own
-                found.damaged[str(key)] = f"{type(error).__name__}: {error}"
-                yield _correction(key, lost=done)
+                found.damaged[name] = f"{type(error).__name__}: {error}"
+                yield _correction(name, lost=done)
                 continue
             there = mask_of(block["status"], FINISHED, size.seed_block)
             known = ledger.records.get(key)
             checksum = tile_checksum(block, done, size.seed_block)
             if there and missing:
-                found.damaged[str(key)] = f"{', '.join(missing)} of its finished cells are missing"
+                found.damaged[name] = f"{', '.join(missing)} of its finished cells are missing"
             elif lost := done & ~there:
-                found.absent[str(key)] = lost.bit_count()
+                found.absent[name] = lost.bit_count()
             elif known and known.checksum and checksum != known.checksum:
-                found.damaged[str(key)] = "other values than were written"
-            if str(key) in found.damaged or str(key) in found.absent:
-                yield _correction(key, lost=done)  # what is left of the tile cannot be told from what is not
+                found.damaged[name] = "other values than were written"
+            if name in found.damaged or name in found.absent:
+                yield _correction(name, lost=done)  # what is left of the tile cannot be told from what is not
                 continue
             found.cells += there.bit_count()
             if new := there & ~done:
-                found.unrecorded[str(key)] = new.bit_count()
+                found.unrecorded[name] = new.bit_count()
             if done and not (known and known.checksum):
                 found.unverified += 1
             if there and (new or not (known and known.checksum)):
-                yield _correction(key, done=there, checksum=tile_checksum(block, there, size.seed_block))
+                yield _correction(name, done=there, checksum=tile_checksum(block, there, size.seed_block))
 
 
-def _correction(key: TileKey, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
-    return Receipt(str(key), done, lost=lost, checksum=checksum, host=host_name(), finished=time.time())
+def _correction(tile: str, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
+    return Receipt(tile, done, lost=lost, checksum=checksum, host=host_name(), finished=time.time())
 
 
 def _inside(hierarchy: Hierarchy, key: TileKey) -> bool:
