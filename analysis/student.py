@@ -12,6 +12,8 @@ from bendscape.analysis.curves import Flags, Floats
 ONE_SIGMA = float(2 * ndtr(1.0) - 1)
 """Level of the interval whose half width is the standard error."""
 
+_UNSEEN = 8.0  # of the skewness, in units of what is seen, times the degrees of freedom
+
 
 class Means(NamedTuple):
     """Means over independent cells, with the variance and the third central moment of each mean and the
@@ -44,8 +46,8 @@ class Sums(NamedTuple):
     def t_limits(self, level: float) -> tuple[Floats, Floats]:
         """Between which t = (value - expectation)/variance^(1/2) lies with probability ``level`` or more.
 
-        With q the quantile of Student's law with nu = variance^2/squares degrees of freedom and g =
-        third/variance^(3/2),
+        With q the quantile of Student's law with nu = variance^2/squares degrees of freedom and g = (1 +
+        8/nu) third/variance^(3/2),
 
             lower = min(-q, T(-q)),    upper = max(q, T(q)),    T(x) = (3/g) [(1 + g (x - g/6))^(1/3) - 1].
 
@@ -58,7 +60,7 @@ class Sums(NamedTuple):
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             freedom = np.where(self.squares > 0, self.variance**2 / self.squares, 1e9)
-            g = np.where(self.variance > 0, self.third / self.variance**1.5, 0.0)
+            g = np.where(self.variance > 0, self.third / self.variance**1.5, 0.0) * (1 + _UNSEEN / freedom)
             q = stdtrit(freedom, 0.5 + level / 2)
             lower, upper = (
                 np.where(np.abs(g) > 1e-6, 3 / g * (np.cbrt(1 + g * (x - g / 6)) - 1), x) for x in (-q, q)
