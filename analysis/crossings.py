@@ -58,10 +58,10 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
     :meth:`bendscape.analysis.student.Sums.t_limits`.
 
     Noise alone passes a limit somewhere, as there are as many independent places as the smoothing has free
-    parameters m. So with the limits of the level 1 - (1 - level)/(3 m), an end where t passes the limit needs t
-    to go on to the sum of both on its side. Where it does not, the end is where t passes the farther limit,
+    parameters m. So with the limits of the level 1 - (1 - level)/(3 m), an end where t passes the limit needs
+    t to go on to the sum of both on its side. Where it does not, the end is where t passes the farther limit,
     and open where it never does. Without the 3, which is stricter than Bonferroni, the few intervals that
-    data of little information have would mostly owe both ends to noise.
+    data of little information have would too often owe both ends to noise.
 
     Parameters
     ----------
