@@ -143,15 +143,17 @@ def test_a_right_threshold_seldom_differs_and_a_wrong_one_does_not_agree() -> No
 
 @pytest.mark.slow
 def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
-    """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04."""
+    """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04. An
+    agreement needs an error below an eighth of theory: 17 of 120 verdicts on another stream had it, 10 of them
+    of 11 alphas at N = 512. 42 of 300 are expected, and 15 are three errors fewer, that of the 42 included."""
     right = counted(BBP, 150)
     assert right["differs"] <= 8, right
-    assert right["agrees"] >= 75, right
+    assert right["agrees"] >= 15, right
 
 
 def test_five_alphas_at_a_small_size_are_not_held_against_theory_by_their_statistical_error_alone() -> None:
     loads = np.round(np.linspace(0.6, 1.6, 5) * BBP, 3)
-    many = planted_collapse.sweep(MODEL, {64: 400}, alpha_c=0.85 * BBP, loads=loads)
+    many = planted_collapse.sweep(MODEL, {64: 1000}, alpha_c=0.85 * BBP, loads=loads)
     (row,) = thresholds_table(thresholds(many, n_boot=100).compute())
     assert row["alpha_overlap"]["flag"] == "estimated"
     assert abs(row["alpha_overlap"]["value"] - BBP) > 2 * row["alpha_overlap"]["error"]
