@@ -144,8 +144,9 @@ def test_a_right_threshold_seldom_differs_and_a_wrong_one_does_not_agree() -> No
 @pytest.mark.slow
 def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
     """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04. An
-    agreement needs an error below an eighth of theory: 17 of 120 verdicts on another stream had it, 10 of them
-    of 11 alphas at N = 512. 42 of 300 are expected, and 15 are three errors fewer, that of the 42 included."""
+    agreement needs an error below an eighth of theory: 17 of 120 verdicts on another stream had it, 10 of
+    them of 11 alphas at N = 512. So 42 of 300 are expected, and 15 is lower by three errors, those of the 42
+    included."""
     right = counted(BBP, 150)
     assert right["differs"] <= 8, right
     assert right["agrees"] >= 15, right
