@@ -45,7 +45,7 @@ class Fit(NamedTuple):
         the alphas searched."""
         if self.values is None:
             return -math.inf, math.inf
-        limits = t_limits(np.float64(self.skewness), np.float64(self.freedom), level)
+        limits = t_limits(np.array(self.skewness), np.array(self.freedom), level)
         (low, _), (_, high) = (accepted(self.grid, self.deviance, float(t**2)) for t in limits)
         return low - abs(self.bias), high + abs(self.bias)
 

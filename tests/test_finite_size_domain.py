@@ -16,7 +16,7 @@ from bendscape.core.outlier import transition
 from bendscape.core.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
 
 HALVINGS = 12
-MORE_HALVINGS = 18
+MORE_HALVINGS = 22
 
 
 def numbers(model: Model, alpha: float, N: float) -> tuple[float, float, float]:
