@@ -8,7 +8,9 @@ A condition is a function (thresholds, collapse, edge_scaling, drift), where its
 just_below, around, just_above or above the threshold, or wide around it), seeds a size, the law of the cells,
 the number of sizes, and for collapse whether a correction to scaling of the size that it allows for is
 planted. ``--only`` takes words of these; words of one kind add up, words of several must all hold. Sweeps:
-``tests/planted_coverage.py``; calls: the public functions.
+``tests/planted_coverage.py``; calls: the public functions, so whatever a user gets is judged, at about a
+second a sweep. ``benchmarks/intervals.py`` counts thresholds and laws of the edge a hundred times as fast,
+without the pass over a sweep: it is for choosing a method and for errors of a hundredth.
 
 Printed for each estimator: estimates asked for, the share flagged estimated, and of these the share of
 intervals that hold the truth with its binomial standard error, the median width of the interval and the mean

@@ -61,7 +61,7 @@ def test_thresholds_hold_as_often_as_they_say_with_six_and_twelve_seeds_and_cell
     assert holds_as_often_as_it_says(counts), counts
     gaps = [count for (_, _, name), count in counts.items() if name == "alpha_gap"]
     assert all(count.estimated == count.samples for count in gaps)
-    assert sum(count.estimated for count in counts.values()) > 3000
+    assert sum(count.estimated for count in counts.values()) > 2700
 
 
 def test_intervals_that_are_a_fifth_too_narrow_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,8 @@ def test_a_tail_to_the_right_lengthens_the_left_limit_alone() -> None:
     assert lower[0] < -q - 0.3
     assert upper[0] == pytest.approx(q)
     np.testing.assert_allclose(left.t_limits(0.95), (-upper, -lower))
-    transformed = lower + 0.5 / 6 + 0.5 * lower**2 / 3 + 0.25 * lower**3 / 27
+    g = 0.5 * (1 + 8 / 50)  # few cells show too little of their skewness
+    transformed = lower + g / 6 + g * lower**2 / 3 + g**2 * lower**3 / 27
     np.testing.assert_allclose(transformed, -q)
 
 

@@ -100,7 +100,7 @@ def test_the_spacing_of_the_alphas_is_an_error_that_falls_as_they_close_up() -> 
     assert small_size_error(critical, 1, 512) == pytest.approx(small_size_error(critical, 1, 64) / 4)
 
 
-def verdicts_of(ds: xr.Dataset, seed: int = 0) -> list[str]:
+def verdicts_of(ds: xr.Dataset) -> list[str]:
     return [row["verdict"].split(" by")[0] for row in thresholds_table(thresholds(ds).compute())]
 
 
@@ -123,7 +123,7 @@ def counted(
     found: Counter[str] = Counter()
     for repeat in range(repeats):
         ds = planted(rng, alpha_c, dict.fromkeys(sizes, 24), alphas[repeat % len(alphas)])
-        found.update(verdicts_of(ds, repeat))
+        found.update(verdicts_of(ds))
     return found
 
 
@@ -140,15 +140,18 @@ def test_a_right_threshold_seldom_differs_and_a_wrong_one_does_not_agree() -> No
 
 @pytest.mark.slow
 def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
-    """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04."""
+    """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04. An
+    agreement needs an error below an eighth of theory: 17 of 120 verdicts on another stream had it, 10 of
+    them of 11 alphas at N = 512. So 42 of 300 are expected, and 15 is lower by three errors, those of the 42
+    included."""
     right = counted(BBP, 150)
     assert right["differs"] <= 8, right
-    assert right["agrees"] >= 75, right
+    assert right["agrees"] >= 15, right
 
 
 def test_five_alphas_at_a_small_size_are_not_held_against_theory_by_their_statistical_error_alone() -> None:
     loads = np.round(np.linspace(0.6, 1.6, 5) * BBP, 3)
-    many = planted_collapse.sweep(MODEL, {64: 400}, alpha_c=0.85 * BBP, loads=loads)
+    many = planted_collapse.sweep(MODEL, {64: 1000}, alpha_c=0.85 * BBP, loads=loads)
     (row,) = thresholds_table(thresholds(many).compute())
     assert row["alpha_overlap"]["flag"] == "estimated"
     assert abs(row["alpha_overlap"]["value"] - BBP) > 2 * row["alpha_overlap"]["error"]

@@ -88,6 +88,9 @@ _GRID = 121
 _LINE_GRID = 801
 _LEAST_POINTS = 3  # of one size in the window
 _LEAST_DOF = 3
+LEAST_CELLS = 64
+"""Of one size, at all its alphas: fewer do not know their standard deviation well enough to be held against a
+known curve, where they are skewed."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +199,12 @@ class PointScaling:
         self, settings: Settings, columns: Callable[[Floats], Floats], known: Callable[[Floats], Floats]
     ) -> Fit:
         """Least squares of Y on known(w) + columns(w) + N^(-1/3) g(w), its minimum over alpha_c."""
+        n_free = columns(np.zeros(1)).shape[-1]
         used = np.isin(self.points.N, self.sizes[settings.skip :])
+        if not n_free:
+            used &= self.points.cells() >= LEAST_CELLS
         if not used.any():
             return Fit(None, "not_enough_data")
-        n_free = columns(np.zeros(1)).shape[-1]
         mean = self.points.mean.copy()
 
         def profile(centre: float) -> tuple[Flags, Points, Floats, Floats] | None:
@@ -241,10 +246,9 @@ class PointScaling:
         for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
             if found := profile(float(end)):
                 fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
-        if n_free:
-            nearest = float(np.clip(values[0], grid[0], grid[-1]))
-            fit = fit.at_most(nearest, self._information(here, nearest, settings, columns))
-        return fit
+        nearest = float(np.clip(values[0], grid[0], grid[-1]))
+        information, skewness = self._information(here, nearest, settings, columns)
+        return fit.at_most(nearest, information) if n_free else fit._replace(skewness=skewness)
 
     def _window(self, centre: float, half_width: float) -> Flags:
         """The points around a load, of the sizes that have enough of them there."""
@@ -298,17 +302,21 @@ class PointScaling:
 
     def _information(
         self, points: Points, place: float, settings: Settings, columns: Callable[[Floats], Floats]
-    ) -> float:
+    ) -> tuple[float, float]:
         """What chi^2 is expected to rise by with the square of the distance from alpha_c, for a curve of the
-        universal shape."""
+        universal shape, and the skewness of the weighted sum of Y that alpha_c depends on."""
         r, root = int(self.model.p) * self.model.p_star, np.cbrt(points.N)
         w, step = (points.alpha - place) * root / self.width, 0.01
         phi = universal_overlap(np.stack([w - step, w + step, np.zeros_like(w)]), r)
         slope = (
             self._level(points) * (phi[1] - phi[0]) / (2 * step * phi[2]) * root / self.width / points.error
         )
-        basis = self._basis(points, np.array([place]), settings, columns)[0, : len(w)]
-        return float(slope @ slope - ((slope @ basis) ** 2).sum())
+        basis = self._basis(points, np.array([place]), settings, columns)[0]
+        along = slope @ basis[: len(w)]
+        information = float(slope @ slope - along @ along)
+        weights = slope - basis[: len(w)] @ along  # of Y/error
+        third = float((weights**3 * points.skewness / np.sqrt(points.n_seeds)).sum())
+        return information, third / information**1.5
 
     def _crossing(self, settings: Settings) -> Fit:
         """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""

@@ -12,13 +12,14 @@ from scipy.interpolate import PchipInterpolator
 
 from bendscape.analysis.dataset.curves import Flags, Floats, local_smoother
 from bendscape.analysis.estimate.estimators import DONE, LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING, realised_alpha
+from bendscape.analysis.estimate.student import means
 from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
 
 
 class Points(NamedTuple):
     """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N,
-    seeds, Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, and
-    the degrees of freedom of the errors of this size."""
+    seeds, Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, the
+    degrees of freedom of the errors of this size, and the skewness of its cells."""
 
     alpha: Floats
     N: Floats
@@ -27,6 +28,7 @@ class Points(NamedTuple):
     mean: Floats
     relative_error: Floats
     freedom: Floats
+    skewness: Floats
 
     @property
     def error(self) -> Floats:
@@ -36,6 +38,10 @@ class Points(NamedTuple):
     def where(self, keep: Flags) -> Points:
         """Those of them that are kept."""
         return Points(*(values[keep] for values in self))
+
+    def cells(self) -> Floats:
+        """Cells of the size of each point, at all alphas that are kept."""
+        return np.asarray([self.n_seeds[self.N == N].sum() for N in self.N], dtype=np.float64)
 
     def joint_freedom(self) -> float:
         """Degrees of freedom of the error of an estimate to which all sizes contribute alike, by the rule of
@@ -78,7 +84,8 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
     -----
     A few cells do not know their own standard deviation, and an error that follows the fluctuations of its
     own mean gives low means more weight, and biases. So the mean is smoothed along alpha, and the relative
-    standard deviation s(alpha) of one cell is the exponential of a parabola, its mean square right. Its
+    standard deviation s(alpha) of one cell is the exponential of a parabola (of a line below 12 alphas, a
+    constant below 6), its mean square right. Its
     degrees of freedom are what the scatter of the m squares around it says: 2 (m - 3) over the variance of
     (measured/s)^2, at most the cells less one at each alpha. Cells of different alpha count as independent.
     """
@@ -99,7 +106,7 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         if not good.any():
             continue
         x, count, Y, mean, relative = x[good], count[good], Y[good], mean[good], (spread / mean)[good]
-        parameters = 3 if len(x) >= 6 else 1
+        parameters = 3 if len(x) >= 12 else 2 if len(x) >= 6 else 1
         centre = x.mean()
         smooth = np.exp(np.polyval(np.polyfit(x - centre, np.log(relative), parameters - 1), x - centre))
         scatter = (relative / smooth) ** 2
@@ -107,10 +114,12 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         variance = np.var(scatter / scatter.mean(), ddof=1) if len(x) > 1 else np.inf
         most = (count - 1).sum()
         freedom = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
-        each = np.broadcast_to([[N], [freedom]], (2, len(x)))
-        parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), each[1]))
+        third = means(kept[good], done[use][good]).third * count**2  # of one cell
+        skewness = (third / (mean * smooth) ** 3).mean()
+        each = np.broadcast_to([[N], [freedom], [skewness]], (3, len(x)))
+        parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), *each[1:]))
     if not parts:
-        return Points(*[np.empty(0)] * 7)
+        return Points(*[np.empty(0)] * 8)
     return Points(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 

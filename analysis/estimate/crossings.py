@@ -11,6 +11,7 @@ from bendscape.analysis.dataset.curves import Flags, Floats, local_smoother, sig
 from bendscape.analysis.estimate.student import ONE_SIGMA, Means, means, weighted
 
 _FINE = 16  # points of the fine grid between two values of alpha
+_STRICTER = 3  # than Bonferroni, where chance alone is to be ruled out
 
 
 class Curve(NamedTuple):
@@ -57,9 +58,10 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
     :meth:`bendscape.analysis.estimate.student.Sums.t_limits`.
 
     Noise alone passes a limit somewhere, as there are as many independent places as the smoothing has free
-    parameters m. So with the limits of the level 1 - (1 - level)/m (Bonferroni), an end where t passes the
-    limit needs t to go on to the sum of both on its side. Where it does not, the end is where t passes the
-    farther limit, and open where it never does.
+    parameters m. So with the limits of the level 1 - (1 - level)/(3 m), an end where t passes the limit needs
+    t to go on to the sum of both on its side. Where it does not, the end is where t passes the farther limit,
+    and open where it never does. Without the 3, which is stricter than Bonferroni, the few intervals that
+    data of little information have would too often owe both ends to noise.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
         told = t[k] < limits[0][k] if value > 0 else t[k] > limits[1][k]
         return Crossing(f"{end}_the_alpha_range" if told else "not_enough_data", first=first, last=last)
     parameters = max(1.0, *(float(np.trace(c.smoother(c.alpha))) for c in both))
-    farther = at.t_limits(1 - (1 - level) / parameters)
+    farther = at.t_limits(1 - (1 - level) / (_STRICTER * parameters))
     told = (
         (t < farther[0] + limits[0])[grid <= value].any(),
         (t > farther[1] + limits[1])[grid >= value].any(),

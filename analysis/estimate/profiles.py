@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import f as f_law
-from scipy.stats import t as t_law
 
 from bendscape.analysis.dataset.curves import Floats
+from bendscape.analysis.estimate.student import t_limits
 
 POOR = 0.01
 """P-value below which a fit is poor."""
@@ -22,7 +22,8 @@ class Fit(NamedTuple):
     """One estimate with its resamplings (row 0 is the estimate; inf or -inf beyond the alphas searched), or
     the flag that says why there is none; chi^2 with its degrees of freedom and those of the errors; the
     alphas searched and the deviance there, chi^2 less its minimum; the bias that the estimate can have, by
-    which the interval is longer on both sides."""
+    which the interval is longer on both sides; the skewness of the mean overlaps in it, as far as it counts:
+    where they are low by chance the estimate is high and its error small."""
 
     values: Floats | None
     flag: str = "estimated"
@@ -32,6 +33,7 @@ class Fit(NamedTuple):
     grid: Floats = np.array([math.nan])
     deviance: Floats = np.array([math.nan])
     bias: float = 0.0
+    skewness: float = 0.0
 
     @property
     def p_value(self) -> float:
@@ -43,8 +45,8 @@ class Fit(NamedTuple):
         the alphas searched."""
         if self.values is None:
             return -math.inf, math.inf
-        quantile = float(t_law.isf(0.5 - level / 2, self.freedom))
-        low, high = accepted(self.grid, self.deviance, quantile**2)
+        limits = t_limits(np.array(self.skewness), np.array(self.freedom), level)
+        (low, _), (_, high) = (accepted(self.grid, self.deviance, float(t**2)) for t in limits)
         return low - abs(self.bias), high + abs(self.bias)
 
     def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
