@@ -10,8 +10,8 @@ from cell import SECONDS, WARM, axes, draw
 from rich.console import Console
 
 from bendscape.cluster.local import ray_options
-from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.axes import Cell
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable, load_kernel
 from bendscape.sweep.engine.executor import RayExecutor
 from bendscape.sweep.engine.run import run_campaign
