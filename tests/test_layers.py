@@ -104,6 +104,20 @@ def test_every_folder_of_code_is_a_room_with_a_purpose_and_in_the_wheel() -> Non
         assert purpose, f"{room}/__init__.py does not say what the folder is for"
 
 
+def test_the_engine_names_no_parameter_of_a_model() -> None:
+    named = {"p", "p_star", "a", "alpha", "eigval_min", "alpha_bbp", "alpha_0", "lambda_minus", "overlap_sq"}
+    for folder, path in sources():
+        if folder != "sweep" or path.parent.name == "kernels":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            found = {
+                ast.Name: lambda n: n.id, ast.Attribute: lambda n: n.attr, ast.arg: lambda n: n.arg,
+                ast.keyword: lambda n: n.arg, ast.Constant: lambda n: n.value,
+            }.get(type(node), lambda n: None)(node)  # fmt: skip
+            assert found not in named, f"{path.relative_to(ROOT)}, line {node.lineno}: {found}"
+
+
 def test_third_parties_stay_in_their_folder() -> None:
     for folder, path in sources():
         for name in imports(path):

@@ -24,6 +24,7 @@ import pytest
 import xarray as xr
 
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine import run as run_module
 from bendscape.sweep.store import compare_and_swap as conditional
@@ -369,7 +370,7 @@ def main() -> None:
         random.seed(what["seed"])
         time.sleep(what["delay"])
         try:
-            campaign = make_campaign(**what["grid"])
+            campaign = make_campaign(**what["grid"]) if "grid" in what else parse_campaign(what["text"])
             outcome = run(what["url"], what["module"], campaign, retry_failed=what["retry_failed"]).outcome
         except LeaseLost:
             outcome = "LeaseLost"

@@ -1,0 +1,357 @@
+"""One engine for any axes: what holds for a store holds whatever its kernel declares.
+
+Three kernels: one that declares no axes and so has those of the network; one with a curve and without an axis
+of sizes; one with an axis of text, sizes, an axis with a default, and without a curve.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_two_drivers import Unguarded
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.axes import Axes, Axis, cell_rng, check_axes
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.status import store_status, store_tiles
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.store.fsck import fsck
+from campaigns import run
+
+HEAD = """
+import numpy as np
+from bendscape.sweep.campaign.axes import Axes, Axis
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+
+VARIABLES = (Variable("x", "a number"), Variable("n", "an integer", dtype="int64"))
+
+def compute(cell, rng):
+    {guard}
+    return Outcome({{"x": rng.normal() + {known}, "n": int(rng.integers(100))}})
+
+KERNEL = Kernel("any", 1, VARIABLES, compute, lambda cell: 0.25, lambda cell: 1e6{declared})
+"""
+
+FILE = """
+[campaign]
+name = "any"
+store = "unused"
+entropy = 11
+kernel = "any"
+
+[grid]
+"""
+
+
+class Case(NamedTuple):
+    """A declaration, what its cells know, a grid and a wider one: every axis has grown in it."""
+
+    declared: str
+    known: str
+    grid: dict[str, str]
+    wider: dict[str, str]
+    dims: tuple[str, ...]
+    bad: str  # a condition on a cell that fails it
+
+
+CASES = {
+    "the network": Case(
+        "",
+        "cell.alpha",
+        {"p": "[1]", "p_star": "[1]", "a": "[0.7]", "alpha": "[0.8, 1.2]", "N": "[32]", "seeds": "3"},
+        {
+            "p": "[1, 2]",
+            "p_star": "[1, 2]",
+            "a": "[0.7, 1.5]",
+            "alpha": "[0.8, 1.0, 1.2]",
+            "N": "[16, 32]",
+            "seeds": "{ 16 = 4, 32 = 5 }",
+        },
+        ("p", "p_star", "a", "alpha", "N", "seed"),
+        "cell.alpha == 1.2 and cell.seed == 1",
+    ),
+    "no sizes": Case(
+        """,
+        axes=Axes((
+            Axis("width", "int64", least=1, long_name="width"),
+            Axis("field", "float64", "curve", "field", relative_to={"unit": lambda width: 1 / width}),
+            Axis("seed", "int64", "seed", "realisation"),
+        )),
+        references=(
+            Reference((Variable("half", "half the width"),), ("width",), lambda width: {"half": width / 2}),
+            Reference(
+                (Variable("work", "field times width"),), ("width", "field"),
+                lambda width, field: {"work": field * width},
+            ),
+        ),""",
+        "cell.field",
+        {"width": "[3]", "field": '{ around = "unit", values = [-1.0, 0.0] }', "seeds": "3"},
+        {"width": "[3, 7]", "field": '{ around = "unit", values = [-1.0, 0.0, 0.1] }', "seeds": "20"},
+        ("width", "field_factor", "seed"),
+        "cell.coordinate == 0.0 and cell.seed == 1",
+    ),
+    "text, no curve": Case(
+        """,
+        axes=Axes((
+            Axis("rule", "str", choices=("hebb", "storkey", "perceptron"), long_name="learning rule"),
+            Axis("noise", "float64", least=0, default=0.0),
+            Axis("load", "float64", least=0, above=True),
+            Axis("spins", "int64", "size", "number of spins", least=1),
+            Axis("seed", "int64", "seed", "realisation"),
+        )),""",
+        "len(cell.rule) + cell.noise",
+        {"rule": '"hebb"', "load": "[0.1]", "spins": "[10]", "seeds": "2", "where": "\"rule != 'no'\""},
+        {
+            "rule": '["storkey", "hebb"]',
+            "load": "[0.1, 0.14]",
+            "spins": "[10, 20]",
+            "seeds": "5",
+            "where": "\"rule == 'hebb' or load > 0.1\"",
+        },
+        ("rule", "load", "spins", "seed"),
+        "cell.rule == 'hebb' and cell.seed == 1",
+    ),
+}
+
+
+class Place(NamedTuple):
+    """A case with a kernel module on disk, and a folder for stores."""
+
+    case: Case
+    module: str
+    folder: Path
+
+    def campaign(self, grid: dict[str, str]) -> Campaign:
+        return parse_campaign(FILE + "\n".join(f"{key} = {value}" for key, value in grid.items()))
+
+    def run(self, store: str, grid: dict[str, str], **options: Any) -> str:
+        return run(self.folder / store, self.module, self.campaign(grid), **options).outcome
+
+    def opened(self, store: str) -> xr.Dataset:
+        with xr.open_dataset(self.folder / store, engine="bendscape") as ds:
+            return ds.load().drop_attrs()
+
+
+def module_of(case: Case, path: Path, guard: str = "") -> str:
+    path.write_text(
+        HEAD.format(known=case.known, declared=textwrap.dedent(case.declared), guard=guard or "pass")
+    )
+    return str(path)
+
+
+@pytest.fixture(params=list(CASES))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    case = CASES[request.param]
+    return Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+
+
+@pytest.fixture
+def whole(place: Place) -> xr.Dataset:
+    """The wider campaign, computed in one go."""
+    assert place.run("whole.zarr", place.case.wider) == "complete"
+    return place.opened("whole.zarr")
+
+
+class AnyOrder(SerialExecutor):
+    """Every job in a random order, some of them twice."""
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        jobs = list(iter(next_job, None))
+        rng = random.Random(5)
+        again = rng.sample(jobs, len(jobs) // 2)
+        for job in rng.sample(jobs, len(jobs)):
+            yield from super().run(iter([job, None]).__next__)
+        for job in again:
+            list(super().run(iter([job, None]).__next__))
+
+
+class Ending(SerialExecutor):
+    """Ends the run after some jobs, as a failing store does."""
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        for count, result in enumerate(super().run(next_job)):
+            if count == 2:
+                raise OSError("gone")
+            yield result
+
+
+def test_a_dataset_has_the_axes_that_are_declared_and_every_value_is_of_its_own_stream(
+    place: Place, whole: xr.Dataset
+) -> None:
+    assert whole["x"].dims == place.case.dims
+    done = whole["x"].notnull().values
+    assert done.sum() == plan_campaign(
+        place.campaign(place.case.wider), load_kernel("any", [place.module])
+    ).total("cells")
+    values = whole["x"].values[done]
+    assert len(np.unique(values)) == len(values)
+    assert fsck(place.folder / "whole.zarr").sound
+
+
+def test_any_order_and_any_repetition_give_the_same_bits(place: Place, whole: xr.Dataset) -> None:
+    assert place.run("shuffled.zarr", place.case.wider, executor=AnyOrder()) == "complete"
+    xr.testing.assert_identical(place.opened("shuffled.zarr"), whole)
+
+
+def test_a_run_that_ended_in_the_middle_is_finished_by_the_same_run(place: Place, whole: xr.Dataset) -> None:
+    with pytest.raises(OSError, match="gone"):
+        place.run("cut.zarr", place.case.wider, executor=Ending())
+    some = place.opened("cut.zarr")["x"].notnull()
+    assert 0 < some.sum() < whole["x"].notnull().sum()
+    assert place.run("cut.zarr", place.case.wider) == "complete"
+    xr.testing.assert_identical(place.opened("cut.zarr"), whole)
+
+
+def test_every_axis_grows_by_itself_and_all_together_and_only_new_cells_are_computed(
+    place: Place, whole: xr.Dataset
+) -> None:
+    grid, wider = place.case.grid, place.case.wider
+    assert place.run("grown.zarr", grid) == "complete"
+    seeds = "5" if "N" in grid else wider["seeds"]
+    for key in wider:
+        grid = {**grid, key: seeds if key == "seeds" else wider[key]}
+        before = store_status(place.folder / "grown.zarr", [place.module])["done"]
+        summary = run(place.folder / "grown.zarr", place.module, place.campaign(grid))
+        assert summary.outcome == "complete"
+        assert summary.computed == summary.done - before + summary.hidden
+    assert place.run("grown.zarr", wider) == "complete"
+    xr.testing.assert_identical(place.opened("grown.zarr"), whole)
+
+
+def test_two_drivers_without_guards_corrupt_nothing(place: Place, whole: xr.Dataset) -> None:
+    drivers = [Unguarded(), Unguarded()]
+    try:
+        text = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.wider.items())
+        small = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.grid.items())
+        what = {"url": str(place.folder / "two.zarr"), "module": place.module, "retry_failed": False}
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(driver.run, **what, text=of, delay=0.0, seed=seed)
+                for driver, of, seed in zip(drivers, (text, small), (1, 2), strict=True)
+            ]
+            assert {job.result(timeout=120) for job in jobs} <= {"complete", "LeaseLost"}
+    finally:
+        for driver in drivers:
+            driver.close()
+    assert place.run("two.zarr", place.case.wider) == "complete"
+    xr.testing.assert_identical(place.opened("two.zarr"), whole)
+    assert fsck(place.folder / "two.zarr").sound
+
+
+def test_a_failed_cell_is_found_by_its_coordinates_exactly_and_by_no_others(place: Place) -> None:
+    guard = f"if {place.case.bad}: raise ValueError('no luck')"
+    module = module_of(place.case, place.folder / "bad.py", guard)
+    summary = run(place.folder / "bad.zarr", module, place.campaign(place.case.wider))
+    assert summary.outcome == "failed cells"
+    with xr.open_dataset(place.folder / "bad.zarr", engine="bendscape", group="errors") as errors:
+        errors.load()
+    ds = place.opened("bad.zarr")
+    assert errors.sizes["failure"] == summary.failed == int((ds["status"] == 2).sum())
+    assert set(errors["message"].values) == {"no luck"}
+    for k in range(errors.sizes["failure"]):
+        at = {dim: errors[dim].values[k] for dim in place.case.dims}
+        assert ds["status"].sel(at).item() == 2, at  # exact: no method="nearest"
+    tiles = store_tiles(place.folder / "bad.zarr")
+    assert sum(tile["failed"] for tile in tiles) == summary.failed
+    assert {dim.removesuffix("_factor") for dim in place.case.dims} <= set(tiles[0])
+
+
+def test_references_cover_every_point_and_their_own_dimensions_alone(tmp_path: Path) -> None:
+    case = CASES["no sizes"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    place.run("s.zarr", case.grid)
+    place.run("s.zarr", case.wider)
+    ds = place.opened("s.zarr")
+    assert ds["half"].dims == ("width",)
+    np.testing.assert_array_equal(ds["half"], ds["width"] / 2)
+    field = ds["field_factor"].values / ds["width"].values[:, np.newaxis]
+    np.testing.assert_allclose(ds["field"].values, field)
+    xr.testing.assert_allclose(ds["work"].drop_vars("field"), (ds["field"] * ds["width"]).drop_vars("field"))
+
+
+def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_moves_no_stream(tmp_path: Path) -> None:
+    case = CASES["text, no curve"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    place.run("constant.zarr", case.wider)
+    plain = place.opened("constant.zarr")
+    assert plain["noise"].shape == ()
+    assert plain["noise"].item() == 0.0
+    place.run("swept.zarr", {**case.wider, "noise": "[0.0, 0.5]"})
+    swept = place.opened("swept.zarr")
+    assert swept["x"].dims == ("rule", "noise", *case.dims[1:])
+    xr.testing.assert_equal(swept["x"].sel(noise=0.0), plain["x"])
+    assert not (swept["n"].sel(noise=0.5, drop=True) == plain["n"].drop_vars("noise")).all()
+    with pytest.raises(
+        ParameterError, match=r"dimensions: \['rule', 'load'\] there, \['rule', 'noise', 'load'\]"
+    ):
+        place.run("constant.zarr", {**case.wider, "noise": "[0.0, 0.5]"})
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        (
+            {"rule": '"hop"'},
+            "grid.rule = 'hop' is not accepted: grid.rule must be one of hebb, storkey, perceptron",
+        ),
+        ({"load": "[0.0]"}, "finite numbers > 0"),
+        ({"spins": "[0]"}, "integers >= 1"),
+        ({"spin": "[10]"}, "did you mean 'spins'?"),
+        ({"alpha": "[1.0]"}, "one of rule, noise, load, spins, seeds, where"),
+        ({"where": '"p > 1"'}, "the names rule, noise, load, spins; found 'p'"),
+    ],
+)
+def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, str], line: str) -> None:
+    case = CASES["text, no curve"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    with pytest.raises(ParameterError) as caught:
+        place.run("s.zarr", {**case.grid, **grid})
+    assert line in str(caught.value)
+    assert not os.path.exists(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("axes", "line"),
+    [
+        ((Axis("seed", "int64", "seed"), Axis("seed", "int64")), "distinct"),
+        ((Axis("x", "float64"),), "exactly one axis of role seed"),
+        (
+            (Axis("x", "float64", "curve"), Axis("y", "float64", "curve"), Axis("seed", "int64", "seed")),
+            "at most one",
+        ),
+        ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number on a curve"),
+        ((Axis("N", "float64", "size"), Axis("seed", "int64", "seed")), "int64"),
+        ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "as Python names a variable"),
+        ((Axis("x", "float64", default=-1.0, least=0), Axis("seed", "int64", "seed")), "finite numbers >= 0"),
+    ],
+)
+def test_axes_that_no_store_could_have_are_refused(axes: tuple[Axis, ...], line: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check_axes(Axes(axes))
+    assert line in str(caught.value)
+
+
+def test_streams_of_text_and_numbers_differ_wherever_their_coordinates_do() -> None:
+    axes = Axes(
+        (
+            Axis("a", "str"), Axis("b", "str"), Axis("c", "float64", default=0.0),
+            Axis("d", "float64", default=0.0), Axis("seed", "int64", "seed"),
+        )
+    )  # fmt: skip
+    cells = [
+        {"a": "x", "b": "yz"}, {"a": "xy", "b": "z"}, {"a": "x", "b": "yz", "c": 1.0},
+        {"a": "x", "b": "yz", "d": 1.0}, {"a": "x\0", "b": "yz"}, {"a": "é", "b": "yz"},
+    ]  # fmt: skip
+    draws = {cell_rng(1, axes.cell(**cell, seed=0)).integers(2**63) for cell in cells}
+    assert len(draws) == len(cells)
