@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bendscape.analysis import one_model
+from bendscape.sweep.commands.options import Json
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -17,11 +20,11 @@ LeastSize = Annotated[
 ]
 SCALING = {name: f"bendscape scaling: {name}" for name in ("loads", "edge", "drift")}
 """Titles of the datasets that `scaling` writes: by them an earlier one is known."""
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of analysis to the command line, and map to its `theory`."""
+    """Add the commands of analysis to the command line."""
+    one_model.register(app)  # theory and sample
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
     app.command("claims")(claims)

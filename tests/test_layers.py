@@ -15,7 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "sweep", "analysis", "cluster")
-DOORS = {"sweep.commands.console", "sweep.commands.output"}  # of the command line, for those who add to it
+DOORS = {
+    "sweep.commands.console",
+    "sweep.commands.options",
+    "sweep.commands.output",
+}  # of the command line, for those who add to it
 ALLOWED = {  # by folder: what else it may import
     "core": {"core.numerics", "core.quadratic"},
     "core.numerics": {"core.errors"},
@@ -107,7 +111,7 @@ def test_every_folder_of_code_is_a_room_with_a_purpose_and_in_the_wheel() -> Non
 def test_the_engine_names_no_parameter_of_a_model() -> None:
     named = {"p", "p_star", "a", "alpha", "eigval_min", "alpha_bbp", "alpha_0", "lambda_minus", "overlap_sq"}
     for folder, path in sources():
-        if folder != "sweep" or path.parent.name == "kernels":
+        if folder != "sweep" or path.parent.name == "kernels" or path.name == "console.py":  # spells Greek
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):

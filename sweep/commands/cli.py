@@ -13,9 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bendscape.sweep.commands import one_model
 from bendscape.sweep.commands import stores as store_commands
-from bendscape.sweep.commands.one_model import Json, Memory, bytes_of
+from bendscape.sweep.commands.options import Json, Memory, bytes_of
 from bendscape.sweep.commands.stores import Modules
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
@@ -33,9 +32,6 @@ File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file."
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
-
-
-one_model.register(app)  # theory and sample
 
 
 @app.command()

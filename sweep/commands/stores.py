@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bendscape.sweep.commands.one_model import Json
+from bendscape.sweep.commands.options import Json
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
 Modules = Annotated[

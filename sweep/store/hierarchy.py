@@ -141,7 +141,8 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
         return "it is missing"
     except ValueError as error:
         return f"it cannot be read: {error}"
-    longer = [a >= b for a, b in zip(own.get("shape", []), expected.get("shape", []), strict=False)]
+    pairs = zip(own.get("shape", []), expected.get("shape", []), strict=False)
+    longer = [mine >= least for mine, least in pairs]
     if {**own, "shape": None} != {**expected, "shape": None} or not all(longer):
         return "it is not what the root says"
     return ""  # an array may be longer than published: an extension that was cut short
