@@ -28,6 +28,7 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.store.publish import silence_zarr
 from campaigns import RANDOM, campaign_text, make_campaign, run
+from command_line import bendscape, process
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "my_kernel.py"
@@ -54,12 +55,6 @@ def module(path: Path, **changes: str) -> str:
     return str(path)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    bendscape = Path(sys.executable).with_name("bendscape")
-    call = [str(bendscape), *map(str, arguments)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-
-
 def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -77,7 +72,7 @@ def test_the_example_on_the_page_is_the_file_and_has_at_most_thirty_lines() -> N
 def test_the_example_runs_from_the_command_line_and_agrees_with_a_direct_computation(tmp_path: Path) -> None:
     file, store = ROOT / "campaigns" / "index.toml", tmp_path / "index.zarr"
     call = ("run", file, "--kernel-module", EXAMPLE, "--store", store, "--address", "serial", "--json")
-    done = command(*call)
+    done = process(*call)
     assert done.returncode == 0, done.stderr
     campaign = load_campaign(file)
     assert json.loads(done.stdout)["done"] == campaign.to_grid().cell_count() == 256
@@ -106,15 +101,16 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
 ) -> None:
     trap = tmp_path / "trap.py"
     trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trap", raising=False)
     kernel = named.format(file=trap, stem="trap")
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
-    done = command(verb, file, "--store", tmp_path / "c.zarr")
+    done = bendscape(verb, file, "--store", tmp_path / "c.zarr")
     refused(done, "campaign.kernel", "hessian, labels, spectral, theory", "--kernel-module")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "c.zarr").exists()
-    refused(command(verb, file, "--kernel-module", "trap", "--store", tmp_path / "c.zarr"), "KERNEL")
+    refused(bendscape(verb, file, "--kernel-module", "trap", "--store", tmp_path / "c.zarr"), "KERNEL")
     assert (tmp_path / "executed").exists(), "the trap works: named on the command line it runs"
 
 
@@ -136,7 +132,7 @@ def test_a_module_that_is_no_kernel_is_one_line_and_leaves_no_store(
     broken, file = tmp_path / "broken.py", tmp_path / "c.toml"
     broken.write_text(source)
     file.write_text(campaign_text())
-    done = command("run", file, "--kernel-module", broken, "--store", tmp_path / "c.zarr")
+    done = bendscape("run", file, "--kernel-module", broken, "--store", tmp_path / "c.zarr")
     refused(done, "--kernel-module", named)
     assert not (tmp_path / "c.zarr").exists()
 
@@ -249,7 +245,7 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace("probe", "mine"))
     refused(
-        command("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"), "KERNEL.seconds = nan"
+        bendscape("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"), "KERNEL.seconds = nan"
     )
     assert not (tmp_path / "c.zarr" / "zarr.json").exists()
 
