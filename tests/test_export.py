@@ -31,9 +31,9 @@ from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import write_layout
 from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, campaign_text, make_campaign, run
+from command_line import bendscape
 
 KernelFile = Callable[..., str]
-BENDSCAPE = Path(sys.executable).with_name("bendscape")
 ADDED = ("Conventions", "title", "history")
 VARIABLES = (
     'Variable("x", "a number"), Variable("count", "how many", "int64"), Variable("sort", "kind", "int8")'
@@ -370,10 +370,11 @@ def test_memory_is_bounded_by_the_block_and_not_by_the_store(
     assert growth < 2**26
 
 
-def test_the_command_prints_one_document_or_one_line(store: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_document_or_one_line(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "new folder" / "e.zarr"
-    command = [BENDSCAPE, "export", store, "-o", output, "--variables", "x, count", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = bendscape("export", store, "-o", output, "--variables", "x, count", "--json")
     written = json.loads(done.stdout)
     files = [file for file in output.rglob("*") if file.is_file()]
     assert written["output"] == str(output)
@@ -382,8 +383,8 @@ def test_the_command_prints_one_document_or_one_line(store: Path, tmp_path: Path
     assert written["cells"] == 6 * 3 * 53
     assert {"x", "count", "status", "coverage", "alpha_bbp"} <= set(written["variables"])
     assert "sort" not in written["variables"]
-    command = [BENDSCAPE, "export", store, "-o", "s3://bucket/e.zarr"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    refused = bendscape("export", store, "-o", "s3://bucket/e.zarr")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
     assert "s3://bucket/e.zarr" in refused.stderr
 

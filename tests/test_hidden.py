@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import open_plan, run_campaign
 from bendscape.sweep.location import store_url
 from campaigns import RANDOM, campaign_text, make_campaign, run
+from command_line import bendscape
 
 KernelFile = Callable[..., str]
 FIRST = {"p": [1, 2], "a": [0.7, 1.5], "alpha": [0.8, 1.0], "N": [64], "seeds": 4}  # 32 cells
@@ -73,13 +72,10 @@ def test_status_and_plan_of_the_command_line_tell_it_too(tmp_path: Path, kernel_
     run(store, module, make_campaign(**FIRST))
     run(store, module, make_campaign(**DISJOINT))
     file.write_text(campaign_text(**FIRST))
-    bendscape = Path(sys.executable).with_name("bendscape")
     for command, cells in (
         (["status", store], 32),
         (["plan", file, "--store", store, "--kernel-module", module], 8),
     ):
-        call = [str(part) for part in (bendscape, *command)]
-        told = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True).stdout
+        told = bendscape(*command).stdout
         assert f"{cells} finished cells of this store are hidden" in " ".join(told.split())
-    shown = subprocess.check_output([bendscape, "status", store, "--json"], timeout=120)
-    assert json.loads(shown)["hidden"]["cells"] == 32
+    assert json.loads(bendscape("status", store, "--json").stdout)["hidden"]["cells"] == 32

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from bendscape.sweep.kernels import labels as labels_kernel
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.kernels.labels import KERNEL
 from campaigns import campaign_text, run
+from command_line import bendscape
 
 LOADS = [0.72, 0.76, 0.8, 0.84, 0.88, 0.92]
 CELL = Cell(2, 1, 1.5, 1.0, 20_000, 0, 1.0)
@@ -114,11 +113,8 @@ def test_the_campaign_of_the_page_fits_into_an_hour_of_two_cores() -> None:
 def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_cannot(
     store: Path, tmp_path: Path
 ) -> None:
-    bendscape = Path(sys.executable).with_name("bendscape")
-    call = [str(bendscape), "scaling", str(store), "--n-boot", "100"]
-    done = subprocess.run(
-        [*call, "--json", "-o", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-    )
+    call = ("scaling", store, "--n-boot", 100)
+    done = bendscape(*call, "--json", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a store of labels has no eigenvalues" in done.stderr.splitlines()[0]
     found = json.loads(done.stdout)
@@ -127,5 +123,4 @@ def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_ca
     assert (row["p"], row["law"], row["sizes"][0]["N"]) == (8, "not_enough_data", 8000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drift.zarr"]
     assert "law" in xr.open_zarr(tmp_path / "drift.zarr", consolidated=False)
-    table = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-    assert "Threshold seen beyond the crossover size" in table.stdout
+    assert "Threshold seen beyond the crossover size" in bendscape(*call).stdout
