@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.location import store_url
-from campaigns import KERNEL_HEAD
+from campaigns import write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -53,17 +53,8 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture
 def kernel_file(tmp_path: Path) -> Callable[..., str]:
-    """Write a kernel module; `calls` is a folder where every computed cell leaves a file for each attempt."""
-
-    def write(body: str, variables: str = 'Variable("x", "a number")', version: int = 1) -> str:
-        calls = tmp_path / "calls"
-        calls.mkdir(exist_ok=True)
-        head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
-        path = tmp_path / f"kernel_v{version}.py"
-        path.write_text(head.replace("#BODY", textwrap.indent(textwrap.dedent(body).strip(), "    ")))
-        return str(path)
-
-    return write
+    """`write_kernel` in the folder of the test."""
+    return partial(write_kernel, tmp_path)
 
 
 @pytest.fixture(scope="session")
