@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from command_line import bendscape, process
 
 from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
-from command_line import bendscape, process
 
 COMMANDS = (
     *("theory", "sample", "plan", "run", "status", "errors", "fsck"),

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from command_line import bendscape
 from zarr.storage import ZipStore
 
 from bendscape.analysis.dataset import export
@@ -32,7 +32,6 @@ from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import write_layout
 from bendscape.sweep.store.records import Receipt
 from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
-from command_line import bendscape
 
 KernelFile = Callable[..., str]
 ADDED = ("Conventions", "title", "history")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 import zarr
+from command_line import bendscape
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.status import store_tiles
@@ -19,7 +20,6 @@ from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import LeaseHeld, Ledger
 from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, data_files, make_campaign, run
-from command_line import bendscape
 
 KernelFile = Callable[..., str]
 CELLS, TILES = 144, 24

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from command_line import bendscape
 from rich.console import Console
 
 from bendscape.core.errors import ParameterError
@@ -18,7 +19,6 @@ from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import open_plan, run_campaign
 from bendscape.sweep.location import store_url
 from campaigns import RANDOM, campaign_text, make_campaign, run
-from command_line import bendscape
 
 KernelFile = Callable[..., str]
 FIRST = {"p": [1, 2], "a": [0.7, 1.5], "alpha": [0.8, 1.0], "N": [64], "seeds": 4}  # 32 cells

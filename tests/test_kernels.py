@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import bendscape, process
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
@@ -28,7 +29,6 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.store.publish import silence_zarr
 from campaigns import RANDOM, campaign_text, make_campaign, run
-from command_line import bendscape, process
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "my_kernel.py"
@@ -245,7 +245,8 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace("probe", "mine"))
     refused(
-        bendscape("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"), "KERNEL.seconds = nan"
+        bendscape("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"),
+        "KERNEL.seconds = nan",
     )
     assert not (tmp_path / "c.zarr" / "zarr.json").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import bendscape
 
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import cost_seconds
@@ -21,7 +22,6 @@ from bendscape.sweep.kernels import labels as labels_kernel
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.kernels.labels import KERNEL
 from campaigns import campaign_text, run
-from command_line import bendscape
 
 LOADS = [0.72, 0.76, 0.8, 0.84, 0.88, 0.92]
 CELL = Cell(2, 1, 1.5, 1.0, 20_000, 0, 1.0)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS, widened
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.analysis.estimate.laws import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
