@@ -107,8 +107,10 @@ class Reader:
                     raise
                 time.sleep(0.01)  # nothing is published yet
                 continue
+            began = time.monotonic()
             with ds:
                 self.look(ds.load())
+            self._end.wait(time.monotonic() - began)  # the server of objects is in this process, and busy
 
     def look(self, ds: xr.Dataset) -> None:
         done = ds.status == 1
