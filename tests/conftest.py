@@ -24,8 +24,13 @@ settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on a Ray first, as they take longest: pytest-xdist gives files out in this order."""
-    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    """Files with tests on a Ray or on S3 first, as they take longest: pytest-xdist gives files out in this
+    order."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("ray") or "s3_session" in getattr(item, "fixturenames", ())
+    }
     items.sort(key=lambda item: item.path not in slow)
 
 
