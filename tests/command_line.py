@@ -15,13 +15,13 @@ from bendscape.sweep.commands import cli
 BENDSCAPE = Path(sys.executable).with_name("bendscape")
 
 
-def bendscape(*arguments: object) -> subprocess.CompletedProcess[str]:
+def bendscape(*arguments: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
     """What the command prints and returns, without a second interpreter that imports everything again.
 
     The whole of `main` runs, so a traceback, a usage error and a warning look as they do for a user. Not for
     commands that start a Ray, are sent signals, or whose environment matters: `process` is for those.
     """
-    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="\n", write_through=True) for _ in range(2)]
 
     def show(message: Any, *where: Any, **more: Any) -> None:
         sys.stderr.write(warnings.formatwarning(message, *where[:3]))
@@ -43,7 +43,7 @@ def bendscape(*arguments: object) -> subprocess.CompletedProcess[str]:
         except SystemExit as end:
             code = end.code or 0
     assert isinstance(code, int), "a command ends with a number"
-    out, err = (stream.detach().getvalue().decode() for stream in streams)
+    out, err = (stream.detach().getvalue().decode(encoding) for stream in streams)
     return subprocess.CompletedProcess(list(arguments), code, out, err)
 
 
