@@ -54,7 +54,7 @@ def agree(found: dict[str, Any], name: str, value: complex, error: float, error_
         assert abs(mine - value) <= own + error, name
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")  # small jumps say so
+@pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")  # small jumps say so
 @settings(max_examples=100, deadline=None)
 @given(noisy_models)
 def test_one_element_of_a_map_is_what_the_scalar_functions_give(model: Model) -> None:
@@ -83,7 +83,7 @@ def scan(count: int, seed: int) -> list[Model]:
     ]
 
 
-@pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
+@pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 def test_alpha_0_of_a_map_is_that_of_the_scalar_function_by_every_definition() -> None:
     discontinuous, without_zero = 0, 0
     for model in scan(80, seed=7):
