@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.location import store_url
-from campaigns import KERNEL_HEAD
+from campaigns import write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -24,8 +24,13 @@ settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on a Ray first, as they take longest: pytest-xdist gives files out in this order."""
-    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    """Files with tests on a Ray or on S3 first, as they take longest: pytest-xdist gives files out in this
+    order."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("ray") or "s3_session" in getattr(item, "fixturenames", ())
+    }
     items.sort(key=lambda item: item.path not in slow)
 
 
@@ -53,17 +58,8 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture
 def kernel_file(tmp_path: Path) -> Callable[..., str]:
-    """Write a kernel module; `calls` is a folder where every computed cell leaves a file for each attempt."""
-
-    def write(body: str, variables: str = 'Variable("x", "a number")', version: int = 1) -> str:
-        calls = tmp_path / "calls"
-        calls.mkdir(exist_ok=True)
-        head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
-        path = tmp_path / f"kernel_v{version}.py"
-        path.write_text(head.replace("#BODY", textwrap.indent(textwrap.dedent(body).strip(), "    ")))
-        return str(path)
-
-    return write
+    """`write_kernel` in the folder of the test."""
+    return partial(write_kernel, tmp_path)
 
 
 @pytest.fixture(scope="session")

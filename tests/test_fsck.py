@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import xarray as xr
 import zarr
+from command_line import bendscape
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.status import store_tiles
@@ -132,10 +131,9 @@ def test_cells_that_failed_are_sound_and_keep_their_errors(tmp_path: Path, kerne
 def test_the_command_tells_what_it_found_and_fails_until_it_is_mended(store: tuple[Path, str]) -> None:
     path, _ = store
     chunk(path, "x").write_bytes(b"")
-    command = [str(Path(sys.executable).with_name("bendscape")), "fsck", str(path)]
 
     def say(*options: str) -> tuple[int, str]:
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+        done = bendscape("fsck", path, *options)
         return done.returncode, done.stdout
 
     code, text = say()

@@ -244,8 +244,7 @@ def _nothing(dims: tuple[str, ...], chunks: Mapping[Any, tuple[int, ...]], dtype
     """A Dask array that tells shape, chunks and type, and is never computed."""
     import dask.array
 
-    cuts = tuple(chunks[dim] for dim in dims)
-    return dask.array.empty(tuple(map(sum, cuts)), chunks=cuts, dtype=dtype)
+    return dask.array.Array({}, "nothing", tuple(chunks[dim] for dim in dims), dtype)
 
 
 def _map_block(

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -275,6 +276,7 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+@cache
 def load_commands() -> None:
     """Let every package that names itself in `bendscape.commands` add its commands."""
     for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
