@@ -36,7 +36,7 @@ from typing import Any
 
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.engine.driver import NOTES
-from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.ray_executor import RayExecutor
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
@@ -61,9 +61,9 @@ NAMESPACES = (
 DEEDS: dict[str, tuple[str, str, int]] = {
     "raises": ("raise ValueError('no luck')", "ValueError", 1),
     "no memory": ("bytearray(2**46)", "MemoryError", 1),
-    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "WorkerCrashedError", 3),
-    "segfault": ("ctypes.string_at(0)", "WorkerCrashedError", 3),
-    "exits": ("os._exit(0)", "WorkerCrashedError", 3),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "WorkerLost", 3),
+    "segfault": ("ctypes.string_at(0)", "WorkerLost", 3),
+    "exits": ("os._exit(0)", "WorkerLost", 3),
     "hangs": ("while True:\n    time.sleep(0.01)", "CellTimeout", 1),
     "stuck in C": ("sum(itertools.repeat(0))", "CellTimeout", 3),
     "nan": ("return Outcome({'x': math.nan})", "", 0),

@@ -148,13 +148,13 @@ def test_a_cell_that_fills_the_memory_is_found_by_the_workers_that_ray_ends(
     environment = {"RAY_memory_usage_threshold": f"{used / memory['MemTotal:']:.4f}"}
     environment |= {**os.environ, "RAY_memory_monitor_refresh_ms": "100"}
     command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store, "--workers", "2"]
-    command += ["--kernel-module", module]
+    command += ["--kernel-module", module, "--address", "ray"]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
     assert done.returncode == 1, done.stderr.decode()
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
     (error,) = ledger.records.errors()
-    assert (error.error, error.attempts, error.cell["seed"]) == ("OutOfMemoryError", 3, 0)
+    assert (error.error, error.attempts, error.cell["seed"]) == ("WorkerOutOfMemory", 3, 0)
     assert len(recorded(store)) == 17
 
 

@@ -20,10 +20,11 @@ from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.commands.one_model import bytes_of
 from bendscape.sweep.commands.status import store_status
-from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExecutor, place_options
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor, place_options
 from bendscape.sweep.engine.machine import available_cores, available_memory
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.progress import Meter, clock
+from bendscape.sweep.engine.ray_executor import RayExecutor
 from bendscape.sweep.engine.run import open_plan
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.location import store_url

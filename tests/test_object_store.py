@@ -137,7 +137,7 @@ def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_dr
 # -- every command, and the secret nowhere
 
 
-@pytest.mark.parametrize("address", ["serial", pytest.param("local", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("address", ["serial", "local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_every_command_works_on_s3_and_the_secret_is_nowhere(
     tmp_path: Path, s3_url: str, address: str
 ) -> None:

@@ -13,7 +13,7 @@ from bendscape.cluster.local import ray_options
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import Cell
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable, load_kernel
-from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.ray_executor import RayExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
