@@ -54,7 +54,8 @@ class ForkServer:
         nowhere = subprocess.DEVNULL
         process = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=(theirs.fileno(), reporting.fileno()),
-            start_new_session=True, env={**THREADS, **os.environ}, stdin=nowhere, stdout=nowhere, stderr=nowhere,
+            env={**THREADS, **os.environ}, start_new_session=True,
+            stdin=nowhere, stdout=nowhere, stderr=nowhere,
         )  # fmt: skip
         self.pid = process.pid
         theirs.close()
@@ -126,13 +127,14 @@ class _Server:
         gc.freeze()  # what was imported is shared with the workers as long as nobody touches it
         self._report(READY, 0)
         while os.getppid() == self._driver:
-            ready, _, _ = select.select([self._control, self._woken], [], [], LOOK_SECONDS)
+            control = self._control.fileno()
+            ready, _, _ = select.select([control, self._woken], [], [], LOOK_SECONDS)
             if self._woken in ready:
                 with contextlib.suppress(BlockingIOError):
                     while os.read(self._woken, 512):
                         pass
             self._reap()
-            if self._control in ready and not self._serve_one():
+            if control in ready and not self._serve_one():
                 break
         for pid in self._workers:
             _kill(pid)
