@@ -217,7 +217,7 @@ def test_at_least_one_worker_is_needed(workers: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "memory", "most"), [(1, 1e9, 1), (3, 1e9, 3), (3, 2.5e6, 2), (3, 1e6, 1)]
+    ("workers", "memory", "most"), [(1, 1e9, 1), (3, 1e9, 3), (3, 2.5e6, 2), (3, 1.5e6, 1)]
 )
 def test_as_many_jobs_run_as_there_are_workers_and_as_memory_holds(
     tmp_path: Path, kernel_file: KernelFile, workers: int, memory: float, most: int
