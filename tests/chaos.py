@@ -13,7 +13,7 @@ the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has
 
 Episodes from `ON_S3` on have their store on an S3 server on loopback, which the namespaces share; it may fail
 or go away. Workers find it in their environment, as everywhere. Those from `LOCAL` on have plain files again
-and no Ray: the driver runs processes of its own, and what counts as their node is the process that forks them.
+and no Ray: the driver runs processes of its own, whose node is the process that forks them.
 """
 
 from __future__ import annotations
