@@ -2,7 +2,7 @@
 
     python benchmarks/start.py [--rounds 3] [--only PART ...] [--addresses local ray serial]
 
-first      seconds from the command to the end of the first cell, and to the end of the command, 400 cells; and,
+first      seconds from the command to the end of the first cell, and of the command, for 400 cells; and,
            to know the machine, the seconds that a bare Python takes to import numpy, scipy.linalg and zarr
 trivial    the whole command for 400 and for 4,000 cells that cost nothing
 kill       the whole command for 200 cells of 0.1 s on two workers, one of which is killed half way; and how

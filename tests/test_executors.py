@@ -247,6 +247,18 @@ def test_forked_workers_do_not_draw_the_same_random_numbers(tmp_path: Path, kern
     assert len(set(drawn)) == CELLS
 
 
+def test_what_cells_print_goes_to_standard_error_whole(
+    tmp_path: Path, kernel_file: KernelFile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    long = "Q" * 200_000  # more than a pipe holds
+    module = kernel_file(f"import warnings\nprint('{long}')\nwarnings.warn(f'odd {{cell.seed}}')\n{RANDOM}")
+    run(tmp_path / "s.zarr", module, make_campaign(**SMALL), ProcessExecutor(2))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("Q") == CELLS * len(long)
+    assert "UserWarning: odd 3" in err
+
+
 def test_when_the_process_that_forks_is_killed_another_takes_over(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:

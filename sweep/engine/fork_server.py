@@ -1,11 +1,11 @@
 """A process that forks workers. It imports what they need once, and then a new worker takes milliseconds.
 
-This module imports nothing but the standard library, so that a command can start the server first and do
-its own imports meanwhile. The server runs no thread and never uses the client of object stores, which would
-hang in a fork; it has a session of its own, and so has each worker, so that a signal to the process group of
-the driver (Ctrl-C, say) reaches neither. Workers end with the server and the server ends with the driver,
-however that ends: the server sees its end of a socket close, and the kernel of Linux kills the children of a
-process that dies.
+This module imports nothing but the standard library, so that a command can start the server first and do its
+own imports meanwhile. The server runs no thread and never uses the client of object stores, which would hang
+in a fork. It has a session of its own, and so has each worker, so that a signal to the process group of the
+driver (Ctrl-C, say) reaches neither. Workers end with the server and the server ends with the driver, however
+that ends: the server sees its end of a socket close, and Linux kills the children of a process that dies.
+What cells print comes to the driver through a pipe, since a terminal that is closed must not fail them.
 """
 
 from __future__ import annotations
@@ -46,21 +46,25 @@ class ForkServer:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self.reports, reporting = Pipe(duplex=False)
+        self.output, printing = os.pipe()
+        os.set_blocking(self.output, False)
         self._forked: list[int] = []
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from bendscape.sweep.engine.fork_server import serve; "
             f"serve({theirs.fileno()}, {reporting.fileno()})"
         )
-        nowhere = subprocess.DEVNULL
         process = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=(theirs.fileno(), reporting.fileno()),
             env={**THREADS, **os.environ}, start_new_session=True,
-            stdin=nowhere, stdout=nowhere, stderr=nowhere,
+            stdin=subprocess.DEVNULL, stdout=printing, stderr=printing,
         )  # fmt: skip
         self.pid = process.pid
         theirs.close()
         reporting.close()
-        self.close = weakref.finalize(self, _end, process, self._control, self.reports, self._forked)
+        os.close(printing)
+        self.close = weakref.finalize(
+            self, _end, process, self._control, self.reports, self.output, self._forked
+        )
         """Ends the server and its workers within `CLOSE_SECONDS`; called again, it does nothing."""
 
     def fork(self, number: int) -> Connection[Any, Any]:
@@ -70,6 +74,10 @@ class ForkServer:
         with theirs, contextlib.suppress(OSError):  # that the server is gone is seen where it reports
             socket.send_fds(self._control, [_REQUEST.pack(_FORK, number)], [theirs.fileno()])
         return ours
+
+    def pass_on(self) -> bool:
+        """Pass what workers have printed on to standard error; whether more may come."""
+        return _pass_on(self.output)
 
     def kill(self, number: int) -> None:
         """End a worker, and what it has started; the server reports its end as any other."""
@@ -81,6 +89,7 @@ def _end(
     process: subprocess.Popen[bytes],
     control: socket.socket,
     reports: Connection[Any, Any],
+    output: int,
     forked: list[int],
 ) -> None:
     control.close()
@@ -92,6 +101,20 @@ def _end(
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    _pass_on(output)
+    os.close(output)
+
+
+def _pass_on(output: int) -> bool:
+    try:
+        for _ in range(16):  # there are other things to do, however much is printed
+            if not (text := os.read(output, 65536)):
+                return False
+            with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+                sys.stderr.write(text.decode(errors="replace"))
+    except BlockingIOError:
+        pass
+    return True
 
 
 def serve(control: int, reports: int) -> None:
@@ -123,7 +146,7 @@ class _Server:
                 importlib.import_module(name)
         except BaseException:
             self._report(FAILED, traceback.format_exc())
-            raise
+            return
         gc.freeze()  # what was imported is shared with the workers as long as nobody touches it
         self._report(READY, 0)
         while os.getppid() == self._driver:
@@ -230,6 +253,8 @@ def _work(orders: Connection[Any, Any]) -> None:
 
     from bendscape.sweep.engine.worker import run_tiles
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     np.random.seed()  # noqa: NPY002, forks would all draw the same where a cell uses this generator
     while True:
         try:

@@ -47,7 +47,7 @@ class ProcessExecutor:
     ) -> None:
         self._slots = as_integer("--workers", available_cores() if workers is None else workers, 1)
         self._memory = available_memory() if memory is None else memory
-        self._server, self._ready = server or ForkServer(), False
+        self._server, self._ready, self._prints = server or ForkServer(), False, True
         self._numbers = itertools.count()
         self._workers: dict[int, _Worker] = {}
         self._out_of_memory = _times_out_of_memory()
@@ -114,7 +114,10 @@ class ProcessExecutor:
 
     def _wait(self) -> Iterator[Result]:
         listening = [worker.connection for worker in self._workers.values() if not worker.closed]
-        ready = set(wait([self._server.reports, *listening], WAIT_SECONDS))
+        output = [self._server.output] if self._prints else []
+        ready = set(wait([self._server.reports, *output, *listening], WAIT_SECONDS))
+        if self._server.output in ready:
+            self._prints = self._server.pass_on()
         for number, worker in self._workers.items():
             if worker.connection in ready:
                 yield from self._receive(number, worker)
@@ -170,7 +173,7 @@ class ProcessExecutor:
             raise WorkerLost("no worker can be started: the process that forks them ended at once")
         workers, self._workers = self._workers, {}
         self._server.close()
-        self._server, self._ready = ForkServer(), False
+        self._server, self._ready, self._prints = ForkServer(), False, True
         for number, worker in workers.items():
             yield from self._last_words(number, worker)
             if worker.job is not None:
