@@ -90,7 +90,7 @@ def test_an_address_is_a_place_or_a_cluster_and_never_whatever_is_found() -> Non
         place_options(address, None)
     assert place_options("ray", 2)["num_cpus"] == 2
     for ask in (lambda address: place_options(address, None), choose):
-        with pytest.raises(ParameterError, match="'auto'.*local, ray, serial or host:port"):
+        with pytest.raises(ParameterError, match=r"'auto'.*local, ray, serial or host:port"):
             ask("auto")
 
 
