@@ -1,4 +1,4 @@
-"""Fixtures: one local Ray for the session, campaigns in a temporary folder, kernels written for a test."""
+"""Fixtures: every executor, one local Ray for the session, campaigns in a temporary folder, kernels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from campaigns import write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
+
+    from bendscape.sweep.engine.executor import Executor
 
 # Property tests draw the same examples in every run, so that a red run says something about the change at
 # hand. To hunt with fresh ones: pytest --hypothesis-profile=default
@@ -49,11 +51,25 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from bendscape.cluster.local import ray_options
-    from bendscape.sweep.engine.executor import RayExecutor
+    from bendscape.sweep.engine.ray_executor import RayExecutor
 
-    RayExecutor(ray_options(2))  # the same start-up as `bendscape run`
+    RayExecutor(ray_options(2))  # the same start-up as `bendscape run --address ray`
     yield
     ray.shutdown()
+
+
+@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.ray)])
+def pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Executor]]:
+    """What makes an executor with workers that may be lost: processes of this machine, and Ray's."""
+    from bendscape.sweep.engine.executor import executor_at
+
+    if request.param == "processes":
+        yield lambda workers=2: executor_at("local", workers)()
+        return
+    request.getfixturevalue("local_ray")
+    from bendscape.sweep.engine.ray_executor import RayExecutor
+
+    yield lambda workers=2: RayExecutor({}, workers)
 
 
 @pytest.fixture

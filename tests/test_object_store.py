@@ -129,17 +129,20 @@ def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_dr
 def test_every_command_works_on_s3_and_the_secret_is_nowhere(
     tmp_path: Path, s3_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A serial run, then one on Ray that adds seeds; everything else in this process."""
-    few, file, page = tmp_path / "few.toml", tmp_path / "c.toml", tmp_path / "report.html"
+    """A serial run, then one in processes and one on Ray that add seeds; everything else in this process."""
+    few, more, file = (tmp_path / f"{name}.toml" for name in ("few", "more", "c"))
+    page = tmp_path / "report.html"
     grid: dict[str, Any] = {"p": [1], "a": [0.7], "alpha": "{ start = 0.6, stop = 2.6, num = 5 }"}
     text = campaign_text(**grid, N=[32, 64], seeds=10).replace('kernel = "probe"', 'kernel = "hessian"')
     file.write_text(text.replace("unused", s3_url))
     few.write_text(file.read_text().replace("seeds = 10", "seeds = 5"))
+    more.write_text(file.read_text().replace("seeds = 10", "seeds = 8"))
     said = []
     for call, *command in (
         (bendscape, "plan", few),
         (bendscape, "run", few, "--address", "serial"),
-        (process, "run", file, "--address", "local", "--workers", 1),
+        (process, "run", more, "--address", "local", "--workers", 1),
+        (process, "run", file, "--address", "ray", "--workers", 1),
         (bendscape, "plan", file),
         (bendscape, "status", s3_url),
         (bendscape, "errors", s3_url),
@@ -150,7 +153,7 @@ def test_every_command_works_on_s3_and_the_secret_is_nowhere(
         assert done.returncode == 0, done.stderr
         said.append(done.stdout + done.stderr)
         json.loads(done.stdout)
-    assert json.loads(said[4].partition("\n}")[0] + "\n}")["done"] == 100
+    assert json.loads(said[5].partition("\n}")[0] + "\n}")["done"] == 100
     run(tmp_path / "files.zarr", "", campaigns.parse_campaign(text))
     with (
         xr.open_dataset(s3_url, engine="bendscape", chunks={}) as ds,

@@ -267,6 +267,7 @@ def test_a_run_on_ray_leaves_nothing_in_the_temporary_folder(
     module, file = kernel_file(RANDOM), tmp_path / "c.toml"
     file.write_text(campaign_text(**SMALL))
     command = [BENDSCAPE, "run", file, "--store", tmp_path / "s.zarr", "--kernel-module", module]
+    command += ["--address", "ray"]
     environment = {**os.environ, "TMPDIR": str(short_path)}
     subprocess.run(command, capture_output=True, timeout=120, env=environment, check=True)
     (own,) = short_path.iterdir()

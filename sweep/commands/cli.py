@@ -33,17 +33,25 @@ File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file."
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="local (processes of this machine), serial (this process alone), ray (a fresh Ray on this "
+        "machine), or host:port of a Ray cluster."
+    ),
+]
 
 
 @app.command()
 def plan(
     file: File,
     store: StoreOption = "",
+    address: Address = "local",
     max_memory: Memory = "",
     kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task.
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task, and what runs it.
 
     Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
     """
@@ -54,11 +62,13 @@ def plan(
     from bendscape.sweep.campaign.file import load_campaign
     from bendscape.sweep.campaign.kernel import load_kernel
     from bendscape.sweep.commands.console import out, print_json, results_only
+    from bendscape.sweep.engine.executor import choose
     from bendscape.sweep.engine.machine import available_cores, available_memory
     from bendscape.sweep.engine.progress import clock
     from bendscape.sweep.engine.run import open_plan
     from bendscape.sweep.location import store_url
 
+    choice = choose(address)
     campaign = load_campaign(file)
     url = store_url(store or campaign.campaign.store)
     slots = available_cores()
@@ -68,6 +78,7 @@ def plan(
         made.check_memory(bytes_of("--max-memory", max_memory) if max_memory else available_memory())
         left = made.to_json(slots)
     document = {"name": campaign.campaign.name, "store": url, **left}
+    document |= {"executor": choice.name, "executor_reason": choice.reason}
     if json:
         print_json(document)
         return
@@ -96,6 +107,7 @@ def plan(
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} a task"
     )
+    out().print(f"executor: {choice.name}; {choice.reason}", markup=False, soft_wrap=True)
     if line := hidden.line(url):
         out().print(line, markup=False, soft_wrap=True)
 
@@ -104,9 +116,7 @@ def plan(
 def run(
     file: File,
     store: StoreOption = "",
-    address: Annotated[
-        str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
-    ] = "local",
+    address: Address = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tasks at the same time; one a core by default.")
     ] = None,
@@ -156,6 +166,11 @@ def run(
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
     """
+    from bendscape.sweep.engine.fork_server import ForkServer
+
+    # Its imports and those below go side by side.
+    server = ForkServer() if address == "local" else None
+
     from dataclasses import asdict
 
     from bendscape.core.errors import ParameterError
@@ -163,7 +178,7 @@ def run(
     from bendscape.sweep.campaign.kernel import load_kernel
     from bendscape.sweep.commands.console import console, print_json, results_only
     from bendscape.sweep.commands.output import check_report
-    from bendscape.sweep.engine.executor import RayExecutor, SerialExecutor, place_options
+    from bendscape.sweep.engine.executor import Executor, choose, executor_at
     from bendscape.sweep.engine.identity import generation
     from bendscape.sweep.engine.machine import available_memory
     from bendscape.sweep.engine.progress import clock
@@ -187,16 +202,12 @@ def run(
     timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_report(report, name="--report")
-    if address == "serial":
-        make_executor: Any = SerialExecutor
-    else:
-        options = place_options(address, workers, memory)
+    choice, start = choose(address), executor_at(address, workers, memory, server)
 
-        def make_executor() -> RayExecutor:
-            say.print(
-                "starting Ray ..." if address == "local" else f"joining the Ray cluster at {address} ..."
-            )
-            return RayExecutor(options, workers)
+    def make_executor() -> Executor:
+        if choice.name == "ray":
+            say.print("starting Ray ..." if choice.here else f"joining the Ray cluster at {address} ...")
+        return start()
 
     try:
         with results_only():
@@ -205,7 +216,7 @@ def run(
                 console=say, kernel_modules=modules, retry_failed=retry_failed,
                 time_budget=budget, grace=patience, cell_timeout=timeout,
                 accept_kernel_change=accept_kernel_change,
-                max_memory=memory if address not in ("local", "serial") else memory or available_memory(),
+                max_memory=memory or available_memory() if choice.here else memory,
             )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -325,10 +336,11 @@ def _one_line(
 def _exit_code(error: Exception) -> int:
     # Imported only now: asking for help must not load numpy.
     from bendscape.core.errors import ParameterError
+    from bendscape.sweep.engine.executor import WorkerLost
 
     if isinstance(error, ParameterError):
         return EXIT_INPUT
     outside = ("obstore", "zarr", "ray")  # the store, its network, the cluster: not the input, not our bug
-    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in outside:
+    if isinstance(error, OSError | WorkerLost) or type(error).__module__.partition(".")[0] in outside:
         return EXIT_IO
     return EXIT_BUG
