@@ -57,7 +57,7 @@ seeds = {seeds}
 
 def bare(campaign: Campaign) -> float:
     """Seconds of the kernel alone, called for every cell in a loop."""
-    kernel, grid = load_kernel("trivial", [MODULE]), campaign.to_grid()
+    kernel, grid = load_kernel("trivial", [MODULE]), campaign.to_grid(AXES)
     layout = Layout.of(grid, kernel)
     cells = [c for t in wanted_tiles(layout, grid, kernel) for _, _, c in layout.cells(t.key, t.mask)]
     started = time.perf_counter()
