@@ -21,6 +21,7 @@ from bendscape.core.quadratic.theory.branch import load_on_branch, overlap_sq_on
 from bendscape.core.quadratic.theory.bulk import map_error, reduced_map
 from bendscape.core.quadratic.theory.integrals import Rule
 from bendscape.core.quadratic.theory.many import (
+    CHUNK,
     REAL,
     Floats,
     Models,
@@ -34,7 +35,7 @@ from bendscape.core.quadratic.theory.many import (
 from bendscape.core.quadratic.theory.precision import Known, error_of
 from bendscape.core.quadratic.theory.windows import paths, principal_value_and_complex, tangent_and_error
 
-CHUNK = 128  # models worked on together: what is in flight, about CHUNK x 100 doubles a term, stays in cache
+BLOCK = 4096  # models worked on together: what is in flight is some hundred doubles a model
 
 _COARSE_CLOSE = 1e-3  # relative: Newton's next step then lands within the coarse rule's own error
 _COARSE_LOG_A = 1e-6
@@ -247,11 +248,11 @@ def _axis(name: str, values: Any, checked: Callable[[Any], Any]) -> list[Any]:
 
 
 def _chunks(p: Floats, p_star: Floats, a: Floats, noise: float) -> Iterator[Models]:
-    """The outer product in slices of at most ``CHUNK`` models, the last axis fastest."""
+    """The outer product in slices of at most ``BLOCK`` models, the last axis fastest."""
     shape = len(p), len(p_star), len(a)
     total = math.prod(shape)
-    for start in range(0, total, CHUNK):
-        i, j, k = np.unravel_index(np.arange(start, min(start + CHUNK, total)), shape)
+    for start in range(0, total, BLOCK):
+        i, j, k = np.unravel_index(np.arange(start, min(start + BLOCK, total)), shape)
         yield Models(p[i], p_star[j], a[k], np.full(len(i), noise))
 
 
