@@ -18,7 +18,7 @@ from bendscape.core.quadratic.theory.bulk import left_edge
 from bendscape.core.quadratic.theory.integrals import RAY, averages
 from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlier, transition
 
-lossy = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
+lossy = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 CORNERS = [
     Model(1, 1, 1e-6),  # lambda_minus at alpha_bbp is a small difference

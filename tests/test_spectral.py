@@ -24,7 +24,7 @@ from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 # Close to thresholds small overlaps say that they are small differences.
-pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 OPTIMAL = SpectralWeights.optimal()
 SUBSET = SpectralWeights(lambda y: -1.0 * (y > 2), -1, (2.0,), "subset")  # keeps the largest labels
@@ -351,7 +351,7 @@ def test_noise_raises_the_optimal_threshold_by_the_square_of_its_factor(p_star: 
     assert spectral_gain(Model(3, p_star, 0.7, noise)).over_optimal >= 1
 
 
-@pytest.mark.filterwarnings("default::bendscape.core.quadratic.model.PrecisionWarning")
+@pytest.mark.filterwarnings("default::bendscape.core.errors.PrecisionWarning")
 def test_a_kink_that_is_not_named_is_felt_by_the_error_and_warned_of() -> None:
     silent = SpectralWeights(CLIPPED.f, CLIPPED.infimum, (), "clipped without its kink")
     with pytest.warns(PrecisionWarning, match="alpha_bbp = .* of p_star = 2.*without its kink"):

@@ -28,7 +28,7 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlie
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
 
 # Numbers that are small differences warn of it; that they do is tested in test_precision.py.
-lossy = pytest.mark.filterwarnings("ignore::bendscape.core.quadratic.model.PrecisionWarning")
+lossy = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 models = st.builds(
     Model,

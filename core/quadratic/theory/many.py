@@ -166,12 +166,17 @@ def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False)
     x, weight = rule
     p, p_star, a, noise, gamma = (values[:, np.newaxis] for values in (*models, gamma))
     n, m, spread = p_star / 2, np.minimum(p / 2, _WIDEST), 1 + noise
-    s = x / a
+    one_n, one_m, more = 1 / n, 1 / m, 1 + 1 / n  # a division of arrays takes four times a product
+    s = x * (1 / a)
     s_y = s * (spread * (1 - gamma) / n)
     q = 1 / (1 + s_y)
     log_y = n * _log1p(s_y)
     y = spread * q
-    var_y = y * y / n
+    y_n = y * one_n
+    var_y = y * y_n
+    third_y = 2 * var_y * y_n
+    var_y_y, third_y_y = more * var_y, more * third_y
+    q_less, var_q, half_s = q - 1, var_y * (1 / spread), s / 2
     total = np.zeros((6, len(a)), dtype=float if rounding else s_y.dtype)
     for c, share in ((1.0, 1 - 1 / p), (3.0, 1 / p)):
         if not share.any():
@@ -179,42 +184,45 @@ def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False)
         s_yhat = s * (c * gamma / m)
         ck = c / (1 + s_yhat)
         log_yhat = m * _log1p(s_yhat)
-        mass = np.exp(-log_y - log_yhat) * (share / a)
+        mass = np.exp(-(log_y + log_yhat)) * (weight * (share / a))
         mass_s = mass * s
-        mass_ss = mass_s * s / 2
+        mass_ss = mass_s * half_s
+        masses = (mass, mass, mass_s, mass_s * q, mass_ss, mass_ss * q)
         # Under the tilted law: mean, variance and third cumulant of u; a weight y turns shape n into n + 1.
         u = ck - y
-        var_yhat = ck * ck / m
-        var_u = var_yhat + var_y
-        third_yhat, third_y = 2 * var_yhat * (ck / m), 2 * var_y * (y / n)
-        u_y, var_u_y = u - y / n, var_yhat + (1 + 1 / n) * var_y
+        ck_m = ck * one_m
+        var_yhat = ck * ck_m
+        third_yhat = 2 * var_yhat * ck_m
+        square, var_u = u * u, var_yhat + var_y
+        u_y, var_u_y = u - y_n, var_yhat + var_y_y
+        square_y = u_y * u_y
         terms = (
-            mass * u,
-            mass * ((q - 1) * u - var_y / spread),
-            mass_s * (u * u + var_u),
-            mass_s * q * (u_y * u_y + var_u_y),
-            mass_ss * (u * (u * u + 3 * var_u) + third_yhat - third_y),
-            mass_ss * q * (u_y * (u_y * u_y + 3 * var_u_y) + third_yhat - (1 + 1 / n) * third_y),
+            u,
+            q_less * u - var_q,
+            square + var_u,
+            square_y + var_u_y,
+            u * (square + 3 * var_u) + (third_yhat - third_y),
+            u_y * (square_y + 3 * var_u_y) + (third_yhat - third_y_y),
         )
         if not rounding:
-            total += [term @ weight for term in terms]
+            total += [np.vecdot(of.conj(), term) for of, term in zip(masses, terms, strict=True)]
             continue
         # The weight, exponential of a sum, rounds like the sum; u and q - 1 like what they are made of.
         growth = _OPERATIONS + abs(np.log(abs(x))) + abs(x) + abs(log_y) + abs(log_yhat)
-        made_of = abs(ck) + abs(y) * (1 + 1 / n)
-        square = made_of * (2 * abs(u) + abs(y) / n) + abs(var_yhat) + (1 + 1 / n) * abs(var_y)
-        cube = 3 * made_of * (square + abs(u) ** 2) + abs(third_yhat) + (1 + 1 / n) * abs(third_y)
+        made_of = abs(ck) + abs(y) * more
+        of_square = made_of * (2 * abs(u) + abs(y_n)) + abs(var_yhat) + abs(var_y_y)
+        of_cube = 3 * made_of * (of_square + abs(square)) + abs(third_yhat) + abs(third_y_y)
         made = (
-            mass * made_of,
-            mass * (abs(u) + abs(q - 1) * made_of + abs(var_y)),
-            mass_s * square,
-            mass_s * q * square,
-            mass_ss * cube,
-            mass_ss * q * cube,
+            made_of,
+            abs(u) + abs(q_less) * made_of + abs(var_y),
+            of_square,
+            of_square,
+            of_cube,
+            of_cube,
         )
         total += [
-            (growth * abs(term) + _OPERATIONS * abs(of)) @ abs(weight)
-            for term, of in zip(terms, made, strict=True)
+            np.vecdot(abs(of), growth * abs(term) + _OPERATIONS * parts)
+            for of, term, parts in zip(masses, terms, made, strict=True)
         ]
     return _with_teacher(_UNIT * total if rounding else total, models)
 

@@ -237,7 +237,8 @@ def _root(fixed: _FixedPoint, models: Models, alpha: Floats, near: Known, high: 
         gamma[others], _ = _approached(fixed, models.at(others), alpha[others], gamma[others], high[others])
 
     bracket = np.zeros_like(alpha), high
-    here = approach(models, gamma, bracket, REAL.fine, _FINE_CLOSE * gamma, fixed.at(alpha))
+    close = _FINE_CLOSE * np.minimum(gamma, 1 - gamma + models.a)  # the averages bend fast where a is small
+    here = approach(models, gamma, bracket, REAL.fine, close, fixed.at(alpha))
     gamma, values = after_last_step(*here)
     chosen = models.at(anchors)
     at_anchors = known(chosen, gamma[anchors], values.at(anchors), REAL)
