@@ -25,7 +25,7 @@ ROOT_TOLERANCE = {
 
 
 AT_THRESHOLD = 1e-12
-"""Loads that exceed alpha_sharp, or a discontinuous alpha_bbp, by less than this, relative, count as equal."""
+"""Relative; loads this close above alpha_sharp or a discontinuous alpha_bbp count as equal to it."""
 
 
 class Edge(NamedTuple):

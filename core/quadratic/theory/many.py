@@ -158,7 +158,11 @@ def _by_chunks(models: Models, gamma: Array, rule: partial[Rule], rounding: bool
         chunk, gammas = models.at(here), gamma[here]
         nodes = _rule_for(rule, chunk.a, gammas) if len(gammas) else Rule(np.ones(1), np.ones(1))
         parts.append(_integrate(chunk, gammas, nodes, rounding))
-    return parts[0] if len(parts) == 1 else Averages(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+    return (
+        parts[0]
+        if len(parts) == 1
+        else Averages(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+    )
 
 
 def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False) -> Averages:

@@ -53,9 +53,22 @@ class Map(NamedTuple):
     attrs: dict[str, Any]
 
 
+def transitions(models: Models, tricritical: Floats | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The fields of ``bendscape.core.quadratic.theory.outlier.Transition`` of checked models as flat arrays.
+
+    The kind is int8. With the tricritical offset of every model also alpha_0 by its three definitions.
+    """
+    parts = [
+        _transitions(models.at(block), tricritical is not None) for block in _slices(len(models.p), BLOCK)
+    ]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if tricritical is not None:
+        _add_windows(found, models, tricritical)
+    return found
+
+
 def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
-    """The fields of ``bendscape.core.quadratic.theory.outlier.Transition`` as flat arrays, the kind as int8,
-    and alpha_0 by the tangent."""
+    """A block of :func:`transitions`, of alpha_0 only the tangent."""
     gamma: Any = np.ones_like(models.a)
     known_at_one = known(models, gamma, averages(models, gamma, REAL.fine), REAL)
     at_one = known_at_one.values
@@ -188,14 +201,12 @@ def transition_map(
         "a": _axis("a", a, lambda value: Model(1, 1, value).a),
     }
     shape = tuple(len(values) for values in axes.values())
-    p_axis, p_star_axis, a_axis = (np.asarray(values, dtype=np.float64) for values in axes.values())
+    columns = np.meshgrid(*(np.asarray(values, dtype=np.float64) for values in axes.values()), indexing="ij")
     noise = Model(1, 1, 1.0, noise).noise
-    parts = [_transitions(models, alpha_0) for models in _chunks(p_axis, p_star_axis, a_axis, noise)]
-    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    pairs = _chunks(p_axis, p_star_axis, np.ones(1), noise)
-    tricritical = np.concatenate([_tricritical(models) for models in pairs])
-    if alpha_0:
-        _add_windows(data, (p_axis, p_star_axis, a_axis), noise, tricritical)
+    models = Models(*(column.ravel() for column in columns), np.full(math.prod(shape), noise))
+    pairs = models.at(slice(None, None, shape[2]))
+    tricritical = np.concatenate([_tricritical(pairs.at(block)) for block in _slices(len(pairs.p), CHUNK)])
+    data = transitions(models, np.repeat(tricritical, shape[2]) if alpha_0 else None)
     dims = tuple(axes)
     return Map(
         data_vars={
@@ -247,38 +258,32 @@ def _axis(name: str, values: Any, checked: Callable[[Any], Any]) -> list[Any]:
     return [checked(value) for value in given]
 
 
-def _chunks(p: Floats, p_star: Floats, a: Floats, noise: float) -> Iterator[Models]:
-    """The outer product in slices of at most ``BLOCK`` models, the last axis fastest."""
-    shape = len(p), len(p_star), len(a)
-    total = math.prod(shape)
-    for start in range(0, total, BLOCK):
-        i, j, k = np.unravel_index(np.arange(start, min(start + BLOCK, total)), shape)
-        yield Models(p[i], p_star[j], a[k], np.full(len(i), noise))
+def _slices(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, length, step))
 
 
-def _add_windows(
-    data: dict[str, npt.NDArray[Any]], axes: tuple[Floats, Floats, Floats], noise: float, tricritical: Floats
-) -> None:
+def _add_windows(data: dict[str, npt.NDArray[Any]], models: Models, tricritical: Floats) -> None:
     """Add alpha_0 where alpha_bbp is discontinuous; elsewhere it is alpha_bbp."""
-    p, p_star, a = axes
     for name in ("principal_value", "complex_re"):
         data[f"alpha_0_{name}"] = data["alpha_bbp"].copy()
     for name in ("principal_value", "complex"):
         data[f"alpha_0_{name}_error"] = data["alpha_bbp_error"].copy()
     data["alpha_0_complex_im"] = np.zeros_like(data["alpha_bbp"])
-
-    def models_of(where: npt.NDArray[np.int_]) -> Models:
-        i, j, k = np.unravel_index(where, tuple(map(len, axes)))
-        return Models(p[i], p_star[j], a[k], np.full(len(i), noise))
-
     discontinuous = np.flatnonzero(data["transition"] == TRANSITION_KINDS.index("discontinuous"))
-    pairs = np.unique(discontinuous // len(a))
-    for of_pairs in (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)):
-        farthest = models_of(of_pairs * len(a) + a.argmax())
-        followed = paths(farthest, a.min(), tricritical[of_pairs])
-        models = discontinuous[np.isin(discontinuous // len(a), of_pairs)]
-        for where in (models[start : start + CHUNK] for start in range(0, len(models), CHUNK)):
-            chosen = models_of(where)
-            start = followed.at(np.searchsorted(of_pairs, where // len(a)), chosen.a)
-            for name, values in principal_value_and_complex(chosen, start).items():
-                data[f"alpha_0_{name}"][where] = values
+    if not discontinuous.size:
+        return
+    # Of each pair (p, p_star) the offset is followed to its largest, and the others lie on the way.
+    discontinuous = discontinuous[np.lexsort([models[i][discontinuous] for i in (2, 1, 0)])]
+    chosen = models.at(discontinuous)
+    last = np.append((np.diff(chosen.p_star) != 0) | (chosen.p[1:] != chosen.p[:-1]), True)
+    pair = np.cumsum(last) - last
+    farthest = np.flatnonzero(last)
+    for of_pairs in _slices(len(farthest), CHUNK):
+        ends = farthest[of_pairs]
+        followed = paths(chosen.at(ends), models.a.min(), tricritical[discontinuous[ends]])
+        here = np.flatnonzero((pair >= of_pairs.start) & (pair < of_pairs.stop))
+        for where in (here[block] for block in _slices(len(here), CHUNK)):
+            some = chosen.at(where)
+            start = followed.at(pair[where] - of_pairs.start, some.a)
+            for name, values in principal_value_and_complex(some, start).items():
+                data[f"alpha_0_{name}"][discontinuous[where]] = values

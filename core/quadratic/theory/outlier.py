@@ -17,7 +17,14 @@ from bendscape.core.quadratic.theory.branch import (
     psi,
     tangent_zero,
 )
-from bendscape.core.quadratic.theory.bulk import AT_THRESHOLD, ROOT_TOLERANCE, Edge, edge_at, map_error, reduced_map
+from bendscape.core.quadratic.theory.bulk import (
+    AT_THRESHOLD,
+    ROOT_TOLERANCE,
+    Edge,
+    edge_at,
+    map_error,
+    reduced_map,
+)
 from bendscape.core.quadratic.theory.integrals import COMPLEX_STEP, RAY, averages
 from bendscape.core.quadratic.theory.precision import (
     error_of,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import EDGE_KINDS, Model, as_load
-from bendscape.core.quadratic.theory.branch import overlap_sq_on_branch, psi
+from bendscape.core.quadratic.theory.branch import overlap_sq_on_branch
 from bendscape.core.quadratic.theory.bulk import AT_THRESHOLD, map_error, reduced_map
 from bendscape.core.quadratic.theory.many import (
     REAL,
@@ -41,7 +41,7 @@ _NEAR_EDGE = 1e-6  # relative: how far past the edge an outlier is looked for, w
 
 
 class Points(NamedTuple):
-    """The fields of ``bendscape.core.quadratic.theory.outlier.Asymptotics`` as arrays, one element a point."""
+    """Those of ``bendscape.core.quadratic.theory.outlier.Asymptotics`` as arrays, one element a point."""
 
     edge: npt.NDArray[np.int8]
     lambda_minus: Floats
@@ -121,10 +121,10 @@ def asymptotics_of_points(
     Limits: those of the scalar functions; one element is their value. Accuracy: 1e-12 relative to 2/(p gamma)
     for eigenvalues, absolute for overlaps, p and p_star up to 512 and p = inf, a from 1e-6 to 1e3, alpha up
     to 1e100. Errors are estimated in the manner of the scalar functions, those of the averages at every
-    eighth load of a model and taken over for the loads between; there is no warning: look at the errors.
-    Loads within 1e-12 of a threshold count as the threshold itself. Held by ``tests/test_points.py``. Fastest
-    where a model has many loads. Memory beside arguments and result: about as much again, and twenty
-    megabytes. Source: arXiv:2510.18435.
+    eighth load of a model or oftener, and taken over for the loads between; there is no warning: look at
+    the errors. Loads at most 1e-12 above alpha_sharp or a discontinuous alpha_bbp count as equal to it.
+    Fastest where a model has many loads. Memory beside arguments and result: about as much again, and twenty
+    megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
     given = {"p": p, "p_star": p_star, "a": a, "alpha": alpha}
     columns = np.broadcast_arrays(*(np.atleast_1d(_checked(name, values)) for name, values in given.items()))
@@ -147,16 +147,15 @@ def _checked(name: str, values: npt.ArrayLike) -> Floats:
     if not numbers.size:
         return numbers
     # A domain is an interval, of integers for p and p_star: its ends, or the first number that is none.
-    fractional = numbers[~(numbers == np.floor(numbers))] if name.startswith("p") else numbers[numbers != numbers]
-    for value in (*fractional[:1].tolist(), float(numbers.min()), float(numbers.max())):
+    wrong = numbers != np.floor(numbers) if name.startswith("p") else np.isnan(numbers)
+    for value in (*numbers[wrong][:1].tolist(), float(numbers.min()), float(numbers.max())):
         as_load(value) if name == "alpha" else Model(**{"p": 1, "p_star": 1, "a": 1.0, name: value})
     return numbers
 
 
 def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
     """The rows of ``Points``; points of one model lie together, in the order of their loads."""
-    new = np.ones(len(alpha), dtype=bool)
-    new[1:] = np.any([column[1:] != column[:-1] for column in models], axis=0)
+    new = _new(*models)
     of_model = np.cumsum(new) - 1
     distinct = models.at(new)
     one: Any = np.ones_like(distinct.a)
@@ -196,6 +195,12 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
     return found
 
 
+def _new(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows differ from the one before."""
+    first = np.ones(1, dtype=bool)
+    return np.append(first, np.any([column[1:] != column[:-1] for column in columns], axis=0))
+
+
 def _at(here: Known, which: Any) -> Known:
     """What is known of some of the points."""
     parts = (Averages(*(values[which] for values in part)) for part in here[2:])
@@ -213,11 +218,11 @@ def _map(models: Models, alpha: Floats, here: Known) -> tuple[Floats, Floats]:
 def _root(fixed: _FixedPoint, models: Models, alpha: Floats, near: Known, high: Floats) -> Known:
     """The fixed point in (0, high], from what is known at some gamma near the upper end.
 
-    Points of one model lie together, in the order of their loads. Every ``_EVERY``th and the last is an
-    anchor, where the root is looked for from ``near``, and where the errors of the averages are estimated.
+    Points of one model lie together, in the order of their loads. Within an octave of these the first, the
+    last and every ``_EVERY``th is an anchor, where the root is looked for from ``near``, and where the errors
+    of the averages are estimated.
     """
-    new = np.ones(len(alpha), dtype=bool)
-    new[1:] = np.any([column[1:] != column[:-1] for column in models], axis=0)
+    new = _new(*models, np.floor(np.log2(alpha)))
     place = np.arange(len(alpha))
     place -= np.maximum.accumulate(np.where(new, place, 0))
     last = np.append(new[1:], True)
@@ -226,7 +231,7 @@ def _root(fixed: _FixedPoint, models: Models, alpha: Floats, near: Known, high: 
     left = np.maximum(np.cumsum(is_anchor) - 1, 0)
     right = np.minimum(left + ~is_anchor, len(anchors) - 1)
 
-    start, _ = _start(fixed, alpha[anchors], near.gamma[anchors], near.values.at(anchors), high[anchors])
+    start = _start(fixed, alpha[anchors], near.gamma[anchors], near.values.at(anchors), high[anchors])
     rough, at = _approached(fixed, models.at(anchors), alpha[anchors], start, high[anchors])
     slope = fixed.slope(alpha[anchors], rough, at)
     gamma = _between(np.log(alpha[anchors]), np.log(rough), slope, np.log(alpha), left, right)
@@ -242,24 +247,20 @@ def _root(fixed: _FixedPoint, models: Models, alpha: Floats, near: Known, high: 
     gamma, values = after_last_step(*here)
     chosen = models.at(anchors)
     at_anchors = known(chosen, gamma[anchors], values.at(anchors), REAL)
-    relative = [error / scale for error, scale in zip(at_anchors.errors, _scales(at_anchors.values), strict=True)]
-    errors = Averages(
-        *(np.maximum(of[left], of[right]) * scale for of, scale in zip(relative, _scales(values), strict=True))
-    )
+    shares = zip(at_anchors.errors, _scales(at_anchors.values), _scales(values), strict=True)
+    errors = Averages(*(np.maximum((of / own)[left], (of / own)[right]) * scale for of, own, scale in shares))
     exact = Known(gamma, 0.0, values, errors, values.prime())
     missed = fixed.at(alpha)(slice(None), gamma, values)[1]  # what is left of the way counts as an error too
     root = as_root(exact, fixed.residual(alpha))
     return root._replace(gamma_error=root.gamma_error + abs(missed))
 
 
-def _start(
-    fixed: _FixedPoint, alpha: Floats, gamma: Floats, at_gamma: Averages, high: Floats
-) -> tuple[Floats, Floats]:
-    """Newton's step from gamma, or r itself where that leaves (0, high)."""
+def _start(fixed: _FixedPoint, alpha: Floats, gamma: Floats, at_gamma: Averages, high: Floats) -> Floats:
+    """Where Newton's step from gamma leads, or r itself where that is not in (0, high)."""
     r, _ = fixed.of(alpha, at_gamma)
-    step = fixed.at(alpha)(slice(None), gamma, at_gamma)[1]
+    _, step = fixed.at(alpha)(slice(None), gamma, at_gamma)
     aim = gamma + step
-    return np.where((aim > 0) & (aim < high), aim, np.minimum(r, high)), step
+    return np.where((aim > 0) & (aim < high), aim, np.minimum(r, high))
 
 
 def _approached(
@@ -267,9 +268,7 @@ def _approached(
 ) -> tuple[Floats, Averages]:
     """The fixed point to the coarse rule's precision, and the averages next to it."""
     bracket = np.zeros_like(alpha), high
-    rough, at, step = approach(
-        models, start, bracket, REAL.coarse, _COARSE_CLOSE * start, fixed.at(alpha)
-    )
+    rough, at, step = approach(models, start, bracket, REAL.coarse, _COARSE_CLOSE * start, fixed.at(alpha))
     return np.clip(rough + step, rough / 2, high), at
 
 
@@ -280,9 +279,7 @@ def _between(x: Floats, y: Floats, slope: Floats, where: Floats, left: Any, righ
     t = np.divide(where - x[left], width, out=np.zeros_like(where), where=wide)
     rise = y[right] - y[left]
     bend_left, bend_right = slope[left] * width - rise, rise - slope[right] * width
-    return np.asarray(
-        np.exp(y[left] + t * rise + t * (1 - t) * ((1 - t) * bend_left + t * bend_right))
-    )
+    return np.asarray(np.exp(y[left] + t * rise + t * (1 - t) * ((1 - t) * bend_left + t * bend_right)))
 
 
 def _scales(values: Averages) -> Averages:
