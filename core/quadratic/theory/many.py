@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model, as_load
 from bendscape.core.quadratic.theory.branch import psi
 from bendscape.core.quadratic.theory.integrals import RAY, Rule, short_rule
 from bendscape.core.quadratic.theory.precision import Known, as_root
@@ -53,6 +55,33 @@ class Models(NamedTuple):
     def at(self, which: Any) -> Models:
         """Some of the models."""
         return Models(*(values[which] for values in self))
+
+
+def checked(name: str, values: npt.ArrayLike) -> Floats:
+    """The values of one parameter of many models as an array of floats.
+
+    Raises
+    ------
+    ParameterError
+        One of them is outside its domain.
+    """
+    numbers = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if numbers.ndim > 1:
+        raise ParameterError(name, f"an array of shape {numbers.shape}", "of at most one dimension")
+    if not numbers.size:
+        return numbers
+    # A domain is an interval, of integers for p and p_star: its ends, or the first number that is none.
+    wrong = numbers != np.floor(numbers) if name.startswith("p") else np.isnan(numbers)
+    for value in (*numbers[wrong][:1].tolist(), float(numbers.min()), float(numbers.max())):
+        as_load(value) if name == "alpha" else Model(**{"p": 1, "p_star": 1, "a": 1.0, name: value})
+    return numbers
+
+
+def models_of(p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: float) -> Models:
+    """Checked arrays of at most one dimension, broadcast against each other."""
+    given = {"p": p, "p_star": p_star, "a": a}
+    columns = np.broadcast_arrays(*(checked(name, values) for name, values in given.items()))
+    return Models(*columns, np.full(len(columns[0]), Model(1, 1, 1.0, noise).noise))
 
 
 class Averages(NamedTuple):

@@ -30,6 +30,7 @@ from bendscape.core.quadratic.theory.many import (
     averages,
     known,
     known_at_zero,
+    models_of,
     newton_step,
 )
 from bendscape.core.quadratic.theory.precision import Known, error_of
@@ -65,6 +66,53 @@ def transitions(models: Models, tricritical: Floats | None = None) -> dict[str, 
     if tricritical is not None:
         _add_windows(found, models, tricritical)
     return found
+
+
+def transitions_of_models(
+    p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: float = 0.0, *, alpha_0: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """The transition of each of a list of models: thresholds, kind, edge and jump.
+
+    The quantities and equations of :func:`transition_map`, without its outer product.
+
+    Parameters
+    ----------
+    p, p_star, a : array_like
+        Of at most one dimension, broadcast against each other, in any order; values as for
+        :class:`bendscape.core.quadratic.model.Model`. p may hold inf.
+    noise : float
+        Of every model.
+    alpha_0 : bool
+        Also the three definitions of alpha_0: ten times the work for discontinuous models.
+
+    Returns
+    -------
+    dict
+        Arrays of shape (models,) by the names that ``transition_map`` gives them, errors included.
+
+    Raises
+    ------
+    ParameterError
+        A value outside its domain.
+
+    Notes
+    -----
+    Limits and accuracy: as for ``transition_map``. Some 20,000 models a second on one core, a tenth of that
+    with ``alpha_0``; fastest where many differ in a alone. Memory beside arguments and result: as much again,
+    and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
+    """
+    models = models_of(p, p_star, a, noise)
+    # Alike are neighbours of one p and of like a: they share rules of integration.
+    order = np.lexsort((models.p_star, models.a, models.p))
+    sorted_models = models.at(order)
+    tricritical = None
+    if alpha_0:
+        pairs, pair = np.unique([models.p[order], models.p_star[order]], axis=1, return_inverse=True)
+        of_pairs = Models(*pairs, np.ones_like(pairs[0]), np.full_like(pairs[0], noise))
+        tricritical = _tricritical_offsets(of_pairs)[pair]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return {name: values[back] for name, values in transitions(sorted_models, tricritical).items()}
 
 
 def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
@@ -150,6 +198,10 @@ def _tricritical(models: Models) -> Floats:
     return np.asarray(a)
 
 
+def _tricritical_offsets(pairs: Models) -> Floats:
+    return np.concatenate([_tricritical(pairs.at(block)) for block in _slices(len(pairs.p), CHUNK)])
+
+
 def transition_map(
     *,
     p: Iterable[float] | float,
@@ -205,7 +257,7 @@ def transition_map(
     noise = Model(1, 1, 1.0, noise).noise
     models = Models(*(column.ravel() for column in columns), np.full(math.prod(shape), noise))
     pairs = models.at(slice(None, None, shape[2]))
-    tricritical = np.concatenate([_tricritical(pairs.at(block)) for block in _slices(len(pairs.p), CHUNK)])
+    tricritical = _tricritical_offsets(pairs)
     data = transitions(models, np.repeat(tricritical, shape[2]) if alpha_0 else None)
     dims = tuple(axes)
     return Map(
@@ -259,7 +311,7 @@ def _axis(name: str, values: Any, checked: Callable[[Any], Any]) -> list[Any]:
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, length, step))
+    return (slice(start, start + step) for start in range(0, max(1, length), step))
 
 
 def _add_windows(data: dict[str, npt.NDArray[Any]], models: Models, tricritical: Floats) -> None:

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.model import EDGE_KINDS, Model, as_load
+from bendscape.core.quadratic.model import EDGE_KINDS
 from bendscape.core.quadratic.theory.branch import overlap_sq_on_branch
 from bendscape.core.quadratic.theory.bulk import AT_THRESHOLD, map_error, reduced_map
 from bendscape.core.quadratic.theory.many import (
@@ -28,7 +27,9 @@ from bendscape.core.quadratic.theory.many import (
     after_last_step,
     approach,
     averages,
+    checked,
     known,
+    models_of,
 )
 from bendscape.core.quadratic.theory.precision import Known, as_root, error_of
 
@@ -126,31 +127,16 @@ def asymptotics_of_points(
     Fastest where a model has many loads. Memory beside arguments and result: about as much again, and twenty
     megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
-    given = {"p": p, "p_star": p_star, "a": a, "alpha": alpha}
-    columns = np.broadcast_arrays(*(np.atleast_1d(_checked(name, values)) for name, values in given.items()))
-    noise = Model(1, 1, 1.0, noise).noise
-    found = np.full((len(Points._fields), len(columns[0])), math.nan)
+    models = models_of(p, p_star, a, noise)
+    *columns, load = np.broadcast_arrays(*models, checked("alpha", alpha))
+    models = Models(*columns)
+    found = np.full((len(Points._fields), len(load)), math.nan)
     # Alike are neighbours of one p and of like a: they share rules of integration.
-    order = np.lexsort((columns[3], columns[1], columns[2], columns[0]))
+    order = np.lexsort((load, models.p_star, models.a, models.p))
     for start in range(0, len(order), BLOCK):
         here = order[start : start + BLOCK]
-        p_here, p_star_here, a_here, alpha_here = (column[here] for column in columns)
-        models = Models(p_here, p_star_here, a_here, np.full(len(here), noise))
-        found[:, here] = _points(models, alpha_here)
+        found[:, here] = _points(models.at(here), load[here])
     return Points(found[0].astype(np.int8), *found[1:])
-
-
-def _checked(name: str, values: npt.ArrayLike) -> Floats:
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.ndim > 1:
-        raise ParameterError(name, f"an array of shape {numbers.shape}", "of at most one dimension")
-    if not numbers.size:
-        return numbers
-    # A domain is an interval, of integers for p and p_star: its ends, or the first number that is none.
-    wrong = numbers != np.floor(numbers) if name.startswith("p") else np.isnan(numbers)
-    for value in (*numbers[wrong][:1].tolist(), float(numbers.min()), float(numbers.max())):
-        as_load(value) if name == "alpha" else Model(**{"p": 1, "p_star": 1, "a": 1.0, name: value})
-    return numbers
 
 
 def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
