@@ -107,7 +107,7 @@ def test_alpha_around_a_threshold_is_that_multiple_of_it() -> None:
         assert grid.alpha_dim == "alpha_factor"
         for (i, j, k), model in grid.models():
             at = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
-            assert grid.alpha_values[i, j, k].tolist() == [0.5 * at, at, 1.5 * at]
+            assert grid.alpha_values[i, j, k] == pytest.approx([0.5 * at, at, 1.5 * at], rel=1e-13)
 
 
 def test_where_keeps_the_points_it_is_true_for() -> None:

@@ -6,32 +6,50 @@ import ast
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from bendscape.core.errors import ParameterError, unwarned
+from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.theory.outlier import alpha_0, transition
+from bendscape.core.quadratic.theory.maps import transitions_of_models
 
 AROUND = ("alpha_bbp", "alpha_0")
 """Thresholds that alpha can be relative to; alpha_0 by its complex definition."""
+SAME_ALPHA = 1e-12
+"""Relative distance up to which two computed values of alpha are one."""
 
 
-@lru_cache(maxsize=65536)
-def alpha_unit(around: str | None, model: Model) -> float:
-    """What a value of the alpha axis multiplies to give alpha: 1, or the threshold it is relative to."""
+def alpha_units(
+    around: str | None, p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike
+) -> NDArray[np.float64]:
+    """What the alpha axis of each model multiplies to give alpha: 1, or the threshold it is relative to.
+
+    Of models as flat arrays, broadcast against each other. Its last bits depend on which models are asked for
+    together: what has been stored is not computed again.
+
+    Raises
+    ------
+    ParameterError
+        A threshold that is not positive.
+    """
+    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(of, dtype=float)) for of in (p, p_star, a)))
     if around is None:
-        return 1.0
-    with unwarned():
-        unit = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
-    if not unit > 0:
+        return np.ones(len(columns[0]))
+    found = transitions_of_models(columns[0], columns[1], columns[2], alpha_0=around == "alpha_0")
+    units: NDArray[np.float64] = found["alpha_bbp" if around == "alpha_bbp" else "alpha_0_complex_re"]
+    for at in np.flatnonzero(~(units > 0))[:1].tolist():
+        model = Model(columns[0][at], columns[1][at], columns[2][at])
         raise ParameterError(
-            "grid.alpha.around", around, f"a threshold > 0; it is {unit:g} for {model}", "give alpha itself"
+            "grid.alpha.around",
+            around,
+            f"a threshold > 0; it is {units[at]:g} for {model}",
+            "give alpha itself",
         )
-    return unit
+    return units
 
 
 _WHERE_NAMES = ("p", "p_star", "a", "alpha", "N")
@@ -115,13 +133,15 @@ class Grid:
                     yield (i, j, k), Model(p, p_star, a)
 
     @cached_property
+    def units(self) -> NDArray[np.float64]:
+        """What the alpha axis multiplies to give alpha, shape (p, p_star, a)."""
+        p, p_star, a = np.meshgrid(self.p, self.p_star, self.a, indexing="ij")
+        return alpha_units(self.around, p.ravel(), p_star.ravel(), a.ravel()).reshape(p.shape)
+
+    @cached_property
     def alpha_values(self) -> NDArray[np.float64]:
         """Absolute alpha, shape (p, p_star, a, alpha)."""
-        values = np.empty((len(self.p), len(self.p_star), len(self.a), len(self.alpha)))
-        axis = np.asarray(self.alpha, dtype=np.float64)
-        for index, model in self.models():
-            values[index] = axis * alpha_unit(self.around, model)
-        return values
+        return self.units[..., np.newaxis] * np.asarray(self.alpha, dtype=np.float64)
 
     def wanted(self, N: int) -> NDArray[np.bool_]:
         """Which points (p, p_star, a, alpha) of size N the campaign wants; all seeds of a point share it."""
@@ -160,7 +180,9 @@ class Grid:
         if any(cell[name] not in getattr(self, name) for name in ("p", "p_star", "a", "N")):
             return None
         at = tuple(getattr(self, name).index(cell[name]) for name in ("p", "p_star", "a"))
-        (slots,) = np.nonzero((self.alpha_values[at] == cell["alpha"]) & self.wanted(N)[at])
+        # A threshold is not computed to the same last bit for one model and for many.
+        there = np.isclose(self.alpha_values[at], cell["alpha"], rtol=SAME_ALPHA, atol=0)
+        (slots,) = np.nonzero(there & self.wanted(N)[at])
         if not slots.size or cell["seed"] >= self.seeds[N]:
             return None
         return {**cell, self.alpha_dim: self.alpha[slots[0]]}

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from bendscape.core.quadratic.model import Model
-from bendscape.sweep.campaign.grid import Cell, Grid, alpha_dim, alpha_unit
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.campaign.grid import Cell, Grid, alpha_dim, alpha_units
 from bendscape.sweep.campaign.kernel import Kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
@@ -114,19 +116,27 @@ class Layout:
             for index, chunk, length in zip(key[1:], self.chunks(key.N), self.shape(key.N), strict=True)
         )
 
-    def cells(self, key: TileKey, mask: int) -> Iterator[tuple[int, tuple[int, int], Cell]]:
-        """The cells of a mask: the bit, (alpha slot, seed slot) within the tile, and the cell."""
+    def cells(
+        self, key: TileKey, mask: int, alphas: NDArray[np.float64] | None = None
+    ) -> Iterator[tuple[int, tuple[int, int], Cell]]:
+        """The cells of a mask: the bit, (alpha slot, seed slot) within the tile, and the cell.
+
+        `alphas` are those of the tile as a store has them.
+        """
         size = self.sizes[key.N]
         p, p_star, a = self.p[key.p], self.p_star[key.p_star], self.a[key.a]
-        unit = alpha_unit(self.around, Model(p, p_star, a))
+        first = key.alpha * size.alpha_block
+        if alphas is None:
+            unit = alpha_units(self.around, p, p_star, a)
+            alphas = unit * np.array(self.alpha[first : first + size.alpha_block])
         while mask:
             low = mask & -mask
             mask ^= low
             bit = low.bit_length() - 1
             i, j = divmod(bit, size.seed_block)
-            factor = self.alpha[key.alpha * size.alpha_block + i]
+            factor = self.alpha[first + i]
             seed = key.seed * size.seed_block + j
-            yield bit, (i, j), Cell(p, p_star, a, factor * unit, key.N, seed, factor)
+            yield bit, (i, j), Cell(p, p_star, a, float(alphas[i]), key.N, seed, factor)
 
     def beyond(self, grid: Grid) -> str:
         """The values that a grid does not name, axis by axis, in words; empty where it names them all."""
@@ -157,8 +167,8 @@ def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
     # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
     alpha = max(grid.alpha)
     seconds = max(
-        kernel.seconds(Cell(grid.p[i], m.p_star, m.a, alpha * alpha_unit(grid.around, m), size, 0, alpha))
-        for (i, _, _), m in grid.models()
+        kernel.seconds(Cell(grid.p[at[0]], m.p_star, m.a, alpha * float(grid.units[at]), size, 0, alpha))
+        for at, m in grid.models()
     )
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]

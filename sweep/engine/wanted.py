@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bendscape.core.quadratic.model import Model
-from bendscape.sweep.campaign.grid import Cell, Grid, alpha_unit
+from bendscape.sweep.campaign.grid import Cell, Grid
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.tiles import Layout, Tile, TileKey
 from bendscape.sweep.store.records import Records, as_int
@@ -78,7 +78,7 @@ class Wanted:
             if not present.size:
                 continue
             top = np.where(by_block, factors.reshape(blocks, size.alpha_block), 0.0).max(axis=1)[present]
-            costs = _estimates(kernel, grid.p[index[0]], model, N, top, alpha_unit(layout.around, model))
+            costs = _estimates(kernel, grid.p[index[0]], model, N, top, float(grid.units[index]))
             rows.extend((*at, block) for block in present.tolist())
             slots.append(by_block[present])
             seconds.append(costs[0])

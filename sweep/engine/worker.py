@@ -122,7 +122,7 @@ def _expected(context: _Context, key: TileKey, mask: int, order: Order) -> float
     # Seconds that the cells of a tile will take; only a run with a time budget wants to know.
     if math.isinf(order.until):
         return 0.0
-    *_, cell = next(context.store.layout.cells(key, mask))
+    *_, cell = next(context.store.layout.cells(key, mask, context.store.alphas(key)))
     return order.pace * context.kernel.seconds(cell) * mask.bit_count()
 
 
@@ -145,7 +145,7 @@ def _run_tile(
     if todo:
         block = store.empty(key)
         seconds: dict[int, float] = {}  # of an alpha: cells that differ in the seed cost the same
-        for bit, slot, cell in layout.cells(key, todo):
+        for bit, slot, cell in layout.cells(key, todo, store.alphas(key)):
             block["status"][slot] = STATUS["failed"]
             if verdict is not None:
                 failed_by = cell_error(cell, bit, verdict.error)

@@ -75,16 +75,25 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     for path, expected in metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
+    theory, moved = theory_of(layout), None
     for path, values in _contents(found).items():
         try:
             there = np.asarray(found.array(path)[...])
         except Exception as error:  # each codec has its own
             damage[path] = f"{type(error).__name__}: {error}"
             continue
-        same = np.isclose(there, values, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+        same = _same(there, values)
+        if path in theory and not same.all():
+            # Right at a threshold, whether there is an outlier is a matter of the last digits of alpha.
+            moved = moved or [_contents(found, 1 + end) for end in (-CLOSE, CLOSE)]
+            same |= _same(there, moved[0][path]) | _same(there, moved[1][path])
         if not same.all():
             damage[path] = f"{int((~same).sum())} values are not those of this campaign"
     return found
+
+
+def _same(there: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(np.isclose(there, values, rtol=CLOSE, atol=CLOSE, equal_nan=True))
 
 
 def mend_hierarchy(found: Hierarchy) -> None:
@@ -143,10 +152,10 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
     return ""  # an array may be longer than published: an extension that was cut short
 
 
-def _contents(found: Hierarchy) -> dict[str, NDArray[Any]]:
+def _contents(found: Hierarchy, stretch: float = 1.0) -> dict[str, NDArray[Any]]:
     names = theory_of(found.layout)
     blanks = {
         name: np.zeros(tuple(found.metadata[name]["shape"]), dtype=found.metadata[name]["data_type"])
         for name in names
     }
-    return {**coordinates(found.layout), **theory_on(found.layout, None, blanks)}
+    return {**coordinates(found.layout), **theory_on(found.layout, None, blanks, stretch=stretch)}

@@ -51,6 +51,14 @@ class TileStore:
         """Every variable of a tile; `status` is read first, so that what it names is there."""
         return {name: self.read(key, name) for name in ("status", *(v.name for v in self._variables[:-1]))}
 
+    def alphas(self, key: TileKey) -> NDArray[np.float64] | None:
+        """Alpha of each slot of a tile as it was published; None where the axis holds it."""
+        if self.layout.around is None:
+            return None
+        with self._one_at_a_time:
+            array = zarr.open_array(self._store, path="alpha", mode="r")
+            return np.asarray(array[self.layout.region(key)[:-1]], dtype=np.float64).reshape(-1)
+
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
         """A tile of absent cells."""
         shape = tuple(part.stop - part.start for part in self.layout.region(key))[3:]

@@ -81,7 +81,8 @@ def models_of(p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: 
     """Checked arrays of at most one dimension, broadcast against each other."""
     given = {"p": p, "p_star": p_star, "a": a}
     columns = np.broadcast_arrays(*(checked(name, values) for name, values in given.items()))
-    return Models(*columns, np.full(len(columns[0]), Model(1, 1, 1.0, noise).noise))
+    noises = np.full(len(columns[0]), Model(1, 1, 1.0, noise).noise)
+    return Models(columns[0], columns[1], columns[2], noises)
 
 
 class Averages(NamedTuple):
@@ -282,7 +283,7 @@ Equation = Callable[[npt.NDArray[np.int_], Floats, Averages], tuple[Floats, Floa
 
 def of_psi(which: npt.NDArray[np.int_], gamma: Floats, at_gamma: Averages) -> tuple[Floats, Floats]:
     """The equation psi = 0."""
-    return np.asarray(psi(gamma, at_gamma)), newton_step(gamma, at_gamma)
+    return np.asarray(gamma * at_gamma.B + at_gamma.F), newton_step(gamma, at_gamma)
 
 
 def approach(

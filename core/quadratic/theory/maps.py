@@ -108,7 +108,7 @@ def transitions_of_models(
     tricritical = None
     if alpha_0:
         pairs, pair = np.unique([models.p[order], models.p_star[order]], axis=1, return_inverse=True)
-        of_pairs = Models(*pairs, np.ones_like(pairs[0]), np.full_like(pairs[0], noise))
+        of_pairs = Models(pairs[0], pairs[1], np.ones_like(pairs[0]), np.full_like(pairs[0], noise))
         tricritical = _tricritical_offsets(of_pairs)[pair]
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -255,7 +255,8 @@ def transition_map(
     shape = tuple(len(values) for values in axes.values())
     columns = np.meshgrid(*(np.asarray(values, dtype=np.float64) for values in axes.values()), indexing="ij")
     noise = Model(1, 1, 1.0, noise).noise
-    models = Models(*(column.ravel() for column in columns), np.full(math.prod(shape), noise))
+    of_p, of_p_star, of_a = (column.ravel() for column in columns)
+    models = Models(of_p, of_p_star, of_a, np.full_like(of_a, noise))
     pairs = models.at(slice(None, None, shape[2]))
     tricritical = _tricritical_offsets(pairs)
     data = transitions(models, np.repeat(tricritical, shape[2]) if alpha_0 else None)
