@@ -38,7 +38,7 @@ BLOCK = 4096  # points worked on together: what is in flight is some hundred dou
 _EVERY = 8  # loads of a model from one anchor to the next
 _COARSE_CLOSE = 1e-4  # relative: Newton's next step then lands within the coarse rule's own error
 _FINE_CLOSE = 1e-7  # relative: the last step is taken to second order
-_NEAR_EDGE = 1e-6  # relative: how far past the edge an outlier is looked for, which its overlap then decides
+_NEAR_EDGE = 1e-8  # relative: how far past the edge an outlier is looked for, which its overlap then decides
 
 
 class Points(NamedTuple):
@@ -164,7 +164,7 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
 
     # Whether the outlier lies beyond a sharp edge is left to its overlap, which vanishes there.
     least = np.full_like(alpha, AT_THRESHOLD)
-    least[sharp] = -_NEAR_EDGE
+    least[sharp] = -_NEAR_EDGE * (alpha * gamma**2 * at_edge.B_y)[sharp]  # that far, as psi = 0 there
     beyond = np.flatnonzero(-alpha * gamma * at_edge.F - 1 > least)
     if beyond.size:
         chosen, load = models.at(beyond), alpha[beyond]
@@ -234,7 +234,7 @@ def _root(fixed: _FixedPoint, models: Models, alpha: Floats, near: Known, high: 
     chosen = models.at(anchors)
     at_anchors = known(chosen, gamma[anchors], values.at(anchors), REAL)
     shares = zip(at_anchors.errors, _scales(at_anchors.values), _scales(values), strict=True)
-    errors = Averages(*(np.maximum((of / own)[left], (of / own)[right]) * scale for of, own, scale in shares))
+    errors = Averages(*(np.fmax((of / own)[left], (of / own)[right]) * scale for of, own, scale in shares))
     exact = Known(gamma, 0.0, values, errors, values.prime())
     missed = fixed.at(alpha)(slice(None), gamma, values)[1]  # what is left of the way counts as an error too
     root = as_root(exact, fixed.residual(alpha))
