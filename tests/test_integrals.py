@@ -89,9 +89,7 @@ def test_at_large_load_edge_outlier_and_overlap_follow_the_weights_alone(model: 
     assert found.lambda_minus == pytest.approx(unit * at_zero.A, rel=1e-4)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::bendscape.core.errors.PrecisionWarning"
-)  # the jump is small here
+@pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")  # the jump is small here
 @pytest.mark.parametrize("p", [1, 2, 3, 17, 100, 512])
 def test_the_tricritical_offset_separates_the_kinds_for_every_pair_of_widths(p: int) -> None:
     before = 0.0

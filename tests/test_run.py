@@ -20,7 +20,7 @@ import xarray as xr
 
 import campaigns
 from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.theory.outlier import transition
+from bendscape.core.quadratic.theory.maps import transitions_of_models
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.commands.status import store_status, store_tiles
 from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExecutor
@@ -427,13 +427,14 @@ def test_a_stop_is_heeded_while_the_theory_of_a_new_store_is_computed(
 ) -> None:
     module, campaign, asked = kernel_file(RANDOM), make_campaign(), []
 
-    def slow(model: object) -> object:
-        asked.append(model)
+    def slow(*models: object) -> object:
+        asked.append(models)
         signal.raise_signal(signal.SIGTERM)
-        return transition(model)
+        return transitions_of_models(*models)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "transition", slow)
+        patch.setattr(store_module, "THEORY_POINTS", 1)  # a look at the signal for every model
+        patch.setattr(store_module, "transitions_of_models", slow)
         stopped = run(tmp_path / "a.zarr", module, campaign)
     assert (stopped.outcome, stopped.missing, len(asked)) == ("stopped", CELLS, 1)
     assert run(tmp_path / "a.zarr", module, campaign).computed == CELLS

@@ -253,9 +253,7 @@ def test_a_dataset_of_another_kernel_is_refused_with_what_it_lacks() -> None:
         thresholds(synthetic.planted(seeds={128: 4}).drop_vars("overlap_sq_space"))
 
 
-@pytest.mark.filterwarnings(
-    "ignore::bendscape.core.errors.PrecisionWarning"
-)  # close to the threshold
+@pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")  # close to the threshold
 @pytest.mark.parametrize("parameters", [(1, 1, 0.7), (2, 1, 0.7), (2, 2, 0.5), (1, 1, 0.05)])
 def test_the_critical_point_of_a_continuous_transition_agrees_with_the_asymptotic_theory(
     parameters: tuple[int, int, float],
