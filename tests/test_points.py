@@ -137,11 +137,16 @@ def test_at_a_discontinuous_threshold_there_is_no_outlier_and_just_above_it_ther
 
 def test_points_come_back_in_the_order_given_and_may_repeat() -> None:
     rng = np.random.default_rng(3)
-    p, p_star = rng.integers(1, 4, 300), rng.integers(1, 3, 300)
-    a, alpha = rng.choice([0.5, 1.5], 300), rng.choice([0.9, 1.7, 3.3, 8.1], 300)
-    found = np.array(asymptotics_of_points(p, p_star, a, alpha))
+    columns = (
+        rng.integers(1, 4, 300),
+        rng.integers(1, 3, 300),
+        rng.choice([0.5, 1.5], 300),
+        rng.choice([0.9, 1.7, 3.3, 8.1], 300),
+        rng.choice([0.0, 0.3], 300),
+    )
+    found = np.array(asymptotics_of_points(*columns))
     for at in range(0, 300, 11):
-        alone = np.array(asymptotics_of_points(p[at], p_star[at], a[at], alpha[at]))[:, 0]
+        alone = np.array(asymptotics_of_points(*(column[at] for column in columns)))[:, 0]
         assert found[:4, at] == pytest.approx(alone[:4], rel=1e-12, abs=1e-13, nan_ok=True)
     assert asymptotics_of_points([], 1, 1.0, []).edge.shape == (0,)
 
@@ -176,6 +181,7 @@ def test_memory_does_not_grow_with_the_number_of_points_beyond_the_result() -> N
         ((1, 1, [1.0, math.nan], 1.0), "a = nan"),
         ((1, 1, 1.0, [1.0, -2.0]), "alpha = -2"),
         ((1, 1, 1.0, 1e101), "alpha = 1e\\+101"),
+        ((1, 1, 1.0, 1.0, -0.1), "noise = -0.1"),
         (([[1]], 1, 1.0, 1.0), "at most one dimension"),
     ],
     ids=str,
@@ -188,13 +194,14 @@ def test_a_bad_column_is_refused_by_name(given: tuple[Any, ...], named: str) -> 
 @lossy
 def test_a_list_of_models_has_the_thresholds_of_the_map_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     axes: dict[str, Any] = {"p": [4, 1, math.inf], "p_star": [3, 1], "a": [1.5, 0.2, 30.0, 0.9]}
-    grid = transition_map(**axes, noise=0.1, alpha_0=True).data_vars
-    columns = [of.ravel() for of in np.meshgrid(*axes.values(), indexing="ij")]
+    grids = [transition_map(**axes, noise=noise, alpha_0=True).data_vars for noise in (0.1, 0.7)]
+    columns = [of.ravel() for of in np.meshgrid(*axes.values(), [0.1, 0.7], indexing="ij")]
     shuffled = np.random.default_rng(1).permutation(len(columns[0]))
+    p, p_star, a, noise = (column[shuffled] for column in columns)
     monkeypatch.setattr(maps, "BLOCK", 5)
-    found = transitions_of_models(*(column[shuffled] for column in columns), 0.1, alpha_0=True)
-    assert set(found) == set(grid) - {"a_tricritical"}
+    found = transitions_of_models(p, p_star, a, noise, alpha_0=True)
+    assert set(found) == set(grids[0]) - {"a_tricritical"}
     for name, values in found.items():
         if not name.endswith("_error"):
-            expected = grid[name][1].ravel()[shuffled]
+            expected = np.stack([grid[name][1] for grid in grids], axis=-1).ravel()[shuffled]
             assert values == pytest.approx(expected, rel=1e-10, abs=1e-12, nan_ok=True)

@@ -77,12 +77,11 @@ def checked(name: str, values: npt.ArrayLike) -> Floats:
     return numbers
 
 
-def models_of(p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: float) -> Models:
+def models_of(p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: npt.ArrayLike) -> Models:
     """Checked arrays of at most one dimension, broadcast against each other."""
-    given = {"p": p, "p_star": p_star, "a": a}
+    given = {"p": p, "p_star": p_star, "a": a, "noise": noise}
     columns = np.broadcast_arrays(*(checked(name, values) for name, values in given.items()))
-    noises = np.full(len(columns[0]), Model(1, 1, 1.0, noise).noise)
-    return Models(columns[0], columns[1], columns[2], noises)
+    return Models(columns[0], columns[1], columns[2], columns[3])
 
 
 class Averages(NamedTuple):

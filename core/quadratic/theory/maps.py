@@ -69,7 +69,12 @@ def transitions(models: Models, tricritical: Floats | None = None) -> dict[str, 
 
 
 def transitions_of_models(
-    p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: float = 0.0, *, alpha_0: bool = False
+    p: npt.ArrayLike,
+    p_star: npt.ArrayLike,
+    a: npt.ArrayLike,
+    noise: npt.ArrayLike = 0.0,
+    *,
+    alpha_0: bool = False,
 ) -> dict[str, npt.NDArray[Any]]:
     """The transition of each of a list of models: thresholds, kind, edge and jump.
 
@@ -77,11 +82,9 @@ def transitions_of_models(
 
     Parameters
     ----------
-    p, p_star, a : array_like
+    p, p_star, a, noise : array_like
         Of at most one dimension, broadcast against each other, in any order; values as for
         :class:`bendscape.core.quadratic.model.Model`. p may hold inf.
-    noise : float
-        Of every model.
     alpha_0 : bool
         Also the three definitions of alpha_0: ten times the work for discontinuous models.
 
@@ -103,12 +106,13 @@ def transitions_of_models(
     """
     models = models_of(p, p_star, a, noise)
     # Alike are neighbours of one p and of like a: they share rules of integration.
-    order = np.lexsort((models.p_star, models.a, models.p))
+    order = np.lexsort((models.noise, models.p_star, models.a, models.p))
     sorted_models = models.at(order)
     tricritical = None
     if alpha_0:
-        pairs, pair = np.unique([models.p[order], models.p_star[order]], axis=1, return_inverse=True)
-        of_pairs = Models(pairs[0], pairs[1], np.ones_like(pairs[0]), np.full_like(pairs[0], noise))
+        columns = [sorted_models.p, sorted_models.p_star, sorted_models.noise]
+        pairs, pair = np.unique(columns, axis=1, return_inverse=True)
+        of_pairs = Models(pairs[0], pairs[1], np.ones_like(pairs[0]), pairs[2])
         tricritical = _tricritical_offsets(of_pairs)[pair]
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -325,10 +329,13 @@ def _add_windows(data: dict[str, npt.NDArray[Any]], models: Models, tricritical:
     discontinuous = np.flatnonzero(data["transition"] == TRANSITION_KINDS.index("discontinuous"))
     if not discontinuous.size:
         return
-    # Of each pair (p, p_star) the offset is followed to its largest, and the others lie on the way.
-    discontinuous = discontinuous[np.lexsort([models[i][discontinuous] for i in (2, 1, 0)])]
+    # Of each pair (p, p_star) at one noise the offset is followed to its largest, and the others lie on the
+    # way.
+    order = np.lexsort((models.a, models.noise, models.p_star, models.p))
+    discontinuous = order[np.isin(order, discontinuous)]
     chosen = models.at(discontinuous)
-    last = np.append((np.diff(chosen.p_star) != 0) | (chosen.p[1:] != chosen.p[:-1]), True)
+    columns = (chosen.p, chosen.p_star, chosen.noise)
+    last = np.append(np.any([of[1:] != of[:-1] for of in columns], axis=0), True)
     pair = np.cumsum(last) - last
     farthest = np.flatnonzero(last)
     for of_pairs in _slices(len(farthest), CHUNK):

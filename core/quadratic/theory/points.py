@@ -88,7 +88,11 @@ _OUTLIER = _FixedPoint(_outlier_r, 1.0, lambda alpha: lambda gamma, at: alpha * 
 
 
 def asymptotics_of_points(
-    p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, alpha: npt.ArrayLike, noise: float = 0.0
+    p: npt.ArrayLike,
+    p_star: npt.ArrayLike,
+    a: npt.ArrayLike,
+    alpha: npt.ArrayLike,
+    noise: npt.ArrayLike = 0.0,
 ) -> Points:
     """Edge lambda_minus, outlier lambda_star and overlap m^2 of many models, each at its load.
 
@@ -99,11 +103,9 @@ def asymptotics_of_points(
 
     Parameters
     ----------
-    p, p_star, a, alpha : array_like
+    p, p_star, a, alpha, noise : array_like
         Of at most one dimension, broadcast against each other, in any order; values as for
         :class:`bendscape.core.quadratic.model.Model` and ``asymptotics``. p may hold inf.
-    noise : float
-        Of every model.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def asymptotics_of_points(
     models = Models(*columns)
     found = np.full((len(Points._fields), len(load)), math.nan)
     # Alike are neighbours of one p and of like a: they share rules of integration.
-    order = np.lexsort((load, models.p_star, models.a, models.p))
+    order = np.lexsort((load, models.noise, models.p_star, models.a, models.p))
     for start in range(0, len(order), BLOCK):
         here = order[start : start + BLOCK]
         found[:, here] = _points(models.at(here), load[here])
