@@ -91,7 +91,10 @@ def test_they_are_resumed_and_grow_on_every_axis_into_what_one_run_of_today_give
     assert (summary.outcome, summary.computed) == ("complete", summary.cells - 72)
     fresh = labels.with_name("fresh.zarr")
     assert run(fresh, "", grown).outcome == "complete"
-    xr.testing.assert_identical(opened(labels), opened(fresh))
+    now, anew = opened(labels), opened(fresh)
+    cells = ["status", "coverage", "edge_sample", "outlier_sample", "overlap_sq_sample", "alpha_realised"]
+    xr.testing.assert_identical(now[cells].drop_vars("alpha"), anew[cells].drop_vars("alpha"))
+    xr.testing.assert_allclose(now, anew, rtol=1e-12)  # thresholds were computed one model at a time
     part = opened(labels).sel({dim: before[dim] for dim in ("p", "a", "N", "seed")})
     part = part.sel(alpha_factor=before["alpha_factor"])
     for name in ("edge_sample", "alpha_realised"):
