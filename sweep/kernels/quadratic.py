@@ -70,8 +70,10 @@ def _of_points(
 ) -> dict[str, NDArray[Any]]:
     found = asymptotics_of_points(p, p_star, a, alpha)
     return {
-        **{name: found[name] for name in ("edge", "lambda_minus", "lambda_star")},
-        "overlap_sq_theory": found["overlap_sq"],
+        "edge": found.edge,
+        "lambda_minus": found.lambda_minus,
+        "lambda_star": found.lambda_star,
+        "overlap_sq_theory": found.overlap_sq,
     }
 
 

@@ -315,7 +315,7 @@ def compute_known(
     grid = Grid(layout.axes, _values(layout), layout.around, (), {})
     points, old = None, _old(layout, before)
     for of in known(layout, references):
-        new = np.flatnonzero(~(old if of.long or layout.curve is None else old.all(axis=-1)))
+        new = np.flatnonzero(~(old if of.long or layout.curve is None else old.any(axis=-1)))
         if not new.size:
             continue
         if points is None:
