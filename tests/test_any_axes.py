@@ -370,6 +370,6 @@ def test_the_example_of_the_docs_runs_and_knows_nothing_of_the_network(tmp_path:
     with xr.open_dataset(tmp_path / "s.zarr", engine="bendscape") as ds:
         assert ds["overlap"].dims == ("rule", "loading_factor", "N", "seed")
         mean = ds["overlap"].sel(rule="zero_diagonal", N=400).mean("seed")
-        assert mean[0] > 0.98 > mean[-1], "few patterns are retrieved, many are not"
+        assert mean[0] > 0.995 > mean[-1], "few patterns are retrieved, many are not"
         assert not {"p", "alpha_bbp", "lambda_minus"} & set(ds.variables)
         np.testing.assert_allclose(ds["relative_loading"][0], ds["loading_factor"])
