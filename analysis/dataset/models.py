@@ -244,8 +244,8 @@ def _nothing(dims: tuple[str, ...], chunks: Mapping[Any, tuple[int, ...]], dtype
     """A Dask array that tells shape, chunks and type, and is never computed."""
     import dask.array
 
-    made: Any = dask.array.Array
-    return made({}, "nothing", tuple(chunks[dim] for dim in dims), dtype)
+    cuts = tuple(chunks[dim] for dim in dims)
+    return dask.array.Array({}, "nothing", cuts, dtype)  # type: ignore[no-untyped-call]
 
 
 def _map_block(
