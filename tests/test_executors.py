@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands.cli import _exit_code
 from bendscape.sweep.engine import fork_server, processes
 from bendscape.sweep.engine.executor import (
     Executor,
@@ -369,14 +370,13 @@ def test_where_no_worker_can_start_the_run_ends_with_the_reason(
     (tmp_path / "threadpoolctl.py").write_text("raise ImportError('not today')")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        executor = ProcessExecutor(2)
-    with pytest.raises(WorkerLost, match="no worker can be started: ImportError: not today"):
-        run(tmp_path / "s.zarr", module, campaign, executor)
+        with pytest.raises(WorkerLost, match="no worker can be started: ImportError: not today"):
+            ProcessExecutor(2)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/bin/false")
-        executor = ProcessExecutor(2)
-    with pytest.raises(WorkerLost, match="ended at once"):
-        run(tmp_path / "s.zarr", module, campaign, executor)
+        with pytest.raises(WorkerLost, match="ended at once"):
+            ProcessExecutor(2)
+    assert _exit_code(WorkerLost("no worker can be started")) == 74
     assert run(tmp_path / "s.zarr", module, campaign).outcome == "complete"
 
 
