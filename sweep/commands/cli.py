@@ -171,6 +171,7 @@ def run(
     # Its imports and those below go side by side.
     server = ForkServer() if address == "local" else None
 
+    from contextlib import closing, nullcontext
     from dataclasses import asdict
 
     from bendscape.core.errors import ParameterError
@@ -210,7 +211,7 @@ def run(
         return start()
 
     try:
-        with results_only():
+        with results_only(), closing(server) if server else nullcontext():
             summary = run_campaign(
                 campaign, url, kernel, make_executor,
                 console=say, kernel_modules=modules, retry_failed=retry_failed,

@@ -28,7 +28,8 @@ from multiprocessing.connection import Connection, Pipe
 from types import FrameType
 from typing import Any
 
-PRELOADED = ("scipy.linalg", "bendscape.sweep.engine.worker")
+# Libraries of other systems may not survive a fork: there each worker does its own imports.
+PRELOADED = ("scipy.linalg", "bendscape.sweep.engine.worker") if sys.platform == "linux" else ()
 READY, FAILED = -1, -2  # in place of a worker's number, in what the server reports
 CLOSE_SECONDS = 5.0  # for workers to die of SIGKILL; a file system that hangs may keep one for longer
 LOOK_SECONDS = 1.0  # between two looks at whether the driver is there
@@ -208,16 +209,13 @@ class _Server:
             os._exit(code)
 
     def _reap(self) -> None:
-        # The dead keeps its number until what it started is killed too, so that nobody else can have it.
         while self._workers:
-            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if dead is None:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
                 return
-            _kill(dead.si_pid)
-            _, status = os.waitpid(dead.si_pid, 0)
-            number = self._workers.pop(dead.si_pid, None)
-            if number is not None:
-                self._report(number, os.waitstatus_to_exitcode(status))
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # what its cell has started
+                os.killpg(pid, signal.SIGKILL)
+            self._report(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
 
     def _report(self, number: int, what: int | str) -> None:
         with contextlib.suppress(OSError):
@@ -248,7 +246,7 @@ def _become_first_to_go() -> None:
 
 
 def _work(orders: Connection[Any, Any]) -> None:
-    # The imports are there already, from the server; they are not made before it has started.
+    # On Linux the server has these already.
     import numpy as np
 
     from bendscape.sweep.engine.worker import run_tiles

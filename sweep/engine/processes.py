@@ -40,6 +40,11 @@ class ProcessExecutor:
         Bytes that the jobs may take together, by default what this process may use.
     server
         Where workers are forked from, if it was started before.
+
+    Raises
+    ------
+    WorkerLost
+        No worker can be started at all.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class ProcessExecutor:
     ) -> None:
         self._slots = as_integer("--workers", available_cores() if workers is None else workers, 1)
         self._memory = available_memory() if memory is None else memory
-        self._server, self._ready, self._prints = server or ForkServer(), False, True
+        self._server, self._prints = _ready(server or ForkServer()), True
         self._numbers = itertools.count()
         self._workers: dict[int, _Worker] = {}
         self._out_of_memory = _times_out_of_memory()
@@ -63,13 +68,7 @@ class ProcessExecutor:
         return self._memory
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-        """Results in the order of completion.
-
-        Raises
-        ------
-        WorkerLost
-            No worker can be started at all.
-        """
+        """Results in the order of completion."""
         held: Job | None = None
         results: deque[Result] = deque()
         while True:
@@ -128,12 +127,7 @@ class ProcessExecutor:
         except (EOFError, OSError):
             yield from self._server_lost()
             return
-        if number == READY:
-            self._ready = True
-        elif number == FAILED:
-            raise WorkerLost(f"no worker can be started: {what.strip().splitlines()[-1]}")
-        else:
-            yield from self._ended(number, what)
+        yield from self._ended(number, what)
 
     def _receive(self, number: int, worker: _Worker) -> Iterator[Result]:
         try:
@@ -169,11 +163,9 @@ class ProcessExecutor:
 
     def _server_lost(self) -> Iterator[Result]:
         # Its workers died with it.
-        if not self._ready:
-            raise WorkerLost("no worker can be started: the process that forks them ended at once")
         workers, self._workers = self._workers, {}
         self._server.close()
-        self._server, self._ready, self._prints = ForkServer(), False, True
+        self._server, self._prints = _ready(ForkServer()), True
         for number, worker in workers.items():
             yield from self._last_words(number, worker)
             if worker.job is not None:
@@ -185,6 +177,19 @@ class ProcessExecutor:
         for worker in self._workers.values():
             worker.connection.close()
         self._workers.clear()
+
+
+def _ready(server: ForkServer) -> ForkServer:
+    try:
+        while not server.reports.poll(WAIT_SECONDS):
+            server.pass_on()  # it would wait for ever where imports print more than a pipe holds
+        number, what = server.reports.recv()
+    except (EOFError, OSError):
+        number, what = FAILED, "the process that forks them ended at once"
+    if number == READY:
+        return server
+    server.close()
+    raise WorkerLost(f"no worker can be started: {what.strip().splitlines()[-1]}")
 
 
 def _signal_name(number: int) -> str:
