@@ -125,8 +125,8 @@ def asymptotics_of_points(
     eighth load of a model or oftener, and taken over for the loads between; there is no warning: look at
     the errors. Loads at most 1e-12 above alpha_sharp or a discontinuous alpha_bbp count as equal to it.
     The values of a point, errors apart, are the same to the last bit whatever other points there are. Some
-    60,000 points a second on one core where a model has many loads. Memory beside arguments and result: about as much again, and twenty
-    megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
+    60,000 points a second on one core where a model has many loads. Memory beside arguments and result: about
+    as much again, and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
     models = models_of(p, p_star, a, noise)
     *columns, load = np.broadcast_arrays(*models, checked("alpha", alpha))
