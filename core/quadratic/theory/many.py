@@ -135,7 +135,7 @@ CONTINUED = _rules(0.12, 0.05, 0.25, RAY)  # d = 0.32
 def _log2_scales(a: Floats, gamma: Array) -> npt.NDArray[np.int_]:
     """What rule reaches down to the least scale in x of each model, a/|gamma| beyond |gamma| = 1."""
     least = a / np.fmax(abs(gamma), 1.0)  # fmax: a gamma that was not found asks for nothing
-    return np.floor(np.log2(least)).astype(int)
+    return np.asarray(np.floor(np.log2(least)), dtype=int)
 
 
 def _log1p(z: Array) -> Array:
