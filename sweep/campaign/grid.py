@@ -28,8 +28,8 @@ def alpha_units(
 ) -> NDArray[np.float64]:
     """What the alpha axis of each model multiplies to give alpha: 1, or the threshold it is relative to.
 
-    Of models as flat arrays, broadcast against each other. The last bits of alpha_0 depend on which models
-    are asked for together, and those of both on the version: what has been stored is not computed again.
+    Of models as flat arrays, broadcast against each other. Its last bits depend on which models are asked for
+    together: what has been stored is not computed again.
 
     Raises
     ------
@@ -180,7 +180,7 @@ class Grid:
         if any(cell[name] not in getattr(self, name) for name in ("p", "p_star", "a", "N")):
             return None
         at = tuple(getattr(self, name).index(cell[name]) for name in ("p", "p_star", "a"))
-        # The last bits of a threshold are not those of every version.
+        # A threshold is not computed to the same last bit for one model and for many.
         there = np.isclose(self.alpha_values[at], cell["alpha"], rtol=SAME_ALPHA, atol=0)
         (slots,) = np.nonzero(there & self.wanted(N)[at])
         if not slots.size or cell["seed"] >= self.seeds[N]:
