@@ -126,7 +126,8 @@ def test_an_extension_keeps_the_theory_of_old_points_to_the_last_bit(
     for name, values in found.items():
         new = values != 77
         assert np.count_nonzero(~new) == kept[name].size
-        np.testing.assert_allclose(values[new], whole[name][new], rtol=1e-11, atol=1e-12)
+        close = 0 if around != "alpha_0" else 1e-11  # else the very bits of a store made at once
+        np.testing.assert_allclose(values[new], whole[name][new], rtol=close, atol=close)
 
 
 def layout_of(*values: tuple[Any, ...], around: str | None = None) -> Layout:

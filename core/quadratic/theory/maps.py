@@ -100,7 +100,8 @@ def transitions_of_models(
 
     Notes
     -----
-    Limits and accuracy: as for ``transition_map``. Some 20,000 models a second on one core, a tenth of that
+    Limits and accuracy: as for ``transition_map``. But for alpha_0, the values of a model are the same to the
+    last bit whatever other models there are. Some 20,000 models a second on one core, a tenth of that
     with ``alpha_0``; fastest where many differ in a alone. Memory beside arguments and result: as much again,
     and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
