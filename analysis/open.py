@@ -233,7 +233,7 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     theory = {
         name: _known(array, axes, points, numbers)
         for name, array in sorted(root.arrays())
-        if name not in layout.dims and array.ndim
+        if _dimensions(array) != (name,)
     }
     if attributes["kernel"] == "spectral":
         theory |= _label_only(grid, points)
@@ -241,8 +241,18 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
         coords[layout.axes.curve.name] = theory.pop(layout.axes.curve.name)
 
     first = _node(root, layout.group(grid.sizes[0]))
-    names = tuple(sorted(name for name in first if name != "seed"))
-    cells = Cells(url, axes, layout, grid.sizes, np.atleast_1d(seeds), wanted, _recorded(url, layout), names)
+    names = sorted(name for name in first if name != "seed")
+    inner_dims = {name: _dimensions(_node(first, name))[len(layout.cell_dims) :] for name in names}
+    cells = Cells(
+        url,
+        axes,
+        layout,
+        grid.sizes,
+        np.atleast_1d(seeds),
+        wanted,
+        _recorded(url, layout),
+        {k: len(v) for k, v in inner_dims.items()},
+    )
     measured: dict[str, xr.Variable] = {}
     for name in names:
         arrays = [_node(root, f"{layout.group(size)}/{name}") for size in grid.sizes]
@@ -250,18 +260,27 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
         of: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
         if name == "status":
             of |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
-        elif data.dtype.kind != "f":
+        elif data.dtype.kind not in "fc":
             of["_FillValue"] = data.dtype.type(data.fill)
-        measured[name] = xr.Variable(dims, indexing.LazilyIndexedArray(data), of)
+        measured[name] = xr.Variable((*dims, *inner_dims[name]), indexing.LazilyIndexedArray(data), of)
+        for dim in inner_dims[name]:
+            coords[dim] = _axis(root, dim, np.asarray(_node(root, dim)[...]))
     measured["coverage"] = xr.Variable(
         dims[:-1], indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
     hidden = {"hidden": text} if (text := layout.beyond(grid)) else {}
     ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes) | hidden)
-    chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized)
+    width = max(math.prod(of.shape[len(dims) :]) * of.dtype.itemsize for of in measured.values())
+    chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized, max(8, width))
     for variable in ds.variables.values():
-        variable.encoding["preferred_chunks"] = {dim: chunks[str(dim)] for dim in variable.dims}
+        variable.encoding["preferred_chunks"] = {
+            dim: chunks.get(str(dim), ds.sizes[dim]) for dim in variable.dims
+        }
     return ds
+
+
+def _dimensions(array: Any) -> tuple[str, ...]:
+    return tuple(array.metadata.dimension_names)
 
 
 def _axis(root: zarr.Group, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
@@ -317,12 +336,12 @@ def _known(array: Any, axes: Axes, points: tuple[str, ...], numbers: set[str]) -
     return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(array.attrs))
 
 
-def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...]) -> dict[str, int]:
+def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: int) -> dict[str, int]:
     # The same for all variables, so that Dask finds them consistent. Whole curves and all seeds of one size
     # stay together; the model axes are cut to the target size.
     chunks = shape | dict.fromkeys(sized, 1)
     dims = list(shape)
-    size = math.prod(chunks[dim] for dim in dims[models:]) * 8
+    size = math.prod(chunks[dim] for dim in dims[models:]) * width
     for dim in reversed(dims[:models]):
         chunks[dim] = min(shape[dim], max(1, CHUNK_BYTES // size))
         size *= chunks[dim]
@@ -330,6 +349,6 @@ def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...]) -> dict[
 
 
 def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
-    left_out = ("layout", "grid", "dimensions", "constants", HOW_TO_READ)
+    left_out = ("layout", "grid", "dimensions", "constants", "inner", HOW_TO_READ)
     kept = {k: v for k, v in attributes.items() if k not in left_out and v is not None}
     return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in kept.items()}

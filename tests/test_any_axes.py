@@ -1,7 +1,7 @@
 """One engine for any axes: what holds for a store holds whatever its kernel declares.
 
 Three kernels: one that declares no axes and so has those of the network; one with a curve and without an axis
-of sizes; one with an axis of text, sizes, an axis with a default, and without a curve.
+of sizes; one with an axis of text, sizes, an axis with a default, without a curve, and with arrays in a cell.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from campaigns import run
 HEAD = """
 import numpy as np
 from bendscape.sweep.campaign.axes import Axes, Axis
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+from bendscape.sweep.campaign.kernel import Dimension, Kernel, Outcome, Reference, Variable
 
-VARIABLES = (Variable("x", "a number"), Variable("n", "an integer", dtype="int64"))
+VARIABLES = (Variable("x", "a number"), Variable("n", "an integer", dtype="int64"){variables})
 
 def compute(cell, rng):
     {guard}
-    return Outcome({{"x": rng.normal() + {known}, "n": int(rng.integers(100))}})
+    return Outcome({{"x": rng.normal() + {known}, "n": int(rng.integers(100)){values}}})
 
 KERNEL = Kernel("any", 1, VARIABLES, compute, lambda cell: 0.25, lambda cell: 1e6{declared})
 """
@@ -64,6 +64,8 @@ class Case(NamedTuple):
     wider: dict[str, str]
     dims: tuple[str, ...]
     bad: str  # a condition on a cell that fails it
+    variables: str = ""  # beside x and n
+    values: str = ""
 
 
 CASES = {
@@ -110,7 +112,8 @@ CASES = {
             Axis("load", "float64", least=0, above=True),
             Axis("spins", "int64", "size", "number of spins", least=1),
             Axis("seed", "int64", "seed", "realisation"),
-        )),""",
+        )),
+        dimensions=(Dimension("time", (0.0, 0.5, 2.0), "time"), Dimension("bin", (0, 1), "bin")),""",
         "len(cell.rule) + cell.noise",
         {"rule": '"hebb"', "load": "[0.1]", "spins": "[10]", "seeds": "2", "where": "\"rule != 'no'\""},
         {
@@ -122,6 +125,10 @@ CASES = {
         },
         ("rule", "load", "spins", "seed"),
         "cell.rule == 'hebb' and cell.seed == 1",
+        ', Variable("path", "a path", dims=("time",)), Variable("amplitude", "complex", dtype="complex64")'
+        ', Variable("counts", "a histogram", dtype="int64", dims=("time", "bin"))',
+        ', "path": rng.normal(size=3), "amplitude": np.complex64(rng.normal() + 1j)'
+        ', "counts": rng.integers(9, size=(3, 2))',
     ),
 }
 
@@ -145,9 +152,14 @@ class Place(NamedTuple):
 
 
 def module_of(case: Case, path: Path, guard: str = "") -> str:
-    path.write_text(
-        HEAD.format(known=case.known, declared=textwrap.dedent(case.declared), guard=guard or "pass")
+    text = HEAD.format(
+        known=case.known,
+        declared=textwrap.dedent(case.declared),
+        guard=guard or "pass",
+        variables=case.variables,
+        values=case.values,
     )
+    path.write_text(text)
     return str(path)
 
 
@@ -373,3 +385,64 @@ def test_the_example_of_the_docs_runs_and_knows_nothing_of_the_network(tmp_path:
         assert mean[0] > 0.995 > mean[-1], "few patterns are retrieved, many are not"
         assert not {"p", "alpha_bbp", "lambda_minus"} & set(ds.variables)
         np.testing.assert_allclose(ds["relative_loading"][0], ds["loading_factor"])
+
+
+def test_arrays_of_a_cell_are_read_in_part_with_their_own_coordinates_and_plainly_by_xarray(
+    tmp_path: Path,
+) -> None:
+    case = CASES["text, no curve"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    place.run("s.zarr", case.wider)
+    whole = place.opened("s.zarr")
+    assert whole["counts"].dims == (*case.dims, "time", "bin")
+    assert whole["time"].values.tolist() == [0.0, 0.5, 2.0]
+    at = {"rule": "hebb", "load": 0.14, "spins": 20, "seed": 3}
+    stream = cell_rng(11, load_kernel("any", [place.module]).axes.cell(**at))
+    stream.normal(), stream.integers(100)
+    np.testing.assert_array_equal(whole["path"].sel(at), stream.normal(size=3))
+    with xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", chunks={}) as ds:
+        part = ds[["path", "counts", "amplitude"]].isel(time=[2, 0], seed=[4, 1], rule=[1])
+        xr.testing.assert_identical(
+            part.compute().drop_attrs(), whole[list(part)].isel(time=[2, 0], seed=[4, 1], rule=[1])
+        )
+        exact = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", mask_and_scale=False)
+        assert exact["counts"].dtype == np.int64
+    absent = whole["status"] == -1
+    assert absent.any()
+    assert bool(whole["counts"].where(absent, drop=True).isnull().all())
+    group = xr.open_zarr(tmp_path / "s.zarr", group="spins=10", consolidated=False)
+    never = (group["status"] == 0).load()
+    assert bool(group["n"].where(never, drop=True).isnull().all()), (
+        "an integer that was never computed is masked"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("[1.0, 2.0, 3.0]", "path must be a NumPy array of shape (3,), not list"),
+        ("np.zeros(4)", "path must have the shape (3,) of time, not (4,)"),
+        ("np.zeros(3, complex)", "path must be of type float64, not complex128"),
+        ("np.ma.masked_array(np.zeros(3), [0, 1, 0])", "not a masked value or array"),
+    ],
+)
+def test_an_array_that_is_not_what_was_declared_fails_its_cell(tmp_path: Path, value: str, line: str) -> None:
+    case = CASES["text, no curve"]
+    case = case._replace(values=case.values.replace("rng.normal(size=3)", value))
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    assert place.run("s.zarr", case.grid) == "failed cells"
+    with xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", group="errors") as errors:
+        assert all(line in message for message in errors["message"].values), errors["message"].values
+
+
+def test_inner_dimensions_are_part_of_what_a_store_is(tmp_path: Path) -> None:
+    case = CASES["text, no curve"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    place.run("s.zarr", case.grid)
+    other = case._replace(declared=case.declared.replace("(0, 1)", "(0, 2)"))
+    module = module_of(other, tmp_path / "other.py")
+    with pytest.raises(ParameterError, match=r"inner: .*there.*here"):
+        run(tmp_path / "s.zarr", module, place.campaign(case.grid))
+    huge = case.declared.replace("(0, 1)", "tuple(range(60000))")
+    with pytest.raises(ParameterError, match="at most 1048576 in a cell"):
+        load_kernel("any", [module_of(case._replace(declared=huge), tmp_path / "huge.py")])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class Cells:
     seeds: NDArray[np.int64]
     wanted: NDArray[np.bool_]
     records: Records
-    variables: tuple[str, ...]
+    variables: Mapping[str, int]  # of inner dimensions of each
     _state: dict[int, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
@@ -92,6 +93,10 @@ class Cells:
     def shape(self) -> tuple[int, ...]:
         """Of the variables that are measured: points, sizes where there is an axis of them, seeds."""
         return (*self.wanted.shape, int(self.seeds.max()))
+
+    def path(self, key: TileKey, name: str) -> str:
+        """The chunk that keeps one variable of a tile."""
+        return self.layout.path(key, name, self.variables[name])
 
     def split(self, picks: Picks) -> tuple[Picks, NDArray[np.intp], Picks]:
         """Picked points, sizes (the only one, where there is no axis of them), and what follows."""
@@ -160,9 +165,7 @@ class Cells:
             return
         damage: dict[TileKey, str] = {}
         for key in self.tiles(size, tiles, (_UNKNOWN,)):
-            missing = [
-                name for name in self.variables if not os.path.exists(folder / self.layout.path(key, name))
-            ]
+            missing = [name for name in self.variables if not os.path.exists(folder / self.path(key, name))]
             states[key.chunk] = _WHOLE
             if missing:
                 damage[key] = f"{', '.join(missing)} missing"
@@ -172,40 +175,45 @@ class Cells:
 class Measured(Lazy):
     """One variable of all sizes over dimensions, sizes and seeds; only the tiles asked for are read.
 
-    What is not there is NaN, or in an integer the lowest number of its type; the status tells what is not
-    wanted from what is not there yet. With `floats` a reader makes floats of integers.
+    Inner dimensions of a variable come last. What is not there is NaN, or in an integer the lowest number of
+    its type; the status tells what is not wanted from what is not there yet. With `floats` a reader makes
+    floats of integers.
     """
 
     def __init__(self, name: str, arrays: list[zarr.Array[Any]], cells: Cells, floats: bool = False) -> None:
         self._name, self._arrays, self._cells, self._floats = name, arrays, cells, floats
-        self.dtype, self.shape = np.dtype(arrays[0].dtype), cells.shape
+        self.dtype = np.dtype(arrays[0].dtype)
+        self._outer = len(cells.shape)
+        self.shape = cells.shape + tuple(arrays[0].shape[len(cells.layout.cell_dims) :])
 
     @property
     def fill(self) -> Any:
         """What a cell holds that is not there."""
-        if self.dtype.kind == "f":
+        if self.dtype.kind in "fc":
             return np.nan
         return STATUS["absent"] if self._name == "status" else np.iinfo(self.dtype).min
 
     def block(self, picks: Picks) -> NDArray[Any]:
         nothing = NOT_WANTED if self._name == "status" else self.fill
         block = np.full([len(pick) for pick in picks], nothing, dtype=self.dtype)
-        points, sizes, (seed_pick,) = self._cells.split(picks)
-        places = self._cells.places(points)
+        points, sizes, (seed_pick,) = self._cells.split(picks[: self._outer])
+        places, inner = self._cells.places(points), picks[self._outer :]
         for column, size in enumerate(sizes):
             present = np.flatnonzero(seed_pick < self._cells.seeds[size])
             seeds = seed_pick[present]
             if not seeds.size or not all(place.size for place in places):
                 continue
-            values = np.full([*map(len, places), len(seeds)], self.fill, dtype=self.dtype)
+            values = np.full([*map(len, [*places, seeds, *inner])], self.fill, dtype=self.dtype)
             if self._cells.recorded("done", size, places, seeds).any():
-                found = self._stored(size, places, seeds)
+                found = self._stored(size, places, seeds, inner)
                 # after the reading, which can find a tile damaged
-                values = np.where(self._cells.recorded("done", size, places, seeds), found, values)
+                there = self._cells.recorded("done", size, places, seeds)
+                values = np.where(there.reshape(*there.shape, *[1] * len(inner)), found, values)
             if self._name == "status":
                 values[self._cells.recorded("failed", size, places, seeds)] = STATUS["failed"]
-            block[(..., *((column,) if self._cells.sized else ()), present)] = values
-        block[~self._cells.wanted[np.ix_(*picks[:-1])]] = nothing
+            at = (slice(None),) * len(places) + ((column,) if self._cells.sized else ())
+            block[(*at, present)] = values
+        block[~self._cells.wanted[np.ix_(*picks[: self._outer - 1])]] = nothing
         if self._floats and self.dtype.itemsize == 8 and self.dtype.kind == "i":
             self._warn_of_rounding(block)
         return block
@@ -219,11 +227,11 @@ class Measured(Lazy):
                 stacklevel=2,
             )
 
-    def _stored(self, size: int, places: Picks, seeds: NDArray[np.intp]) -> NDArray[Any]:
+    def _stored(self, size: int, places: Picks, seeds: NDArray[np.intp], inner: Picks) -> NDArray[Any]:
         cells, array, n = self._cells, self._arrays[size], self._cells.sizes[size]
         tiles = cells.tile_picks(n, places, seeds)
         try:
-            found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds)])
+            found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds, *inner)])
         except (OSError, ParameterError, MemoryError):  # of the store, not of a chunk
             raise
         except Exception:  # each codec has its own
@@ -231,10 +239,10 @@ class Measured(Lazy):
             if not damage:
                 raise
             cells.leave_out(damage)
-            return self._by_tiles(array, n, places, seeds, tiles)
+            return self._by_tiles(array, n, [*places, seeds], inner, tiles)
         if isinstance(array.store, Reading):
             missing = array.store.missing
-            gone = [key for key in cells.tiles(n, tiles) if cells.layout.path(key, self._name) in missing]
+            gone = [key for key in cells.tiles(n, tiles) if cells.path(key, self._name) in missing]
             cells.leave_out(dict.fromkeys(gone, f"{self._name} missing"))
         return found
 
@@ -249,15 +257,14 @@ class Measured(Lazy):
         return ""
 
     def _by_tiles(
-        self, array: zarr.Array[Any], size: int, places: Picks, seeds: NDArray[np.intp], tiles: Picks
+        self, array: zarr.Array[Any], size: int, picked: Picks, inner: Picks, tiles: Picks
     ) -> NDArray[Any]:
         """What can be read, tile by tile."""
-        found = np.full([*map(len, places), len(seeds)], self.fill, dtype=self.dtype)
-        picked = [*places, seeds]
+        found = np.full([*map(len, [*picked, *inner])], self.fill, dtype=self.dtype)
         for key in self._cells.tiles(size, tiles):
             inside = [np.flatnonzero(index == at) for index, at in zip(tiles, key.chunk, strict=True)]
             where = tuple(pick[at] for pick, at in zip(picked, inside, strict=True))
-            found[np.ix_(*inside)] = array.oindex[where]
+            found[np.ix_(*inside, *(np.arange(len(pick)) for pick in inner))] = array.oindex[(*where, *inner)]
         return found
 
 

@@ -40,43 +40,72 @@ BOOKKEEPING = frozenset({"status", "n_seeds", "wanted", "coverage"})
 
 _NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
 _WHERE = "a Python file or an importable module that defines KERNEL"
-_ACCEPTED: dict[str, tuple[type, ...]] = {"float64": (float, int), "int64": (int, bool), "int8": (int, bool)}
+_ACCEPTED: dict[str, tuple[type, ...]] = {
+    "float64": (float, int),
+    "float32": (float, int),
+    "complex128": (complex, float, int),
+    "complex64": (complex, float, int),
+    "int64": (int, bool),
+    "int8": (int, bool),
+}
 """Types of number that each dtype takes, where it holds the value exactly."""
 
 _LONGEST_NAME, _LONGEST_TEXT = 100, 1000  # characters: of a kernel or variable, and of what is said of one
 
 
+MOST_BYTES = 2**20
+"""Of one variable in one cell."""
 ROUNDING = 1e-6
 """By how much a value may miss an end of its range, relative to that end or to 1 if that is more."""
 
 
+Dtype = Literal["float64", "float32", "complex128", "complex64", "int64", "int8", "str"]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """An inner dimension of variables, always whole in a store: its coordinates, which never change."""
+
+    name: str
+    values: tuple[int | float, ...]
+    long_name: str = ""
+    units: str = "1"
+
+
 @dataclass(frozen=True)
 class Variable:
-    """One number per cell, as it is stored; absent and failed cells hold NaN (integers: 0).
+    """What a kernel returns for each cell, as it is stored: one number, or an array over inner dimensions.
+
+    Absent and failed cells hold NaN, integers the lowest number of their type.
 
     `valid_range` holds every value that the variable can have, its ends included; NaN is always accepted.
     `flags` are the meanings of the values 0, 1, ... of an int8. `nan` tells whether a reference can be NaN;
-    where it cannot, a NaN in a store is damage.
+    where it cannot, a NaN in a store is damage. `dims` are inner dimensions that the kernel declares.
     """
 
     name: str
     long_name: str
-    dtype: Literal["float64", "int64", "int8", "str"] = "float64"
+    dtype: Dtype = "float64"
     units: str = "1"
     valid_range: tuple[float, float] = (-math.inf, math.inf)
     flags: tuple[str, ...] = ()
     nan: bool = True
+    dims: tuple[str, ...] = ()
 
     @property
     def fill_value(self) -> float | int | str:
         """What an absent cell holds."""
-        return math.nan if self.dtype == "float64" else "" if self.dtype == "str" else 0
+        if self.dtype == "str":
+            return ""
+        if np.dtype(self.dtype).kind == "i":
+            return int(np.iinfo(self.dtype).min) if self.name != "status" else 0
+        return math.nan
 
     @property
     def attributes(self) -> dict[str, Any]:
         """As the CF conventions have them: `long_name`, `units`, the ends of the range that are finite as
         `valid_min` and `valid_max`, flags."""
-        kind = float if self.dtype == "float64" else int
+        kind = int if self.dtype.startswith("int") else float
         ends = zip(("valid_min", "valid_max"), self.valid_range, strict=True)
         found: dict[str, Any] = {"long_name": self.long_name, "units": self.units}
         found |= {name: kind(end) for name, end in ends if math.isfinite(end)}
@@ -109,11 +138,11 @@ def outside_range(values: npt.ArrayLike, low: float, high: float) -> npt.NDArray
 class Outcome:
     """What a kernel returns for one cell: a value for every declared variable, and whether it converged.
 
-    A value is a plain number of Python or NumPy that its variable holds exactly. NaN is a value like any
-    other: a cell that holds it is done.
+    A value is a plain number of Python or NumPy that its variable holds exactly, or an array of the shape of
+    its inner dimensions. NaN is a value like any other: a cell that holds it is done.
     """
 
-    values: Mapping[str, float | int]
+    values: Mapping[str, complex | npt.NDArray[Any]]
     converged: bool = True
 
 
@@ -163,6 +192,8 @@ class Kernel:
         references and their check.
     references
         What is known of the points of a grid.
+    dimensions
+        Inner dimensions of the variables, with their coordinates.
     check
         Raises ParameterError for a grid with points that no cell can be computed at.
     """
@@ -177,6 +208,17 @@ class Kernel:
     axes: Axes = NO_AXES
     references: tuple[Reference, ...] = ()
     check: Callable[[Grid], None] | None = None
+    dimensions: tuple[Dimension, ...] = ()
+
+    def inner_shape(self, variable: Variable) -> tuple[int, ...]:
+        """Shape of a variable in one cell."""
+        lengths = {dimension.name: len(dimension.values) for dimension in self.dimensions}
+        return tuple(lengths[name] for name in variable.dims)
+
+    def cell_bytes(self) -> int:
+        """Bytes of one cell before compression, status included."""
+        sizes = (math.prod(self.inner_shape(of)) * np.dtype(of.dtype).itemsize for of in self.variables)
+        return sum(sizes) + 1
 
 
 class BadOutcome(TypeError):
@@ -295,6 +337,10 @@ def _check(kernel: Kernel, source: str) -> None:
         raise refuse("name", kernel.name, f"letters, digits, _ . -, at most {_LONGEST_NAME}")
     if not isinstance(kernel.version, int) or isinstance(kernel.version, bool) or kernel.version < 1:
         raise refuse("version", kernel.version, "an integer >= 1")
+    for dimension in kernel.dimensions:
+        numbers = [isinstance(v, int | float) and math.isfinite(v) for v in dimension.values]
+        if not dimension.name.isidentifier() or not numbers or not all(numbers):
+            raise refuse("dimensions", dimension.name, "a Python name with at least one number")
     variables = kernel.variables
     if not isinstance(variables, tuple) or not variables:
         raise refuse("variables", variables, "a tuple of at least one Variable")
@@ -309,6 +355,8 @@ def _check(kernel: Kernel, source: str) -> None:
             )
         if name in names:
             raise refuse("variables", name, "of distinct names")
+        if unknown := [dim for dim in variable.dims if dim not in {of.name for of in kernel.dimensions}]:
+            raise refuse(f"variables, dims of {name},", unknown[0], "one of the kernel's dimensions")
         if variable.dtype not in _ACCEPTED:
             raise refuse(f"variables, dtype of {name},", variable.dtype, f"one of {', '.join(_ACCEPTED)}")
         for of in ("long_name", "units"):
@@ -316,6 +364,9 @@ def _check(kernel: Kernel, source: str) -> None:
                 accepted = f"text without control characters, at most {_LONGEST_TEXT} characters"
                 raise refuse(f"variables, {of} of {name},", getattr(variable, of), accepted)
         _check_range(variable, refuse)
+        size = math.prod(kernel.inner_shape(variable)) * np.dtype(variable.dtype).itemsize
+        if size > MOST_BYTES:
+            raise refuse(f"variables, bytes of {name},", size, f"at most {MOST_BYTES} in a cell")
         names.add(name)
     for field in ("compute", "seconds", "peak_bytes"):
         if not callable(getattr(kernel, field)):
@@ -348,10 +399,10 @@ def _held(kernel: Kernel, source: str) -> Kernel:
         *(name for axis in kernel.axes.declared for name in (axis.name, f"{axis.name}_factor")),
     }
     taken |= {variable.name for reference in kernel.references for variable in reference.variables}
-    for variable in kernel.variables:
-        if variable.name in taken:
+    for name in (of.name for declared in (kernel.variables, kernel.dimensions) for of in declared):
+        if name in taken:
             accepted = f"named otherwise than {', '.join(sorted(taken))}"
-            raise ParameterError("KERNEL.variables", variable.name, accepted, f"it is declared in {source}")
+            raise ParameterError("KERNEL.variables", name, accepted, f"it is declared in {source}")
     return replace(
         kernel,
         compute=partial(_compute, kernel),
@@ -375,7 +426,7 @@ def _compute(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
     outcome = kernel.compute(cell, rng)
     if not isinstance(outcome, Outcome):
         raise BadOutcome(f"compute returned {type(outcome).__name__}, not an Outcome")
-    declared, values = {v.name: v.dtype for v in kernel.variables}, outcome.values
+    declared, values = {v.name for v in kernel.variables}, outcome.values
     if not isinstance(values, Mapping):
         raise BadOutcome(f"the values of an Outcome must be a mapping, not {_kind(values)}")
     if missing := [name for name in declared if name not in values]:
@@ -384,39 +435,71 @@ def _compute(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
         raise BadOutcome(f"compute returned {', '.join(unknown)}, which KERNEL.variables does not declare")
     if type(outcome.converged) not in (bool, np.bool_):
         raise BadOutcome(f"converged must be True or False, not {_kind(outcome.converged)}")
-    numbers = {name: _number(name, values[name], dtype) for name, dtype in declared.items()}
+    numbers = {
+        of.name: _array(of, values[of.name], kernel.inner_shape(of))
+        if of.dims
+        else _number(of.name, values[of.name], of.dtype)
+        for of in kernel.variables
+    }
     for variable in kernel.variables:
+        if variable.dtype.startswith("complex"):
+            continue
         low, high = variable.valid_range
-        if outside_range(numbers[variable.name], low, high):
-            found, accepted = numbers[variable.name], range_in_words(low, high)
+        outside = outside_range(numbers[variable.name], low, high)
+        if outside.any():
+            found, accepted = np.asarray(numbers[variable.name])[outside][0], range_in_words(low, high)
             raise BadOutcome(f"{variable.name} = {found} must be {accepted}, as its valid_range declares")
     return Outcome(numbers, bool(outcome.converged))
 
 
-def _number(name: str, value: object, dtype: str) -> float | int:
+def _array(variable: Variable, value: object, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    # Of the declared type, or of one whose every value it holds; a list or a masked array may mean more.
+    name, dtype = variable.name, np.dtype(variable.dtype)
+    if type(value) is not np.ndarray:
+        raise BadOutcome(f"{name} must be a NumPy array of shape {shape}, not {_kind(value)}")
+    if value.shape != shape:
+        raise BadOutcome(
+            f"{name} must have the shape {shape} of {', '.join(variable.dims)}, not {value.shape}"
+        )
+    if not np.can_cast(value.dtype, dtype, "safe"):
+        raise BadOutcome(
+            f"{name} must be of type {dtype}, not {value.dtype}: round it, astype({str(dtype)!r})"
+        )
+    cast_to = value.astype(dtype)
+    if dtype.kind == "i" and (cast_to == np.iinfo(dtype).min).any():
+        raise BadOutcome(f"{name} holds the lowest {dtype}, which stands for a cell that is not there")
+    return cast_to
+
+
+def _number(name: str, value: object, dtype: str) -> complex:
     # By exact type: what only can be turned into a number may mean more than the number (a mask, a unit,
     # further digits), which would be lost without a word.
     plain = value
     of_numpy = isinstance(value, np.generic | np.ndarray) and type(value) in (value.dtype.type, np.ndarray)
-    if of_numpy and value.shape == () and value.dtype.kind in "biuf":  # type: ignore[attr-defined]
+    if of_numpy and value.shape == () and value.dtype.kind in "biufc":  # type: ignore[attr-defined]
         plain = value.item()  # type: ignore[attr-defined]  # of a long double it is no float
     if type(plain) not in _ACCEPTED[dtype]:
         raise BadOutcome(f"{name} must be one number of type {dtype}, not {_kind(value)}")
-    number = cast(float | int, plain)
-    if dtype != "float64" and not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
+    if not dtype.startswith("int"):
+        return _held_exactly(name, cast(complex, plain), dtype)
+    number = cast(int, plain)
+    if not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
         # the lowest value is what readers are given for a cell that is not there
         accepted = f"{np.iinfo(dtype).min + 1} to {np.iinfo(dtype).max}"
         raise BadOutcome(f"{name} = {_shown(number)} is outside the range of {dtype} variables, {accepted}")
-    if dtype == "float64" and not _is_exact(number):
-        raise BadOutcome(f"{name} = {_shown(number)} is no float64: round it, float(...), or declare int64")
     return number
 
 
-def _is_exact(number: float | int) -> bool:
+def _held_exactly(name: str, number: complex, dtype: str) -> complex:
     try:
-        return isinstance(number, float) or float(number) == number
+        held = complex(np.dtype(dtype).type(number))
     except OverflowError:
-        return False
+        held = complex(math.inf)
+    if held != number and not (number != number and held != held):  # NaN is held as NaN
+        shown = _shown(number) if isinstance(number, int) else number
+        remedy = "float(...), or declare int64" if dtype == "float64" else f"np.{dtype}(...)"
+        raise BadOutcome(f"{name} = {shown} is no {dtype}: round it, {remedy}")
+    return number
 
 
 def _shown(number: float | int) -> str:

@@ -89,9 +89,9 @@ class Layout:
         """The Zarr group that holds one size."""
         return "cells" if self.axes.size is None else f"{self.axes.size.name}={size}"
 
-    def path(self, key: TileKey, variable: str) -> str:
-        """The chunk that keeps one variable of a tile."""
-        return f"{self.group(key.size)}/{variable}/c/" + "/".join(map(str, key.chunk))
+    def path(self, key: TileKey, variable: str, inner: int = 0) -> str:
+        """The chunk that keeps one variable of a tile, with so many inner dimensions."""
+        return f"{self.group(key.size)}/{variable}/c/" + "/".join(map(str, (*key.chunk, *[0] * inner)))
 
     def name(self, key: TileKey) -> str:
         """A tile as people read it."""

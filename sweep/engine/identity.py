@@ -24,6 +24,10 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
         "around": grid.around,
         "dimensions": list(grid.dims),
         "constants": grid.constants,
+        "inner": {
+            of.name: {"values": list(of.values), "long_name": of.long_name, "units": of.units}
+            for of in kernel.dimensions
+        },
     }
 
 
@@ -62,7 +66,7 @@ def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel)
         "dimensions": list(layout.dims),
         "constants": dict(layout.constants),
     }
-    there = attributes | of_layout
+    there = {"inner": {}} | attributes | of_layout
     return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
 
 

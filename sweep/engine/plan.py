@@ -16,7 +16,6 @@ from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.tiles import Layout, Task, Tile, bundle
 from bendscape.sweep.engine.wanted import Wanted, count
-from bendscape.sweep.store.publish import stored_variables
 from bendscape.sweep.store.records import Records
 
 TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
@@ -128,7 +127,7 @@ class Plan:
         return size
 
     def _tile_bytes(self, size: int) -> float:
-        return 8.0 * len(stored_variables(self.kernel)) * self.layout.tile_cells(size)
+        return float(self.kernel.cell_bytes() * self.layout.tile_cells(size))
 
     def total(self, name: str) -> Any:
         """Sum of a column of `sizes`."""
@@ -165,8 +164,7 @@ class Plan:
 
     def stored_bytes(self) -> int:
         """Bytes of all arrays before compression."""
-        cell = sum({"float64": 8, "int64": 8, "int8": 1}[v.dtype] for v in stored_variables(self.kernel))
-        return int(self.total("cells")) * cell
+        return int(self.total("cells")) * self.kernel.cell_bytes()
 
     def to_json(self, slots: int) -> dict[str, Any]:
         """The plan as `bendscape plan --json` prints it."""

@@ -70,7 +70,7 @@ class Wanted:
         blocks, curve_at = math.ceil(length / block), places[-1] if long else np.zeros(1, np.intp)
         shape = grid.shape[:-1] if long else grid.shape
         models = keep.reshape(math.prod(shape), -1)
-        indices = np.indices(shape).reshape(len(shape), -1)
+        indices = np.indices(shape).reshape(len(shape), len(models))
         model_at = np.zeros((len(models), len(shape)), dtype=np.intp)
         for column, (at, index) in enumerate(zip(places, indices, strict=False)):
             model_at[:, column] = at[index]

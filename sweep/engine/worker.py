@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import obstore
 from threadpoolctl import threadpool_limits
 
@@ -160,7 +161,7 @@ def _run_tile(
                 with limits.cell(seconds[slot[0]]):
                     outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
                 names = (v.name for v in context.kernel.variables)
-                values = {name: block[name].dtype.type(outcome.values[name]) for name in names}
+                values = {name: np.asarray(outcome.values[name], block[name].dtype) for name in names}
             except BaseException as error:  # SystemExit and the like end the cell, not the run
                 if limits.sent(error):
                     raise

@@ -123,10 +123,13 @@ def _compare(
             name = layout.name(key)
             done, _ = ledger.records.masks(key)
             missing = [variable for variable in names if variable not in chunks[n].get(key, ())]
-            missing = [v for v in missing if not exists(hierarchy.url, layout.path(key, v))]
+            missing = [v for v in missing if not exists(hierarchy.url, hierarchy.chunk(key, v))]
             region, slots = layout.region(key), layout.slots(key)
             try:
-                block = {v: np.asarray(array[region]).reshape(slots) for v, array in arrays.items()}
+                block = {
+                    v: np.asarray(array[region]).reshape(*slots, *array.shape[len(region) :])
+                    for v, array in arrays.items()
+                }
             except Exception as error:  # each codec has its own
                 found.damaged[name] = f"{type(error).__name__}: {error}"
                 yield _correction(name, lost=done)
@@ -187,8 +190,8 @@ def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, se
         parts = chunk.split("/")
         plain = bool(at_chunks) and array in hierarchy.metadata and all(map(_canonical, parts))
         if plain and group in groups and name != "seed":
-            key = TileKey(groups[group], tuple(map(int, parts)))
-            if _inside(hierarchy, key):
+            key = TileKey(groups[group], tuple(map(int, parts[: len(layout.cell_dims)])))
+            if _inside(hierarchy, key) and hierarchy.chunk(key, name) == path:
                 chunks[key.size][key].add(name)
                 continue
             plain = False
@@ -205,7 +208,7 @@ def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
     # Out of the way of the next run, and not lost; `status` first, which names what is there.
     store = connect(hierarchy.url)
     for name in sorted(hierarchy.variables(key.size), key="status".__ne__):
-        path = hierarchy.layout.path(key, name)
+        path = hierarchy.chunk(key, name)
         if exists(hierarchy.url, path):
             obstore.rename(store, path, f"{aside}/{path}")
 

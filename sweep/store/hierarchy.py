@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,8 +13,8 @@ import zarr
 from numpy.typing import NDArray
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.kernel import Reference, Variable
-from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.campaign.kernel import Dimension, Reference, Variable
+from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger, campaign_path
 from bendscape.sweep.store.objects import Damaged, connect
@@ -40,11 +41,17 @@ class Hierarchy:
     layout: Layout
     metadata: dict[str, dict[str, Any]]
     references: tuple[Reference, ...]
+    dimensions: tuple[Dimension, ...]
     damage: dict[str, str]
 
     def array(self, path: str) -> zarr.Array[Any]:
         """An array by the metadata that it should have, whatever its own file says."""
         return zarr.Array.from_dict(zarr.storage.StorePath(zarr_store(self.url), path), self.metadata[path])
+
+    def chunk(self, key: TileKey, variable: str) -> str:
+        """The path of the chunk that keeps one variable of a tile."""
+        shape = self.metadata[f"{self.layout.group(key.size)}/{variable}"]["shape"]
+        return self.layout.path(key, variable, len(shape) - len(self.layout.cell_dims))
 
     def variables(self, size: int) -> list[str]:
         """Names of what the kernel stores for one size, `status` included."""
@@ -73,7 +80,9 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     else:
         damage.setdefault("zarr.json", "it is missing")
         attributes, layout, metadata = _recorded(url, ledger)
-    found = Hierarchy(url, attributes, layout, metadata, references_of(attributes, layout), damage)
+    found = Hierarchy(
+        url, attributes, layout, metadata, references_of(attributes, layout), _inner(attributes), damage
+    )
     for path, expected in metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
@@ -134,7 +143,7 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
     references = references_of(record, layout)
     record.pop("epoch", None)  # of the record, not of the store
     metadata = {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
-    for path, plan in arrays_of(layout, variables, references).items():
+    for path, plan in arrays_of(layout, variables, references, _inner(record)).items():
         metadata[path] = plan.metadata()
         try:
             own = _json(url, f"{path}/zarr.json")
@@ -159,6 +168,11 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
     return ""  # an array may be longer than published: an extension that was cut short
 
 
+def _inner(attributes: Mapping[str, Any]) -> tuple[Dimension, ...]:
+    named = attributes.get("inner", {}).items()
+    return tuple(Dimension(name, tuple(of["values"]), of["long_name"], of["units"]) for name, of in named)
+
+
 def _variable(document: dict[str, Any]) -> Variable:
     names = {field.name for field in fields(Variable)}
     plain: dict[str, Any] = {
@@ -180,4 +194,4 @@ def _contents(found: Hierarchy, stretch: float = 1.0) -> dict[str, NDArray[Any]]
         values = compute_known(layout, None, found.references, blanks, stretch=stretch)
     except ParameterError:  # a relative curve of a kernel that is not installed: its values cannot be checked
         values = {}
-    return {**coordinates(layout), **values}
+    return {**coordinates(layout, found.dimensions), **values}

@@ -33,7 +33,16 @@ from bendscape.core.errors import ParameterError, unwarned
 from bendscape.sweep.campaign.axes import MAX_AXIS, Scalar
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid
-from bendscape.sweep.campaign.kernel import STATUS, Kernel, Reference, Variable, default_kernel, load_kernel
+from bendscape.sweep.campaign.kernel import (
+    STATUS,
+    Dimension,
+    Dtype,
+    Kernel,
+    Reference,
+    Variable,
+    default_kernel,
+    load_kernel,
+)
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always, reading_store
@@ -157,7 +166,8 @@ def write_layout(
     if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
         raise Conflict("zarr.json")
     variables = stored_variables(kernel)
-    kept = arrays_of(before, variables, kernel.references) if before else {}
+    declared = variables, kernel.references, kernel.dimensions
+    kept = arrays_of(before, *declared) if before else {}
     metadata: dict[str, dict[str, Any]] = {}
     for size in sorted(layout.sizes):
         group = layout.group(size)
@@ -165,13 +175,13 @@ def write_layout(
         found, mode = to.read(f"{group}/zarr.json")
         if not found:
             to.put(f"{group}/zarr.json", metadata[group], mode)
-    for path, array in arrays_of(layout, variables, kernel.references).items():
+    for path, array in arrays_of(layout, *declared).items():
         # What was never published holds nothing, whatever an interrupted attempt left of it.
         found, mode = to.read(f"{path}/zarr.json")
         metadata[path] = {**((found if path in kept else None) or array.metadata()), "shape": [*array.shape]}
         if metadata[path] != found:
             to.put(f"{path}/zarr.json", metadata[path], mode)
-    for path, values in coordinates(layout).items():
+    for path, values in coordinates(layout, kernel.dimensions).items():
         to.open(path)[0][:] = values
     names = [name for of in known(layout, kernel.references) for name in of.names]
     arrays = {name: to.open(name) for name in names}
@@ -213,13 +223,20 @@ class ArrayPlan(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Those of the variable; for integers of cells also what is masked, as plain xarray wants it."""
+        fill = self.of.fill_value
+        masked = {"_FillValue": fill} if "seed" in self.dims and isinstance(fill, int) and fill else {}
+        return self.of.attributes | masked
+
     def metadata(self) -> dict[str, Any]:
         """The `zarr.json` of a new one."""
         # Made aside: in the store Zarr would also make a root, which is for `write_layout` to publish.
         aside: dict[str, Any] = {}
         zarr.create_array(
             MemoryStore(aside), shape=self.shape, chunks=self.chunks, dtype=self.of.dtype,
-            fill_value=self.of.fill_value, dimension_names=self.dims, attributes=self.of.attributes,
+            fill_value=self.of.fill_value, dimension_names=self.dims, attributes=self.attributes,
         )  # fmt: skip
         document: dict[str, Any] = json.loads(aside["zarr.json"].to_bytes())
         return document
@@ -260,27 +277,39 @@ def known(layout: Layout, references: Sequence[Reference]) -> list[Known]:
 
 
 def arrays_of(
-    layout: Layout, variables: Sequence[Variable], references: Sequence[Reference]
+    layout: Layout,
+    variables: Sequence[Variable],
+    references: Sequence[Reference],
+    dimensions: Sequence[Dimension] = (),
 ) -> dict[str, ArrayPlan]:
     """Every array of a store by its path: dimensions, what is known of points and, for each size, seeds and
     `variables`."""
     dims, shape = tuple(layout.dims), tuple(len(values) for values in layout.dims.values())
-    models = len(layout.models)
+    models, inner = len(layout.models), {of.name: len(of.values) for of in dimensions}
     arrays = {}
+    for of in dimensions:
+        kind: Dtype = "int64" if all(isinstance(value, int) for value in of.values) else "float64"
+        axis = Variable(of.name, of.long_name, kind, of.units)
+        arrays[of.name] = ArrayPlan(axis, (of.name,), (len(of.values),), (len(of.values),))
     for name, values in layout.dims.items():
         arrays[name] = ArrayPlan(axis_variable(layout, name), (name,), (len(values),), (MAX_AXIS,))
     chunks = (*[REFERENCE_CHUNKS[0]] * (models - 1), *[REFERENCE_CHUNKS[1]] * (models > 0))
     chunks += (REFERENCE_CHUNKS[2],) * (len(dims) - models)
-    for of in known(layout, references):
-        n = len(dims) if of.long else models
-        for variable in of.variables:
+    for about in known(layout, references):
+        n = len(dims) if about.long else models
+        for variable in about.variables:
             arrays[variable.name] = ArrayPlan(variable, dims[:n], shape[:n], chunks[:n])
     for size, blocks in sorted(layout.sizes.items()):
         group, seed = layout.group(size), Variable("seed", layout.axes.seed.long_name, "int64")
         arrays[f"{group}/seed"] = ArrayPlan(seed, ("seed",), (blocks.seeds,), (65536,))
         for variable in variables:
-            plan = ArrayPlan(variable, layout.cell_dims, layout.shape(size), layout.chunks(size))
-            arrays[f"{group}/{variable.name}"] = plan
+            of_cell = tuple(inner[name] for name in variable.dims)
+            arrays[f"{group}/{variable.name}"] = ArrayPlan(
+                variable,
+                (*layout.cell_dims, *variable.dims),
+                (*layout.shape(size), *of_cell),
+                (*layout.chunks(size), *of_cell),
+            )
     return arrays
 
 
@@ -292,9 +321,10 @@ def axis_variable(layout: Layout, dim: str) -> Variable:
     return Variable(dim, axis.long_name, axis.dtype, axis.units)
 
 
-def coordinates(layout: Layout) -> dict[str, NDArray[Any]]:
+def coordinates(layout: Layout, dimensions: Sequence[Dimension] = ()) -> dict[str, NDArray[Any]]:
     """What the arrays of dimensions and seeds hold, by path."""
     dims = {name: np.asarray(values) for name, values in layout.dims.items()}
+    dims |= {of.name: np.asarray(of.values) for of in dimensions}
     return dims | {f"{layout.group(n)}/seed": np.arange(of.seeds) for n, of in sorted(layout.sizes.items())}
 
 

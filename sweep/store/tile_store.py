@@ -55,17 +55,24 @@ class TileStore:
     def read(self, key: TileKey, name: str) -> NDArray[Any]:
         """One variable of a tile, shape (curve block, seed block), cut at the end of the dimensions."""
         with self._one_at_a_time:
-            block: NDArray[Any] = np.asarray(self._array(key.size, name)[self.layout.region(key)])
-        return block.reshape(self.layout.slots(key))
+            array = self._array(key.size, name)
+            block: NDArray[Any] = np.asarray(array[self.layout.region(key)])
+        return block.reshape(self.layout.slots(key) + self._inner(array))
+
+    def _inner(self, array: zarr.Array[Any]) -> tuple[int, ...]:
+        return tuple(array.shape[len(self.layout.cell_dims) :])
 
     def whole(self, key: TileKey) -> dict[str, NDArray[Any]]:
         """Every variable of a tile; `status` is read first, so that what it names is there."""
         return {name: self.read(key, name) for name in ("status", *(v.name for v in self._variables[:-1]))}
 
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """A tile of absent cells."""
-        shape = self.layout.slots(key)
-        return {v.name: np.full(shape, v.fill_value, dtype=v.dtype) for v in self._variables}
+        """A tile of absent cells, which hold what the arrays of this store have for them."""
+        slots, found = self.layout.slots(key), {}
+        for variable in self._variables:
+            array = self._array(key.size, variable.name)
+            found[variable.name] = np.full(slots + self._inner(array), array.fill_value, dtype=array.dtype)
+        return found
 
     def update(
         self, key: TileKey, own: Mapping[str, NDArray[Any]], check: Callable[[], None]
@@ -102,9 +109,6 @@ class TileStore:
             # What the last status names, others may have put after this worker's turn at a variable.
             return merged if undisturbed else self.whole(key)
 
-    def _stored(self, key: TileKey, block: NDArray[Any]) -> NDArray[Any]:
-        return block.reshape([part.stop - part.start for part in self.layout.region(key)])
-
     def _put(
         self,
         key: TileKey,
@@ -114,9 +118,11 @@ class TileStore:
         check: Callable[[], None],
     ) -> tuple[NDArray[Any], bool]:
         for attempt in range(CONFLICTS):
-            merged = _merge(variable, own, stored)
+            array = self._array(key.size, variable.name)
+            merged = _merge(variable.name, own, stored, array.fill_value)
+            lengths = [part.stop - part.start for part in self.layout.region(key)]
             try:
-                self._array(key.size, variable.name)[self.layout.region(key)] = self._stored(key, merged)
+                array[self.layout.region(key)] = merged.reshape(*lengths, *self._inner(array))
             except Conflict:
                 stored = self.read(key, variable.name)
                 check()
@@ -125,14 +131,15 @@ class TileStore:
         raise OSError(f"{variable.name} of tile {key} changed {CONFLICTS} times while it was written")
 
 
-def _merge(variable: Variable, own: NDArray[Any], stored: NDArray[Any]) -> NDArray[Any]:
+def _merge(name: str, own: NDArray[Any], stored: NDArray[Any], absent: Any) -> NDArray[Any]:
     # What a cell holds stays: merging in any order, and twice, gives the same. A failed cell holds nothing.
-    if variable.name == "status":
+    if name == "status":
         stays = np.isin(stored, [STATUS[kind] for kind in FINISHED]) | (own == STATUS["absent"])
     else:  # by bits: a NaN that a kernel returned is a value, and not every NaN is that of an absent cell
-        fill = np.array(variable.fill_value, dtype=stored.dtype)
-        bits = f"u{stored.dtype.itemsize}"
-        stays = stored.view(bits) != fill.view(bits)
+        fill = np.full_like(stored, absent)
+        differs = np.ascontiguousarray(stored).view(np.uint8) != np.ascontiguousarray(fill).view(np.uint8)
+        stays = differs.reshape(*stored.shape[:2], -1).any(axis=-1)  # of all numbers of a cell, or of none
+        stays = stays.reshape(*stays.shape, *[1] * (stored.ndim - 2))
     return np.where(stays, stored, own)
 
 
