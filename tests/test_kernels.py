@@ -198,7 +198,10 @@ def test_an_installed_kernel_is_found_by_its_name_and_nothing_else_is_imported(
         ({"variables": "(Variable('status', 'a'),)"}, "KERNEL.variables = 'status'"),
         ({"variables": "(Variable('seed', 'a'),)"}, "KERNEL.variables = 'seed'"),
         ({"variables": "(Variable('../x', 'a'),)"}, "KERNEL.variables = '../x'"),
-        ({"variables": "(Variable('x', 'a', dtype='float32'),)"}, "float64, int64, int8"),
+        (
+            {"variables": "(Variable('x', 'a', dtype='float16'),)"},
+            "float64, float32, complex128, complex64, int64, int8",
+        ),
         ({"variables": "(Variable('x', 'a', valid_range=(1, 0)),)"}, "valid_range of x, = (1, 0)"),
         ({"variables": "(Variable('x', 'a', valid_range=0.5),)"}, "two numbers (low, high), low <= high"),
         ({"name": "''"}, "KERNEL.name = ''"),
@@ -310,7 +313,7 @@ def outcome_of(tmp_path: Path, outcome: object) -> Outcome:
     """What a kernel of a float64 x and an int8 n is taken to have returned."""
     declared = load_kernel("mine", [module(tmp_path / "m.py")])
     held = dataclasses.replace(declared, compute=lambda cell, rng: outcome)  # type: ignore[arg-type, return-value]
-    return kernel_module._held(held).compute(CELL, np.random.default_rng(1))
+    return kernel_module._held(held, "here").compute(CELL, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_FLOATS, ids=lambda v: v if isinstance(v, str) else "")

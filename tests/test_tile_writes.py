@@ -103,9 +103,9 @@ def test_a_writer_between_the_read_and_the_write_of_another_keeps_its_cells(
     merge, started = tile_store._merge, threading.Event()
     other = threading.Thread(target=lambda: second.update(TILE, place.own([4, 5, 6]), nothing))
 
-    def interrupted(variable: Any, own: Any, stored: Any) -> Any:
-        merged = merge(variable, own, stored)
-        if variable.name == stage and not started.is_set() and threading.current_thread() is not other:
+    def interrupted(name: str, own: Any, stored: Any, absent: Any) -> Any:
+        merged = merge(name, own, stored, absent)
+        if name == stage and not started.is_set() and threading.current_thread() is not other:
             started.set()
             other.start()
             other.join(timeout=2 if place.url.startswith("file") else 60)  # on files it waits for the lock
@@ -234,8 +234,9 @@ def test_a_fresh_tile_on_s3_costs_one_read_and_one_write_for_each_variable(
     writer = place.writer()
     for name in ("x", "k", "status"):
         writer.read(TILE, name)
+    own = place.own([0])
     s3.requests.clear()
-    writer.update(TILE, place.own([0]), nothing)
+    writer.update(TILE, own, nothing)
     assert [method for method, _ in s3.requests] == ["GET", "PUT", "PUT", "PUT"]
 
 
