@@ -136,7 +136,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
     drawn = _inline(list(gain_pages(bought)), f"{quantity} against alpha", quantity, _GAIN)
     chosen_loads = [row for row in loads if row["estimator"] in _LOAD_ESTIMATORS]
     environment = Environment(
-        loader=PackageLoader("bendscape.analysis", package_path=""),
+        loader=PackageLoader("bendscape.analysis.report", package_path=""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
