@@ -62,6 +62,7 @@ def agrees(found: Points, at: int, known: Asymptotics, model: Model) -> None:
 @given(models, st.lists(st.floats(-2, 6), min_size=1, max_size=4), st.floats(0, 1))
 @example(Model(1, 1, 1e-6), [0.0, 1e-4], 0.5)
 @example(Model(1, 512, 1e3), [0.1, 0.2, 0.3, 0.4], 0.5)
+@example(Model(2, 15, 1e-12), [-8.0, -16.0, 4.0], 0.0)  # edges all but at gamma = 1, where averages bend fast
 def test_a_point_is_what_the_scalar_functions_give(model: Model, decades: list[float], near: float) -> None:
     thresholds = transition(model)
     apart = 10 ** -(3 + 5 * near)  # closer by than 1e-8 a continuous overlap is all but lost

@@ -40,6 +40,7 @@ _NODES = np.array([0.01, 0.03, 0.07, 0.14, 0.23, 0.34, 0.46, 0.58, 0.70, 0.81, 0
 _EVERY = 8  # loads of a model from one estimate of the averages' errors to the next
 _COARSE_CLOSE = 1e-4  # relative: Newton's next step then lands within the coarse rule's own error
 _FINE_CLOSE = 1e-7  # relative: the last step is taken to second order
+_ROUNDING = 4e-16  # relative: no step is smaller than two last digits
 _NEAR_EDGE = 1e-8  # relative: how far past the edge an outlier is looked for, which its overlap then decides
 
 
@@ -214,7 +215,8 @@ def _root(
     rough, _, step = approach(models, start, bracket, REAL.coarse, _COARSE_CLOSE * start, equation)
     gamma = np.clip(rough + step, rough / 2, high)
     gamma = np.where(np.isnan(gamma), high / 2, gamma)
-    close = _FINE_CLOSE * np.minimum(gamma, 1 - gamma + models.a)  # the averages bend fast where a is small
+    # The averages bend fast next to gamma = 1 where a is small.
+    close = _FINE_CLOSE * np.minimum(gamma, 1 - gamma + models.a) + _ROUNDING * gamma
     gamma, values = after_last_step(*approach(models, gamma, bracket, REAL.fine, close, equation))
 
     new = _new(*models, np.floor(np.log2(alpha)))
