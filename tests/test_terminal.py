@@ -158,7 +158,10 @@ def test_a_closed_terminal_stops_a_run_cleanly(tmp_path: Path, kernel_file: Kern
     file.write_text(campaign_text())
     command = [BENDSCAPE, "run", file, "--store", store, "--kernel-module", module, "--address", "serial"]
     ours, theirs = pty.openpty()
-    leader = "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    leader = (  # also where the tests themselves run under nohup
+        "import fcntl, os, signal, sys, termios\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    )
     command = [sys.executable, "-c", f"{leader}os.execv(sys.argv[1], sys.argv[1:])", *command]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
