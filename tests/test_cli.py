@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "pydantic",
         "obstore",
     }
+
+
+def test_the_version_is_that_of_the_package_by_the_command_and_by_the_module() -> None:
+    module = [sys.executable, "-m", "bendscape.sweep", "--version"]
+    for command in ([str(BENDSCAPE), "--version"], module):
+        shown = subprocess.check_output(command, text=True, timeout=60)
+        assert shown == f"bendscape {version('bendscape')}\n"
 
 
 def test_theory_prints_the_contract() -> None:
@@ -172,7 +180,7 @@ def test_run_then_plan_status_and_errors_agree(tmp_path: Path, kernel_file: Kern
     assert document("plan", file, *common)["cells_left"] == 0
     status = document("status", store)
     assert (status["done"], status["failed"], status["missing"], status["holder"]) == (120, 24, 0, None)
-    assert status["provenance"]["packages"]["bendscape"]
+    assert status["provenance"]["bendscape_version"].startswith(version("bendscape"))
     errors = document("errors", store)["errors"]
     assert len(errors) == 24
     assert {(error["error"], error["message"], error["cell"]["seed"]) for error in errors} == {

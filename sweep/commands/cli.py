@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 import warnings
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,12 +21,27 @@ EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
 app = typer.Typer(
     name="bendscape",
-    help="Sweep theory and simulation of a neural network's Hessian at initialisation, "
-    "and turn the sweep into thresholds with error bars.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"bendscape {version('bendscape')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Sweep theory and simulation of a neural network's Hessian at initialisation, and turn the sweep into
+    thresholds with error bars."""
+
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
 StoreOption = Annotated[

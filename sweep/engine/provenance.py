@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign.kernel import Kernel
 
-PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
+PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
 
 def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
         about = {"kernel": {"name": kernel.name, "version": kernel.version, **origin}}
     return {
         **about,
-        "code_version": code_version(),
+        "bendscape_version": bendscape_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
@@ -39,23 +40,19 @@ def _package_of(name: str) -> str:
     return "not installed as a package"
 
 
-def code_version() -> str:
+def bendscape_version() -> str:
     """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
-    folder, text = Path(__file__).parent, version("bendscape")
-    if not (folder.parent / ".git").exists():
+    root, text = Path(__file__).parents[2], version("bendscape")
+    if not (root / ".git").exists():
         return text
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        git = [
-            "git",
-            "-C",
-            str(folder.parent),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-            "--exclude=*",
-        ]
         commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
     return f"{text}+{commit}" if commit else text
+
+
+def version_in(attributes: Mapping[str, Any]) -> str:
+    """Version of bendscape in the attributes of a store; older ones have it under another name."""
+    return str(attributes.get("bendscape_version") or attributes["code_version"])
