@@ -206,6 +206,36 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
         for two kernels, or a declaration that is not accepted.
     """
     installed = _installed()
+    own = _own(modules, installed)
+    if name in own:
+        return _held(*own[name])
+    if name not in installed:
+        known = ", ".join(sorted({*installed, *own}))
+        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
+    return _load(installed[name])
+
+
+def load_kernels(modules: Iterable[str] = ()) -> dict[str, Kernel | ParameterError]:
+    """Every kernel that there is, by name: those of the given modules, and the installed ones.
+
+    An installed kernel that cannot be loaded has its error in its place; what a module of the caller's own
+    raises is raised, as by `load_kernel`.
+    """
+    installed = _installed()
+    own = _own(modules, installed)
+    found: dict[str, Kernel | ParameterError] = {}
+    for name in sorted({*installed, *own}):
+        try:
+            found[name] = _held(*own[name]) if name in own else _load(installed[name])
+        except ParameterError as error:
+            if name in own:
+                raise
+            found[name] = error
+    return found
+
+
+def _own(modules: Iterable[str], installed: Mapping[str, EntryPoint]) -> dict[str, tuple[Kernel, str]]:
+    # The kernels of modules, with where each is from.
     own: dict[str, tuple[Kernel, str]] = {}
     for module in dict.fromkeys(modules):
         loaded, digest = _imported(module)
@@ -215,19 +245,19 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
             remedy = f"{module} has the name of {other}; give it another"
             raise ParameterError("KERNEL.name", kernel.name, "a name that no other kernel has", remedy)
         own[kernel.name] = kernel, module
-    if name in own:
-        return _held(*own[name])
-    if name not in installed:
-        known = ", ".join(sorted({*installed, *own}))
-        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
-    point = installed[name]
+    return own
+
+
+def _load(point: EntryPoint) -> Kernel:
     try:
         module_of_point = importlib.import_module(point.module)
     except _NOT_OURS as error:
-        raise ParameterError("kernel", name, "a kernel whose module can be imported", _why(error)) from None
+        accepted = "a kernel whose module can be imported"
+        raise ParameterError("kernel", point.name, accepted, _why(error)) from None
     kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
-    if kernel.name != name:
-        raise ParameterError("KERNEL.name", kernel.name, f"{name!r}, as its entry point {point.value} has it")
+    if kernel.name != point.name:
+        accepted = f"{point.name!r}, as its entry point {point.value} has it"
+        raise ParameterError("KERNEL.name", kernel.name, accepted)
     return _held(kernel, point.value)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
 from bendscape.sweep.commands.options import Json, Memory, bytes_of
 from bendscape.sweep.commands.stores import Modules
@@ -266,6 +267,7 @@ def _leave(code: int) -> None:
 
 
 store_commands.register(app)  # status, errors and fsck
+kernels.register(app)
 
 
 def _invoke(command: str, **arguments: Any) -> None:

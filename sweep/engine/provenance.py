@@ -23,7 +23,7 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
     about: dict[str, Any] = {}
     if kernel is not None:
         own = {"digest": kernel.digest, "modules": list(kernel_modules)}
-        origin = own if kernel.digest else {"package": _package_of(kernel.name)}
+        origin = own if kernel.digest else {"package": package_of(kernel.name)}
         about = {"kernel": {"name": kernel.name, "version": kernel.version, **origin}}
     return {
         **about,
@@ -33,7 +33,8 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
     }
 
 
-def _package_of(name: str) -> str:
+def package_of(name: str) -> str:
+    """The package that has installed a kernel, and its version."""
     for point in entry_points(group="bendscape.kernels", name=name):
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
