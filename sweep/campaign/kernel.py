@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import math
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +41,7 @@ BOOKKEEPING = frozenset({"status", "n_seeds", "wanted", "coverage"})
 """Names that readers give to what the engine knows of cells: no variable of a kernel has one."""
 
 _NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
+_BY_NAME = "rename it; a campaign asks for an installed kernel by its name alone"
 _WHERE = "a Python file or an importable module that defines KERNEL"
 _ACCEPTED: dict[str, tuple[type, ...]] = {"float64": (float, int), "int64": (int, bool), "int8": (int, bool)}
 """Types of number that each dtype takes, where it holds the value exactly."""
@@ -157,7 +160,7 @@ class Kernel:
         Finite; seconds > 0, bytes >= 0.
     digest
         BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
-        and empty for an installed kernel, which stands by its version.
+        by `hold` from the text of its function; empty for an installed kernel, which stands by its version.
     axes
         Of its cells; where it declares none, `load_kernel` gives it those of the default kernel, with their
         references and their check.
@@ -213,6 +216,31 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
         known = ", ".join(sorted({*installed, *own}))
         raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
     return _load(installed[name])
+
+
+def hold(kernel: object, source: str) -> Kernel:
+    """A kernel that is at hand, as `load_kernel` gives it; `source` says in errors where it is declared.
+
+    Raises
+    ------
+    ParameterError
+        A declaration that is not accepted, or the name of an installed kernel.
+    """
+    if not isinstance(kernel, Kernel):
+        remedy = "decorate a function with bendscape.sweep.kernel"
+        raise ParameterError("kernel", kernel, "a bendscape Kernel", remedy)
+    _check(kernel, source)
+    if kernel.name in _installed():
+        raise ParameterError("KERNEL.name", kernel.name, "a name that no installed kernel has", _BY_NAME)
+    return _held(replace(kernel, digest=kernel.digest or source_digest(kernel.compute)), source)
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """Digest of the text of a function; empty where Python cannot read it."""
+    try:
+        return _digest(textwrap.dedent(inspect.getsource(function)).encode())
+    except (OSError, TypeError):
+        return ""
 
 
 def load_kernels(modules: Iterable[str] = ()) -> dict[str, Kernel | ParameterError]:

@@ -32,7 +32,7 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
 
     with results_only():
         found = load_kernels(kernel_module)
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"name": name, "error": str(of)} if isinstance(of, ParameterError) else describe(of)
         for name, of in found.items()
     ]
