@@ -161,15 +161,14 @@ def open_work(
         campaign = Campaign.from_dict(campaign)
     elif not isinstance(campaign, Campaign):
         campaign = Campaign.from_file(campaign)
-    if kernel is None:
-        held, pickle = load_kernel(campaign.campaign.kernel, modules), b""
-    else:
-        held = hold(kernel, "Python")
-        campaign, pickle = campaign.of_kernel(held.name), pickled(held)
-    url = store_url(store or campaign.campaign.store)
+    held = load_kernel(campaign.campaign.kernel, modules) if kernel is None else hold(kernel, "Python")
+    named = campaign.of_kernel(held.name)
+    campaign.to_grid(held.axes)  # refuses what is wrong in it, with its line, before anything is written
+    pickle = b"" if kernel is None else pickled(held)
+    url = store_url(store or named.campaign.store)
     if new_generation:
-        url = generation(url, campaign, held)
-    return Work(campaign, url, held, modules, pickle)
+        url = generation(url, named, held)
+    return Work(named, url, held, modules, pickle)
 
 
 def modules_of(modules: Iterable[str]) -> tuple[str, ...]:
