@@ -38,6 +38,7 @@ from bendscape.sweep.campaign.function import MAX_PICKLE, pickled, unpickled
 from bendscape.sweep.campaign.toml import to_toml
 from campaigns import RANDOM, campaign_text, data_files
 
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 STEPS = Axes((Axis("steps", "int64", least=1), Axis("seed", "int64", "seed")))
 END = (Variable("end", "where the walk ends"),)
 KernelFile = Callable[..., str]
@@ -381,6 +382,31 @@ def test_the_doors_load_nothing_before_they_are_used_and_are_all_there() -> None
     assert done.stderr.splitlines()[-1] == "AttributeError: module 'bendscape.sweep' has no attribute 'zzz'"
     assert set(bendscape.sweep.__all__) <= set(dir(bendscape.sweep))
     assert all(getattr(bendscape.sweep, name).__doc__ for name in bendscape.sweep.__all__)
+
+
+@pytest.mark.ray
+def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    script, checks = (
+        tmp_path / "page.py",
+        """
+        ds = xr.open_dataset("runs/spiked.zarr", engine="bendscape")
+        assert ds.top.dims == ("spike", "N", "seed") and (ds.status == 1).all()
+        mean = ds.top.mean("seed").sel(N=200)
+        assert abs(mean.sel(spike=2.0) - 2.5) < 0.1 and abs(mean.sel(spike=0.0) - 2) < 0.1
+        from bendscape.sweep.campaign.kernel import default_kernel
+        assert len({campaign.spec_hash(default_kernel().axes) for campaign in (one, two, three)}) == 1
+        assert summary.outcome == "complete" and status("runs/figure-1.zarr")["done"] == 72
+    """,
+    )
+    script.write_text("\n".join([*blocks, textwrap.dedent(checks)]))
+    environment = os.environ | {"MPLBACKEND": "Agg"}
+    call = [sys.executable, script]
+    done = subprocess.run(
+        call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_plan_of_a_function_changes_nothing_and_counts_its_cells(tmp_path: Path) -> None:
