@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import tomllib
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from rich.console import Console
 
 import bendscape.sweep
 from bendscape.sweep import (
@@ -36,6 +38,7 @@ from bendscape.sweep import (
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.function import MAX_PICKLE, pickled, unpickled
 from bendscape.sweep.campaign.toml import to_toml
+from bendscape.sweep.commands import calls
 from campaigns import RANDOM, campaign_text, data_files
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
@@ -371,6 +374,31 @@ def test_a_run_tells_its_progress_on_standard_error_or_nothing(
     shown = capfd.readouterr()
     assert shown.out == ""
     assert "14/14 cells" in shown.err
+
+
+def test_in_a_notebook_one_bar_is_drawn_and_then_redrawn_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    redrawn: list[Any] = []
+
+    def display(shown: object, display_id: bool = False) -> object:
+        # As that of IPython: a handle where it is asked for, to draw something else in the same place.
+        if not display_id:
+            return None  # rich's messages
+        drawn.append(shown)
+        return types.SimpleNamespace(update=redrawn.append)
+
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    module = types.ModuleType("IPython.display")
+    module.display = display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(calls, "standard_error", lambda: Console(force_jupyter=True))
+    go(walks(tmp_path / "s"), kernel=walk, progress=True)
+    assert len(drawn) == 1
+    assert repr(drawn[0]).startswith("0/14 cells")
+    assert repr(redrawn[-1]).startswith("14/14 cells, 2/2 tiles, 0 failed")
+    assert '<progress value="14" max="14"></progress> <code>14/14 cells' in redrawn[-1]._repr_html_()
 
 
 def test_the_doors_load_nothing_before_they_are_used_and_are_all_there() -> None:
