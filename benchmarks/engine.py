@@ -1,4 +1,4 @@
-"""The engine beside others that fill a labelled dataset, two workers each, results on disk: xyzpy and xsweep.
+"""The engine beside others that sweep a function, two workers each, on disk: xyzpy, xsweep and pipefunc.
 
     python benchmarks/engine.py [--venvs DIR] [--rounds 3] [--only PART ...] [--engines NAME ...]
 
@@ -39,7 +39,11 @@ HERE = Path(__file__).parent
 ROUNDS = 3
 WORKERS = 2
 CELLS = 40  # a seed
-PACKAGES = {"xyzpy": ("xyzpy==1.3.5", "matplotlib"), "xsweep": ("xsweep==0.5.0",)}
+PACKAGES = {
+    "xyzpy": ("xyzpy==1.3.5", "matplotlib"),
+    "xsweep": ("xsweep==0.5.0",),
+    "pipefunc": ("pipefunc==0.93.2", "xarray", "zarr"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,15 @@ class Engine:
 
 
 ENGINES = {
-    "bendscape": Engine("bendscape_run.py"),
+    "bendscape": Engine("bendscape_run.py", ("local",)),
+    "bendscape on Ray": Engine("bendscape_run.py", ("ray",)),
     "xyzpy harvest": Engine("xyzpy_harvest.py", (), "xyzpy"),
     "xyzpy crop, batches of 1": Engine("xyzpy_crop.py", ("1",), "xyzpy"),
     "xyzpy crop, batches of 20": Engine("xyzpy_crop.py", ("20",), "xyzpy"),
     "xsweep thread": Engine("xsweep_run.py", ("thread", "0"), "xsweep"),
     "xsweep thread, chunks of 20": Engine("xsweep_run.py", ("thread", "20"), "xsweep"),
+    "pipefunc, files": Engine("pipefunc_map.py", ("file_array",), "pipefunc"),
+    "pipefunc, Zarr": Engine("pipefunc_map.py", ("zarr_file_array",), "pipefunc"),
     # It sends the whole plan with every cell: 4,000 cells cost a hundred times 400.
     "xsweep process": Engine("xsweep_run.py", ("process", "0"), "xsweep", 10),
     "xsweep process, chunks of 20": Engine("xsweep_run.py", ("process", "20"), "xsweep", 10),
@@ -228,7 +235,7 @@ def main() -> None:
     document = json.loads(file.read_text()) if file.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench((chosen.venvs or Path(temporary) / "venvs").absolute(), Path(temporary))
-        for package in PACKAGES:
+        for package in {ENGINES[name].package for name in chosen.engines}:
             bench.python(package)
         for part in chosen.only:
             measure, rounds = PARTS[part], 1 if part == "share" else chosen.rounds

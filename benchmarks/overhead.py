@@ -1,4 +1,4 @@
-"""What the engine costs per cell: everything a real run does (Ray, Zarr, ledger) around a trivial kernel.
+"""What the engine costs per cell: everything a real run does (workers, Zarr, ledger) around a trivial kernel.
 
     python benchmarks/overhead.py
 
@@ -26,7 +26,10 @@ from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.campaign.tiles import Layout
-from bendscape.sweep.engine.executor import Executor, RayExecutor, SerialExecutor
+from bendscape.sweep.engine.executor import Executor, SerialExecutor
+from bendscape.sweep.engine.fork_server import ForkServer
+from bendscape.sweep.engine.processes import ProcessExecutor
+from bendscape.sweep.engine.ray_executor import RayExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.engine.wanted import wanted_tiles
 from bendscape.sweep.kernels.quadratic import AXES
@@ -54,7 +57,7 @@ seeds = {seeds}
 
 def bare(campaign: Campaign) -> float:
     """Seconds of the kernel alone, called for every cell in a loop."""
-    kernel, grid = load_kernel("trivial", [MODULE]), campaign.to_grid()
+    kernel, grid = load_kernel("trivial", [MODULE]), campaign.to_grid(AXES)
     layout = Layout.of(grid, kernel)
     cells = [c for t in wanted_tiles(layout, grid, kernel) for _, _, c in layout.cells(t.key, t.mask)]
     started = time.perf_counter()
@@ -81,6 +84,13 @@ def cold(campaign: Campaign) -> float:
     return engine(campaign, lambda: RayExecutor(ray_options()))
 
 
+def warm(campaign: Campaign) -> float:
+    """With processes whose server is there already, as a Ray that runs is."""
+    server = ForkServer()
+    server.reports.poll(60)
+    return engine(campaign, lambda: ProcessExecutor(server=server))
+
+
 def main() -> None:
     """Measure, print the table, write overhead.json beside this file."""
     silence_zarr()
@@ -94,6 +104,8 @@ def main() -> None:
         for cells, campaign in campaigns.items():
             rows.setdefault((cells, "bare loop"), []).append(bare(campaign))
             rows.setdefault((cells, "serial"), []).append(engine(campaign, SerialExecutor))
+            rows.setdefault((cells, "processes"), []).append(engine(campaign, ProcessExecutor))
+            rows.setdefault((cells, "processes, imports done"), []).append(warm(campaign))
             rows.setdefault((cells, "Ray running"), []).append(engine(campaign, lambda: RayExecutor({})))
     keeper.close()
 

@@ -1,16 +1,21 @@
-"""What a large campaign costs its driver: planning, resuming, and the bookkeeping of every tile.
+"""What a large campaign costs its driver: planning, resuming, the bookkeeping of every tile, the theory.
 
-    python benchmarks/scale.py [--tiles 10000 100000 1000000]
+    python benchmarks/scale.py [--tiles 10000 100000 1000000] [--points 1000000]
 
 One campaign of each size, a hundred cells a tile, none of which is computed: the receipts are made up, so
 that only the driver's own work is timed. Each size runs in a process of its own, whose peak memory is
 measured. Time per tile and memory per tile of the largest campaign are compared with those of the smallest.
+
+A first run also publishes the theory at every (p, p_star, a, alpha). It is planned and published for as many
+distinct points as asked for, with alpha around alpha_bbp, and compared with the same theory one point at a
+time: the scalar functions on a random sample, their time for the whole grid extrapolated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -19,9 +24,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bendscape.core.errors import unwarned
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel, Variable
@@ -35,6 +44,7 @@ from bendscape.sweep.kernels.quadratic import NETWORK
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
+from bendscape.sweep.store.publish import silence_zarr, write_layout
 from bendscape.sweep.store.records import Receipt
 
 CAMPAIGN = """
@@ -51,6 +61,22 @@ alpha = {{ start = 0.5, stop = 2.0, num = 50 }}
 N = [128, 256, 512, 1024]
 seeds = {seeds}
 """
+POINTS = """
+[campaign]
+name = "points"
+store = "unused"
+entropy = 1
+kernel = "made-up"
+[grid]
+p = [1, 2, 3, 4, 5]
+p_star = [1, 2]
+a = {{ start = 0.1, stop = 10.0, num = {offsets} }}
+alpha = {{ around = "alpha_bbp", start = 0.5, stop = 2.5, num = 100 }}
+N = [1024]
+seeds = 1
+"""
+POINTS_OF_AN_OFFSET = 5 * 2 * 100
+SAMPLE = 300
 TILES_OF_100_SEEDS = 5 * 2 * 2 * 50 * 4
 
 
@@ -122,19 +148,60 @@ def measure(tiles: int) -> dict[str, float]:
     return found
 
 
+def measure_points(points: int) -> dict[str, float]:
+    """CPU seconds of planning and publishing a first run of distinct points, and of its theory as it was."""
+    campaign = parse_campaign(POINTS.format(offsets=max(1, points // POINTS_OF_AN_OFFSET)))
+    imports = peak_mib()
+    silence_zarr()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        plan = plan_campaign(campaign, KERNEL)
+        planned = time.process_time()
+        write_layout(store_url(folder), plan.layout, KERNEL, None, {})
+        published = time.process_time()
+    shape = plan.grid.alpha_values.shape
+    rng = np.random.default_rng(1)
+    sample = [tuple(rng.integers(shape).tolist()) for _ in range(SAMPLE)]
+    at = [(Model(plan.grid.p[i], plan.grid.p_star[j], plan.grid.a[k]), (i, j, k, m)) for i, j, k, m in sample]
+    with unwarned():
+        began = time.process_time()
+        for model, _ in at:
+            transition(model)
+        between = time.process_time()
+        for model, where in at:
+            asymptotics(model, float(plan.grid.alpha_values[where]))
+        ended = time.process_time()
+    models, total = math.prod(shape[:3]), math.prod(shape)
+    return {
+        "points": total,
+        "plan": planned - started,
+        "publish": published - planned,
+        "one_at_a_time": (models * (between - began) + total * (ended - between)) / SAMPLE,
+        "peak_mib": peak_mib() - imports,
+    }
+
+
 def main() -> None:
     """Measure each size in its own process, print the table, write scale.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--one-points", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measure(asked.one)))
         return
-    rows = []
-    for tiles in asked.tiles:
-        command = [sys.executable, __file__, "--one", str(tiles)]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    if asked.one_points:
+        print(json.dumps(measure_points(asked.one_points)))
+        return
+
+    def apart(option: str, number: int) -> dict[str, float]:
+        command = [sys.executable, __file__, option, str(number)]
+        found: dict[str, float] = json.loads(subprocess.check_output(command, text=True))
+        return found
+
+    rows = [apart("--one", tiles) for tiles in asked.tiles]
     table = Table("tiles", "cells", "plan s", "resume s", "us a tile", "MiB", "bytes a tile", "snapshot MiB")
     for row in rows:
         row["drive_us_a_tile"] = 1e6 * row["drive"] / row["tiles"]
@@ -147,7 +214,16 @@ def main() -> None:
     Console().print(table)
     ratio = rows[-1]["drive_us_a_tile"] / rows[0]["drive_us_a_tile"]
     print(f"a tile of the largest campaign takes the driver {ratio:.2f} times one of the smallest")
-    (Path(__file__).parent / "scale.json").write_text(json.dumps(rows, indent=2))
+    first = apart("--one-points", asked.points)
+    whole = first["plan"] + first["publish"]
+    print(
+        f"a first run of {first['points']:.0f} distinct points plans in {first['plan']:.1f} s and publishes "
+        f"their theory in {first['publish']:.1f} s, {1e6 * whole / first['points']:.0f} us a point, in "
+        f"{first['peak_mib']:.0f} MiB; one point at a time that theory alone takes "
+        f"{first['one_at_a_time']:.0f} s: {first['one_at_a_time'] / whole:.0f} times as long"
+    )
+    document = {"tiles": rows, "points": first}
+    (Path(__file__).parent / "scale.json").write_text(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ from bendscape.core.quadratic.theory.label_only import (
     spectral_transition,
 )
 from bendscape.core.quadratic.theory.label_weights import SpectralWeights
-from bendscape.core.quadratic.theory.maps import Map, transition_map
+from bendscape.core.quadratic.theory.maps import Map, transition_map, transitions_of_models
 from bendscape.core.quadratic.theory.outlier import (
     Alpha0,
     Asymptotics,
@@ -116,6 +116,7 @@ from bendscape.core.quadratic.theory.outlier import (
     asymptotics,
     transition,
 )
+from bendscape.core.quadratic.theory.points import Points, asymptotics_of_points
 
 __all__ = [
     "EDGE_KINDS",
@@ -141,6 +142,7 @@ __all__ = [
     "Observation",
     "Outlier",
     "ParameterError",
+    "Points",
     "PrecisionWarning",
     "SpectralGain",
     "SpectralSample",
@@ -151,6 +153,7 @@ __all__ = [
     "alpha_0",
     "alpha_bbp_at_size",
     "asymptotics",
+    "asymptotics_of_points",
     "bulk_density",
     "controlled_mean",
     "cost_bytes",
@@ -179,5 +182,6 @@ __all__ = [
     "spectral_transition",
     "transition",
     "transition_map",
+    "transitions_of_models",
     "upper_quantile",
 ]

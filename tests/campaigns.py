@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,18 @@ DEFAULT: dict[str, Any] = {
     "seeds": 6,
     "where": "p >= p_star",
 }
+
+
+def write_kernel(
+    folder: Path, body: str, variables: str = 'Variable("x", "a number")', version: int = 1
+) -> str:
+    """Write a kernel module; in the folder `calls` every computed cell leaves a file for each attempt."""
+    calls = folder / "calls"
+    calls.mkdir(exist_ok=True)
+    head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
+    path = folder / f"kernel_v{version}.py"
+    path.write_text(head.replace("#BODY", textwrap.indent(textwrap.dedent(body).strip(), "    ")))
+    return str(path)
 
 
 def campaign_text(**changes: Any) -> str:

@@ -12,7 +12,8 @@ Out of memory is two things here: an allocation that the kernel refuses (MemoryE
 the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
 
 Episodes from `ON_S3` on have their store on an S3 server on loopback, which the namespaces share; it may fail
-or go away. Workers find it in their environment, as everywhere.
+or go away. Workers find it in their environment, as everywhere. Those from `LOCAL` on have plain files again
+and no Ray: the driver runs processes of its own, whose node is the process that forks them.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.engine.driver import NOTES
-from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.executor import Executor
+from bendscape.sweep.engine.processes import ProcessExecutor
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
@@ -61,9 +64,9 @@ NAMESPACES = (
 DEEDS: dict[str, tuple[str, str, int]] = {
     "raises": ("raise ValueError('no luck')", "ValueError", 1),
     "no memory": ("bytearray(2**46)", "MemoryError", 1),
-    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "WorkerCrashedError", 3),
-    "segfault": ("ctypes.string_at(0)", "WorkerCrashedError", 3),
-    "exits": ("os._exit(0)", "WorkerCrashedError", 3),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "WorkerLost", 3),
+    "segfault": ("ctypes.string_at(0)", "WorkerLost", 3),
+    "exits": ("os._exit(0)", "WorkerLost", 3),
     "hangs": ("while True:\n    time.sleep(0.01)", "CellTimeout", 1),
     "stuck in C": ("sum(itertools.repeat(0))", "CellTimeout", 3),
     "nan": ("return Outcome({'x': math.nan})", "", 0),
@@ -95,7 +98,7 @@ SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, where there is a
     "server gone": ({74}, 3 * (SLOTS + 1) * TILE),
 }
 
-# The first episodes, one fault each (or a fault and a harmless deed); the rest is drawn.
+# The first episodes: every kind of fault, and every deed but two of one kind; the rest is drawn.
 FIRST: list[tuple[str, str]] = [
     ("kill driver", "well"),
     ("kill worker", "nan"),
@@ -103,16 +106,14 @@ FIRST: list[tuple[str, str]] = [
     ("full disk", "well"),
     ("read-only", "no memory"),
     ("SIGTERM", "well"),
-    ("SIGINT twice", "well"),
-    ("SIGUSR1", "raises"),
+    ("SIGINT twice", "segfault"),
+    ("SIGUSR1", "hangs"),
     ("grace", "slow once"),
-    ("nothing", "segfault"),
-    ("nothing", "hangs"),
     ("nothing", "stuck in C"),
 ]
 
 
-ON_S3 = 1000
+ON_S3, LOCAL = 1000, 2000
 FIRST_ON_S3: list[tuple[str, str]] = [
     ("kill driver", "well"),
     ("server fails", "raises"),
@@ -127,12 +128,28 @@ THEN_ON_S3: list[tuple[str, str]] = [
     ("nothing", "hangs"),
 ]
 
+FIRST_LOCAL: list[tuple[str, str]] = [
+    ("kill driver", "well"),
+    ("kill worker", "nan"),
+    ("kill node", "raises"),
+    ("full disk", "well"),
+    ("SIGTERM", "no memory"),
+    ("SIGINT twice", "well"),
+    ("grace", "slow once"),
+    ("nothing", "segfault"),
+    ("nothing", "stuck in C"),
+]
+
 
 def script(number: int) -> tuple[str, str]:
     """What happens to the world, and what one cell does, in an episode."""
     if number < len(FIRST):
         return FIRST[number]
-    if number >= ON_S3:
+    if number >= LOCAL:
+        if number - LOCAL < len(FIRST_LOCAL):
+            return FIRST_LOCAL[number - LOCAL]
+        events = list(EVENTS)
+    elif number >= ON_S3:
         given = FIRST_ON_S3 + THEN_ON_S3
         events = [*(EVENTS.keys() - NEED_MOUNTS), "server fails", "server away"]
         if number - ON_S3 < len(given):
@@ -159,12 +176,18 @@ class World:
     references: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> World:
-        import ray
-        from ray.cluster_utils import Cluster
         from s3_server import S3Server
 
         self.server = S3Server()
         os.environ.update(self.server.environment)
+        return self
+
+    @cached_property
+    def cluster(self) -> Any:
+        """It starts with the first episode that needs it."""
+        import ray
+        from ray.cluster_utils import Cluster
+
         # `Cluster` writes its address into Ray's default folder, which it expects to be there. This one is
         # nobody else's, so that no other Ray of this machine finds this cluster.
         default = self.folder / "default"
@@ -172,25 +195,24 @@ class World:
         os.environ["RAY_TMPDIR"] = str(default)
 
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**head, "temp_dir": str(self.folder / "r")}
-        )
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": str(self.folder / "r")})
         for _ in range(SLOTS):
-            self.add_node()
-        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
-        return self
+            self.add_node(cluster)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        return cluster
 
     def __exit__(self, *_: object) -> None:
-        import ray
+        if "cluster" in vars(self):
+            import ray
 
-        ray.shutdown()
-        self.cluster.shutdown()
+            ray.shutdown()
+            self.cluster.shutdown()
         self.server.stop()
 
-    def add_node(self) -> None:
+    def add_node(self, cluster: Any) -> None:
         """One more node of one core."""
         self.nodes.append(
-            self.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
         )
 
     def episode(self, number: int) -> dict[str, Any]:
@@ -219,7 +241,9 @@ class Episode:
         self.rng = random.Random(f"episode {self.number}")
         self.disk = self.place / "disk"
         self.disk.mkdir(exist_ok=True)
-        self.store = store_url(self.disk / "s.zarr") if self.number < ON_S3 else self.world.server.new_url()
+        self.local = self.number >= LOCAL
+        on_s3 = ON_S3 <= self.number < LOCAL
+        self.store = self.world.server.new_url() if on_s3 else store_url(self.disk / "s.zarr")
         self.campaign = parse_campaign(campaign_text(**GRID))
         self.cell = (1, 1, self.rng.choice([0.7, 1.5]), self.rng.choice([0.8, 1.0, 1.2]),
                      self.rng.choice([64, 128]), self.rng.randrange(6))  # fmt: skip
@@ -246,11 +270,13 @@ class Episode:
         code, log = self.disturbed()
         before, known = calls(self.module), recorded(self.store)
         allowed, cost = (EVENTS | SERVER_EVENTS)[self.event]
+        cost *= SLOTS if (self.local, self.event) == (True, "kill node") else 1  # both workers are on it
         assert code in allowed, f"exit code {code}\n{log}"
         if code in (0, 1):
             assert len(known) == CELLS - bool(DEEDS[self.deed][1]), "complete, but not in the ledger"
         for _ in range(4):
-            summary = run(self.store, self.module, self.campaign, RayExecutor({}), cell_timeout=self.timeout)
+            executor = ProcessExecutor(SLOTS) if self.local else ray_executor()
+            summary = run(self.store, self.module, self.campaign, executor, cell_timeout=self.timeout)
             if not summary.missing:
                 break
         assert summary.missing == 0, summary
@@ -295,7 +321,8 @@ class Episode:
         file, log = self.place / "c.toml", self.place / "log"
         file.write_text(campaign_text(**GRID))
         command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", self.store, "--json"]
-        command += ["--kernel-module", self.module, "--address", self.world.cluster.address]
+        command += ["--kernel-module", self.module, "--workers", str(SLOTS)]
+        command += ["--address", "local" if self.local else self.world.cluster.address]
         command += ["--cell-timeout", f"{self.timeout:g}s"] if self.timeout else []
         command += ["--grace", "1s"] if self.event == "grace" else []
         command += ["--time-budget", f"{self.rng.uniform(1, 6):.2f}s"] if self.event == "budget" else []
@@ -323,9 +350,12 @@ class Episode:
         elif self.event == "kill worker":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pids()[-1], signal.SIGKILL)
+        elif self.event == "kill node" and self.local:
+            with contextlib.suppress(OSError):
+                os.kill(parent(self.pids()[-1]), signal.SIGKILL)
         elif self.event == "kill node":
             node = self.world.nodes.pop(self.rng.randrange(SLOTS))
-            self.world.add_node()
+            self.world.add_node(self.world.cluster)
             self.world.cluster.remove_node(node, allow_graceful=False)
         elif self.event == "full disk":
             ballast = self.disk / "ballast"
@@ -392,6 +422,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def parent(pid: int) -> int:
+    """The process that forked a worker."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def ray_executor() -> Executor:
+    """On the cluster of this world, to which this process is connected."""
+    from bendscape.sweep.engine.ray_executor import RayExecutor
+
+    return RayExecutor({})
 
 
 def main(folder: Path, mounts: bool) -> None:

@@ -1,9 +1,9 @@
-"""Fixtures: one local Ray for the session, campaigns in a temporary folder, kernels written for a test."""
+"""Fixtures: every executor, one local Ray for the session, campaigns in a temporary folder, kernels."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from bendscape.sweep.location import store_url
-from campaigns import KERNEL_HEAD
+from campaigns import write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
+
+    from bendscape.sweep.engine.executor import Executor
 
 # Property tests draw the same examples in every run, so that a red run says something about the change at
 # hand. To hunt with fresh ones: pytest --hypothesis-profile=default
@@ -24,8 +26,13 @@ settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on a Ray first, as they take longest: pytest-xdist gives files out in this order."""
-    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    """Files with tests on a Ray or on S3 first, as they take longest: pytest-xdist gives files out in this
+    order."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("ray") or "s3_session" in getattr(item, "fixturenames", ())
+    }
     items.sort(key=lambda item: item.path not in slow)
 
 
@@ -44,26 +51,31 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from bendscape.cluster.local import ray_options
-    from bendscape.sweep.engine.executor import RayExecutor
+    from bendscape.sweep.engine.ray_executor import RayExecutor
 
-    RayExecutor(ray_options(2))  # the same start-up as `bendscape run`
+    RayExecutor(ray_options(2))  # the same start-up as `bendscape run --address ray`
     yield
     ray.shutdown()
 
 
+@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.ray)])
+def pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Executor]]:
+    """What makes an executor with workers that may be lost: processes of this machine, and Ray's."""
+    from bendscape.sweep.engine.executor import executor_at
+
+    if request.param == "processes":
+        yield lambda workers=2: executor_at("local", workers)()
+        return
+    request.getfixturevalue("local_ray")
+    from bendscape.sweep.engine.ray_executor import RayExecutor
+
+    yield lambda workers=2: RayExecutor({}, workers)
+
+
 @pytest.fixture
 def kernel_file(tmp_path: Path) -> Callable[..., str]:
-    """Write a kernel module; `calls` is a folder where every computed cell leaves a file for each attempt."""
-
-    def write(body: str, variables: str = 'Variable("x", "a number")', version: int = 1) -> str:
-        calls = tmp_path / "calls"
-        calls.mkdir(exist_ok=True)
-        head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
-        path = tmp_path / f"kernel_v{version}.py"
-        path.write_text(head.replace("#BODY", textwrap.indent(textwrap.dedent(body).strip(), "    ")))
-        return str(path)
-
-    return write
+    """`write_kernel` in the folder of the test."""
+    return partial(write_kernel, tmp_path)
 
 
 @pytest.fixture(scope="session")

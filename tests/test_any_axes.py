@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -355,3 +356,20 @@ def test_streams_of_text_and_numbers_differ_wherever_their_coordinates_do() -> N
     ]  # fmt: skip
     draws = {cell_rng(1, axes.cell(**cell, seed=0)).integers(2**63) for cell in cells}
     assert len(draws) == len(cells)
+
+
+def test_the_example_of_the_docs_runs_and_knows_nothing_of_the_network(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text(encoding="utf-8")
+    module, file = (
+        next(block for block in re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) if "retrieval" in block)
+        for kind in ("python", "toml")
+    )
+    (tmp_path / "retrieval.py").write_text(module)
+    campaign = parse_campaign(file.replace("= 64", "= 3").replace("= 16", "= 2"))
+    assert run(tmp_path / "s.zarr", str(tmp_path / "retrieval.py"), campaign).outcome == "complete"
+    with xr.open_dataset(tmp_path / "s.zarr", engine="bendscape") as ds:
+        assert ds["overlap"].dims == ("rule", "loading_factor", "N", "seed")
+        mean = ds["overlap"].sel(rule="zero_diagonal", N=400).mean("seed")
+        assert mean[0] > 0.995 > mean[-1], "few patterns are retrieved, many are not"
+        assert not {"p", "alpha_bbp", "lambda_minus"} & set(ds.variables)
+        np.testing.assert_allclose(ds["relative_loading"][0], ds["loading_factor"])

@@ -116,7 +116,7 @@ def test_alpha_around_a_threshold_is_that_multiple_of_it() -> None:
         for index in np.ndindex(grid.shape[:-1]):
             model = Model(*(grid.models[name][index].item() for name in ("p", "p_star", "a")))
             at = transition(model).alpha_bbp if around == "alpha_bbp" else alpha_0(model).complex_re
-            assert grid.curve_values[index].tolist() == [0.5 * at, at, 1.5 * at]
+            assert grid.curve_values[index] == pytest.approx([0.5 * at, at, 1.5 * at], rel=1e-13)
 
 
 def test_where_keeps_the_points_it_is_true_for() -> None:

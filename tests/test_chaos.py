@@ -1,4 +1,4 @@
-"""Nothing is lost under any failure: campaigns are disturbed on a real Ray cluster, and resumed.
+"""Nothing is lost under any failure: campaigns are disturbed, on processes and on a real Ray cluster.
 
 Each episode of `tests/chaos.py` checks: the resumed dataset is that of a serial run, bit for bit; what the
 ledger knew before the resume is never computed again; no more work is lost than what was under way; the
@@ -20,7 +20,7 @@ from typing import Any
 
 import chaos
 import pytest
-from chaos import DEEDS, EVENTS, FIRST, FIRST_ON_S3, ON_S3, SERVER_EVENTS, script
+from chaos import DEEDS, EVENTS, FIRST, FIRST_LOCAL, FIRST_ON_S3, LOCAL, ON_S3, SERVER_EVENTS, script
 
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
@@ -28,6 +28,7 @@ from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, campaign_text, recorded
 
 MORE = range(len(FIRST), len(FIRST) + 100)
+MORE_LOCAL = range(LOCAL + len(FIRST_LOCAL), LOCAL + len(FIRST_LOCAL) + 100)
 MORE_ON_S3 = range(ON_S3 + len(FIRST_ON_S3), ON_S3 + len(FIRST_ON_S3) + 20)
 
 
@@ -116,6 +117,21 @@ def test_nothing_is_lost_on_s3(world: World, number: int) -> None:
     play(world, number)
 
 
+@pytest.mark.parametrize(
+    "number",
+    range(LOCAL, LOCAL + len(FIRST_LOCAL)),
+    ids=[": ".join(names) for names in FIRST_LOCAL],
+)
+def test_nothing_is_lost_with_processes_of_this_machine(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", MORE_LOCAL)
+def test_nothing_is_lost_with_processes_whatever_happens(world: World, number: int) -> None:
+    play(world, number)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("number", MORE_ON_S3)
@@ -148,19 +164,20 @@ def test_a_cell_that_fills_the_memory_is_found_by_the_workers_that_ray_ends(
     environment = {"RAY_memory_usage_threshold": f"{used / memory['MemTotal:']:.4f}"}
     environment |= {**os.environ, "RAY_memory_monitor_refresh_ms": "100"}
     command = [Path(sys.executable).with_name("bendscape"), "run", file, "--store", store, "--workers", "2"]
-    command += ["--kernel-module", module]
+    command += ["--kernel-module", module, "--address", "ray"]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
     assert done.returncode == 1, done.stderr.decode()
     ledger = Ledger(connect(store_url(store)))
     ledger.replay()
     (error,) = ledger.records.errors()
-    assert (error.error, error.attempts, error.cell["seed"]) == ("OutOfMemoryError", 3, 0)
+    assert (error.error, error.attempts, error.cell["seed"]) == ("WorkerOutOfMemory", 3, 0)
     assert len(recorded(store)) == 17
 
 
 def test_the_episodes_hold_every_event_and_every_deed() -> None:
-    drawn = [script(number) for number in MORE]
-    assert {event for event, _ in drawn} | {"nothing"} == set(EVENTS)
-    assert {deed for _, deed in drawn} == set(DEEDS)
+    for numbers in (MORE, MORE_LOCAL):
+        drawn = [script(number) for number in numbers]
+        assert {event for event, _ in drawn} | {"nothing"} == set(EVENTS)
+        assert {deed for _, deed in drawn} == set(DEEDS)
     on_s3 = {event for event, _ in (*FIRST_ON_S3, *map(script, MORE_ON_S3))}
     assert on_s3 > {"kill driver", "kill worker", "kill node", "SIGTERM", "SIGTERM twice", *SERVER_EVENTS}

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from command_line import bendscape, process
 
 from bendscape.sweep.campaign.kernel import load_kernel
 from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
-BENDSCAPE = Path(sys.executable).with_name("bendscape")
 COMMANDS = (
     *("theory", "sample", "plan", "run", "status", "errors", "fsck", "kernels"),
     *("export", "scaling", "thresholds", "figures", "report"),
@@ -36,22 +36,19 @@ KERNEL = Kernel(
 KernelFile = Callable[..., str]
 
 
-def bendscape(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(BENDSCAPE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
 def document(*arguments: object, code: int = 0) -> Any:
     done = bendscape(*arguments, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.fixture
-def hessians(tmp_path: Path) -> Path:
-    file = tmp_path / "hessians.toml"
+@pytest.fixture(scope="module")
+def hessians(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished store, which no test changes, and beside it its campaign file."""
+    folder = tmp_path_factory.mktemp("hessians")
+    file = folder / "hessians.toml"
     text = campaign_text(p=[1], a=[0.7], alpha="{ start = 0.6, stop = 2.6, num = 6 }", N=[32, 64], seeds=12)
-    store = tmp_path / "hessians.zarr"
+    store = folder / "hessians.zarr"
     text = text.replace('kernel = "probe"', 'kernel = "hessian"').replace('"unused"', f'"{store}"')
     file.write_text(text)
     assert bendscape("run", file, "--address", "serial").returncode == 0
@@ -86,9 +83,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
 
 def test_the_version_is_that_of_the_package_by_the_command_and_by_the_module() -> None:
     module = [sys.executable, "-m", "bendscape.sweep", "--version"]
-    for command in ([str(BENDSCAPE), "--version"], module):
-        shown = subprocess.check_output(command, text=True, timeout=60)
-        assert shown == f"bendscape {version('bendscape')}\n"
+    shown = subprocess.check_output(module, text=True, timeout=60)
+    assert shown == bendscape("--version").stdout == f"bendscape {version('bendscape')}\n"
 
 
 def test_kernels_lists_axes_variables_and_references_of_every_installed_kernel() -> None:
@@ -290,13 +286,6 @@ def test_a_real_campaign_ends_in_thresholds_figures_and_a_report(hessians: Path,
     assert "1.2433879894" in (tmp_path / "r.html").read_text()
 
 
-def test_run_makes_the_missing_folders_of_its_report(hessians: Path, tmp_path: Path) -> None:
-    page = tmp_path / "new" / "folder" / "r.html"
-    done = bendscape("run", tmp_path / "hessians.toml", "--address", "serial", "--report", page)
-    assert done.returncode == 0, done.stderr
-    assert page.stat().st_size > 10_000
-
-
 def test_help_of_sample_names_every_method() -> None:
     from bendscape.core.quadratic.sampling.cost import METHODS
 
@@ -304,12 +293,14 @@ def test_help_of_sample_names_every_method() -> None:
     assert set(METHODS) <= words
 
 
-def test_run_with_report_prints_the_table_and_writes_the_page(hessians: Path, tmp_path: Path) -> None:
-    file = tmp_path / "hessians.toml"
-    done = bendscape("run", file, "--address", "serial", "--report", tmp_path / "r.html")
+def test_run_with_report_prints_the_table_and_writes_the_page_and_its_folders(
+    hessians: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "new" / "folder" / "r.html"
+    done = process("run", hessians.with_suffix(".toml"), "--address", "serial", "--report", page)
     assert done.returncode == 0, done.stderr
     assert "1.243388" in done.stdout
-    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert page.stat().st_size > 10_000
     assert "0 computed" in done.stderr
 
 
@@ -350,6 +341,23 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert named in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("theory", "--a", "x"),
+        ("theory", "--p", "inf", "--a", "1e-6", "--json"),
+        ("sample", "--a", 1, "--alpha", 1, "--size", 64, "--seed", -1),
+    ],
+    ids=["usage", "warning", "refused"],
+)
+def test_a_command_in_a_process_of_its_own_is_what_it_is_in_these_tests(
+    arguments: tuple[object, ...],
+) -> None:
+    ours, own = bendscape(*arguments), process(*arguments)
+    assert (own.returncode, own.stdout, own.stderr) == (ours.returncode, ours.stdout, ours.stderr)
+    assert own.stderr
 
 
 def test_lost_precision_is_told_once_in_one_line() -> None:

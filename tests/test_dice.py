@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -222,6 +223,7 @@ def by_dice(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray,
     return np.array(rows), edges
 
 
+@cache
 def by_matrix(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray, list[float]]:
     """The same from the matrix."""
     rng, rows, edges = np.random.default_rng([N, cells, 1]), [], []

@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.kernel import load_kernel
 from bendscape.sweep.commands.options import bytes_of
 from bendscape.sweep.commands.status import store_status
-from bendscape.sweep.engine.executor import Job, RayExecutor, Result, SerialExecutor, place_options
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor, choose, place_options
 from bendscape.sweep.engine.machine import available_cores, available_memory
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.progress import Meter, clock
+from bendscape.sweep.engine.ray_executor import RayExecutor
 from bendscape.sweep.engine.run import open_plan
 from bendscape.sweep.engine.stop import Stop
 from bendscape.sweep.kernels.quadratic import AXES
@@ -81,10 +83,15 @@ def test_a_local_ray_is_our_own_and_keeps_within_our_cores() -> None:
 
 
 def test_an_address_is_a_place_or_a_cluster_and_never_whatever_is_found() -> None:
-    assert place_options("10.0.0.1:6379", None) == {"address": "10.0.0.1:6379"}
-    assert place_options("local", 2)["num_cpus"] == 2
-    with pytest.raises(ParameterError, match="'auto'"):
-        place_options("auto", None)
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        assert place_options(address, None) == {"address": address}
+    with pytest.raises(ParameterError, match="nothing answers"):
+        place_options(address, None)
+    assert place_options("ray", 2)["num_cpus"] == 2
+    for ask in (lambda address: place_options(address, None), choose):
+        with pytest.raises(ParameterError, match=r"'auto'.*local, ray, serial or host:port"):
+            ask("auto")
 
 
 def meter(kernel_file: KernelFile, console: Console) -> Meter:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from command_line import bendscape
 from zarr.storage import ZipStore
 
 from bendscape.analysis.dataset import export
@@ -31,10 +32,9 @@ from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import write_layout
 from bendscape.sweep.store.records import Receipt
-from campaigns import RANDOM, campaign_text, make_campaign, run
+from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
-BENDSCAPE = Path(sys.executable).with_name("bendscape")
 ADDED = ("Conventions", "title", "history")
 VARIABLES = (
     'Variable("x", "a number"), Variable("count", "how many", "int64"), Variable("sort", "kind", "int8")'
@@ -56,10 +56,11 @@ class Interrupted(SerialExecutor):
         raise KeyboardInterrupt
 
 
-@pytest.fixture
-def store(tmp_path: Path, kernel_file: KernelFile) -> Path:
+@pytest.fixture(scope="module")
+def half_filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half-filled, with failed and unconverged cells, sizes of unequal seeds, holes, and axes that grew."""
-    path, module = tmp_path / "s.zarr", kernel_file(MIXED, VARIABLES)
+    folder = tmp_path_factory.mktemp("half_filled")
+    path, module = folder / "s.zarr", write_kernel(folder, MIXED, VARIABLES)
     run(path, module, make_campaign(a=[1.5], alpha=AROUND, p_star=[1, 2]))
     wider = make_campaign(
         p_star=[1, 2], a=[0.7, 1.5], alpha=AROUND, N=[32, 64, 128], seeds="{ 32 = 40, 64 = 7, 128 = 6 }"
@@ -67,6 +68,13 @@ def store(tmp_path: Path, kernel_file: KernelFile) -> Path:
     with pytest.raises(KeyboardInterrupt):
         run(path, module, wider, Interrupted())
     return path
+
+
+@pytest.fixture
+def store(half_filled: Path, tmp_path: Path) -> Path:
+    """A copy of it, the test's own."""
+    shutil.copytree(half_filled, tmp_path / "s.zarr")
+    return tmp_path / "s.zarr"
 
 
 def expected(store: Path) -> xr.Dataset:
@@ -261,37 +269,41 @@ def test_what_exists_is_replaced_only_when_asked_for_and_only_if_it_is_an_export
 
 KILLED = """
 import os, signal, sys
+import h5netcdf, zarr
 from bendscape.analysis import open
 from bendscape.analysis.dataset.export import export_store
 
-real, calls = open.SixDimensions.block, []
+real, calls = open.Measured.block, []
 def dying(self, picks):
     calls.append(picks)
     if len(calls) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, picks)
 
-open.SixDimensions.block = dying
-export_store(sys.argv[1], sys.argv[2], overwrite=True, block_bytes=2**11)
+open.Measured.block = dying
+for output in sys.argv[2:]:  # each in a fork, as what is imported is the same
+    if not (child := os.fork()):
+        export_store(sys.argv[1], output, overwrite=True, block_bytes=2**11)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 """
 
 
-@pytest.mark.parametrize("name", ["e.zarr", "e.zip", "e.nc"])
-@pytest.mark.parametrize("earlier", [False, True])
 def test_a_killed_export_leaves_what_was_there_and_the_next_one_cleans_up(
-    store: Path, tmp_path: Path, name: str, earlier: bool
+    store: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / name
-    if earlier:
+    names = [f"{when}.{suffix}" for when in ("new", "earlier") for suffix in ("zarr", "zip", "nc")]
+    paths = [tmp_path / name for name in names]
+    for path in paths[3:]:
         export_store(store, path, variables=["x"])
-    done = subprocess.run([sys.executable, "-c", KILLED, store, path], timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert list((tmp_path / f".{name}.unfinished").iterdir()), "it was at work"
-    assert path.exists() == earlier
-    if earlier:
-        assert "sort" not in read(path)
-    export_store(store, path, overwrite=True)
-    assert_same_bits(read(path), expected(store))
+    subprocess.run([sys.executable, "-c", KILLED, store, *paths], timeout=120, check=True)
+    for path in paths:
+        assert list((tmp_path / f".{path.name}.unfinished").iterdir()), "it was at work"
+        assert path.exists() == (path.stem == "earlier")
+        if path.exists():
+            assert "sort" not in read(path)
+        export_store(store, path, overwrite=True)
+        assert_same_bits(read(path), expected(store))
     assert no_leftovers(tmp_path)
 
 
@@ -337,11 +349,12 @@ print(peak() - before, written["done"])
 """
 
 
-@pytest.fixture
-def big_store(tmp_path: Path, kernel_file: KernelFile) -> Path:
+@pytest.fixture(scope="module")
+def big_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen million cells, in tiles of 65,536, whose values were never computed."""
+    tmp_path = tmp_path_factory.mktemp("big")
     campaign = make_campaign(p=[1], a=[*range(1, 17)], alpha=[*range(1, 17)], N=[64], seeds=2**16)
-    kernel, grid = load_kernel("probe", [kernel_file(RANDOM)]), campaign.to_grid(AXES)
+    kernel, grid = load_kernel("probe", [write_kernel(tmp_path, RANDOM)]), campaign.to_grid(AXES)
     layout = replace(Layout.of(grid, kernel), sizes={64: SizeLayout(2**16, 1, 2**16)})
     path = tmp_path / "big.zarr"
     attributes = {"name": "big", "kernel": "probe", "campaign": campaign.text}
@@ -371,10 +384,11 @@ def test_memory_is_bounded_by_the_block_and_not_by_the_store(
     assert growth < 2**26
 
 
-def test_the_command_prints_one_document_or_one_line(store: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_document_or_one_line(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "new folder" / "e.zarr"
-    command = [BENDSCAPE, "export", store, "-o", output, "--variables", "x, count", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = bendscape("export", store, "-o", output, "--variables", "x, count", "--json")
     written = json.loads(done.stdout)
     files = [file for file in output.rglob("*") if file.is_file()]
     assert written["output"] == str(output)
@@ -383,8 +397,8 @@ def test_the_command_prints_one_document_or_one_line(store: Path, tmp_path: Path
     assert written["cells"] == 6 * 3 * 53
     assert {"x", "count", "status", "coverage", "alpha_bbp"} <= set(written["variables"])
     assert "sort" not in written["variables"]
-    command = [BENDSCAPE, "export", store, "-o", "s3://bucket/e.zarr"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    refused = bendscape("export", store, "-o", "s3://bucket/e.zarr")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
     assert "s3://bucket/e.zarr" in refused.stderr
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from command_line import bendscape
 from rich.console import Console
 
 from bendscape.core.errors import ParameterError
@@ -73,13 +72,10 @@ def test_status_and_plan_of_the_command_line_tell_it_too(tmp_path: Path, kernel_
     run(store, module, make_campaign(**FIRST))
     run(store, module, make_campaign(**DISJOINT))
     file.write_text(campaign_text(**FIRST))
-    bendscape = Path(sys.executable).with_name("bendscape")
     for command, cells in (
         (["status", store], 32),
         (["plan", file, "--store", store, "--kernel-module", module], 8),
     ):
-        call = [str(part) for part in (bendscape, *command)]
-        told = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True).stdout
+        told = bendscape(*command).stdout
         assert f"{cells} finished cells of this store are hidden" in " ".join(told.split())
-    shown = subprocess.check_output([bendscape, "status", store, "--json"], timeout=120)
-    assert json.loads(shown)["hidden"]["cells"] == 32
+    assert json.loads(bendscape("status", store, "--json").stdout)["hidden"]["cells"] == 32

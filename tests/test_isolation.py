@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Tile, TileKey
 from bendscape.sweep.commands.cli import _seconds
+from bendscape.sweep.engine.executor import NodeLost, WorkerLost, WorkerOutOfMemory
 from bendscape.sweep.engine.isolation import CRASHES, FORGIVEN, Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
 from bendscape.sweep.engine.stop import Stop
@@ -30,8 +30,8 @@ from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
 from campaigns import RANDOM, make_campaign, run
 
-CRASH = ray.exceptions.WorkerCrashedError()
-NODE = ray.exceptions.NodeDiedError("gone")
+CRASH = WorkerLost("crashed")
+NODE = NodeLost("gone")
 CELL = AXES.cell(p=1, p_star=1, a=1.5, alpha=1.2, N=64, seed=0)
 
 
@@ -257,12 +257,12 @@ def test_workers_that_die_before_they_begin_end_the_run_and_blame_no_cell() -> N
         assert isolation.lost([part.tile], part, None, CRASH) is None
     part = isolation.next()
     assert part is not None
-    with pytest.raises(ray.exceptions.WorkerCrashedError):
+    with pytest.raises(WorkerLost):
         isolation.lost([part.tile], part, None, CRASH)
 
 
 def test_a_cell_that_runs_out_of_memory_gets_a_whole_node_before_it_is_blamed() -> None:
-    isolation, error = Isolation(), ray.exceptions.OutOfMemoryError("too much")
+    isolation, error = Isolation(), WorkerOutOfMemory("too much")
     isolation.lost([tile(0b1)], None, None, error)
     seen = []
     while part := isolation.next():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import bendscape, process
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
@@ -55,12 +56,6 @@ def module(path: Path, **changes: str) -> str:
     return str(path)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    bendscape = Path(sys.executable).with_name("bendscape")
-    call = [str(bendscape), *map(str, arguments)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-
-
 def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -78,7 +73,7 @@ def test_the_example_on_the_page_is_the_file_and_has_at_most_thirty_lines() -> N
 def test_the_example_runs_from_the_command_line_and_agrees_with_a_direct_computation(tmp_path: Path) -> None:
     file, store = ROOT / "campaigns" / "index.toml", tmp_path / "index.zarr"
     call = ("run", file, "--kernel-module", EXAMPLE, "--store", store, "--address", "serial", "--json")
-    done = command(*call)
+    done = process(*call)
     assert done.returncode == 0, done.stderr
     campaign = load_campaign(file)
     assert json.loads(done.stdout)["done"] == campaign.to_grid(AXES).cell_count() == 256
@@ -107,15 +102,16 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
 ) -> None:
     trap = tmp_path / "trap.py"
     trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trap", raising=False)
     kernel = named.format(file=trap, stem="trap")
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
-    done = command(verb, file, "--store", tmp_path / "c.zarr")
+    done = bendscape(verb, file, "--store", tmp_path / "c.zarr")
     refused(done, "campaign.kernel", "hessian, labels, spectral, theory", "--kernel-module")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "c.zarr").exists()
-    refused(command(verb, file, "--kernel-module", "trap", "--store", tmp_path / "c.zarr"), "KERNEL")
+    refused(bendscape(verb, file, "--kernel-module", "trap", "--store", tmp_path / "c.zarr"), "KERNEL")
     assert (tmp_path / "executed").exists(), "the trap works: named on the command line it runs"
 
 
@@ -137,7 +133,7 @@ def test_a_module_that_is_no_kernel_is_one_line_and_leaves_no_store(
     broken, file = tmp_path / "broken.py", tmp_path / "c.toml"
     broken.write_text(source)
     file.write_text(campaign_text())
-    done = command("run", file, "--kernel-module", broken, "--store", tmp_path / "c.zarr")
+    done = bendscape("run", file, "--kernel-module", broken, "--store", tmp_path / "c.zarr")
     refused(done, "--kernel-module", named)
     assert not (tmp_path / "c.zarr").exists()
 
@@ -250,7 +246,8 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace("probe", "mine"))
     refused(
-        command("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"), "KERNEL.seconds = nan"
+        bendscape("run", file, "--kernel-module", path, "--store", tmp_path / "c.zarr"),
+        "KERNEL.seconds = nan",
     )
     assert not (tmp_path / "c.zarr" / "zarr.json").exists()
 

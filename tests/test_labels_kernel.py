@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import bendscape
 
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import cost_seconds
@@ -118,11 +117,8 @@ def test_the_campaign_of_the_page_fits_into_an_hour_of_two_cores() -> None:
 def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_cannot(
     store: Path, tmp_path: Path
 ) -> None:
-    bendscape = Path(sys.executable).with_name("bendscape")
-    call = [str(bendscape), "scaling", str(store), "--n-boot", "100"]
-    done = subprocess.run(
-        [*call, "--json", "-o", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-    )
+    call = ("scaling", store, "--n-boot", 100)
+    done = bendscape(*call, "--json", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a store of labels has no eigenvalues" in done.stderr.splitlines()[0]
     found = json.loads(done.stdout)
@@ -131,5 +127,4 @@ def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_ca
     assert (row["p"], row["law"], row["sizes"][0]["N"]) == (8, "not_enough_data", 8000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drift.zarr"]
     assert "law" in xr.open_zarr(tmp_path / "drift.zarr", consolidated=False)
-    table = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-    assert "Threshold seen beyond the crossover size" in table.stdout
+    assert "Threshold seen beyond the crossover size" in bendscape(*call).stdout

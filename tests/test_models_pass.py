@@ -155,7 +155,10 @@ def test_an_error_in_the_function_is_raised_when_the_result_is_computed(sweep: x
 
 def with_ranges(ds: xr.Dataset) -> xr.Dataset:
     """The sweep with the ranges that the hessian kernel declares, as a store has them."""
-    declared = {variable.name: variable.valid_attributes for variable in HESSIAN.variables}
+    declared = {
+        variable.name: {k: v for k, v in variable.attributes.items() if k.startswith("valid_")}
+        for variable in HESSIAN.variables
+    }
     return ds.assign({name: ds[name].assign_attrs(declared.get(str(name), {})) for name in ds.data_vars})
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 import pytest
 import xarray as xr
+from command_line import bendscape, process
 from s3_server import BUCKET, SECRET, S3Server
 
 import campaigns
@@ -34,19 +35,6 @@ from campaigns import RANDOM, all_objects, calls, campaign_text, data_files, mak
 
 KernelFile = Callable[..., str]
 CELLS = 2 * 2 * 3 * 2 * 6
-BENDSCAPE = Path(sys.executable).with_name("bendscape")
-
-
-def bendscape(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BENDSCAPE), *map(str, arguments)]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, **environment},
-    )
 
 
 # -- the engine's law, on S3
@@ -137,29 +125,36 @@ def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_dr
 # -- every command, and the secret nowhere
 
 
-@pytest.mark.parametrize("address", ["serial", pytest.param("local", marks=pytest.mark.ray)])
+@pytest.mark.ray
 def test_every_command_works_on_s3_and_the_secret_is_nowhere(
-    tmp_path: Path, s3_url: str, address: str
+    tmp_path: Path, s3_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    file, page = tmp_path / "c.toml", tmp_path / "report.html"
-    text = campaign_text(p=[1], a=[0.7], alpha="{ start = 0.6, stop = 2.6, num = 5 }", N=[32, 64], seeds=10)
-    file.write_text(text.replace('kernel = "probe"', 'kernel = "hessian"').replace("unused", s3_url))
+    """A serial run, then one in processes and one on Ray that add seeds; everything else in this process."""
+    few, more, file = (tmp_path / f"{name}.toml" for name in ("few", "more", "c"))
+    page = tmp_path / "report.html"
+    grid: dict[str, Any] = {"p": [1], "a": [0.7], "alpha": "{ start = 0.6, stop = 2.6, num = 5 }"}
+    text = campaign_text(**grid, N=[32, 64], seeds=10).replace('kernel = "probe"', 'kernel = "hessian"')
+    file.write_text(text.replace("unused", s3_url))
+    few.write_text(file.read_text().replace("seeds = 10", "seeds = 5"))
+    more.write_text(file.read_text().replace("seeds = 10", "seeds = 8"))
     said = []
-    for command in (
-        ("plan", file),
-        ("run", file, "--address", address, "--workers", 1),
-        ("plan", file),
-        ("status", s3_url),
-        ("errors", s3_url),
-        ("thresholds", s3_url),
-        ("report", s3_url, "-o", page),
+    for call, *command in (
+        (bendscape, "plan", few),
+        (bendscape, "run", few, "--address", "serial"),
+        (process, "run", more, "--address", "local", "--workers", 1),
+        (process, "run", file, "--address", "ray", "--workers", 1),
+        (bendscape, "plan", file),
+        (bendscape, "status", s3_url),
+        (bendscape, "errors", s3_url),
+        (bendscape, "thresholds", s3_url),
+        (bendscape, "report", s3_url, "-o", page),
     ):
-        done = bendscape(*command, "--json")
+        done = call(*command, "--json")
         assert done.returncode == 0, done.stderr
         said.append(done.stdout + done.stderr)
         json.loads(done.stdout)
-    assert json.loads(said[3].partition("\n}")[0] + "\n}")["done"] == 100
-    run(tmp_path / "files.zarr", "", campaigns.parse_campaign(text.replace('"probe"', '"hessian"', 2)))
+    assert json.loads(said[5].partition("\n}")[0] + "\n}")["done"] == 100
+    run(tmp_path / "files.zarr", "", campaigns.parse_campaign(text))
     with (
         xr.open_dataset(s3_url, engine="bendscape", chunks={}) as ds,
         xr.open_dataset(tmp_path / "files.zarr", engine="bendscape") as files,
@@ -170,7 +165,7 @@ def test_every_command_works_on_s3_and_the_secret_is_nowhere(
     everything = b"".join(all_objects(f"s3://{BUCKET}").values())
     assert len(everything) > 1000
     assert SECRET.encode() not in everything
-    assert SECRET not in "".join(said) + page.read_text()
+    assert SECRET not in "".join([*said, *capfd.readouterr()]) + page.read_text()
 
 
 def test_plain_xarray_opens_a_store_on_s3(s3_url: str, kernel_file: KernelFile) -> None:
@@ -235,7 +230,7 @@ def test_an_endpoint_that_is_down_denies_or_has_no_bucket_fails_in_one_line(
         (["status", s3_url], 74, {"AWS_ACCESS_KEY_ID": "AKIAWRONG"}),
         ([*command, nowhere], 2, {}),
     ):
-        done = bendscape(*arguments, **environment)
+        done = process(*arguments, env={**os.environ, **environment})
         assert done.returncode == code, done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("error: ")

@@ -18,8 +18,8 @@ from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep.campaign.file import load_campaign
 from bendscape.sweep.campaign.kernel import load_kernel
-from bendscape.sweep.engine.executor import RayExecutor
 from bendscape.sweep.engine.plan import plan_campaign
+from bendscape.sweep.engine.ray_executor import RayExecutor
 
 ROOT = Path(__file__).parent.parent
 NIGHT = 8.0  # hours

@@ -161,7 +161,7 @@ def test_several_results_together_read_every_part_of_a_store_once(
     whole: Path, answers: Mapping[str, xr.Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    block = opening.SixDimensions.block
+    block = opening.Measured.block
 
     def counting(self: Any, picks: list[Any]) -> Any:
         reads.append(json.dumps([self._name, [pick.tolist() for pick in picks]]))
@@ -169,7 +169,7 @@ def test_several_results_together_read_every_part_of_a_store_once(
 
     monkeypatch.setattr(opening, "CHUNK_BYTES", 3 * 6 * 8 * 8)  # three models at one size
     ds = opened(whole)
-    monkeypatch.setattr(opening.SixDimensions, "block", counting)
+    monkeypatch.setattr(opening.Measured, "block", counting)
     found = every_answer(ds)
     assert len(reads) == len(set(reads))
     assert {json.loads(read)[0] for read in reads} == {

@@ -339,12 +339,19 @@ def test_a_kernel_of_a_script_runs_in_a_process_that_does_not_have_the_script(tm
     assert found.compute(STEPS.cell(steps=2, seed=0), np.random.default_rng(0)).values == {"end": 12}
 
 
+def with_the_bits_of_this_process(folder: Path, address: str) -> bool:
+    go(walks(folder / "here"), kernel=walk)
+    summary = go(walks(folder / "there"), kernel=walk, address=address, workers=2)
+    return summary.outcome == "complete" and data_files(folder / "there") == data_files(folder / "here")
+
+
+def test_a_function_in_processes_of_this_machine_has_the_bits_of_this_process(tmp_path: Path) -> None:
+    assert with_the_bits_of_this_process(tmp_path, "local")
+
+
 @pytest.mark.ray
 def test_a_function_on_ray_has_the_bits_of_this_process(tmp_path: Path, local_ray: None) -> None:
-    go(walks(tmp_path / "here"), kernel=walk)
-    summary = go(walks(tmp_path / "there"), kernel=walk, address="local")
-    assert summary.outcome == "complete"
-    assert data_files(tmp_path / "there") == data_files(tmp_path / "here")
+    assert with_the_bits_of_this_process(tmp_path, "ray")
 
 
 def test_a_run_in_a_thread_that_hears_no_signals_is_like_any_other(tmp_path: Path) -> None:
@@ -412,7 +419,6 @@ def test_the_doors_load_nothing_before_they_are_used_and_are_all_there() -> None
     assert all(getattr(bendscape.sweep, name).__doc__ for name in bendscape.sweep.__all__)
 
 
-@pytest.mark.ray
 def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 4

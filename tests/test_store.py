@@ -16,16 +16,18 @@ import pytest
 import xarray as xr
 import zarr
 
-from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.model import Model
+from bendscape.core.errors import ParameterError, unwarned
+from bendscape.core.quadratic.model import EDGE_KINDS, Model
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine import provenance
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.kernels.quadratic import AXES, REFERENCES
 from bendscape.sweep.location import store_url
-from bendscape.sweep.store import ledger
+from bendscape.sweep.store import ledger, publish
 from bendscape.sweep.store.compare_and_swap import Publisher
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.publish import compute_known, known, read_root
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -77,12 +79,71 @@ def test_the_theory_is_that_of_the_core(store: Path) -> None:
     ds = xr.open_dataset(store, engine="bendscape").load()
     for p, p_star, a in ((1, 1, 0.7), (2, 2, 1.5)):
         at, here = transition(Model(p, p_star, a)), ds.sel(p=p, p_star=p_star, a=a)
-        assert float(here.alpha_bbp) == at.alpha_bbp
+        assert float(here.alpha_bbp) == pytest.approx(at.alpha_bbp, rel=1e-13)
+        assert float(here.alpha_sharp) == pytest.approx(at.alpha_sharp, rel=1e-13)
         assert here.transition.attrs["flag_meanings"].split()[int(here.transition)] == at.kind
         for alpha in (0.8, 1.2):
             point = asymptotics(Model(p, p_star, a), alpha)
-            assert float(here.lambda_minus.sel(alpha=alpha)) == point.lambda_minus
-            np.testing.assert_equal(float(here.overlap_sq_theory.sel(alpha=alpha)), point.overlap_sq)
+            found = here.sel(alpha=alpha)
+            assert here.edge.attrs["flag_meanings"].split()[int(found.edge)] == point.edge
+            assert float(found.lambda_minus) == pytest.approx(point.lambda_minus, rel=1e-12)
+            for name, value in (("lambda_star", point.lambda_star), ("overlap_sq_theory", point.overlap_sq)):
+                assert float(found[name]) == pytest.approx(value, rel=1e-12, nan_ok=True)
+
+
+def test_the_theory_of_a_store_of_many_points_is_that_of_each_of_them() -> None:
+    alpha = tuple(np.geomspace(0.3, 20, 60).tolist())
+    layout = layout_of((3, 1), (2, 1), (0.4, 1.1, 2.5), alpha)
+    theory = blank(layout)
+    compute_known(layout, None, REFERENCES, theory)
+    rng = np.random.default_rng(11)
+    for i, j, k, m in zip(*(rng.integers(0, n, 200) for n in (2, 2, 3, 60)), strict=True):
+        model = Model(*(values[at] for values, at in zip(layout.dims.values(), (i, j, k), strict=False)))
+        with unwarned():
+            at, point = transition(model), asymptotics(model, alpha[m])
+        assert theory["alpha_bbp"][i, j, k] == pytest.approx(at.alpha_bbp, rel=1e-13)
+        assert EDGE_KINDS[theory["edge"][i, j, k, m]] == point.edge
+        found = [theory[name][i, j, k, m] for name in ("lambda_minus", "lambda_star", "overlap_sq_theory")]
+        known = [point.lambda_minus, point.lambda_star, point.overlap_sq]
+        assert found == pytest.approx(known, rel=1e-10, abs=1e-13, nan_ok=True)
+
+
+@pytest.mark.parametrize("around", [None, "alpha_bbp", "alpha_0"])
+def test_an_extension_keeps_the_theory_of_old_points_to_the_last_bit(
+    around: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "REFERENCE_POINTS", 20)  # several blocks
+    before = layout_of((1, 2), (1,), (0.7, 1.5), (0.8, 1.0, 2.5), around=around)
+    after = layout_of((1, 2, 4), (1, 2), (0.7, 1.5, 1.1), (0.8, 1.0, 2.5, 1.7), around=around)
+    marked = blank(after)
+    kept = {name: values[*map(slice, (2, 1, 2, 3)[: values.ndim])] for name, values in marked.items()}
+    for values in kept.values():
+        values[...] = 77  # which no theory would say
+    heeded: list[None] = []
+    found = compute_known(after, before, REFERENCES, marked, lambda: heeded.append(None))
+    assert len(heeded) > 3
+    assert all((values == 77).all() for values in kept.values())
+    whole = compute_known(after, None, REFERENCES, blank(after))
+    for name, values in found.items():
+        new = values != 77
+        assert np.count_nonzero(~new) == kept[name].size
+        close = 0 if around != "alpha_0" else 1e-11  # else the very bits of a store made at once
+        np.testing.assert_allclose(values[new], whole[name][new], rtol=close, atol=close)
+
+
+def layout_of(*values: tuple[Any, ...], around: str | None = None) -> Layout:
+    curve = "alpha_factor" if around else "alpha"
+    dims = dict(zip(("p", "p_star", "a", curve), values, strict=True))
+    return Layout(AXES, dims, {}, around, curve, {})
+
+
+def blank(layout: Layout) -> dict[str, Any]:
+    shape = tuple(map(len, layout.dims.values()))
+    long = ["edge", "lambda_minus", "lambda_star", "overlap_sq_theory", *["alpha"] * bool(layout.around)]
+    of_models = {name: np.zeros(shape[:3]) for name in ("alpha_bbp", "alpha_sharp", "transition")}
+    theory = of_models | {name: np.zeros(shape) for name in long}
+    assert set(theory) == {name for of in known(layout, REFERENCES) for name in of.names}
+    return theory | {name: theory[name].astype(np.int8) for name in ("transition", "edge")}
 
 
 def test_any_selection_reads_the_same_values_as_the_whole(store: Path) -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import obstore
 import pytest
+from command_line import BENDSCAPE, bendscape
 from obstore.exceptions import PermissionDeniedError
 from rich.console import Console
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.kernel import load_kernel
-from bendscape.sweep.commands import cli
 from bendscape.sweep.commands.console import results_only
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import SerialExecutor
@@ -36,26 +36,6 @@ from campaigns import RANDOM, calls, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
 SMALL = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
-BENDSCAPE = Path(sys.executable).with_name("bendscape")
-
-
-def called(
-    monkeypatch: pytest.MonkeyPatch, *arguments: object, encoding: str = "utf-8"
-) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command, in this process."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n") for _ in range(2)]
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "argv", ["bendscape", *map(str, arguments)])
-        patch.setattr(sys, "stdout", streams[0])
-        patch.setattr(sys, "stderr", streams[1])
-        patch.setattr("warnings.formatwarning", None)  # put back afterwards
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    texts = []
-    for stream in streams:
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
-    return int(ended.value.code or 0), texts[0], texts[1]
 
 
 # -- encodings
@@ -63,29 +43,28 @@ def called(
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
 def test_every_encoding_of_the_terminal_is_written_to(
-    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, encoding: str
+    tmp_path: Path, kernel_file: KernelFile, encoding: str
 ) -> None:
     text = campaign_text(**SMALL).replace('name = "probe"', 'name = "0.5 ± 0.1 – … α_c λ Ω"', 1)
     from bendscape.sweep.campaign.file import parse_campaign
 
     module = kernel_file(f"if cell.seed == 1: raise ValueError('α_c')\n{RANDOM}")
     run(tmp_path / "s.zarr", module, parse_campaign(text))
-    code, told, _ = called(monkeypatch, "status", tmp_path / "s.zarr", encoding=encoding)
-    assert code == 0
+    done = bendscape("status", tmp_path / "s.zarr", encoding=encoding)
+    assert done.returncode == 0
     pieces = {
         "utf-8": "0.5 ± 0.1 – … α_c λ Ω",
         "latin-1": "0.5 ± 0.1 - ... alpha_c lambda \\u03a9",
         "cp1252": "0.5 ± 0.1 – … alpha_c lambda \\u03a9",
         "ascii": "0.5 +- 0.1 - ... alpha_c lambda \\u03a9",
     }
-    assert pieces[encoding] in told
-    code, told, _ = called(monkeypatch, "errors", tmp_path / "s.zarr", encoding=encoding)
-    assert ("α_c" if encoding == "utf-8" else "alpha_c") in told
-    code, told, _ = called(monkeypatch, "status", tmp_path / "s.zarr", "--json", encoding=encoding)
-    assert json.loads(told)["name"] == "0.5 ± 0.1 – … α_c λ Ω"
-    code, _, told = called(monkeypatch, "status", "α.zarr", encoding=encoding)
-    assert code == 2
-    assert told.count("\n") == 1
+    assert pieces[encoding] in done.stdout
+    done = bendscape("errors", tmp_path / "s.zarr", encoding=encoding)
+    assert ("α_c" if encoding == "utf-8" else "alpha_c") in done.stdout
+    done = bendscape("status", tmp_path / "s.zarr", "--json", encoding=encoding)
+    assert json.loads(done.stdout)["name"] == "0.5 ± 0.1 – … α_c λ Ω"
+    done = bendscape("status", "α.zarr", encoding=encoding)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 # -- standard output
@@ -132,10 +111,10 @@ def test_a_place_that_no_store_can_have_is_one_line(place: str, monkeypatch: pyt
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_home_that_is_unknown_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    code, _, told = called(monkeypatch, "status", "~nosuchuser/x.zarr")
-    assert (code, told.count("\n")) == (2, 1)
-    assert "there is none here" in told
+def test_a_home_that_is_unknown_is_one_line() -> None:
+    done = bendscape("status", "~nosuchuser/x.zarr")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "there is none here" in done.stderr
 
 
 def test_a_store_that_is_read_only_is_told_in_words(
@@ -156,12 +135,12 @@ def test_a_store_that_is_read_only_is_told_in_words(
         ["run", file, "--store", store, "--kernel-module", module, "--address", "serial"],
         ["fsck", store, "--repair"],
     ):
-        code, told, errors = called(monkeypatch, *command)
-        assert (code, told) == (74, "")
-        (line,) = errors.strip().splitlines()
+        done = bendscape(*command)
+        assert (done.returncode, done.stdout) == (74, "")
+        (line,) = done.stderr.strip().splitlines()
         assert "Read-only file system" in line
         assert "Debug" not in line
-    assert called(monkeypatch, "status", store)[0] == 0
+    assert bendscape("status", store).returncode == 0
 
 
 # -- signals
@@ -288,6 +267,7 @@ def test_a_run_on_ray_leaves_nothing_in_the_temporary_folder(
     module, file = kernel_file(RANDOM), tmp_path / "c.toml"
     file.write_text(campaign_text(**SMALL))
     command = [BENDSCAPE, "run", file, "--store", tmp_path / "s.zarr", "--kernel-module", module]
+    command += ["--address", "ray"]
     environment = {**os.environ, "TMPDIR": str(short_path)}
     subprocess.run(command, capture_output=True, timeout=120, env=environment, check=True)
     (own,) = short_path.iterdir()

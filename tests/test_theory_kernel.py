@@ -54,10 +54,11 @@ def test_every_cell_carries_the_theory_of_its_model_and_size(opened: xr.Dataset)
 
 def test_the_threshold_at_a_size_lies_between_alpha_0_and_that_of_the_root(opened: xr.Dataset) -> None:
     at_size = opened["alpha_bbp_at_size"].isel(seed=0, alpha=0)
-    assert (at_size <= opened["alpha_bbp"]).all()
+    assert (at_size <= opened["alpha_bbp"] * (1 + 1e-13)).all()
     climbs = at_size.isel(N=1) > at_size.isel(N=0)
     assert (climbs == (opened["transition"] == 1)).sel(p=1).all()
-    assert (at_size.sel(a=0.5, p=1) == opened["alpha_bbp"].sel(a=0.5, p=1)).all()
+    continuous = opened["alpha_bbp"].sel(a=0.5, p=1).values
+    assert at_size.sel(a=0.5, p=1).values == pytest.approx(continuous.repeat(2)[None], rel=1e-13)
 
 
 def test_seeds_of_a_point_agree_and_nothing_hides_the_theory_of_the_root(opened: xr.Dataset) -> None:

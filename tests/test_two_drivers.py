@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from command_line import BENDSCAPE, bendscape
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
@@ -108,8 +109,10 @@ class Reader:
                     raise
                 time.sleep(0.01)  # nothing is published yet
                 continue
+            began = time.monotonic()
             with ds:
                 self.look(ds.load())
+            self._end.wait(time.monotonic() - began)  # the server of objects is in this process, and busy
 
     def look(self, ds: xr.Dataset) -> None:
         done = ds.status == 1
@@ -295,24 +298,15 @@ def test_a_second_command_is_refused_and_a_dead_one_is_taken_over(
     hold.touch()
     module = kernel_file(f"while os.path.exists({str(hold)!r}):\n    time.sleep(0.01)\n{BODY}", VARIABLES)
     file.write_text(campaign_text(**SMALL))
-    command = [
-        Path(sys.executable).with_name("bendscape"),
-        "run",
-        file,
-        "--store",
-        url,
-        "--address",
-        "serial",
-    ]
-    command += ["--kernel-module", module]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+    command = ("run", file, "--store", url, "--address", "serial", "--kernel-module", module)
+    with subprocess.Popen([BENDSCAPE, *command], stderr=subprocess.DEVNULL) as first:
         try:
             deadline = time.monotonic() + 120
             while not calls(module):
                 assert first.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            second = bendscape(*command)
         finally:
             first.kill()
     assert second.returncode == 2
@@ -321,7 +315,7 @@ def test_a_second_command_is_refused_and_a_dead_one_is_taken_over(
     assert " s: stop that run, or wait for it" in second.stderr
     assert sum(calls(module).values()) == 1
     hold.unlink()
-    third = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    third = bendscape(*command)
     assert third.returncode == 0, third.stderr
     assert f"taking over from process {first.pid}" in third.stderr
     assert fsck(url).sound

@@ -91,7 +91,10 @@ def test_they_are_resumed_and_grow_on_every_axis_into_what_one_run_of_today_give
     assert (summary.outcome, summary.computed) == ("complete", summary.cells - 72)
     fresh = labels.with_name("fresh.zarr")
     assert run(fresh, "", grown).outcome == "complete"
-    xr.testing.assert_identical(opened(labels), opened(fresh))
+    now, anew = opened(labels), opened(fresh)
+    cells = ["status", "coverage", "edge_sample", "outlier_sample", "overlap_sq_sample", "alpha_realised"]
+    xr.testing.assert_identical(now[cells].drop_vars("alpha"), anew[cells].drop_vars("alpha"))
+    xr.testing.assert_allclose(now, anew, rtol=1e-12)  # thresholds were computed one model at a time
     part = opened(labels).sel({dim: before[dim] for dim in ("p", "a", "N", "seed")})
     part = part.sel(alpha_factor=before["alpha_factor"])
     for name in ("edge_sample", "alpha_realised"):
@@ -122,7 +125,9 @@ def test_a_lost_root_is_made_again_from_the_campaign_record_of_that_time(labels:
     (labels / "zarr.json").unlink()
     shutil.rmtree(labels / "alpha_bbp")
     assert fsck(labels, repair=True).repaired
-    xr.testing.assert_identical(opened(labels), before)
+    again = opened(labels)
+    xr.testing.assert_allclose(again, before, rtol=1e-12)  # thresholds were computed one model at a time
+    xr.testing.assert_identical(again[["edge_sample", "status"]], before[["edge_sample", "status"]])
 
 
 def test_cells_of_the_kernels_of_that_time_keep_their_bits() -> None:

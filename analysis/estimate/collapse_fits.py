@@ -30,8 +30,8 @@ from numpy.polynomial.polynomial import polyvander
 from bendscape.analysis.dataset.curves import Flags, Floats, sign_change
 from bendscape.analysis.estimate.collapse_points import Points, finer, lowest, universal_overlap, zero_of_line
 from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.laws import mean_overlap_sq
 from bendscape.analysis.estimate.profiles import Fit, one_sided
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 
 ESTIMATORS: Mapping[str, str] = {

@@ -36,11 +36,11 @@ from bendscape.analysis.estimate.edge_fits import (
     smooth_errors,
 )
 from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
+from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
 from bendscape.analysis.estimate.student import Means, third_moment
 from bendscape.analysis.estimate.thresholds import hessian_sweep
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
-from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.model import EDGE_KINDS, Model
 from bendscape.core.quadratic.sampling.control_variate import controlled_mean, label_controls
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels

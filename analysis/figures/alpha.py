@@ -12,6 +12,7 @@ import xarray as xr
 from scipy.interpolate import PchipInterpolator
 
 from bendscape.analysis.dataset.models import MODEL
+from bendscape.analysis.estimate.laws import asymptotics, mean_overlap_sq
 from bendscape.analysis.figures.style import (
     DASHED,
     FAINT,
@@ -26,11 +27,10 @@ from bendscape.analysis.figures.style import (
     style,
 )
 from bendscape.analysis.figures.tables import Numbers, few, groups, rows_where, table
-from bendscape.analysis.findings.panels import Panel, asymptotics
+from bendscape.analysis.findings.panels import Panel
 from bendscape.analysis.findings.results import Results
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales, share_of_drawn
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.edge_fits import LAWS, LEAST_SEEDS, OUTCOMES
+from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
 from bendscape.analysis.figures.style import (
     DASHED,
     DOTTED,
@@ -27,7 +28,6 @@ from bendscape.analysis.figures.tables import Numbers, few, groups, left_out, ro
 from bendscape.analysis.findings.panels import Panel
 from bendscape.analysis.findings.results import Results
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
-from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.model import EDGE_KINDS, Model
 
 if TYPE_CHECKING:

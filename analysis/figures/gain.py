@@ -15,6 +15,7 @@ import xarray as xr
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.estimators import wanted_points
+from bendscape.analysis.estimate.laws import asymptotics
 from bendscape.analysis.figures.style import (
     FAINT,
     PANELS,
@@ -26,7 +27,6 @@ from bendscape.analysis.figures.style import (
 )
 from bendscape.analysis.figures.tables import few
 from bendscape.analysis.findings.label_only import label_only_asymptotics
-from bendscape.analysis.findings.panels import asymptotics
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.label_only import spectral_gain

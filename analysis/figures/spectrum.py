@@ -11,6 +11,7 @@ from scipy.linalg import eigvalsh
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.dataset.models import MODEL
+from bendscape.analysis.estimate.laws import asymptotics
 from bendscape.analysis.figures.style import (
     DASHED,
     DOTTED,
@@ -22,7 +23,7 @@ from bendscape.analysis.figures.style import (
     style,
 )
 from bendscape.analysis.figures.tables import Numbers, few, groups, left_out, rows_where, table
-from bendscape.analysis.findings.panels import Panel, asymptotics
+from bendscape.analysis.findings.panels import Panel
 from bendscape.analysis.findings.results import Results
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.model import Model

@@ -10,9 +10,9 @@ import xarray as xr
 
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS, widened
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
+from bendscape.analysis.estimate.laws import asymptotics, mean_overlap_sq
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.theory.outlier import asymptotics, transition
+from bendscape.core.quadratic.theory.outlier import transition
 
 ACCURACY = 0.125
 """Half of the 25 per cent within which samples at N = 128 lie of the law at finite N; falls like N^(-1/3)."""

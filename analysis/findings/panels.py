@@ -25,9 +25,6 @@ VARIABLES = ("overlap_sq", "overlap_sq_space", "eigval_min")
 _FINE = 161
 _BESIDE = 1e-8
 
-asymptotics = lru_cache(maxsize=2**16)(outlier.asymptotics)
-"""The theory at a point, kept: figures and tables ask for the same points."""
-
 
 class Means(NamedTuple):
     """Mean over seeds of one variable with its standard error and the seeds behind it, (N, alpha), nan

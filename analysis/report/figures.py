@@ -17,13 +17,12 @@ from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.laws import lowest_eigenvalue_law, mean_overlap_sq
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
 from bendscape.analysis.figures.gain import Gain
 from bendscape.analysis.findings.panels import Panel
 from bendscape.core.errors import unwarned
-from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales, share_of_drawn
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition_at
 

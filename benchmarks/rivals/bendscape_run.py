@@ -1,19 +1,20 @@
-"""bendscape: `run_campaign` on a local Ray of two workers, into a Zarr store. STORE SEEDS"""
+"""bendscape: `run_campaign` with two processes or a Ray of two, into a Zarr store. STORE SEEDS ADDRESS"""
 
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
 from cell import SECONDS, WARM, axes, draw
 from rich.console import Console
 
-from bendscape.cluster.local import ray_options
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable, load_kernel
-from bendscape.sweep.engine.executor import RayExecutor
+from bendscape.sweep.engine.executor import Executor, executor_at
+from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
@@ -47,11 +48,11 @@ seeds = {seeds}
 """
 
 
-def run(store: str, seeds: int, **changes: object) -> float:
+def run(store: str, seeds: int, make: Callable[[], Executor], **changes: object) -> float:
     campaign = parse_campaign(CAMPAIGN.format(**{**axes(seeds), "seeds": seeds, **changes}))
     started = time.perf_counter()
     run_campaign(
-        campaign, store_url(store), load_kernel("draw", [__file__]), lambda: RayExecutor({}),
+        campaign, store_url(store), load_kernel("draw", [__file__]), make,
         console=Console(quiet=True), kernel_modules=(__file__,),
     )  # fmt: skip
     return time.perf_counter() - started
@@ -59,8 +60,19 @@ def run(store: str, seeds: int, **changes: object) -> float:
 
 if __name__ == "__main__":
     silence_zarr()
-    keeper = RayExecutor(ray_options(2))  # owns the Ray that the runs join
-    with tempfile.TemporaryDirectory() as folder:
-        run(folder + "/warm.zarr", 2, N=list(WARM))
-    print(json.dumps({"seconds": run(sys.argv[1], int(sys.argv[2]))}))
-    keeper.close()
+    store, seeds, address = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    if address == "local":
+        server = ForkServer()  # its imports outlive no sweep, but are the start of everything
+        server.reports.poll(60)
+        seconds = run(store, seeds, executor_at(address, 2, server=server))
+    else:
+        keeper = executor_at(address, 2)()  # owns the Ray that the runs join
+        from bendscape.sweep.engine.ray_executor import RayExecutor
+
+        with tempfile.TemporaryDirectory() as folder:
+            run(folder + "/warm.zarr", 2, lambda: RayExecutor({}), N=list(WARM))
+        seconds = run(store, seeds, lambda: RayExecutor({}))
+    print(json.dumps({"seconds": seconds}))
+    sys.stdout.flush()
+    if address != "local":
+        keeper.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from bendscape.sweep.campaign.kernel import Kernel, hold, load_kernel
 from bendscape.sweep.commands.console import console as standard_error
 from bendscape.sweep.commands.options import bytes_of, seconds_of
 from bendscape.sweep.commands.status import store_status
-from bendscape.sweep.engine.executor import Executor, RayExecutor, SerialExecutor, place_options
+from bendscape.sweep.engine.executor import Executor, choose, executor_at
+from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.hidden import Hidden
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.machine import available_cores, available_memory
@@ -67,7 +69,8 @@ def run(
     kernel_modules
         Files or modules that define KERNEL, as `--kernel-module` names them.
     address
-        Where to compute, as `--address`; "serial" computes in this process.
+        Where to compute, as `--address`: "local" (processes of this machine), "serial" (this process alone),
+        "ray" (a fresh Ray on this machine), or host:port of a Ray cluster.
     workers
         Tasks at the same time, by default one a core.
     max_memory
@@ -99,12 +102,15 @@ def run(
         "cell_timeout": None if cell_timeout is None else seconds_of("cell_timeout", cell_timeout),
     }
     patience = seconds_of("grace", grace)
-    return bring_up(
-        open_work(campaign, store, kernel, kernel_modules, new_generation=new_generation),
-        console=standard_error() if progress else Console(quiet=True),
-        address=address, workers=workers, grace=patience, retry_failed=retry_failed,
-        accept_kernel_change=accept_kernel_change, **limits,
-    )  # fmt: skip
+    choose(address)
+    work = open_work(campaign, store, kernel, kernel_modules, new_generation=new_generation)
+    server = ForkServer() if address == "local" else None  # its imports and the plan go side by side
+    with closing(server) if server else nullcontext():
+        return bring_up(
+            work, console=standard_error() if progress else Console(quiet=True),
+            address=address, workers=workers, grace=patience, retry_failed=retry_failed,
+            accept_kernel_change=accept_kernel_change, server=server, **limits,
+        )  # fmt: skip
 
 
 def plan(
@@ -113,6 +119,7 @@ def plan(
     store: str | os.PathLike[str] | None = None,
     kernel: Kernel | None = None,
     kernel_modules: Iterable[str] = (),
+    address: str = "local",
     max_memory: str | float | None = None,
 ) -> dict[str, Any]:
     """What a campaign would do, without doing it: the document that `bendscape plan --json` prints.
@@ -121,7 +128,7 @@ def plan(
     are those of `run`; a task that needs more memory than there is, is an error too.
     """
     memory = None if max_memory is None else bytes_of("max_memory", max_memory)
-    return planned(open_work(campaign, store, kernel, kernel_modules), memory)[2]
+    return planned(open_work(campaign, store, kernel, kernel_modules), memory, address)[2]
 
 
 def status(store: str | os.PathLike[str], *, kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
@@ -178,12 +185,16 @@ def modules_of(modules: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(Path(m).absolute()) if str(m).endswith(".py") else str(m) for m in modules)
 
 
-def planned(work: Work, max_memory: float | None = None) -> tuple[Plan, Hidden, dict[str, Any]]:
+def planned(
+    work: Work, max_memory: float | None = None, address: str = "local"
+) -> tuple[Plan, Hidden, dict[str, Any]]:
     """The plan of work that is open, what its store hides, and the document for JSON."""
+    choice = choose(address)
     made, hidden = open_plan(work.url, work.campaign, work.kernel)
     made.check_memory(available_memory() if max_memory is None else max_memory)
     about = {"name": work.campaign.campaign.name, "store": work.url}
-    return made, hidden, about | made.to_json(available_cores())
+    where = {"executor": choice.name, "executor_reason": choice.reason}
+    return made, hidden, about | made.to_json(available_cores()) | where
 
 
 def bring_up(
@@ -198,22 +209,23 @@ def bring_up(
     cell_timeout: float | None = None,
     retry_failed: bool = False,
     accept_kernel_change: bool = False,
+    server: ForkServer | None = None,
 ) -> Summary:
-    """Compute what is missing of work that is open; see `run` and `run_campaign`."""
-    options = {} if address == "serial" else place_options(address, workers, max_memory)
+    """Compute what is missing of work that is open; see `run` and `run_campaign`.
+
+    `server` is where processes of this machine are forked from, if it was started before.
+    """
+    choice, start = choose(address), executor_at(address, workers, max_memory, server)
 
     def make_executor() -> Executor:
-        if address == "serial":
-            return SerialExecutor()
-        start = "starting Ray ..." if address == "local" else f"joining the Ray cluster at {address} ..."
-        console.print(start)
-        return RayExecutor(options, workers)
+        if choice.name == "ray":
+            console.print("starting Ray ..." if choice.here else f"joining the Ray cluster at {address} ...")
+        return start()
 
-    own = address in ("local", "serial")  # this machine, whose memory is known
     return run_campaign(
         work.campaign, work.url, work.kernel, make_executor,
         console=console, kernel_modules=work.modules, kernel_pickle=work.pickle, retry_failed=retry_failed,
         time_budget=time_budget, grace=grace, cell_timeout=cell_timeout,
         accept_kernel_change=accept_kernel_change,
-        max_memory=max_memory or (available_memory() if own else None),
+        max_memory=max_memory or available_memory() if choice.here else max_memory,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,17 +49,25 @@ File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file."
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Store to use instead of campaign.store.")
 ]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="local (processes of this machine), serial (this process alone), ray (a fresh Ray on this "
+        "machine), or host:port of a Ray cluster."
+    ),
+]
 
 
 @app.command()
 def plan(
     file: File,
     store: StoreOption = "",
+    address: Address = "local",
     max_memory: Memory = "",
     kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task.
+    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task, and what runs it.
 
     Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
     """
@@ -75,7 +84,7 @@ def plan(
     memory = bytes_of("--max-memory", max_memory) if max_memory else None
     with results_only():
         work = open_work(file, store, kernel_modules=kernel_module)
-        made, hidden, document = planned(work, memory)
+        made, hidden, document = planned(work, memory, address)
     if json:
         print_json(document)
         return
@@ -104,6 +113,9 @@ def plan(
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} a task"
     )
+    out().print(
+        f"executor: {document['executor']}; {document['executor_reason']}", markup=False, soft_wrap=True
+    )
     if line := hidden.line(work.url):
         out().print(line, markup=False, soft_wrap=True)
 
@@ -112,9 +124,7 @@ def plan(
 def run(
     file: File,
     store: StoreOption = "",
-    address: Annotated[
-        str, typer.Option(help="local (a fresh Ray here), serial (no Ray), or host:port of a Ray cluster.")
-    ] = "local",
+    address: Address = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Tasks at the same time; one a core by default.")
     ] = None,
@@ -164,6 +174,12 @@ def run(
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
     """
+    from bendscape.sweep.engine.fork_server import ForkServer
+
+    # Its imports and those below go side by side.
+    server = ForkServer() if address == "local" else None
+
+    from contextlib import closing, nullcontext
     from dataclasses import asdict
 
     from bendscape.core.errors import ParameterError
@@ -184,11 +200,11 @@ def run(
     if report is not None:
         check_report(report, name="--report")
     try:
-        with results_only():
+        with results_only(), closing(server) if server else nullcontext():
             summary = bring_up(
                 work, console=say, address=address, workers=workers, max_memory=memory,
                 time_budget=budget, grace=patience, cell_timeout=timeout, retry_failed=retry_failed,
-                accept_kernel_change=accept_kernel_change,
+                accept_kernel_change=accept_kernel_change, server=server,
             )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -247,6 +263,7 @@ def _invoke(command: str, **arguments: Any) -> None:
     raise RuntimeError(f"no command {command!r} is registered")
 
 
+@cache
 def load_commands() -> None:
     """Let every package that names itself in `bendscape.commands` add its commands."""
     for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
@@ -295,10 +312,11 @@ def _one_line(
 def _exit_code(error: Exception) -> int:
     # Imported only now: asking for help must not load numpy.
     from bendscape.core.errors import ParameterError
+    from bendscape.sweep.engine.executor import WorkerLost
 
     if isinstance(error, ParameterError):
         return EXIT_INPUT
     outside = ("obstore", "zarr", "ray")  # the store, its network, the cluster: not the input, not our bug
-    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in outside:
+    if isinstance(error, OSError | WorkerLost) or type(error).__module__.partition(".")[0] in outside:
         return EXIT_IO
     return EXIT_BUG

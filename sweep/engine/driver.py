@@ -10,8 +10,8 @@ import obstore
 from rich.console import Console
 
 from bendscape.sweep.campaign.tiles import Task, Tile, TileKey
-from bendscape.sweep.engine.executor import Executor, Job, PoolLost, Result
-from bendscape.sweep.engine.isolation import CRASHED, Isolation, Part
+from bendscape.sweep.engine.executor import Executor, Job, PoolLost, Result, WorkerLost
+from bendscape.sweep.engine.isolation import Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.progress import Meter
@@ -116,7 +116,7 @@ class Driver:
         order = result.job.order
         part = self._parts.pop(order, None)
         note = take_note(order) if order.note else None
-        what = "worker was lost" if isinstance(error, CRASHED) else "task failed"
+        what = "worker was lost" if isinstance(error, WorkerLost) else "task failed"
         self.console.print(
             f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
         )

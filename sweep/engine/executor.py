@@ -1,26 +1,21 @@
-"""Where tasks run: in this process, or on Ray. An executor knows no physics and no ledger."""
+"""What runs jobs: the contract, the executor without any other process, and which one an address names.
+
+An executor knows no physics and no ledger. Ray is imported only where a Ray is asked for.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
-import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
-from pathlib import Path
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, Protocol
 
-import ray
-
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.limits import never
 from bendscape.sweep.engine.machine import available_memory
-from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
-
-LOOK_SECONDS = 2.0  # between two looks at what the cluster is
 
 
 class Job(NamedTuple):
@@ -37,7 +32,7 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a job: receipts, or the error that ended its worker."""
+    """What became of a job: receipts, or the error that it raised, or a `WorkerLost`."""
 
     job: Job
     receipts: list[Receipt]
@@ -64,6 +59,18 @@ class Executor(Protocol):
     def close(self) -> None:
         """End what this executor started, at once."""
         ...
+
+
+class WorkerLost(Exception):
+    """The process of a worker ended before its job did: it crashed, was killed, or met its hard limit."""
+
+
+class NodeLost(WorkerLost):
+    """What the worker ran on is gone, and it with it: this says nothing about the job."""
+
+
+class WorkerOutOfMemory(WorkerLost):
+    """The worker was killed because memory ran out."""
 
 
 class PoolLost(Exception):
@@ -99,142 +106,107 @@ class SerialExecutor:
         """Nothing to end."""
 
 
+class Choice(NamedTuple):
+    """The executor that an address stands for, why, and whether its jobs run on this machine."""
+
+    name: str
+    reason: str
+    here: bool
+
+
+def choose(address: str) -> Choice:
+    """What runs a campaign at an address; nothing is started, nor looked for, but the syntax is checked.
+
+    Raises
+    ------
+    ParameterError
+        Neither `local`, `serial`, a place of the entry-point group `bendscape.places` nor host:port; in
+        particular `auto`, which could join somebody else's cluster.
+    """
+    if address == "local":
+        why = "a campaign on one machine needs no cluster (--address ray or host:port for one)"
+        return Choice("processes", why, here=True)
+    if address == "serial":
+        return Choice("serial", "--address serial: one cell after the other, in this process", here=True)
+    if address in _places():
+        return Choice("ray", f"--address {address}: a Ray of its own, started for this run", here=True)
+    if ":" not in address:
+        accepted = ", ".join(["local", *sorted(_places()), "serial or host:port"])
+        raise ParameterError("--address", address, accepted)
+    return Choice("ray", f"--address {address}: the Ray cluster there", here=False)
+
+
+def executor_at(
+    address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
+) -> Callable[[], Executor]:
+    """What makes the executor for an address; a running cluster must answer now.
+
+    Parameters
+    ----------
+    workers
+        Jobs at the same time, by default one a core.
+    memory
+        Bytes that the jobs of this machine may take together, by default what this process may use.
+    server
+        Where local workers are forked from, if it was started before.
+
+    Raises
+    ------
+    ParameterError
+        An address that `choose` refuses, or a cluster that does not answer.
+    """
+    name = choose(address).name
+    if name == "serial":
+        return SerialExecutor
+    if name == "processes":
+        return lambda: _processes(workers, memory, server)
+    options = place_options(address, workers, memory)
+    return lambda: _on_ray(options, workers)
+
+
+def _processes(workers: int | None, memory: float | None, server: ForkServer | None) -> Executor:
+    from bendscape.sweep.engine.processes import ProcessExecutor
+
+    return ProcessExecutor(workers, memory, server)
+
+
+def _on_ray(options: dict[str, Any], workers: int | None) -> Executor:
+    from bendscape.sweep.engine.ray_executor import RayExecutor
+
+    return RayExecutor(options, workers)
+
+
 def place_options(address: str, workers: int | None, memory: float | None = None) -> dict[str, Any]:
-    """Options of `ray.init` for an address: a place by name (`local`), or host:port of a running cluster.
+    """Options of `ray.init` for an address: a place by name (`ray`), or host:port of a running cluster.
 
     `workers` and `memory` (bytes of its tasks together) are for a place that starts a Ray of its own.
 
     Raises
     ------
     ParameterError
-        Neither; in particular `auto`, which could join somebody else's cluster.
+        Neither, or a cluster that does not answer.
     """
-    places = {point.name: point for point in entry_points(group="bendscape.places")}
+    places = _places()
     if address in places:
         options: dict[str, Any] = places[address].load()(workers, memory)
         return options
-    if ":" not in address:
-        raise ParameterError("--address", address, f"{', '.join(sorted(places))}, serial or host:port")
-    if not _answers(address.removeprefix("ray://")):
+    choose(address)
+    if not answers(address.removeprefix("ray://")):
         raise ParameterError(
             "--address", address, "the address of a Ray cluster that runs", "nothing answers there"
         )
     return {"address": address}
 
 
-def _answers(address: str) -> bool:
+def _places() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="bendscape.places")}
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at host:port."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
             return True
     except (OSError, ValueError, OverflowError):
         return False
-
-
-def _work(order: Order) -> list[Receipt]:
-    return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver sees it, and others take over
-
-
-class RayExecutor:
-    """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
-
-    def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
-        # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        self._owner = not ray.is_initialized()
-        self._session: Path | None = None
-        if self._owner:
-            own = options.get("_temp_dir")
-            if own is not None:
-                sweep_sessions(Path(own))
-            ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                configure_logging=False, **options,
-            )  # fmt: skip
-            if own is not None:
-                os.chmod(own, 0o700)  # Ray opens it to everybody
-                node: Any = ray._private.worker._global_node
-                self._session = Path(node.get_session_dir_path())
-        # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
-        self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
-        self._refs: dict[Any, Job] = {}
-        self._workers = workers
-        self._head = ray.get_runtime_context().gcs_address
-        self._lives, self._looked = True, -LOOK_SECONDS
-        self._cores, self._memory = 1, 0.0
-        self._look()
-
-    @property
-    def slots(self) -> int:
-        """Cores of the cluster, or fewer when asked for."""
-        return min(self._workers or self._cores, self._cores)
-
-    @property
-    def memory(self) -> float:
-        """Memory of the largest node, as Ray counts it."""
-        return self._memory
-
-    def _window(self) -> int:
-        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
-        return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
-
-    def _look(self) -> None:
-        # A signal to the process group ends Ray's own processes too, and any question to them then takes a
-        # minute and the life of this process. So knock first, and ask rarely.
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._lives = _answers(self._head)
-        if not self._lives:
-            raise PoolLost("Ray is gone")
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        self._cores = max(1, int(sum(node.get("CPU", 0) for node in alive)))
-        self._memory = max((node.get("memory", 0) for node in alive), default=0.0)
-        self._looked = time.monotonic()
-
-    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-        """Results in the order of completion."""
-        more = True
-        while True:
-            self._look()
-            while more and len(self._refs) < self._window():
-                job = next_job()
-                more = job is not None
-                if job is not None:
-                    self._check_memory(job.memory)
-                    memory = max(job.memory, int(self._memory)) if job.whole_node else job.memory
-                    self._refs[self._task.options(memory=memory).remote(job.order)] = job
-            if not self._refs:
-                return
-            # Signals are seen between two waits, so each is short.
-            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
-            for ref in ready:
-                job = self._refs.pop(ref)
-                try:
-                    yield Result(job, ray.get(ref), None)
-                except ray.exceptions.RayTaskError as error:
-                    yield Result(job, [], error.cause or error)
-                except ray.exceptions.RayError as error:
-                    yield Result(job, [], error)
-            more = True
-            if not ready:
-                yield None
-
-    def _check_memory(self, wanted: int) -> None:
-        # Ray would wait for ever for a node that does not come.
-        if wanted > self._memory:
-            accepted = f"at most {self._memory:.3g} bytes, what the largest node has by now"
-            remedy = "the node that had more is gone; the same command goes on where there is one"
-            raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
-
-    def close(self) -> None:
-        """Cancel what still runs; shut Ray down if this executor started it, and remove its folder."""
-        if self._lives and _answers(self._head):
-            for ref in self._refs:
-                ray.cancel(ref, force=True)
-            self._refs.clear()
-            if self._owner:
-                ray.shutdown()
-        if self._session is not None:
-            remove_session(self._session)

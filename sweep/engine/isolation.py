@@ -19,20 +19,13 @@ import time
 from collections import Counter, deque
 from typing import NamedTuple
 
-import ray
-
 from bendscape.sweep.campaign.tiles import Tile, TileKey
+from bendscape.sweep.engine.executor import NodeLost, WorkerLost, WorkerOutOfMemory
 from bendscape.sweep.engine.limits import CellTimeout, grace
 from bendscape.sweep.engine.worker import Note, Verdict
 
 CRASHES = 3  # workers that a cell may end, alone in them, before it is recorded as failed
 FORGIVEN = 10  # losses of a tile that are put down to what it runs on
-NODE_LOST = (
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.LocalRayletDiedError,
-)
-CRASHED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, *NODE_LOST)
 
 
 class Part(NamedTuple):
@@ -86,17 +79,17 @@ class Isolation:
         for tile in tiles:
             self._busy.discard(tile.key)
         if part is None:  # a task: its tiles go alone, so that the one to blame shows itself
-            noted = not isinstance(error, NODE_LOST)
+            noted = not isinstance(error, NodeLost)
             self._queue.extend(Part(tile, noted) for tile in tiles)
             return None
         key, mask, _ = part.tile
-        if not isinstance(error, CRASHED):
+        if not isinstance(error, WorkerLost):
             self._failures[key] += 1
             if self._failures[key] >= CRASHES - 1:  # once it went with others
                 raise error
             self._queue.append(part)
             return None
-        if isinstance(error, NODE_LOST) or (part.noted and note is None):
+        if isinstance(error, NodeLost) or (part.noted and note is None):
             self._forgiven[key] += 1
             if self._forgiven[key] > FORGIVEN and note is None and part.noted:
                 raise error
@@ -115,7 +108,7 @@ class Isolation:
             return None
         self._strikes[key, mask] += 1
         if self._strikes[key, mask] < CRASHES:
-            memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+            memory = isinstance(error, WorkerOutOfMemory)
             self._queue.append(part._replace(whole_node=part.whole_node or memory))
             return None
         return Verdict(_cause(note, error), CRASHES, note.host)

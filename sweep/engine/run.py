@@ -113,6 +113,7 @@ def run_campaign(
         Another driver works on this store, or took it over.
     """
     started = ready = time.monotonic()
+    campaign.to_grid(kernel.axes)  # a mistake in the file is told before a store is made
     stop, meter = Stop(time_budget, grace), None
 
     def found() -> dict[str, Any] | None:

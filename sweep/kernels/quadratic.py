@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bendscape.core.errors import ParameterError, unwarned
-from bendscape.core.quadratic.model import EDGE_KINDS, TRANSITION_KINDS, Model
-from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import EDGE_KINDS, TRANSITION_KINDS
+from bendscape.core.quadratic.theory.maps import transitions_of_models
+from bendscape.core.quadratic.theory.points import asymptotics_of_points
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Reference, Variable
@@ -27,20 +28,16 @@ class Cell(Protocol):
     coordinate: float
 
 
-def _models(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any]) -> list[Model]:
-    return [Model(*point) for point in zip(p.tolist(), p_star.tolist(), a.tolist(), strict=True)]
-
-
 def alpha_bbp(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any]) -> NDArray[np.float64]:
     """The threshold alpha_bbp of each model."""
-    with unwarned():
-        return np.array([transition(model).alpha_bbp for model in _models(p, p_star, a)])
+    found: NDArray[np.float64] = transitions_of_models(p, p_star, a)["alpha_bbp"]
+    return found
 
 
 def alpha_0_complex(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any]) -> NDArray[np.float64]:
     """alpha_0 of each model by its complex definition, its real part."""
-    with unwarned():
-        return np.array([alpha_0(model).complex_re for model in _models(p, p_star, a)])
+    found: NDArray[np.float64] = transitions_of_models(p, p_star, a, alpha_0=True)["alpha_0_complex_re"]
+    return found
 
 
 AXES = Axes(
@@ -64,24 +61,19 @@ AXES = Axes(
 
 
 def _of_models(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    found = [transition(model) for model in _models(p, p_star, a)]
-    return {
-        "alpha_bbp": np.array([at.alpha_bbp for at in found]),
-        "alpha_sharp": np.array([at.alpha_sharp for at in found]),
-        "transition": np.array([TRANSITION_KINDS.index(at.kind) for at in found], dtype=np.int8),
-    }
+    found = transitions_of_models(p, p_star, a)
+    return {name: found[name] for name in ("alpha_bbp", "alpha_sharp", "transition")}
 
 
 def _of_points(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], alpha: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    loads = zip(_models(p, p_star, a), alpha.tolist(), strict=True)
-    found = [asymptotics(model, load) for model, load in loads]
+    found = asymptotics_of_points(p, p_star, a, alpha)
     return {
-        "edge": np.array([EDGE_KINDS.index(at.edge) for at in found], dtype=np.int8),
-        "lambda_minus": np.array([at.lambda_minus for at in found]),
-        "lambda_star": np.array([at.lambda_star for at in found]),
-        "overlap_sq_theory": np.array([at.overlap_sq for at in found]),
+        "edge": found.edge,
+        "lambda_minus": found.lambda_minus,
+        "lambda_star": found.lambda_star,
+        "overlap_sq_theory": found.overlap_sq,
     }
 
 

@@ -77,17 +77,28 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     for path, expected in metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
+    curved = {name for of in known(layout, found.references) if of.long for name in of.names}
+    moved: list[dict[str, NDArray[Any]]] = []
     for path, values in _contents(found).items():
         try:
             there = np.asarray(found.array(path)[...])
         except Exception as error:  # each codec has its own
             damage[path] = f"{type(error).__name__}: {error}"
             continue
-        plain = values.dtype.kind in "US"
-        same = there == values if plain else np.isclose(there, values, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+        same = _same(there, values)
+        if path in curved and not same.all():
+            # Right at a threshold, what is there can be a matter of the last digits of the curve.
+            moved = moved or [_contents(found, 1 + end) for end in (-CLOSE, CLOSE)]
+            same |= _same(there, moved[0][path]) | _same(there, moved[1][path])
         if not same.all():
             damage[path] = f"{int((~same).sum())} values are not those of this campaign"
     return found
+
+
+def _same(there: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    if values.dtype.kind in "US":
+        return np.asarray(there == values)
+    return np.asarray(np.isclose(there, values, rtol=CLOSE, atol=CLOSE, equal_nan=True))
 
 
 def mend_hierarchy(found: Hierarchy) -> None:
@@ -158,7 +169,7 @@ def _variable(document: dict[str, Any]) -> Variable:
     return Variable(**plain)
 
 
-def _contents(found: Hierarchy) -> dict[str, NDArray[Any]]:
+def _contents(found: Hierarchy, stretch: float = 1.0) -> dict[str, NDArray[Any]]:
     layout = found.layout
     names = [name for of in known(layout, found.references) for name in of.names if name in found.metadata]
     blanks = {
@@ -166,7 +177,7 @@ def _contents(found: Hierarchy) -> dict[str, NDArray[Any]]:
         for name in names
     }
     try:
-        values = compute_known(layout, None, found.references, blanks)
+        values = compute_known(layout, None, found.references, blanks, stretch=stretch)
     except ParameterError:  # a relative curve of a kernel that is not installed: its values cannot be checked
         values = {}
     return {**coordinates(layout), **values}

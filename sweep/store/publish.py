@@ -44,7 +44,7 @@ HOW_TO_READ = "comment"
 """Attribute of the root for readers who open it as any Zarr group, in which the sizes are groups."""
 REFERENCE_CHUNKS = (4, 16, 256)
 """Of the arrays of references: of the curve the last, of the model axis before it the second."""
-REFERENCE_POINTS = 2**16
+REFERENCE_POINTS = 2**14
 """Points whose references are computed in one go, between two looks at whether the run should stop."""
 STATUS_VARIABLE = Variable("status", "outcome of the cell", "int8", flags=tuple(STATUS))
 
@@ -305,16 +305,23 @@ def compute_known(
     references: Sequence[Reference],
     blocks: dict[str, NDArray[Any]],
     heed: Callable[[], None] = always,
+    *,
+    stretch: float = 1.0,
 ) -> dict[str, NDArray[Any]]:
-    """What is known at the points of `layout` that `before` did not have; the rest of `blocks` is kept."""
+    """What is known at the points of `layout` that `before` did not have; the rest of `blocks` is kept.
+
+    `stretch` multiplies every value of the curve, to see what depends on its last digits.
+    """
     grid = Grid(layout.axes, _values(layout), layout.around, (), {})
     points, old = None, _old(layout, before)
     for of in known(layout, references):
-        new = np.flatnonzero(~(old if of.long or layout.curve is None else old.all(axis=-1)))
+        new = np.flatnonzero(~(old if of.long or layout.curve is None else old.any(axis=-1)))
         if not new.size:
             continue
         if points is None:
             points = grid.points(NO_SIZE)
+            if layout.axes.curve is not None:
+                points[layout.axes.curve.name] = points[layout.axes.curve.name] * stretch
         step = 1 if of.long or layout.curve is None else len(layout.dims[layout.curve])
         for start in range(0, len(new), REFERENCE_POINTS):
             heed()

@@ -24,6 +24,10 @@ ROOT_TOLERANCE = {
 }  # roots are found to the last digits, also when they are small
 
 
+AT_THRESHOLD = 1e-12
+"""Relative; loads this close above alpha_sharp or a discontinuous alpha_bbp count as equal to it."""
+
+
 class Edge(NamedTuple):
     """The left edge of the bulk as N -> inf, with the estimated error of its place."""
 
@@ -144,7 +148,7 @@ def edge_at(model: Model, alpha: float) -> Edge:
         return 1 / math.sqrt(alpha * averages(model, gamma).B) - gamma
 
     at_gamma = averages(model, 1.0)
-    if alpha * at_gamma.B <= 1:
+    if alpha * at_gamma.B <= 1 + AT_THRESHOLD:
         known = known_at(model, 1.0, at_gamma)
     else:
         gamma = float(brentq(past_edge, 0.0, 1.0, **ROOT_TOLERANCE))

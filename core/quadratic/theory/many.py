@@ -13,18 +13,23 @@ real axis, and the ray at pi/4, halfway to where exp(-x) stops decaying, allows 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model, as_load
 from bendscape.core.quadratic.theory.branch import psi
 from bendscape.core.quadratic.theory.integrals import RAY, Rule, short_rule
 from bendscape.core.quadratic.theory.precision import Known, as_root
 
 Array = npt.NDArray[Any]  # real or complex
 Floats = npt.NDArray[np.float64]
+
+CHUNK = 128  # models integrated together: what is in flight, about CHUNK x 100 doubles a term, stays in cache
 
 _WIDEST = 1e200  # p/2 from which a gamma law of that shape is a point to all digits: p = inf as a number
 _MOST_STEPS = 60  # of Newton's method
@@ -50,6 +55,33 @@ class Models(NamedTuple):
     def at(self, which: Any) -> Models:
         """Some of the models."""
         return Models(*(values[which] for values in self))
+
+
+def checked(name: str, values: npt.ArrayLike) -> Floats:
+    """The values of one parameter of many models as an array of floats.
+
+    Raises
+    ------
+    ParameterError
+        One of them is outside its domain.
+    """
+    numbers = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if numbers.ndim > 1:
+        raise ParameterError(name, f"an array of shape {numbers.shape}", "of at most one dimension")
+    if not numbers.size:
+        return numbers
+    # A domain is an interval, of integers for p and p_star: its ends, or the first number that is none.
+    wrong = numbers != np.floor(numbers) if name.startswith("p") else np.isnan(numbers)
+    for value in (*numbers[wrong][:1].tolist(), float(numbers.min()), float(numbers.max())):
+        as_load(value) if name == "alpha" else Model(**{"p": 1, "p_star": 1, "a": 1.0, name: value})
+    return numbers
+
+
+def models_of(p: npt.ArrayLike, p_star: npt.ArrayLike, a: npt.ArrayLike, noise: npt.ArrayLike) -> Models:
+    """Checked arrays of at most one dimension, broadcast against each other."""
+    given = {"p": p, "p_star": p_star, "a": a, "noise": noise}
+    columns = np.broadcast_arrays(*(checked(name, values) for name, values in given.items()))
+    return Models(columns[0], columns[1], columns[2], columns[3])
 
 
 class Averages(NamedTuple):
@@ -100,10 +132,10 @@ PRINCIPAL = _rules(0.25, 0.11, 0.5, HALFWAY)  # d = pi/4
 CONTINUED = _rules(0.12, 0.05, 0.25, RAY)  # d = 0.32
 
 
-def _rule_for(rule: partial[Rule], a: Floats, gamma: Array) -> Rule:
-    """The rule that reaches down to the least scale in x, a/|gamma| beyond |gamma| = 1."""
-    least = float((a / np.fmax(abs(gamma), 1.0)).min())  # fmax: a gamma that was not found asks for nothing
-    return rule(math.floor(math.log2(least)))
+def _log2_scales(a: Floats, gamma: Array) -> npt.NDArray[np.int_]:
+    """What rule reaches down to the least scale in x of each model, a/|gamma| beyond |gamma| = 1."""
+    least = a / np.fmax(abs(gamma), 1.0)  # fmax: a gamma that was not found asks for nothing
+    return np.asarray(np.floor(np.log2(least)), dtype=int)
 
 
 def _log1p(z: Array) -> Array:
@@ -122,8 +154,9 @@ def averages(models: Models, gamma: Array, rule: partial[Rule]) -> Averages:
 
     C_y carries the teacher's weight, y without noise. Derivatives: A' = -B, F' = B - B_y, B' = -2 C, B_y' =
     -2 C_y. Accuracy of the fine rules 1e-14 relative (A to 1e-14 of E|u/D|), held by ``tests/test_maps.py``.
+    The values of a model do not depend on the other models, to the last bit.
     """
-    return _integrate(models, gamma, _rule_for(rule, models.a, gamma))
+    return _by_chunks(models, gamma, rule)
 
 
 def known(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known:
@@ -134,7 +167,7 @@ def known(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known
     principal values where the rules are complex.
     """
     refined = averages(models, gamma, rules.refined)
-    bounds = _integrate(models, gamma, _rule_for(rules.bound, models.a, gamma), rounding=True)
+    bounds = _by_chunks(models, gamma, rules.bound, rounding=True)
     if not np.iscomplexobj(values.A):
         refined = real(refined)
     pairs = zip(values, refined, bounds, strict=True)
@@ -147,17 +180,42 @@ def real(values: Averages) -> Averages:
     return Averages(*(value.real for value in values))
 
 
+def _by_chunks(models: Models, gamma: Array, rule: partial[Rule], rounding: bool = False) -> Averages:
+    """Models of one rule together, so that no number depends on what else is asked for."""
+    scales = _log2_scales(models.a, gamma)
+    order = np.argsort(scales, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scales[order])) + 1, len(order))
+    first, parts = 0, []
+    for end in ends.tolist():
+        for start in range(first, end, CHUNK):
+            here = order[start : min(start + CHUNK, end)]
+            nodes = rule(int(scales[here[0]]))
+            parts.append(_integrate(models.at(here), gamma[here], nodes, rounding))
+        first = end
+    if not parts:
+        return Averages(*np.empty((len(Averages._fields), 0)))
+    rows = np.concatenate(parts, axis=1)
+    found = np.empty_like(rows)
+    found[:, order] = rows
+    return Averages(*found)
+
+
 def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False) -> Averages:
     """The averages by one rule or, if asked for, bounds on what rounding does to them."""
     x, weight = rule
     p, p_star, a, noise, gamma = (values[:, np.newaxis] for values in (*models, gamma))
     n, m, spread = p_star / 2, np.minimum(p / 2, _WIDEST), 1 + noise
-    s = x / a
+    one_n, one_m, more = 1 / n, 1 / m, 1 + 1 / n  # a division of arrays takes four times a product
+    s = x * (1 / a)
     s_y = s * (spread * (1 - gamma) / n)
     q = 1 / (1 + s_y)
     log_y = n * _log1p(s_y)
     y = spread * q
-    var_y = y * y / n
+    y_n = y * one_n
+    var_y = y * y_n
+    third_y = 2 * var_y * y_n
+    var_y_y, third_y_y = more * var_y, more * third_y
+    q_less, var_q, half_s = q - 1, var_y * (1 / spread), s / 2
     total = np.zeros((6, len(a)), dtype=float if rounding else s_y.dtype)
     for c, share in ((1.0, 1 - 1 / p), (3.0, 1 / p)):
         if not share.any():
@@ -165,42 +223,45 @@ def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False)
         s_yhat = s * (c * gamma / m)
         ck = c / (1 + s_yhat)
         log_yhat = m * _log1p(s_yhat)
-        mass = np.exp(-log_y - log_yhat) * (share / a)
+        mass = np.exp(-(log_y + log_yhat)) * (weight * (share / a))
         mass_s = mass * s
-        mass_ss = mass_s * s / 2
+        mass_ss = mass_s * half_s
+        masses = (mass, mass, mass_s, mass_s * q, mass_ss, mass_ss * q)
         # Under the tilted law: mean, variance and third cumulant of u; a weight y turns shape n into n + 1.
         u = ck - y
-        var_yhat = ck * ck / m
-        var_u = var_yhat + var_y
-        third_yhat, third_y = 2 * var_yhat * (ck / m), 2 * var_y * (y / n)
-        u_y, var_u_y = u - y / n, var_yhat + (1 + 1 / n) * var_y
+        ck_m = ck * one_m
+        var_yhat = ck * ck_m
+        third_yhat = 2 * var_yhat * ck_m
+        square, var_u = u * u, var_yhat + var_y
+        u_y, var_u_y = u - y_n, var_yhat + var_y_y
+        square_y = u_y * u_y
         terms = (
-            mass * u,
-            mass * ((q - 1) * u - var_y / spread),
-            mass_s * (u * u + var_u),
-            mass_s * q * (u_y * u_y + var_u_y),
-            mass_ss * (u * (u * u + 3 * var_u) + third_yhat - third_y),
-            mass_ss * q * (u_y * (u_y * u_y + 3 * var_u_y) + third_yhat - (1 + 1 / n) * third_y),
+            u,
+            q_less * u - var_q,
+            square + var_u,
+            square_y + var_u_y,
+            u * (square + 3 * var_u) + (third_yhat - third_y),
+            u_y * (square_y + 3 * var_u_y) + (third_yhat - third_y_y),
         )
         if not rounding:
-            total += [term @ weight for term in terms]
+            total += [np.vecdot(of.conj(), term) for of, term in zip(masses, terms, strict=True)]
             continue
         # The weight, exponential of a sum, rounds like the sum; u and q - 1 like what they are made of.
         growth = _OPERATIONS + abs(np.log(abs(x))) + abs(x) + abs(log_y) + abs(log_yhat)
-        made_of = abs(ck) + abs(y) * (1 + 1 / n)
-        square = made_of * (2 * abs(u) + abs(y) / n) + abs(var_yhat) + (1 + 1 / n) * abs(var_y)
-        cube = 3 * made_of * (square + abs(u) ** 2) + abs(third_yhat) + (1 + 1 / n) * abs(third_y)
+        made_of = abs(ck) + abs(y) * more
+        of_square = made_of * (2 * abs(u) + abs(y_n)) + abs(var_yhat) + abs(var_y_y)
+        of_cube = 3 * made_of * (of_square + abs(square)) + abs(third_yhat) + abs(third_y_y)
         made = (
-            mass * made_of,
-            mass * (abs(u) + abs(q - 1) * made_of + abs(var_y)),
-            mass_s * square,
-            mass_s * q * square,
-            mass_ss * cube,
-            mass_ss * q * cube,
+            made_of,
+            abs(u) + abs(q_less) * made_of + abs(var_y),
+            of_square,
+            of_square,
+            of_cube,
+            of_cube,
         )
         total += [
-            (growth * abs(term) + _OPERATIONS * abs(of)) @ abs(weight)
-            for term, of in zip(terms, made, strict=True)
+            np.vecdot(abs(of), growth * abs(term) + _OPERATIONS * parts)
+            for of, term, parts in zip(masses, terms, made, strict=True)
         ]
     return _with_teacher(_UNIT * total if rounding else total, models)
 
@@ -221,14 +282,29 @@ def newton_step(gamma: Array, at_gamma: Averages) -> Array:
     return np.asarray(-(gamma + F / B) / (1 + (B - B_y + 2 * C * F / B) / B))
 
 
-def approach(
-    models: Models, gamma: Floats, bracket: tuple[Floats, Floats], rule: partial[Rule], close: Floats
-) -> tuple[Floats, Averages, Floats]:
-    """The zero of psi by Newton's method inside a shrinking bracket, until the next step is below ``close``.
+Equation = Callable[[npt.NDArray[np.int_], Floats, Averages], tuple[Floats, Floats]]
+"""What is to vanish, and Newton's step towards its zero, of some models (their numbers) at their gamma."""
 
-    psi < 0 at the lower end of the bracket and psi >= 0 at the upper one; above gamma = 1 the averages are
-    principal values. Returns the last gamma, the averages there, and the step not taken: nan where the method
-    did not converge.
+
+def of_psi(which: npt.NDArray[np.int_], gamma: Floats, at_gamma: Averages) -> tuple[Floats, Floats]:
+    """The equation psi = 0."""
+    return np.asarray(gamma * at_gamma.B + at_gamma.F), newton_step(gamma, at_gamma)
+
+
+def approach(
+    models: Models,
+    gamma: Floats,
+    bracket: tuple[Floats, Floats],
+    rule: partial[Rule],
+    close: Floats,
+    equation: Equation = of_psi,
+) -> tuple[Floats, Averages, Floats]:
+    """The zero of an equation by Newton's method inside a shrinking bracket, until the next step is below
+    ``close``.
+
+    What is to vanish is < 0 at the lower end of the bracket and >= 0 at the upper one; above gamma = 1 the
+    averages are principal values. Returns the last gamma, the averages there, and the step not taken: nan
+    where the method did not converge.
     """
     at = np.full((len(Averages._fields), len(gamma)), math.nan)
     low, high = (end.copy() for end in bracket)
@@ -237,8 +313,8 @@ def approach(
         here = gamma[left]
         at_here = real(averages(models.at(left), here, rule))
         at[:, left] = at_here
-        step[left] = newton_step(here, at_here)
-        above = here * at_here.B + at_here.F >= 0
+        value, step[left] = equation(left, here, at_here)
+        above = value >= 0
         low[left], high[left] = np.where(above, low[left], here), np.where(above, here, high[left])
         left = left[~(np.abs(step[left]) <= close[left])]
         if not left.size:

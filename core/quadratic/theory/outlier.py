@@ -17,7 +17,14 @@ from bendscape.core.quadratic.theory.branch import (
     psi,
     tangent_zero,
 )
-from bendscape.core.quadratic.theory.bulk import ROOT_TOLERANCE, Edge, edge_at, map_error, reduced_map
+from bendscape.core.quadratic.theory.bulk import (
+    AT_THRESHOLD,
+    ROOT_TOLERANCE,
+    Edge,
+    edge_at,
+    map_error,
+    reduced_map,
+)
 from bendscape.core.quadratic.theory.integrals import COMPLEX_STEP, RAY, averages
 from bendscape.core.quadratic.theory.precision import (
     error_of,
@@ -83,8 +90,9 @@ def _outlier_left_of(edge: Edge, model: Model, alpha: float) -> Outlier:
     def past_outlier(gamma: float) -> float:
         return -alpha * gamma * float(averages(model, gamma).F) - 1
 
-    # z(g) - S(g) falls with g wherever z does, so its sign at the edge decides, and the root is unique.
-    if past_outlier(edge.gamma) <= 0:
+    # z(g) - S(g) falls with g wherever z does, so its sign at the edge decides, and the root is unique. At a
+    # discontinuous alpha_bbp itself that sign would be a matter of rounding.
+    if past_outlier(edge.gamma) <= (AT_THRESHOLD if edge.kind == "smooth" else 0.0):
         return _NO_OUTLIER
     gamma = float(brentq(past_outlier, 0.0, edge.gamma, **ROOT_TOLERANCE))
     at_gamma = averages(model, gamma)

@@ -1,0 +1,29 @@
+"""pipefunc: `Pipeline.map` on a process pool of two, into an array of files or of Zarr. STORE SEEDS STORAGE
+
+With resume, so that the same command goes on in the folder of a run that was cut short.
+"""
+
+import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from cell import WARM, axes, draw
+from pipefunc import Pipeline, pipefunc
+
+
+@pipefunc(output_name="x", mapspec="a[i], alpha[j], N[k], seed[l] -> x[i, j, k, l]")
+def point(a, alpha, N, seed):
+    return draw(a, alpha, N, seed)
+
+
+if __name__ == "__main__":
+    store, seeds, storage = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(draw, [0.7] * 64, [1.0] * 64, [WARM[0]] * 64, range(64)))
+        started = time.perf_counter()
+        Pipeline([point]).map(
+            axes(seeds), store, executor=pool, storage=storage, resume=store.exists(), return_results=False
+        )
+        print(json.dumps({"seconds": time.perf_counter() - started}))

@@ -1,0 +1,151 @@
+"""Ray as an executor: on a cluster, or on a Ray of its own. The only module that imports Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.engine.executor import (
+    Job,
+    NodeLost,
+    PoolLost,
+    Result,
+    WorkerLost,
+    WorkerOutOfMemory,
+    answers,
+)
+from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
+from bendscape.sweep.engine.worker import Order, run_tiles
+from bendscape.sweep.store.records import Receipt
+
+LOOK_SECONDS = 2.0  # between two looks at what the cluster is
+_LOST: dict[type[Exception], type[WorkerLost]] = {
+    ray.exceptions.WorkerCrashedError: WorkerLost,
+    ray.exceptions.OutOfMemoryError: WorkerOutOfMemory,
+    ray.exceptions.NodeDiedError: NodeLost,
+    ray.exceptions.ObjectLostError: NodeLost,
+    ray.exceptions.LocalRayletDiedError: NodeLost,
+}
+
+
+def _work(order: Order) -> list[Receipt]:
+    return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver sees it, and others take over
+
+
+class RayExecutor:
+    """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
+
+    def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
+        # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._owner = not ray.is_initialized()
+        self._session: Path | None = None
+        if self._owner:
+            own = options.get("_temp_dir")
+            if own is not None:
+                sweep_sessions(Path(own))
+            ray.init(
+                include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                configure_logging=False, **options,
+            )  # fmt: skip
+            if own is not None:
+                os.chmod(own, 0o700)  # Ray opens it to everybody
+                node: Any = ray._private.worker._global_node
+                self._session = Path(node.get_session_dir_path())
+        # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
+        self._refs: dict[Any, Job] = {}
+        self._workers = workers
+        self._head = ray.get_runtime_context().gcs_address
+        self._lives, self._looked = True, -LOOK_SECONDS
+        self._cores, self._memory = 1, 0.0
+        self._look()
+
+    @property
+    def slots(self) -> int:
+        """Cores of the cluster, or fewer when asked for."""
+        return min(self._workers or self._cores, self._cores)
+
+    @property
+    def memory(self) -> float:
+        """Memory of the largest node, as Ray counts it."""
+        return self._memory
+
+    def _window(self) -> int:
+        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
+        return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
+
+    def _look(self) -> None:
+        # A signal to the process group ends Ray's own processes too, and any question to them then takes a
+        # minute and the life of this process. So knock first, and ask rarely.
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._lives = answers(self._head)
+        if not self._lives:
+            raise PoolLost("Ray is gone")
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        self._cores = max(1, int(sum(node.get("CPU", 0) for node in alive)))
+        self._memory = max((node.get("memory", 0) for node in alive), default=0.0)
+        self._looked = time.monotonic()
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        """Results in the order of completion."""
+        more = True
+        while True:
+            self._look()
+            while more and len(self._refs) < self._window():
+                job = next_job()
+                more = job is not None
+                if job is not None:
+                    self._check_memory(job.memory)
+                    memory = max(job.memory, int(self._memory)) if job.whole_node else job.memory
+                    self._refs[self._task.options(memory=memory).remote(job.order)] = job
+            if not self._refs:
+                return
+            # Signals are seen between two waits, so each is short.
+            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
+            for ref in ready:
+                job = self._refs.pop(ref)
+                try:
+                    yield Result(job, ray.get(ref), None)
+                except ray.exceptions.RayTaskError as error:
+                    yield Result(job, [], error.cause or error)
+                except ray.exceptions.RayError as error:
+                    yield Result(job, [], _translated(error))
+            more = True
+            if not ready:
+                yield None
+
+    def _check_memory(self, wanted: int) -> None:
+        # Ray would wait for ever for a node that does not come.
+        if wanted > self._memory:
+            accepted = f"at most {self._memory:.3g} bytes, what the largest node has by now"
+            remedy = "the node that had more is gone; the same command goes on where there is one"
+            raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
+
+    def close(self) -> None:
+        """Cancel what still runs; shut Ray down if this executor started it, and remove its folder."""
+        if self._lives and answers(self._head):
+            for ref in self._refs:
+                ray.cancel(ref, force=True)
+            self._refs.clear()
+            if self._owner:
+                ray.shutdown()
+        if self._session is not None:
+            remove_session(self._session)
+
+
+def _translated(error: Exception) -> Exception:
+    for of_ray, ours in _LOST.items():
+        if isinstance(error, of_ray):
+            return ours(str(error))
+    return error

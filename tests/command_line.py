@@ -1,0 +1,53 @@
+"""The `bendscape` command: called in this process where only what it prints and its exit code matter."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from bendscape.sweep.commands import cli
+
+BENDSCAPE = Path(sys.executable).with_name("bendscape")
+
+
+def bendscape(*arguments: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    """What the command prints and returns, without a second interpreter that imports everything again.
+
+    The whole of `main` runs, so a traceback, a usage error and a warning look as they do for a user. Not for
+    commands that start a Ray, are sent signals, or whose environment matters: `process` is for those.
+    """
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="\n", write_through=True) for _ in range(2)]
+
+    def show(message: Any, *where: Any, **more: Any) -> None:
+        sys.stderr.write(warnings.formatwarning(message, *where[:3]))
+
+    with (
+        mock.patch.object(sys, "argv", [str(BENDSCAPE), *map(str, arguments)]),
+        mock.patch.object(sys, "stdout", streams[0]),
+        mock.patch.object(sys, "stderr", streams[1]),
+        mock.patch.object(warnings, "formatwarning"),  # which `main` replaces
+        warnings.catch_warnings(),
+        mock.patch.object(cli, "_leave", sys.exit),
+    ):
+        warnings.resetwarnings()  # to those of an interpreter, which pytest has made errors
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = show
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+    assert isinstance(code, int), "a command ends with a number"
+    out, err = (stream.detach().getvalue().decode(encoding) for stream in streams)
+    return subprocess.CompletedProcess(list(arguments), code, out, err)
+
+
+def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
+    command = [str(BENDSCAPE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
