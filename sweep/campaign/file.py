@@ -121,8 +121,9 @@ class Campaign(BaseModel):
             return self
         if "kernel" in self.campaign.model_fields_set:
             raise self._refused("campaign.kernel", named, f"{name!r}, the kernel that is given", "kernel")
-        section = self.campaign.model_dump(exclude_unset=True) | {"kernel": name}
-        return self.from_dict({"campaign": section, "grid": self.grid})
+        document = self.model_dump(exclude_unset=True)
+        document["campaign"]["kernel"] = name
+        return self.from_dict(document)
 
     def to_grid(self, axes: Axes) -> Grid:
         """The grid on the axes of a kernel, with one number of seeds for each size.
