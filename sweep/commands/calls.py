@@ -80,7 +80,7 @@ def run(
     retry_failed, new_generation, accept_kernel_change
         As the options of these names.
     progress
-        Whether to show messages and progress: a bar in a terminal or a notebook, else lines on standard error.
+        Whether to show messages and progress: a bar in a terminal or a notebook, else on standard error.
 
     Returns
     -------
