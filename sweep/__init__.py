@@ -3,4 +3,62 @@
 Data flow one way in four hops: `run` (the driver) hands tasks to an executor, the executor to a worker,
 the worker computes whole tiles and writes them to the store; only small receipts come back, and the driver
 appends them to the ledger. Resuming a campaign is planning it again from the ledger.
+
+From Python: `Campaign`, `run`, `plan` and `status` do what the commands do, and `kernel` makes a kernel of a
+function. Each is loaded when it is first asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bendscape.core.errors import ParameterError
+    from bendscape.sweep.campaign.axes import Axes, Axis
+    from bendscape.sweep.campaign.file import Campaign
+    from bendscape.sweep.campaign.function import kernel
+    from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+    from bendscape.sweep.commands.calls import plan, run, status
+    from bendscape.sweep.engine.run import Summary
+
+__all__ = [
+    "Axes",
+    "Axis",
+    "Campaign",
+    "Kernel",
+    "Outcome",
+    "ParameterError",
+    "Reference",
+    "Summary",
+    "Variable",
+    "kernel",
+    "plan",
+    "run",
+    "status",
+]
+
+_FROM = {
+    "Axes": "campaign.axes",
+    "Axis": "campaign.axes",
+    "Campaign": "campaign.file",
+    "Kernel": "campaign.kernel",
+    "Outcome": "campaign.kernel",
+    "Reference": "campaign.kernel",
+    "Summary": "engine.run",
+    "Variable": "campaign.kernel",
+    "kernel": "campaign.function",
+    "plan": "commands.calls",
+    "run": "commands.calls",
+    "status": "commands.calls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ParameterError":
+        return import_module("bendscape.core.errors").ParameterError
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

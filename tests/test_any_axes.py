@@ -1,7 +1,8 @@
 """One engine for any axes: what holds for a store holds whatever its kernel declares.
 
-Three kernels: one that declares no axes and so has those of the network; one with a curve and without an axis
-of sizes; one with an axis of text, sizes, an axis with a default, without a curve, and with arrays in a cell.
+Kernels: one that declares no axes and so has those of the network; one with a curve and without an axis of
+sizes; one with an axis of text, sizes, an axis with a default, arrays in a cell, and no curve; one without model axes; one with
+seeds alone.
 """
 
 from __future__ import annotations
@@ -129,6 +130,28 @@ CASES = {
         ', Variable("counts", "a histogram", dtype="int64", dims=("time", "bin"))',
         ', "path": rng.normal(size=3), "amplitude": np.complex64(rng.normal() + 1j)'
         ', "counts": rng.integers(9, size=(3, 2))',
+    ),
+    "no models": Case(
+        """,
+        axes=Axes((
+            Axis("field", "float64", "curve", "field"),
+            Axis("spins", "int64", "size", "number of spins", least=1),
+            Axis("seed", "int64", "seed", "realisation"),
+        )),""",
+        "cell.field",
+        {"field": "[0.5]", "spins": "[10]", "seeds": "3"},
+        {"field": "{ start = 0.0, stop = 1.0, num = 5 }", "spins": "[10, 20]", "seeds": "{ 10 = 9, 20 = 4 }"},
+        ("field", "spins", "seed"),
+        "cell.field == 0.5 and cell.seed == 1",
+    ),
+    "seeds alone": Case(
+        """,
+        axes=Axes((Axis("seed", "int64", "seed", "realisation"),)),""",
+        "cell.seed",
+        {"seeds": "3"},
+        {"seeds": "30"},
+        ("seed",),
+        "cell.seed == 1",
     ),
 }
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,24 @@ import pytest
 import xarray as xr
 from command_line import bendscape, process
 
+from bendscape.sweep.campaign.kernel import load_kernel
 from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 COMMANDS = (
-    *("theory", "sample", "plan", "run", "status", "errors", "fsck"),
+    *("theory", "sample", "plan", "run", "status", "errors", "fsck", "kernels"),
     *("export", "scaling", "thresholds", "figures", "report"),
 )
+OWN = """
+from bendscape.sweep.campaign.axes import Axes, Axis
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+
+print("a module may print")
+AXES = Axes((Axis("rule", "str", choices=("hebb", "storkey"), default="hebb"), Axis("seed", "int64", "seed")))
+KERNEL = Kernel(
+    "own", 3, (Variable("x", "a number", units="s"),), lambda cell, rng: Outcome({"x": 1.0}),
+    lambda cell: 1.0, lambda cell: 1.0, axes=AXES,
+)
+"""
 KernelFile = Callable[..., str]
 
 
@@ -66,6 +79,50 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "pydantic",
         "obstore",
     }
+
+
+def test_the_version_is_that_of_the_package_by_the_command_and_by_the_module() -> None:
+    module = [sys.executable, "-m", "bendscape.sweep", "--version"]
+    shown = subprocess.check_output(module, text=True, timeout=60)
+    assert shown == bendscape("--version").stdout == f"bendscape {version('bendscape')}\n"
+
+
+def test_kernels_lists_axes_variables_and_references_of_every_installed_kernel() -> None:
+    found = {kernel["name"]: kernel for kernel in document("kernels")["kernels"]}
+    assert {"hessian", "labels", "spectral", "theory"} <= found.keys()
+    hessian = found["hessian"]
+    assert hessian["version"] == load_kernel("hessian").version
+    axes = {axis["name"]: axis for axis in hessian["axes"]}
+    assert list(axes) == ["p", "p_star", "a", "alpha", "N", "seed"]
+    assert (axes["a"]["dtype"], axes["a"]["role"], axes["a"]["accepted"]) == (
+        "float64", "model", "finite numbers > 0",
+    )  # fmt: skip
+    assert axes["alpha"]["relative_to"] == ["alpha_bbp", "alpha_0"]
+    overlap = next(v for v in hessian["variables"] if v["name"] == "overlap_sq")
+    assert overlap["valid_range"] == [0, 1]
+    assert [of["over"] for of in hessian["references"]] == [
+        ["p", "p_star", "a"],
+        ["p", "p_star", "a", "alpha"],
+    ]
+    printed = bendscape("kernels").stdout
+    for name in (*axes, "overlap_sq", "alpha_bbp", "lambda_star"):
+        assert f" {name} " in printed
+
+
+def test_kernels_lists_a_module_of_ones_own_with_its_defaults_and_choices(tmp_path: Path) -> None:
+    module = tmp_path / "own.py"
+    module.write_text(OWN)
+    found = {k["name"]: k for k in document("kernels", "--kernel-module", module)["kernels"]}
+    assert "hessian" in found
+    assert [axis["default"] for axis in found["own"]["axes"]] == ["hebb", None]
+    assert found["own"]["axes"][0]["accepted"] == "one of hebb, storkey"
+    printed = bendscape("kernels", "--kernel-module", module).stdout
+    assert f"own, version 3, of a source with digest {found['own']['source'].split()[-1]}" in printed
+    assert "one of hebb, storkey   hebb" in printed
+    failed = bendscape("kernels", "--kernel-module", tmp_path / "none.py")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: --kernel-module = ")
+    assert len(failed.stderr.splitlines()) == 1
 
 
 def test_theory_prints_the_contract() -> None:
@@ -169,7 +226,7 @@ def test_run_then_plan_status_and_errors_agree(tmp_path: Path, kernel_file: Kern
     assert document("plan", file, *common)["cells_left"] == 0
     status = document("status", store)
     assert (status["done"], status["failed"], status["missing"], status["holder"]) == (120, 24, 0, None)
-    assert status["provenance"]["packages"]["bendscape"]
+    assert status["provenance"]["bendscape_version"].startswith(version("bendscape"))
     errors = document("errors", store)["errors"]
     assert len(errors) == 24
     assert {(error["error"], error["message"], error["cell"]["seed"]) for error in errors} == {

@@ -18,7 +18,7 @@ import pytest
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Tile, TileKey
-from bendscape.sweep.commands.cli import _seconds
+from bendscape.sweep.commands.options import seconds_of
 from bendscape.sweep.engine.executor import NodeLost, WorkerLost, WorkerOutOfMemory
 from bendscape.sweep.engine.isolation import CRASHES, FORGIVEN, Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned, CellTimeout, Limits, cell_limit, grace
@@ -342,7 +342,7 @@ def test_abandoned_work_is_no_failure_of_a_cell() -> None:
 
 @pytest.mark.parametrize("option", ["--time-budget", "--grace", "--cell-timeout"])
 def test_times_of_the_command_line_have_units(option: str) -> None:
-    assert _seconds(option, "1h30min") == 5400
+    assert seconds_of(option, "1h30min") == 5400
     for bad in ("5", "0s", "-1s", "1 h", "soon"):
         with pytest.raises(ParameterError, match=option):
-            _seconds(option, bad)
+            seconds_of(option, bad)

@@ -313,7 +313,7 @@ def outcome_of(tmp_path: Path, outcome: object) -> Outcome:
     """What a kernel of a float64 x and an int8 n is taken to have returned."""
     declared = load_kernel("mine", [module(tmp_path / "m.py")])
     held = dataclasses.replace(declared, compute=lambda cell, rng: outcome)  # type: ignore[arg-type, return-value]
-    return kernel_module._held(held, "here").compute(CELL, np.random.default_rng(1))
+    return kernel_module.hold(held, "a test").compute(CELL, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_FLOATS, ids=lambda v: v if isinstance(v, str) else "")

@@ -423,7 +423,7 @@ def test_every_tile_tells_where_it_was_computed_and_by_which_run(
     assert {(row["host"], row["attempts"], row["epoch"]) for row in rows} == {(socket.gethostname(), 2, 2)}
     assert all(row["seconds"] > 0 and row["finished"] > runs[1]["started"] for row in rows)
     assert [one["epoch"] for one in runs] == [1, 2]
-    assert all(one["code_version"] and one["packages"]["numpy"] for one in runs)
+    assert all(one["bendscape_version"] and one["packages"]["numpy"] for one in runs)
     at = rows[0]
     assert (at["p"], at["p_star"], at["a"], at["alpha"], at["N"], at["seed"]) == (
         1, 1, 0.7, [0.8, 0.8], 64, [0, 5]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,21 @@ def test_the_campaign_and_its_provenance_are_kept_with_every_revision(
     assert kept[0]["campaign"] == campaign_text(seeds=2)
     assert kept[0]["packages"].keys() == set(provenance.PACKAGES)
     assert kept[1]["created"] == kept[0]["created"]
+    root = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert root["bendscape_version"] == provenance.bendscape_version()
+
+
+def test_the_version_in_a_store_has_the_commit_where_the_code_is_a_checkout() -> None:
+    found, checkout = provenance.bendscape_version(), Path(__file__).parents[1]
+    if (checkout / ".git").exists():
+        commit = subprocess.check_output(["git", "-C", checkout, "rev-parse", "HEAD"], text=True, timeout=20)
+        assert found.removesuffix("-dirty") == f"{version('bendscape')}+{commit[:12]}"
+    else:
+        assert found == version("bendscape")
+
+
+def test_a_store_of_an_earlier_release_tells_its_version_too() -> None:
+    assert provenance.version_in({"code_version": "0.1.0"}) == "0.1.0"
 
 
 @pytest.mark.parametrize("make", ["nothing", "folder", "zarr", "newer"])

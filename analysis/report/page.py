@@ -71,7 +71,8 @@ _PROVENANCE = {
     "kernel_version": "Kernel version",
     "entropy": "Entropy",
     "spec_hash": "Hash of the specification",
-    "code_version": "Code version",
+    "bendscape_version": "Version of bendscape",
+    "code_version": "Version of bendscape",  # as older stores call it
     "created": "Created",
     "bendscape_store_version": "Store format",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid, check_where
 from bendscape.sweep.campaign.kernel import DEFAULT
+from bendscape.sweep.campaign.toml import to_toml
 from bendscape.sweep.location import store_url
 
 MAX_SEEDS = 2**31
@@ -50,7 +52,8 @@ class CampaignSection(BaseModel):
 class Campaign(BaseModel):
     """A whole campaign: `[campaign]` checked, `[grid]` as written until a kernel says what its axes are.
 
-    `text` is the file as it was read.
+    Made by `from_file`, `from_dict` or, of keywords, `of`: equal ones have the same `spec_hash`. `text` is
+    what a store keeps of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,8 +64,66 @@ class Campaign(BaseModel):
 
     @property
     def text(self) -> str:
-        """The file as it was read."""
+        """The file as it was read, or what a file of the same campaign would be."""
         return self._text
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Campaign:
+        """Read and validate a campaign file.
+
+        Raises
+        ------
+        ParameterError
+            One line: the key and its line in the file, the value found, what is accepted.
+        """
+        return load_campaign(path)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Campaign:
+        """Validate a campaign that is given as a campaign file would be parsed: `{"campaign": {...}, "grid":
+        {...}}`, of numbers, texts, lists, tables, NumPy's numbers and arrays.
+
+        Raises
+        ------
+        ParameterError
+            One line, as for a file: the key, the value found, what is accepted.
+        """
+        if not isinstance(document, Mapping):
+            raise ParameterError("campaign", document, 'a dictionary {"campaign": {...}, "grid": {...}}')
+        campaign = parse_campaign(to_toml(document), source="")
+        store_url(campaign.campaign.store)  # its text is kept in the store: credentials must not be
+        return campaign
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        name: str,
+        store: str | os.PathLike[str],
+        entropy: int,
+        grid: Mapping[str, Any],
+        kernel: str | None = None,
+    ) -> Campaign:
+        """Validate a campaign of keywords, those of the table `[campaign]`, and a grid; see `from_dict`."""
+        section = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
+        return cls.from_dict({"campaign": section, "grid": grid})
+
+    def of_kernel(self, name: str) -> Campaign:
+        """This campaign with a kernel that it does not yet name.
+
+        Raises
+        ------
+        ParameterError
+            It names another one.
+        """
+        named = self.campaign.kernel
+        if named == name:
+            return self
+        if "kernel" in self.campaign.model_fields_set:
+            raise self._refused("campaign.kernel", named, f"{name!r}, the kernel that is given", "kernel")
+        document = self.model_dump(exclude_unset=True)
+        document["campaign"]["kernel"] = name
+        return self.from_dict(document)
 
     def to_grid(self, axes: Axes) -> Grid:
         """The grid on the axes of a kernel, with one number of seeds for each size.
@@ -143,7 +204,7 @@ def _curve(axis: Axis, raw: object) -> tuple[tuple[Any, ...], str | None]:
     return axis.values(raw), around
 
 
-def load_campaign(path: str | Path) -> Campaign:
+def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     """Read and validate a campaign file.
 
     Raises
@@ -175,10 +236,11 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
 
 
 def _place(text: str, source: str, key: str, hint: str = "") -> str:
-    # Where to look, after what to do: "did you mean 'alpha'?; see figure-1.toml, line 9".
+    # Where to look, after what to do: "did you mean 'alpha'?; see figure-1.toml, line 9". What was not
+    # written as a file has no lines.
     lines = enumerate(text.splitlines(), start=1)
     at = next((f", line {n}" for n, line in lines if re.match(rf"\s*\[?{re.escape(key)}\b", line)), "")
-    return "; ".join(part for part in (hint, f"see {source}{at}") if part)
+    return "; ".join(part for part in (hint, source and f"see {source}{at}") if part)
 
 
 def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import math
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +41,7 @@ BOOKKEEPING = frozenset({"status", "n_seeds", "wanted", "coverage"})
 """Names that readers give to what the engine knows of cells: no variable of a kernel has one."""
 
 _NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
+_BY_NAME = "rename it; a campaign asks for an installed kernel by its name alone"
 _WHERE = "a Python file or an importable module that defines KERNEL"
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "float64": (float, int),
@@ -186,7 +189,7 @@ class Kernel:
         Finite; seconds > 0, bytes >= 0.
     digest
         BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
-        and empty for an installed kernel, which stands by its version.
+        by `hold` from the text of its function; empty for an installed kernel, which stands by its version.
     axes
         Of its cells; where it declares none, `load_kernel` gives it those of the default kernel, with their
         references and their check.
@@ -248,6 +251,61 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
         for two kernels, or a declaration that is not accepted.
     """
     installed = _installed()
+    own = _own(modules, installed)
+    if name in own:
+        return _held(*own[name])
+    if name not in installed:
+        known = ", ".join(sorted({*installed, *own}))
+        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
+    return _load(installed[name])
+
+
+def hold(kernel: object, source: str) -> Kernel:
+    """A kernel that is at hand, as `load_kernel` gives it; `source` says in errors where it is declared.
+
+    Raises
+    ------
+    ParameterError
+        A declaration that is not accepted, or the name of an installed kernel.
+    """
+    if not isinstance(kernel, Kernel):
+        remedy = "decorate a function with bendscape.sweep.kernel"
+        raise ParameterError("kernel", kernel, "a bendscape Kernel", remedy)
+    _check(kernel, source)
+    if kernel.name in _installed():
+        raise ParameterError("KERNEL.name", kernel.name, "a name that no installed kernel has", _BY_NAME)
+    return _held(replace(kernel, digest=kernel.digest or source_digest(kernel.compute)), source)
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """Digest of the text of a function; empty where Python cannot read it."""
+    try:
+        return _digest(textwrap.dedent(inspect.getsource(function)).encode())
+    except (OSError, TypeError):
+        return ""
+
+
+def load_kernels(modules: Iterable[str] = ()) -> dict[str, Kernel | ParameterError]:
+    """Every kernel that there is, by name: those of the given modules, and the installed ones.
+
+    An installed kernel that cannot be loaded has its error in its place; what a module of the caller's own
+    raises is raised, as by `load_kernel`.
+    """
+    installed = _installed()
+    own = _own(modules, installed)
+    found: dict[str, Kernel | ParameterError] = {}
+    for name in sorted({*installed, *own}):
+        try:
+            found[name] = _held(*own[name]) if name in own else _load(installed[name])
+        except ParameterError as error:
+            if name in own:
+                raise
+            found[name] = error
+    return found
+
+
+def _own(modules: Iterable[str], installed: Mapping[str, EntryPoint]) -> dict[str, tuple[Kernel, str]]:
+    # The kernels of modules, with where each is from.
     own: dict[str, tuple[Kernel, str]] = {}
     for module in dict.fromkeys(modules):
         loaded, digest = _imported(module)
@@ -257,19 +315,19 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
             remedy = f"{module} has the name of {other}; give it another"
             raise ParameterError("KERNEL.name", kernel.name, "a name that no other kernel has", remedy)
         own[kernel.name] = kernel, module
-    if name in own:
-        return _held(*own[name])
-    if name not in installed:
-        known = ", ".join(sorted({*installed, *own}))
-        raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
-    point = installed[name]
+    return own
+
+
+def _load(point: EntryPoint) -> Kernel:
     try:
         module_of_point = importlib.import_module(point.module)
     except _NOT_OURS as error:
-        raise ParameterError("kernel", name, "a kernel whose module can be imported", _why(error)) from None
+        accepted = "a kernel whose module can be imported"
+        raise ParameterError("kernel", point.name, accepted, _why(error)) from None
     kernel = _kernel_of(module_of_point, point.attr, "entry point", point.value)
-    if kernel.name != name:
-        raise ParameterError("KERNEL.name", kernel.name, f"{name!r}, as its entry point {point.value} has it")
+    if kernel.name != point.name:
+        accepted = f"{point.name!r}, as its entry point {point.value} has it"
+        raise ParameterError("KERNEL.name", kernel.name, accepted)
     return _held(kernel, point.value)
 
 

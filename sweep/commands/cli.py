@@ -8,26 +8,42 @@ import sys
 import traceback
 import warnings
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
-from bendscape.sweep.commands.options import Json, Memory, bytes_of
+from bendscape.sweep.commands.options import Json, Memory, bytes_of, seconds_of
 from bendscape.sweep.commands.stores import Modules
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
 app = typer.Typer(
     name="bendscape",
-    help="Sweep theory and simulation of a neural network's Hessian at initialisation, "
-    "and turn the sweep into thresholds with error bars.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"bendscape {version('bendscape')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Sweep theory and simulation of a neural network's Hessian at initialisation, and turn the sweep into
+    thresholds with error bars."""
+
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
 StoreOption = Annotated[
@@ -59,26 +75,16 @@ def plan(
     from rich.table import Table
     from rich.text import Text
 
-    from bendscape.sweep.campaign.file import load_campaign
-    from bendscape.sweep.campaign.kernel import load_kernel
+    from bendscape.sweep.commands.calls import open_work, planned
     from bendscape.sweep.commands.console import out, print_json, results_only
-    from bendscape.sweep.engine.executor import choose
-    from bendscape.sweep.engine.machine import available_cores, available_memory
+    from bendscape.sweep.engine.machine import available_cores
     from bendscape.sweep.engine.progress import clock
-    from bendscape.sweep.engine.run import open_plan
-    from bendscape.sweep.location import store_url
 
-    choice = choose(address)
-    campaign = load_campaign(file)
-    url = store_url(store or campaign.campaign.store)
     slots = available_cores()
+    memory = bytes_of("--max-memory", max_memory) if max_memory else None
     with results_only():
-        kernel = load_kernel(campaign.campaign.kernel, kernel_module)
-        made, hidden = open_plan(url, campaign, kernel)
-        made.check_memory(bytes_of("--max-memory", max_memory) if max_memory else available_memory())
-        left = made.to_json(slots)
-    document = {"name": campaign.campaign.name, "store": url, **left}
-    document |= {"executor": choice.name, "executor_reason": choice.reason}
+        work = open_work(file, store, kernel_modules=kernel_module)
+        made, hidden, document = planned(work, memory, address)
     if json:
         print_json(document)
         return
@@ -92,7 +98,7 @@ def plan(
         "tile",
         "core time",
         "left",
-        title=Text(campaign.campaign.name),
+        title=Text(work.campaign.campaign.name),
     )
     for size, row in made.sizes.items():
         shape = "x".join(map(str, made.layout.chunks(size)[len(made.layout.models) :]))
@@ -107,8 +113,10 @@ def plan(
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} a task"
     )
-    out().print(f"executor: {choice.name}; {choice.reason}", markup=False, soft_wrap=True)
-    if line := hidden.line(url):
+    out().print(
+        f"executor: {document['executor']}; {document['executor_reason']}", markup=False, soft_wrap=True
+    )
+    if line := hidden.line(work.url):
         out().print(line, markup=False, soft_wrap=True)
 
 
@@ -175,49 +183,28 @@ def run(
     from dataclasses import asdict
 
     from bendscape.core.errors import ParameterError
-    from bendscape.sweep.campaign.file import load_campaign
-    from bendscape.sweep.campaign.kernel import load_kernel
+    from bendscape.sweep.commands.calls import bring_up, open_work
     from bendscape.sweep.commands.console import console, print_json, results_only
     from bendscape.sweep.commands.output import check_report
-    from bendscape.sweep.engine.executor import Executor, choose, executor_at
-    from bendscape.sweep.engine.identity import generation
-    from bendscape.sweep.engine.machine import available_memory
     from bendscape.sweep.engine.progress import clock
-    from bendscape.sweep.engine.run import run_campaign
-    from bendscape.sweep.location import store_url
     from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost
-    from bendscape.sweep.store.publish import silence_zarr
 
-    silence_zarr()
     say = console()
-    modules = tuple(str(Path(m).absolute()) if m.endswith(".py") else m for m in kernel_module)
-    campaign = load_campaign(file)
     with results_only():
-        kernel = load_kernel(campaign.campaign.kernel, modules)
-    url = store_url(store or campaign.campaign.store)
-    if new_generation:
-        url = generation(url, campaign, kernel)
-    budget = _seconds("--time-budget", time_budget) if time_budget else None
-    patience = _seconds("--grace", grace)
+        work = open_work(file, store, kernel_modules=kernel_module, new_generation=new_generation)
+    url = work.url
+    budget = seconds_of("--time-budget", time_budget) if time_budget else None
+    patience = seconds_of("--grace", grace)
     memory = bytes_of("--max-memory", max_memory) if max_memory else None
-    timeout = _seconds("--cell-timeout", cell_timeout) if cell_timeout else None
+    timeout = seconds_of("--cell-timeout", cell_timeout) if cell_timeout else None
     if report is not None:
         check_report(report, name="--report")
-    choice, start = choose(address), executor_at(address, workers, memory, server)
-
-    def make_executor() -> Executor:
-        if choice.name == "ray":
-            say.print("starting Ray ..." if choice.here else f"joining the Ray cluster at {address} ...")
-        return start()
-
     try:
         with results_only(), closing(server) if server else nullcontext():
-            summary = run_campaign(
-                campaign, url, kernel, make_executor,
-                console=say, kernel_modules=modules, retry_failed=retry_failed,
-                time_budget=budget, grace=patience, cell_timeout=timeout,
-                accept_kernel_change=accept_kernel_change,
-                max_memory=memory or available_memory() if choice.here else memory,
+            summary = bring_up(
+                work, console=say, address=address, workers=workers, max_memory=memory,
+                time_budget=budget, grace=patience, cell_timeout=timeout, retry_failed=retry_failed,
+                accept_kernel_change=accept_kernel_change, server=server,
             )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -264,6 +251,7 @@ def _leave(code: int) -> None:
 
 
 store_commands.register(app)  # status, errors and fsck
+kernels.register(app)
 
 
 def _invoke(command: str, **arguments: Any) -> None:
@@ -273,19 +261,6 @@ def _invoke(command: str, **arguments: Any) -> None:
             registered.callback(**arguments)
             return
     raise RuntimeError(f"no command {command!r} is registered")
-
-
-def _seconds(name: str, text: str) -> float:
-    import re
-
-    from bendscape.core.errors import ParameterError
-
-    unit = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(s|min|h|d)", text)
-    seconds = sum(float(number) * unit[name] for number, name in parts)
-    if "".join(map("".join, parts)) != text or not seconds > 0:
-        raise ParameterError(name, text, "a time with units d, h, min, s, such as 2h, 90min or 1h30min")
-    return seconds
 
 
 @cache

@@ -16,11 +16,42 @@ Memory = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
-def bytes_of(name: str, text: str) -> float:
-    """Bytes of a size with its unit, such as 12GB."""
+def seconds_of(name: str, text: str | float) -> float:
+    """Seconds of a time with its units, such as 1h30min, or given as a number."""
+    import math
     import re
 
     from bendscape.core.errors import ParameterError
+
+    accepted = "a time with units d, h, min, s, such as 2h, 90min or 1h30min"
+    if not isinstance(text, str):
+        return _positive(name, text, f"seconds > 0, or {accepted}")
+    unit = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(s|min|h|d)", text)
+    seconds = sum(float(number) * unit[of] for number, of in parts)
+    if "".join(map("".join, parts)) != text or not 0 < seconds < math.inf:
+        raise ParameterError(name, text, accepted)
+    return seconds
+
+
+def _positive(name: str, number: float, accepted: str) -> float:
+    import math
+
+    from bendscape.core.errors import ParameterError
+
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+        raise ParameterError(name, number, accepted)
+    return float(number)
+
+
+def bytes_of(name: str, text: str | float) -> float:
+    """Bytes of a size with its unit, such as 12GB, or given as a number."""
+    import re
+
+    from bendscape.core.errors import ParameterError
+
+    if not isinstance(text, str):
+        return _positive(name, text, "bytes > 0, or a text with a unit, such as 500MB, 12GB or 12GiB")
 
     units = {"": 1.0} | {f"{letter}B": 1e3 ** (k + 1) for k, letter in enumerate("kMGT")}
     units |= {f"{letter}iB": 2.0 ** (10 * k + 10) for k, letter in enumerate("KMGT")}

@@ -16,6 +16,7 @@ from bendscape.sweep.campaign.kernel import Kernel, Outcome, load_kernel
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
 from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.publish import open_root
@@ -81,7 +82,8 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
         "holder": holder,
         "runs": ledger.runs(),
         "provenance": {
-            k: attributes[k] for k in ("code_version", "python", "packages", "created", "revised")
+            "bendscape_version": version_in(attributes),
+            **{k: attributes[k] for k in ("python", "packages", "created", "revised")},
         },
     }
 

@@ -1,10 +1,12 @@
-"""What a person sees while a campaign runs: a live bar, or plain lines where there is no terminal."""
+"""What a person sees while a campaign runs: a live bar in a terminal or a notebook, elsewhere plain lines."""
 
 from __future__ import annotations
 
 import math
 import time
+from html import escape
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn
@@ -14,6 +16,7 @@ from rich.text import Text
 from bendscape.sweep.engine.plan import Plan, correction
 
 LINE_SECONDS = 10.0
+NOTEBOOK_SECONDS = 0.5
 
 
 def clock(seconds: float) -> str:
@@ -27,6 +30,36 @@ class _Tail(ProgressColumn):
 
     def render(self, task: Row) -> Text:
         return Text(str(task.fields["tail"]), no_wrap=True, overflow="ellipsis")
+
+
+class _Shown(NamedTuple):
+    """A bar as a notebook shows it: HTML in a browser, its line elsewhere."""
+
+    ended: int
+    cells: int
+    line: str
+
+    def __repr__(self) -> str:
+        return self.line
+
+    def _repr_html_(self) -> str:
+        bar = f'<progress value="{self.ended}" max="{self.cells}"></progress>'
+        return f"{bar} <code>{escape(self.line)}</code>"
+
+
+class _NotebookBar:
+    """A bar in the output of a notebook's cell, redrawn in place; no widgets are needed."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, shown: _Shown) -> None:
+        if self._handle is None:
+            from IPython.display import display  # type: ignore[import-not-found]  # of the notebook's kernel
+
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
 
 
 class Meter:
@@ -49,6 +82,7 @@ class Meter:
         self._started, self._printed = time.monotonic(), 0.0
         self._console = console
         self._bar: Progress | None = None
+        self._notebook = _NotebookBar() if console.is_jupyter and not console.quiet else None
         if console.is_terminal:
             columns = BarColumn(bar_width=10), TaskProgressColumn(), _Tail()  # fits 80 columns
             self._bar = Progress(*columns, console=console)
@@ -113,6 +147,12 @@ class Meter:
     def _show(self, last: bool = False) -> None:
         if self._bar is not None:
             self._bar.update(self._row, completed=self.done + self.failed, tail=self.line())
-        elif last or time.monotonic() - self._printed >= LINE_SECONDS:
-            self._printed = time.monotonic()
+            return
+        pause = NOTEBOOK_SECONDS if self._notebook else LINE_SECONDS
+        if not last and time.monotonic() - self._printed < pause:
+            return
+        self._printed = time.monotonic()
+        if self._notebook is not None:
+            self._notebook.show(_Shown(self.done + self.failed, self.cells, self.line()))
+        else:
             self._console.print(self.line())

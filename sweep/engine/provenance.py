@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign.kernel import Kernel
 
-PACKAGES = ("bendscape", "numpy", "scipy", "ray", "zarr", "obstore")
+PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
 
 def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -22,40 +23,37 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
     about: dict[str, Any] = {}
     if kernel is not None:
         own = {"digest": kernel.digest, "modules": list(kernel_modules)}
-        origin = own if kernel.digest else {"package": _package_of(kernel.name)}
+        origin = own if kernel.digest else {"package": package_of(kernel.name)}
         about = {"kernel": {"name": kernel.name, "version": kernel.version, **origin}}
     return {
         **about,
-        "code_version": code_version(),
+        "bendscape_version": bendscape_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
 
 
-def _package_of(name: str) -> str:
+def package_of(name: str) -> str:
+    """The package that has installed a kernel, and its version."""
     for point in entry_points(group="bendscape.kernels", name=name):
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
     return "not installed as a package"
 
 
-def code_version() -> str:
+def bendscape_version() -> str:
     """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
-    folder, text = Path(__file__).parent, version("bendscape")
-    if not (folder.parent / ".git").exists():
+    root, text = Path(__file__).parents[2], version("bendscape")
+    if not (root / ".git").exists():
         return text
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        git = [
-            "git",
-            "-C",
-            str(folder.parent),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-            "--exclude=*",
-        ]
         commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         commit = ""
     return f"{text}+{commit}" if commit else text
+
+
+def version_in(attributes: Mapping[str, Any]) -> str:
+    """Version of bendscape in the attributes of a store; older ones have it under another name."""
+    return str(attributes.get("bendscape_version") or attributes["code_version"])

@@ -87,6 +87,7 @@ def run_campaign(
     *,
     console: Console,
     kernel_modules: tuple[str, ...] = (),
+    kernel_pickle: bytes = b"",
     retry_failed: bool = False,
     time_budget: float | None = None,
     grace: float = GRACE_SECONDS,
@@ -99,6 +100,7 @@ def run_campaign(
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.engine.stop.Stop`;
     `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.engine.limits.cell_limit`.
+    Workers load the kernel by its name, from `kernel_modules` too, or `kernel_pickle` where there is one.
     `accept_kernel_change` lets the source of a kernel differ from what the store was computed with.
     `max_memory` (bytes) is what the tasks of one machine may take together, by default what it has.
 
@@ -142,7 +144,8 @@ def run_campaign(
                 if executor is not None:
                     drive = Driver(
                         plan, executor, ledger, meter, stop, console,
-                        Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest),
+                        Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest,
+                              kernel_pickle=kernel_pickle),
                     )  # fmt: skip
                     try:
                         plan.check_memory(memory)

@@ -138,13 +138,12 @@ def _estimates(
     `keep` tells which places of a model are wanted, `block_of` which block each place lies in.
     """
     seconds, peaks = np.zeros((len(keep), blocks)), np.zeros((len(keep), blocks))
-    names, columns = zip(*grid.points(size).items(), strict=True)
-    by_model = [column.reshape(len(keep), -1) for column in columns]
+    by_model = {name: column.reshape(len(keep), -1) for name, column in grid.points(size).items()}
     coordinates = np.array(grid.dims[grid.curve] if grid.curve is not None else [0.0])
     made = cell_type(grid.axes)
 
     def cell(row: int, place: int) -> Cell:
-        values = {name: column[row, place].item() for name, column in zip(names, by_model, strict=True)}
+        values = {name: column[row, place].item() for name, column in by_model.items()}
         coordinate = coordinates[place].item() if grid.curve is not None else None
         return made(**values, seed=0, coordinate=coordinate)
 

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import cell_rng
+from bendscape.sweep.campaign.function import unpickled
 from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.limits import CellTimeout, Limits, cell_limit, never
@@ -35,7 +36,8 @@ class Order(NamedTuple):
     `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. With `note`, the path
     of an object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
     `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
-    `kernel_digest` is that of the source which the run began with; empty for an installed kernel.
+    `kernel_digest` is that of the source which the run began with; empty for an installed kernel. With
+    `kernel_pickle` that is the kernel, to which no name leads.
     """
 
     url: str
@@ -47,6 +49,7 @@ class Order(NamedTuple):
     note: str = ""
     until: float = math.inf
     kernel_digest: str = ""
+    kernel_pickle: bytes = b""
 
 
 class Verdict(NamedTuple):
@@ -68,11 +71,14 @@ class Superseded(Exception):
 
 
 @lru_cache(maxsize=4)
-def _context(url: str, revision: int, kernel_modules: tuple[str, ...], digest: str) -> _Context:
+def _context(
+    url: str, revision: int, kernel_modules: tuple[str, ...], digest: str, pickle: bytes
+) -> _Context:
     attributes = read_root(url, patient=True)
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
-    kernel = load_kernel(attributes["kernel"], kernel_modules)
+    name = attributes["kernel"]
+    kernel = unpickled(pickle, name) if pickle else load_kernel(name, kernel_modules)
     if digest and kernel.digest != digest:
         raise ParameterError(
             "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
@@ -101,7 +107,9 @@ def run_tiles(
     Abandoned
         `until` has passed; tiles that were written stay written.
     """
-    context = _context(order.url, order.revision, order.kernel_modules, order.kernel_digest)
+    context = _context(
+        order.url, order.revision, order.kernel_modules, order.kernel_digest, order.kernel_pickle
+    )
     # A tile written with the layout of an older revision would cut off the cells that a newer one added.
     newer = campaign_path(order.revision + 1)
 

@@ -1,0 +1,157 @@
+"""A kernel that is a decorated function, of a module or a notebook, and how it travels to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.axes import Axes, Cell
+from bendscape.sweep.campaign.kernel import (
+    BadOutcome,
+    Kernel,
+    Outcome,
+    Reference,
+    Variable,
+    hold,
+    source_digest,
+)
+
+MAX_PICKLE = 10_000_000
+"""Bytes of a kernel that travels with every task."""
+
+Function = Callable[[Cell, np.random.Generator], Mapping[str, Any] | Outcome]
+Estimate = float | Callable[[Cell], float]
+
+
+def kernel(
+    *,
+    axes: Axes,
+    variables: tuple[Variable, ...],
+    references: tuple[Reference, ...] = (),
+    seconds: Estimate = 0.1,
+    peak_bytes: Estimate = 1e8,
+    version: int = 1,
+) -> Callable[[Function], Kernel]:
+    """Make a kernel of a function `f(cell, rng)` that returns a value for every variable.
+
+    The kernel has the function's name. A digest of the function's text, decorator included, is kept in a
+    store: the same name with another text is refused there, unless `accept_kernel_change` says that its bits
+    are the same. What the function calls, or reads from its module or notebook, is not in that text: raise
+    `version` when a change there changes results.
+
+    Parameters
+    ----------
+    axes
+        Of the cells; exactly one has the role "seed".
+    variables
+        What the function returns, by name.
+    references
+        What is known of the points of a grid without drawing anything.
+    seconds, peak_bytes
+        Estimates for a cell on one core, as numbers or functions of the cell. Tiles hold about two seconds of
+        work, and tasks reserve their memory, so state them where a cell takes much more or much less than a
+        tenth of a second and 100 MB.
+    version
+        An integer >= 1. A store never mixes two versions.
+
+    Returns
+    -------
+    callable
+        Decorator that turns the function into a `Kernel`, whose `compute(cell, rng)` calls it.
+
+    Raises
+    ------
+    ParameterError
+        What is declared is not accepted, or the text of the function cannot be read.
+
+    Examples
+    --------
+    >>> @kernel(
+    ...     axes=Axes((Axis("steps", "int64"), Axis("seed", "int64", "seed"))),
+    ...     variables=(Variable("end", "where the walk ends"),),
+    ... )
+    ... def walk(cell, rng):
+    ...     return {"end": rng.choice([-1, 1], cell.steps).sum()}
+    """
+
+    def decorate(function: Function) -> Kernel:
+        name = getattr(function, "__name__", None)
+        if not callable(function) or name is None:
+            raise ParameterError("kernel", function, "a function of a cell and its random generator")
+        digest = source_digest(function)
+        if not digest:
+            accepted = "a function whose text Python can read"
+            raise ParameterError("kernel", name, accepted, "define it in a file or a cell of a notebook")
+        made = Kernel(
+            name=name, version=version, variables=variables, compute=partial(_outcome, function),
+            seconds=_estimate(seconds), peak_bytes=_estimate(peak_bytes), digest=digest, axes=axes,
+            references=references,
+        )  # fmt: skip
+        hold(made, "Python")
+        return made
+
+    return decorate
+
+
+def _outcome(function: Function, cell: Cell, rng: np.random.Generator) -> Outcome:
+    found = function(cell, rng)
+    if isinstance(found, Outcome):
+        return found
+    if not isinstance(found, Mapping):
+        raise BadOutcome(f"the function returned {type(found).__name__}, not a dictionary or an Outcome")
+    return Outcome(found)
+
+
+def _estimate(of: Estimate) -> Callable[[Cell], float]:
+    return of if callable(of) else partial(_constant, of)
+
+
+def _constant(value: float, cell: Cell) -> float:
+    return value
+
+
+def pickled(kernel: Kernel) -> bytes:
+    """A kernel as bytes, for workers: functions of a script or notebook by their code, others by their names.
+
+    Raises
+    ------
+    ParameterError
+        It holds what cannot travel (an open file, a lock, ...), or more than `MAX_PICKLE`.
+    """
+    import cloudpickle  # type: ignore[import-untyped]
+
+    accepted = "a kernel that can be pickled"
+    try:
+        found: bytes = cloudpickle.dumps(kernel)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ParameterError("kernel", kernel.name, accepted, why) from None
+    if len(found) > MAX_PICKLE:
+        accepted = f"at most {MAX_PICKLE} bytes with the data that the function reads"
+        remedy = f"these are {len(found)}: let the function load them itself"
+        raise ParameterError("kernel", kernel.name, accepted, remedy)
+    return found
+
+
+def unpickled(found: bytes, name: str) -> Kernel:
+    """Inverse of `pickled`; only for bytes that came from this run's own driver.
+
+    Raises
+    ------
+    ParameterError
+        Something that the kernel uses is not there, such as a module beside the driver's script.
+    """
+    import pickle
+
+    try:
+        kernel = pickle.loads(found)
+    except Exception as error:
+        accepted = "a kernel whose modules workers can import"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ParameterError("kernel", name, accepted, why) from None
+    assert isinstance(kernel, Kernel)
+    return kernel

@@ -1,0 +1,126 @@
+"""The command that lists kernels: what a cell of each is, and what it computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from bendscape.sweep.commands.options import Json
+from bendscape.sweep.commands.stores import Modules
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bendscape.sweep.campaign.kernel import Kernel, Variable
+
+
+def register(app: typer.Typer) -> None:
+    """Add it to the command line."""
+    app.command("kernels")(kernels)
+
+
+def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
+    """Kernels that a campaign can name: their axes, variables and references.
+
+    An axis with a default may be left out of a campaign. A curve can be relative to each of the thresholds
+    given: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
+    """
+    from bendscape.core.errors import ParameterError
+    from bendscape.sweep.campaign.kernel import load_kernels
+    from bendscape.sweep.commands.console import out, print_json, results_only
+
+    with results_only():
+        found = load_kernels(kernel_module)
+    documents: list[dict[str, Any]] = [
+        {"name": name, "error": str(of)} if isinstance(of, ParameterError) else describe(of)
+        for name, of in found.items()
+    ]
+    if json:
+        print_json({"kernels": documents})
+        return
+    for document in documents:
+        if "error" in document:
+            out().print(f"{document['name']}: cannot be loaded: {document['error']}\n", markup=False)
+            continue
+        title = f"{document['name']}, version {document['version']}, of {document['source']}"
+        out().print(title, markup=False, soft_wrap=True, style="bold")
+        out().print(_axes(document["axes"]))
+        rows = [(variable, "cell") for variable in document["variables"]]
+        rows += [(v, ", ".join(of["over"])) for of in document["references"] for v in of["variables"]]
+        out().print(_variables(rows), end="\n\n")
+
+
+def describe(kernel: Kernel) -> dict[str, Any]:
+    """A kernel for JSON: name, version, where it is from, axes, variables, references."""
+    from bendscape.sweep.engine.provenance import package_of
+
+    source = f"a source with digest {kernel.digest}" if kernel.digest else package_of(kernel.name)
+    return {
+        "name": kernel.name,
+        "version": kernel.version,
+        "source": source,
+        "axes": [axis.to_json() | {"accepted": axis.accepted} for axis in kernel.axes.declared],
+        "variables": [_described(variable) for variable in kernel.variables],
+        "references": [
+            {"over": list(of.over), "variables": [_described(variable) for variable in of.variables]}
+            for of in kernel.references
+        ],
+    }
+
+
+def _described(variable: Variable) -> dict[str, Any]:
+    return {
+        "name": variable.name,
+        "long_name": variable.long_name,
+        "dtype": variable.dtype,
+        "units": variable.units,
+        "valid_range": list(variable.valid_range),  # an infinite end is null in JSON
+        "flags": list(variable.flags),
+    }
+
+
+def _axes(axes: list[dict[str, Any]]) -> Table:
+    rows = [
+        {
+            "axis": axis["name"],
+            "role": axis["role"],
+            "dtype": axis["dtype"],
+            "accepts": axis["accepted"],
+            "default": "" if axis["default"] is None else str(axis["default"]),
+            "relative to": ", ".join(axis["relative_to"]),
+            "meaning": _meaning(axis),
+        }
+        for axis in axes
+    ]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    return table
+
+
+def _variables(rows: list[tuple[dict[str, Any], str]]) -> Table:
+    table = _table("variable", "of each", "dtype", "values", "meaning")
+    for variable, of in rows:
+        values = ", ".join(variable["flags"]) or _range(*variable["valid_range"])
+        table.add_row(variable["name"], of, variable["dtype"], values, _meaning(variable))
+    return table
+
+
+def _range(low: float, high: float) -> str:
+    from bendscape.sweep.campaign.kernel import FINITE
+
+    ends = [f">= {low:g}"] * (low > FINITE[0]) + [f"<= {high:g}"] * (high < FINITE[1])
+    return " and ".join(ends) or "any"
+
+
+def _meaning(of: dict[str, Any]) -> str:
+    return str(of["long_name"]) + (f" [{of['units']}]" if of["units"] not in ("", "1") else "")
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Column, Table
+
+    return Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
