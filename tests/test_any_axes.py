@@ -1,8 +1,8 @@
 """One engine for any axes: what holds for a store holds whatever its kernel declares.
 
 Kernels: one that declares no axes and so has those of the network; one with a curve and without an axis of
-sizes; one with an axis of text, sizes, an axis with a default, arrays in a cell, and no curve; one without model
-axes; one with seeds alone.
+sizes; one with an axis of text, sizes, an axis with a default, arrays in a cell, and no curve; one without
+model axes; one with seeds alone.
 """
 
 from __future__ import annotations
