@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -370,6 +371,24 @@ def test_a_run_in_a_thread_that_hears_no_signals_is_like_any_other(tmp_path: Pat
     assert found[0].outcome == "complete"
     go(walks(tmp_path / "main"), kernel=walk)
     assert data_files(tmp_path / "thread") == data_files(tmp_path / "main")
+
+
+def test_an_interrupt_ends_a_run_with_its_summary_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    flag = tmp_path / "interrupted"
+
+    @kernel(axes=STEPS, variables=END, seconds=5)  # so that each cell is a tile
+    def interrupting(cell: Any, rng: np.random.Generator) -> dict[str, Any]:
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"end": rng.normal()}
+
+    before = signal.getsignal(signal.SIGINT)
+    stopped = go(walks(tmp_path / "s"), kernel=interrupting)
+    assert (stopped.outcome, stopped.exit_code) == ("stopped", 75)
+    assert 0 < stopped.missing <= 14
+    assert signal.getsignal(signal.SIGINT) is before
+    assert go(walks(tmp_path / "s"), kernel=interrupting).outcome == "complete"
 
 
 def test_a_run_tells_its_progress_on_standard_error_or_nothing(
