@@ -11,9 +11,15 @@ import xarray as xr
 from bendscape.analysis.accessor import Bend
 
 
-@pytest.mark.parametrize("name", ["thresholds", "edge_scaling", "collapse", "drift", "shift_map"])
-def test_methods_have_the_parameters_of_the_functions_and_their_defaults(name: str) -> None:
-    function = getattr(importlib.import_module(f"bendscape.analysis.{name}"), name)
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        *(("estimate", name) for name in ("thresholds", "edge_scaling", "collapse", "drift")),
+        ("findings", "shift_map"),
+    ],
+)
+def test_methods_have_the_parameters_of_the_functions_and_their_defaults(room: str, name: str) -> None:
+    function = getattr(importlib.import_module(f"bendscape.analysis.{room}.{name}"), name)
     (_, *wanted), (_, *offered) = (
         inspect.signature(each).parameters.values() for each in (function, getattr(Bend, name))
     )
