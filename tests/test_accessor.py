@@ -12,18 +12,14 @@ from bendscape.analysis.accessor import Bend
 
 
 @pytest.mark.parametrize(
-    "module",
+    ("room", "name"),
     [
-        "estimate.thresholds",
-        "estimate.edge_scaling",
-        "estimate.collapse",
-        "estimate.drift",
-        "findings.shift_map",
+        *(("estimate", name) for name in ("thresholds", "edge_scaling", "collapse", "drift")),
+        ("findings", "shift_map"),
     ],
 )
-def test_methods_have_the_parameters_of_the_functions_and_their_defaults(module: str) -> None:
-    name = module.partition(".")[2]
-    function = getattr(importlib.import_module(f"bendscape.analysis.{module}"), name)
+def test_methods_have_the_parameters_of_the_functions_and_their_defaults(room: str, name: str) -> None:
+    function = getattr(importlib.import_module(f"bendscape.analysis.{room}.{name}"), name)
     (_, *wanted), (_, *offered) = (
         inspect.signature(each).parameters.values() for each in (function, getattr(Bend, name))
     )

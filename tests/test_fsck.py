@@ -22,18 +22,27 @@ from bendscape.sweep.store import ledger as ledger_module
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import LeaseHeld, Ledger
 from bendscape.sweep.store.objects import connect
-from campaigns import RANDOM, IdleExecutor, data_files, make_campaign, run
+from campaigns import RANDOM, IdleExecutor, data_files, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
 CELLS, TILES = 144, 24
 
 
-@pytest.fixture
-def store(tmp_path: Path, kernel_file: KernelFile) -> tuple[Path, str]:
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A complete store and its kernel."""
-    path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    folder = tmp_path_factory.mktemp("complete")
+    path, module = folder / "s.zarr", write_kernel(folder, RANDOM)
     assert run(path, module, make_campaign()).done == CELLS
     return path, module
+
+
+@pytest.fixture
+def store(complete: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of it, the test's own."""
+    path, module = complete
+    shutil.copytree(path, tmp_path / "s.zarr")
+    return tmp_path / "s.zarr", module
 
 
 def chunk(path: Path, name: str) -> Path:
