@@ -59,8 +59,20 @@ class Campaign(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     campaign: CampaignSection
     grid: dict[str, Any]
+    kernel: dict[str, Any] = Field(default_factory=dict)
     _text: str = PrivateAttr("")
     _source: str = PrivateAttr("campaign")
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel that it names, in the table `[kernel]` or as `campaign.kernel`."""
+        named: str = self.kernel.get("name", self.campaign.kernel)
+        return named
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the kernel, as they are written."""
+        return {name: value for name, value in self.kernel.items() if name != "name"}
 
     @property
     def text(self) -> str:
@@ -103,10 +115,13 @@ class Campaign(BaseModel):
         entropy: int,
         grid: Mapping[str, Any],
         kernel: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Campaign:
-        """Validate a campaign of keywords, those of the table `[campaign]`, and a grid; see `from_dict`."""
+        """Validate a campaign of keywords, those of the table `[campaign]`, a grid and options of the kernel;
+        see `from_dict`."""
         section = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
-        return cls.from_dict({"campaign": section, "grid": grid})
+        table = {"kernel": options} if options else {}
+        return cls.from_dict({"campaign": section, "grid": grid, **table})
 
     def of_kernel(self, name: str) -> Campaign:
         """This campaign with a kernel that it does not yet name.
@@ -116,10 +131,10 @@ class Campaign(BaseModel):
         ParameterError
             It names another one.
         """
-        named = self.campaign.kernel
+        named = self.kernel_name
         if named == name:
             return self
-        if "kernel" in self.campaign.model_fields_set:
+        if "kernel" in self.campaign.model_fields_set or "name" in self.kernel:
             raise self._refused("campaign.kernel", named, f"{name!r}, the kernel that is given", "kernel")
         document = self.model_dump(exclude_unset=True)
         document["campaign"]["kernel"] = name
@@ -183,7 +198,9 @@ class Campaign(BaseModel):
         if axes.size is not None:
             described[axes.size.name] = list(grid.sizes)
         described |= {"seeds": _seeds(self.grid["seeds"]), "where": grid.where}
-        return {"campaign": self.campaign.model_dump(mode="json"), "grid": described}
+        campaign = self.campaign.model_dump(mode="json") | {"kernel": self.kernel_name}
+        options = {"kernel": self.options} if self.options else {}
+        return {"campaign": campaign, "grid": described, **options}
 
     def spec_hash(self, axes: Axes) -> str:
         """BLAKE2b of the canonical JSON: equal for equal campaigns."""
@@ -232,6 +249,11 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
     except ValidationError as error:
         raise _one_line(error, text, source) from None
     campaign._text, campaign._source = text, source
+    named = campaign.kernel.get("name", campaign.campaign.kernel)
+    both = "kernel" in campaign.campaign.model_fields_set and "name" in campaign.kernel
+    if not isinstance(named, str) or (both and named != campaign.campaign.kernel):
+        accepted = "one name" + (f", {campaign.campaign.kernel!r} as campaign.kernel has it" if both else "")
+        raise ParameterError("kernel.name", named, accepted, _place(text, source, "kernel"))
     return campaign
 
 

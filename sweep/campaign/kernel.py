@@ -13,7 +13,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Cell, check_axes
@@ -197,6 +198,9 @@ class Kernel:
         What is known of the points of a grid.
     dimensions
         Inner dimensions of the variables, with their coordinates.
+    options, configure
+        A pydantic model of what is constant in a campaign and decides bits, the table `[kernel]` of its file,
+        and the kernel for options of that model. `settings` are those it has, as a store keeps them.
     check
         Raises ParameterError for a grid with points that no cell can be computed at.
     """
@@ -212,6 +216,9 @@ class Kernel:
     references: tuple[Reference, ...] = ()
     check: Callable[[Grid], None] | None = None
     dimensions: tuple[Dimension, ...] = ()
+    options: type[BaseModel] | None = None
+    configure: Callable[[Any], Kernel] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def inner_shape(self, variable: Variable) -> tuple[int, ...]:
         """Shape of a variable in one cell."""
@@ -232,7 +239,9 @@ DEFAULT = "hessian"
 """The kernel of a campaign that names none; its axes are those of a kernel that declares none."""
 
 
-def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
+def load_kernel(
+    name: str = DEFAULT, modules: Iterable[str] = (), options: Mapping[str, Any] | None = None
+) -> Kernel:
     """Find a kernel by name: an installed entry point of `bendscape.kernels`, or one in the given modules.
 
     A module is named on the command line, never in a campaign file: a path to a Python file, or a dotted
@@ -253,11 +262,44 @@ def load_kernel(name: str = DEFAULT, modules: Iterable[str] = ()) -> Kernel:
     installed = _installed()
     own = _own(modules, installed)
     if name in own:
-        return _held(*own[name])
+        kernel, source = own[name]
+        return with_options(_held(kernel, source), options or {}, source)
     if name not in installed:
         known = ", ".join(sorted({*installed, *own}))
         raise ParameterError("campaign.kernel", name, known, "name a module of your own with --kernel-module")
-    return _load(installed[name])
+    return with_options(_load(installed[name]), options or {}, installed[name].value)
+
+
+def with_options(kernel: Kernel, options: Mapping[str, Any], source: str) -> Kernel:
+    """A kernel for the options of a campaign; its own defaults stand for what is not given.
+
+    Raises
+    ------
+    ParameterError
+        An option that the kernel does not have, or a value that it does not accept.
+    """
+    if kernel.options is None or kernel.configure is None:
+        for name, value in options.items():
+            raise ParameterError(f"kernel.{name}", value, f"absent: kernel {kernel.name!r} has no options")
+        return kernel
+    try:
+        chosen = kernel.options.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            accepted = f"absent; options of {kernel.name!r} are {', '.join(kernel.options.model_fields)}"
+        else:
+            accepted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        raise ParameterError(f"kernel.{name}", first["input"], accepted) from None
+    settings = chosen.model_dump(mode="json")
+    if not options:
+        return replace(kernel, settings=settings)
+    made = kernel.configure(chosen)
+    if (made.name, made.version) != (kernel.name, kernel.version):
+        raise ParameterError("KERNEL.configure", made.name, f"a kernel of the name {kernel.name!r}")
+    _check(made, source)
+    return _held(replace(made, digest=kernel.digest, settings=settings), source)
 
 
 def hold(kernel: object, source: str) -> Kernel:
@@ -385,8 +427,8 @@ def _kernel_of(module: ModuleType, attribute: str, parameter: str, source: str) 
 
 
 def _check(kernel: Kernel, source: str) -> None:
-    def refuse(field: str, value: object, accepted: str) -> ParameterError:
-        return ParameterError(f"KERNEL.{field}", value, accepted, f"it is declared in {source}")
+    def refuse(part: str, value: object, accepted: str) -> ParameterError:
+        return ParameterError(f"KERNEL.{part}", value, accepted, f"it is declared in {source}")
 
     def told(text: object) -> bool:
         return isinstance(text, str) and clean(text, _LONGEST_TEXT) == text
@@ -426,9 +468,9 @@ def _check(kernel: Kernel, source: str) -> None:
         if size > MOST_BYTES:
             raise refuse(f"variables, bytes of {name},", size, f"at most {MOST_BYTES} in a cell")
         names.add(name)
-    for field in ("compute", "seconds", "peak_bytes"):
-        if not callable(getattr(kernel, field)):
-            raise refuse(field, getattr(kernel, field), "a function")
+    for part in ("compute", "seconds", "peak_bytes"):
+        if not callable(getattr(kernel, part)):
+            raise refuse(part, getattr(kernel, part), "a function")
 
 
 def _check_range(variable: Variable, refuse: Callable[[str, object, str], ParameterError]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.function import pickled
-from bendscape.sweep.campaign.kernel import Kernel, hold, load_kernel
+from bendscape.sweep.campaign.kernel import Kernel, hold, load_kernel, with_options
 from bendscape.sweep.commands.console import console as standard_error
 from bendscape.sweep.commands.options import bytes_of, seconds_of
 from bendscape.sweep.commands.status import store_status
@@ -168,7 +168,10 @@ def open_work(
         campaign = Campaign.from_dict(campaign)
     elif not isinstance(campaign, Campaign):
         campaign = Campaign.from_file(campaign)
-    held = load_kernel(campaign.campaign.kernel, modules) if kernel is None else hold(kernel, "Python")
+    if kernel is None:
+        held = load_kernel(campaign.kernel_name, modules, campaign.options)
+    else:
+        held = with_options(hold(kernel, "Python"), campaign.options, "Python")
     named = campaign.of_kernel(held.name)
     campaign.to_grid(held.axes)  # refuses what is wrong in it, with its line, before anything is written
     pickle = b"" if kernel is None else pickled(held)

@@ -46,6 +46,12 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
         title = f"{document['name']}, version {document['version']}, of {document['source']}"
         out().print(title, markup=False, soft_wrap=True, style="bold")
         out().print(_axes(document["axes"]))
+        if document["options"]:
+            options = _table("option", "default", "meaning")
+            for of in document["options"]:
+                default = "" if of["default"] is None else str(of["default"])
+                options.add_row(of["name"], default, of["long_name"])
+            out().print(options)
         rows = [(variable, "cell") for variable in document["variables"]]
         rows += [(v, ", ".join(of["over"])) for of in document["references"] for v in of["variables"]]
         out().print(_variables(rows), end="\n\n")
@@ -62,11 +68,29 @@ def describe(kernel: Kernel) -> dict[str, Any]:
         "source": source,
         "axes": [axis.to_json() | {"accepted": axis.accepted} for axis in kernel.axes.declared],
         "variables": [_described(variable) for variable in kernel.variables],
+        "options": _options(kernel),
         "references": [
             {"over": list(of.over), "variables": [_described(variable) for variable in of.variables]}
             for of in kernel.references
         ],
     }
+
+
+def _options(kernel: Kernel) -> list[dict[str, Any]]:
+    """Of the table `[kernel]`: name, default, type as JSON schema has it, meaning."""
+    if kernel.options is None:
+        return []
+    schema = kernel.options.model_json_schema()["properties"]
+    fields = kernel.options.model_fields
+    return [
+        {
+            "name": name,
+            "default": fields[name].default,
+            "accepted": {k: v for k, v in of.items() if k not in ("title", "default", "description")},
+            "long_name": of.get("description", ""),
+        }
+        for name, of in schema.items()
+    ]
 
 
 def _described(variable: Variable) -> dict[str, Any]:
@@ -77,6 +101,7 @@ def _described(variable: Variable) -> dict[str, Any]:
         "units": variable.units,
         "valid_range": list(variable.valid_range),  # an infinite end is null in JSON
         "flags": list(variable.flags),
+        "dims": list(variable.dims),
     }
 
 

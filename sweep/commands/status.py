@@ -145,7 +145,7 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
 def _kernel(attributes: dict[str, Any], layout: Layout, modules: Iterable[str]) -> Kernel:
     # A kernel that is not installed here has no cost model; everything else about the store is known.
     try:
-        return load_kernel(attributes["kernel"], modules)
+        return load_kernel(attributes["kernel"], modules, attributes.get("options", {}))
     except ParameterError:
         return Kernel(
             attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,

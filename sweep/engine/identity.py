@@ -24,6 +24,7 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
         "around": grid.around,
         "dimensions": list(grid.dims),
         "constants": grid.constants,
+        "options": dict(kernel.settings),
         "inner": {
             of.name: {"values": list(of.values), "long_name": of.long_name, "units": of.units}
             for of in kernel.dimensions
@@ -66,7 +67,8 @@ def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel)
         "dimensions": list(layout.dims),
         "constants": dict(layout.constants),
     }
-    there = {"inner": {}} | attributes | of_layout
+    defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
+    there = {"inner": {}, "options": defaults} | attributes | of_layout
     return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
 
 

@@ -78,7 +78,8 @@ def _context(
     if attributes is None or attributes["revision"] != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
     name = attributes["kernel"]
-    kernel = unpickled(pickle, name) if pickle else load_kernel(name, kernel_modules)
+    settings = attributes.get("options", {})
+    kernel = unpickled(pickle, name) if pickle else load_kernel(name, kernel_modules, settings)
     if digest and kernel.digest != digest:
         raise ParameterError(
             "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import MAX_BYTES, cost_bytes, cost_seconds, resolve_method
@@ -47,32 +50,77 @@ VARIABLES = (
 )
 
 
-def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
+class Options(BaseModel):
+    """What is constant in a campaign of Hessians and decides its bits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    method: Literal["auto", "dense", "explicit", "dice", "conditional"] = Field(
+        default="auto", description="how eigenpairs are found; auto takes the fastest that fits max_bytes"
+    )
+    inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")
+    precision: Literal["float64", "float32"] | None = Field(
+        default=None, description="of the data of explicit and of the long vectors of dice; theirs by default"
+    )
+    max_bytes: float = Field(default=MAX_BYTES, gt=0, description="memory that auto chooses a method by")
+
+
+DEFAULTS = Options()
+
+
+def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -> Outcome:
     """Draw the cell's instance and diagonalise its lower end.
 
-    The method is one that fits `MAX_BYTES`, whatever this machine has, so that bits are the same everywhere;
+    The method is one that fits `max_bytes`, whatever this machine has, so that bits are the same everywhere;
     where none fits it is the smallest, and what that needs is for the plan to refuse (`--max-memory`).
     """
     model = Model(cell.p, cell.p_star, cell.a)
-    method = resolve_method(model, cell.alpha, cell.N, "auto")
-    allowed = max(MAX_BYTES, _peak_bytes(cell))
-    observed = asdict(observe(model, cell.alpha, cell.N, rng, method, max_bytes=allowed))
+    allowed = max(options.max_bytes, _peak_bytes(cell, options))
+    observed = asdict(
+        observe(
+            model,
+            cell.alpha,
+            cell.N,
+            rng,
+            _method(cell, options),
+            inputs=options.inputs,
+            precision=options.precision,
+            max_bytes=allowed,
+        )
+    )
     return Outcome(
         values={variable.name: observed[variable.name] for variable in VARIABLES},
         converged=observed["converged"],
     )
 
 
-def _peak_bytes(cell: Cell) -> float:
-    return 1.5 * cost_bytes(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N)
+def _method(cell: Cell, options: Options) -> str:
+    model = Model(cell.p, cell.p_star, cell.a)
+    asked = options.method, options.max_bytes, options.inputs
+    return resolve_method(model, cell.alpha, cell.N, asked[0], max_bytes=asked[1], inputs=asked[2])
 
 
-KERNEL = Kernel(
-    name="hessian",
-    version=3,
-    variables=VARIABLES,
-    compute=compute,
-    seconds=lambda cell: cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N),
-    peak_bytes=_peak_bytes,
-    **NETWORK,
-)
+def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
+    return cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N, _method(cell, options))
+
+
+def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
+    model, method = Model(cell.p, cell.p_star, cell.a), _method(cell, options)
+    return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, precision=options.precision)
+
+
+def configured(options: Options) -> Kernel:
+    """The kernel with these options."""
+    return Kernel(
+        name="hessian",
+        version=3,
+        variables=VARIABLES,
+        compute=partial(compute, options=options),
+        seconds=partial(_seconds, options=options),
+        peak_bytes=partial(_peak_bytes, options=options),
+        options=Options,
+        configure=configured,
+        **NETWORK,
+    )
+
+
+KERNEL = configured(DEFAULTS)
