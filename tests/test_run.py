@@ -171,10 +171,8 @@ def test_signals_to_the_whole_process_group_stop_in_seconds_and_lose_nothing(
 ) -> None:
     # As a terminal, systemd or Slurm send them: Ray's own processes get them too, ours do not.
     slow, store, file = tmp_path / "slow", tmp_path / "s.zarr", tmp_path / "c.toml"
-    pause = "slow = CALLS.parent / 'slow'
-time.sleep(float(slow.read_text() or 5) if slow.exists() else 0)
-"
-    module = kernel_file(f"{pause}{RANDOM}")
+    pause = "time.sleep(float(slow.read_text() or 5) if slow.exists() else 0)"
+    module = kernel_file(f"slow = CALLS.parent / 'slow'\n{pause}\n{RANDOM}")
     slow.write_text("0.1")
     file.write_text(campaign_text())
     command = [BENDSCAPE, "run", file, "--store", store, "--json", "--kernel-module", module]
