@@ -103,7 +103,8 @@ def run(
     **options: Any,
 ) -> Summary:
     silence_zarr()
-    kernel = load_kernel(campaign.campaign.kernel, [module] if module else [])
+    modules = [module] if module else []
+    kernel = load_kernel(campaign.kernel_name, modules, campaign.options)
     return run_campaign(
         campaign,
         store_url(store),

@@ -1,0 +1,127 @@
+"""Options of a kernel: checked, part of what a store is, and with the bits of version 2 at their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.model import Model
+from bendscape.core.quadratic.sampling.cost import cost_seconds
+from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.sweep.campaign.axes import cell_rng
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.commands.kernels import describe
+from bendscape.sweep.kernels.quadratic import AXES
+from bendscape.sweep.store.publish import read_root
+from campaigns import campaign_text, run
+
+SMALL: dict[str, Any] = {"p": [1], "a": [0.7], "alpha": [1.2], "N": [16], "seeds": 2}
+CELL = AXES.cell(p=1, p_star=1, a=0.7, alpha=1.2, N=16, seed=0)
+
+
+def campaign(table: str = "") -> Campaign:
+    text = campaign_text(**SMALL).replace('kernel = "probe"', "")
+    return parse_campaign(f"{text}\n[kernel]\n{table}" if table else text)
+
+
+def test_an_option_reaches_the_cells_and_their_estimates() -> None:
+    kernel = load_kernel("hessian", (), {"method": "dense", "inputs": "rademacher"})
+    found = kernel.compute(CELL, cell_rng(7, CELL)).values
+    model = Model(1, 1, 0.7)
+    asked = observe(model, 1.2, 16, cell_rng(7, CELL), "dense", inputs="rademacher")
+    assert found["eigval_min"] == asked.eigval_min
+    plain = load_kernel("hessian").compute(CELL, cell_rng(7, CELL)).values
+    assert found["eigval_min"] != plain["eigval_min"]
+    assert kernel.seconds(CELL) == cost_seconds(model, 1.2, 16, "dense")
+
+
+def test_options_at_their_defaults_are_the_kernel_without_options(tmp_path: Path) -> None:
+    spelt = load_kernel("hessian", (), {"method": "auto", "inputs": "gaussian"})
+    plain = load_kernel("hessian")
+    assert spelt.settings == plain.settings
+    assert spelt.compute(CELL, cell_rng(7, CELL)) == plain.compute(CELL, cell_rng(7, CELL))
+    assert run(tmp_path / "s.zarr", "", campaign()).outcome == "complete"
+    again = run(tmp_path / "s.zarr", "", campaign('method = "auto"'))
+    assert (again.outcome, again.computed) == ("complete", 0)
+
+
+def test_options_belong_to_what_a_store_is(tmp_path: Path) -> None:
+    run(tmp_path / "s.zarr", "", campaign('method = "dense"'))
+    root = read_root((tmp_path / "s.zarr").as_uri())
+    assert root is not None
+    assert root["options"]["method"] == "dense"
+    with pytest.raises(ParameterError, match=r"options: .*'dense'.*there.*'auto'.*here"):
+        run(tmp_path / "s.zarr", "", campaign())
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (
+            'method = "magic"',
+            "kernel.method = 'magic' is not accepted: kernel.method must be 'auto', ",
+        ),
+        ('methd = "dense"', "options of 'hessian' are method, inputs, precision, max_bytes"),
+        ("max_bytes = 0", "greater than 0"),
+        ('name = "labels"\nmethod = "dense"', "kernel 'labels' has no options"),
+    ],
+)
+def test_a_bad_option_is_one_line(tmp_path: Path, table: str, line: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        run(tmp_path / "s.zarr", "", campaign(table))
+    assert line in str(caught.value)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_the_table_names_the_kernel_too_and_the_hash_of_a_campaign_without_options_is_as_it_was() -> None:
+    named = campaign('name = "labels"')
+    assert named.kernel_name == "labels"
+    assert named.spec_hash(AXES) == parse_campaign(
+        campaign_text(**SMALL).replace('kernel = "probe"', 'kernel = "labels"')
+    ).spec_hash(AXES)
+    assert campaign('method = "dense"').spec_hash(AXES) != campaign().spec_hash(AXES)
+    with pytest.raises(ParameterError, match=r"kernel\.name = 'labels' .*'probe' as campaign\.kernel has it"):
+        parse_campaign(campaign_text(**SMALL) + '\n[kernel]\nname = "labels"')
+
+
+def test_the_options_of_a_kernel_are_listed_with_defaults_and_meanings() -> None:
+    options = {of["name"]: of for of in describe(load_kernel("hessian"))["options"]}
+    assert set(options) == {"method", "inputs", "precision", "max_bytes"}
+    assert options["method"]["default"] == "auto"
+    assert options["method"]["accepted"]["enum"] == ["auto", "dense", "explicit", "dice", "conditional"]
+    assert all(of["long_name"] for of in options.values())
+
+
+def test_an_own_kernel_has_options_too(tmp_path: Path) -> None:
+    module = tmp_path / "own.py"
+    module.write_text(
+        """
+from dataclasses import replace
+from functools import partial
+from pydantic import BaseModel
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+
+class Options(BaseModel, extra="forbid"):
+    factor: float = 1.0
+
+def compute(cell, rng, factor=1.0):
+    return Outcome({"x": factor * rng.random()})
+
+def configure(options):
+    return replace(KERNEL, compute=partial(compute, factor=options.factor))
+
+KERNEL = Kernel("probe", 1, (Variable("x", "a number"),), compute, lambda cell: 0.1, lambda cell: 1e5,
+                options=Options, configure=configure)
+"""
+    )
+    one, two = (load_kernel("probe", [str(module)], options) for options in ({}, {"factor": 2.0}))
+    draws = [kernel.compute(CELL, np.random.default_rng(1)).values["x"] for kernel in (one, two)]
+    assert draws[1] == 2 * draws[0]
+    assert (one.settings, two.settings) == ({"factor": 1.0}, {"factor": 2.0})
+    assert dataclasses.replace(two, settings={}).digest == one.digest != ""
