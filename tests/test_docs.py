@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bendscape.sweep.campaign.file import CampaignSection, parse_campaign
+from bendscape.sweep.campaign.kernel import load_kernel
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 THEORY = ROOT / "docs" / "theory.md"
@@ -126,3 +129,31 @@ def test_what_does_not_exist_is_found_out(tmp_path: Path) -> None:
         "bendscape.core.quadratic.theory.bulk.left_edge",
         "bendscape.core.quadratic.model.Model",
     }
+
+
+def test_the_reference_of_the_campaign_file_has_every_key_and_no_other() -> None:
+    page = (ROOT / "docs" / "campaign-file.md").read_text(encoding="utf-8")
+    tables = {
+        name: re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)
+        for name, part in re.findall(r"^## \[(\w+)\]\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    }
+    kernel = load_kernel("hessian")
+    assert kernel.options is not None
+    assert tables == {
+        "campaign": list(CampaignSection.model_fields),
+        "kernel": ["name", *kernel.options.model_fields],
+        "grid": [*(axis.name for axis in kernel.axes.declared if axis.role != "seed"), "seeds", "where"],
+    }
+    for name, of in kernel.options.model_json_schema()["properties"].items():
+        for value in of.get("enum", []):
+            assert f'`"{value}"`' in page, f"{name} = {value}"
+    example = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
+    campaign = parse_campaign(example)
+    load_kernel(campaign.kernel_name, (), campaign.options)
+    assert campaign.to_grid(kernel.axes).cell_count() == 4 * 21 * (256 + 64)
+
+
+def test_the_index_links_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"]({page})" not in index} == set()
