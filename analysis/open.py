@@ -268,8 +268,12 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     measured["coverage"] = xr.Variable(
         dims[:-1], indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
-    hidden = {"hidden": text} if (text := layout.beyond(grid)) else {}
-    ds = xr.Dataset({**measured, **theory}, coords, _provenance(attributes) | hidden)
+    about = _provenance(attributes)
+    if layout.around is not None:
+        about["around"] = layout.around
+    if hidden := layout.beyond(grid):
+        about["hidden"] = hidden
+    ds = xr.Dataset({**measured, **theory}, coords, about)
     width = max(math.prod(of.shape[len(dims) :]) * of.dtype.itemsize for of in measured.values())
     chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized, max(8, width))
     for variable in ds.variables.values():
@@ -349,6 +353,6 @@ def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: i
 
 
 def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
-    left_out = ("layout", "grid", "dimensions", "constants", "inner", HOW_TO_READ)
+    left_out = ("layout", "grid", "around", "alpha_around", "dimensions", "constants", "inner", HOW_TO_READ)
     kept = {k: v for k, v in attributes.items() if k not in left_out and v is not None}
     return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in kept.items()}

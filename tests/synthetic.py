@@ -76,7 +76,7 @@ def frame(
             theory["overlap_sq_theory"][i, j, k, n] = at.overlap_sq
     if alpha_factor is not None:
         ds = ds.assign_coords(alpha=((*at_point, dim), theory["alpha"]))
-        ds.attrs["alpha_around"] = "alpha_bbp"
+        ds.attrs["around"] = "alpha_bbp"
     ds["alpha_bbp"], ds["alpha_sharp"] = (at_point, alpha_bbp), (at_point, alpha_sharp)
     ds["transition"] = (
         at_point,

@@ -380,7 +380,10 @@ def test_growing_every_axis_computes_only_the_new_cells_and_moves_no_bit(
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"entropy": 8}, "entropy"), ({"alpha": '{ around = "alpha_bbp", values = [1.0] }'}, "alpha_around")],
+    [
+        ({"entropy": 8}, "entropy"),
+        ({"alpha": '{ around = "alpha_bbp", values = [1.0] }'}, "around: None there, 'alpha_bbp' here"),
+    ],
 )
 def test_a_store_refuses_a_campaign_with_other_bits_and_shows_the_difference(
     tmp_path: Path, kernel_file: KernelFile, change: dict[str, object], named: str

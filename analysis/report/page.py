@@ -156,7 +156,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         failed=failed_cells(status),
         axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in MODEL},
         alphas=ds.sizes[results.alpha_dim],
-        alpha_around=ds.attrs.get("alpha_around", ""),
+        alpha_around=ds.attrs.get("around", ""),
         models=[[row for row in rows if (row["p"], row["p_star"], row["a"]) == model] for model in models],
         estimators=ESTIMATORS,
         short_names=SHORT_NAMES,
