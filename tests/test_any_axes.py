@@ -346,6 +346,7 @@ def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_moves_no_str
         ({"spin": "[10]"}, "did you mean 'spins'?"),
         ({"alpha": "[1.0]"}, "one of rule, noise, load, spins, seeds, where"),
         ({"where": '"p > 1"'}, "the names rule, noise, load, spins; found 'p'"),
+        ({"where": "\"(rule or rule) * 999999999 == 'x'\""}, "texts in comparisons alone"),
     ],
 )
 def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, str], line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,12 +35,14 @@ def check_where(expression: object, axes: Axes) -> str:
     if not isinstance(expression, str) or len(expression) > 1000:
         raise ValueError("a condition in at most 1000 characters, such as 'p >= p_star'")
     names = [axis.name for axis in axes.declared if axis.role != "seed"]
-    texts = any(axis.dtype == "str" for axis in axes.declared)
+    texts = {axis.name for axis in axes.declared if axis.dtype == "str"}
     try:
         tree = ast.parse(expression, mode="eval")
     except SyntaxError as error:
-        raise ValueError(f"a condition such as '{names[0]} >= 1' ({error.msg})") from None
+        raise ValueError(f"a condition such as '{(names or ['1'])[0]} >= 1' ({error.msg})") from None
     for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and any(_is_text(part, texts) for part in ast.walk(node)):
+            raise ValueError("texts in comparisons alone, such as rule == 'hebb'")
         if not isinstance(node, _WHERE_NODES):
             raise ValueError(f"numbers, comparisons, + - * / % //, and, or, not; found {type(node).__name__}")
         if isinstance(node, ast.Name) and node.id not in names:
@@ -50,6 +52,12 @@ def check_where(expression: object, axes: Axes) -> str:
         ):
             raise ValueError(f"numbers; found {node.value!r}")
     return expression
+
+
+def _is_text(node: ast.AST, texts: set[str]) -> bool:
+    return (isinstance(node, ast.Constant) and isinstance(node.value, str)) or (
+        isinstance(node, ast.Name) and node.id in texts
+    )
 
 
 def curve_dim(axes: Axes, around: str | None) -> str | None:
@@ -202,9 +210,6 @@ class Grid:
             return False
         at = tuple(values.index(coordinates[name]) for name, values in self.dims.items())
         return bool(self.wanted(size)[at])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.sizes)
 
     def cell_count(self) -> int:
         """Cells that the campaign wants, over all sizes."""
