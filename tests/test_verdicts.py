@@ -173,8 +173,8 @@ def test_beyond_the_crossover_the_overlap_level_has_no_verdict() -> None:
 
 @pytest.mark.slow
 def test_sampled_hessians_at_small_sizes_and_few_alphas_are_not_said_to_differ() -> None:
-    """Theory is true of them at N = infinity: 3 models, 5 and 9 alphas, N = 64 and 128, 12 seeds, 48
-    verdicts. A rate of 5 % passes 6 or fewer with a probability of 0.99, one of 25 % with 0.03."""
+    """Theory is true of them at N = infinity: 3 models, 5 and 9 alphas, N = 64 and 128, 24 seeds, 24
+    verdicts. A rate of 5 % passes 3 or fewer with a probability of 0.97, one of 30 % with 0.04; 5 agree."""
     found: Counter[str] = Counter()
     for model in (Model(1, 1, 0.7), Model(2, 1, 0.7), Model(1, 1, 1.5)):
         place = critical_point(model).alpha
@@ -190,10 +190,10 @@ def test_sampled_hessians_at_small_sizes_and_few_alphas_are_not_said_to_differ()
                 ds["alpha_realised"].values[0, 0, 0, i, k, seed] = (
                     round(loads[i] * 64 * (k + 1)) / 64 / (k + 1)
                 )
-            for first in range(0, 48, 12):
-                found.update(verdicts_of(ds.isel(seed=slice(first, first + 12))))
-    assert found["differs"] <= 6, found
-    assert found["agrees"] >= 6, found
+            for first in range(0, 48, 24):
+                found.update(verdicts_of(ds.isel(seed=slice(first, first + 24))))
+    assert found["differs"] <= 3, found
+    assert found["agrees"] >= 2, found
 
 
 def test_the_alpha_0_of_a_model_is_one_number_in_scaling_in_the_report_and_on_the_map() -> None:
