@@ -65,6 +65,7 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     """A sweep with its dimensions as it was opened: every analysis begins here, whatever was done to ``ds``.
 
     - Dimensions that a selection of one value has made scalars are back, of length 1.
+    - Dimensions are in the order of a store again, where a transposition has changed it.
     - Theory that ``ds.where(ds.status == 1)`` has spread over the cells, and masked with them, is over its
       own dimensions again: that of a model is computed anew, that of a load is NaN where no cell was left.
 
@@ -80,6 +81,8 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     for dim in cells:
         if dim not in ds.dims and dim not in ds.coords:
             raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with {dim} among its dimensions")
+    if any(list(v.dims) != [dim for dim in cells if dim in v.dims] for v in ds.variables.values()):
+        ds = ds.transpose(*cells, ..., missing_dims="ignore")
     own: dict[Any, tuple[str, ...]] = {
         "n_seeds": ("N",),
         "wanted": (*points, "N"),

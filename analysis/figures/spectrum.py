@@ -95,7 +95,7 @@ def _size(panel: Panel) -> int:
 def _loads(panel: Panel) -> Iterator[tuple[str, int]]:
     """The place on the alpha axis of each side that there is."""
     for side, factor in SIDES.items():
-        off = abs(panel.alpha - factor * panel.alpha_bbp)
+        off = np.round(abs(panel.alpha / panel.alpha_bbp - factor), 9)  # of two as near, the first
         off = np.where((panel.alpha < panel.alpha_bbp) == (factor < 1), off, np.inf)
         if np.isfinite(off).any():
             yield side, int(off.argmin())
