@@ -202,7 +202,7 @@ def root_document(
             **attributes,
             "layout": layout.to_json(),
             "bendscape_store_version": STORE_VERSION,
-            HOW_TO_READ: 'axes and theory; the cells: xarray.open_dataset(STORE, engine="bendscape")',
+            HOW_TO_READ: 'axes and references; the cells: xarray.open_dataset(STORE, engine="bendscape")',
         },
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
