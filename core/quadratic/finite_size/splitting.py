@@ -253,6 +253,11 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
     )
 
 
+def overlap_sq_on_map(model: Model, alpha: float, gamma: float) -> float:
+    """m^2 of an outlier at this gamma and load, (z'/(z' - S')); 0 at the edge, negative beyond."""
+    return _on_map(model, alpha, gamma)[0]
+
+
 def _on_map(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
     """Overlap m^2 on the map at this load, and dz/dgamma."""
     at = at_any_gamma(model, gamma)
