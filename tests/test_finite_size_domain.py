@@ -13,7 +13,7 @@ from bendscape.core.quadratic.finite_size.edge_scales import continued_edge_end,
 from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.observe import observe
-from bendscape.core.quadratic.theory.outlier import transition
+from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 HALVINGS = 12
 MORE_HALVINGS = 22
@@ -63,6 +63,7 @@ def largest_jump(model: Model, N: float, points: int, halvings: int = HALVINGS) 
         (Model(1, 2, 3.0), 256),
         (Model(1, 1, 0.7), 1e6),
         (Model(4, 1, 1.5), 64),
+        (Model(2, 2, 30.0), 64),
     ],
     ids=str,
 )
@@ -85,6 +86,28 @@ def test_no_law_jumps_anywhere(p: int, p_star: int, a: float, N: float) -> None:
     assert eigenvalue < 0.05
 
 
+def test_an_outlier_is_followed_beyond_the_end_of_the_continued_edge() -> None:
+    """The continued edge of this model ends at 3.544, above alpha_bbp = 3.069: there is an outlier alone."""
+    model, alpha = Model(8, 1, 5.0), 3.3
+    scales, theory = edge_scales(model, alpha), asymptotics(model, alpha)
+    assert math.isnan(scales.gamma_edge)
+    seen = scales.lambda_star, scales.overlap_sq
+    assert seen == pytest.approx((theory.lambda_star, theory.overlap_sq), rel=1e-9)
+    assert mean_overlap_sq(model, alpha, 1e200) == pytest.approx(theory.overlap_sq, rel=1e-6)
+    below = edge_scales(model, 2.0)  # below alpha_bbp, and above alpha_0 = 1.136
+    assert below.gamma_star > 1
+    assert 0 < below.overlap_sq < scales.overlap_sq
+    assert math.isnan(edge_scales(model, 1.0).gamma_star)
+
+
+def test_of_a_shift_of_the_map_an_outlier_feels_the_part_outside_the_teacher() -> None:
+    """60 cells of N = 64 have -0.3143 +- 0.0062; with the whole shift, of the edge, the law was -0.3183 at
+    5.0 and, of drawn labels, -0.2357 at 3.5, where cells have -0.2505 +- 0.0052: within 2 errors of each."""
+    model = Model(8, 1, 5.0)
+    assert lowest_eigenvalue_law(model, 5.0, 64).mean == pytest.approx(-0.3143, abs=2 * 0.0062)
+    assert lowest_eigenvalue_law(model, 3.5, 64).mean == pytest.approx(-0.2505, abs=2 * 0.0052)
+
+
 def test_where_the_continued_edge_ends_no_later_root_stands_for_it() -> None:
     """At 1.0 the equation of the edge of this model has another root, at gamma = 205."""
     model = Model(2, 2, 1.5)
@@ -99,7 +122,15 @@ def test_where_the_continued_edge_ends_no_later_root_stands_for_it() -> None:
 )
 @pytest.mark.parametrize(
     ("model", "alpha"),
-    [(Model(2, 2, 1.5), 1.0), (Model(2, 2, 1.5), 1.05), (Model(1, 2, 3.0), 1.5), (Model(1, 1, 1.5), 0.7)],
+    [
+        (Model(2, 2, 1.5), 1.0),
+        (Model(2, 2, 1.5), 1.05),
+        (Model(1, 2, 3.0), 1.5),
+        (Model(1, 1, 1.5), 0.7),
+        (Model(2, 2, 5.0), 3.2),
+        (Model(2, 2, 30.0), 8.2),
+        pytest.param(Model(8, 1, 5.0), 3.4, marks=pytest.mark.slow),  # beyond alpha_bbp, without an edge
+    ],
     ids=str,
 )
 def test_samples_around_the_end_of_the_continued_edge_follow_the_laws(

@@ -56,12 +56,14 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     xi_r. Outlier: lambda = lambda_star, with R = S'/z' there a cell's labels move it by (delta S - R delta
     Sigma)/(1 - R), and the matrix by a variance m^4 (2/(p N)) S'^2/|z'| instead of (C p N)^(-4/3) 4 w. The
     shift is that of the labels, alpha Var b/(p (2/gamma^3 + alpha B')), and of the p (p + p_star) directions
-    that teacher and student take from the bulk.
+    that teacher and student take from the bulk. It moves z at a given gamma; an outlier stays on S, so of
+    it only the part -R/(1 - R) = 1 - m^2 arrives there.
 
     Inside a smooth edge (gamma > 1) mean and variance are those over cells of drawn extreme labels
     (:mod:`bendscape.core.quadratic.finite_size.extreme_labels`), each with its own edge or outlier and the
-    law above. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma of the
-    averages' outlier or edge, by principal value, a label lies beyond it and decides.
+    law above; an outlier of overlap m_i^2 splits as that of the averages at min(gamma, 1), times the ratio
+    of m_i^2 to its m^2, at most 1. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the
+    gamma of the averages' outlier or edge, by principal value, a label lies beyond it and decides.
 
     Parameters
     ----------
