@@ -250,7 +250,7 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     )
     noise = 4 / (p * p * size) * np.maximum(0.0, noise)
     # What the drawn labels add at one gamma is known on average: their deviation is taken out of the mean.
-    fixed = np.full(CELLS, min(1.0, float(np.median(star))))
+    fixed = np.full(CELLS, float(np.minimum(1.0, star).mean()))
     here, known = total(fixed), averages(model, float(fixed[0]))
     drawn_t = here.t - alpha * float(known.A)
     drawn_yt = here.yt - alpha * float(known.A + known.F)
