@@ -60,15 +60,17 @@ def kernel_source(url: str, attributes: dict[str, Any] | None, kernel: Kernel) -
 
 
 def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"])
-    # Stores of version 2 have no words of their own for what their layout says.
+    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"]).on(kernel.axes)
+    # Stores of version 2 have no words of their own for what their layout says. What a store does not know,
+    # an axis or an option that its kernel has since, is at its default there.
     of_layout = {
         "around": layout.around,
         "dimensions": list(layout.dims),
         "constants": dict(layout.constants),
     }
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
-    there = {"inner": {}, "options": defaults} | attributes | of_layout
+    options = {"options": defaults | attributes.get("options", {})}
+    there = {"inner": {}} | attributes | of_layout | options
     return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
 
 
