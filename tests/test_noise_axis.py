@@ -277,6 +277,16 @@ def test_the_part_without_noise_gives_the_results_of_a_sweep_without_noise(noisy
     assert "noise" not in expected.variables
 
 
+def test_stores_without_noise_and_with_it_are_joined_by_xarray(noisy: Path, old: Path) -> None:
+    swept = opened(noisy).sel(noise=[0.5])
+    joined = xr.concat([opened(old), swept], "noise")
+    assert joined["noise"].values.tolist() == [0.0, 0.5]
+    xr.testing.assert_allclose(
+        joined["eigval_min"], opened(noisy)["eigval_min"].transpose(*joined["eigval_min"].dims)
+    )
+    assert joined["alpha_bbp"].sizes["noise"] == 2
+
+
 @pytest.mark.parametrize("command", ["thresholds", "scaling", "claims", "report", "figures"])
 def test_commands_refuse_noise_in_one_line(noisy: Path, tmp_path: Path, command: str) -> None:
     output = {"report": ["-o", tmp_path / "r.html"], "figures": ["-o", tmp_path / "figures"]}
