@@ -232,7 +232,9 @@ def test_its_lost_root_is_made_again(old: Path) -> None:
 
 def test_a_store_whose_noise_is_a_constant_is_refused_by_a_campaign_that_sweeps_it(old: Path) -> None:
     for noise in ("[0.0, 0.5]", "[0.5]", "[0.0]"):
-        with pytest.raises(ParameterError, match=r"constants: \{'noise': 0\.0\} there, \{\} here.*--store"):
+        with pytest.raises(
+            ParameterError, match=r"noise: 0\.0 in every cell there, a dimension here\..*--store"
+        ):
             run(old, "", campaign(noise=noise))
     assert opened(old)["noise"].shape == ()
 

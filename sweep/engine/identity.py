@@ -71,7 +71,27 @@ def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel)
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
     options = {"options": defaults | attributes.get("options", {})}
     there = {"inner": {}} | attributes | of_layout | options
-    return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
+    found = _swept(there, wanted)
+    return found + [
+        f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v
+    ]
+
+
+def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Axes that are a constant of the one and a dimension of the other, in words; both are left without."""
+    pairs = ((there, here), (here, there))
+    names = [name for one, other in pairs for name in one["constants"] if name in other["dimensions"]]
+    words = []
+    for name in names:
+        kinds = [
+            f"{of['constants'][name]!r} in every cell" if name in of["constants"] else "a dimension"
+            for of in (there, here)
+        ]
+        words.append(f"{name}: {kinds[0]} there, {kinds[1]} here")
+    for of in (there, here):
+        of["dimensions"] = [name for name in of["dimensions"] if name not in names]
+        of["constants"] = {name: value for name, value in of["constants"].items() if name not in names}
+    return words
 
 
 def _edited(url: str, attributes: dict[str, Any], kernel: Kernel) -> str:
