@@ -113,8 +113,8 @@ def _seconds(cell: NoisyCell, options: Options = DEFAULTS) -> float:
 
 def _peak_bytes(cell: NoisyCell, options: Options = DEFAULTS) -> float:
     model, method = model_of(cell), _method(cell, options)
-    asked = {"precision": options.precision, "tolerance": options.tolerance}
-    return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, **asked)
+    precision, tolerance = options.precision, options.tolerance
+    return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, precision=precision, tolerance=tolerance)
 
 
 def configured(options: Options) -> Kernel:
