@@ -49,7 +49,14 @@ from bendscape.sweep.kernels.label_only import WEIGHTS
 from bendscape.sweep.store.compare_and_swap import reading_store
 from bendscape.sweep.store.ledger import Ledger, campaign_of
 from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import HOW_TO_READ, open_root, references_of, silence_zarr, stored_grid
+from bendscape.sweep.store.publish import (
+    HOW_TO_READ,
+    layout_of,
+    open_root,
+    references_of,
+    silence_zarr,
+    stored_grid,
+)
 from bendscape.sweep.store.records import Records
 
 CHUNK_BYTES = (
@@ -157,7 +164,7 @@ class BendscapeBackend(BackendEntrypoint):
         silence_zarr()
         url, attributes = open_root(filename_or_obj)
         text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
-        layout = Layout.from_json(attributes["layout"])
+        layout = layout_of(attributes)
         grid = stored_grid(url, text, layout)
         if group in GROUPS:
             ds = failures(grid, layout, _replayed(url))

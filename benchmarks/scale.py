@@ -159,17 +159,19 @@ def measure_points(points: int) -> dict[str, float]:
         planned = time.process_time()
         write_layout(store_url(folder), plan.layout, KERNEL, None, {})
         published = time.process_time()
-    shape = plan.grid.alpha_values.shape
+    grid = plan.grid
+    values, shape = grid.curve_values, grid.shape
     rng = np.random.default_rng(1)
     sample = [tuple(rng.integers(shape).tolist()) for _ in range(SAMPLE)]
-    at = [(Model(plan.grid.p[i], plan.grid.p_star[j], plan.grid.a[k]), (i, j, k, m)) for i, j, k, m in sample]
+    axes = [grid.values[name] for name in ("p", "p_star", "a")]
+    at = [(Model(*(of[i] for of, i in zip(axes, where, strict=False))), where) for where in sample]
     with unwarned():
         began = time.process_time()
         for model, _ in at:
             transition(model)
         between = time.process_time()
         for model, where in at:
-            asymptotics(model, float(plan.grid.alpha_values[where]))
+            asymptotics(model, float(values[where]))
         ended = time.process_time()
     models, total = math.prod(shape[:3]), math.prod(shape)
     return {

@@ -19,7 +19,7 @@ from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import open_root
+from bendscape.sweep.store.publish import layout_of, open_root
 from bendscape.sweep.store.records import Records
 
 RATE_SECONDS = 300.0
@@ -39,8 +39,9 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     ledger = Ledger(connect(url))
     ledger.replay()
     records = ledger.records
-    layout = Layout.from_json(attributes["layout"])
-    kernel = _kernel(attributes, layout, kernel_modules)
+    stored = Layout.from_json(attributes["layout"])
+    kernel = _kernel(attributes, stored, kernel_modules)
+    layout = stored.on(kernel.axes)
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
     sizes: list[dict[str, Any]] = []
     for n, size in plan.sizes.items():
@@ -96,7 +97,7 @@ def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
     `store_status`.
     """
     url, attributes = open_root(location)
-    ledger, layout = Ledger(connect(url)), Layout.from_json(attributes["layout"])
+    ledger, layout = Ledger(connect(url)), layout_of(attributes)
     ledger.replay()
     rows = []
     for key in ledger.records:

@@ -92,14 +92,14 @@ def errors(store: StorePath, json: Json = False) -> None:
     """Every failed cell: its coordinates, error, traceback, attempts and host."""
     from dataclasses import asdict
 
-    from bendscape.sweep.campaign.tiles import Layout, in_words
+    from bendscape.sweep.campaign.tiles import in_words
     from bendscape.sweep.commands.console import out, print_json
     from bendscape.sweep.store.ledger import Ledger
     from bendscape.sweep.store.objects import connect
-    from bendscape.sweep.store.publish import open_root, stored_grid
+    from bendscape.sweep.store.publish import layout_of, open_root, stored_grid
 
     url, attributes = open_root(store)
-    layout = Layout.from_json(attributes["layout"])
+    layout = layout_of(attributes)
     grid = stored_grid(url, attributes["campaign"], layout)
     ledger = Ledger(connect(url))
     ledger.replay()

@@ -60,16 +60,38 @@ def kernel_source(url: str, attributes: dict[str, Any] | None, kernel: Kernel) -
 
 
 def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"])
-    # Stores of version 2 have no words of their own for what their layout says.
+    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"]).on(kernel.axes)
+    # Stores of version 2 have no words of their own for what their layout says. What a store does not know,
+    # an axis or an option that its kernel has since, is at its default there.
     of_layout = {
         "around": layout.around,
         "dimensions": list(layout.dims),
         "constants": dict(layout.constants),
     }
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
-    there = {"inner": {}, "options": defaults} | attributes | of_layout
-    return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
+    options = {"options": defaults | attributes.get("options", {})}
+    there = {"inner": {}} | attributes | of_layout | options
+    found = _swept(there, wanted)
+    return found + [
+        f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v
+    ]
+
+
+def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Axes that are a constant of the one and a dimension of the other, in words; both are left without."""
+    pairs = ((there, here), (here, there))
+    names = [name for one, other in pairs for name in one["constants"] if name in other["dimensions"]]
+    words = []
+    for name in names:
+        kinds = [
+            f"{of['constants'][name]!r} in every cell" if name in of["constants"] else "a dimension"
+            for of in (there, here)
+        ]
+        words.append(f"{name}: {kinds[0]} there, {kinds[1]} here")
+    for of in (there, here):
+        of["dimensions"] = [name for name in of["dimensions"] if name not in names]
+        of["constants"] = {name: value for name, value in of["constants"].items() if name not in names}
+    return words
 
 
 def _edited(url: str, attributes: dict[str, Any], kernel: Kernel) -> str:

@@ -74,7 +74,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidde
     check_identity(url, attributes, campaign, kernel)
     ledger = Ledger(connect(url))
     ledger.replay()
-    layout = Layout.from_json(attributes["layout"])
+    layout = Layout.from_json(attributes["layout"]).on(kernel.axes)
     plan = plan_campaign(campaign, kernel, layout, ledger.records)
     return plan, hidden_cells(plan, ledger)
 
@@ -129,7 +129,7 @@ def run_campaign(
         try:
             ledger.replay()
             attributes = found()  # again: it may have grown before the lease was ours
-            before = Layout.from_json(attributes["layout"]) if attributes else None
+            before = Layout.from_json(attributes["layout"]).on(kernel.axes) if attributes else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             plan.check_memory(math.inf if max_memory is None else max_memory)
             try:

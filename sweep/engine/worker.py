@@ -86,7 +86,7 @@ def _context(
             f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
             "work, or machines have different copies",
         )  # fmt: skip
-    layout = Layout.from_json(attributes["layout"])
+    layout = Layout.from_json(attributes["layout"]).on(kernel.axes)
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
 
 

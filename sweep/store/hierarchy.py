@@ -24,6 +24,7 @@ from bendscape.sweep.store.publish import (
     coordinates,
     group_metadata,
     known,
+    layout_of,
     read_root,
     references_of,
     root_document,
@@ -76,7 +77,7 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     if attributes is not None:
         document = _json(url, "zarr.json")
         metadata = document["consolidated_metadata"]["metadata"]
-        layout = Layout.from_json(attributes["layout"])
+        layout = layout_of(attributes)
     else:
         damage.setdefault("zarr.json", "it is missing")
         attributes, layout, metadata = _recorded(url, ledger)
@@ -138,7 +139,8 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
             "store", url, "a store with its root, or with a campaign record of version 2",
             "nothing tells what its cells are: run its campaign into a new store",
         )  # fmt: skip
-    layout = Layout.from_json(record.pop("layout"))
+    layout = layout_of(record)
+    record.pop("layout")
     variables = [_variable(variable) for variable in record.pop("variables")]
     references = references_of(record, layout)
     record.pop("epoch", None)  # of the record, not of the store

@@ -163,7 +163,8 @@ def write_layout(
     """
     to = Publisher(url, check)
     published, mode_of_root = to.read("zarr.json")
-    if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
+    there = Layout.from_json(published["attributes"]["layout"]).on(kernel.axes) if published else None
+    if before != there:
         raise Conflict("zarr.json")
     variables = stored_variables(kernel)
     declared = variables, kernel.references, kernel.dimensions
@@ -386,13 +387,23 @@ def stored_grid(url: str, campaign: str, layout: Layout) -> Grid:
     return replace(grid, stored=values[np.ix_(*places)])
 
 
+def layout_of(attributes: Mapping[str, Any]) -> Layout:
+    """The layout of a store, on the axes that its kernel has now, where that is installed."""
+    layout = Layout.from_json(attributes["layout"])
+    try:
+        return layout.on(load_kernel(attributes["kernel"]).axes)
+    except ParameterError:
+        return layout
+
+
 def references_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[Reference, ...]:
     """Of the store's kernel; where that is not installed, of the default one, if the axes are the same."""
     try:
         return load_kernel(attributes["kernel"]).references
     except ParameterError:
         default = default_kernel()
-        return default.references if layout.axes == default.axes else ()
+        alike = layout.axes in (default.axes, default.axes.required)
+        return tuple(of.on(layout.axes) for of in default.references) if alike else ()
 
 
 def stored_variables(kernel: Kernel) -> tuple[Variable, ...]:
