@@ -21,10 +21,10 @@ def register(app: typer.Typer) -> None:
 
 
 def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
-    """Kernels that a campaign can name: their axes, variables and references.
+    """List the kernels that a campaign can name: their axes, variables and references.
 
-    An axis with a default may be left out of a campaign. A curve can be relative to each of the thresholds
-    given: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
+    An axis with a default may be left out of a campaign. A curve can be relative to any of the thresholds
+    listed: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
     """
     from bendscape.core.errors import ParameterError
     from bendscape.sweep.campaign.kernel import load_kernels
@@ -43,7 +43,7 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
         if "error" in document:
             out().print(f"{document['name']}: cannot be loaded: {document['error']}\n", markup=False)
             continue
-        title = f"{document['name']}, version {document['version']}, of {document['source']}"
+        title = f"{document['name']}, version {document['version']}, from {document['source']}"
         out().print(title, markup=False, soft_wrap=True, style="bold")
         out().print(_axes(document["axes"]))
         if document["options"]:

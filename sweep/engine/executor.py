@@ -115,7 +115,7 @@ class Choice(NamedTuple):
 
 
 def choose(address: str) -> Choice:
-    """What runs a campaign at an address; nothing is started, nor looked for, but the syntax is checked.
+    """The executor that an address stands for. Checks the syntax only; starts and contacts nothing.
 
     Raises
     ------
@@ -124,29 +124,29 @@ def choose(address: str) -> Choice:
         particular `auto`, which could join somebody else's cluster.
     """
     if address == "local":
-        why = "a campaign on one machine needs no cluster (--address ray or host:port for one)"
+        why = "one machine needs no cluster; to use one, pass --address ray or host:port"
         return Choice("processes", why, here=True)
     if address == "serial":
-        return Choice("serial", "--address serial: one cell after the other, in this process", here=True)
+        return Choice("serial", "--address serial: one cell after another, in this process", here=True)
     if address in _places():
-        return Choice("ray", f"--address {address}: a Ray of its own, started for this run", here=True)
+        return Choice("ray", f"--address {address}: a fresh Ray, started for this run", here=True)
     if ":" not in address:
         accepted = ", ".join(["local", *sorted(_places()), "serial or host:port"])
         raise ParameterError("--address", address, accepted)
-    return Choice("ray", f"--address {address}: the Ray cluster there", here=False)
+    return Choice("ray", f"--address {address}: the Ray cluster at that address", here=False)
 
 
 def executor_at(
     address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
 ) -> Callable[[], Executor]:
-    """What makes the executor for an address; a running cluster must answer now.
+    """A function that makes the executor for an address; a running cluster must answer now.
 
     Parameters
     ----------
     workers
-        Jobs at the same time, by default one a core.
+        Number of jobs at the same time, by default one per core.
     memory
-        Bytes that the jobs of this machine may take together, by default what this process may use.
+        Bytes that the jobs on this machine may use together, by default what this process may use.
     server
         Where local workers are forked from, if it was started before.
 
@@ -193,7 +193,7 @@ def place_options(address: str, workers: int | None, memory: float | None = None
     choose(address)
     if not answers(address.removeprefix("ray://")):
         raise ParameterError(
-            "--address", address, "the address of a Ray cluster that runs", "nothing answers there"
+            "--address", address, "the address of a running Ray cluster", "nothing answers at this address"
         )
     return {"address": address}
 

@@ -31,7 +31,7 @@ class Hidden(NamedTuple):
         how = "" if named is None else f": {opened} shows {self.revisions[named]} of them"
         return (
             f"{self.cells} finished cells of this store are hidden, because the campaign file does not name "
-            f"them; they are kept. Name their values in it again{how}"
+            f"them; they are kept. To see them, name their values in it again{how}"
         )
 
 

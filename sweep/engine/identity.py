@@ -97,16 +97,16 @@ def check_identity(
     if differences := _differences(attributes, campaign, kernel):
         raise ParameterError(
             "store", url, "a store of the same kernel, entropy and dimensions",
-            f"{'; '.join(differences)}. Give this campaign a store of its own (--store), or the next "
+            f"{'; '.join(differences)}. Use another store for this campaign (--store), or the next "
             "generation of this one (--new-generation)",
         )  # fmt: skip
     if not accept_kernel_change and (known := _edited(url, attributes, kernel)):
         raise ParameterError(
-            "store", url, f"a store of this source of kernel {kernel.name!r}",
-            f"digest {known} there, {kernel.digest} here, under the same version {kernel.version}. If its "
-            "results differ, raise the version and give it a store of its own (--store) or the next "
-            "generation of this one (--new-generation); if they are the same bits, --accept-kernel-change "
-            "records that",
+            "store", url, f"a store computed with this source of kernel {kernel.name!r}",
+            f"digest {known} there, {kernel.digest} here, under the same version {kernel.version}. If the "
+            "results differ, raise the version and use another store (--store) or the next generation of "
+            "this one (--new-generation); if they are the same bit for bit, pass --accept-kernel-change, "
+            "which is recorded",
         )  # fmt: skip
 
 

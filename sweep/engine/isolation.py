@@ -118,6 +118,6 @@ def _cause(note: Note, error: Exception) -> Exception:
     if time.time() - note.started < note.limit + grace(note.limit):
         return error.with_traceback(None)  # that of this process tells nothing
     return CellTimeout(
-        f"no end after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached it: "
-        f"its process was ended {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
+        f"not finished after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached "
+        f"it: its process was killed {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
     )

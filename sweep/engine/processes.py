@@ -155,11 +155,11 @@ class ProcessExecutor:
     def _lost(self, what: int | str) -> WorkerLost:
         if what == -signal.SIGKILL and _times_out_of_memory() > self._out_of_memory:
             self._out_of_memory += 1
-            return WorkerOutOfMemory("the system ran out of memory and killed the process of a worker")
+            return WorkerOutOfMemory("the system ran out of memory and killed a worker process")
         if isinstance(what, str):
             return WorkerLost(what)
         how = f"was killed by {_signal_name(-what)}" if what < 0 else f"exited with code {what}"
-        return WorkerLost(f"the process of a worker {how}")
+        return WorkerLost(f"a worker process {how}")
 
     def _server_lost(self) -> Iterator[Result]:
         # Its workers died with it.

@@ -83,8 +83,8 @@ def _context(
     if digest and kernel.digest != digest:
         raise ParameterError(
             "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
-            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
-            "work, or machines have different copies",
+            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited during the run, or "
+            "machines have different copies",
         )  # fmt: skip
     layout = Layout.from_json(attributes["layout"])
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
@@ -116,7 +116,7 @@ def run_tiles(
 
     def check() -> None:
         if exists(order.url, newer):
-            raise Superseded(f"{order.url} has moved on from revision {order.revision}")
+            raise Superseded(f"{order.url} is no longer at revision {order.revision}: another run changed it")
 
     with threadpool_limits(limits=1), Limits(hard, until) as limits:
         receipts = []

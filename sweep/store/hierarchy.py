@@ -136,7 +136,7 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
     if "layout" not in record:
         raise ParameterError(
             "store", url, "a store with its root, or with a campaign record of version 2",
-            "nothing tells what its cells are: run its campaign into a new store",
+            "nothing records what its cells are: run its campaign into a new store",
         )  # fmt: skip
     layout = Layout.from_json(record.pop("layout"))
     variables = [_variable(variable) for variable in record.pop("variables")]

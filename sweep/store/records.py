@@ -166,7 +166,7 @@ class SizeRecords:
         if shape == self.done.shape:
             return
         if math.prod(shape[:-1]) > MOST_TILES or math.prod(shape) > MOST_BYTES:
-            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store has")
+            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store can have")
         for name, array in vars(self).items():
             missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
             setattr(self, name, np.pad(array, missing))

@@ -128,7 +128,7 @@ class TileStore:
                 check()
             else:
                 return merged, attempt == 0
-        raise OSError(f"{variable.name} of tile {key} changed {CONFLICTS} times while it was written")
+        raise OSError(f"{variable.name} of tile {key} changed {CONFLICTS} times while it was being written")
 
 
 def _merge(name: str, own: NDArray[Any], stored: NDArray[Any], absent: Any) -> NDArray[Any]:
