@@ -1,6 +1,6 @@
-"""What runs jobs: the contract, the executor without any other process, and which one an address names.
+"""The contract of an executor, the executor that needs no other process, and which executor an address names.
 
-An executor knows no physics and no ledger. Ray is imported only where a Ray is asked for.
+An executor knows no physics and no ledger. Ray is imported only if it is asked for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bendscape.sweep.store.records import Receipt
 class Job(NamedTuple):
     """An order for a worker, with the memory that it may take.
 
-    With `whole_node` no other job shares its node's memory: for one that ran out of it. `until` is a moment
-    of `time.monotonic` after which nobody waits for it: it may change while the job runs.
+    With `whole_node` no other job shares the memory of its node: for a job that ran out of memory. `until` is
+    a moment of `time.monotonic` after which nobody waits for it: it may change while the job runs.
     """
 
     order: Order
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a job: receipts, or the error that it raised, or a `WorkerLost`."""
+    """The outcome of a job: its receipts, the error that it raised, or a `WorkerLost`."""
 
     job: Job
     receipts: list[Receipt]
@@ -49,7 +49,7 @@ class Executor(Protocol):
 
     @property
     def memory(self) -> float:
-        """Bytes that the jobs of the largest machine may take together."""
+        """Bytes that the jobs on the largest machine may use together."""
         ...
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
@@ -62,11 +62,11 @@ class Executor(Protocol):
 
 
 class WorkerLost(Exception):
-    """The process of a worker ended before its job did: it crashed, was killed, or met its hard limit."""
+    """A worker process ended before its job did: it crashed, was killed, or reached its hard limit."""
 
 
 class NodeLost(WorkerLost):
-    """What the worker ran on is gone, and it with it: this says nothing about the job."""
+    """The node of the worker is gone, and the worker with it: this says nothing about the job."""
 
 
 class WorkerOutOfMemory(WorkerLost):
@@ -74,7 +74,7 @@ class WorkerOutOfMemory(WorkerLost):
 
 
 class PoolLost(Exception):
-    """The workers are gone for good: nothing that is under way will come back."""
+    """All workers are gone for good: no job under way will come back."""
 
 
 def _run(job: Job) -> Result:
@@ -85,16 +85,16 @@ def _run(job: Job) -> Result:
 
 
 class SerialExecutor:
-    """One job after the other in this process: the reference that every other executor must equal.
+    """One job after another in this process: the reference that every other executor must match.
 
-    A cell that never comes back to Python, or ends its process, ends the run: nothing here can outlive it.
+    A cell that never returns to Python, or ends its process, ends the run, since there is no other process.
     """
 
     slots = 1
 
     @property
     def memory(self) -> float:
-        """What this process may use."""
+        """Memory that this process may use."""
         return available_memory()
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:

@@ -36,7 +36,7 @@ class Hidden(NamedTuple):
 
 
 def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
-    """What is recorded as finished and not wanted by a plan, whose records are those of the ledger."""
+    """Cells recorded as finished but not wanted by a plan, whose records are those of the ledger."""
     if not plan.hidden:
         return Hidden(0, {})
     now, revisions, seen = _masks(plan), {}, set()

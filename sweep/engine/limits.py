@@ -41,9 +41,10 @@ def never() -> float:
 
 
 def cell_limit(kernel: Kernel, cell: Cell, timeout: float | None, pace: float) -> float:
-    """Seconds a cell may take: `timeout`, or an hour plus ten times what is expected of it.
+    """Seconds a cell may take: `timeout`, or an hour plus ten times its expected time.
 
-    Expected is the kernel's estimate times `pace`, measured over estimated seconds where that is above 1.
+    The expected time is the kernel's estimate times `pace`, the ratio of measured to estimated seconds if
+    above 1.
     """
     if timeout is None:
         timeout = LEAST_SECONDS + TIMES_EXPECTED * max(1.0, pace) * kernel.seconds(cell)
@@ -118,7 +119,7 @@ class Limits:
 
     @contextmanager
     def cell(self, limit: float) -> Iterator[None]:
-        """Around one cell, which may take `limit` seconds.
+        """A context around one cell, which may take `limit` seconds.
 
         Raises
         ------
@@ -127,7 +128,7 @@ class Limits:
         Abandoned
             `until` has passed.
         BaseException
-            What the handler of a signal raised meanwhile, also where the code of the cell has caught it.
+            What a signal handler raised meanwhile, even if the code of the cell has caught it.
         """
         try:
             now = time.monotonic()
@@ -145,7 +146,7 @@ class Limits:
                 raise self._raised
 
     def sent(self, error: BaseException) -> bool:
-        """Whether this was raised by the handler of a signal, and is not a cell's."""
+        """Whether this was raised by a signal handler, and not by a cell."""
         return error is self._raised
 
     def rest(self) -> None:

@@ -49,7 +49,8 @@ class SizePlan:
 
 
 def correction(size: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
-    """Measured over estimated seconds of a size; of all sizes while it has none; 1 while there are none."""
+    """Ratio of measured to estimated seconds of a size; of all sizes while it has none; 1 while there are
+    none."""
     if estimated.get(size):
         return measured[size] / estimated[size]
     total = sum(estimated.values())

@@ -48,7 +48,7 @@ class LeaseHeld(Exception):
 
 
 class DamageWarning(UserWarning):
-    """Something of a store is damaged: others make up for it, or its cells are left out."""
+    """Part of a store is damaged: other parts make up for it, or its cells are left out."""
 
 
 class LeaseLost(Exception):

@@ -1,7 +1,7 @@
-"""Where the objects of a store lie: its URL, the connection, what it must be able to do, and locks on files.
+"""The objects of a store: its URL, the connection, what the server must support, and locks on files.
 
 Credentials, endpoint and region of an object store come from the environment (AWS_*), never from a URL, so
-they cannot reach a store, a log, a pickle or an error. `docs/stores.md` tells what users should know.
+they cannot reach a store, a log, a pickle or an error. `docs/stores.md` describes what users should know.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
 
 
 def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
-    """Names of the objects right in a folder, sorted; only those after a name."""
+    """Names of the objects directly in a folder, sorted; only those after a given name."""
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         try:
             with os.scandir(Path(objects.prefix) / folder) as entries:

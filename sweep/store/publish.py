@@ -8,9 +8,9 @@
     ledger/                                    see `bendscape.sweep.store.ledger`
 
 Everything is written before it is published, and publishing replaces one object, so a reader sees the
-hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are
-already published; `status` lands last. A change never deletes: whoever is behind and does not know it yet
-would delete what another run has put there since.
+hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are already
+published; `status` lands last. A change never deletes: a run that has been taken over without knowing it
+would otherwise delete what another run has written since.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def write_layout(
     check: Callable[[], None] = always,
     heed: Callable[[], None] = always,
 ) -> None:
-    """Create or grow the hierarchy to `layout`, write the references of what is new, and publish.
+    """Create or extend the hierarchy to `layout`, write the references of what is new, and publish.
 
     Repeating it after a crash at any point, or after `heed` has raised, gives the same hierarchy: `heed` is
     called between blocks of points whose references are computed. On files the caller holds a lock; on an
