@@ -1,4 +1,4 @@
-"""The command that lists kernels: what a cell of each is, and what it computes."""
+"""The command that lists kernels: the axes of their cells, and what they compute."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def describe(kernel: Kernel) -> dict[str, Any]:
 
 
 def _options(kernel: Kernel) -> list[dict[str, Any]]:
-    """Of the table `[kernel]`: name, default, type as JSON schema has it, meaning."""
+    """The options in the table `[kernel]`: name, default, type as in JSON schema, meaning."""
     if kernel.options is None:
         return []
     schema = kernel.options.model_json_schema()["properties"]

@@ -124,7 +124,8 @@ class Stop:
             raise KeyboardInterrupt
 
     def listen(self) -> dict[int, Any]:
-        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
+        """Install the signal handlers, again after Ray's start, which replaces them; returns the previous
+        handlers."""
         if threading.current_thread() is not threading.main_thread():
             return {}
         # `nohup` has SIGHUP ignored, and it stays so.
@@ -133,7 +134,7 @@ class Stop:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Listen, and give the handlers back afterwards."""
+        """Listen, and restore the previous handlers afterwards."""
         before = self.listen()
         try:
             yield
