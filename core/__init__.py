@@ -58,7 +58,7 @@ Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yha
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
 
 Everything public is exported here. Folders: ``numerics`` knows no model, ``quadratic`` is the two-layer
-quadratic network. Two functions share their module's name and are found there:
+quadratic network. Two functions share the name of their module and are imported from it:
 ``quadratic.theory.outlier.outlier`` and ``quadratic.sampling.observe.observe``.
 
 Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.

@@ -118,7 +118,7 @@ def test_kernels_lists_a_module_of_ones_own_with_its_defaults_and_choices(tmp_pa
     assert [axis["default"] for axis in found["own"]["axes"]] == ["hebb", None]
     assert found["own"]["axes"][0]["accepted"] == "one of hebb, storkey"
     printed = bendscape("kernels", "--kernel-module", module).stdout
-    assert f"own, version 3, of a source with digest {found['own']['source'].split()[-1]}" in printed
+    assert f"own, version 3, from a source with digest {found['own']['source'].split()[-1]}" in printed
     assert "one of hebb, storkey   hebb" in printed
     failed = bendscape("kernels", "--kernel-module", tmp_path / "none.py")
     assert failed.returncode == 2

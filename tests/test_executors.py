@@ -387,8 +387,8 @@ def test_an_end_for_want_of_memory_is_told_from_a_kill(monkeypatch: pytest.Monke
     count = 4
     assert type(executor._lost(-signal.SIGSEGV)) is WorkerLost
     assert type(executor._lost(-signal.SIGKILL)) is WorkerOutOfMemory
-    assert str(executor._lost(-signal.SIGKILL)) == "the process of a worker was killed by SIGKILL"
-    assert str(executor._lost(3)) == "the process of a worker exited with code 3"
+    assert str(executor._lost(-signal.SIGKILL)) == "a worker process was killed by SIGKILL"
+    assert str(executor._lost(3)) == "a worker process exited with code 3"
     executor.close()
 
 

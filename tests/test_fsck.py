@@ -85,7 +85,7 @@ def test_a_changed_value_a_torn_chunk_and_a_lost_one_are_found_and_computed_agai
     chunk(path, "status").unlink()
     found = fsck(path)
     assert set(found.damaged) == {"N=64/1.0.0.0.0", "N=64/0.0.0.1.0"}
-    assert "other values" in found.damaged["N=64/1.0.0.0.0"]
+    assert "not those that were written" in found.damaged["N=64/1.0.0.0.0"]
     assert found.absent == {"N=64/0.0.1.2.0": 6}
     assert not found.sound
     assert run(path, module, make_campaign()).computed == 0, "a check alone changes nothing"

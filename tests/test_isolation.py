@@ -300,7 +300,7 @@ def test_a_signal_sets_a_deadline_and_a_budget_has_one() -> None:
     assert not stop.admits(0.0)
     late = Stop(budget=-1.0)
     assert late.overdue
-    assert (late.asked, late.reason) == (1, "the time budget")
+    assert (late.asked, late.reason) == (1, "end of the time budget")
 
 
 def test_a_second_signal_stops_at_once_but_cuts_no_record_in_two() -> None:

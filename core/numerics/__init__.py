@@ -1,1 +1,1 @@
-"""What knows no model: eigenvalue solvers and rules of integration."""
+"""Numerics that know no model: eigenvalue solvers and rules of integration."""

@@ -2,8 +2,8 @@
 
 The identity every step keeps: H Q = Q T + W E^T, with Q^T Q = I, T symmetric and E the last columns of the
 identity. A Ritz pair (theta, Q s) then has the residual norm |W E^T s|, which costs no product with H. The
-operator is only asked for block products H V: what a product reads (data, say) is read once a step for all
-columns of the block. Nothing here knows a Hessian.
+operator is used only through block products H V: what a product reads (data, say) is read once per step for
+all columns of the block. Nothing here is specific to a Hessian.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def lowest_eigenpairs(
     count : int
         Pairs wanted, 1 <= count < n.
     space : int
-        The lowest so many vectors are wanted also as a space, whatever they are one by one.
+        Number of lowest vectors whose span is wanted too, whatever the individual vectors are.
     eigval_tolerance, vector_tolerance : float
         Stop when ``eigval_error`` is at most the first, ``vector_error`` and ``space_error`` the second, or
         residuals have reached 100 rounding errors of the norm of H, as in a degenerate space.
     max_vectors : int, optional
-        Basis vectors held, at least :func:`least_vectors`; :func:`default_vectors` if not given.
+        Number of basis vectors held, at least :func:`least_vectors`; by default :func:`default_vectors`.
     max_steps : int
         Block products after which to give up.
 
@@ -95,10 +95,11 @@ def lowest_eigenpairs(
 
     Notes
     -----
-    Exact at full depth. Of an eigenvalue with several eigenvectors, as many are sure to be found as the block
-    is wide. The basis is orthonormal to 1e-12 at any depth; memory 8 n (max_vectors + count)
-    bytes and a few blocks. The residuals are those of the operator as it multiplies: a product in single
-    precision has its own eigenpairs, 1e-7 of the norm of H away. Held by ``tests/test_lanczos.py``.
+    Exact at full depth. For an eigenvalue with several eigenvectors, only as many as the block is wide are
+    certain to be found. The basis is orthonormal to 1e-12 at any depth; memory 8 n (max_vectors + count)
+    bytes and a few blocks. The residuals are those of the operator as it is applied: a product in single
+    precision has eigenpairs of its own, which differ by 1e-7 of the norm of H. Held by
+    ``tests/test_lanczos.py``.
     """
     n, b = start.shape
     if not 1 <= count < n:
@@ -145,12 +146,12 @@ def lowest_eigenpairs(
 
 
 def least_vectors(n: int, count: int, width: int) -> int:
-    """Fewest basis vectors with which a restart can go on."""
+    """Smallest number of basis vectors with which a restart works."""
     return min(n, count + 4 * width)
 
 
 def default_vectors(n: int, count: int, width: int) -> int:
-    """Basis vectors held unless told otherwise: 160 for single vectors, 320 and more for blocks.
+    """Default number of basis vectors held: 160 for single vectors, 320 and more for blocks.
 
     Restarts at this depth cost about a tenth more steps than none (docs/decisions/0007-lanczos.md).
     """
@@ -173,7 +174,7 @@ class _Basis:
         self.fresh = 0
 
     def extend(self, product: Product) -> None:
-        """Multiply the next block, project, and leave the block after it in its place."""
+        """Multiply the next block, project, and replace it by the block after it."""
         Q, T, m, b = self.Q, self.T, self.depth, self.width
         block = Q[:, m : m + b]
         W = product(block)
@@ -270,7 +271,7 @@ class _Ritz:
             self.space_error = _quotient(float(np.linalg.norm(r[:space])), gaps[space - 1])
 
     def ratio(self, eigval_tolerance: float, vector_tolerance: float) -> float:
-        """Largest error relative to its tolerance; at most 1 when all that was asked for is there."""
+        """Largest error relative to its tolerance; at most 1 when everything asked for has converged."""
         if self.enough and self.residuals[:-1].max() <= self.floor:
             return 0.0
         worst = max(self.vector_error, self.space_error)
@@ -284,7 +285,7 @@ def _quotient(residual: float, gap: float) -> float:
 
 
 class _Schedule:
-    """When to look at the Ritz values: the error falls exponentially, so the end can be foreseen."""
+    """When to compute the Ritz values: the error falls exponentially, so the end can be predicted."""
 
     def __init__(self, first: int) -> None:
         self.next = first
@@ -294,7 +295,7 @@ class _Schedule:
         return depth >= self.next
 
     def note(self, depth: int, ratio: float) -> None:
-        """Look again at 80 percent of the way to where a straight line ends, 4 to 20 percent deeper."""
+        """Check again at 80 per cent of the way to the extrapolated end, 4 to 20 per cent deeper."""
         self.seen.append((depth, float(np.log(min(ratio, 1e300)))))
         ahead = 0.1 * depth
         if len(self.seen) > 1:

@@ -1,1 +1,1 @@
-"""The two-layer quadratic network that learns from a teacher of its own kind."""
+"""The two-layer quadratic network that learns from a teacher of the same architecture."""

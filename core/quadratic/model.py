@@ -26,7 +26,7 @@ LARGEST_ALPHA = 1e100
 
 
 def as_load(alpha: object) -> float:
-    """Return a load alpha the theory can be asked for as a float, or raise ParameterError."""
+    """Return a load alpha that the theory accepts as a float, or raise ParameterError."""
     load = as_positive("alpha", alpha)
     if load > LARGEST_ALPHA:
         raise ParameterError("alpha", alpha, f"at most {LARGEST_ALPHA:g}")
@@ -39,7 +39,7 @@ SMALLEST_A, LARGEST_A = 1e-12, 1e12
 
 @dataclass(frozen=True)
 class Model:
-    """Two-layer quadratic student and teacher, with the loss that is bent.
+    """Two-layer quadratic student and teacher, with the loss whose landscape is studied.
 
     The student has ``p`` hidden units, the teacher ``p_star``; both average the squares of their
     pre-activations, yhat = (1/p) sum_k lambda_k^2 and y = (1/p_star) sum_l u_l^2, and the loss of one sample
@@ -86,7 +86,7 @@ class Model:
 
 
 def refuse_noise(model: Model, what: str) -> None:
-    """Raise ParameterError where noise > 0 meets a formula that holds for noiseless labels alone."""
+    """Raise ParameterError if noise > 0: the formula holds only for noiseless labels."""
     if model.noise:
         raise ParameterError("noise", model.noise, f"0 for {what}", "it holds for noiseless labels")
 
@@ -94,8 +94,7 @@ def refuse_noise(model: Model, what: str) -> None:
 def sample_count(alpha: float, N: int) -> int:
     """Number of samples M at load alpha and dimension N.
 
-    M = round(alpha N). This is the only place where M is decided; the realised load M / N is what samplers
-    report.
+    M = round(alpha N). M is defined only here; samplers report the realised load M / N.
 
     Parameters
     ----------

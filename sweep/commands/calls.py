@@ -52,9 +52,10 @@ def run(
 ) -> Summary:
     """Bring a store up to a campaign: what `bendscape run` does, with its options.
 
-    The same call resumes and extends. It returns when all is done, when the time budget ends or a signal
-    stops it (in the main thread: elsewhere Python hears none). A first Ctrl-C, or "interrupt" of a notebook,
-    stops it cleanly; a second one raises KeyboardInterrupt, and what was recorded stays recorded.
+    The same call resumes and extends. It returns when everything is done, when the time budget ends, or when
+    a signal stops it (only in the main thread; Python handles no signals elsewhere). A first Ctrl-C, or
+    "interrupt" in a notebook, stops it cleanly. A second one raises KeyboardInterrupt, and what was recorded
+    is kept.
 
     Parameters
     ----------
@@ -63,16 +64,16 @@ def run(
     store
         Path or URL of the store instead of that of the campaign.
     kernel
-        A kernel that is at hand: a function decorated with `kernel`, or a `Kernel`. A campaign that names no
-        kernel gets this one; one that names another is refused. It travels to worker processes by
+        A kernel in this process: a function decorated with `kernel`, or a `Kernel`. A campaign that names no
+        kernel uses this one; a campaign that names another is refused. It is sent to worker processes by
         cloudpickle, at most 10 MB.
     kernel_modules
         Files or modules that define KERNEL, as `--kernel-module` names them.
     address
-        Where to compute, as `--address`: "local" (processes of this machine), "serial" (this process alone),
+        Where to compute, as `--address`: "local" (processes on this machine), "serial" (this process alone),
         "ray" (a fresh Ray on this machine), or host:port of a Ray cluster.
     workers
-        Tasks at the same time, by default one a core.
+        Number of tasks at a time, by default one per core.
     max_memory
         Bytes, or a text such as "12GB".
     time_budget, grace, cell_timeout
@@ -125,7 +126,7 @@ def plan(
     """What a campaign would do, without doing it: the document that `bendscape plan --json` prints.
 
     Cells, tiles, tasks, core-hours, bytes and the peak memory of a task, also by size. Parameters and errors
-    are those of `run`; a task that needs more memory than there is, is an error too.
+    are those of `run`; a task that needs more memory than is available is an error too.
     """
     memory = None if max_memory is None else bytes_of("max_memory", max_memory)
     return planned(open_work(campaign, store, kernel, kernel_modules), memory, address)[2]
@@ -144,7 +145,7 @@ def status(store: str | os.PathLike[str], *, kernel_modules: Iterable[str] = ())
 
 @dataclass(frozen=True)
 class Work:
-    """A campaign, its kernel and the URL of its store; `pickle` is the kernel where no name leads to it."""
+    """A campaign, its kernel and the URL of its store; `pickle` is the kernel if no name leads to it."""
 
     campaign: Campaign
     url: str
@@ -161,7 +162,7 @@ def open_work(
     *,
     new_generation: bool = False,
 ) -> Work:
-    """Everything that a campaign needs, checked; nothing is computed or written."""
+    """Load and check everything that a campaign needs; compute and write nothing."""
     silence_zarr()
     modules = modules_of(kernel_modules)
     if isinstance(campaign, Mapping):
@@ -182,7 +183,7 @@ def open_work(
 
 
 def modules_of(modules: Iterable[str]) -> tuple[str, ...]:
-    """Names of modules as workers, which may start in another folder, find them too."""
+    """Names of modules, with files as absolute paths, since workers may start in another folder."""
     if isinstance(modules, str):
         raise ParameterError("kernel_modules", modules, "a list of files or modules")
     return tuple(str(Path(m).absolute()) if str(m).endswith(".py") else str(m) for m in modules)
@@ -191,7 +192,7 @@ def modules_of(modules: Iterable[str]) -> tuple[str, ...]:
 def planned(
     work: Work, max_memory: float | None = None, address: str = "local"
 ) -> tuple[Plan, Hidden, dict[str, Any]]:
-    """The plan of work that is open, what its store hides, and the document for JSON."""
+    """The plan of opened work, the cells that its store hides, and the document for JSON."""
     choice = choose(address)
     made, hidden = open_plan(work.url, work.campaign, work.kernel)
     made.check_memory(available_memory() if max_memory is None else max_memory)
@@ -214,9 +215,9 @@ def bring_up(
     accept_kernel_change: bool = False,
     server: ForkServer | None = None,
 ) -> Summary:
-    """Compute what is missing of work that is open; see `run` and `run_campaign`.
+    """Compute what is missing of opened work; see `run` and `run_campaign`.
 
-    `server` is where processes of this machine are forked from, if it was started before.
+    `server` forks the processes on this machine, if it was started before.
     """
     choice, start = choose(address), executor_at(address, workers, max_memory, server)
 

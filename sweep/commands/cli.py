@@ -1,4 +1,4 @@
-"""The command line's root. Heavy imports wait inside the commands, so that help answers at once."""
+"""The command line's root. Heavy imports are inside the commands, so that help answers at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ StoreOption = Annotated[
 Address = Annotated[
     str,
     typer.Option(
-        help="local (processes of this machine), serial (this process alone), ray (a fresh Ray on this "
+        help="local (processes on this machine), serial (this process alone), ray (a fresh Ray on this "
         "machine), or host:port of a Ray cluster."
     ),
 ]
@@ -67,9 +67,9 @@ def plan(
     kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """What a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory a task, and what runs it.
+    """Show what a campaign would do: cells, tiles, tasks, core-hours, bytes, peak memory per task, executor.
 
-    Exit code 2 where a task needs more memory than --max-memory, by default what this machine has.
+    Exit code 2 if a task needs more memory than --max-memory, by default what this machine has.
     """
     from rich.filesize import decimal
     from rich.table import Table
@@ -111,7 +111,7 @@ def plan(
     out().print(
         f"{document['cells']} cells in {document['tiles']} tiles, {document['tasks']} tasks, {slots} cores; "
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
-        f"{decimal(document['bytes'])} before compression; at most {peak} a task"
+        f"{decimal(document['bytes'])} before compression; at most {peak} per task"
     )
     out().print(
         f"executor: {document['executor']}; {document['executor_reason']}", markup=False, soft_wrap=True
@@ -126,50 +126,50 @@ def run(
     store: StoreOption = "",
     address: Address = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Tasks at the same time; one a core by default.")
+        int | None, typer.Option(min=1, help="Number of tasks at a time; by default one per core.")
     ] = None,
     time_budget: Annotated[
         str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
     ] = "",
     max_memory: Memory = "",
     grace: Annotated[
-        str, typer.Option(metavar="TIME", help="After a signal, how long to wait for tasks under way.")
+        str, typer.Option(metavar="TIME", help="How long to wait for the tasks under way after a signal.")
     ] = "5min",
     cell_timeout: Annotated[
         str,
         typer.Option(
             metavar="TIME",
-            help="Longest time of one cell, then recorded as failed; by default an hour plus ten times what "
-            "the kernel expects.",
+            help="Time limit of a cell, which is then recorded as failed; by default an hour plus ten times "
+            "the kernel's estimate.",
         ),
     ] = "",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry failed cells.")] = False,
     new_generation: Annotated[
         bool,
         typer.Option(
-            "--new-generation", help="Where kernel or entropy have changed: a new store beside the old."
+            "--new-generation", help="If kernel or entropy have changed, use a new store beside the old one."
         ),
     ] = False,
     accept_kernel_change: Annotated[
         bool,
         typer.Option(
             "--accept-kernel-change",
-            help="Go on with a store although the source of the kernel has changed under the same version: "
-            "you say that its bits are the same, and the store keeps that you did.",
+            help="Continue a store although the source of the kernel has changed under the same version. You "
+            "state that its results are the same bit for bit, and the store records that you did.",
         ),
     ] = False,
     kernel_module: Modules = [],  # noqa: B006
     report: Annotated[
         Path | None,
-        typer.Option(help="Then print the table of thresholds and write the report to this file."),
+        typer.Option(help="After the run, print the table of thresholds and write the report to this file."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Bring a store up to a campaign file; the same command resumes and extends.
 
-    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: nothing more starts, tasks under
-    way are waited for within --grace or the budget, then given up. A second signal does not wait. Nothing
-    recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others go on.
+    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: no further task starts, and tasks
+    under way are given up after --grace or the end of the budget. A second signal stops it at once. Nothing
+    recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others continue.
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
     once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
@@ -212,7 +212,7 @@ def run(
     except (LeaseLost, KeyboardInterrupt) as error:
         lost = isinstance(error, LeaseLost)
         reason = str(error) if lost else "stopped at once"
-        say.print(f"{reason}; what was recorded stays recorded, and the same command goes on from there")
+        say.print(f"{reason}; what was recorded is kept, and the same command resumes from there")
         code = 75 if lost else 130
         if json:
             print_json(
@@ -226,7 +226,7 @@ def run(
     )
     if summary.missing:
         say.print(
-            f"the same command goes on; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
+            f"the same command resumes; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
         )
     if summary.failed:
         say.print(f"`bendscape errors {summary.store}` lists what failed and why", markup=False)
@@ -265,7 +265,7 @@ def _invoke(command: str, **arguments: Any) -> None:
 
 @cache
 def load_commands() -> None:
-    """Let every package that names itself in `bendscape.commands` add its commands."""
+    """Add the commands of every package registered in the entry-point group `bendscape.commands`."""
     for point in sorted(entry_points(group="bendscape.commands"), key=lambda point: point.name):
         point.load()(app)
 
@@ -303,7 +303,7 @@ def _brief(line: str) -> str:
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Warnings that tell the user of numbers, without the place in the code that told."""
+    """Warnings about numbers or damage are shown without the place in the code that gave them."""
     if category.__name__ in ("PrecisionWarning", "DamageWarning"):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

@@ -42,9 +42,10 @@ def take_any_encoding() -> None:
 
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
-    """Keep standard output for results: what others print meanwhile, C code included, goes to standard error.
+    """Keep standard output for results: other output meanwhile, including that of C code, goes to standard
+    error.
 
-    Around the code of kernels, which may print, and would else come between the lines of a JSON document.
+    Used around the code of kernels, whose output would otherwise be mixed with a JSON document.
     """
     kept = None
     with contextlib.suppress(OSError, ValueError, AttributeError):  # where either is closed
@@ -62,7 +63,7 @@ def results_only() -> Iterator[None]:
 
 
 class _Lasting:
-    """Standard error that goes on where its terminal was closed: no message may end a run."""
+    """Standard error that still works after its terminal was closed: no message may end a run."""
 
     def write(self, text: str) -> int:
         with _unbroken():
@@ -93,7 +94,7 @@ def console() -> Console:
 
 
 def out() -> Console:
-    """Results that a person reads: standard output, at least 100 columns where it is not a terminal."""
+    """Results for people: standard output, at least 100 columns wide if it is not a terminal."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=max(100, made.width))
 

@@ -1,4 +1,4 @@
-"""The command that lists kernels: what a cell of each is, and what it computes."""
+"""The command that lists kernels: the axes of their cells, and what they compute."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def register(app: typer.Typer) -> None:
 
 
 def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
-    """Kernels that a campaign can name: their axes, variables and references.
+    """List the kernels that a campaign can name: their axes, variables and references.
 
-    An axis with a default may be left out of a campaign. A curve can be relative to each of the thresholds
-    given: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
+    An axis with a default may be left out of a campaign. A curve can be relative to any of the thresholds
+    listed: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
     """
     from bendscape.core.errors import ParameterError
     from bendscape.sweep.campaign.kernel import load_kernels
@@ -43,7 +43,7 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
         if "error" in document:
             out().print(f"{document['name']}: cannot be loaded: {document['error']}\n", markup=False)
             continue
-        title = f"{document['name']}, version {document['version']}, of {document['source']}"
+        title = f"{document['name']}, version {document['version']}, from {document['source']}"
         out().print(title, markup=False, soft_wrap=True, style="bold")
         out().print(_axes(document["axes"]))
         if document["options"]:
@@ -77,7 +77,7 @@ def describe(kernel: Kernel) -> dict[str, Any]:
 
 
 def _options(kernel: Kernel) -> list[dict[str, Any]]:
-    """Of the table `[kernel]`: name, default, type as JSON schema has it, meaning."""
+    """The options in the table `[kernel]`: name, default, type as in JSON schema, meaning."""
     if kernel.options is None:
         return []
     schema = kernel.options.model_json_schema()["properties"]

@@ -10,7 +10,7 @@ Memory = Annotated[
     str,
     typer.Option(
         metavar="SIZE",
-        help="Memory that tasks may take together on one machine, e.g. 12GB; by default what it has.",
+        help="Memory that the tasks on one machine may use together, e.g. 12GB; by default what it has.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -1,5 +1,5 @@
-"""Where a result may be written, asked before the work that makes it, and how it gets there: whole or not at
-all, and never over anything that is not an earlier one of its kind."""
+"""Where a result may be written, checked before the work that makes it, and how it is written: whole or not
+at all, and never over anything but an earlier result of its kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HIERARCHY = ("zarr.json", ".zgroup", ".zarray")
 def check_writable(
     path: str | Path, *, folder: bool = False, hierarchy: bool = False, name: str = "output"
 ) -> None:
-    """Refuse, in words, a place that cannot be written or that lies inside a store; nothing is made.
+    """Refuse a place that cannot be written or that lies inside a store; nothing is created.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ def check_writable(
         A file, new or to be replaced, or a folder to put files in; missing parents are made
         when it is written.
     folder : bool
-        A folder is meant.
+        The path is meant as a folder.
     hierarchy : bool
-        It is to become a Zarr hierarchy itself; what lies there is for `check_replaceable` to judge.
+        It is to become a Zarr hierarchy itself; `check_replaceable` decides whether what is there may go.
     name : str
-        What an error calls it: the option that it was given with.
+        Its name in an error: the option with which it was given.
 
     Raises
     ------
@@ -47,19 +47,19 @@ def check_writable(
         meant, a file where a folder is meant or stands in the way, or no permission.
     """
     if re.match(r"[A-Za-z][\w+.-]*:/", os.fspath(path)):
-        raise ParameterError(name, str(path), "a path on this machine", "copy the result where it belongs")
+        raise ParameterError(name, str(path), "a path on this machine", "copy the result there afterwards")
     place = Path(path).absolute()
     for at in (place, place.resolve()):
         for above in (at.parent, *at.parent.parents) if hierarchy else (at, *at.parents):
             if _is_hierarchy(above):
                 raise ParameterError(
-                    name, str(path), "a place outside any Zarr hierarchy, such as a store", f"{above} is one"
+                    name, str(path), "a place outside any Zarr hierarchy or store", f"{above} is one"
                 )
     if not folder and not hierarchy and place.is_dir():
         raise ParameterError(name, str(path), "a file", "it is a folder: name a file inside it")
     if not folder and not hierarchy and place.exists():
         if not os.access(place, os.W_OK):
-            raise ParameterError(name, str(path), "a file that may be written", "permission is denied")
+            raise ParameterError(name, str(path), "a file that may be written", "permission denied")
         place = place.resolve()  # it is replaced, which its folder must allow
     parent = place if folder and not hierarchy else place.parent
     while not os.path.lexists(parent):
@@ -76,8 +76,8 @@ def _is_hierarchy(folder: Path) -> bool:
 
 
 def check_report(path: str | Path, *, name: str = "output") -> None:
-    """Refuse, in words, a place where no report may be written: as `check_writable`, another ending than
-    .html, or a file that is no report."""
+    """Refuse a place where no report may be written: as `check_writable`, and also an ending other than .html
+    or an existing file that is not a report."""
     place = Path(path)
     if place.suffix.lower() not in (".html", ".htm"):
         raise ParameterError(name, str(path), "a file named .html")
@@ -86,13 +86,13 @@ def check_report(path: str | Path, *, name: str = "output") -> None:
 
 
 def check_replaceable(path: Path, *marks: str, what: str, name: str = "output") -> None:
-    """Refuse a place where something lies that holds none of the marks, which all that we write there does.
+    """Refuse a place that holds something without any of the marks that our own outputs of this kind carry.
 
-    Nothing, and an empty file, may be replaced.
+    An empty file may be replaced.
     """
     if os.path.lexists(path) and not any(holds(path, mark) for mark in marks):
         raise ParameterError(
-            name, str(path), f"a new place, or an earlier {what}", "something else lies there: choose another"
+            name, str(path), f"a new place, or an earlier {what}", "something else is there: choose another"
         )
 
 
@@ -121,9 +121,9 @@ def _titled(document: str, mark: str) -> bool:
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """Where to write what shall lie at `path`, a file or a folder: beside it, with the same ending.
+    """A path beside `path`, with the same ending, at which to write the file or folder meant for `path`.
 
-    It takes its name when the body has ended well, or never; what lay there before is replaced.
+    It is renamed to `path`, replacing what was there, only if the body of the context succeeds.
     """
     place = Path(path).resolve()  # a link stays a link
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,14 @@ RATE_SECONDS = 300.0
 
 
 def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
-    """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
+    """Done, failed and missing cells by size, the rate, the time left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
     The core time left is that of `bendscape.sweep.engine.plan.Plan`: the kernel's estimate of what is
-    missing, corrected by what finished cells took. Where the kernel is neither installed nor in one of
-    `kernel_modules`, cells of a size count as equally dear, and a size without finished ones is null.
-    `hidden` are finished cells that the latest campaign file does not name, and how to see them.
+    missing, corrected by what finished cells took. If the kernel is neither installed nor in one of
+    `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
+    without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
+    name, and how to see them.
     """
     url, attributes = open_root(location)
     campaign = parse_campaign(attributes["campaign"], source=url)
@@ -90,11 +91,11 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
 
 
 def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Every recorded tile: its cells, what became of them, and where, when and how long they were computed.
+    """Every recorded tile: its cells and their outcomes, and where, when and for how long they were computed.
 
-    A model axis has its value, curve (as the campaign has it) and seed their first and last of the tile;
-    `seconds` is the sum over its attempts, `epoch` the run of the last one, as numbered in the `runs` of
-    `store_status`.
+    A model axis is given by its value; curve (as in the campaign) and seed by the first and last value in the
+    tile. `seconds` is the sum over its attempts; `epoch` is the run of the last attempt, as numbered in the
+    `runs` of `store_status`.
     """
     url, attributes = open_root(location)
     ledger, layout = Ledger(connect(url)), layout_of(attributes)

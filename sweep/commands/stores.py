@@ -1,4 +1,4 @@
-"""The commands that look at a store: status, errors, fsck. Heavy imports wait inside them."""
+"""The commands that inspect a store: status, errors, fsck. Heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of 
 Modules = Annotated[
     list[str],
     typer.Option(
-        "--kernel-module", metavar="MODULE", help="Python file or module of yours that defines KERNEL."
+        "--kernel-module", metavar="MODULE", help="Your own Python file or module that defines KERNEL."
     ),
 ]
 
@@ -27,12 +27,12 @@ def register(app: typer.Typer) -> None:
 def status(
     store: StorePath,
     tiles: Annotated[
-        bool, typer.Option("--tiles", help="Also every recorded tile: host, seconds, attempts, run.")
+        bool, typer.Option("--tiles", help="List also host, seconds, attempts and run of every tile.")
     ] = False,
     kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """Done, failed and missing cells, rate, what is left, and who is at work."""
+    """Done, failed and missing cells, the rate, the time left, and which run is at work."""
     from datetime import datetime
 
     from rich.table import Table
@@ -48,7 +48,8 @@ def status(
         document = store_status(store, kernel_module)
     if not document["done"] + document["failed"] and holds_cells(document["store"]):
         console().print(
-            "cells are there that the ledger does not know: `bendscape fsck --repair` or the next run"
+            "the store has cells that its ledger does not know: `bendscape fsck --repair` or the next run "
+            "records them"
         )
     if tiles:
         document["tiles"] = store_tiles(store)
@@ -89,7 +90,7 @@ def status(
 
 
 def errors(store: StorePath, json: Json = False) -> None:
-    """Every failed cell: its coordinates, error, traceback, attempts and host."""
+    """List every failed cell: its coordinates, error, traceback, attempts and host."""
     from dataclasses import asdict
 
     from bendscape.sweep.campaign.tiles import in_words
@@ -117,13 +118,13 @@ def check_store(
     store: StorePath,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Mend the ledger; the next run computes what is damaged or lost."),
+        typer.Option("--repair", help="Repair the ledger; the next run computes what is damaged or lost."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read every tile and compare it with the ledger's checksums; list what belongs to nothing.
+    """Compare every tile with its checksum in the ledger; list files that belong to no part of the store.
 
-    Exit code 0: sound, or mended; 1: data and ledger differ; 2: a run is at work (with --repair).
+    Exit code 0: sound, or repaired; 1: data and ledger differ; 2: a run is at work (with --repair).
     """
     from bendscape.sweep.commands.console import console, out, print_json
     from bendscape.sweep.store.fsck import fsck, summary
@@ -142,18 +143,19 @@ def check_store(
     lines = [
         *(f"{path}: damaged: {why}" for path, why in (found.ledger | found.hierarchy).items()),
         *(f"{tile}: damaged: {why}" for tile, why in found.damaged.items()),
-        *(f"{tile}: {cells} cells of the ledger are not there" for tile, cells in found.absent.items()),
+        *(f"{tile}: {cells} cells of the ledger are missing" for tile, cells in found.absent.items()),
         *(f"{tile}: {cells} cells are not yet in the ledger" for tile, cells in found.unrecorded.items()),
-        *(f"{path}: removed, what a killed writer left" for path in found.removed),
+        *(f"{path}: left behind by a killed writer, removed" for path in found.removed),
         *(
-            f"{path}: belongs to nothing, delete it or not"
+            f"{path}: not part of the store, may be deleted"
             for path in found.orphans
             if path not in found.removed
         ),
     ]
     for line in lines:
         out().print(line, markup=False, highlight=False, soft_wrap=True)
-    state = "sound" if found.sound else "mended" if found.repaired else "not sound: --repair mends the ledger"
+    repaired = "repaired" if found.repaired else "not sound: --repair repairs the ledger"
+    state = "sound" if found.sound else repaired
     out().print(
         f"{found.tiles} tiles, {found.cells} finished cells, {found.unverified} tiles without a checksum; "
         f"{state}",

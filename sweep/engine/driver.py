@@ -1,4 +1,4 @@
-"""The loop of a run: orders what is missing, records what comes back, decides about what does not."""
+"""The loop of a run: orders what is missing, records what comes back, handles what is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTES = "ledger/notes"  # of the cells that suspected workers are at; nothing he
 
 @dataclass
 class Driver:
-    """Orders what is missing, records what comes back, and decides about what does not."""
+    """Orders what is missing, records what comes back, and handles what is lost."""
 
     plan: Plan
     executor: Executor
@@ -45,9 +45,9 @@ class Driver:
         self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
 
     def __call__(self) -> None:
-        """Until nothing is left, or the stop is asked for and what was under way is back or overdue.
+        """Run until nothing is left, or until a stop was requested and all tasks are back or overdue.
 
-        Whatever ends it, what came back is flushed before anything else may fail.
+        However it ends, receipts that came back are flushed before anything else can fail.
         """
         self._forget_notes()
         try:
@@ -62,7 +62,7 @@ class Driver:
             overdue = True
         except PoolLost as error:
             overdue = False
-            self.console.print(f"{error}: what was under way is lost, what was recorded is not")
+            self.console.print(f"{error}: the tasks under way are lost; what was recorded is kept")
         except BaseException:
             with self.stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
                 self.ledger.flush()
@@ -71,7 +71,7 @@ class Driver:
             self.ledger.flush()
         self.stop.announce(self.console)
         if overdue:
-            self.console.print("the tasks still under way are given up")
+            self.console.print("giving up the tasks still under way")
 
     def _handle(self, result: Result | None) -> None:
         if result is None:
@@ -116,9 +116,9 @@ class Driver:
         order = result.job.order
         part = self._parts.pop(order, None)
         note = take_note(order) if order.note else None
-        what = "worker was lost" if isinstance(error, WorkerLost) else "task failed"
+        what, then = ("worker lost", "its task") if isinstance(error, WorkerLost) else ("task failed", "it")
         self.console.print(
-            f"a {what} ({type(error).__name__}: {_first_line(error)}); it goes again", markup=False
+            f"{what} ({type(error).__name__}: {_first_line(error)}); retrying {then}", markup=False
         )
         tiles = [Tile(TileKey.parse(key), mask, self._estimates[key]) for key, mask in order.tiles]
         if verdict := self._isolation.lost(tiles, part, note, error):

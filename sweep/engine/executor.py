@@ -1,6 +1,6 @@
-"""What runs jobs: the contract, the executor without any other process, and which one an address names.
+"""The contract of an executor, the executor that needs no other process, and which executor an address names.
 
-An executor knows no physics and no ledger. Ray is imported only where a Ray is asked for.
+An executor knows no physics and no ledger. Ray is imported only if it is asked for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bendscape.sweep.store.records import Receipt
 class Job(NamedTuple):
     """An order for a worker, with the memory that it may take.
 
-    With `whole_node` no other job shares its node's memory: for one that ran out of it. `until` is a moment
-    of `time.monotonic` after which nobody waits for it: it may change while the job runs.
+    With `whole_node` no other job shares the memory of its node: for a job that ran out of memory. `until` is
+    a moment of `time.monotonic` after which nobody waits for it: it may change while the job runs.
     """
 
     order: Order
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a job: receipts, or the error that it raised, or a `WorkerLost`."""
+    """The outcome of a job: its receipts, the error that it raised, or a `WorkerLost`."""
 
     job: Job
     receipts: list[Receipt]
@@ -49,7 +49,7 @@ class Executor(Protocol):
 
     @property
     def memory(self) -> float:
-        """Bytes that the jobs of the largest machine may take together."""
+        """Bytes that the jobs on the largest machine may use together."""
         ...
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
@@ -62,11 +62,11 @@ class Executor(Protocol):
 
 
 class WorkerLost(Exception):
-    """The process of a worker ended before its job did: it crashed, was killed, or met its hard limit."""
+    """A worker process ended before its job did: it crashed, was killed, or reached its hard limit."""
 
 
 class NodeLost(WorkerLost):
-    """What the worker ran on is gone, and it with it: this says nothing about the job."""
+    """The node of the worker is gone, and the worker with it: this says nothing about the job."""
 
 
 class WorkerOutOfMemory(WorkerLost):
@@ -74,7 +74,7 @@ class WorkerOutOfMemory(WorkerLost):
 
 
 class PoolLost(Exception):
-    """The workers are gone for good: nothing that is under way will come back."""
+    """All workers are gone for good: no job under way will come back."""
 
 
 def _run(job: Job) -> Result:
@@ -85,16 +85,16 @@ def _run(job: Job) -> Result:
 
 
 class SerialExecutor:
-    """One job after the other in this process: the reference that every other executor must equal.
+    """One job after another in this process: the reference that every other executor must match.
 
-    A cell that never comes back to Python, or ends its process, ends the run: nothing here can outlive it.
+    A cell that never returns to Python, or ends its process, ends the run, since there is no other process.
     """
 
     slots = 1
 
     @property
     def memory(self) -> float:
-        """What this process may use."""
+        """Memory that this process may use."""
         return available_memory()
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
@@ -115,7 +115,7 @@ class Choice(NamedTuple):
 
 
 def choose(address: str) -> Choice:
-    """What runs a campaign at an address; nothing is started, nor looked for, but the syntax is checked.
+    """The executor that an address stands for. Checks the syntax only; starts and contacts nothing.
 
     Raises
     ------
@@ -124,29 +124,29 @@ def choose(address: str) -> Choice:
         particular `auto`, which could join somebody else's cluster.
     """
     if address == "local":
-        why = "a campaign on one machine needs no cluster (--address ray or host:port for one)"
+        why = "one machine needs no cluster; to use one, pass --address ray or host:port"
         return Choice("processes", why, here=True)
     if address == "serial":
-        return Choice("serial", "--address serial: one cell after the other, in this process", here=True)
+        return Choice("serial", "--address serial: one cell after another, in this process", here=True)
     if address in _places():
-        return Choice("ray", f"--address {address}: a Ray of its own, started for this run", here=True)
+        return Choice("ray", f"--address {address}: a fresh Ray, started for this run", here=True)
     if ":" not in address:
         accepted = ", ".join(["local", *sorted(_places()), "serial or host:port"])
         raise ParameterError("--address", address, accepted)
-    return Choice("ray", f"--address {address}: the Ray cluster there", here=False)
+    return Choice("ray", f"--address {address}: the Ray cluster at that address", here=False)
 
 
 def executor_at(
     address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
 ) -> Callable[[], Executor]:
-    """What makes the executor for an address; a running cluster must answer now.
+    """A function that makes the executor for an address; a running cluster must answer now.
 
     Parameters
     ----------
     workers
-        Jobs at the same time, by default one a core.
+        Number of jobs at the same time, by default one per core.
     memory
-        Bytes that the jobs of this machine may take together, by default what this process may use.
+        Bytes that the jobs on this machine may use together, by default what this process may use.
     server
         Where local workers are forked from, if it was started before.
 
@@ -193,7 +193,7 @@ def place_options(address: str, workers: int | None, memory: float | None = None
     choose(address)
     if not answers(address.removeprefix("ray://")):
         raise ParameterError(
-            "--address", address, "the address of a Ray cluster that runs", "nothing answers there"
+            "--address", address, "the address of a running Ray cluster", "nothing answers at this address"
         )
     return {"address": address}
 

@@ -183,7 +183,7 @@ class _Server:
         try:
             pid = os.fork()
         except OSError as error:  # no more processes, or no memory
-            self._report(number, f"it could not be forked: {error.strerror}")
+            self._report(number, f"a worker could not be forked: {error.strerror}")
             pid = -1
         if pid == 0:
             self._become_worker(handles[0])

@@ -31,12 +31,12 @@ class Hidden(NamedTuple):
         how = "" if named is None else f": {opened} shows {self.revisions[named]} of them"
         return (
             f"{self.cells} finished cells of this store are hidden, because the campaign file does not name "
-            f"them; they are kept. Name their values in it again{how}"
+            f"them; they are kept. To see them, name their values in it again{how}"
         )
 
 
 def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
-    """What is recorded as finished and not wanted by a plan, whose records are those of the ledger."""
+    """Cells recorded as finished but not wanted by a plan, whose records are those of the ledger."""
     if not plan.hidden:
         return Hidden(0, {})
     now, revisions, seen = _masks(plan), {}, set()

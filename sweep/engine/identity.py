@@ -1,4 +1,5 @@
-"""Which store a campaign may go on with: of the same kernel, its source, entropy and dimensions."""
+"""Which store a campaign may continue: one of the same kernel, source of the kernel, entropy and
+dimensions."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
 def kernel_digests(url: str, attributes: dict[str, Any] | None) -> list[str]:
     """Digests of every source that computed cells of a store, the newest last; none of installed kernels.
 
-    A store says so itself; before stores did, its runs noted the modules that they were given.
+    A store records them itself; for older stores they are taken from the modules that their runs noted.
     """
     if attributes is None:
         return []
@@ -47,9 +48,9 @@ def kernel_digests(url: str, attributes: dict[str, Any] | None) -> list[str]:
 
 
 def kernel_source(url: str, attributes: dict[str, Any] | None, kernel: Kernel) -> dict[str, Any]:
-    """What the attributes of a store say of the source of its kernel, with this one; empty where installed.
+    """Attributes of a store for the sources of its kernel, including this one; empty if it is installed.
 
-    `accepted` names those of the digests that were let in beside another, by `--accept-kernel-change`.
+    `accepted` lists the digests that were accepted beside another by `--accept-kernel-change`.
     """
     known = kernel_digests(url, attributes)
     accepted = list(((attributes or {}).get("kernel_source") or {}).get("accepted", []))
@@ -108,7 +109,7 @@ def check_identity(
     *,
     accept_kernel_change: bool = False,
 ) -> None:
-    """Refuse to mix two campaigns, or two texts of one kernel, in one store.
+    """Refuse to mix two campaigns, or two sources of one kernel, in one store.
 
     Raises
     ------
@@ -119,16 +120,16 @@ def check_identity(
     if differences := _differences(attributes, campaign, kernel):
         raise ParameterError(
             "store", url, "a store of the same kernel, entropy and dimensions",
-            f"{'; '.join(differences)}. Give this campaign a store of its own (--store), or the next "
+            f"{'; '.join(differences)}. Use another store for this campaign (--store), or the next "
             "generation of this one (--new-generation)",
         )  # fmt: skip
     if not accept_kernel_change and (known := _edited(url, attributes, kernel)):
         raise ParameterError(
-            "store", url, f"a store of this source of kernel {kernel.name!r}",
-            f"digest {known} there, {kernel.digest} here, under the same version {kernel.version}. If its "
-            "results differ, raise the version and give it a store of its own (--store) or the next "
-            "generation of this one (--new-generation); if they are the same bits, --accept-kernel-change "
-            "records that",
+            "store", url, f"a store computed with this source of kernel {kernel.name!r}",
+            f"digest {known} there, {kernel.digest} here, under the same version {kernel.version}. If the "
+            "results differ, raise the version and use another store (--store) or the next generation of "
+            "this one (--new-generation); if they are the same bit for bit, pass --accept-kernel-change, "
+            "which is recorded",
         )  # fmt: skip
 
 

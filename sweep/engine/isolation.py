@@ -1,16 +1,16 @@
 """Who is to blame for a lost worker: from the task to its tiles, and from a tile to the cell.
 
-A task whose worker died goes again, tile by tile, and each worker notes the cell it is at. When one of
-them dies too, the cell of its note goes alone and the rest of the tile goes on without it, so one more loss
-is enough to tell the cell from its tile, whatever the tile's size. A cell that ends `CRASHES` workers while
-it is alone in them is recorded as failed; every other cell gets its value.
+A task whose worker died is retried tile by tile, and each worker notes the cell that it is computing. If one
+of them dies too, the cell of its note is retried alone and the rest of the tile without it, so one more loss
+is enough to separate the cell from its tile, whatever the tile's size. A cell that ends `CRASHES` workers
+while it is alone in them is recorded as failed; every other cell gets its value.
 
-Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. They
-are forgiven `FORGIVEN` times a tile, since a cell may also be what takes its node down; after that a lost
-node counts as any loss, and workers that do not even begin end the run. A worker killed from outside looks
-like a crash of the cell it was at: that cell goes alone and, unless it is hit three times, gets its value.
-A cell that ran out of memory gets a node's memory to itself before it is blamed. So the number of losses
-that one campaign can take is bounded by its tiles and by its bad cells.
+Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. They are
+forgiven only `FORGIVEN` times per tile, since a cell may itself bring its node down. After that a lost node
+counts as any other loss, and workers that never begin a cell end the run. A worker killed from outside looks
+like a crash of the cell that it was computing: that cell is retried alone and, unless this happens three
+times, gets its value. A cell that ran out of memory gets a node's memory to itself before it is blamed. So
+the number of losses in one campaign is bounded by its tiles and by its bad cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FORGIVEN = 10  # losses of a tile that are put down to what it runs on
 
 
 class Part(NamedTuple):
-    """Some cells of one tile that go alone, whether their worker takes notes, and what memory they get."""
+    """Some cells of one tile that are retried alone, whether their worker takes notes, and the memory they
+    get."""
 
     tile: Tile
     noted: bool = True
@@ -42,7 +43,7 @@ class Part(NamedTuple):
 
 
 class Isolation:
-    """What goes again of the tasks that were lost, at most one part of a tile at a time."""
+    """The parts of lost tasks that are to be retried, at most one part of a tile at a time."""
 
     def __init__(self) -> None:
         self._queue: deque[Part] = deque()
@@ -52,7 +53,8 @@ class Isolation:
         self._failures: Counter[TileKey] = Counter()
 
     def next(self) -> Part | None:
-        """A part to run now, of a tile that no other part is under way of: each writes its whole tile."""
+        """A part to run now, of a tile of which no other part is under way, since each part writes its whole
+        tile."""
         for index, part in enumerate(self._queue):
             if part.tile.key not in self._busy:
                 del self._queue[index]
@@ -61,20 +63,20 @@ class Isolation:
         return None
 
     def back(self, key: TileKey) -> int:
-        """A tile, or a part of it, came back; how many parts of it are still to go."""
+        """Note that a tile, or a part of it, came back; return how many of its parts are still to be run."""
         self._busy.discard(key)
         return sum(part.tile.key == key for part in self._queue)
 
     def lost(
         self, tiles: list[Tile], part: Part | None, note: Note | None, error: Exception
     ) -> Verdict | None:
-        """Decide about an order that did not come back; a verdict where its one cell is to blame.
+        """Decide about an order that did not come back; returns a verdict if its one cell is to blame.
 
         Raises
         ------
         Exception
-            The error itself, where no cell is to blame and trying again does not help: the store cannot be
-            written, say, or workers do not start.
+            The error itself, if no cell is to blame and a retry does not help: for example, the store cannot
+            be written, or workers do not start.
         """
         for tile in tiles:
             self._busy.discard(tile.key)
@@ -118,6 +120,6 @@ def _cause(note: Note, error: Exception) -> Exception:
     if time.time() - note.started < note.limit + grace(note.limit):
         return error.with_traceback(None)  # that of this process tells nothing
     return CellTimeout(
-        f"no end after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached it: "
-        f"its process was ended {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
+        f"not finished after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached "
+        f"it: its process was killed {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
     )

@@ -1,10 +1,10 @@
 """How long a cell may take: a soft limit that raises inside the cell, and a hard one that ends its process.
 
-The soft limit is an alarm signal: Python code raises `CellTimeout` where it is, and the cells after it go
-on. Code that never comes back to Python does not see it; in a process that may be spared (a Ray worker) a
-watchdog that needs no interpreter then ends the process, between one and two `grace`s later, and the
-driver finds the cell. The watchdog is set anew once a `grace`, not for every cell, so a million short
-cells share few.
+The soft limit is an alarm signal: Python code raises `CellTimeout` wherever it is, and the next cells are
+computed as usual. Code that never returns to Python does not see the alarm. In a process that may be ended
+(a worker) a watchdog that needs no interpreter then ends the process, between one and two `grace`s later,
+and the driver identifies the cell. The watchdog is reset once per `grace`, not for every cell, so a million
+short cells need only a few resets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CellTimeout(Exception):
 
 
 class Abandoned(BaseException):
-    """The run may not wait for the cell under way: nothing of its tile is recorded."""
+    """The run may not wait for the cell under way; nothing of its tile is recorded."""
 
 
 def never() -> float:
@@ -41,9 +41,10 @@ def never() -> float:
 
 
 def cell_limit(kernel: Kernel, cell: Cell, timeout: float | None, pace: float) -> float:
-    """Seconds a cell may take: `timeout`, or an hour plus ten times what is expected of it.
+    """Seconds a cell may take: `timeout`, or an hour plus ten times its expected time.
 
-    Expected is the kernel's estimate times `pace`, measured over estimated seconds where that is above 1.
+    The expected time is the kernel's estimate times `pace`, the ratio of measured to estimated seconds if
+    above 1.
     """
     if timeout is None:
         timeout = LEAST_SECONDS + TIMES_EXPECTED * max(1.0, pace) * kernel.seconds(cell)
@@ -51,23 +52,23 @@ def cell_limit(kernel: Kernel, cell: Cell, timeout: float | None, pace: float) -
 
 
 def hurry(seconds: float) -> None:
-    """Have the cell under way in this process, if there is one, look at its deadline in that time."""
+    """Make the cell under way in this process, if there is one, check its deadline within this time."""
     clock = getattr(signal.getsignal(signal.SIGALRM), "__self__", None)
     if isinstance(clock, Limits) and signal.getitimer(signal.ITIMER_REAL)[0] > seconds:
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, seconds), AGAIN_SECONDS)
 
 
 def grace(limit: float) -> float:
-    """Seconds after the limit of a cell that its process is given at least; at most it has twice as many."""
+    """Least number of seconds between a cell's limit and the end of its process; at most it is twice this."""
     return min(30.0, max(1.0, limit))
 
 
 class Limits:
     """The clock over the cells of one order; a context in which SIGALRM is its own.
 
-    It also tells what a cell raises from what is raised into it: a handler of a signal (Ctrl-C, say) that
-    raises while a cell is under way ends the order, whatever the code of the cell makes of it, while the same
-    exception raised by the cell itself is the cell's.
+    It also distinguishes what a cell raises from what is raised into it. A signal handler (Ctrl-C, say) that
+    raises while a cell is under way ends the order, even if the code of the cell catches the exception. The
+    same exception raised by the cell itself is the cell's.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class Limits:
     until
         A moment of `time.monotonic` after which a cell under way raises `Abandoned`.
 
-    In another thread than the main one Python takes no signals: there is no soft limit, only the hard one.
+    Python handles signals only in the main thread: elsewhere there is no soft limit, only the hard one.
     """
 
     def __init__(self, hard: bool = False, until: Callable[[], float] = never) -> None:
@@ -118,7 +119,7 @@ class Limits:
 
     @contextmanager
     def cell(self, limit: float) -> Iterator[None]:
-        """Around one cell, which may take `limit` seconds.
+        """A context around one cell, which may take `limit` seconds.
 
         Raises
         ------
@@ -127,7 +128,7 @@ class Limits:
         Abandoned
             `until` has passed.
         BaseException
-            What the handler of a signal raised meanwhile, also where the code of the cell has caught it.
+            What a signal handler raised meanwhile, even if the code of the cell has caught it.
         """
         try:
             now = time.monotonic()
@@ -145,7 +146,7 @@ class Limits:
                 raise self._raised
 
     def sent(self, error: BaseException) -> bool:
-        """Whether this was raised by the handler of a signal, and is not a cell's."""
+        """Whether this was raised by a signal handler, and not by a cell."""
         return error is self._raised
 
     def rest(self) -> None:
@@ -166,10 +167,10 @@ class Limits:
             return
         now = time.monotonic() + 1e-3
         if now >= self._until():
-            self._raised = Abandoned("the run stops, and this cell has not ended")
+            self._raised = Abandoned("the run is stopping, and this cell has not finished")
             raise self._raised
         if now >= self._ends:
-            raise CellTimeout(f"no end after {self._limit:g} s, the limit of this cell (--cell-timeout)")
+            raise CellTimeout(f"not finished after {self._limit:g} s, its limit (--cell-timeout)")
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, min(self._ends, self._until()) - now), AGAIN_SECONDS)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: its cores and its memory."""
+"""How many cores and how much memory of the machine this process may use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEPT = 0.1  # of the memory, for the driver, Ray and the file system
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, cut by a cgroup quota where there is one."""
+    """Cores this process may use: its affinity, reduced by a cgroup quota if there is one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
@@ -23,7 +23,8 @@ def available_cores() -> int:
 
 
 def available_memory() -> float:
-    """Bytes that tasks may take together: nine tenths of the machine's memory, or of a cgroup's below it."""
+    """Bytes that tasks may use together: nine tenths of the machine's memory, or of its cgroup's if that is
+    less."""
     limits = [float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")]
     for path in _memory_limits():
         try:

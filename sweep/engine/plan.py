@@ -1,4 +1,4 @@
-"""The plan: what a campaign would do, before anything runs."""
+"""The plan: what a campaign would do, worked out before anything runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MAX_TILES = 10_000_000
 
 @dataclass
 class SizePlan:
-    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of its dearest task.
+    """Cells of one size: wanted, recorded as finished or failed; seconds left; memory of the largest task.
 
-    Seconds are the kernel's estimates. What the recorded cells were estimated to take, and what they took,
-    stand beside them, so that an estimate can be corrected by what this machine does.
+    Seconds are the kernel's estimates. `estimated` and `measured` are the estimated and the measured seconds
+    of the recorded cells, so that an estimate can be corrected by the speed of this machine.
     """
 
     cells: int = 0
@@ -49,7 +49,8 @@ class SizePlan:
 
 
 def correction(size: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
-    """Measured over estimated seconds of a size; of all sizes while it has none; 1 while there are none."""
+    """Ratio of measured to estimated seconds of a size; of all sizes while it has none; 1 while there are
+    none."""
     if estimated.get(size):
         return measured[size] / estimated[size]
     total = sum(estimated.values())
@@ -58,7 +59,7 @@ def correction(size: int, estimated: Mapping[int, float], measured: Mapping[int,
 
 @dataclass
 class Plan:
-    """A campaign against what is recorded: what is wanted and what is left of it."""
+    """A campaign compared with what is recorded: the cells that are wanted and those that are left."""
 
     layout: Layout
     grid: Grid
@@ -72,7 +73,7 @@ class Plan:
         self.recount()
 
     def correction(self, size: int) -> float:
-        """What the kernel's estimates of a size are multiplied by, from what is recorded."""
+        """Factor that corrects the kernel's estimates for a size, from what is recorded."""
         estimated = {n: of.estimated for n, of in self.sizes.items()}
         return correction(size, estimated, {n: of.measured for n, of in self.sizes.items()})
 
@@ -83,20 +84,20 @@ class Plan:
         return finished - int(self.total("done"))
 
     def check_memory(self, available: float) -> None:
-        """Refuse what could never run, before anything does.
+        """Refuse a plan that could never run, before anything runs.
 
         Raises
         ------
         ParameterError
-            A task that is left takes more than the `available` bytes.
+            A task that is left needs more than the `available` bytes.
         """
         for n, size in sorted(self.sizes.items(), reverse=True):
             if size.tiles_left and size.peak_bytes > available:
                 at = self.size_in_words(n)
                 raise ParameterError(
                     "memory of a task", f"{_bytes(size.peak_bytes)}{at and f' at {at}'}",
-                    f"at most {_bytes(available)}, what is there or --max-memory allows",
-                    f"leave out {at or 'its dearest cells'}, or run where there is more memory",
+                    f"at most {_bytes(available)}, the memory available or allowed by --max-memory",
+                    f"leave out {at or 'its most expensive cells'}, or run where there is more memory",
                 )  # fmt: skip
 
     def size_in_words(self, size: int) -> str:
@@ -139,16 +140,16 @@ class Plan:
         return sum(of.seconds_left * self.correction(n) for n, of in self.sizes.items())
 
     def task_seconds(self, slots: int) -> float:
-        """Duration to aim a task at: enough tasks to keep every slot busy to the end, none too short."""
+        """Target duration of a task: enough tasks to keep every slot busy to the end, none too short."""
         shortest, longest = TASK_SECONDS
         share = self.seconds_left / (slots * TASKS_PER_SLOT)
         return max(shortest, min(longest, share))
 
     def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
-        """Bundles of the tiles that have missing cells, the dearest first.
+        """Bundles of the tiles that have missing cells, the most expensive first.
 
-        `correction(size)` multiplies the estimates of a size. It is asked as the tasks are taken, so that one
-        that learns from what came back shapes the tasks still to come.
+        `correction(size)` multiplies the estimates of a size. It is called as the tasks are taken, so that
+        what is learnt from finished tasks shapes the tasks still to come.
         """
         return bundle(self._left(), self.task_seconds(slots), correction or self.correction)
 

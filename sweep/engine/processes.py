@@ -1,4 +1,4 @@
-"""The processes of this machine as an executor: no cluster, no files, and the first cell within a second."""
+"""Processes on this machine as an executor: no cluster, no files, and the first cell within a second."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ class _Worker:
 class ProcessExecutor:
     """Worker processes on this machine, one job each; a lost worker is a result, and is replaced.
 
-    Jobs start in the order they are given, as soon as a worker is free and their memory together stays below
-    `memory`. One that wants the whole node, or more than there is, waits until it is alone and stays so.
+    Jobs start in the order in which they are given, as soon as a worker is free and the total memory stays
+    below `memory`. A job that wants the whole node, or more than is available, waits until no other job runs,
+    and runs alone.
 
     Parameters
     ----------
     workers
-        How many, by default one a core.
+        Number of workers, by default one per core.
     memory
-        Bytes that the jobs may take together, by default what this process may use.
+        Bytes that the jobs may use together, by default what this process may use.
     server
         Where workers are forked from, if it was started before.
 
@@ -59,12 +60,12 @@ class ProcessExecutor:
 
     @property
     def slots(self) -> int:
-        """Workers at most; they are started as there are jobs for them."""
+        """Largest number of workers; they are started when there are jobs for them."""
         return self._slots
 
     @property
     def memory(self) -> float:
-        """Bytes that the jobs may take together."""
+        """Bytes that the jobs may use together."""
         return self._memory
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
@@ -155,11 +156,11 @@ class ProcessExecutor:
     def _lost(self, what: int | str) -> WorkerLost:
         if what == -signal.SIGKILL and _times_out_of_memory() > self._out_of_memory:
             self._out_of_memory += 1
-            return WorkerOutOfMemory("the system ran out of memory and killed the process of a worker")
+            return WorkerOutOfMemory("the system ran out of memory and killed a worker process")
         if isinstance(what, str):
             return WorkerLost(what)
         how = f"was killed by {_signal_name(-what)}" if what < 0 else f"exited with code {what}"
-        return WorkerLost(f"the process of a worker {how}")
+        return WorkerLost(f"a worker process {how}")
 
     def _server_lost(self) -> Iterator[Result]:
         # Its workers died with it.
@@ -172,7 +173,7 @@ class ProcessExecutor:
                 yield Result(worker.job, [], NodeLost("the process that forks workers was killed"))
 
     def close(self) -> None:
-        """End the workers at once, whatever they do."""
+        """End the workers at once, whatever they are doing."""
         self._server.close()
         for worker in self._workers.values():
             worker.connection.close()

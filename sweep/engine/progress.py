@@ -1,4 +1,4 @@
-"""What a person sees while a campaign runs: a live bar in a terminal or a notebook, elsewhere plain lines."""
+"""What the user sees while a campaign runs: a live bar in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Meter:
     """Counts what was computed, learns what cells cost, and predicts the end.
 
     The estimate of what is left is corrected, size by size, by the ratio of measured to estimated seconds
-    seen so far, those of earlier runs included (`bendscape.sweep.engine.plan.correction`). Tasks of a size
-    run on `slots` cores, or on fewer where the `memory` does not hold so many.
+    seen so far, including those of earlier runs (`bendscape.sweep.engine.plan.correction`). Tasks of a size
+    run on `slots` cores, or on fewer if `memory` does not suffice for as many.
     """
 
     def __init__(self, plan: Plan, slots: int, console: Console, memory: float = math.inf) -> None:

@@ -15,10 +15,8 @@ PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
 
 def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The code and the environment that computed something; of a kernel its version and where it comes from.
-
-    A kernel of a module that was named on the command line comes with the BLAKE2b of its source, an installed
-    one with its package.
+    """The code and the environment that computed something; for a kernel its version and origin: the BLAKE2b
+    of its source if it is from a module named on the command line, otherwise its package.
     """
     about: dict[str, Any] = {}
     if kernel is not None:

@@ -128,8 +128,8 @@ class RayExecutor:
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that does not come.
         if wanted > self._memory:
-            accepted = f"at most {self._memory:.3g} bytes, what the largest node has by now"
-            remedy = "the node that had more is gone; the same command goes on where there is one"
+            accepted = f"at most {self._memory:.3g} bytes, the memory of the largest node now"
+            remedy = "the node that had more is gone; give the same command where there is one"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
 
     def close(self) -> None:

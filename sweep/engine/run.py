@@ -43,9 +43,9 @@ EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
 class Summary:
     """How a run ended. `outcome` is "complete", "failed cells" or "stopped".
 
-    `core_seconds_left` is the estimate of the plan, as `bendscape status` has it; `hidden` are finished cells
-    of the store that the campaign does not name. `time_budget_needed` (seconds) is there where the budget did
-    not suffice for anything at all.
+    `core_seconds_left` is the plan's estimate, as `bendscape status` shows it. `hidden` is the number of
+    finished cells of the store that the campaign does not name. `time_budget_needed` (seconds) is set only if
+    the budget was too short to compute anything.
     """
 
     store: str
@@ -67,7 +67,7 @@ class Summary:
 
 
 def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidden]:
-    """The plan against whatever the store already holds, and what it would hide; it changes nothing."""
+    """The plan for what the store does not hold yet, and the cells it would hide; nothing is changed."""
     attributes = read_root(url)
     if attributes is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
@@ -99,10 +99,10 @@ def run_campaign(
 
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.engine.stop.Stop`;
-    `cell_timeout` (seconds) what a cell may take, see `bendscape.sweep.engine.limits.cell_limit`.
-    Workers load the kernel by its name, from `kernel_modules` too, or `kernel_pickle` where there is one.
-    `accept_kernel_change` lets the source of a kernel differ from what the store was computed with.
-    `max_memory` (bytes) is what the tasks of one machine may take together, by default what it has.
+    `cell_timeout` (seconds) bounds the time of a cell, see `bendscape.sweep.engine.limits.cell_limit`.
+    Workers load the kernel by its name, also from `kernel_modules`, or from `kernel_pickle` if it is given.
+    `accept_kernel_change` allows the source of the kernel to differ from that which computed the store.
+    `max_memory` (bytes) is what the tasks on one machine may use together, by default what it has.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def run_campaign(
 
 
 class _Needed(NamedTuple):
-    """A budget that a run could compute something within, and what takes so long."""
+    """A budget that is long enough to compute something, and what takes so long."""
 
     seconds: float
     start: float
@@ -193,9 +193,9 @@ class _Needed(NamedTuple):
 
     def line(self, budget: float) -> str:
         return (
-            f"nothing was computed, and nothing ever is within --time-budget {budget:.3g}s: to start takes "
-            f"{self.start:.2g} s, and one tile{self.where and f' of {self.where}'} about {self.tile:.2g} s; "
-            f"give it {math.ceil(self.seconds)}s or more"
+            f"nothing was computed: --time-budget {budget:.3g}s is too short for any progress. Starting "
+            f"takes {self.start:.2g} s, a tile{self.where and f' of {self.where}'} about {self.tile:.2g} s; "
+            f"use --time-budget {math.ceil(self.seconds)}s or more"
         )
 
 
@@ -226,10 +226,10 @@ def publish(
     ledger: Ledger,
     heed: Callable[[], None],
 ) -> int:
-    """Create or grow the store, and keep the campaign with its provenance, if anything of it is new.
+    """Create or extend the store, and record the campaign with its provenance if anything in it is new.
 
-    Returns the revision of the store, which is recorded before anything changes: a worker that still has
-    an older one will not write from then on, nor will a driver that was taken over while it published.
+    Returns the revision of the store, which is recorded before anything changes. From then on a worker with
+    an older revision will not write, nor will a driver that was taken over while it published.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def publish(
     Stopped
         By `heed`, before anything was published.
     ParameterError
-        Cells are there, and no root that tells what they are.
+        There are cells, but no root that says what they are.
     """
     source = kernel_source(url, attributes, plan.kernel)
     same = attributes is not None and source.items() <= attributes.items()
@@ -279,5 +279,5 @@ def publish(
             described = {**description, "revision": revision}
             write_layout(url, plan.layout, plan.kernel, before, described, check, heed)
     except Conflict as conflict:
-        raise LeaseLost(f"another driver changed {conflict} of this store meanwhile") from None
+        raise LeaseLost(f"another run has meanwhile changed {conflict} of this store") from None
     return revision

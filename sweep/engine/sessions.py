@@ -1,4 +1,5 @@
-"""The folders that Ray makes, one for each run: removed when it ends, or by the next where it was killed."""
+"""The folders that Ray makes, one for each run: removed when the run ends or, if it was killed, by the next
+run."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ LONGEST_PATH = 40  # bytes: Ray puts sockets some 65 below it, and the path of a
 
 
 def session_folder() -> Path:
-    """Where sessions of this user lie, made for this user alone.
+    """The folder for the sessions of this user, accessible to this user alone.
 
-    In the system's folder for temporary files (TMPDIR), or in `/tmp` where that is too deep for sockets or
-    has letters beyond ASCII, which Ray does not take.
+    In the system's temporary folder (TMPDIR), or in `/tmp` if that path is too long for sockets or contains
+    non-ASCII characters, which Ray does not accept.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""When a run stops: on a signal or at the end of its time budget, within a bound; asked twice, at once."""
+"""When a run stops: on a signal or at the end of its time budget; on a second signal, at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rich.console import Console
 from bendscape.sweep.engine.limits import SIGNALS, hurry
 
 GRACE_SECONDS = 300.0
-BUDGET = "the time budget"
+BUDGET = "end of the time budget"
 
 
 def least_budget(seconds: float) -> float:
-    """The budget that leaves so many seconds until nothing more may start; see `Stop`."""
+    """The budget that leaves this many seconds until nothing more may start; see `Stop`."""
     return min(seconds + 10.0, seconds / 0.9)
 
 
@@ -30,17 +30,17 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Asked to stop: once, admit nothing more and drain until the deadline; twice, stop at once.
+    """A request to stop. Once: admit nothing more and drain until the deadline. Twice: stop at once.
 
     Parameters
     ----------
     budget
-        Seconds that the run may take. A tenth of it, ten seconds at most, is kept for ending.
+        Seconds that the run may take. A tenth of it, ten seconds at most, is reserved for shutting down.
     grace
-        Seconds that tasks under way are waited for after a signal.
+        Seconds to wait for the tasks under way after a signal.
 
-    All that is admitted should end by `ends`, on the clock `time.time`, which workers have too; what is late
-    is waited for until `budget`, on the clock `time.monotonic`.
+    Admitted tasks should end by `ends`, on the clock `time.time`, which workers share; late tasks are waited
+    for until `budget`, on the clock `time.monotonic`.
     """
 
     def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
@@ -58,12 +58,12 @@ class Stop:
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def deadline(self) -> float:
-        """Until when tasks under way are waited for, on the clock `time.monotonic`; inf until asked."""
+        """Until when to wait for the tasks under way, on the clock `time.monotonic`; inf until asked."""
         return self._deadline
 
     @property
     def overdue(self) -> bool:
-        """Whether what is still under way is given up."""
+        """Whether to give up the tasks still under way."""
         if time.monotonic() < self._deadline:
             return False
         if not self.asked:
@@ -107,12 +107,13 @@ class Stop:
             self._announced = True
             left = max(0.0, self._deadline - time.monotonic())
             console.print(
-                f"stopping on {self.reason}; tasks under way have {left:.0f} s, a second signal does not wait"
+                f"stopping ({self.reason}): waiting up to {left:.0f} s for the tasks under way; "
+                "a second signal stops at once"
             )
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """What a second signal must not cut in two: it is raised afterwards."""
+        """A context that a second signal must not interrupt: it is raised afterwards."""
         self._shielded += 1
         before = self._signals
         try:
@@ -123,7 +124,8 @@ class Stop:
             raise KeyboardInterrupt
 
     def listen(self) -> dict[int, Any]:
-        """Take the signals, again after Ray's start, which replaces handlers; returns those before."""
+        """Install the signal handlers, again after Ray's start, which replaces them; returns the previous
+        handlers."""
         if threading.current_thread() is not threading.main_thread():
             return {}
         # `nohup` has SIGHUP ignored, and it stays so.
@@ -132,7 +134,7 @@ class Stop:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Listen, and give the handlers back afterwards."""
+        """Listen, and restore the previous handlers afterwards."""
         before = self.listen()
         try:
             yield

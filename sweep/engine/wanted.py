@@ -1,4 +1,4 @@
-"""What a grid wants of a layout: the tiles of every size as arrays, so that a million plan in seconds."""
+"""The wanted tiles of every size as arrays, so that a million of them are planned in seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
     `points` holds storage indices, shape (rows, dimensions); `want`, `done` and `failed` are masks of shape
     (rows, columns, bytes), what is recorded cut to what is wanted; `cell_seconds` and `peak_bytes`, shape
-    (rows,), are the kernel's estimates at the largest wanted place on the curve.
+    (rows,), are the kernel's estimates at the largest wanted value of the curve.
     """
 
     points: NDArray[np.intp]
@@ -62,7 +62,7 @@ class Wanted:
 
     @classmethod
     def of(cls, layout: Layout, grid: Grid, kernel: Kernel, size: int) -> Wanted:
-        """What `grid` wants of a size, and what the kernel says that it costs."""
+        """The points that `grid` wants of a size, and the kernel's estimates of their cost."""
         block, keep = layout.sizes[size].curve_block, grid.wanted(size)
         places = [_places(layout.dims[name], values) for name, values in grid.dims.items()]
         long = grid.curve is not None
@@ -132,10 +132,10 @@ def _estimates(
     block_of: NDArray[np.intp],
     blocks: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds and bytes of the dearest wanted cell of every model and block of the curve.
+    """Seconds and bytes of the most expensive wanted cell of every model and block of the curve.
 
-    The kernel is asked at a few places of a model, since its estimates bear straight lines between them.
-    `keep` tells which places of a model are wanted, `block_of` which block each place lies in.
+    The kernel is asked at a few points of a model, because its estimates can be interpolated linearly between
+    them. `keep` says which points of a model are wanted, `block_of` in which block each point lies.
     """
     seconds, peaks = np.zeros((len(keep), blocks)), np.zeros((len(keep), blocks))
     by_model = {name: column.reshape(len(keep), -1) for name, column in grid.points(size).items()}

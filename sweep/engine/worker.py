@@ -31,13 +31,13 @@ DESCRIBE_SECONDS = 10.0  # for an exception to say what it is: that is code of t
 
 
 class Order(NamedTuple):
-    """All that travels to a worker: where, which revision of it, and the wanted cells of some tiles.
+    """Everything that is sent to a worker: the store, its revision, and the wanted cells of some tiles.
 
-    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. With `note`, the path
-    of an object, the worker writes there which cell it is at: it is how a driver knows who ended a worker.
-    `until` is a moment of `time.time`: tiles that would end later are left out, and have no receipt.
-    `kernel_digest` is that of the source which the run began with; empty for an installed kernel. With
-    `kernel_pickle` that is the kernel, to which no name leads.
+    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. If `note`, the path of
+    an object, is given, the worker writes there which cell it is computing, so that the driver can tell which
+    cell ended a worker. `until` is a moment of `time.time`: tiles that would end later are left out, and have
+    no receipt. `kernel_digest` is that of the source with which the run began; empty for an installed kernel.
+    `kernel_pickle`, if given, is the kernel itself, which then has no name from which to load it.
     """
 
     url: str
@@ -53,7 +53,7 @@ class Order(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the driver found out about cells that keep ending their workers."""
+    """The driver's verdict on cells that keep ending their workers."""
 
     error: Exception
     attempts: int
@@ -83,8 +83,8 @@ def _context(
     if digest and kernel.digest != digest:
         raise ParameterError(
             "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
-            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
-            "work, or machines have different copies",
+            f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited during the run, or "
+            "machines have different copies",
         )  # fmt: skip
     layout = Layout.from_json(attributes["layout"]).on(kernel.axes)
     return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
@@ -104,7 +104,7 @@ def run_tiles(
     Superseded
         Another run has changed the store.
     ParameterError
-        The source of the kernel is not what the run began with.
+        The source of the kernel is not the one with which the run began.
     Abandoned
         `until` has passed; tiles that were written stay written.
     """
@@ -116,7 +116,7 @@ def run_tiles(
 
     def check() -> None:
         if exists(order.url, newer):
-            raise Superseded(f"{order.url} has moved on from revision {order.revision}")
+            raise Superseded(f"{order.url} is no longer at revision {order.revision}: another run changed it")
 
     with threadpool_limits(limits=1), Limits(hard, until) as limits:
         receipts = []
@@ -208,7 +208,7 @@ def _described(cell: dict[str, Any], bit: int, error: BaseException, limits: Lim
 
 
 class Note(NamedTuple):
-    """Which cell a worker was at, since when, on which host, and the seconds it might take."""
+    """Which cell a worker was computing, since when, on which host, and its time limit in seconds."""
 
     bit: int
     host: str
@@ -217,13 +217,13 @@ class Note(NamedTuple):
 
 
 def write_note(order: Order, bit: int, limit: float) -> None:
-    """Say which cell comes next."""
+    """Note which cell comes next."""
     note = Note(bit, host_name(), time.time(), limit)
     obstore.put(connect(order.url), order.note, json.dumps(note).encode())
 
 
 def take_note(order: Order) -> Note | None:
-    """What the worker of an order wrote last, and remove it; None where it did not come so far."""
+    """Read the last note of an order's worker and remove it; None if the worker did not get that far."""
     objects = connect(order.url)
     try:
         note = Note(*json.loads(bytes(obstore.get(objects, order.note).bytes())))

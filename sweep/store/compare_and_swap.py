@@ -1,4 +1,4 @@
-"""Writing what others may write too: objects that are replaced only as they were read."""
+"""Writing objects that others may write too: an object is replaced only if it is still as it was read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Conflict(Exception):
 
 
 def always() -> None:
-    """A check that is content."""
+    """A check that always passes."""
 
 
 class CompareAndSwap(ObjectStore[Objects]):
@@ -82,7 +82,7 @@ class CompareAndSwap(ObjectStore[Objects]):
         self._seen: dict[str, PutMode] = {}
 
     def forget(self) -> None:
-        """Nothing was read."""
+        """Forget all versions that were read."""
         self._seen.clear()
 
     async def get(
@@ -135,7 +135,7 @@ class Publisher:
             raise Damaged(path, error) from None
 
     def put(self, path: str, document: dict[str, Any], mode: PutMode) -> None:
-        """Put a JSON document; raises `Conflict` where it is not the one that was read."""
+        """Put a JSON document; raises `Conflict` if the stored one is no longer the one that was read."""
         self._check()
         try:
             obstore.put(self.objects, path, json.dumps(document).encode(), mode=mode)

@@ -1,8 +1,8 @@
-"""Check a store against its ledger, cell by cell, and mend the ledger from the data.
+"""Check a store against its ledger, cell by cell, and repair the ledger from the data.
 
-The data decide. Cells that the ledger calls finished and that are absent, unreadable, or other bits than were
-written are computed again by the next run; finished cells that the ledger does not know are recorded. Root,
-metadata, axes and references follow from the campaign, and are written anew where they are damaged.
+The data decide. Cells that the ledger calls finished but that are absent, unreadable or changed since they
+were written are computed again by the next run. Finished cells that the ledger does not know are recorded.
+Root, metadata, axes and references follow from the campaign, and are rewritten where they are damaged.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _TOP = {"zarr.json", "ledger"}
 class Findings:
     """What a check found: documents and arrays by path, tiles by name, cells counted.
 
-    `absent`, `damaged`, `hierarchy` and `ledger` are damage. `unrecorded` cells are finished and not yet in
+    `absent`, `damaged`, `hierarchy` and `ledger` are damage. `unrecorded` cells are finished but not yet in
     the ledger: those of a run at work, or of one that was killed; the next run finds them. `unverified` tiles
-    had no checksum in the ledger. `orphans` belong to nothing, and harm nobody.
+    had no checksum in the ledger. `orphans` are files that belong to no part of the store; they do no harm.
     """
 
     store: str
@@ -63,17 +63,17 @@ class Findings:
 def fsck(
     location: str | os.PathLike[str], *, repair: bool = False, say: Callable[[str], None] = lambda line: None
 ) -> Findings:
-    """Read everything that the ledger or the data know, and compare.
+    """Read everything that the ledger or the data contain, and compare.
 
-    With `repair`, damaged tiles and parts of the ledger are moved to `ledger/damaged/<run>/`, the ledger
-    forgets what is not there and learns what it did not know, root, metadata, axes and references are written
-    anew where they are damaged, and temporary files of killed writers are removed. It takes the lease, so no
-    run may be at work. Without, nothing is changed.
+    With `repair`, damaged tiles and parts of the ledger are moved to `ledger/damaged/<run>/`. Cells that are
+    missing are removed from the ledger, and cells that it did not know are added. Root, metadata, axes and
+    references are rewritten where they are damaged, and temporary files of killed writers are removed. A
+    repair takes the lease, so no run may be at work. Without `repair` nothing is changed.
 
     Raises
     ------
     ParameterError
-        There is no store, or nothing tells what its cells are.
+        There is no store, or nothing says what its cells are.
     LeaseHeld
         `repair` while a run is at work.
     """
@@ -142,7 +142,7 @@ def _compare(
             elif lost := done & ~there:
                 found.absent[name] = lost.bit_count()
             elif known and known.checksum and checksum != known.checksum:
-                found.damaged[name] = "other values than were written"
+                found.damaged[name] = "its values are not those that were written"
             if name in found.damaged or name in found.absent:
                 yield _correction(name, lost=done)  # what is left of the tile cannot be told from what is not
                 continue

@@ -1,4 +1,5 @@
-"""The hierarchy of a store as it should be: root, metadata, axes and references, beside what lies there."""
+"""The hierarchy of a store as it should be, compared with what is there: root, metadata, axes and
+references."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
 
 @dataclass
 class Hierarchy:
-    """What is published, or was to be: `damage` tells what differs, by path."""
+    """What is published, or should have been; `damage` lists what differs, by path."""
 
     url: str
     attributes: dict[str, Any]
@@ -112,7 +113,7 @@ def _same(there: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def mend_hierarchy(found: Hierarchy) -> None:
-    """Write what `damage` names: documents, axes and references are all known without the data."""
+    """Rewrite what `damage` lists: documents, axes and references are all known without the data."""
     objects = connect(found.url)
     for path, expected in found.metadata.items():
         if f"{path}/zarr.json" in found.damage:
@@ -137,7 +138,7 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
     if "layout" not in record:
         raise ParameterError(
             "store", url, "a store with its root, or with a campaign record of version 2",
-            "nothing tells what its cells are: run its campaign into a new store",
+            "nothing records what its cells are: run its campaign into a new store",
         )  # fmt: skip
     layout = layout_of(record)
     record.pop("layout")

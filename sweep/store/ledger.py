@@ -1,14 +1,15 @@
 """The ledger: which cells are recorded, with their errors and costs, and who may write.
 
     ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
-    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its pulse
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its heartbeat
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
 
-The data decide what exists (`status` in the store), the ledger only saves looking: replaying it costs a
-listing, one snapshot and the segments since. All but pulses and snapshots is create-only, and a cell has the
-same bits whoever computes it, so two drivers repeat work rather than harm each other; the lease spares that.
+The data decide what exists (`status` in the store); the ledger only makes it unnecessary to look. Replaying
+it costs a listing, one snapshot and the segments since. Everything except heartbeats and snapshots is
+create-only, and a cell has the same bits whoever computes it, so two drivers would repeat work but not harm
+each other. The lease avoids the repeated work.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LeaseHeld(Exception):
 
 
 class DamageWarning(UserWarning):
-    """Something of a store is damaged: others make up for it, or its cells are left out."""
+    """Part of a store is damaged: other parts make up for it, or its cells are left out."""
 
 
 class LeaseLost(Exception):
@@ -131,9 +132,9 @@ class Ledger:
     # -- reading
 
     def replay(self, without: Container[str] = ()) -> None:
-        """Load the newest snapshot that can be read and every segment after it, but for those in `without`.
+        """Load the newest snapshot that can be read and every segment after it, except those in `without`.
 
-        Segments are never deleted, so a damaged snapshot costs time and a warning, and nothing else.
+        Segments are never deleted, so a damaged snapshot costs only time, and gives a warning.
 
         Raises
         ------
@@ -184,7 +185,7 @@ class Ledger:
         return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
 
     def runs(self) -> list[dict[str, Any]]:
-        """Every run that held the lease, with what it said about itself."""
+        """Every run that held the lease, with what it recorded about itself."""
         epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
         return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
 
@@ -228,7 +229,7 @@ class Ledger:
         try:
             text = read_object(self.objects, path).decode()
             if not text.endswith("\n"):
-                raise ValueError("it is cut short")
+                raise ValueError("it is truncated")
             receipts = [Receipt.from_json(line) for line in text.splitlines()]
             for receipt in receipts:
                 into.add(receipt, epoch)
@@ -251,8 +252,8 @@ class Ledger:
     ) -> None:
         """Become the driver of this store; `about` is kept with the lease, as the history of its runs.
 
-        A holder on this machine is known dead or alive at once; one elsewhere is dead when its pulse
-        stands still for `lease_seconds` on the clock of the observer.
+        Whether a holder on this machine is alive is known at once. One elsewhere is taken to be dead when its
+        heartbeat has stopped for `lease_seconds` on the clock of the observer.
 
         Raises
         ------
@@ -269,7 +270,7 @@ class Ledger:
                 raise LeaseHeld(f"held by {who}, for {age:.0f} s: stop that run, or wait for it")
             say(f"taking over from process {holder.get('pid')} on {holder.get('host')}, which is gone")
             if _rebooted(holder):
-                say("this machine was restarted since: `bendscape fsck` tells what its disk kept")
+                say("this machine has been restarted since then: `bendscape fsck` finds what its disk lost")
         holder = {
             "host": host_name(),
             "machine": _machine(),
@@ -303,7 +304,7 @@ class Ledger:
     ) -> bool:
         if (here := _runs_here(holder)) is not None:
             return here
-        say(f"watching the pulse of {holder.get('host')} for {lease_seconds:.0f} s")
+        say(f"waiting {lease_seconds:.0f} s to see whether the run on {holder.get('host')} is still alive")
         before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
         while time.monotonic() < deadline:
             time.sleep(min(1.0, lease_seconds / 10))
@@ -347,7 +348,7 @@ class Ledger:
         if not self._pending:
             return
         if self._newest_epoch() > self._epoch:
-            raise LeaseLost("another driver took this store over; what was computed stays in the store")
+            raise LeaseLost("another run has taken over this store; what was computed stays in the store")
         self._sequence += 1
         name = f"{self._epoch:06d}-{self._sequence:06d}.jsonl"
         self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
@@ -370,4 +371,4 @@ class Ledger:
         except AlreadyExistsError:
             # A server may obey, fail to say so, and be asked again: what is there is then our own.
             if read_object(self.objects, path) != text.encode():
-                raise refusal(f"another driver wrote {path} at this moment") from None
+                raise refusal(f"another run has just written {path}") from None

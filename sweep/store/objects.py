@@ -1,7 +1,7 @@
-"""Where the objects of a store lie: its URL, the connection, what it must be able to do, and locks on files.
+"""The objects of a store: its URL, the connection, what the server must support, and locks on files.
 
 Credentials, endpoint and region of an object store come from the environment (AWS_*), never from a URL, so
-they cannot reach a store, a log, a pickle or an error. `docs/stores.md` tells what users should know.
+they cannot reach a store, a log, a pickle or an error. `docs/stores.md` describes what users should know.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
 # A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
-# sits a minute's outage out.
+# tolerates an outage of a minute.
 _HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _PATIENT: RetryConfig = {
     "max_retries": 20,
@@ -46,7 +46,7 @@ def connect(url: str, *, patient: bool = True) -> ObjectStore:
     Parameters
     ----------
     patient : bool
-        Sit an outage of an object store out for a minute; otherwise give up after seconds.
+        Tolerate an outage of an object store for a minute; otherwise give up after seconds.
     """
     folder = folder_of(url)
     if folder is None:
@@ -63,10 +63,10 @@ _client_of: int | None = None
 
 
 def check_process() -> None:
-    """Refuse a forked process in which the client of objects would hang: its threads stayed in the parent.
+    """Refuse a forked process in which the object-store client would hang: its threads stayed in the parent.
 
-    Plain files are read without it (`read_object`, `names_in`), so that reading them works after a fork too;
-    `connect` asks here for an object store, and so does whatever writes.
+    Plain files are read without the client (`read_object`, `names_in`), so reading them works after a fork
+    too. `connect` calls this for an object store, and so does everything that writes.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def check_process() -> None:
         raise ParameterError(
             "process", os.getpid(),
             'one started by multiprocessing.get_context("spawn") or "forkserver"',
-            "it was forked after its parent had used the client of object stores, which hangs in a fork",
+            "it was forked after its parent had used the object-store client, which hangs in a fork",
         )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
 
 
 def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
-    """Names of the objects right in a folder, sorted; only those after a name."""
+    """Names of the objects directly in a folder, sorted; only those after a given name."""
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         try:
             with os.scandir(Path(objects.prefix) / folder) as entries:
@@ -115,7 +115,7 @@ class Damaged(OSError):
 
     def __init__(self, path: str, why: object) -> None:
         self.path, self.why = path, str(why)
-        super().__init__(f"{path} of the store is damaged: {why}; `bendscape fsck --repair` mends it")
+        super().__init__(f"{path} of the store is damaged: {why}; `bendscape fsck --repair` repairs it")
 
 
 @lru_cache(maxsize=8)  # a connection is worth keeping: every new one shakes hands again
@@ -133,7 +133,7 @@ def exists(url: str, path: str) -> bool:
 
 
 def version_of(found: PutResult | obstore.ObjectMeta) -> UpdateVersion:
-    """What to put as `mode` so that an object is replaced only if it is still this one."""
+    """The `mode` with which an object is replaced only if it is still this version."""
     version: UpdateVersion = {"e_tag": found["e_tag"]}
     if found["version"] is not None:
         version["version"] = found["version"]
@@ -141,7 +141,7 @@ def version_of(found: PutResult | obstore.ObjectMeta) -> UpdateVersion:
 
 
 def probe(url: str) -> None:
-    """Try what correct writing rests on, and leave nothing behind.
+    """Test the guarantees that correct writing rests on, and leave nothing behind.
 
     An object that exists must not be created again; an object store must not replace one that has changed;
     plain files must have locks.
@@ -157,7 +157,7 @@ def probe(url: str) -> None:
     try:
         first = obstore.put(objects, path, b"first", mode="create")
         if not _refuses(objects, path, "create"):
-            raise _unfit(url, "it creates an object that is there already (If-None-Match is ignored)")
+            raise _unfit(url, "it creates an object that already exists (If-None-Match is ignored)")
         if folder is not None:
             with _locked(folder / path):
                 return
@@ -170,7 +170,7 @@ def probe(url: str) -> None:
         if folder is None:
             raise
         why = " ".join(str(error).partition("Debug source:")[0].split())
-        raise OSError(f"{folder} cannot be written, only read: {why}") from None
+        raise OSError(f"{folder} can be read but not written: {why}") from None
     except FileNotFoundError:
         if folder is not None:
             raise
@@ -195,9 +195,9 @@ def _unfit(url: str, why: str) -> ParameterError:
 
 @contextmanager
 def exclusive(url: str, name: str) -> Iterator[None]:
-    """Alone on plain files among all who ask for `name`; object stores have conditional writes instead.
+    """Exclude, on plain files, all others who ask for `name`; object stores have conditional writes instead.
 
-    The lock belongs to an open file, so the kernel releases it when its process dies.
+    The lock belongs to an open file, so the system releases it when its process dies.
     """
     folder = folder_of(url)
     if folder is None:
@@ -217,7 +217,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            remedy = f"{error.strerror}: mount it with flock; see docs/stores.md"
+            remedy = f"{error.strerror}: mount it with support for flock; see docs/stores.md"
             raise ParameterError("store", str(path.parent), "a file system with locks", remedy) from None
         yield
     finally:

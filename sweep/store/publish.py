@@ -8,9 +8,9 @@
     ledger/                                    see `bendscape.sweep.store.ledger`
 
 Everything is written before it is published, and publishing replaces one object, so a reader sees the
-hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are
-already published; `status` lands last. A change never deletes: whoever is behind and does not know it yet
-would delete what another run has put there since.
+hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are already
+published; `status` lands last. A change never deletes: a run that has been taken over without knowing it
+would otherwise delete what another run has written since.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ STATUS_VARIABLE = Variable("status", "outcome of the cell", "int8", flags=tuple(
 def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
     """The attributes of a store, or None where nothing has been published.
 
-    It is the first that a command asks of a store, so an object store that does not answer fails in seconds;
+    This is the first thing that a command reads, so an object store that does not answer fails in seconds;
     `patient` as in `connect`.
 
     Raises
     ------
     ParameterError
-        Something else than a bendscape store lies there, or one of a newer version.
+        Something other than a bendscape store is there, or a store of a newer version.
     OSError
         The store does not answer or denies access; `Damaged` where the root is.
     """
@@ -105,27 +105,30 @@ def open_root(location: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     attributes = read_root(url)
     if attributes is None:
         check_rootless(url)
-        raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` makes one")
+        raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` creates one")
     return url, attributes
 
 
 def check_rootless(url: str) -> None:
-    """Where a root is missing, nothing else may be there but what the making of a store leaves.
+    """Where a root is missing, allow only what an interrupted creation of a store leaves behind.
 
     Raises
     ------
     ParameterError
-        There are cells or receipts: another layout on top of them would make other cells of them.
+        There are cells or receipts: another layout on top of them would turn them into other cells.
     """
     folder = folder_of(url)
     if (folder is None or folder.is_dir()) and holds_cells(url):
         raise ParameterError(
-            "store", url, "a store with its zarr.json", f"cells are there: `bendscape fsck --repair {url}`"
+            "store",
+            url,
+            "a store with its zarr.json",
+            f"there are cells but no zarr.json: run `bendscape fsck --repair {url}`",
         )
 
 
 def holds_cells(url: str) -> bool:
-    """Whether any chunk of a kernel's variables or any receipt lies there, whatever else does."""
+    """Whether there is any chunk of a kernel's variables or any receipt, whatever else is there."""
     folder = folder_of(url)
     if folder is not None:
         chunks = (path for path in folder.glob("*/*/c") if path.parent.name != "seed")
@@ -149,7 +152,7 @@ def write_layout(
     check: Callable[[], None] = always,
     heed: Callable[[], None] = always,
 ) -> None:
-    """Create or grow the hierarchy to `layout`, write the references of what is new, and publish.
+    """Create or extend the hierarchy to `layout`, write the references of what is new, and publish.
 
     Repeating it after a crash at any point, or after `heed` has raised, gives the same hierarchy: `heed` is
     called between blocks of points whose references are computed. On files the caller holds a lock; on an

@@ -1,7 +1,7 @@
-"""What is recorded of every tile, as arrays over the tiles: a million of them take tens of megabytes.
+"""The records of all tiles, as arrays over the tiles: a million tiles take tens of megabytes.
 
-A receipt is what a worker says of one tile; the records are all receipts merged. Nothing finished is ever
-forgotten by a merge, in whatever order receipts come.
+A receipt is a worker's report on one tile; the records are all receipts merged. A merge never forgets a
+finished cell, in whatever order receipts come.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON
 class CellError:
     """A failed cell: its values on every axis, its bit in the tile's masks, and what went wrong.
 
-    A cell is found by its tile and its bit alone: what it says of itself is for people.
+    A cell is identified by its tile and its bit; its other fields are for people.
 
-    Its texts come from the code of others. They are cleaned here, so that those of a store that was written
-    before this was done are clean as well.
+    Its texts come from users' code. They are cleaned here, so that texts in older stores are clean as well.
     """
 
     cell: dict[str, Any]
@@ -56,10 +55,10 @@ class CellError:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker says of a tile: masks of finished and failed cells, and what it cost.
+    """A worker's report on a tile: masks of finished and failed cells, and the cost.
 
     `checksum` is that of the finished cells as they were written, 0 where it is not known. `lost` are cells
-    that were called finished or failed and, by a check of the store, are neither.
+    that were recorded as finished or failed but, by a check of the store, are neither.
     """
 
     tile: str
@@ -166,7 +165,7 @@ class SizeRecords:
         if shape == self.done.shape:
             return
         if math.prod(shape[:-1]) > MOST_TILES or math.prod(shape) > MOST_BYTES:
-            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store has")
+            raise ValueError(f"{tiles} tiles of {cells} cells are more than a store can have")
         for name, array in vars(self).items():
             missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
             setattr(self, name, np.pad(array, missing))
@@ -227,7 +226,7 @@ class Records:
         Raises
         ------
         ValueError
-            It is of a tile that no store has.
+            The receipt is for a tile that no store can have.
         """
         key = TileKey.parse(receipt.tile)
         size, at = self.size(key.size, len(key.chunk)), key.chunk
@@ -320,7 +319,7 @@ class Records:
         Raises
         ------
         ValueError
-            It is not whole.
+            The snapshot is incomplete.
         """
         records = cls()
         try:

@@ -77,19 +77,19 @@ class TileStore:
     def update(
         self, key: TileKey, own: Mapping[str, NDArray[Any]], check: Callable[[], None]
     ) -> dict[str, NDArray[Any]]:
-        """Merge a worker's cells into a tile, whoever else does so now, and return the tile as it is then.
+        """Merge a worker's cells into a tile, whatever other writers do, and return the resulting tile.
 
-        A read, a merge and a write that no other writer comes between: on files under a lock, on an object
-        store because the write is refused, and all begins again, if the object has changed. `status` comes
-        last, so that it names no cell whose variables are not there.
+        Reads, merges and writes without interference from other writers: on files under a lock; on an object
+        store because a write is refused, and the update repeated, if the object has changed. `status` is
+        written last, so that it never names a cell whose variables are not there.
 
         Parameters
         ----------
         own : mapping from name to array
             Every variable of the tile with the cells computed here; the others absent, as in `empty`.
         check : callable
-            Raises if this layout is out of date: it would cut off cells that a newer one has added. Called
-            between every read and the write that rests on it.
+            Raises if this layout is out of date, because it would cut off cells that a newer layout has
+            added. Called between every read and the write that depends on it.
         """
         for variable in self._variables:  # an array opened after the check could be longer than this layout
             self._array(key.size, variable.name)
@@ -128,7 +128,7 @@ class TileStore:
                 check()
             else:
                 return merged, attempt == 0
-        raise OSError(f"{variable.name} of tile {key} changed {CONFLICTS} times while it was written")
+        raise OSError(f"{variable.name} of tile {key} changed {CONFLICTS} times while it was being written")
 
 
 def _merge(name: str, own: NDArray[Any], stored: NDArray[Any], absent: Any) -> NDArray[Any]:

@@ -1,1 +1,1 @@
-"""Laws at finite N: what a sample of dimension N is expected to show."""
+"""Laws at finite N: what samples of dimension N are expected to show."""

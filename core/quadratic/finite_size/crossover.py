@@ -83,8 +83,8 @@ def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatA
 def window_end(model: Model) -> tuple[float, float]:
     """gamma and load at the end of the pre-critical window on the principal-value branch (alpha_0).
 
-    Where that branch has no zero of its own: the point at which its load is the real part of the complex
-    alpha_0 or, if its load never falls so low, where it is lowest.
+    If that branch has no zero, the point at which its load equals the real part of the complex alpha_0 or, if
+    its load never falls so low, the point of its lowest load.
     """
     gamma, reached = principal_value_end(model)
     load = load_on_branch(gamma, principal_value(model, gamma)).real
@@ -125,8 +125,8 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
     -------
     float
         A load in [alpha_0, alpha_bbp]: below it samples of this size show no overlap with the teacher, above
-        it they do. Where alpha_0 has no principal value, its complex real part stands for it, or the lowest
-        load of the branch if that is higher.
+        it they do. Where alpha_0 has no principal value, the real part of the complex alpha_0 takes its
+        place, or the lowest load of the branch if that is higher.
 
     Notes
     -----
@@ -159,7 +159,7 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
 
 
 def seen_at_size(model: Model, N: float) -> str:
-    """What :func:`alpha_bbp_at_size` is at this N, in words.
+    """What :func:`alpha_bbp_at_size` means at this N, in words.
 
     "alpha_bbp" for a continuous transition; for a discontinuous one "alpha_0" up to the crossover size, and
     "threshold seen, between alpha_0 and alpha_bbp" beyond; "no threshold" at p = inf.

@@ -107,8 +107,8 @@ def drift_amplitude(model: Model) -> float:
 
     Notes
     -----
-    Limits: far from every size within reach: (alpha_bbp - alpha_bbp(N)) log N tends to 3.0 at (2, 1, 1.5),
-    and is 4.2 at N = 1e7. Held by ``tests/test_drift.py``. Source: this project's own.
+    Limits: the limit is far from every size within reach: (alpha_bbp - alpha_bbp(N)) log N tends to 3.0 at
+    (2, 1, 1.5), and is 4.2 at N = 1e7. Held by ``tests/test_drift.py``. Source: this project's own.
     """
     if math.isinf(model.p) or transition_at(model).kind == "continuous":
         return math.nan

@@ -1,5 +1,5 @@
-"""The edge of a Gaussian orthogonal matrix with critical spikes: the universal law every continuous outlier
-is born by.
+"""The edge of a Gaussian orthogonal matrix with critical spikes: the universal law by which every continuous
+outlier appears.
 
 r spikes of equal strength theta = 1 + w n^(-1/3) on an n x n matrix with its edge at 2. Known: without spikes
 (w -> -inf) the extreme eigenvalue has the Tracy-Widom law; far above (w -> inf) the overlap is 2 w n^(-1/3)

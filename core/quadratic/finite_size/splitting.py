@@ -1,4 +1,4 @@
-"""How the p p_star outliers of a sample split, and what that does to the lowest of them.
+"""How the p p_star outliers of a sample split, and the effect of the splitting on the lowest of them.
 
 At N = inf they coincide. At finite N they are the eigenvalues of lambda_star + m^2 N^(-1/2) K, K a symmetric
 Gaussian matrix on R^p x R^p_star whose law is invariant under O(p) and O(p_star): a scalar, which moves all
@@ -61,7 +61,7 @@ class Parts(NamedTuple):
 
 
 class Splitting(NamedTuple):
-    """What the splitting does to the lowest outlier, to first order.
+    """Effect of the splitting on the lowest outlier, to first order.
 
     Mean of the eigenvalue times N^(1/2) and its variance times N, both beyond those of a Gaussian orthogonal
     matrix, and N^(1/2) times all by which the overlap of its eigenvector exceeds m^2; ``orthogonal``, the
@@ -78,7 +78,7 @@ class Splitting(NamedTuple):
 
 
 def splitting_parts(model: Model, alpha: float, gamma: float) -> Parts:
-    """Laws of the parts of K at one gamma, the labels' scalar excepted.
+    """Laws of the parts of K at one gamma, except the labels' scalar part.
 
     A part is its standard deviation times the projection of a symmetric matrix, whose own law has
     the projector onto symmetric matrices as its covariance, onto the multiples of the unit matrix

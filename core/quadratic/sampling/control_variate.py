@@ -1,8 +1,8 @@
-"""Means with less noise: what a cell's own labels predict is taken out of what was measured on it.
+"""Means with less noise: what a cell's own labels predict is subtracted from what was measured on it.
 
-Predictions come at a hundredth of a measurement's cost or less, so their expectation can be had from many
-more cells than were measured. A measured quantity that follows its prediction needs to be averaged only over
-the rest.
+Predictions cost a hundredth of a measurement or less, so their expectation can be estimated from many more
+cells than were measured. For a measured quantity that follows its prediction, only the remainder has to be
+averaged over the measured cells.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ class Controlled(NamedTuple):
     Parameters
     ----------
     mean, error : float
-        Estimate of the expectation, free of the slopes' bias at any number of cells, and its standard error.
+        Estimate of the expectation, without bias from the slopes at any number of cells, and its standard
+        error.
     plain_mean, plain_error : float
         The same from the measured values alone.
     coefficients : array, shape (k,)
         How much the measured value follows each control.
     variance_ratio, variance_ratio_error : float
-        (plain_error/error)^2, by which the variance is cut, and its standard error by the jackknife.
+        (plain_error/error)^2, the factor by which the variance is reduced, and its standard error by the
+        jackknife.
     overfit : float
         What the coefficients fitted on all cells would add to the mean: the bias that leaving each cell out
         of its own coefficients removes.
@@ -63,10 +65,12 @@ class Controlled(NamedTuple):
 
 
 def label_controls(cells: Iterable[DrawnLabels]) -> FloatArray:
-    """Controls that every cell has: the lowest point min(edge, outlier) and the overlap m^2, 0 at no outlier.
+    """Controls that every cell has: the lowest point min(edge, outlier), and the overlap m^2, 0 without an
+    outlier.
 
-    Both are continuous in the labels where the outlier meets the edge, and both are functions of the labels
-    alone, whose expectation extra draws give: so filling in what is absent biases nothing.
+    Both are continuous in the labels where the outlier meets the edge. Both are functions of the labels
+    alone, whose expectation the extra draws give, so filling in the values of an absent outlier introduces no
+    bias.
 
     Parameters
     ----------
@@ -122,11 +126,12 @@ def controlled_mean(
 
     Notes
     -----
-    Unbiased for any joint law and any n, as b_i knows neither c_i nor c': the slopes that a direction lacks
-    without cell i are 0. A control that too few of n cells would carry, n (E d^2)^2/E d^4 < 2.5 with d the
-    deviations of the extra draws, is ignored: a slope from so few makes the mean up to ten times noisier than
-    the plain one. The extra draws decide that; where it is a toss-up the bias is at most |b| sd(c)/(2
-    m^(1/2)), elsewhere none. With ``expected`` every control is used.
+    Unbiased for any joint law and any n, because b_i depends neither on c_i nor on c': slopes along a
+    direction that is absent without cell i are 0. A control that too few of n cells would carry, n (E
+    d^2)^2/E d^4 < 2.5 with d the deviations of the extra draws, is ignored: a slope from so few cells makes
+    the mean up to ten times noisier than the plain one. The extra draws decide this; where the decision could
+    go either way the bias is at most |b| sd(c)/(2 m^(1/2)), elsewhere there is none. With ``expected`` every
+    control is used.
 
     error^2 is unbiased where f is linear in c with noise of one variance, and holds to leading order in 1/n
     otherwise. Limits: the plain mean where f does not follow c; controls that are constant or repeat others
@@ -191,7 +196,8 @@ def controlled_mean(
 
 
 def _carriers(drawn: FloatArray, n: int) -> FloatArray:
-    """Of n cells how many share a control's variance: n/3 where it is normal, n P where a share P has it."""
+    """How many of n cells carry a control's variance: n/3 where it is normal, n P where only a share P has
+    it."""
     squares = (drawn - drawn.mean(axis=0)) ** 2
     found: FloatArray = n * squares.mean(axis=0) ** 2 / np.maximum((squares**2).mean(axis=0), _TINY)
     return found

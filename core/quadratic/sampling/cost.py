@@ -1,4 +1,5 @@
-"""What a cell costs, in seconds and bytes, by each method: for planning, and for the choice `auto` makes."""
+"""The cost of a cell in seconds and bytes, by each method: for planning, and for the choice that `auto`
+makes."""
 
 from __future__ import annotations
 
@@ -42,20 +43,21 @@ SECONDS = {
 
 
 def pairs_wanted(model: Model, N: int) -> int:
-    """Eigenpairs that a cell is asked for: the lowest max(2, p p_star) of its pN."""
+    """Number of eigenpairs wanted from a cell: the lowest max(2, p p_star) of its pN."""
     p = int(model.p)
     return min(max(2, p * model.p_star), p * N)
 
 
 def block_width(p: int, stored: bool) -> int:
-    """Vectors that explicit multiplies at a time: p columns for each, as many as hide behind reading X."""
+    """Number of vectors that explicit multiplies at a time, p columns each: as many as cost no more than
+    reading X."""
     return max(1, (_COLUMNS if stored else _COLUMNS_DRAWN) // p)
 
 
 def resolve_method(
     model: Model, alpha: float, N: int, method: str, *, max_bytes: float = MAX_BYTES, inputs: str = "gaussian"
 ) -> str:
-    """Name of the method that will run: for auto the fastest that fits, or, where none does, the smallest."""
+    """Name of the method that will run: for auto the fastest that fits or, if none does, the smallest."""
     p = refuse_infinite_width(model)
     if method not in METHODS:
         raise ParameterError("method", method, "one of " + ", ".join(METHODS))
@@ -95,7 +97,7 @@ def _more_steps(method: str, tolerance: float | None) -> float:
 def cost_terms(
     model: Model, alpha: float, N: int, method: str, *, tolerance: float | None = None
 ) -> FloatArray:
-    """How often a cell does what costs time; ``SECONDS[method]`` says how long each takes.
+    """Number of times that a cell performs each costly operation; ``SECONDS[method]`` gives the time of each.
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
@@ -160,9 +162,9 @@ def cost_seconds(
 
     Notes
     -----
-    Good to a factor of 2 to 3 on a quiet core, as the steps of the iterations are. A campaign corrects it by
-    what its own cells took. Only its growth is held by ``tests/test_samplers.py``. Source:
-    ``benchmarks/cost_model.py``.
+    Accurate to a factor of 2 to 3 on an idle core, like the number of steps of the iterations. A campaign
+    corrects it by the time that its own cells took. Only its growth is held by ``tests/test_samplers.py``.
+    Source: ``benchmarks/cost_model.py``.
     """
     method = resolve_method(model, alpha, N, method)
     return float(cost_terms(model, alpha, N, method, tolerance=tolerance) @ SECONDS[method])
@@ -194,7 +196,7 @@ def cost_bytes(
     N : int
         Input dimension.
     method : {"auto", "dense", "explicit", "dice", "conditional"}
-        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so are the others.
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, like the other parameters.
 
     Returns
     -------
@@ -203,8 +205,8 @@ def cost_bytes(
 
     Notes
     -----
-    An upper bound to the arrays allocated, within a factor of 2; for dice, whose steps are not known before,
-    an estimate to a factor of 1.7, while ``max_bytes`` of ``observe`` is never exceeded. Held by
+    An upper bound on the arrays allocated, within a factor of 2. For dice, whose number of steps is not known
+    in advance, an estimate to a factor of 1.7; ``max_bytes`` of ``observe`` is never exceeded. Held by
     ``tests/test_samplers.py`` against the allocator.
     """
     method = resolve_method(model, alpha, N, method)

@@ -1,12 +1,12 @@
 """The Hessian's lowest eigenpairs at any N, exact in law, without the data matrix.
 
 Lanczos' iteration starts in the span of the teacher and multiplies with H = (1/N) sum_mu D_mu x_mu x_mu^T. It
-asks for X only along the directions it reaches, so X is revealed there and nowhere else
+needs X only along the directions that it reaches, so X is revealed there and nowhere else
 (:mod:`bendscape.core.quadratic.sampling.reveal`): k steps cost O(M p k) memory and O(M p^2 k^2) time, where
-the matrix would need O(M N) of either. The Ritz values and vectors have the law they have with an explicit X.
+the matrix would need O(M N) of either. The Ritz values and vectors have the same law as with an explicit X.
 
-One start vector, not a block: what limits N is the memory for U, p vectors of length M a step, and the degree
-of the polynomial that resolves the edge grows with the steps, not with the block.
+There is one start vector, not a block: N is limited by the memory for U, p vectors of length M per step, and
+the degree of the polynomial that resolves the edge grows with the number of steps, not with the block.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(l
 
 
 class Dice(NamedTuple):
-    """What one cell shows; arrays over its lowest max(2, p p_star) eigenpairs, lowest first.
+    """Results of one cell; arrays over its lowest max(2, p p_star) eigenpairs, lowest first.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Dice(NamedTuple):
     y, yhat : array, shape (M,)
         The cell's labels and student outputs.
     orthogonality : float
-        max |U^T U - 1| as measured, before the correction that is made for it.
+        max |U^T U - 1| as measured, before it is corrected for.
     """
 
     eigvals: FloatArray
@@ -94,13 +94,14 @@ class Dice(NamedTuple):
 
 
 def expected_steps(model: Model, N: int) -> int:
-    """Steps of a cell near its transition; at most the pN there are."""
+    """Expected number of steps of a cell near its transition; at most pN."""
     steps = STEPS * math.pow(N, 0.4) * math.pow(model.p * model.p_star / max(model.a, 1e-2), 0.2)
     return min(int(model.p) * int(N), math.ceil(steps) + _FIRST_CHECK)
 
 
 def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[Any]]:
-    """float32 where U stays thin; float64 where it may fill the space, which small cells can afford."""
+    """float32 where U stays thin; float64 where it may fill the space, as in small cells, which can afford
+    it."""
     filling = int(model.p) * expected_steps(model, N) / sample_count(alpha, N)
     return np.float64 if filling > THIN else np.float32
 
@@ -108,7 +109,7 @@ def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[A
 def dice_bytes(
     model: Model, alpha: float, N: int, steps: int | None = None, dtype: npt.DTypeLike | None = None
 ) -> float:
-    """Memory of a cell that takes so many steps, by default the expected number.
+    """Memory of a cell that takes the given number of steps, by default the expected number.
 
     U, at p > 1 the images Z of the right basis beside it, some tens of working vectors of length M, and the
     labels; in :func:`sample_dice`'s default precision if no other is given.
@@ -137,7 +138,7 @@ def sample_dice(
     device: Any = None,
     normal: Callable[[tuple[int, ...]], Array] | None = None,
 ) -> Dice:
-    """Draw one cell and find its lowest eigenpairs, revealing the data only where the iteration looks.
+    """Draw one cell and find its lowest eigenpairs, revealing the data only where the iteration needs them.
 
     Lanczos' iteration from a random vector of R^p x span(teacher), with H v = (1/N) X^T [d_perp P + s lambda
     (lambda . P)], P_k = X v_k, X revealed along the way; Ritz pairs of the tridiagonal matrix it leaves.
@@ -154,7 +155,7 @@ def sample_dice(
         Source of randomness.
     dtype : numpy dtype, optional
         float32 or float64 for what has length M; what has length k is in double precision in either case. By
-        default float32, but float64 where the steps may come to fill a quarter of the M dimensions.
+        default float32, but float64 where the steps may fill a quarter of the M dimensions.
     tolerance : float
         The iteration stops where (residual/gap)^2, the squared sine between Ritz vector and eigenvector, is
         below it for the lowest two pairs and for the space of the lowest p p_star. Eigenvalues are then
@@ -166,7 +167,7 @@ def sample_dice(
         Array library that follows the array API standard, whose slices are views: ``numpy``, or on a GPU
         ``torch`` or ``cupy`` themselves.
     device : object, optional
-        Where ``xp`` puts its arrays: "cuda" for ``torch``; by default where it puts them by itself.
+        Device of the arrays of ``xp``, such as "cuda" for ``torch``; by default the library's own default.
     normal : callable, optional
         normal(shape) -> array of Gaussian numbers on that device, such as ``lambda shape: torch.randn(shape,
         device="cuda")``; by default they come from ``rng`` and are copied there.
@@ -179,15 +180,15 @@ def sample_dice(
     Raises
     ------
     ParameterError
-        At p = inf, where N < p + p_star, and for another dtype or fewer steps than above.
+        If p = inf, if N < p + p_star, or for a dtype or number of steps other than above.
 
     Notes
     -----
-    Runs on one BLAS thread. The joint law of all fields is the one of a matrix drawn and diagonalised, up to
-    the tolerance and to the rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for
-    k steps in float32, twice that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the
-    Hessian of arXiv:2510.18435; the three-term form at p = 1 and the projection with the measured Gram
-    matrix are this project's own.
+    Runs on one BLAS thread. The joint law of all fields is that of a matrix drawn and diagonalised, up to the
+    tolerance and the rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for k steps
+    in float32, twice that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the Hessian of
+    arXiv:2510.18435; the three-term form at p = 1 and the projection with the measured Gram matrix are this
+    project's own.
     """
     p, p_star = refuse_infinite_width(model), model.p_star
     M, N, known = sample_count(alpha, N), int(N), p + p_star
@@ -281,7 +282,7 @@ def sample_dice(
 def _weights(
     model: Model, space: Workspace, fields: FloatArray, y: FloatArray, yhat: FloatArray, N: int
 ) -> Callable[[int, Array], Array]:
-    """What multiplies block b of X v_1, ..., X v_p with the samples' weights D/N."""
+    """A function that multiplies block b of X v_1, ..., X v_p with the samples' weights D/N."""
     p = int(model.p)
     scale = (2 / p) / (N * (model.a + y))
     if p == 1:
@@ -305,7 +306,8 @@ def _lowest(diagonal: list[float], lengths: list[float], count: int) -> tuple[Fl
 
 
 def _resolved(values: FloatArray, residuals: FloatArray, count: int, space: int, tolerance: float) -> bool:
-    """Whether the lowest two pairs are told from their neighbours, and the lowest ``space`` from the rest."""
+    """Whether the lowest two pairs are resolved from their neighbours, and the lowest ``space`` from the
+    rest."""
     if len(values) <= count:
         return False
     gaps = np.diff(values)

@@ -1,12 +1,12 @@
-"""The theory of one cell's own labels: its edge and its outlier in O(M), without a matrix.
+"""The theory for one cell's own labels: its edge and its outlier in O(M), without a matrix.
 
 At finite N the lowest eigenvalue fluctuates from cell to cell by O(N^(-1/2)), and most of it comes from which
 labels were drawn. Replacing every average over (y, yhat) by the mean over the cell's own M samples keeps
-those fluctuations and predicts the eigenvalue of this very cell, which makes the prediction a control variate
-for the measured one.
+those fluctuations and predicts the eigenvalue of this particular cell. The prediction can therefore serve as
+a control variate for the measured eigenvalue.
 
-The sums need the labels only one at a time, so they may come in blocks that are made anew for every sum: then
-a cell of any size runs in the memory of one block (:func:`sample_drawn_labels`).
+The sums need the labels only one at a time, so the labels may be generated again, block by block, for every
+sum: then a cell of any size needs only the memory of one block (:func:`sample_drawn_labels`).
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def _solve(
     sign_at_low: float,
     start: float,
 ) -> float:
-    """Root between low and high by Newton's method, by halving where a step leaves the bracket or stalls."""
+    """Root between low and high by Newton's method, with bisection where a step leaves the bracket or
+    stalls."""
     gamma, last = start, high - low
     for _ in range(_MOST_STEPS):
         value, slope = equation(gamma)
@@ -144,9 +145,9 @@ def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayL
     Notes
     -----
     Limits: lambda_minus, lambda_star and overlap_sq as N -> inf, except that a finite sample's edge is always
-    sharp; where no direction has a negative weight and they do not fill the space, the spectrum starts at 0,
-    which is then the edge. Accuracy 1e-12 relative; held by ``tests/test_drawn_labels.py``. Source: this
-    project's own, arXiv:2510.18435 with sample averages.
+    sharp; where no direction has a negative weight and the directions do not fill the space, the spectrum
+    starts at 0, which is then the edge. Accuracy 1e-12 relative; held by ``tests/test_drawn_labels.py``.
+    Source: this project's own, arXiv:2510.18435 with sample averages.
     """
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite for one cell's labels", "p = inf has theory only")
@@ -202,7 +203,7 @@ def sample_drawn_labels(
     The directions of p + p_star random weights have the Gram matrix L L^T with the rows of L normalised and L
     a Bartlett factor: L_ii of chi_(N-i) law (i from 0), L_ij normal for j < i. Given the weights, the fields
     of one sample are normal with that covariance; y and yhat are means of their squares. Beyond ``kept``
-    samples each sum over the labels draws them anew, from the same seeds: the same bits, in less memory.
+    samples each sum draws the labels again, from the same seeds: the same bits, in less memory.
 
     Parameters
     ----------
@@ -224,9 +225,9 @@ def sample_drawn_labels(
 
     Notes
     -----
-    The labels have exactly their law at finite N, overlaps between weights included; what is predicted from
-    them is the leading order in N. Time O(M (p + p_star)^2), about 20 times over beyond ``kept``; memory
-    bounded at any N. Held by ``tests/test_drawn_labels.py``. Source: this project's own.
+    The labels have exactly their law at finite N, including the overlaps between weights; the predictions
+    from them are the leading order in N. Time O(M (p + p_star)^2), about 20 times as long beyond ``kept``;
+    memory is bounded at any N. Held by ``tests/test_drawn_labels.py``. Source: this project's own.
     """
     if math.isinf(model.p):
         raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")

@@ -1,8 +1,8 @@
 """One finite instance of the model and its Hessian at initialisation as a matrix.
 
 H is pN x pN with blocks H_kl = (1/N) sum_mu D_kl x x^T. The p x p weight of one sample is D = s lambda
-lambda^T + d_perp I with s = (4/p^2)/(a + y) and d_perp = (2/p) (yhat - y)/(a + y): all that is needed of it
-are the numbers s and d_perp and the vector lambda of pre-activations.
+lambda^T + d_perp I with s = (4/p^2)/(a + y) and d_perp = (2/p) (yhat - y)/(a + y): it is given by the numbers
+s and d_perp and the vector lambda of pre-activations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Instance:
     model : Model
         With finite p.
     inputs : array or DrawnInputs, shape (M, N)
-        Data X, one sample x_mu a row: kept, or drawn anew whenever they are read.
+        Data X, one sample x_mu per row: kept, or drawn again whenever they are read.
     students : array, shape (p, N)
         Student weights w_k, each of norm sqrt(N).
     teachers : array, shape (p_star, N)
@@ -134,7 +134,7 @@ def sample_instance(
     precision: Precision = "float64",
     stored: bool = True,
 ) -> Instance:
-    """Draw one instance: weights uniform on their spheres, independent data, and the labels that follow.
+    """Draw one instance: weights uniform on their spheres, independent data, and the resulting labels.
 
     lambda_k = w_k.x/sqrt(N), yhat = (1/p) sum_k lambda_k^2, u_l = w*_l.x/sqrt(N) + sqrt(noise) xi_l, y =
     (1/p_star) sum_l u_l^2.
@@ -151,11 +151,11 @@ def sample_instance(
         Source of randomness, used in the order students, teachers, key of the data, and, if there is any,
         noise.
     inputs : {"gaussian", "rademacher"}
-        Law of the entries of x. The theory is that of the first, and what it says of large N holds for both.
+        Law of the entries of x. The theory is for the first; its statements for large N hold for both.
     precision : {"float64", "float32"}
         Type in which the data are kept; labels come from the data before rounding.
     stored : bool
-        False: the data are not kept but drawn anew whenever they are read, the same bits each time.
+        If False, the data are not kept but drawn again whenever they are read, with the same bits each time.
 
     Returns
     -------
@@ -206,14 +206,14 @@ def _kept(instance: Instance) -> FloatArray:
 
 
 def _gram_lower(rows: FloatArray, factor: float, onto: FloatArray | None = None) -> FloatArray:
-    """Lower triangle of factor rows^T rows, added onto a matrix of which it overwrites the lower triangle."""
+    """Lower triangle of factor rows^T rows, added to the lower triangle of a matrix, which it overwrites."""
     if onto is None:
         return np.asarray(blas.dsyrk(factor, rows.T, lower=1))
     return np.asarray(blas.dsyrk(factor, rows.T, beta=1.0, c=onto, overwrite_c=1, lower=1))
 
 
 def _signed_gram_lower(instance: Instance, weight: FloatArray) -> FloatArray:
-    """Lower triangle of (1/N) X^T diag(weight) X, from the samples of either sign apart."""
+    """Lower triangle of (1/N) X^T diag(weight) X, with the samples of either sign treated separately."""
     gram: FloatArray | None = None
     X = _kept(instance)
     for sign in (1.0, -1.0):
@@ -232,7 +232,7 @@ def _rank_one_rows(instance: Instance) -> FloatArray:
 
 
 def lower_hessian(instance: Instance) -> FloatArray:
-    """Lower triangle of the Hessian, in Fortran order; what is above the diagonal has no meaning.
+    """Lower triangle of the Hessian, in Fortran order; entries above the diagonal have no meaning.
 
     See :func:`dense_hessian`, which mirrors it.
     """
@@ -260,7 +260,7 @@ def dense_hessian(instance: Instance) -> FloatArray:
     -------
     array, shape (pN, pN)
         Exactly symmetric. It is the Euclidean Hessian of L = (1/2) sum_mu (y - yhat)^2/(a + y); on the
-        product of spheres a projection and one constant shift come on top.
+        product of spheres there are in addition a projection and one constant shift.
 
     Notes
     -----

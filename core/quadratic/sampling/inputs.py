@@ -1,7 +1,7 @@
-"""Data of one cell in blocks of rows, kept in memory or drawn anew for every pass.
+"""Data of one cell in blocks of rows, kept in memory or drawn again for every pass.
 
-Each block has a generator of its own, keyed by the cell's key and the block's place, so that any block can be
-had at any time and a cell's data are the same bits whether they are kept or drawn again.
+Each block has a generator of its own, keyed by the cell's key and the block's index, so that any block can be
+drawn at any time and a cell's data are the same bits whether they are kept or drawn again.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ BLOCK_NUMBERS = 2**18
 
 @dataclass(frozen=True, eq=False)
 class DrawnInputs:
-    """Data X that are drawn whenever they are read.
+    """Data X that are drawn again whenever they are read.
 
     Parameters
     ----------
     law : {"gaussian", "rademacher"}
         Law of the entries, which are independent.
     key : tuple of int
-        What tells this cell's data from any other's.
+        Key that distinguishes this cell's data from those of all others.
     shape : tuple of int
         (M, N).
 
     Notes
     -----
     Block i holds rows i r to (i + 1) r with r = :func:`rows_of_block`, drawn from the generator that a
-    SeedSequence of the key gives its child i. Independent of precision but for the rounding. Held by
+    SeedSequence of the key gives its child i. Independent of precision except for rounding. Held by
     ``tests/test_lanczos.py``.
     """
 
@@ -79,7 +79,7 @@ class DrawnInputs:
 
 
 def drawn_inputs(law: str, M: int, N: int, rng: np.random.Generator) -> DrawnInputs:
-    """Data of a cell, whose key is four words of its generator."""
+    """Data of a cell; their key consists of four words drawn from its generator."""
     if law not in INPUT_LAWS:
         raise ParameterError("inputs", law, "one of " + ", ".join(INPUT_LAWS))
     return DrawnInputs(law, tuple(int(word) for word in rng.integers(2**32, size=4)), (M, N))

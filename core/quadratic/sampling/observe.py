@@ -1,10 +1,10 @@
-"""One cell measured: the lowest eigenpairs of its Hessian and what they know of the teacher.
+"""Measurement of one cell: the lowest eigenpairs of its Hessian and their overlap with the teacher.
 
 Three methods find the eigenpairs. ``dense`` forms the matrix and reduces it, ``explicit`` only multiplies
-with it, and both agree on the same random state; ``dice`` never draws the data that its iteration does not
-ask for, and agrees in law. ``auto`` takes the one that :mod:`bendscape.core.quadratic.sampling.cost` expects
-to be fastest. ``conditional`` draws only the labels and gives what the theory makes of them: no matrix, no
-eigenpair, any N.
+with it, and both agree on the same random state; ``dice`` draws only the data that its iteration needs, and
+agrees in law. ``auto`` chooses the method that :mod:`bendscape.core.quadratic.sampling.cost` expects to be
+fastest. ``conditional`` draws only the labels and evaluates the theory for them: no matrix, no eigenpair, any
+N.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ one of the lowest pairs."""
 
 @dataclass(frozen=True)
 class Observation:
-    """What one cell shows.
+    """Measured values of one cell.
 
     Parameters
     ----------
@@ -70,18 +70,19 @@ class Observation:
     overlap_sq_space : float
         Its mean over the lowest p p_star eigenvectors, which the splitting of the outliers does not bias.
     edge_sample, outlier_sample, overlap_sq_sample : float
-        The conditional theory of the cell's own labels; the last two are nan where it has no outlier.
+        The theory for the cell's own labels; the last two are nan where it has no outlier.
     alpha_realised : float
         M/N.
     n_matvecs : int
-        Products of H with a vector that the eigensolver spent; 0 for ``dense``.
+        Number of products of H with a vector that the eigensolver used; 0 for ``dense``.
     residual : float
         max |H v - lambda v| over the two lowest pairs, with H as an operator in double precision; for dice as
-        the iteration has it.
+        given by the iteration.
     converged : bool
-        False where the eigensolver gave up; everything measured is then nan.
+        False if the eigensolver gave up; all measured values are then nan.
     method : str
-        "dense", "explicit", "dice" or "conditional"; with the last, nothing is measured: all of it is nan.
+        "dense", "explicit", "dice" or "conditional"; with the last nothing is measured, and all measured
+        values are nan.
     """
 
     eigval_min: float
@@ -99,7 +100,7 @@ class Observation:
 
 
 class _Pairs(NamedTuple):
-    """Lowest eigenpairs in ascending order (None where the solver gave up) and the products spent."""
+    """Lowest eigenpairs in ascending order (None if the solver gave up) and the number of products used."""
 
     values: FloatArray | None
     vectors: FloatArray
@@ -119,7 +120,7 @@ def observe(
     max_bytes: float = MAX_BYTES,
     tolerance: float | None = None,
 ) -> Observation:
-    """Draw one instance and measure the low end of its Hessian's spectrum.
+    """Draw one instance and measure the lower end of its Hessian's spectrum.
 
     Eigenpairs of H v = lambda v, lowest max(2, p p_star) of them (at most pN); m^2 = sum_k |Q^T v_k|^2 with Q
     an orthonormal basis of the span of the teacher weights.
@@ -136,20 +137,21 @@ def observe(
         Source of randomness: first the instance, then (``explicit``) the start vector, so that both methods
         see the same instance. "dice" and "conditional" draw instances of the same law, but not the same ones.
     method : {"auto", "dense", "explicit", "dice", "conditional"}
-        "explicit" needs more than max(2, p p_star) dimensions, "dice" p + p_star. "conditional" gives
-        ``edge_sample``, ``outlier_sample`` and ``overlap_sq_sample`` alone; "auto" never takes it.
+        "explicit" needs more than max(2, p p_star) dimensions, "dice" p + p_star. "conditional" gives only
+        ``edge_sample``, ``outlier_sample`` and ``overlap_sq_sample``; "auto" never chooses it.
     inputs : {"gaussian", "rademacher"}
-        Law of the data; "dice" and "conditional" know the first alone.
+        Law of the data; "dice" and "conditional" accept only the first.
     precision : {"float64", "float32"}, optional
         Type in which "explicit" keeps and multiplies the data, by default the first, which "dense" always
-        takes; and that of dice's long vectors, by default as
-        :func:`bendscape.core.quadratic.sampling.dice.sample_dice` has it.
+        uses; also the type of dice's long vectors, by default that of
+        :func:`bendscape.core.quadratic.sampling.dice.sample_dice`.
     stored : bool
-        False: "explicit" draws the data anew for every product, in memory that does not grow with M N. The
-        instance is the same as with stored data.
+        If False, "explicit" draws the data again for every product, in memory that does not grow with M N.
+        The instance is the same as with stored data.
     max_bytes : float
-        Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto" takes
-        what fits. Dice, whose steps are not known before, stops there, not converged.
+        Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto"
+        chooses among the methods that fit. Dice, whose number of steps is not known in advance, stops at this
+        limit, not converged.
     tolerance : float, optional
         Where the iteration stops: the sine of the angle between computed and exact eigenvectors, as estimated
         by residual/gap, for the lowest vector and for the space of the lowest p p_star; from 1e-10 to 1e-3.

@@ -36,13 +36,14 @@ def hessian_product(
     Returns
     -------
     callable
-        Of an array of shape (pN, b) with values an array of that shape, in double precision.
+        Takes an array of shape (pN, b) and returns one of the same shape, in double precision.
 
     Notes
     -----
-    Cost 4 p M N operations a vector; memory of one block and 3 p N b numbers. Accuracy relative to the norm
-    of H: 1e-14, or in single precision 5e-7, which moves an eigenvalue of order 1 by 1e-6 where it fluctuates
-    by more than 1/sqrt(N). The same bits for kept data as for drawn. Held by ``tests/test_lanczos.py``.
+    Cost 4 p M N operations per vector; memory of one block and 3 p N b numbers. Accuracy relative to the norm
+    of H: 1e-14, or in single precision 5e-7, which moves an eigenvalue of order 1 by 1e-6, while it
+    fluctuates by more than 1/sqrt(N). The result has the same bits for kept and for drawn data. Held by
+    ``tests/test_lanczos.py``.
     """
     p, N = instance.students.shape
     fields = np.ascontiguousarray(instance.fields.T, dtype=precision)

@@ -1,8 +1,8 @@
-"""The Lanczos vectors of a revealed Hessian: what of them must be kept to multiply with X again.
+"""The Lanczos vectors of a revealed Hessian, and what must be kept of them to multiply with X again.
 
-Two forms with the same methods. At p = 1 the vectors span all that is known of the N-dimensional side but
-for a fixed number of dimensions: the three-term recurrence then needs two long vectors and no more. At p > 1
-a vector of R^(pN) uses less of what is known than there is, and the images X Q are stored.
+There are two forms with the same methods. At p = 1 the vectors span all of the known N-dimensional side
+except a fixed number of dimensions: the three-term recurrence then needs only two long vectors. At p > 1 a
+vector of R^(pN) uses only part of what is known, and the images X Q are stored.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class TurningFrame:
-    """Right side at p = 1: the Lanczos vectors are a basis themselves, and their images need not be kept.
+    """Right-hand side at p = 1: the Lanczos vectors are themselves a basis, and their images need not be
+    kept.
 
-    Of the span of the weights and of all vectors so far, the rest that Lanczos has not used is p + p_star - 1
-    dimensional. A step turns the next vector into place out of that rest and the one new direction.
+    In the span of the weights and of all vectors so far, the part that Lanczos has not used has p + p_star -
+    1 dimensions. A step rotates the next vector into place from this part and the one new direction.
     """
 
     def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int) -> None:
@@ -85,7 +86,8 @@ def _turn(ahead: FloatArray) -> FloatArray:
 
 
 class StoredImages:
-    """Right side at p > 1: the images Z = X Q of the right basis, Lanczos vectors as coordinates on it."""
+    """Right-hand side at p > 1: the images Z = X Q of the right basis, with Lanczos vectors as coordinates on
+    it."""
 
     def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int) -> None:
         self.space, self._p_star = space, p_star

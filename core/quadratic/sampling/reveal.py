@@ -1,4 +1,4 @@
-"""Gaussian data revealed only along the directions an algorithm asks for.
+"""Gaussian data revealed only along the directions that an algorithm needs.
 
 The data matrix X (M x N) is never formed. On its M-dimensional side an orthonormal basis U is stored; on its
 N-dimensional side coordinates are enough. Multiplying X^T with vectors Y (M x p) that leave the span of U
@@ -10,9 +10,9 @@ reveals new directions on both sides, and what has not been revealed stays Gauss
 B upper triangular with chi_{N - r - i} on its diagonal and N(0, 1) above it, G fresh Gaussian numbers. B is
 the R factor of a Gaussian (N - r) x p matrix, as Bartlett's decomposition has it.
 
-Vectors of length M lie in blocks of rows, so that everything a step does to a block is done while that block
-of U is in the cache: while a block fits there, U is read from memory once a step, and twice more for every
-batch of fresh numbers.
+Vectors of length M are stored in blocks of rows, so that everything a step does to a block is done while that
+block of U is in the cache. As long as a block fits there, U is read from memory once per step, and twice more
+for every batch of fresh numbers.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Workspace:
     xp : module
         An array library that follows the array API standard.
     device : object, optional
-        Where its arrays live; with None, where it puts them by itself.
+        Device of its arrays; with None, the library's own default.
     normal : callable, optional
         normal(shape) -> array of Gaussian numbers on the device; with None they are drawn from ``rng``.
     block_rows : int
-        Rows of a block. Where memory has no cache worth the name (a GPU), M: a single block.
+        Number of rows in a block. Where the memory has no significant cache (a GPU), M: a single block.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Workspace:
         self._normal = normal
 
     def zeros(self, count: int) -> Array:
-        """Room for so many vectors, shape (blocks, count, rows)."""
+        """Space for ``count`` vectors, shape (blocks, count, rows)."""
         return self.xp.zeros((self.blocks, count, self.rows), dtype=self.dtype, **self._there)
 
     def normal(self, count: int) -> Array:
-        """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero, and so stay."""
+        """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero and stay so."""
         shape = (self.blocks, count, self.rows)
         if self._normal is None:
             numbers = self.device_array(self.rng.standard_normal(shape, dtype=self.precision.type))
@@ -109,13 +109,13 @@ class Workspace:
         return flat[:, : self.M].astype(np.float64)
 
     def device_array(self, numbers: npt.NDArray[Any]) -> Array:
-        """Numbers of the host in the precision and at the place of the long vectors."""
+        """Numbers from the host, in the precision and on the device of the long vectors."""
         if self.xp is np:
             return numbers.astype(self.precision, copy=False)
         return self.xp.asarray(numbers, dtype=self.dtype, **self._there)
 
     def host(self, array: Array) -> npt.NDArray[Any]:
-        """An array of the library as one of numpy."""
+        """An array of the library as a numpy array."""
         return array if self.xp is np else np.from_dlpack(array, device="cpu")
 
     def combine(self, coefficients: Array, vectors: Array) -> Array:
@@ -135,7 +135,7 @@ class Workspace:
 
 
 class Columns:
-    """Long vectors that grow in number. Room is made ahead; what is there is never copied."""
+    """Long vectors that grow in number. Space is allocated ahead; existing vectors are never copied."""
 
     def __init__(self, space: Workspace, capacity: int) -> None:
         self.space = space
@@ -146,7 +146,7 @@ class Columns:
         return sum(self.used)
 
     def reserve(self, count: int) -> None:
-        """Make room for so many more, in one piece."""
+        """Allocate space for this many more vectors, in one piece."""
         if self.used[-1] + count > self.parts[-1].shape[1]:
             self.parts.append(self.space.zeros(max(count, int(GROWTH * len(self)))))
             self.used.append(0)
@@ -191,20 +191,20 @@ class LeftBasis:
     """The basis U of the M-dimensional side, and fresh Gaussian vectors orthogonal to it.
 
     One projection in single precision leaves U^T U - 1 of 1e-6 and would amplify it from step to step. The
-    Gram matrix is therefore measured along the way, and every projection is made with its inverse, to first
-    order: the error stays where rounding put it.
+    Gram matrix is therefore measured along the way, and every projection uses its inverse, to first order:
+    the error stays at the level of rounding.
 
-    Fresh vectors are projected out of U in batches. What U gains after that is taken out of the p of them
-    that a step uses, when it uses them.
+    Fresh vectors are made orthogonal to U in batches. Vectors that U gains afterwards are projected out of
+    the p fresh vectors that a step uses, when it uses them.
 
     Parameters
     ----------
     space : Workspace
         Where the vectors live.
     width : int
-        Vectors that come at a time, p.
+        Number of vectors that come at a time, p.
     capacity : int
-        Room made at first.
+        Number of vectors for which space is allocated at first.
     """
 
     def __init__(self, space: Workspace, width: int, capacity: int) -> None:
@@ -217,7 +217,7 @@ class LeftBasis:
         self.begin()
 
     def begin(self, pending: int = 0) -> None:
-        """Forget what was measured of the last vectors."""
+        """Discard the measurements of the last vectors."""
         self._pending = pending
         self._known = np.zeros((self.width, len(self.columns) + pending))
         self._norms = np.zeros((self.width, self.width))

@@ -1,1 +1,1 @@
-"""N = infinity: averages, bulk, outlier, thresholds, and the label-only method."""
+"""Theory at N = infinity: averages, bulk, outlier, thresholds, and the label-only method."""

@@ -3,7 +3,7 @@
 Along the branch the load is alpha(gamma) = -1/(gamma F) and the outlier's squared overlap is psi/(psi - gamma
 B_y) with psi(gamma) = gamma B + F: positive while psi < 0, zero where psi is. For gamma in (0, 1) this is an
 isolated eigenvalue. When psi is still negative at gamma = 1 the branch enters the bulk there, through a
-smooth edge, with a finite overlap (a discontinuous transition), and what becomes of it for gamma > 1 decides
+smooth edge, with a finite overlap (a discontinuous transition), and its continuation to gamma > 1 determines
 the pre-critical window.
 """
 
@@ -28,7 +28,7 @@ _SMALL, _FAR = 1e-3, 0.5
 
 
 def psi(gamma: complex, at_gamma: Averages) -> complex:
-    """The function gamma B + F whose sign is that of z' and whose zero ends the branch."""
+    """The function gamma B + F, whose sign is that of z' and whose zero ends the branch."""
     value: complex = gamma * at_gamma.B + at_gamma.F
     return value
 
@@ -54,7 +54,7 @@ def principal_value(model: Model, gamma: float) -> Averages:
 def tangent_zero(gamma: complex, at_gamma: Averages) -> float:
     """Load at which the tangent to m^2(alpha) vanishes, alpha - m^2 / (d m^2 / d alpha).
 
-    gamma and the averages carry derivatives in their imaginary parts (complex step), to all digits.
+    gamma and the averages carry derivatives in their imaginary parts (complex step), exact to all digits.
     """
     alpha, overlap_sq = load_on_branch(gamma, at_gamma), overlap_sq_on_branch(gamma, at_gamma)
     zero: float = alpha.real - overlap_sq.real * alpha.imag / overlap_sq.imag
@@ -67,8 +67,8 @@ def principal_value_end(model: Model) -> tuple[float, bool]:
     Returns
     -------
     gamma : float
-        The zero of psi on the branch if there is one; else the last scanned gamma at which alpha still falls
-        with gamma.
+        The zero of psi on the branch if there is one; otherwise the last scanned gamma at which alpha still
+        falls with gamma.
     reached : bool
         Whether it is a zero of psi.
     """
@@ -88,7 +88,8 @@ def principal_value_end(model: Model) -> tuple[float, bool]:
 
 
 def complex_root(model: Model) -> complex:
-    """The zero of psi, continued through the cut, that leaves gamma = 1 when a passes its tricritical value.
+    """The zero of psi, continued through the cut, that emerges from gamma = 1 when a passes its tricritical
+    value.
 
     Followed in a by Newton's method from just past tricriticality, where it is the real principal-value zero,
     to the model's a. Its mirror image is a zero of the continuation along the mirrored ray.

@@ -1,4 +1,4 @@
-"""The left side of the bulk: the spectral map and the edge it ends at."""
+"""The left side of the bulk: the spectral map and the edge at which it ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT_THRESHOLD = 1e-12
 
 
 class Edge(NamedTuple):
-    """The left edge of the bulk as N -> inf, with the estimated error of its place."""
+    """The left edge of the bulk as N -> inf, with the estimated error of its position."""
 
     kind: EdgeKind
     gamma: float
@@ -72,7 +72,8 @@ def spectral_map(model: Model, alpha: float, g: float) -> float:
 
 
 def self_energy(model: Model, alpha: float, g: float) -> float:
-    """Self-energy Sigma(g): what the samples add to the spectral map 1/g of an empty matrix.
+    """Self-energy Sigma(g): the contribution of the samples, added to the spectral map 1/g of the zero
+    matrix.
 
     Sigma(g) = (alpha/p) E[T(g)] = (2/p) alpha A(gamma), T = sum over the p directions of d/(1 - g d), gamma =
     -2 g/p.

@@ -1,9 +1,10 @@
 """Density of the whole spectrum, on both sides of zero, its integral, and a rule of unit mass.
 
-All of it is read off the curve of ``half_plane`` on which the spectral map is real. A given lambda is first
-bracketed between points of that curve and then found by Newton's method; a step that leaves the bracket
-halves it instead. Integrals over lambda are integrals along the curve, where nothing is singular at 0: where
-alpha is near 1 the density has a peak like |lambda|^(-1/2) there, but tau goes like |lambda|^(1/2).
+Everything is computed from the curve of ``half_plane`` on which the spectral map is real. A given lambda is
+first bracketed between points of that curve and then found by Newton's method; a step that would leave the
+bracket is replaced by bisection. Integrals over lambda are integrals along the curve, where nothing is
+singular at 0: where alpha is near 1 the density has a peak like |lambda|^(-1/2) there, but tau goes like
+|lambda|^(1/2).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class DensityRule(NamedTuple):
 
 
 class _Spectrum(NamedTuple):
-    """What the curve of one model begins with."""
+    """Starting values for the curve of one model."""
 
     model: Model
     alpha: float
@@ -87,21 +88,23 @@ def _spectrum(model: Model, alpha: float) -> _Spectrum:
 
 
 def _nodes(spectrum: _Spectrum) -> FloatArray:
-    """Points xi to begin with, halving towards the left edge and towards 0, doubling to the right."""
+    """Initial points xi, with distances halving towards the left edge and towards 0, and doubling to the
+    right."""
     left, halves = spectrum.left, 0.5 ** np.arange(1, 21)
     to_the_right = -left * 2.0 ** np.arange(-20, math.ceil(math.log2(2 - 4 * spectrum.largest / left)) + 1)
     return np.concatenate([left * (1 - halves[::-1]), left * halves[1:], to_the_right])
 
 
 def _between(low: FloatArray, high: FloatArray) -> FloatArray:
-    """Where to halve an interval: its geometric middle where it is wide, towards 0 where it begins there."""
+    """Where to split an interval: at its geometric mean where it is wide, towards 0 where it begins there."""
     least, most = np.minimum(abs(low), abs(high)), np.maximum(abs(low), abs(high))
     scaled = np.sign(low + high) * np.sqrt(most * np.maximum(least, 1e-6 * most))
     return np.where((low * high >= 0) & (most > 4 * least), scaled, (low + high) / 2)
 
 
 def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
-    """Points of the curve at given real x, right of the edge and not 0; nan where none was found."""
+    """Points of the curve at given real x, which lie right of the edge and are not 0; nan where none was
+    found."""
     model, alpha = spectrum.model, spectrum.alpha
     begin = spectrum.curve(_nodes(spectrum))
     tau = np.concatenate([[spectrum.left], begin.tau])
@@ -139,7 +142,7 @@ def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
 
 
 def _density(spectrum: _Spectrum, tau: ComplexArray, x: FloatArray) -> Density:
-    """Density at points of the curve that were found for given x, its errors from another rule.
+    """Density at points of the curve that were found for given x, with errors from another rule.
 
     An error e of x moves its root by a zero of x' d + x'' d^2/2 - e, of which the nearer one has |d| at most
     2 |e/x'| and at most |2 e/x''|^(1/2).
@@ -201,12 +204,12 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
     Notes
     -----
     Limits: 0 left of lambda_minus, where it ends like a square root (sharp) or like exp(-A/(lambda -
-    lambda_minus)) (smooth); on the right it has no edge but a tail, see :func:`upper_quantile`; at 0 and
-    alpha = 1 it diverges like |lambda|^(-1/2). Accuracy: as estimated, usually 1e-11 relative to the largest
+    lambda_minus)) (smooth); on the right there is no edge but a tail, see :func:`upper_quantile`; for alpha =
+    1 it diverges at 0 like |lambda|^(-1/2). Accuracy: as estimated, usually 1e-11 relative to the largest
     density, at a sharp edge up to the square root of what rounding leaves; exponentially small tails only in
     absolute terms. A PrecisionWarning says where ``integrated`` is worse than 1e-6. Held by
     ``tests/test_density.py``. Source: the equation is that of arXiv:2510.18435, its solution along the curve
-    this project's.
+    this project's own.
     """
     spectrum = _spectrum(model, alpha)
     points = np.asarray(grid, dtype=np.float64)
@@ -229,7 +232,7 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
 
 
 def _right_end(spectrum: _Spectrum, mass: float) -> float:
-    """Point xi of the curve with the given mass above it, or as much as rounding leaves to be seen."""
+    """Point xi of the curve with the given mass above it, or the smallest mass that rounding can resolve."""
     mass += _NOISE * spectrum.alpha
     xi = _nodes(spectrum)
     while 1 - float(spectrum.curve(xi[-1:]).integrated[0]) > mass:
@@ -245,7 +248,7 @@ def _right_end(spectrum: _Spectrum, mass: float) -> float:
 
 
 def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
-    """Point with a given mass of the spectrum above it: where a grid may end, as there is no right edge.
+    """Point with a given mass of the spectrum above it: a grid may end there, since there is no right edge.
 
     Parameters
     ----------
@@ -259,11 +262,12 @@ def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
     Returns
     -------
     float
-        lambda with N(lambda) >= 1 - mass, of the least such to a part in 256 of a factor of two in tau.
+        lambda with N(lambda) >= 1 - mass; the smallest such, to within the 256th part of a factor of two in
+        tau.
 
     Notes
     -----
-    Limits: a mass below what rounding leaves of 1 - N, 1e-14 alpha, is increased by that. Held by
+    Limits: a mass below the rounding error of 1 - N, 1e-14 alpha, is increased by that error. Held by
     ``tests/test_density.py``.
     """
     spectrum = _spectrum(model, alpha)
@@ -273,7 +277,7 @@ def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
 
 
 def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: float = 1e-8) -> DensityRule:
-    """Grid on which the density integrates to one unit of mass, its weights and the density on it.
+    """Grid on which the density integrates to unit mass, with its weights and the density on it.
 
     Gauss-Legendre panels along the curve, each halved until its mass agrees with the difference of the
     integrated density between its ends.
@@ -285,9 +289,9 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
     alpha : float
         Samples per dimension, finite and > 0.
     tolerance : float
-        Mass by which all panels together may miss the integrated density.
+        Mass by which the sum of all panels may differ from the integrated density.
     mass : float
-        What is left out above the last node, see :func:`upper_quantile`.
+        Mass left out above the last node, see :func:`upper_quantile`.
 
     Returns
     -------
@@ -296,8 +300,9 @@ def density_rule(model: Model, alpha: float, tolerance: float = 3e-7, mass: floa
 
     Notes
     -----
-    Cost below a second at moderate p and p_star, a few at large ones, more where alpha is within 1e-5 of 1.
-    Held by ``tests/test_density.py`` for a random sample of the whole domain. Source: this project's own.
+    Takes less than a second at moderate p and p_star, a few seconds at large ones, and longer where alpha is
+    within 1e-5 of 1. Held by ``tests/test_density.py`` for a random sample of the whole domain. Source: this
+    project's own.
     """
     spectrum = _spectrum(model, alpha)
     left, end = spectrum.left, _right_end(spectrum, mass)

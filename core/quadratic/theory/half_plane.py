@@ -7,13 +7,13 @@ Write tau = -1/gamma and t = u/(a + y), the weight of a sample in units of 2/p. 
 so that Im x = v (1 - alpha E[t^2/|tau - t|^2]) at tau = xi + i v, where the bracket rises with v. For every
 real xi there is therefore exactly one height v(xi) >= 0 at which the bracket vanishes (0 where it is positive
 all the way down), and along the curve xi + i v(xi) the real x rises (Biane 1997): the whole spectrum is found
-by bracketed roots of a monotone function of one variable, with no branch to lose.
+from bracketed roots of a monotone function of one variable, and no branch can be lost.
 
 The averages are the Laplace integrals of ``integrals`` for many gamma at once, each along its own ray. For Im
-gamma > 0 the cone of D = a + (1 - gamma) y + gamma c yhat opens by less than pi, and the ray turns it into
-the right half-plane. Where it would be vertical, at the cut, it stops short of that by an angle within which
-q^n k^m grows by no more than a factor of ten, and the step is as fine as that angle. With log s = w - exp(-w)
-the trapezoidal rule ends doubly exponentially on the left.
+gamma > 0 the cone of D = a + (1 - gamma) y + gamma c yhat has an opening angle below pi, and the ray rotates
+it into the right half-plane. At the cut the ray would be vertical; it stops short of that by an angle within
+which q^n k^m grows by no more than a factor of ten, and the step is as fine as that angle. With log s = w -
+exp(-w) the trapezoidal rule ends doubly exponentially on the left.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def plane_averages(model: Model, gamma: ComplexArray, *, refined: bool = False) 
     gamma : array, shape (points,)
         Finite; on the real line outside [0, 1] the values are those of the limit from above.
     refined : bool
-        By another rule: two thirds of the step, no nodes in common and further out, for error estimates.
+        Use another rule, for error estimates: two thirds of the step, no common nodes, and a wider range.
 
     Returns
     -------
@@ -156,7 +156,8 @@ def _one_direction(model: Model, c: float, gamma: ComplexArray, refined: bool) -
 
 
 def _log1p(z: ComplexArray) -> ComplexArray:
-    """log(1 + z) to the last digits, which n and m multiply; numpy's own loses them at small complex z."""
+    """log(1 + z) to the last digits, since n and m multiply it; numpy's function loses them at small complex
+    z."""
     found = np.empty_like(z)
     found.real = np.log1p(z.real * (2 + z.real) + z.imag * z.imag) / 2
     found.imag = np.arctan2(z.imag, 1 + z.real)
@@ -167,9 +168,9 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
     """Height v(xi) of the curve: alpha E[t^2/|tau - t|^2] = 1 at tau = xi + i v, 0 where that has no root.
 
     ``largest`` = sqrt(alpha E[t^2]) bounds it. As a function of v^2 that average is a Stieltjes function and
-    one over it concave, so that Newton's method for the latter rises to the root from any point below it. A
-    step from above that leaves the bracket is one of Newton's method in 1/v, in which the average is linear
-    where v is small and the weights are dense, or else halves the bracket in log v.
+    its reciprocal is concave, so that Newton's method for the reciprocal rises to the root from any point
+    below it. A step from above that leaves the bracket is one of Newton's method in 1/v, in which the average
+    is linear where v is small and the weights are dense, or else halves the bracket in log v.
     """
     floor = np.log(1e-15 * abs(xi) + 1e-300)
     high = np.full(len(xi), math.log(largest) + 1e-9)
@@ -222,13 +223,13 @@ def map_at(alpha: float, tau: ComplexArray, at: Plane) -> ComplexArray:
 
 
 def map_size(alpha: float, tau: ComplexArray, at: Plane) -> FloatArray:
-    """Size of the terms of x(tau), which rounding is relative to."""
+    """Size of the terms of x(tau), to which rounding errors are relative."""
     near_zero: FloatArray = abs(tau) * (abs(1 - alpha) + alpha * abs(at.rest))
     return np.where(abs(at.rest) < 0.5, near_zero, abs(tau) + alpha * abs(at.A))
 
 
 def curve_at(alpha: float, tau: ComplexArray, at: Plane) -> Curve:
-    """All that follows from the averages at points of the curve.
+    """All quantities that follow from the averages at points of the curve.
 
     The integrated density is (1/pi) [x Im gamma + arg gamma - alpha Im E log D].
     """
@@ -249,7 +250,8 @@ def newton(
 ) -> ComplexArray:
     """Points of the curve at real x, nan where Newton's method leaves the bracket or does not converge.
 
-    At an edge of the bulk the zero is all but double, and steps stop shrinking where x(tau) - x is rounding.
+    At an edge of the bulk the zero is almost double, and steps stop shrinking where x(tau) - x is of the
+    order of rounding.
     """
     found = np.full(len(x), complex(math.nan, math.nan))
     tau, last, todo = tau.copy(), np.full(len(x), math.inf), np.arange(len(x))

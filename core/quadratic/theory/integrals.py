@@ -77,8 +77,9 @@ def log_nodes(
 ) -> tuple[npt.NDArray[Any], float]:
     """Equidistant log s, and their step, for integrals of exp(-a s) times what varies like powers of s.
 
-    From where s, at most 1/(1 + a) times exp(-39 - ``further``), weighs nothing, to exp(-45); on the ray s =
-    exp(i ray) r if ``ray``. ``refined``: half the step, no node in common, and further out on both sides.
+    They start where s, at most 1/(1 + a) times exp(-39 - ``further``), has no weight, and end at exp(-45);
+    with ``ray`` they lie on the ray s = exp(i ray) r. ``refined``: half the step, no common node, and a wider
+    range on both sides.
     """
     step = _RAY_STEP if ray else _STEP
     left = -_LEFT_EFOLDS - math.log1p(a) - further
@@ -97,9 +98,9 @@ def short_rule(
 
     With f(x) a polynomial of degree below ``powers`` at the lower end, the terms that are cut off are sums of
     r^(jk), j >= 1, for the powers x^k, k = 1..powers, with r = exp(-step): r^k/(1 - r^k) each. Weights beta_i
-    of the last nodes, sum_i beta_i r^(-ik) = r^k/(1 - r^k), stand for them: a rule that serves all models of
-    like scales, and a third as long as :func:`log_nodes`. It begins where exp(-x) is exp(-height), on the ray
-    x = exp(i ray) r.
+    of the last nodes, sum_i beta_i r^(-ik) = r^k/(1 - r^k), account for them: this gives one rule for all
+    models of similar scales, a third as long as :func:`log_nodes`. It begins where exp(-x) is exp(-height),
+    on the ray x = exp(i ray) r.
     """
     top = height / math.cos(ray)
     lowest = -depth + math.log(2) * min(log2_scale, 0)
@@ -133,7 +134,7 @@ def _nodes(p: int | float, a: float, ray: float, refined: bool = False, further:
 
 
 def _further(gamma: complex) -> int:
-    """E-folds by which the integrands at large gamma reach further to the left, in tens."""
+    """Number of e-folds, in tens, by which the integrands at large gamma extend further to the left."""
     return 10 * math.ceil(math.log(abs(gamma)) / 10) if abs(gamma) > 100 else 0
 
 
@@ -163,10 +164,10 @@ def averages(model: Model, gamma: complex, *, ray: float = 0.0) -> Averages:
 
     Notes
     -----
-    Limits: at gamma = 1, F = -(2/p_star) E[1/(a + c yhat)]. Differences are written as sums of squares, so no
-    digits are lost for small a, gamma -> 0 or large p. Accuracy: 1e-14 relative, held by the two-dimensional
-    quadratures and the reference table of ``tests/test_theory.py``. Source: the formulas of arXiv:2510.18435
-    in this form are this project's own.
+    Limits: at gamma = 1, F = -(2/p_star) E[1/(a + c yhat)]. Differences are written as sums of squares, so
+    that no digits are lost for small a, gamma -> 0 or large p. Accuracy: 1e-14 relative, held by the
+    two-dimensional quadratures and the reference table of ``tests/test_theory.py``. Source: the formulas of
+    arXiv:2510.18435 in this form are this project's own.
     """
     return _integrate(model, gamma, _nodes(model.p, model.a, ray, further=_further(gamma)))[0]
 
@@ -177,8 +178,8 @@ def averages_errors(
     """Estimated errors of averages, and their derivatives in gamma.
 
     The error of an average is twice its distance from a refined rule (half the step, no node in common, a
-    wider range) plus a bound on what rounding does to it: u sum |term| (kappa + |logs of the factors|), u =
-    2^-53, kappa counting the operations that do not grow.
+    wider range) plus a bound on its rounding error: u sum |term| (kappa + |logs of the factors|), u = 2^-53,
+    where kappa counts the operations whose error does not grow.
 
     Parameters
     ----------
@@ -201,8 +202,8 @@ def averages_errors(
 
     Notes
     -----
-    Cost of three :func:`averages`. Held by ``tests/test_precision.py`` against evaluations with 30 digits.
-    Source: this project's own.
+    Takes as long as three calls of :func:`averages`. Held by ``tests/test_precision.py`` against evaluations
+    with 30 digits. Source: this project's own.
     """
     nodes = _nodes(model.p, model.a, ray, refined=True)
     if ray:

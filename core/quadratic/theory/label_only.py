@@ -1,7 +1,7 @@
-"""The label-only spectral method: the Hessian's blocks with weights that are a function of the label alone.
+"""The label-only spectral method: the Hessian's blocks with weights that depend only on the label.
 
-D_f = (1/N) sum_mu f(y_mu) x_mu x_mu^T is N x N. It is what one diagonal block of the Hessian becomes when the
-student is so wide that its output no longer fluctuates, and the usual spectral initialisation of a
+D_f = (1/N) sum_mu f(y_mu) x_mu x_mu^T is N x N. One diagonal block of the Hessian becomes such a matrix when
+the student is so wide that its output no longer fluctuates. It is also the usual spectral initialisation of a
 generalised linear model. With phi = f/|inf f|, so that inf phi = -1, everything is an average over the one
 variable y, a gamma variable of mean 1 and shape n = p_star/2:
 
@@ -40,7 +40,8 @@ _MARGINAL = 1e-12  # a jump of the squared overlap below it is rounding, and the
 
 
 class SpectralGain(NamedTuple):
-    """What a student of finite width pays in samples, against the methods that use labels alone."""
+    """The number of samples that a student of finite width needs, compared with methods that use only the
+    labels."""
 
     alpha_bbp: float
     hessian_limit: float
@@ -82,13 +83,12 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
     Notes
     -----
     Limits: hessian_limit gives p_star (a + 1)/2, discontinuous; optimal gives p_star/2, where the jump has
-    just vanished, and with noise p_star (1 + noise)^2/2. For an f that makes the outlier come and go with the
-    load this is the last time it comes; weights without an upper bound that were made for other labels may
-    have none, and are refused.
-    Accuracy: as estimated, 1e-11 relative where f is smooth between its kinks; a PrecisionWarning where an
-    estimate is above 1e-10, as for a kink that was not named. Held by ``tests/test_spectral.py``. Source:
-    this project's own, from the p -> inf limit of arXiv:2510.18435; the general theory of such matrices is
-    that of Lu and Li, arXiv:1702.06435.
+    just vanished, and with noise p_star (1 + noise)^2/2. If the outlier appears and disappears with the load,
+    this is the last load at which it appears. Weights without an upper bound that were made for other labels
+    may have no threshold, and are refused. Accuracy: as estimated, 1e-11 relative where f is smooth between
+    its kinks; a PrecisionWarning where an estimate is above 1e-10, as for a kink that was not given. Held by
+    ``tests/test_spectral.py``. Source: this project's own, from the p -> inf limit of arXiv:2510.18435; the
+    general theory of such matrices is that of Lu and Li, arXiv:1702.06435.
     """
     law = LabelLaw(p_star, weights, noise)
     if law.averages(_SCAN[0]).F >= 0:
@@ -200,7 +200,7 @@ def spectral_asymptotics(
 
 
 def spectral_gain(model: Model) -> SpectralGain:
-    """Threshold of the Hessian beside those of the label-only spectral methods.
+    """Threshold of the Hessian compared with those of the label-only spectral methods.
 
     alpha_bbp, that of the same loss at p = inf (p_star (a + 1)/2 where discontinuous) and p_star (1 +
     noise)^2/2 (the optimal weights), and the ratios of the first to the two others.
@@ -220,9 +220,8 @@ def spectral_gain(model: Model) -> SpectralGain:
     -----
     Limits: over_hessian_limit = 1 + (2/p) (a - 1)(a + 2)/((a + 1)^2 (a + 3)) + O(1/p^2): a wide student gains
     over an infinite one where a < 1; a single unit did nowhere on a grid of p_star in 1..100, a in 1e-3..1e3.
-    Thresholds as N -> inf; what samples of finite size show of a discontinuous one begins earlier. Accuracy
-    1e-12 relative; held by ``tests/test_spectral.py``.
-    Source: this project's own.
+    These are thresholds as N -> inf; samples of finite size respond to a discontinuous one earlier. Accuracy
+    1e-12 relative; held by ``tests/test_spectral.py``. Source: this project's own.
     """
     at_bbp = transition_at(model)
     wide = transition_at(Model(math.inf, model.p_star, model.a, model.noise))

@@ -1,4 +1,4 @@
-"""Weights of the label-only spectral method, and the law they have under that of a label.
+"""Weights of the label-only spectral method, and their distribution under the law of a label.
 
 With phi = f/|inf f|, so that inf phi = -1, everything is an average over the one variable y, a gamma variable
 of shape n = p_star/2, by Gauss-Legendre panels in log y:
@@ -35,15 +35,16 @@ _OPERATIONS = 8.0  # roundings of a term, those of f included, whose size does n
 
 @dataclass(frozen=True)
 class SpectralWeights:
-    """Weights f(y) of the samples in D_f, made so that the teacher's outlier leaves on the left.
+    """Weights f(y) of the samples in D_f, with signs such that the teacher's outlier leaves the bulk on the
+    left.
 
     Parameters
     ----------
     f : callable
         Takes labels y > 0 of shape (M,), gives weights of the same shape: finite, and smooth in log y except
-        at ``kinks``. It may grow without bound above, as y -> 0 say.
+        at ``kinks``. It may be unbounded above, for example as y -> 0.
     infimum : float
-        inf f over y > 0, finite and < 0: 1/infimum is how far the Stieltjes transform reaches.
+        inf f over y > 0, finite and < 0; the Stieltjes transform reaches down to 1/infimum.
     kinks : tuple of float
         Labels at which f jumps or bends; the averages are cut there.
     kind : str
@@ -89,7 +90,7 @@ class SpectralWeights:
 
 
 class LabelLaw:
-    """The law of phi(y) on quadrature nodes, and of the teacher's weight w = E[u_l^2 | y]."""
+    """The values of phi(y) and of the teacher's weight w = E[u_l^2 | y] on quadrature nodes."""
 
     def __init__(
         self, p_star: int, weights: SpectralWeights, noise: float = 0.0, refined: bool = False
@@ -116,7 +117,7 @@ class LabelLaw:
         self._given = (p_star, weights, noise)
 
     def averages(self, gamma: float) -> Averages:
-        """A, F, B, B_y at gamma; B = inf at gamma = 1 where f stays at its infimum on a range of labels."""
+        """A, F, B, B_y at gamma; B = inf at gamma = 1 if f equals its infimum on a range of labels."""
         D = 1 + gamma * self.phi
         if D.min() <= 0:
             return Averages(-math.inf, math.nan, math.inf, math.inf)
@@ -131,7 +132,7 @@ class LabelLaw:
 
     def known(self, gamma: float, at_gamma: Averages) -> Known:
         """The averages with errors: twice the distance from panels of half the length, and a bound on
-        rounding, of which D = 1 + gamma phi has most where it is small."""
+        rounding errors, which are largest where D = 1 + gamma phi is small."""
         zero = Averages(0.0, 0.0, 0.0, 0.0)
         if math.isinf(at_gamma.B):
             return Known(gamma, 0.0, at_gamma, zero, zero)
@@ -162,7 +163,7 @@ class LabelLaw:
         return self.scale * float(-1 / gamma + alpha * at_gamma.A)
 
     def z_error(self, alpha: float, known: Known) -> float:
-        """Its error at a given load; where z' vanishes the error of gamma counts by its square."""
+        """Error of z at a given load; where z' vanishes the error of gamma enters as its square."""
         second_order = self.scale * known.gamma_error**2 / known.gamma**3
         return float(second_order + error_of(known, lambda x, at: self.z(alpha, x.real, at)))
 

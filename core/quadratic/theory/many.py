@@ -1,10 +1,10 @@
 """The averages of many models at once, with their errors, and Newton's method on them.
 
-They are those of :mod:`bendscape.core.quadratic.theory.integrals`, with two changes that only pay when there
-are many. The integral over s is taken in x = a s, so that one rule for int_0^inf exp(-x) f(x) dx serves every
-model. And since the integrands are powers of x near 0, the last nodes of that rule stand for all that it cuts
-off (:func:`bendscape.core.quadratic.theory.integrals.short_rule`): at a = 1 sixty nodes do what two hundred
-and twenty did.
+They are those of :mod:`bendscape.core.quadratic.theory.integrals`, with two changes that are worth while only
+for many models. The integral over s is taken in x = a s, so that one rule for int_0^inf exp(-x) f(x) dx
+serves every model. Since the integrands are powers of x near 0, the last nodes of that rule account for
+everything that it cuts off (:func:`bendscape.core.quadratic.theory.integrals.short_rule`): at a = 1 sixty
+nodes do what took two hundred and twenty.
 
 Rotated rays give the continuations past gamma = 1, as there. For principal values the pole of q lies on the
 real axis, and the ray at pi/4, halfway to where exp(-x) stops decaying, allows the longest steps.
@@ -107,7 +107,7 @@ class Averages(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The rules of one line of integration, by how good they are."""
+    """The rules of one line of integration, by accuracy."""
 
     coarse: partial[Rule]  # 1e-5 or better: for the way to a root
     fine: partial[Rule]
@@ -133,13 +133,13 @@ CONTINUED = _rules(0.12, 0.05, 0.25, RAY)  # d = 0.32
 
 
 def _log2_scales(a: Floats, gamma: Array) -> npt.NDArray[np.int_]:
-    """What rule reaches down to the least scale in x of each model, a/|gamma| beyond |gamma| = 1."""
+    """The rule that reaches down to the smallest scale in x of each model, a/|gamma| beyond |gamma| = 1."""
     least = a / np.fmax(abs(gamma), 1.0)  # fmax: a gamma that was not found asks for nothing
     return np.asarray(np.floor(np.log2(least)), dtype=int)
 
 
 def _log1p(z: Array) -> Array:
-    """numpy's own loses the digits of a small complex z."""
+    """log(1 + z); numpy's function loses the digits of a small complex z."""
     if not np.iscomplexobj(z):
         return np.asarray(np.log1p(z))
     out = np.empty_like(z)
@@ -163,8 +163,8 @@ def known(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known
     """Averages at an exact gamma with error estimates, as arrays: see
     ``bendscape.core.quadratic.theory.integrals.averages_errors``.
 
-    Twice the distance from the refined rule, and a bound on what rounding does. Values that are real are
-    principal values where the rules are complex.
+    Twice the distance from the refined rule, plus a bound on rounding errors. Real values are principal
+    values where the rules are complex.
     """
     refined = averages(models, gamma, rules.refined)
     bounds = _by_chunks(models, gamma, rules.bound, rounding=True)
@@ -181,7 +181,7 @@ def real(values: Averages) -> Averages:
 
 
 def _by_chunks(models: Models, gamma: Array, rule: partial[Rule], rounding: bool = False) -> Averages:
-    """Models of one rule together, so that no number depends on what else is asked for."""
+    """Evaluate the models of one rule together, so that no value depends on the other models in the call."""
     scales = _log2_scales(models.a, gamma)
     order = np.argsort(scales, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scales[order])) + 1, len(order))
@@ -201,7 +201,7 @@ def _by_chunks(models: Models, gamma: Array, rule: partial[Rule], rounding: bool
 
 
 def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False) -> Averages:
-    """The averages by one rule or, if asked for, bounds on what rounding does to them."""
+    """The averages by one rule or, if asked for, bounds on their rounding errors."""
     x, weight = rule
     p, p_star, a, noise, gamma = (values[:, np.newaxis] for values in (*models, gamma))
     n, m, spread = p_star / 2, np.minimum(p / 2, _WIDEST), 1 + noise
@@ -302,7 +302,7 @@ def approach(
     """The zero of an equation by Newton's method inside a shrinking bracket, until the next step is below
     ``close``.
 
-    What is to vanish is < 0 at the lower end of the bracket and >= 0 at the upper one; above gamma = 1 the
+    The equation is < 0 at the lower end of the bracket and >= 0 at the upper end; above gamma = 1 the
     averages are principal values. Returns the last gamma, the averages there, and the step not taken: nan
     where the method did not converge.
     """
@@ -340,6 +340,7 @@ def after_last_step(gamma: Array, at_gamma: Averages, step: Array) -> tuple[Arra
 
 
 def known_at_zero(models: Models, gamma: Array, values: Averages, rules: Rules) -> Known:
-    """What is known at a zero of psi that was computed; what is left of psi there counts as an error too."""
+    """Averages and errors at a computed zero of psi; the remaining value of psi there counts as an error
+    too."""
     at_root = as_root(known(models, gamma, values, rules), psi)
     return at_root._replace(gamma_error=at_root.gamma_error + abs(newton_step(gamma, values)))

@@ -91,7 +91,7 @@ def transitions_of_models(
     Returns
     -------
     dict
-        Arrays of shape (models,) by the names that ``transition_map`` gives them, errors included.
+        Arrays of shape (models,), including errors, under the names used by ``transition_map``.
 
     Raises
     ------
@@ -100,10 +100,10 @@ def transitions_of_models(
 
     Notes
     -----
-    Limits and accuracy: as for ``transition_map``. But for alpha_0, the values of a model are the same to the
-    last bit whatever other models there are. Some 20,000 models a second on one core, a tenth of that
-    with ``alpha_0``; fastest where many differ in a alone. Memory beside arguments and result: as much again,
-    and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
+    Limits and accuracy: as for ``transition_map``. Except for alpha_0, the values of a model do not depend on
+    the other models, to the last bit. Some 20,000 models a second on one core, a tenth of that with
+    ``alpha_0``; fastest where many differ only in a. Memory in addition to arguments and result: as much
+    again, and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
     models = models_of(p, p_star, a, noise)
     # Alike are neighbours of one p and of like a: they share rules of integration.
@@ -157,7 +157,7 @@ def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
 
 
 def _on_branch(models: Any, at_bbp: Known) -> dict[str, Any]:
-    """What the place of the transition on the branch decides, with errors; ``models`` where one is meant."""
+    """Quantities that follow from the position of the transition on the branch, with errors."""
     gamma, values = at_bbp.gamma, at_bbp.values
     alpha_bbp: Any = load_on_branch(gamma, values)
     alpha_bbp_error = error_of(at_bbp, load_on_branch)
@@ -228,7 +228,7 @@ def transition_map(
         The axes, each in the order given, with the domains of :class:`bendscape.core.quadratic.model.Model`;
         p may hold inf.
     noise : float
-        Of every model of the map.
+        Variance of the noise, for every model of the map.
     alpha_0 : bool
         Also the three definitions of :func:`bendscape.core.quadratic.theory.outlier.alpha_0`: ten times the
         work for discontinuous models.
@@ -241,16 +241,16 @@ def transition_map(
         ``lambda_minus`` (in units of the eigenvalues of H), ``overlap_sq`` (the jump: its limit from above
         alpha_bbp, 0 when continuous), and with ``alpha_0``: ``alpha_0_principal_value``, ``alpha_0_tangent``,
         ``alpha_0_complex_re``, ``alpha_0_complex_im``. On (p, p_star): ``a_tricritical``. nan where a root
-        was not found, or a branch has none. Beside all but kind, gamma and a_tricritical the absolute error
-        estimate, ``alpha_bbp_error`` and so on; one, ``alpha_0_complex_error``, for both parts.
+        was not found, or a branch has none. For all except kind, gamma and a_tricritical also the absolute
+        error estimate, ``alpha_bbp_error`` and so on; ``alpha_0_complex_error`` is for both parts.
 
     Notes
     -----
-    Limits: those of the scalar functions; one element is their value. Accuracy: as estimated, in the manner
-    of the scalar functions but without their warning: look at the errors. Thresholds 1e-11 relative and
+    Limits: those of the scalar functions; one element is their value. Accuracy: as estimated, in the same way
+    as for the scalar functions but without their warning: look at the errors. Thresholds 1e-11 relative and
     alpha_0 1e-10 for p and p_star up to 512 and p = inf, a from 1e-6 to 1e3, at any distance from
     tricriticality; ``lambda_minus`` and a small jump are differences. Held by ``tests/test_maps.py``. Memory
-    beside the result: as much again, and a few megabytes. Source: arXiv:2510.18435.
+    in addition to the result: as much again, and a few megabytes. Source: arXiv:2510.18435.
     """
     axes = {
         "p": _axis("p", p, lambda value: Model(value, 1, 1.0).p),

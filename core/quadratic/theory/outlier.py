@@ -1,4 +1,4 @@
-"""The eigenvalue that knows the teacher: where it lies, what it overlaps, and when it appears."""
+"""The eigenvalue that carries information on the teacher: where it lies, its overlap, and when it appears."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Transition(NamedTuple):
 
 
 class Alpha0(NamedTuple):
-    """Three definitions of the load at which the residual overlap of a discontinuous transition is born."""
+    """Three definitions of the load at which the residual overlap of a discontinuous transition appears."""
 
     principal_value: float
     tangent: float
@@ -71,7 +71,7 @@ class Alpha0(NamedTuple):
 
 
 class Asymptotics(NamedTuple):
-    """What the theory says of the left side of the spectrum at one load."""
+    """The theory's predictions for the left side of the spectrum at one load."""
 
     alpha: float
     edge: EdgeKind
@@ -132,7 +132,7 @@ def outlier(model: Model, alpha: float) -> Outlier:
     Limits: overlap_sq -> 1 as alpha -> inf. At p = inf lambda_star is 0, the limit of a spectrum that shrinks
     like 1/p, and overlap_sq stays finite. Accuracy: as estimated, 1e-13 relative where overlap_sq is of order
     one; just above a continuous threshold overlap_sq is a small difference, of which some 1e-14 absolute is
-    lost (the threshold itself is known to no more), and a PrecisionWarning says so once that is 1e-10
+    lost (the threshold itself is known no better), and a PrecisionWarning says so once that is 1e-10
     relative. Held by ``tests/test_theory.py`` and ``tests/test_precision.py``. Source: arXiv:2510.18435.
     """
     alpha = as_load(alpha)
@@ -190,7 +190,8 @@ def asymptotics(model: Model, alpha: float) -> Asymptotics:
 
 
 def transition(model: Model) -> Transition:
-    """Threshold alpha_bbp, above which an eigenvalue that knows the teacher leaves the bulk, and its kind.
+    """Threshold alpha_bbp, above which an eigenvalue that overlaps with the teacher leaves the bulk, and its
+    kind.
 
     Continuous: psi(gamma) = gamma B + F = 0 at a gamma in (0, 1); the outlier leaves a sharp edge, its
     overlap growing from 0. Discontinuous: psi(1) < 0; it leaves a smooth edge at gamma = 1 with a finite
@@ -229,7 +230,7 @@ def transition(model: Model) -> Transition:
 
 
 def transition_at(model: Model) -> Transition:
-    """:func:`transition` without its warning, for those who use but a part of it."""
+    """:func:`transition` without its warning, for callers that use only part of it."""
     kind: TransitionKind
     at_one = averages(model, 1.0)
     known = known_at_one = known_at(model, 1.0, at_one)
@@ -262,11 +263,12 @@ def transition_at(model: Model) -> Transition:
 
 
 def alpha_0(model: Model) -> Alpha0:
-    """Load alpha_0 at which the overlap seen at finite size is born, the low end of the pre-critical window.
+    """Load alpha_0 at which the overlap seen at finite size appears, the lower end of the pre-critical
+    window.
 
     Below a discontinuous alpha_bbp the outlier sits inside an exponentially thin part of the bulk, where a
-    sample of reachable size does not tell it from an isolated one. Its branch alpha(gamma) = -1/(gamma F) is
-    followed past gamma = 1 to where psi = gamma B + F vanishes:
+    sample of reachable size does not distinguish it from an isolated one. Its branch alpha(gamma) = -1/(gamma
+    F) is followed past gamma = 1 to where psi = gamma B + F vanishes:
 
     - ``principal_value``: with all averages as Cauchy principal values, gamma real and > 1;
     - ``complex_re``, ``complex_im``: with all averages continued through the cut, alpha = -1/(gamma F) at the
@@ -282,12 +284,12 @@ def alpha_0(model: Model) -> Alpha0:
     -------
     Alpha0
         Loads. ``principal_value`` is nan where that branch has no zero (large jumps). ``complex_im`` >= 0 is
-        the width to which alpha_0 is defined at all. All equal alpha_bbp, with complex_im = 0, for a
-        continuous transition. Then their absolute error estimates (one for the complex alpha_0).
+        the width within which alpha_0 is defined. All equal alpha_bbp, with complex_im = 0, for a continuous
+        transition. Then their absolute error estimates (one for the complex alpha_0).
 
     Notes
     -----
-    Below alpha_0 samples show no overlap that outlives N -> inf; between alpha_0 and alpha_bbp samples of
+    Below alpha_0 samples show no overlap that survives N -> inf; between alpha_0 and alpha_bbp samples of
     moderate size show an outlier that disappears as N grows
     (:func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size`). Limits: the three meet at the
     tricritical a; far from it the window has no sharp end, and the tangent and the complex zero can even be

@@ -2,10 +2,10 @@
 
 The equations are those of :mod:`bendscape.core.quadratic.theory.outlier`, the averages those of
 :mod:`bendscape.core.quadratic.theory.many`. Both roots are fixed points gamma = r(gamma), the edge's with r =
-(alpha B)^(-1/2) and the outlier's with r = -1/(alpha F), where r hardly varies. The load whose root a given
-gamma is follows from the averages there, without solving for anything, so that one short table of them, rough
-as it is, starts Newton's method close to its end for all loads of a model. Each point is then computed by
-itself: its values are the same to the last bit whatever else is asked for.
+(alpha B)^(-1/2) and the outlier's with r = -1/(alpha F), where r hardly varies. The load whose root is a
+given gamma follows from the averages there, without solving any equation. One short and rough table of them
+therefore starts Newton's method close to the root for all loads of a model. Each point is then computed by
+itself: its values do not depend on the other points, to the last bit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ _NEAR_EDGE = 1e-8  # relative: how far past the edge an outlier is looked for, w
 
 
 class Points(NamedTuple):
-    """Those of ``bendscape.core.quadratic.theory.outlier.Asymptotics`` as arrays, one element a point."""
+    """The fields of ``bendscape.core.quadratic.theory.outlier.Asymptotics`` as arrays, one element per
+    point."""
 
     edge: npt.NDArray[np.int8]
     lambda_minus: Floats
@@ -57,7 +58,8 @@ class Points(NamedTuple):
 
 
 class _FixedPoint(NamedTuple):
-    """The equation gamma = r(gamma), r proportional to alpha^-power, as an error estimate needs it too."""
+    """The equation gamma = r(gamma), r proportional to alpha^-power, in the form that an error estimate
+    needs."""
 
     of: Callable[[Floats, Averages], tuple[Floats, Floats]]
     """r and d log r/d gamma from alpha and the averages."""
@@ -93,7 +95,7 @@ def asymptotics_of_points(
     alpha: npt.ArrayLike,
     noise: npt.ArrayLike = 0.0,
 ) -> Points:
-    """Edge lambda_minus, outlier lambda_star and overlap m^2 of many models, each at its load.
+    """Edge lambda_minus, outlier lambda_star and overlap m^2 of many models, each at its own load.
 
     The quantities of :func:`bendscape.core.quadratic.theory.outlier.asymptotics`, by the same equations: the
     left edge alpha gamma^2 B = 1 in (0, 1), smooth with gamma = 1 where alpha <= alpha_sharp; the outlier
@@ -111,7 +113,7 @@ def asymptotics_of_points(
     Points
         Arrays of shape (points,): ``edge`` (int8, the place in ``EDGE_KINDS``), ``lambda_minus`` and
         ``lambda_star`` in units of the eigenvalues of H, ``overlap_sq``, and their absolute error estimates.
-        nan in the four of the outlier where none is isolated; nan too where a root was not found.
+        The four of the outlier are nan where none is isolated; values are nan too where a root was not found.
 
     Raises
     ------
@@ -122,12 +124,12 @@ def asymptotics_of_points(
     -----
     Limits: those of the scalar functions; one element is their value. Accuracy: 1e-12 relative to 2/(p gamma)
     for eigenvalues, absolute for overlaps, p and p_star up to 512 and p = inf, a from 1e-6 to 1e3, alpha up
-    to 1e100. Errors are estimated in the manner of the scalar functions, those of the averages at every
-    eighth load of a model or oftener, and taken over for the loads between; there is no warning: look at
-    the errors. Loads at most 1e-12 above alpha_sharp or a discontinuous alpha_bbp count as equal to it.
-    The values of a point, errors apart, are the same to the last bit whatever other points there are. Some
-    60,000 points a second on one core where a model has many loads. Memory beside arguments and result: about
-    as much again, and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
+    to 1e100. Errors are estimated in the same way as for the scalar functions, those of the averages at every
+    eighth load of a model or more often, and used also for the loads between; there is no warning: look at
+    the errors. Loads at most 1e-12 above alpha_sharp or a discontinuous alpha_bbp count as equal to it. The
+    values of a point, except its errors, do not depend on the other points, to the last bit. Some 60,000
+    points a second on one core where a model has many loads. Memory in addition to arguments and result:
+    about as much again, and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
     models = models_of(p, p_star, a, noise)
     *columns, load = np.broadcast_arrays(*models, checked("alpha", alpha))
@@ -244,7 +246,7 @@ def _table(distinct: Models) -> Averages:
 
 
 def _start(fixed: _FixedPoint, table: Averages, of_model: Any, alpha: Floats, high: Floats) -> Floats:
-    """Where the root is about, in (0, high]: cubic between the nodes where the load is more and less.
+    """Approximate root in (0, high]: cubic interpolation between the nodes with larger and smaller load.
 
     The load of a node is the one whose root it is; beyond the first node gamma is a power of the load.
     """
@@ -269,6 +271,6 @@ def _start(fixed: _FixedPoint, table: Averages, of_model: Any, alpha: Floats, hi
 
 
 def _scales(values: Averages) -> Averages:
-    """What the errors of averages are relative to: bounds where an average may vanish."""
+    """Scales to which the errors of the averages are relative; bounds where an average may vanish."""
     size = np.sqrt(values.B)
     return Averages(size, abs(values.F), values.B, values.B_y, values.B * size, values.B_y * size)

@@ -1,9 +1,10 @@
-"""Error estimates of what the theory returns, carried from the averages through the roots, and the warning.
+"""Error estimates of the theory's results, propagated from the averages through the roots, and the warning.
 
-A quantity of the theory is an expression in gamma and the averages there, and gamma often the root of an
-equation in the same. To first order its error is the sum of what the error of each average moves it by at
-fixed gamma, and of what the error of gamma does; the latter is the error of the equation over its slope, so
-that a badly conditioned root shows. The estimates are absolute, and meant as bounds.
+A quantity of the theory is an expression in gamma and the averages there, and gamma is often the root of an
+equation in the same averages. To first order its error is the sum of two parts: the effect of the error of
+each average at fixed gamma, and the effect of the error of gamma. The latter is the error of the equation
+divided by its slope, so that a badly conditioned root is visible. The estimates are absolute, and meant as
+bounds.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def known_at_root(
 
 
 def as_root(exact: Known, equation: Expression) -> Known:
-    """What is known at an exact gamma, gamma now taken for a computed zero of ``equation``."""
+    """The averages and errors at an exact gamma, with gamma now taken as a computed zero of ``equation``."""
     slope = abs(_slope(exact, equation))
     shift = _from_averages(exact, equation) / slope if np.all(slope) else math.inf
     return exact._replace(gamma_error=shift + _ARITHMETIC * abs(exact.gamma))
@@ -69,7 +70,7 @@ def error_of(known: Known, expression: Expression) -> float:
 
 
 def _from_averages(known: Known, expression: Expression) -> float:
-    """What the errors of the averages move an expression by; imaginary errors are those of derivatives."""
+    """Effect of the errors of the averages on an expression; imaginary errors are those of derivatives."""
     here, total = expression(known.gamma, known.values), 0.0
     for field, error in known.errors._asdict().items():
         for shift in (error.real, 1j * error.imag):

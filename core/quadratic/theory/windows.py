@@ -1,10 +1,10 @@
 """The pre-critical windows of many models at once: alpha_0 by its three definitions, with errors.
 
-What :func:`bendscape.core.quadratic.theory.outlier.alpha_0` finds one model at a time, found for whole
-arrays. The complex zero of psi leaves gamma = 1 at the tricritical offset, and log(gamma - 1) is a smooth
-function of log(a - a_tricritical), close to a straight line at both ends: it is followed once for each pair
-of widths, and read off for all offsets. The principal-value zero is looked for from there on, on the grid of
-:func:`bendscape.core.quadratic.theory.branch.principal_value_end` and by its criterion.
+The quantities that :func:`bendscape.core.quadratic.theory.outlier.alpha_0` computes one model at a time, for
+whole arrays. The complex zero of psi leaves gamma = 1 at the tricritical offset, and log(gamma - 1) is a
+smooth function of log(a - a_tricritical), close to a straight line at both ends: it is followed once for each
+pair of widths, and interpolated for all offsets. The principal-value zero is searched for from there on, on
+the grid of :func:`bendscape.core.quadratic.theory.branch.principal_value_end` and by its criterion.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Paths(NamedTuple):
     log_root: Array  # (stages, pairs)
 
     def at(self, pair: Any, a: Floats) -> Array:
-        """gamma at offsets a of the pairs with these numbers, good to three digits or so.
+        """gamma at offsets a of the pairs with these indices, accurate to about three digits.
 
         By cubic interpolation, and by a straight line of slope one before the first stage.
         """
@@ -127,7 +127,8 @@ def _newton(models: Models, gamma: Array, rule: partial[Rule], close: float) -> 
 
 
 def principal_value_and_complex(models: Models, start: Array) -> dict[str, Floats]:
-    """Two of the definitions of alpha_0 with errors, for discontinuous models; ``start`` from the paths."""
+    """Two of the definitions of alpha_0 with errors, for discontinuous models; ``start`` is from the
+    paths."""
     rough, _, step = _newton(models, start, _rough(CONTINUED, start), _ROUGH)
     root = known_at_zero(
         models, *after_last_step(*_newton(models, rough + step, CONTINUED.fine, _CLOSE)), CONTINUED
@@ -180,7 +181,7 @@ def _principal_value_brackets(models: Models, distance: Floats) -> tuple[Floats,
 
 
 def tangent_and_error(at_one: Known) -> tuple[Floats, Floats]:
-    """alpha_0 by the tangent to m^2(alpha), from what is known at gamma = 1."""
+    """alpha_0 by the tangent to m^2(alpha), from the averages at gamma = 1."""
     return np.asarray(_tangent_zero(at_one.gamma, at_one.values)), np.asarray(error_of(at_one, _tangent_zero))
 
 
