@@ -164,8 +164,7 @@ def _orthogonal(r: int, count: int) -> FloatArray:
 @lru_cache(maxsize=64)
 def _lowest_of_orthogonal(r: int, count: int) -> FloatArray:
     """Their lowest eigenvalues, of shape (count,)."""
-    lowest: FloatArray = np.linalg.eigvalsh(_orthogonal(r, count))[:, 0]
-    return lowest
+    return np.asarray(np.linalg.eigvalsh(_orthogonal(r, count))[:, 0], dtype=np.float64)
 
 
 def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
