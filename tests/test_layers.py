@@ -64,7 +64,7 @@ QUARANTINE = {
     "subprocess": {"sweep", "cluster"},
 }
 IGNORED = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "runs", "*.egg-info", ".*_cache", "__pycache__"
+    ".git", ".venv", ".home", ".hypothesis", "build", "dist", "runs", "*.egg-info", ".*_cache", "__pycache__"
 )
 
 
