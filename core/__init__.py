@@ -57,66 +57,70 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
 
-Everything public is exported here. Folders: ``numerics`` knows no model, ``quadratic`` is the two-layer
-quadratic network. Two functions share the name of their module and are imported from it:
-``quadratic.theory.outlier.outlier`` and ``quadratic.sampling.observe.observe``.
+Everything public is exported here, and loaded when it is first used. Folders: ``numerics`` knows no model,
+``quadratic`` is the two-layer quadratic network. Two functions share the name of their module and are
+imported from it: ``quadratic.theory.outlier.outlier`` and ``quadratic.sampling.observe.observe``.
 
 Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.
 """
 
-from bendscape.core.errors import ParameterError, PrecisionWarning
-from bendscape.core.numerics.lanczos import Eigenpairs, lowest_eigenpairs
-from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
-from bendscape.core.quadratic.finite_size.edge_law import LowestEigenvalue, lowest_eigenvalue_law
-from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
-from bendscape.core.quadratic.model import (
-    EDGE_KINDS,
-    TRANSITION_KINDS,
-    EdgeKind,
-    Model,
-    TransitionKind,
-    sample_count,
-)
-from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
-from bendscape.core.quadratic.sampling.cost import METHODS, cost_bytes, cost_seconds
-from bendscape.core.quadratic.sampling.dice import Dice, sample_dice
-from bendscape.core.quadratic.sampling.drawn_labels import (
-    DrawnLabels,
-    drawn_labels_theory,
-    sample_drawn_labels,
-)
-from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
-from bendscape.core.quadratic.sampling.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
-from bendscape.core.quadratic.sampling.label_only import SpectralSample, sample_spectral
-from bendscape.core.quadratic.sampling.observe import Observation
-from bendscape.core.quadratic.sampling.products import hessian_operator, hessian_product
-from bendscape.core.quadratic.theory.branch import a_tricritical
-from bendscape.core.quadratic.theory.bulk import Edge, left_edge, self_energy, spectral_map
-from bendscape.core.quadratic.theory.density import (
-    Density,
-    DensityRule,
-    bulk_density,
-    density_rule,
-    upper_quantile,
-)
-from bendscape.core.quadratic.theory.label_only import (
-    SpectralGain,
-    spectral_asymptotics,
-    spectral_gain,
-    spectral_transition,
-)
-from bendscape.core.quadratic.theory.label_weights import SpectralWeights
-from bendscape.core.quadratic.theory.maps import Map, transition_map, transitions_of_models
-from bendscape.core.quadratic.theory.outlier import (
-    Alpha0,
-    Asymptotics,
-    Outlier,
-    Transition,
-    alpha_0,
-    asymptotics,
-    transition,
-)
-from bendscape.core.quadratic.theory.points import Points, asymptotics_of_points
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bendscape.core.errors import ParameterError, PrecisionWarning
+    from bendscape.core.numerics.lanczos import Eigenpairs, lowest_eigenpairs
+    from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
+    from bendscape.core.quadratic.finite_size.edge_law import LowestEigenvalue, lowest_eigenvalue_law
+    from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
+    from bendscape.core.quadratic.model import (
+        EDGE_KINDS,
+        TRANSITION_KINDS,
+        EdgeKind,
+        Model,
+        TransitionKind,
+        sample_count,
+    )
+    from bendscape.core.quadratic.sampling.control_variate import Controlled, controlled_mean, label_controls
+    from bendscape.core.quadratic.sampling.cost import METHODS, cost_bytes, cost_seconds
+    from bendscape.core.quadratic.sampling.dice import Dice, sample_dice
+    from bendscape.core.quadratic.sampling.drawn_labels import (
+        DrawnLabels,
+        drawn_labels_theory,
+        sample_drawn_labels,
+    )
+    from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, sample_instance
+    from bendscape.core.quadratic.sampling.inputs import INPUT_LAWS, PRECISIONS, DrawnInputs
+    from bendscape.core.quadratic.sampling.label_only import SpectralSample, sample_spectral
+    from bendscape.core.quadratic.sampling.observe import Observation
+    from bendscape.core.quadratic.sampling.products import hessian_operator, hessian_product
+    from bendscape.core.quadratic.theory.branch import a_tricritical
+    from bendscape.core.quadratic.theory.bulk import Edge, left_edge, self_energy, spectral_map
+    from bendscape.core.quadratic.theory.density import (
+        Density,
+        DensityRule,
+        bulk_density,
+        density_rule,
+        upper_quantile,
+    )
+    from bendscape.core.quadratic.theory.label_only import (
+        SpectralGain,
+        spectral_asymptotics,
+        spectral_gain,
+        spectral_transition,
+    )
+    from bendscape.core.quadratic.theory.label_weights import SpectralWeights
+    from bendscape.core.quadratic.theory.maps import Map, transition_map, transitions_of_models
+    from bendscape.core.quadratic.theory.outlier import (
+        Alpha0,
+        Asymptotics,
+        Outlier,
+        Transition,
+        alpha_0,
+        asymptotics,
+        transition,
+    )
+    from bendscape.core.quadratic.theory.points import Points, asymptotics_of_points
 
 __all__ = [
     "EDGE_KINDS",
@@ -185,3 +189,61 @@ __all__ = [
     "transitions_of_models",
     "upper_quantile",
 ]
+
+_FROM = {
+    "errors": ("ParameterError", "PrecisionWarning"),
+    "numerics.lanczos": ("Eigenpairs", "lowest_eigenpairs"),
+    "quadratic.finite_size.crossover": ("alpha_bbp_at_size", "crossover_size"),
+    "quadratic.finite_size.edge_law": ("LowestEigenvalue", "lowest_eigenvalue_law"),
+    "quadratic.finite_size.overlap_law": ("mean_overlap_sq", "mean_overlap_sq_lowest"),
+    "quadratic.model": (
+        "EDGE_KINDS",
+        "TRANSITION_KINDS",
+        "EdgeKind",
+        "Model",
+        "TransitionKind",
+        "sample_count",
+    ),
+    "quadratic.sampling.control_variate": ("Controlled", "controlled_mean", "label_controls"),
+    "quadratic.sampling.cost": ("METHODS", "cost_bytes", "cost_seconds"),
+    "quadratic.sampling.dice": ("Dice", "sample_dice"),
+    "quadratic.sampling.drawn_labels": ("DrawnLabels", "drawn_labels_theory", "sample_drawn_labels"),
+    "quadratic.sampling.hessian": ("Instance", "dense_hessian", "sample_instance"),
+    "quadratic.sampling.inputs": ("INPUT_LAWS", "PRECISIONS", "DrawnInputs"),
+    "quadratic.sampling.label_only": ("SpectralSample", "sample_spectral"),
+    "quadratic.sampling.observe": ("Observation",),
+    "quadratic.sampling.products": ("hessian_operator", "hessian_product"),
+    "quadratic.theory.branch": ("a_tricritical",),
+    "quadratic.theory.bulk": ("Edge", "left_edge", "self_energy", "spectral_map"),
+    "quadratic.theory.density": ("Density", "DensityRule", "bulk_density", "density_rule", "upper_quantile"),
+    "quadratic.theory.label_only": (
+        "SpectralGain",
+        "spectral_asymptotics",
+        "spectral_gain",
+        "spectral_transition",
+    ),
+    "quadratic.theory.label_weights": ("SpectralWeights",),
+    "quadratic.theory.maps": ("Map", "transition_map", "transitions_of_models"),
+    "quadratic.theory.outlier": (
+        "Alpha0",
+        "Asymptotics",
+        "Outlier",
+        "Transition",
+        "alpha_0",
+        "asymptotics",
+        "transition",
+    ),
+    "quadratic.theory.points": ("Points", "asymptotics_of_points"),
+}
+_MODULE = {name: module for module, names in _FROM.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

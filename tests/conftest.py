@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -25,15 +25,29 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on a Ray or on S3 first, as they take longest: pytest-xdist gives files out in this
-    order."""
-    slow = {
-        item.path
-        for item in items
-        if item.get_closest_marker("ray") or "s3_session" in getattr(item, "fixturenames", ())
-    }
-    items.sort(key=lambda item: item.path not in slow)
+    """Tests on a Ray are one group, so that one is started; they, and files with tests on S3, come first, as
+    they take longest: pytest-xdist gives groups and files out in this order."""
+    on_ray = [item.get_closest_marker("ray") is not None for item in items]
+    on_s3 = {item.path for item in items if "s3_session" in getattr(item, "fixturenames", ())}
+    for item, ray in zip(items, on_ray, strict=True):
+        if ray and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    order = {item: (not ray, item.path not in on_s3) for item, ray in zip(items, on_ray, strict=True)}
+    items.sort(key=order.__getitem__)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups, and a file at a time for tests of no group."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class GroupsAndFiles(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return GroupsAndFiles(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

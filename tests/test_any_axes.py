@@ -265,21 +265,26 @@ def test_every_axis_grows_by_itself_and_all_together_and_only_new_cells_are_comp
     xr.testing.assert_identical(place.opened("grown.zarr"), whole)
 
 
-def test_two_drivers_without_guards_corrupt_nothing(place: Place, whole: xr.Dataset) -> None:
-    drivers = [Unguarded(), Unguarded()]
-    try:
-        text = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.wider.items())
-        small = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.grid.items())
-        what = {"url": str(place.folder / "two.zarr"), "module": place.module, "retry_failed": False}
-        with ThreadPoolExecutor(2) as pool:
-            jobs = [
-                pool.submit(driver.run, **what, text=of, delay=0.0, seed=seed)
-                for driver, of, seed in zip(drivers, (text, small), (1, 2), strict=True)
-            ]
-            assert {job.result(timeout=120) for job in jobs} <= {"complete", "LeaseLost"}
-    finally:
-        for driver in drivers:
-            driver.close()
+@pytest.fixture(scope="module")
+def drivers() -> Iterator[list[Unguarded]]:
+    made = [Unguarded(), Unguarded()]
+    yield made
+    for driver in made:
+        driver.close()
+
+
+def test_two_drivers_without_guards_corrupt_nothing(
+    drivers: list[Unguarded], place: Place, whole: xr.Dataset
+) -> None:
+    text = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.wider.items())
+    small = FILE + "\n".join(f"{key} = {value}" for key, value in place.case.grid.items())
+    what = {"url": str(place.folder / "two.zarr"), "module": place.module, "retry_failed": False}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(driver.run, **what, text=of, delay=0.0, seed=seed)
+            for driver, of, seed in zip(drivers, (text, small), (1, 2), strict=True)
+        ]
+        assert {job.result(timeout=120) for job in jobs} <= {"complete", "LeaseLost"}
     assert place.run("two.zarr", place.case.wider) == "complete"
     xr.testing.assert_identical(place.opened("two.zarr"), whole)
     assert fsck(place.folder / "two.zarr").sound

@@ -101,13 +101,18 @@ def play(world: World, number: int) -> None:
     print(verdict)
 
 
-@pytest.mark.ray
+def on_ray(test: Callable[..., None]) -> Any:
+    """On the world's cluster, which is not the Ray of other tests and is started once."""
+    return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
+
+
+@on_ray
 @pytest.mark.parametrize("number", range(len(FIRST)), ids=[": ".join(names) for names in FIRST])
 def test_nothing_is_lost(world: World, number: int) -> None:
     play(world, number)
 
 
-@pytest.mark.ray
+@on_ray
 @pytest.mark.parametrize(
     "number",
     range(ON_S3, ON_S3 + len(FIRST_ON_S3)),
@@ -132,14 +137,14 @@ def test_nothing_is_lost_with_processes_whatever_happens(world: World, number: i
     play(world, number)
 
 
-@pytest.mark.ray
+@on_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("number", MORE_ON_S3)
 def test_nothing_is_lost_on_s3_whatever_happens(world: World, number: int) -> None:
     play(world, number)
 
 
-@pytest.mark.ray
+@on_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("number", MORE)
 def test_nothing_is_lost_whatever_happens_at_whatever_moment(world: World, number: int) -> None:

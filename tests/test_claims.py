@@ -37,7 +37,7 @@ def sweep() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def loads(sweep: xr.Dataset) -> xr.Dataset:
-    return collapse(sweep, n_boot=200).compute()
+    return collapse(sweep, n_boot=100).compute()
 
 
 @pytest.fixture(scope="module")

@@ -273,7 +273,7 @@ LEVEL = FALSE_ALARMS / 4 / len(CELLS)
 def test_eigenvalues_and_overlaps_have_the_joint_law_of_a_drawn_matrix(
     model: Model, alpha: float, N: int
 ) -> None:
-    assert smallest_p_value(by_dice(model, alpha, N, 120)[0], by_matrix(model, alpha, N, 600)[0]) > LEVEL
+    assert smallest_p_value(by_dice(model, alpha, N, 80)[0], by_matrix(model, alpha, N, 400)[0]) > LEVEL
 
 
 def unturned(advance: Callable[..., Any]) -> Callable[..., Any]:
@@ -297,7 +297,7 @@ def test_the_joint_law_tells_a_wrong_variant(monkeypatch: pytest.MonkeyPatch, wr
         monkeypatch.setattr(TurningFrame, "advance", unturned(TurningFrame.advance))
     else:
         monkeypatch.setattr(dice_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
-    dice, matrix = by_dice(model, alpha, N, 120)[0], by_matrix(model, alpha, N, 600)[0]
+    dice, matrix = by_dice(model, alpha, N, 80)[0], by_matrix(model, alpha, N, 400)[0]
     assert smallest_p_value(dice, matrix) < LEVEL
 
 

@@ -334,26 +334,31 @@ def test_two_exports_to_one_place_do_not_mix(store: Path, tmp_path: Path) -> Non
 
 
 BIG = """
-import sys
+import os, sys
+import dask.array, h5netcdf, zarr
 from bendscape.analysis.dataset.export import export_store
 
 def peak():  # not ru_maxrss, which starts at what the parent had
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
-small, big, output, block_bytes = *sys.argv[1:4], int(sys.argv[4])
-export_store(small, output.replace("out", "first"))
-before = peak()
-written = export_store(big, output, block_bytes=block_bytes, shards=output.endswith("zarr"))
-print(peak() - before, written["done"])
+small, big, block_bytes = *sys.argv[1:3], int(sys.argv[3])
+for output in sys.argv[4:]:  # each in a fork, as what is imported is the same
+    if not (child := os.fork()):
+        export_store(small, output.replace("out", "first"))
+        before = peak()
+        written = export_store(big, output, block_bytes=block_bytes, shards=output.endswith("zarr"))
+        print(peak() - before, written["done"], flush=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 
 @pytest.fixture(scope="module")
 def big_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen million cells, in tiles of 65,536, whose values were never computed."""
+    """Eight million cells, in tiles of 65,536, whose values were never computed."""
     tmp_path = tmp_path_factory.mktemp("big")
-    campaign = make_campaign(p=[1], a=[*range(1, 17)], alpha=[*range(1, 17)], N=[64], seeds=2**16)
+    campaign = make_campaign(p=[1], a=[*range(1, 9)], alpha=[*range(1, 17)], N=[64], seeds=2**16)
     kernel, grid = load_kernel("probe", [write_kernel(tmp_path, RANDOM)]), campaign.to_grid(AXES)
     layout = replace(Layout.of(grid, kernel), sizes={64: SizeLayout(2**16, 1, 2**16)})
     path = tmp_path / "big.zarr"
@@ -362,26 +367,26 @@ def big_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for name, tile in (("x", rng.integers(0, 100, 2**16)), ("status", np.ones(2**16))):
         array = zarr.open_array(path, path=f"N=64/{name}", mode="r+")
-        for k in range(16):
+        for k in range(8):
             array[0, 0, k] = tile + np.zeros((16, 1))
     full = (1 << 2**16) - 1
-    tiles = [TileKey(64, (0, 0, k, i, 0)) for k in range(16) for i in range(16)]
+    tiles = [TileKey(64, (0, 0, k, i, 0)) for k in range(8) for i in range(16)]
     (path / "ledger" / "segments").mkdir(parents=True)
     receipts = "".join(Receipt(str(tile), done=full).to_json() + "\n" for tile in tiles)
     (path / "ledger" / "segments" / "000001-000001.jsonl").write_text(receipts)
     return path
 
 
-@pytest.mark.parametrize("name", ["out.zarr", "out.nc"])
 def test_memory_is_bounded_by_the_block_and_not_by_the_store(
-    big_store: Path, store: Path, tmp_path: Path, name: str
+    big_store: Path, store: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", BIG, store, big_store, tmp_path / name, 2**22]
+    outputs = [tmp_path / name for name in ("out.zarr", "out.nc")]
+    command = [sys.executable, "-c", BIG, store, big_store, 2**22, *outputs]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=True)
-    assert xr.open_dataset(big_store, engine="bendscape").nbytes > 2**27
-    growth, cells = map(int, done.stdout.split())
-    assert cells == 2**24
-    assert growth < 2**26
+    assert xr.open_dataset(big_store, engine="bendscape").nbytes > 2**26
+    found = [[*map(int, line.split())] for line in done.stdout.splitlines()]
+    assert [cells for _, cells in found] == [2**23] * 2
+    assert max(growth for growth, _ in found) < 3 * 2**24
 
 
 def test_the_command_prints_one_document_or_one_line(

@@ -30,10 +30,12 @@ CELLS, TILES = 144, 24
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A complete store and its kernel."""
+    """A complete store, recorded in one segment however long it took, and its kernel."""
     folder = tmp_path_factory.mktemp("complete")
     path, module = folder / "s.zarr", write_kernel(folder, RANDOM)
-    assert run(path, module, make_campaign()).done == CELLS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bendscape.sweep.store.ledger.FLUSH_SECONDS", 3600.0)
+        assert run(path, module, make_campaign()).done == CELLS
     return path, module
 
 

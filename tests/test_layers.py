@@ -64,7 +64,7 @@ QUARANTINE = {
     "subprocess": {"sweep", "cluster"},
 }
 IGNORED = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "runs", "*.egg-info", ".*_cache", "__pycache__"
+    ".git", ".venv", ".home", ".hypothesis", "build", "dist", "runs", "*.egg-info", ".*_cache", "__pycache__"
 )
 
 
@@ -169,6 +169,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.packaging
 def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Path) -> None:
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, checkout)
     (wheel,) = tmp_path.glob("*.whl")
@@ -179,6 +180,7 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 
 
+@pytest.mark.packaging
 def test_an_editable_install_works_from_a_folder_of_any_name(checkout: Path, tmp_path: Path) -> None:
     target = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", target], check=True, timeout=120)

@@ -98,7 +98,7 @@ def finished_models(ds: xr.Dataset) -> list[dict[str, int]]:
     return [at for at in models_of(ds) if share.isel(at).item() == 1]
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_store_filling_in_any_order_has_answers_with_their_coverage_and_finished_models_keep_theirs(
     data: st.DataObject, whole: Path, answers: Mapping[str, xr.Dataset], tmp_path: Path
@@ -201,7 +201,7 @@ def test_threads_and_the_workers_of_a_distributed_client_give_the_same(whole: Pa
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["same"]
-    assert found["cells"] == int((opened(whole)["status"] == 1).sum())
+    assert found["cells"] == int((opened(whole).isel(a=[0])["status"] == 1).sum())
     assert found["here"] == [found["own"]]
     assert found["own"] not in found["there"]
     assert found["there"]

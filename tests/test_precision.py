@@ -28,7 +28,12 @@ CORNERS = [
     Model(512, 7, 1e-2),
     Model(math.inf, 3, 1e-6),  # so is the jump here
 ]
-PAST_THE_CUT = [Model(1, 1, 1.5), Model(5, 512, 1e3), Model(512, 7, 1.0), Model(1, 1, 1e3)]
+PAST_THE_CUT = [
+    Model(1, 1, 1.5),
+    pytest.param(Model(5, 512, 1e3), marks=pytest.mark.slow),
+    Model(512, 7, 1.0),
+    Model(1, 1, 1e3),
+]
 
 
 def judge(value: float, error: float, exact: oracle.Number, accuracy: float) -> None:

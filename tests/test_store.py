@@ -28,7 +28,7 @@ from bendscape.sweep.location import store_url
 from bendscape.sweep.store import ledger, publish
 from bendscape.sweep.store.compare_and_swap import Publisher
 from bendscape.sweep.store.publish import compute_known, known, read_root
-from campaigns import RANDOM, campaign_text, make_campaign, run
+from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
 DIMS = ("p", "p_star", "a", "alpha", "N", "seed")
@@ -248,14 +248,24 @@ def test_an_open_dataset_stays_what_it_was_while_tiles_land_and_axes_grow(
             xr.testing.assert_identical(lazy[name].load(), then[name])
 
 
+WIDER = {"p": [1, 2, 3], "a": [0.5, 0.7, 1.5], "alpha": [0.8, 0.9, 1.0, 1.2], "N": [32, 64, 128], "seeds": 3}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """What one run of the wider campaign gives."""
+    folder = tmp_path_factory.mktemp("fresh")
+    run(folder / "s.zarr", write_kernel(folder, RANDOM), make_campaign(**WIDER))
+    return xr.open_dataset(folder / "s.zarr", engine="bendscape").load()
+
+
 @pytest.mark.parametrize("writes", [3, 10, 16])
 def test_an_extension_that_dies_half_way_leaves_the_old_dataset_and_can_be_repeated(
-    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, writes: int
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, fresh: xr.Dataset, writes: int
 ) -> None:
     path, module = tmp_path / "s.zarr", kernel_file(RANDOM)
-    run(path, module, make_campaign())
+    run(path, module, make_campaign(seeds=2))
     before = xr.open_dataset(path, engine="bendscape").load()
-    wider = {"p": [1, 2, 3], "a": [0.5, 0.7, 1.5], "alpha": [0.8, 0.9, 1.0, 1.2], "N": [32, 64, 128]}
 
     put, count = Publisher.put, [0]
 
@@ -268,14 +278,10 @@ def test_an_extension_that_dies_half_way_leaves_the_old_dataset_and_can_be_repea
     with monkeypatch.context() as patch:
         patch.setattr(Publisher, "put", dying)
         with pytest.raises(OSError, match="the disk is gone"):
-            run(path, module, make_campaign(**wider))
+            run(path, module, make_campaign(**WIDER))
     xr.testing.assert_identical(xr.open_dataset(path, engine="bendscape").load(), before)
-    run(path, module, make_campaign(**wider))
-    run(tmp_path / "fresh.zarr", module, make_campaign(**wider))
-    xr.testing.assert_equal(
-        xr.open_dataset(path, engine="bendscape").load(),
-        xr.open_dataset(tmp_path / "fresh.zarr", engine="bendscape").load(),
-    )
+    run(path, module, make_campaign(**WIDER))
+    xr.testing.assert_equal(xr.open_dataset(path, engine="bendscape").load(), fresh)
 
 
 def test_the_campaign_and_its_provenance_are_kept_with_every_revision(

@@ -55,7 +55,7 @@ class _NotebookBar:
 
     def show(self, shown: _Shown) -> None:
         if self._handle is None:
-            from IPython.display import display  # type: ignore[import-not-found]  # of the notebook's kernel
+            from IPython.display import display  # of the notebook's kernel
 
             self._handle = display(shown, display_id=True)
         else:
