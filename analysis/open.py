@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
@@ -42,15 +41,13 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import DIGITS
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Variable
-from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.kernels.hessian import VARIABLES as HESSIAN
 from bendscape.sweep.kernels.label_only import VARIABLES as SPECTRAL
 from bendscape.sweep.kernels.label_only import WEIGHTS
-from bendscape.sweep.store.compare_and_swap import reading_store
-from bendscape.sweep.store.ledger import Ledger, campaign_of
-from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import HOW_TO_READ, open_root, references_of, silence_zarr, stored_grid
+from bendscape.sweep.store.objects import Damaged
+from bendscape.sweep.store.publish import HOW_TO_READ, silence_zarr
 from bendscape.sweep.store.records import Records
+from bendscape.sweep.store.root import Store, open_store
 
 CHUNK_BYTES = (
     2**22
@@ -144,6 +141,9 @@ class BendscapeBackend(BackendEntrypoint):
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
 
+        What is opened is a path, a URL, or a :class:`bendscape.sweep.store.root.Store`: a store that is open
+        already, for several datasets of one and the same state of it.
+
         ``revision`` opens the store as an earlier campaign file of it has it, numbered as `bendscape status`
         has them where the latest one hides cells. ``attrs["hidden"]`` names the values that are hidden.
 
@@ -155,14 +155,12 @@ class BendscapeBackend(BackendEntrypoint):
         if group not in (None, *GROUPS):
             raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
-        url, attributes = open_root(filename_or_obj)
-        text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
-        layout = Layout.from_json(attributes["layout"])
-        grid = stored_grid(url, text, layout)
+        store = open_store(filename_or_obj)
+        grid = store.grid(revision)
         if group in GROUPS:
-            ds = failures(grid, layout, _replayed(url))
+            ds = failures(grid, store.layout, store.ledger.records)
         else:
-            ds = _cells(url, attributes, layout, grid, mask_and_scale)
+            ds = _cells(store, grid, mask_and_scale)
         return xr.decode_cf(
             ds, concat_characters=False, mask_and_scale=mask_and_scale, decode_times=False,
             decode_coords=False, decode_timedelta=False, drop_variables=drop_variables,
@@ -180,9 +178,10 @@ class BendscapeBackend(BackendEntrypoint):
         They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
         takes those of the node above for them.
         """
+        store = open_store(filename_or_obj)
         cells, errors = (
             self.open_dataset(
-                filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale, group=group
+                store, drop_variables=drop_variables, mask_and_scale=mask_and_scale, group=group
             )
             for group in (None, "errors")
         )
@@ -207,17 +206,17 @@ class BendscapeBackend(BackendEntrypoint):
         return False
 
 
-def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, floats: bool) -> xr.Dataset:
+def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     """The dataset of the cells, integers as they are stored."""
+    layout = store.layout
     axes, points, size_axis = Axes.of(grid, layout), tuple(grid.dims), layout.axes.size
-    root = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)
     seeds = np.array([grid.seeds[size] for size in grid.sizes])
     wanted = np.stack([grid.wanted(size) for size in grid.sizes], axis=-1)
     sized = () if size_axis is None else (size_axis.name,)
     if size_axis is None:
         seeds, wanted = seeds[0], wanted[..., 0]
     dims = (*points, *sized, "seed")
-    coords: dict[str, Any] = {name: _axis(root, name, values) for name, values in axes.values.items()}
+    coords: dict[str, Any] = {name: _axis(store, name, values) for name, values in axes.values.items()}
     if size_axis is not None:
         about = {"long_name": size_axis.long_name, "units": size_axis.units}
         coords[size_axis.name] = (size_axis.name, np.array(grid.sizes), about)
@@ -228,34 +227,36 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     for name, value in layout.constants.items():
         axis = layout.axes[name]
         coords[name] = ((), value, {"long_name": axis.long_name, "units": axis.units})
-    numbers = {v.name for of in references_of(attributes, layout) for v in of.variables if not v.nan}
+    numbers = {v.name for of in store.references for v in of.variables if not v.nan}
     numbers |= {layout.axes.curve.name} if layout.axes.curve is not None else set()
     theory = {
-        name: _known(array, axes, points, numbers)
-        for name, array in sorted(root.arrays())
-        if _dimensions(array) != (name,)
+        name: _known(store, name, axes, points, numbers)
+        for name in sorted(store.arrays())
+        if store.dims(name) != (name,)
     }
-    if attributes["kernel"] == "spectral":
+    if store.kernel_name == "spectral":
         theory |= _label_only(grid, points)
     if layout.around is not None and layout.axes.curve is not None:
         coords[layout.axes.curve.name] = theory.pop(layout.axes.curve.name)
 
-    first = _node(root, layout.group(grid.sizes[0]))
-    names = sorted(name for name in first if name != "seed")
-    inner_dims = {name: _dimensions(_node(first, name))[len(layout.cell_dims) :] for name in names}
+    first = grid.sizes[0]
+    names = sorted(store.variables(first))
+    inner_dims = {
+        name: store.dims(f"{layout.group(first)}/{name}")[len(layout.cell_dims) :] for name in names
+    }
     cells = Cells(
-        url,
+        store.url,
         axes,
         layout,
         grid.sizes,
         np.atleast_1d(seeds),
         wanted,
-        _recorded(url, layout),
+        _recorded(store),
         {k: len(v) for k, v in inner_dims.items()},
     )
     measured: dict[str, xr.Variable] = {}
     for name in names:
-        arrays = [_node(root, f"{layout.group(size)}/{name}") for size in grid.sizes]
+        arrays = [store.array(f"{layout.group(size)}/{name}") for size in grid.sizes]
         data = Measured(name, arrays, cells, floats)
         of: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
         if name == "status":
@@ -264,11 +265,11 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
             of["_FillValue"] = data.dtype.type(data.fill)
         measured[name] = xr.Variable((*dims, *inner_dims[name]), indexing.LazilyIndexedArray(data), of)
         for dim in inner_dims[name]:
-            coords[dim] = _axis(root, dim, np.asarray(_node(root, dim)[...]))
+            coords[dim] = _axis(store, dim, store.read(dim))
     measured["coverage"] = xr.Variable(
         dims[:-1], indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
-    about = _provenance(attributes)
+    about = _provenance(store.attributes)
     if layout.around is not None:
         about["around"] = layout.around
     if hidden := layout.beyond(grid):
@@ -283,12 +284,8 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     return ds
 
 
-def _dimensions(array: Any) -> tuple[str, ...]:
-    return tuple(array.metadata.dimension_names)
-
-
-def _axis(root: zarr.Group, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
-    about = dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {})
+def _axis(store: Store, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
+    about = dict(store.array(name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {})
     return name, values, about
 
 
@@ -304,40 +301,20 @@ def _forget_threads() -> None:
 os.register_at_fork(after_in_child=_forget_threads)
 
 
-def _replayed(url: str) -> Records:
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    return ledger.records
-
-
-def _recorded(url: str, layout: Layout) -> Records:
-    records = _replayed(url)
+def _recorded(store: Store) -> Records:
+    layout, records = store.layout, store.ledger.records
     for size in layout.sizes:
         known = records.size(size, len(layout.cell_dims))
         known.reserve(layout.tile_shape(size), layout.tile_cells(size))
     return records
 
 
-def _node(root: zarr.Group, path: str) -> Any:
-    try:
-        return root[path]
-    except KeyError:
-        raise ParameterError(
-            "store", str(root.store), "a whole bendscape store", f"{path} is missing"
-        ) from None
-
-
-def _known(array: Any, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
-    n, name = array.ndim, array.path
-    try:
-        values = np.asarray(array[...])
-    except OSError:
-        raise
-    except Exception as error:  # each codec has its own
-        raise Damaged(name, f"{type(error).__name__}: {error}") from None
+def _known(store: Store, name: str, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
+    values = store.read(name)
     if name in numbers and np.isnan(values).any():
         raise Damaged(name, "values of it are missing")
-    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(array.attrs))
+    n = values.ndim
+    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(store.array(name).attrs))
 
 
 def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: int) -> dict[str, int]:

@@ -12,20 +12,20 @@ import numpy as np
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, load_kernel
+from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
-from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import open_root
 from bendscape.sweep.store.records import Records
+from bendscape.sweep.store.root import Store, open_store
 
 RATE_SECONDS = 300.0
 
 
-def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
+def store_status(
+    location: str | os.PathLike[str] | Store, kernel_modules: Iterable[str] = ()
+) -> dict[str, Any]:
     """Done, failed and missing cells by size, rate, what is left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
@@ -34,13 +34,11 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     `kernel_modules`, cells of a size count as equally dear, and a size without finished ones is null.
     `hidden` are finished cells that the latest campaign file does not name, and how to see them.
     """
-    url, attributes = open_root(location)
-    campaign = parse_campaign(attributes["campaign"], source=url)
-    ledger = Ledger(connect(url))
-    ledger.replay()
+    store = open_store(location)
+    attributes, layout = store.attributes, store.layout
+    campaign = parse_campaign(attributes["campaign"], source=store.url)
+    ledger, kernel = store.ledger, _kernel(store, kernel_modules)
     records = ledger.records
-    layout = Layout.from_json(attributes["layout"])
-    kernel = _kernel(attributes, layout, kernel_modules)
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
     sizes: list[dict[str, Any]] = []
     for n, size in plan.sizes.items():
@@ -64,7 +62,7 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
     return {
-        "store": url,
+        "store": store.url,
         "name": attributes["name"],
         "cells": plan.total("cells"),
         "done": plan.total("done"),
@@ -88,19 +86,18 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     }
 
 
-def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def store_tiles(location: str | os.PathLike[str] | Store) -> list[dict[str, Any]]:
     """Every recorded tile: its cells, what became of them, and where, when and how long they were computed.
 
     A model axis has its value, curve (as the campaign has it) and seed their first and last of the tile;
     `seconds` is the sum over its attempts, `epoch` the run of the last one, as numbered in the `runs` of
     `store_status`.
     """
-    url, attributes = open_root(location)
-    ledger, layout = Ledger(connect(url)), Layout.from_json(attributes["layout"])
-    ledger.replay()
+    store = open_store(location)
+    layout, records = store.layout, store.ledger.records
     rows = []
-    for key in ledger.records:
-        known = ledger.records.get(key)
+    for key in records:
+        known = records.get(key)
         if known is None:
             continue
         rows.append(
@@ -142,14 +139,14 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
     return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
 
 
-def _kernel(attributes: dict[str, Any], layout: Layout, modules: Iterable[str]) -> Kernel:
+def _kernel(store: Store, modules: Iterable[str]) -> Kernel:
     # A kernel that is not installed here has no cost model; everything else about the store is known.
     try:
-        return load_kernel(attributes["kernel"], modules, attributes.get("options", {}))
+        return store.kernel(modules)
     except ParameterError:
         return Kernel(
-            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
-            axes=layout.axes,
+            store.kernel_name, store.attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
+            axes=store.layout.axes,
         )  # fmt: skip
 
 
