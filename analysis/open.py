@@ -23,8 +23,8 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,15 @@ from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Lazy, Measured, Picks
+from bendscape.analysis.dataset.analyses import THEORIES, installed, load_analysis
+from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Measured
 from bendscape.analysis.dataset.failures import failures
-from bendscape.analysis.findings.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import DIGITS
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Variable
 from bendscape.sweep.kernels.hessian import VARIABLES as HESSIAN
 from bendscape.sweep.kernels.label_only import VARIABLES as SPECTRAL
-from bendscape.sweep.kernels.label_only import WEIGHTS
 from bendscape.sweep.store.objects import Damaged
 from bendscape.sweep.store.publish import HOW_TO_READ, silence_zarr
 from bendscape.sweep.store.records import Records
@@ -52,15 +51,9 @@ from bendscape.sweep.store.root import Store, open_store
 CHUNK_BYTES = (
     2**22
 )  # of one variable at one size: many tiles to a Dask chunk, and a pass over ten sizes of ten
+
+
 # variables (analysis/dataset/models.py) holds 0.4 GB a thread
-LABEL_ONLY = {
-    "lambda_minus": ("lambda_minus", "left edge of the bulk of the label-only matrix"),
-    "lambda_star": ("lambda_star", "outlier of the label-only matrix; NaN where there is none"),
-    "overlap_sq_theory": ("overlap_sq", "squared overlap of that outlier; NaN where there is none"),
-}
-"""Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
-
-
 def _range_of(variable: Variable) -> dict[str, Any]:
     return {name: value for name, value in variable.attributes.items() if name.startswith("valid_")}
 
@@ -86,41 +79,6 @@ _ROUNDED = {
 
 def _words(name: str) -> dict[str, str]:
     return {"long_name": _LONG_NAMES[name], "units": "1"}
-
-
-class _LabelOnly(Lazy):
-    """One number of the label-only theory at (p, p_star, a, alpha), computed where it is read."""
-
-    def __init__(self, suffix: str, field: str, grid: Grid) -> None:
-        self._suffix, self._field, self._grid = suffix, field, grid
-        self.dtype, self.shape = np.dtype("float64"), grid.shape
-
-    def block(self, picks: Picks) -> NDArray[Any]:
-        grid, block = self._grid, np.empty([len(pick) for pick in picks])
-        for at, (i, j, k, m) in zip(np.ndindex(block.shape), product(*picks), strict=True):
-            p_star, a = int(grid.models["p_star"][i, j, k]), float(grid.models["a"][i, j, k])
-            point = label_only_asymptotics(self._suffix, p_star, a, float(grid.curve_values[i, j, k, m]))
-            block[at] = getattr(point, self._field)
-        return block
-
-
-def _label_only(grid: Grid, points: tuple[str, ...]) -> dict[str, xr.Variable]:
-    """Beside each variable of the `spectral` kernel its limit of large N."""
-    found: dict[str, xr.Variable] = {}
-    for suffix, (words, _) in WEIGHTS.items():
-        values = [
-            [label_only_threshold(suffix, p_star, a) for a in grid.values["a"]]
-            for p_star in grid.values["p_star"]
-        ]
-        attributes = {"long_name": f"threshold of the label-only method, {words}", "units": "1"}
-        found[f"alpha_bbp_{suffix}"] = xr.Variable(points[1:3], values, attributes)
-        for name, (field, long_name) in LABEL_ONLY.items():
-            found[f"{name}_{suffix}"] = xr.Variable(
-                points,
-                indexing.LazilyIndexedArray(_LabelOnly(suffix, field, grid)),
-                {"long_name": f"{long_name}, {words}", "units": "1"},
-            )
-    return found
 
 
 class BendscapeBackend(BackendEntrypoint):
@@ -234,8 +192,6 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
         for name in sorted(store.arrays())
         if store.dims(name) != (name,)
     }
-    if store.kernel_name == "spectral":
-        theory |= _label_only(grid, points)
     if layout.around is not None and layout.axes.curve is not None:
         coords[layout.axes.curve.name] = theory.pop(layout.axes.curve.name)
 
@@ -275,12 +231,29 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     if hidden := layout.beyond(grid):
         about["hidden"] = hidden
     ds = xr.Dataset({**measured, **theory}, coords, about)
+    for axis in layout.axes.declared:
+        if axis.name in ds.coords:
+            ds[axis.name].attrs["role"] = axis.role
+    ds = _with_theories(ds)
     width = max(math.prod(of.shape[len(dims) :]) * of.dtype.itemsize for of in measured.values())
     chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized, max(8, width))
     for variable in ds.variables.values():
         variable.encoding["preferred_chunks"] = {
             dim: chunks.get(str(dim), ds.sizes[dim]) for dim in variable.dims
         }
+    return ds
+
+
+def _with_theories(ds: xr.Dataset) -> xr.Dataset:
+    """A dataset with each installed theory that it has what is needed for."""
+    for name in installed(THEORIES):
+        try:
+            theory = load_analysis(name, THEORIES)
+        except ParameterError as error:  # of another package: the cells can be read without it
+            warnings.warn(str(error), UserWarning, stacklevel=2)
+            continue
+        if not theory.lacking(ds):
+            ds = ds.assign(theory.estimate(ds).variables)
     return ds
 
 

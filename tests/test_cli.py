@@ -20,7 +20,7 @@ from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 COMMANDS = (
     *("theory", "sample", "plan", "run", "status", "errors", "fsck", "kernels"),
-    *("export", "scaling", "thresholds", "figures", "report"),
+    *("export", "scaling", "thresholds", "claims", "figures", "report", "analyses"),
 )
 OWN = """
 from bendscape.sweep.campaign.axes import Axes, Axis

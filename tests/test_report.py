@@ -28,7 +28,7 @@ from bendscape.analysis.estimate.thresholds import compact, thresholds, threshol
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
 from bendscape.analysis.figures.gain import gains
 from bendscape.analysis.findings import results
-from bendscape.analysis.findings.results import PASSES, Results
+from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import library, script_json
 from bendscape.analysis.report.page import gain_in_words, render_report, write_report
@@ -280,7 +280,7 @@ def test_means_loads_laws_and_thresholds_are_computed_together_in_one_pass(
     compute = results.compute
     monkeypatch.setattr(results, "compute", lambda *lazy: asked.append(len(lazy)) or compute(*lazy))
     page = render_report(Results(sweep.chunk({"a": 1}), n_boot=200))
-    assert asked == [len(PASSES)]
+    assert asked == [len(OF_A_REPORT)]
     assert page == render_report(Results(sweep, n_boot=200))
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.dataset.analyses import Analysis
 from bendscape.analysis.dataset.models import (
-    MODEL,
     alpha_axis,
-    as_sweep,
     code_output,
     map_models,
     model_of,
@@ -52,29 +51,6 @@ _PARTS = {
 SAFE = 10.0
 """Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
 there."""
-
-
-def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset as :func:`bendscape.analysis.dataset.models.as_sweep` has it; refuses one that is no sweep
-    of the Hessian."""
-    needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
-    missing = [name for name in needed if name not in ds.variables]
-    if missing:
-        raise ParameterError(
-            "store",
-            f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}",
-            "a sweep with the variables of the hessian kernel",
-            f"it lacks {', '.join(missing)}",
-        )
-    ds = as_sweep(ds)
-    for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
-        if not ds.sizes[dim]:
-            raise ParameterError("ds", dim, "a dataset with at least one value of it")
-        if dim != "seed" and not ds.indexes[dim].is_unique:
-            raise ParameterError("ds", dim, "a dataset without a value twice along it")
-    if not ds.indexes["N"].is_monotonic_increasing:
-        raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
-    return ds
 
 
 def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
@@ -132,7 +108,7 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
     project's own estimators, on the scaling law of arXiv:2604.27992.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     check_level(level)
     of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
@@ -324,3 +300,6 @@ def render_thresholds(result: xr.Dataset) -> Table:
         )
         before = point
     return table
+
+
+ANALYSIS = Analysis("thresholds", thresholds, (*MEASURED, "lambda_minus", "alpha_bbp", "transition"))

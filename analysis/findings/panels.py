@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.dataset.analyses import Analysis
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import MODEL, alpha_axis, map_models, number_output
 from bendscape.analysis.estimate.estimators import DONE, realised_alpha
-from bendscape.analysis.estimate.thresholds import at_point, hessian_sweep
+from bendscape.analysis.estimate.thresholds import at_point
 from bendscape.core.errors import ParameterError, unwarned
 from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 from bendscape.core.quadratic.theory import outlier
@@ -76,7 +77,7 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     -----
     Held by ``tests/test_figures.py``.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     dims = ("N", alpha_dim)
     outputs = {"alpha_realised": number_output(dims, "number of samples over N")}
@@ -114,7 +115,7 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
     list of Panel
         In the order of the axes, with the means of ``VARIABLES``. Points lie at the mean of alpha_realised.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     found = (means(ds) if found is None else found).compute()
     theory = ds[["alpha_bbp", "transition"]].compute()
@@ -171,3 +172,6 @@ def _theory_line(
         np.array([at.lambda_star for at in theory]),
         np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
     )
+
+
+ANALYSIS = Analysis("means", means, ("status", *VARIABLES, "alpha_bbp", "transition"))

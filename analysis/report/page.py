@@ -19,7 +19,7 @@ from bendscape.analysis.estimate.estimators import ESTIMATORS, SHORT_NAMES
 from bendscape.analysis.estimate.thresholds import compact, thresholds_table, with_error
 from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
-from bendscape.analysis.findings.results import PASSES, Results
+from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import figure_numbers, library, library_version, script_json
 from bendscape.analysis.report.tables import (
@@ -123,13 +123,13 @@ def render_report(ds: xr.Dataset | Results) -> str:
     library that draws is 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
-    results.read(PASSES)
-    ds, result = results.ds, results.thresholds
+    results.read(OF_A_REPORT)
+    ds, result = results.ds, results["thresholds"]
     status = ds[["status", "coverage", "alpha"]].compute()
     sizes, rows = coverage_by_size(status), thresholds_table(result)
     total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    loads = load_rows(results.loads) if rows else []
+    loads = load_rows(results["loads"]) if rows else []
     bought = gains(ds)
     found = results.panels if rows else []
     numbers = figure_numbers(found, loads, bought)
@@ -167,7 +167,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         load_estimators=_LOAD_ESTIMATORS,
         load_definitions=LOAD_DEFINITIONS,
         least_size=results.least_size,
-        edges=edges_by_model(results.edge) if rows else [],
+        edges=edges_by_model(results["edge"]) if rows else [],
         laws=LAWS,
         figures=_FIGURES,
         choices=[
