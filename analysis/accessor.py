@@ -27,7 +27,9 @@ _PLOT = f"  {'.bend.plot':<24} Figures: write it alone for their list."
 
 def _in_words(ds: xr.Dataset) -> str:
     """What a dataset has, in one line, without reading it."""
-    axes = [f"{name} {ds.sizes[name]}" for name in ("p", "p_star", "a", "N", "seed") if name in ds.sizes]
+    axes = [
+        f"{name} {ds.sizes[name]}" for name in ("p", "p_star", "a", "noise", "N", "seed") if name in ds.sizes
+    ]
     loads = next((str(dim) for dim in ds.sizes if str(dim).startswith("alpha")), "")
     if loads:
         axes.insert(min(3, len(axes)), f"{loads} {ds.sizes[loads]}")

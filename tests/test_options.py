@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,43 @@ def test_an_option_reaches_the_cells_and_their_estimates() -> None:
     assert kernel.seconds(CELL) == cost_seconds(model, 1.2, 16, "dense")
 
 
+@pytest.mark.parametrize("method", ["explicit", "dice"])
+def test_a_looser_tolerance_takes_fewer_products_and_is_that_close_to_the_exact_eigenpairs(
+    method: str,
+) -> None:
+    """Dice draws instances of its own, so that it is held against its own tightest."""
+    cell = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.3, N=48, seed=0)
+
+    def found(method: str, tolerance: float | None, seed: int) -> Mapping[str, Any]:
+        kernel = load_kernel("hessian", (), {"method": method, "tolerance": tolerance})
+        return kernel.compute(cell, np.random.default_rng(seed)).values
+
+    products = dict.fromkeys((1e-3, 1e-6, 1e-9), 0)
+    for seed in range(8):
+        exact = found(
+            "dense" if method == "explicit" else "dice", None if method == "explicit" else 1e-10, seed
+        )
+        for tolerance in products:
+            values = found(method, tolerance, seed)
+            products[tolerance] += values["n_matvecs"]
+            for name in ("overlap_sq", "overlap_sq_space"):
+                assert abs(values[name] - exact[name]) <= tolerance
+            for name in ("eigval_min", "eigval_second"):
+                assert abs(values[name] - exact[name]) <= max(1e-3 * tolerance, 1e-12)
+    assert products[1e-3] < 0.9 * products[1e-6] < 0.81 * products[1e-9]
+
+
+def test_the_default_tolerance_of_a_method_is_what_its_docstring_says_to_the_bit() -> None:
+    for method, tolerance in (("explicit", 1e-6), ("dice", 1e-3)):
+        plain, spelt = (
+            load_kernel("hessian", (), {"method": method} | of).compute(CELL, cell_rng(7, CELL))
+            for of in ({}, {"tolerance": tolerance})
+        )
+        assert plain == spelt
+    with pytest.raises(ParameterError, match=r"tolerance must be from 1e-10 to 0\.001"):
+        observe(Model(1, 1, 0.7), 1.2, 16, cell_rng(7, CELL), tolerance=0.1)
+
+
 def test_options_at_their_defaults_are_the_kernel_without_options(tmp_path: Path) -> None:
     spelt = load_kernel("hessian", (), {"method": "auto", "inputs": "gaussian"})
     plain = load_kernel("hessian")
@@ -65,8 +103,10 @@ def test_options_belong_to_what_a_store_is(tmp_path: Path) -> None:
             'method = "magic"',
             "kernel.method = 'magic' is not accepted: kernel.method must be 'auto', ",
         ),
-        ('methd = "dense"', "options of 'hessian' are method, inputs, precision, max_bytes"),
+        ('methd = "dense"', "options of 'hessian' are method, inputs, precision, tolerance, max_bytes"),
         ("max_bytes = 0", "greater than 0"),
+        ("tolerance = 0.01", "kernel.tolerance must be less than or equal to 0.001"),
+        ("tolerance = 1e-11", "kernel.tolerance must be greater than or equal to 0.0000000001"),
         ('name = "labels"\nmethod = "dense"', "kernel 'labels' has no options"),
     ],
 )
@@ -90,7 +130,8 @@ def test_the_table_names_the_kernel_too_and_the_hash_of_a_campaign_without_optio
 
 def test_the_options_of_a_kernel_are_listed_with_defaults_and_meanings() -> None:
     options = {of["name"]: of for of in describe(load_kernel("hessian"))["options"]}
-    assert set(options) == {"method", "inputs", "precision", "max_bytes"}
+    assert set(options) == {"method", "inputs", "precision", "tolerance", "max_bytes"}
+    assert [of["minimum"] for of in options["tolerance"]["accepted"]["anyOf"] if "minimum" in of] == [1e-10]
     assert options["method"]["default"] == "auto"
     assert options["method"]["accepted"]["enum"] == ["auto", "dense", "explicit", "dice", "conditional"]
     assert all(of["long_name"] for of in options.values())

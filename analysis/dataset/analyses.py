@@ -68,9 +68,9 @@ class Analysis:
             if not ({name} if isinstance(name, str) else set(name)) & set(ds.variables)
         ]
         for name, role in self.axes.items():
-            if name not in ds.dims and name not in ds.coords:
+            if name not in ds.dims and name not in ds.variables:
                 found.append(f"{name} among its dimensions")
-            elif name in ds.coords and ds[name].attrs.get("role", role) != role:
+            elif name in ds.variables and ds[name].attrs.get("role", role) != role:
                 found.append(f"an axis {name} of the role {role}")
         return found
 

@@ -8,6 +8,7 @@ is in memory is one block for every thread or worker.
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,13 +70,17 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     - Theory that ``ds.where(ds.status == 1)`` has spread over the cells, and masked with them, is over its
       own dimensions again: that of a model is computed anew, that of a load is NaN where no cell was left.
 
+    - The coordinate of the noise of the labels is gone: no analysis knows any.
+
     Nothing is read but theory of models; a dataset that needs nothing comes back as it is.
 
     Raises
     ------
     ParameterError
-        A dimension is missing, as after a mean over it or a selection with ``drop=True``.
+        A dimension is missing, as after a mean over it or a selection with ``drop=True``; or labels carry
+        noise.
     """
+    ds = _noiseless(ds)
     alpha_dim = alpha_axis(ds)
     points, cells = (*MODEL, alpha_dim), (*MODEL, alpha_dim, "N", "seed")
     for dim in cells:
@@ -115,6 +120,27 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     ds = ds.drop_vars([*changed, *coords, *masked, *axes]).assign_coords(axes).assign(changed)
     ds = ds.assign_coords(coords)
     return ds.assign(_theory_of_models(ds, attributes)) if masked else ds
+
+
+def _noiseless(ds: xr.Dataset) -> xr.Dataset:
+    if "noise" not in ds.variables or "seed" in ds["noise"].dims:
+        if _campaign_names(ds, "noise"):
+            raise ParameterError("ds", list(map(str, ds.dims)), "a dataset with noise among its dimensions")
+        return ds
+    noise = np.atleast_1d(ds["noise"].values).tolist()
+    if any(noise):
+        clean = "ds.sel(noise=0) is that part of it"
+        there = clean if 0 in noise else "its cells, and theory of the noisy model, are in the dataset"
+        raise ParameterError("noise", noise, "0 for an analysis, which compares with clean labels", there)
+    return (ds.isel(noise=0) if "noise" in ds.dims else ds).drop_vars("noise")
+
+
+def _campaign_names(ds: xr.Dataset, axis: str) -> bool:
+    """Whether the campaign of a store names an axis, whatever has become of the dataset since."""
+    try:
+        return axis in tomllib.loads(ds.attrs.get("campaign", "")).get("grid", {})
+    except (tomllib.TOMLDecodeError, TypeError):
+        return False
 
 
 def _theory_of_models(ds: xr.Dataset, attributes: Mapping[str, dict[Any, Any]]) -> dict[str, Any]:

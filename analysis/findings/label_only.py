@@ -77,8 +77,10 @@ def label_only_theory(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         For each weights: ``alpha_bbp_<weights>`` over (p_star, a), and the variables of ``FIELDS`` over the
-        points of ``ds``, which are computed where they are read.
+        points of ``ds``, which are computed where they are read. Nothing where labels carry noise.
     """
+    if "noise" in ds and ds["noise"].values.any():
+        return xr.Dataset()
     points = [dim for dim in ds["status"].dims if dim not in ("N", "seed")]
     shape = tuple(ds.sizes[dim] for dim in points)
     of = [

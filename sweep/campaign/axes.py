@@ -180,6 +180,20 @@ class Axes:
         """The axis of realisations."""
         return self.of_role("seed")[0]
 
+    @property
+    def required(self) -> Axes:
+        """Those without a default, which every campaign names."""
+        return Axes(tuple(axis for axis in self.declared if axis.default is None))
+
+    def extends(self, other: Axes) -> bool:
+        """Whether these are the axes of `other`, and beside them none but axes with a default."""
+        mine, theirs = (
+            {axis.name: (axis.dtype, axis.role, axis.default) for axis in of.declared} for of in (self, other)
+        )
+        return theirs.items() <= mine.items() and all(
+            axis.default is not None for axis in self.declared if axis.name not in theirs
+        )
+
     def __getitem__(self, name: str) -> Axis:
         return next(axis for axis in self.declared if axis.name == name)
 
@@ -214,8 +228,8 @@ def cell_rng(entropy: int, cell: Cell) -> np.random.Generator:
     The same bits on any worker, in any order, before and after an extension. The spawn key is the
     coordinates as little-endian 32-bit words: model axes and the curve in declared order, then size and seed;
     integers as int64, numbers as IEEE float64, text as its length and its UTF-8 bytes. An axis with a default
-    counts only away from it, behind all others and with its place among the axes; so a default that is added
-    to a kernel moves no stream, and two different cells never share a key.
+    counts only away from it, behind all others and with its place among the axes; so such an axis that is
+    added to a kernel, behind others of its kind, moves no stream, and two different cells never share a key.
     """
     axes: Axes = cell.axes
     plain, moved = [], []

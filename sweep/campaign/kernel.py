@@ -161,12 +161,18 @@ class Reference:
     over
         Names of the axes that it depends on: all model axes, or all of them and the curve.
     compute
-        Values of these axes as flat arrays, by name, to a flat array for each variable.
+        Values of these axes as flat arrays, by name, to a flat array for each variable. For an axis with a
+        default its argument has that default too.
     """
 
     variables: tuple[Variable, ...]
     over: tuple[str, ...]
     compute: Callable[..., Mapping[str, npt.NDArray[Any]]]
+
+    def on(self, axes: Axes) -> Reference:
+        """The reference of a kernel that lacks some of the axes with a default."""
+        known = {axis.name for axis in axes.declared}
+        return replace(self, over=tuple(name for name in self.over if name in known))
 
 
 NO_AXES = Axes(())
@@ -192,8 +198,8 @@ class Kernel:
         BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
         by `hold` from the text of its function; empty for an installed kernel, which stands by its version.
     axes
-        Of its cells; where it declares none, `load_kernel` gives it those of the default kernel, with their
-        references and their check.
+        Of its cells; where it declares none, `load_kernel` gives it those of the default kernel that have no
+        default (of later ones its code knows nothing), with their references and their check.
     references
         What is known of the points of a grid.
     dimensions
@@ -236,7 +242,8 @@ class BadOutcome(TypeError):
 
 
 DEFAULT = "hessian"
-"""The kernel of a campaign that names none; its axes are those of a kernel that declares none."""
+"""The kernel of a campaign that names none; a kernel that declares no axes has those of its axes that have no
+default."""
 
 
 def load_kernel(
@@ -492,7 +499,9 @@ def default_kernel() -> Kernel:
 def _held(kernel: Kernel, source: str) -> Kernel:
     if not kernel.axes.declared:
         default = default_kernel()
-        kernel = replace(kernel, axes=default.axes, references=default.references, check=default.check)
+        axes = default.axes.required
+        references = tuple(of.on(axes) for of in default.references)
+        kernel = replace(kernel, axes=axes, references=references, check=default.check)
     check_axes(kernel.axes)
     taken = {
         *BOOKKEEPING,

@@ -80,6 +80,17 @@ class Layout:
         }
         return cls(grid.axes, dims, grid.constants, grid.around, grid.curve, sizes)
 
+    def on(self, axes: Axes) -> Layout:
+        """This layout on the axes that its kernel has now: one that was added since takes its default.
+
+        Of axes that are not these with more of them it is left as it is.
+        """
+        if not axes.extends(self.axes):
+            return self
+        unknown = [axis for axis in axes.declared if axis.default is not None and axis.name not in self.dims]
+        defaults = {axis.name: axis.default for axis in unknown if axis.default is not None}
+        return replace(self, axes=axes, constants={**defaults, **self.constants})
+
     @property
     def models(self) -> dict[str, tuple[Scalar, ...]]:
         """The dimensions but the curve."""
@@ -221,10 +232,11 @@ class Layout:
     def from_json(cls, document: Mapping[str, Any]) -> Layout:
         """Inverse of `to_json`; also of the layout of version 2, whose axes were those of the default kernel.
 
-        The functions of its thresholds are those of the default kernel too, where its axes are.
+        The functions of its thresholds are those of the default kernel too, where its axes are. See `on`.
         """
         sizes = {int(size): SizeLayout(*blocks) for size, blocks in document["sizes"].items()}
-        around, default = document["around"], default_kernel().axes
+        around, today = document["around"], default_kernel().axes
+        default = today.required
         if "axes" not in document:
             values = [tuple(v) for k, v in document.items() if k not in ("sizes", "around")]
             names = [axis.name for axis in default.declared if axis.role in ("model", "curve")]
@@ -233,8 +245,7 @@ class Layout:
                 dims = {(f"{name}_factor" if name == curve else name): v for name, v in dims.items()}
             return cls(default, dims, {}, around, list(dims)[-1], sizes)
         axes = Axes.from_json(document["axes"])
-        if axes.to_json() == default.to_json():
-            axes = default
+        axes = next((of for of in (today, default) if of.to_json() == axes.to_json()), axes)
         dims = {name: tuple(values) for name, values in document["dims"].items()}
         return cls(axes, dims, document["constants"], around, document["curve"], sizes)
 

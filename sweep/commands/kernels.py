@@ -47,10 +47,10 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
         out().print(title, markup=False, soft_wrap=True, style="bold")
         out().print(_axes(document["axes"]))
         if document["options"]:
-            options = _table("option", "default", "meaning")
+            options = _table("option", "accepts", "default", "meaning")
             for of in document["options"]:
                 default = "" if of["default"] is None else str(of["default"])
-                options.add_row(of["name"], default, of["long_name"])
+                options.add_row(of["name"], _accepts(of["accepted"]), default, of["long_name"])
             out().print(options)
         rows = [(variable, "cell") for variable in document["variables"]]
         rows += [(v, ", ".join(of["over"])) for of in document["references"] for v in of["variables"]]
@@ -91,6 +91,22 @@ def _options(kernel: Kernel) -> list[dict[str, Any]]:
         }
         for name, of in schema.items()
     ]
+
+
+_ENDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+"""Ends of a range in JSON schema, in the order in which they are read aloud."""
+
+
+def _accepts(schema: dict[str, Any]) -> str:
+    """What an option accepts, in words, from its JSON schema; null is the default of one that has none."""
+    words = []
+    for part in schema.get("anyOf", [schema]):
+        if "enum" in part:
+            words.append(", ".join(map(str, part["enum"])))
+        elif part.get("type") != "null":
+            ends = [f"{sign} {part[end]:g}" for end, sign in _ENDS.items() if end in part]
+            words.append(" ".join([str(part.get("type", "any")), " and ".join(ends)]).strip())
+    return " or ".join(words)
 
 
 def _described(variable: Variable) -> dict[str, Any]:

@@ -35,9 +35,10 @@ def store_status(
     `hidden` are finished cells that the latest campaign file does not name, and how to see them.
     """
     store = open_store(location)
-    attributes, layout = store.attributes, store.layout
+    attributes, ledger = store.attributes, store.ledger
     campaign = parse_campaign(attributes["campaign"], source=store.url)
-    ledger, kernel = store.ledger, _kernel(store, kernel_modules)
+    kernel = _kernel(store, kernel_modules)
+    layout = store.layout.on(kernel.axes)
     records = ledger.records
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
     sizes: list[dict[str, Any]] = []

@@ -60,15 +60,16 @@ def kernel_source(store: Store | None, kernel: Kernel) -> dict[str, Any]:
 
 
 def _differences(store: Store, campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted, layout = identity(campaign, kernel), store.layout
-    # Stores of version 2 have no words of their own for what their layout says.
+    wanted, layout = identity(campaign, kernel), store.layout.on(kernel.axes)
+    # Stores of version 2 have no words of their own for what their layout says. What a store does not know,
+    # an axis or an option that its kernel has since, is at its default there.
     of_layout = {
         "around": layout.around,
         "dimensions": list(layout.dims),
         "constants": dict(layout.constants),
     }
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
-    there = {"inner": {}, "options": defaults} | store.attributes | of_layout
+    there = {"inner": {}} | store.attributes | of_layout | {"options": defaults | store.options}
     return [f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v]
 
 

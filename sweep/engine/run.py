@@ -65,7 +65,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidde
     if store is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
     check_identity(store, campaign, kernel)
-    plan = plan_campaign(campaign, kernel, store.layout, store.ledger.records)
+    plan = plan_campaign(campaign, kernel, store.layout.on(kernel.axes), store.ledger.records)
     return plan, hidden_cells(plan, store.ledger)
 
 
@@ -119,7 +119,7 @@ def run_campaign(
         try:
             ledger.replay()
             store = found()  # again: it may have grown before the lease was ours
-            before = store.layout if store else None
+            before = store.layout.on(kernel.axes) if store else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             plan.check_memory(math.inf if max_memory is None else max_memory)
             try:
@@ -230,7 +230,8 @@ def publish(
         Cells are there, and no root that tells what they are.
     """
     source = kernel_source(store, plan.kernel)
-    attributes, before = (store.attributes, store.layout) if store else (None, None)
+    attributes = store.attributes if store else None
+    before = store.layout.on(plan.kernel.axes) if store else None
     same = attributes is not None and source.items() <= attributes.items()
     spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:

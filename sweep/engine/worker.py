@@ -84,7 +84,7 @@ def _context(
             f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited while the run was at "
             "work, or machines have different copies",
         )  # fmt: skip
-    return _Context(kernel, store.attributes["entropy"], TileStore(url, store.layout, kernel))
+    return _Context(kernel, store.attributes["entropy"], TileStore(url, store.layout.on(kernel.axes), kernel))
 
 
 def run_tiles(

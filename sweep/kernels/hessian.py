@@ -10,11 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import MAX_BYTES, cost_bytes, cost_seconds, resolve_method
-from bendscape.core.quadratic.sampling.observe import observe
+from bendscape.core.quadratic.sampling.observe import LEAST_TOLERANCE, MOST_TOLERANCE, observe
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Variable
-from bendscape.sweep.kernels.quadratic import NETWORK, Cell
+from bendscape.sweep.kernels.quadratic import NETWORK, NoisyCell, model_of
 
 SQUARE = (0.0, 1.0)
 """Range of a squared overlap."""
@@ -61,19 +60,26 @@ class Options(BaseModel):
     precision: Literal["float64", "float32"] | None = Field(
         default=None, description="of the data of explicit and of the long vectors of dice; theirs by default"
     )
+    tolerance: float | None = Field(
+        default=None,
+        ge=LEAST_TOLERANCE,
+        le=MOST_TOLERANCE,
+        description="sine of the angle to the exact lowest eigenvectors at which explicit and dice stop; by "
+        "default 1e-6 and 1e-3",
+    )
     max_bytes: float = Field(default=MAX_BYTES, gt=0, description="memory that auto chooses a method by")
 
 
 DEFAULTS = Options()
 
 
-def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -> Outcome:
+def compute(cell: NoisyCell, rng: np.random.Generator, options: Options = DEFAULTS) -> Outcome:
     """Draw the cell's instance and diagonalise its lower end.
 
     The method is one that fits `max_bytes`, whatever this machine has, so that bits are the same everywhere;
     where none fits it is the smallest, and what that needs is for the plan to refuse (`--max-memory`).
     """
-    model = Model(cell.p, cell.p_star, cell.a)
+    model = model_of(cell)
     allowed = max(options.max_bytes, _peak_bytes(cell, options))
     observed = asdict(
         observe(
@@ -85,6 +91,7 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
             inputs=options.inputs,
             precision=options.precision,
             max_bytes=allowed,
+            tolerance=options.tolerance,
         )
     )
     return Outcome(
@@ -93,18 +100,18 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
     )
 
 
-def _method(cell: Cell, options: Options) -> str:
-    model = Model(cell.p, cell.p_star, cell.a)
+def _method(cell: NoisyCell, options: Options) -> str:
+    model = model_of(cell)
     asked = options.method, options.max_bytes, options.inputs
     return resolve_method(model, cell.alpha, cell.N, asked[0], max_bytes=asked[1], inputs=asked[2])
 
 
-def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
-    return cost_seconds(Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N, _method(cell, options))
+def _seconds(cell: NoisyCell, options: Options = DEFAULTS) -> float:
+    return cost_seconds(model_of(cell), cell.alpha, cell.N, _method(cell, options))
 
 
-def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
-    model, method = Model(cell.p, cell.p_star, cell.a), _method(cell, options)
+def _peak_bytes(cell: NoisyCell, options: Options = DEFAULTS) -> float:
+    model, method = model_of(cell), _method(cell, options)
     return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, precision=options.precision)
 
 

@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.label_only import sample_spectral
 from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 from bendscape.sweep.kernels import hessian as hessian_kernel
-from bendscape.sweep.kernels.quadratic import NETWORK, Cell
+from bendscape.sweep.kernels.quadratic import NOISELESS, Cell
 
 WEIGHTS: dict[str, tuple[str, Callable[[float], SpectralWeights]]] = {
     "hessian_limit": ("weights of the infinitely wide Hessian", SpectralWeights.hessian_limit),
@@ -82,5 +82,5 @@ KERNEL = Kernel(
     compute=compute,
     seconds=seconds,
     peak_bytes=peak_bytes,
-    **NETWORK,
+    **NOISELESS,
 )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.model import sample_count
 from bendscape.core.quadratic.sampling.cost import cost_bytes
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.kernels import hessian as hessian_kernel
-from bendscape.sweep.kernels.quadratic import NETWORK, Cell
+from bendscape.sweep.kernels.quadratic import NETWORK, NoisyCell, model_of
 
 KEPT_SAMPLES = 2**24
 """Cells of up to so many samples keep their labels, in 256 MiB; larger ones draw them for every sum."""
@@ -28,24 +28,23 @@ _NAMES = ("edge_sample", "outlier_sample", "overlap_sq_sample", "alpha_realised"
 VARIABLES = tuple(variable for variable in hessian_kernel.VARIABLES if variable.name in _NAMES)
 
 
-def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
+def compute(cell: NoisyCell, rng: np.random.Generator) -> Outcome:
     """Draw the cell's labels and solve for their edge and outlier."""
-    model = Model(cell.p, cell.p_star, cell.a)
-    found = sample_drawn_labels(model, cell.alpha, cell.N, rng, kept=KEPT_SAMPLES)
+    found = sample_drawn_labels(model_of(cell), cell.alpha, cell.N, rng, kept=KEPT_SAMPLES)
     return Outcome({**found._asdict(), "alpha_realised": sample_count(cell.alpha, cell.N) / cell.N})
 
 
-def seconds(cell: Cell) -> float:
+def seconds(cell: NoisyCell) -> float:
     """Seconds on one core: good to a factor of 2 on a quiet one."""
     M, kinds = sample_count(cell.alpha, cell.N), min(cell.p, 2)
     draws = 1.0 if M <= KEPT_SAMPLES else _PASSES
     return _SECONDS_FIXED + M * (draws * (cell.p + cell.p_star) * _SECONDS_NORMAL + kinds * _SECONDS_SUMS)
 
 
-def peak_bytes(cell: Cell) -> float:
+def peak_bytes(cell: NoisyCell) -> float:
     """Bytes at the peak: one block of fields, and the labels where they are kept."""
-    M, model = sample_count(cell.alpha, cell.N), Model(cell.p, cell.p_star, cell.a)
-    block = cost_bytes(model, cell.alpha, cell.N, "conditional")
+    M = sample_count(cell.alpha, cell.N)
+    block = cost_bytes(model_of(cell), cell.alpha, cell.N, "conditional")
     return 1.25 * block + (16.0 * M if M <= KEPT_SAMPLES else 0.0)
 
 

@@ -5,6 +5,7 @@ Nothing is drawn: every seed of a point gets the same numbers, so one seed is en
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +16,10 @@ from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
-from bendscape.sweep.kernels.quadratic import NETWORK, Cell
+from bendscape.sweep.kernels.quadratic import NETWORK, NoisyCell, model_of
+
+_LAWS = ("eigval_min_law", "eigval_min_sd_law", "overlap_sq_space_law")
+_LAW = "NaN where no law holds, as with noise"
 
 VARIABLES = (
     Variable("alpha_bbp_at_size", "threshold that samples of dimension N are expected to show"),
@@ -25,9 +29,11 @@ VARIABLES = (
     Variable("alpha_0_complex_re", "alpha_0 at the complex zero of the continued branch, real part"),
     Variable("alpha_0_complex_im", "alpha_0 at the complex zero of the continued branch, imaginary part"),
     Variable("overlap_sq_jump", "squared overlap just above alpha_bbp; 0 where continuous"),
-    Variable("eigval_min_law", "mean of the lowest eigenvalue expected at this N; NaN where no law holds"),
-    Variable("eigval_min_sd_law", "standard deviation of the lowest eigenvalue expected at this N"),
-    Variable("overlap_sq_space_law", "mean of the squared overlap of the lowest p p_star eigenvectors"),
+    Variable("eigval_min_law", f"mean of the lowest eigenvalue expected at this N; {_LAW}"),
+    Variable("eigval_min_sd_law", f"standard deviation of the lowest eigenvalue expected at this N; {_LAW}"),
+    Variable(
+        "overlap_sq_space_law", f"mean of the squared overlap of the lowest p p_star eigenvectors; {_LAW}"
+    ),
 )
 
 
@@ -51,17 +57,15 @@ def _at_size(model: Model, N: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _laws(model: Model, alpha: float, N: int) -> dict[str, float]:
+    if model.noise:
+        return dict.fromkeys(_LAWS, math.nan)
     law = lowest_eigenvalue_law(model, alpha, N)
-    return {
-        "eigval_min_law": law.mean,
-        "eigval_min_sd_law": law.sd,
-        "overlap_sq_space_law": mean_overlap_sq(model, alpha, N),
-    }
+    return dict(zip(_LAWS, (law.mean, law.sd, mean_overlap_sq(model, alpha, N)), strict=True))
 
 
-def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
+def compute(cell: NoisyCell, rng: np.random.Generator) -> Outcome:
     """The theory at the cell's point; its random stream is not touched."""
-    model = Model(cell.p, cell.p_star, cell.a)
+    model = model_of(cell)
     at_size = {"alpha_bbp_at_size": _at_size(model, cell.N)}
     return Outcome(at_size | _of_model(model) | _laws(model, cell.alpha, cell.N))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.kernel import Variable
-from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger, campaign_path
 from bendscape.sweep.store.objects import Damaged, connect
@@ -25,7 +25,7 @@ from bendscape.sweep.store.publish import (
     known,
     root_document,
 )
-from bendscape.sweep.store.root import Store, read_store
+from bendscape.sweep.store.root import Store, layout_of, read_store
 
 CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
 
@@ -118,7 +118,8 @@ def _recorded(url: str, ledger: Ledger) -> Store:
             "store", url, "a store with its root, or with a campaign record of version 2",
             "nothing tells what its cells are: run its campaign into a new store",
         )  # fmt: skip
-    layout = Layout.from_json(record.pop("layout"))
+    layout = layout_of(record)
+    record.pop("layout")
     variables = [_variable(variable) for variable in record.pop("variables")]
     record.pop("epoch", None)  # of the record, not of the store
     metadata = {layout.group(size): group_metadata(layout, size) for size in layout.sizes}

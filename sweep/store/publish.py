@@ -72,7 +72,8 @@ def write_layout(
     """
     to = Publisher(url, check)
     published, mode_of_root = to.read("zarr.json")
-    if before != (Layout.from_json(published["attributes"]["layout"]) if published else None):
+    there = Layout.from_json(published["attributes"]["layout"]).on(kernel.axes) if published else None
+    if before != there:
         raise Conflict("zarr.json")
     variables = stored_variables(kernel)
     declared = variables, kernel.references, kernel.dimensions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Store:
     metadata
         The document of every group and array, by path.
     layout
-        Which cells it has, and where.
+        Which cells it has, and where, as :func:`layout_of` has it.
     """
 
     url: str
@@ -83,8 +83,9 @@ class Store:
         try:
             return load_kernel(self.kernel_name).references
         except ParameterError:
-            default = default_kernel()
-            return default.references if self.layout.axes == default.axes else ()
+            default, axes = default_kernel(), self.layout.axes
+            alike = axes in (default.axes, default.axes.required)
+            return tuple(of.on(axes) for of in default.references) if alike else ()
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -224,10 +225,19 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
         )
     try:
         metadata = document["consolidated_metadata"]["metadata"]
-        layout = Layout.from_json(attributes["layout"])
+        layout = layout_of(attributes)
     except (KeyError, TypeError) as error:
         raise Damaged("zarr.json", f"it lacks {error}") from None
     return Store(url, attributes, metadata, layout)
+
+
+def layout_of(attributes: Mapping[str, Any]) -> Layout:
+    """The layout of a store, on the axes that its kernel has now, where that is installed."""
+    layout = Layout.from_json(attributes["layout"])
+    try:
+        return layout.on(load_kernel(attributes["kernel"]).axes)
+    except ParameterError:
+        return layout
 
 
 def check_rootless(url: str) -> None:

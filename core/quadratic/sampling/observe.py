@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, eigh
 
-from bendscape.core.errors import ParameterError
-from bendscape.core.numerics.lanczos import lowest_eigenpairs
+from bendscape.core.errors import ParameterError, as_real
+from bendscape.core.numerics.lanczos import EIGVAL_TOLERANCE, VECTOR_TOLERANCE, lowest_eigenpairs
 from bendscape.core.quadratic.model import Model, sample_count
 from bendscape.core.quadratic.sampling.cost import (
     MAX_BYTES,
@@ -28,7 +28,13 @@ from bendscape.core.quadratic.sampling.cost import (
     pairs_wanted,
     resolve_method,
 )
-from bendscape.core.quadratic.sampling.dice import PATIENCE, dice_bytes, expected_steps, sample_dice
+from bendscape.core.quadratic.sampling.dice import (
+    PATIENCE,
+    TOLERANCE,
+    dice_bytes,
+    expected_steps,
+    sample_dice,
+)
 from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory, sample_drawn_labels
 from bendscape.core.quadratic.sampling.hessian import (
     Instance,
@@ -45,6 +51,10 @@ MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "re
 """Fields of an observation that only eigenpairs give."""
 
 LANCZOS_STEPS = 5000
+
+LEAST_TOLERANCE, MOST_TOLERANCE = 1e-10, 1e-3
+"""Accepted for ``tolerance``: tighter is below rounding, and at 1e-2 an iteration can stop before it has seen
+one of the lowest pairs."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ def observe(
     precision: Precision | None = None,
     stored: bool = True,
     max_bytes: float = MAX_BYTES,
+    tolerance: float | None = None,
 ) -> Observation:
     """Draw one instance and measure the low end of its Hessian's spectrum.
 
@@ -139,6 +150,11 @@ def observe(
     max_bytes : float
         Refuse a cell whose :func:`bendscape.core.quadratic.sampling.cost.cost_bytes` exceeds it; "auto" takes
         what fits. Dice, whose steps are not known before, stops there, not converged.
+    tolerance : float, optional
+        Where the iteration stops: the sine of the angle between computed and exact eigenvectors, as estimated
+        by residual/gap, for the lowest vector and for the space of the lowest p p_star; from 1e-10 to 1e-3.
+        By default 1e-6 for "explicit", which also stops eigenvalues at a thousandth of it (absolute), and
+        1e-3 for "dice". "dense" and "conditional" do not iterate.
 
     Returns
     -------
@@ -148,7 +164,7 @@ def observe(
     Notes
     -----
     Limits: lambda_minus or lambda_star, and overlap_sq, as N -> inf. In double precision eigenvalues are
-    accurate to 1e-9 and overlaps to 2e-6, as tolerances of the iteration allow. In single precision
+    accurate to 1e-9 and overlaps to 2e-6, as the default tolerance allows. In single precision
     eigenvalues move by 1e-6 and a vector by 1e-6 over its gap, where cells differ by more than 1/sqrt(N).
     Dice stops where the error of an eigenvalue is 1e-6 of the gap beside it, and that of an overlap 2e-3 of
     its root at worst. ``residual`` is measured, not assumed (for dice: by the recurrence). Same rng state,
@@ -156,6 +172,10 @@ def observe(
     arXiv:2510.18435.
     """
     p = refuse_infinite_width(model)
+    if tolerance is not None and not LEAST_TOLERANCE <= as_real(tolerance) <= MOST_TOLERANCE:
+        raise ParameterError(
+            "tolerance", tolerance, f"from {LEAST_TOLERANCE:g} to {MOST_TOLERANCE:g}", "None for the default"
+        )
     if precision is not None and precision not in PRECISIONS:
         raise ParameterError("precision", precision, "one of " + ", ".join(PRECISIONS))
     method = resolve_method(model, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
@@ -177,7 +197,7 @@ def observe(
             method=method,
         )
     if method == "dice":
-        return _observe_dice(model, alpha, int(N), rng, precision, max_bytes)
+        return _observe_dice(model, alpha, int(N), rng, precision, max_bytes, tolerance)
     single = precision if precision and method == "explicit" else "float64"
     instance = sample_instance(
         model, alpha, N, rng, inputs=inputs, precision=single, stored=stored or method == "dense"
@@ -186,7 +206,7 @@ def observe(
     if method == "dense":
         pairs = _solve_dense(instance, count)
     else:
-        pairs = _solve_explicit(instance, count, rng, single, block_width(p, stored))
+        pairs = _solve_explicit(instance, count, rng, single, block_width(p, stored), tolerance)
 
     values, vectors = pairs.values, pairs.vectors
     if values is None:
@@ -224,11 +244,13 @@ def _observe_dice(
     rng: np.random.Generator,
     precision: Precision | None,
     max_bytes: float,
+    tolerance: float | None,
 ) -> Observation:
     possible = range(1, PATIENCE * expected_steps(model, N) + 1)
     steps = bisect_right(possible, max_bytes, key=lambda steps: dice_bytes(model, alpha, N, steps, precision))
     steps = max(steps, pairs_wanted(model, N) + 1)
-    found = sample_dice(model, alpha, N, rng, dtype=precision, max_steps=steps)
+    squared = TOLERANCE if tolerance is None else tolerance**2
+    found = sample_dice(model, alpha, N, rng, dtype=precision, tolerance=squared, max_steps=steps)
     measured = _measured(model, found.eigvals, found.overlaps_sq, found.residuals)
     return Observation(
         **(measured if found.converged else dict.fromkeys(MEASURED, math.nan)),
@@ -256,13 +278,21 @@ def _solve_dense(instance: Instance, count: int) -> _Pairs:
 
 
 def _solve_explicit(
-    instance: Instance, count: int, rng: np.random.Generator, precision: Precision, width: int
+    instance: Instance,
+    count: int,
+    rng: np.random.Generator,
+    precision: Precision,
+    width: int,
+    tolerance: float | None,
 ) -> _Pairs:
+    factor = 1.0 if tolerance is None else tolerance / VECTOR_TOLERANCE
     found = lowest_eigenpairs(
         hessian_product(instance, precision),
         rng.standard_normal((instance.size, min(width, instance.size))),
         count,
         space=min(int(instance.model.p) * instance.model.p_star, count),
+        eigval_tolerance=factor * EIGVAL_TOLERANCE,
+        vector_tolerance=factor * VECTOR_TOLERANCE,
         max_steps=LANCZOS_STEPS,
     )
     return _Pairs(found.values if found.converged else None, found.vectors, found.n_products)
