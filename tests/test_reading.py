@@ -22,8 +22,8 @@ import pytest
 import xarray as xr
 from command_line import bendscape
 
+from bendscape.analysis.dataset.counts import share_done
 from bendscape.analysis.dataset.export import export_store
-from bendscape.analysis.estimate.estimators import share_done
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.kernels.quadratic import AXES

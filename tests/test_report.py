@@ -24,7 +24,8 @@ from bendscape.analysis.estimate.collapse import collapse
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.analysis.estimate.estimators import ESTIMATORS
-from bendscape.analysis.estimate.thresholds import compact, thresholds, thresholds_table
+from bendscape.analysis.estimate.notation import compact
+from bendscape.analysis.estimate.thresholds import thresholds, thresholds_table
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
 from bendscape.analysis.figures.gain import gains
 from bendscape.analysis.findings import results

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, share_done
 from bendscape.analysis.dataset.curves import half_width
 from bendscape.analysis.dataset.models import alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.estimate.collapse_fits import (
@@ -22,10 +23,11 @@ from bendscape.analysis.estimate.collapse_fits import (
     scale_width,
 )
 from bendscape.analysis.estimate.collapse_points import overlap_exponent, scaled_points
-from bendscape.analysis.estimate.estimators import DONE, MEASURED, share_done
+from bendscape.analysis.estimate.critical import SAFE
+from bendscape.analysis.estimate.estimators import MEASURED
+from bendscape.analysis.estimate.options import check_resampling
 from bendscape.analysis.estimate.profiles import Fit
 from bendscape.analysis.estimate.student import ONE_SIGMA
-from bendscape.analysis.estimate.thresholds import SAFE, check_resampling
 from bendscape.analysis.estimate.verdicts import (
     ANSWERS,
     DEFINITIONS,

@@ -12,6 +12,7 @@ import xarray as xr
 from scipy.special import chdtrc, ndtri
 
 from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha, share_done
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.dataset.models import (
     alpha_axis,
@@ -24,13 +25,11 @@ from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alp
 from bendscape.analysis.estimate.edge_fits import (
     LEAST_FREEDOM,
     Fit,
-    check_shares,
     chosen_law,
     fit_law,
     widened,
 )
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.estimate.thresholds import check_resampling
+from bendscape.analysis.estimate.options import check_resampling, check_shares
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
 from bendscape.core.quadratic.finite_size.drift_law import HidingCurve, drift_amplitude, hiding_curve

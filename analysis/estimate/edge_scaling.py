@@ -13,6 +13,7 @@ import xarray as xr
 from scipy.special import chdtrc
 
 from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha, share_done
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import (
     Output,
@@ -29,15 +30,14 @@ from bendscape.analysis.estimate.edge_fits import (
     OUTCOMES,
     Fit,
     amplitude,
-    check_shares,
     chosen_law,
     fit_law,
     mean_error,
     median_error,
     smooth_errors,
 )
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
 from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
+from bendscape.analysis.estimate.options import check_level, check_shares
 from bendscape.analysis.estimate.student import Means, third_moment
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
@@ -219,8 +219,7 @@ def _check_options(
         if value < 0:
             raise ParameterError(name, value, "an integer >= 0")
     check_shares(wrong, misfit)
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+    check_level(level)
 
 
 def _of_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, share_done
 from bendscape.analysis.dataset.models import (
     alpha_axis,
     code_output,
@@ -19,9 +19,8 @@ from bendscape.analysis.dataset.models import (
     model_of,
     number_output,
 )
-from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.critical import SAFE, critical_point
 from bendscape.analysis.estimate.estimators import (
-    DONE,
     ESTIMATORS,
     FLAGS,
     MEASURED,
@@ -29,11 +28,11 @@ from bendscape.analysis.estimate.estimators import (
     cells_by_size,
     crossings,
     flag_code,
-    share_done,
 )
+from bendscape.analysis.estimate.notation import compact
+from bendscape.analysis.estimate.options import check_level
 from bendscape.analysis.estimate.systematic import systematic_errors
 from bendscape.analysis.estimate.verdicts import NOT_ENOUGH_DATA, Estimate, against_theory
-from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
 from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 
@@ -48,14 +47,6 @@ _PARTS = {
     "_first": "first alpha it was looked for at",
     "_last": "last alpha it was looked for at",
 }
-SAFE = 10.0
-"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
-there."""
-
-
-def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
-    """The part of an array at the given places of (p, p_star, a), whichever of these dimensions it has."""
-    return array.isel({dim: place for dim, place in point.items() if dim in array.dims})
 
 
 def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
@@ -161,23 +152,6 @@ _LONG_NAMES = {
 }
 
 
-def check_level(level: float) -> None:
-    """Refuse a level of intervals that is out of range."""
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
-
-
-def check_resampling(n_boot: int, level: float, seed: int) -> None:
-    """Refuse options of a bootstrap that are out of range, by name."""
-    check_level(level)
-    if not n_boot >= 100:
-        raise ParameterError(
-            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
-        )
-    if seed < 0:
-        raise ParameterError("seed", seed, "an integer >= 0")
-
-
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     """Rows of the table of thresholds, one a model and size, in the order of the axes.
 
@@ -234,29 +208,6 @@ def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
     estimate = Estimate(*bounds, row["systematic"], at["flag"], at["reason"])
     found = against_theory(estimate, row["alpha_bbp_N"])
     return {"verdict": found.words, "verdict_reason": found.reason}
-
-
-def compact(estimate: Mapping[str, Any]) -> str:
-    """One estimate in a few characters.
-
-    1.243(12), 1.95(8)* where its interval leaves the alphas measured, > 1.99 or < 0.75 without a crossing
-    between them (rounded to the safe side), or a dash."""
-    if estimate["flag"] == "above_the_alpha_range":
-        return f"> {math.floor(100 * estimate['last'] + 1e-6) / 100:.2f}"
-    if estimate["flag"] == "below_the_alpha_range":
-        return f"< {math.ceil(100 * estimate['first'] - 1e-6) / 100:.2f}"
-    if not math.isfinite(estimate["value"]):
-        return "–"
-    return with_error(estimate["value"], estimate["error"]) + ("" if estimate["flag"] == "estimated" else "*")
-
-
-def with_error(value: float, error: float) -> str:
-    """A value with its standard error in units of its last digit: 1.243(12), never more than four
-    decimals; 1.24(?) where the error is not known."""
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.2f}(?)"
-    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f}({max(1, round(error * 10**digits))})"
 
 
 def render_thresholds(result: xr.Dataset) -> Table:

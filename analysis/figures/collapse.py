@@ -10,8 +10,7 @@ import numpy as np
 from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.collapse_fits import USUAL_WIDTH
 from bendscape.analysis.estimate.collapse_points import universal_overlap
-from bendscape.analysis.estimate.critical import critical_point
-from bendscape.analysis.estimate.thresholds import SAFE
+from bendscape.analysis.estimate.critical import SAFE, critical_point
 from bendscape.analysis.figures.style import (
     INK,
     draw_points,

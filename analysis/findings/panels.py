@@ -12,10 +12,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import MODEL, alpha_axis, map_models, number_output
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha
-from bendscape.analysis.estimate.thresholds import at_point
 from bendscape.core.errors import ParameterError, unwarned
 from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 from bendscape.core.quadratic.theory import outlier
@@ -130,7 +129,8 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
         if not any(mean.n_seeds.any() for mean in measured.values()):
             continue
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
-        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        at_model = {dim: place for dim, place in point.items() if dim in ds["alpha"].dims}
+        alpha = ds["alpha"].isel(at_model).values.astype(np.float64)
         alpha_bbp = theory["alpha_bbp"].isel(point).item()
         abscissa = at["alpha_realised"].values
         ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))

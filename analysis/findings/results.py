@@ -14,7 +14,7 @@ from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.collapse import ANALYSIS as COLLAPSE
 from bendscape.analysis.estimate.drift import ANALYSIS as DRIFT
 from bendscape.analysis.estimate.edge_scaling import ANALYSIS as EDGE_SCALING
-from bendscape.analysis.estimate.estimators import usual_least_size
+from bendscape.analysis.estimate.options import usual_least_size
 from bendscape.analysis.estimate.thresholds import ANALYSIS as THRESHOLDS
 from bendscape.analysis.findings.panels import ANALYSIS as MEANS
 from bendscape.analysis.findings.panels import Panel, panels
@@ -34,7 +34,7 @@ class Results:
         Bootstrap resamplings behind critical loads and the drift.
     least_size : int, optional
         Size from which on fits are made; by default
-        :func:`bendscape.analysis.estimate.estimators.usual_least_size`.
+        :func:`bendscape.analysis.estimate.options.usual_least_size`.
     extra_draws : int
         Labels drawn for every cell, for the laws of the edge.
     """

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.collapse_fits import ESTIMATORS as LOAD_DEFINITIONS
 from bendscape.analysis.estimate.estimators import ESTIMATORS, SHORT_NAMES
-from bendscape.analysis.estimate.thresholds import compact, thresholds_table, with_error
+from bendscape.analysis.estimate.notation import compact, with_error
+from bendscape.analysis.estimate.thresholds import thresholds_table
 from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
 from bendscape.analysis.findings.results import OF_A_REPORT, Results
