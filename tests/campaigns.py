@@ -15,7 +15,7 @@ import obstore
 from rich.console import Console
 
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import Summary, run_campaign
 from bendscape.sweep.location import store_url

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 from command_line import bendscape, process
 
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 COMMANDS = (

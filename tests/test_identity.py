@@ -12,7 +12,7 @@ import xarray as xr
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.identity import generation, kernel_digests

@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.cost import cost_seconds
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, load_campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels import labels as labels_kernel
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN

@@ -39,7 +39,7 @@ from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.kernels.quadratic import AXES, MOST_NOISE
 from bendscape.sweep.store.fsck import fsck

@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.cost import cost_seconds
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.kernels import describe
 from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.store.root import open_store

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from bendscape.sweep.campaign.file import Campaign
-from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
+from bendscape.sweep.campaign.kernel import STATUS, Kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
 from bendscape.sweep.location import store_url

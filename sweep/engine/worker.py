@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import cell_rng
-from bendscape.sweep.campaign.function import unpickled
 from bendscape.sweep.campaign.kernel import STATUS, Kernel
+from bendscape.sweep.campaign.loading import unpickled
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine.limits import CellTimeout, Limits, cell_limit, never
 from bendscape.sweep.store.ledger import campaign_path

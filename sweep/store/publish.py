@@ -28,14 +28,7 @@ from zarr.storage import MemoryStore
 from bendscape.core.errors import unwarned
 from bendscape.sweep.campaign.axes import MAX_AXIS, Scalar
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid
-from bendscape.sweep.campaign.kernel import (
-    STATUS,
-    Dimension,
-    Dtype,
-    Kernel,
-    Reference,
-    Variable,
-)
+from bendscape.sweep.campaign.kernel import STATUS, Dimension, Dtype, Kernel, Reference, Variable
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always
 from bendscape.sweep.store.root import STORE_VERSION

@@ -18,7 +18,8 @@ from obstore.exceptions import BaseError
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import Grid
-from bendscape.sweep.campaign.kernel import Dimension, Kernel, Reference, default_kernel, load_kernel
+from bendscape.sweep.campaign.kernel import Dimension, Kernel, Reference
+from bendscape.sweep.campaign.loading import default_kernel, load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.compare_and_swap import reading_store
