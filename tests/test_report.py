@@ -31,8 +31,8 @@ from bendscape.analysis.figures.gain import gains
 from bendscape.analysis.findings import results
 from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
-from bendscape.analysis.report.figures import library, script_json
-from bendscape.analysis.report.page import gain_in_words, render_report, write_report
+from bendscape.analysis.report.figures import library
+from bendscape.analysis.report.page import gain_in_words, page_environment, render_report, write_report
 from bendscape.analysis.report.tables import coverage_by_size, edges_by_model, failed_cells
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
@@ -267,9 +267,12 @@ def test_a_store_of_a_single_size_gives_a_page_that_says_what_is_missing(sweep: 
 
 
 def test_nothing_in_a_script_can_end_it_or_start_another() -> None:
-    text = script_json({"x": "</script><!-- & \u2028 \u2029"})
+    script = page_environment().from_string("{{ x | tojson }}")
+    text = script.render(x={"x": "</script><!-- & \u2028 \u2029"})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"x": "</script><!-- & \u2028 \u2029"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script.render(x=[float("nan")])
     assert "</script" not in library()
     assert "<!--" not in library()
 
