@@ -334,6 +334,27 @@ def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_moves_no_str
         place.run("constant.zarr", {**case.wider, "noise": "[0.0, 0.5]"})
 
 
+def test_an_axis_with_a_default_that_a_kernel_gains_is_at_it_in_stores_made_before(tmp_path: Path) -> None:
+    case = CASES["text, no curve"]
+    gained = 'Axis("noise", "float64", least=0, default=0.0),'
+    assert gained in case.declared
+    before = case._replace(declared=case.declared.replace(gained, ""), known="len(cell.rule)")
+    old = Place(before, module_of(before, tmp_path / "old.py"), tmp_path)
+    new = Place(case, module_of(case, tmp_path / "new.py"), tmp_path)
+    assert old.run("s.zarr", case.grid) == "complete"
+    assert "noise" not in old.opened("s.zarr").variables
+    status = store_status(tmp_path / "s.zarr", [new.module])
+    assert (status["done"], status["missing"]) == (status["cells"], 0)
+    with pytest.raises(ParameterError, match=r"constants: \{'noise': 0\.0\} there, \{\} here"):
+        new.run("s.zarr", {**case.wider, "noise": "[0.0, 0.5]"}, accept_kernel_change=True)
+    same = run(tmp_path / "s.zarr", new.module, new.campaign(case.grid), accept_kernel_change=True)
+    assert (same.outcome, same.computed) == ("complete", 0)
+    assert new.run("s.zarr", case.wider) == "complete"
+    assert new.run("fresh.zarr", case.wider) == "complete"
+    xr.testing.assert_identical(new.opened("s.zarr"), new.opened("fresh.zarr"))
+    assert fsck(tmp_path / "s.zarr").sound
+
+
 @pytest.mark.parametrize(
     ("grid", "line"),
     [

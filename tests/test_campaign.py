@@ -23,7 +23,7 @@ BAD = [
     ("p = [1, 2]", "p = [2, 2]", ["grid.p", "distinct"]),
     ("p = [1, 2]", "p = []", ["grid.p", "1 to 4096"]),
     ("p = [1, 2]", "p = [true]", ["grid.p", "True"]),
-    ("p = [1, 2]", "q = [1]", ["grid.q", "p, p_star, a, alpha, N, seeds, where"]),
+    ("p = [1, 2]", "q = [1]", ["grid.q", "p, p_star, a, noise, alpha, N, seeds, where"]),
     ("p_star = [1]", "pstar = [1]", ["grid.pstar", "did you mean 'p_star'"]),
     ("a = [0.7, 1.5]", "a = -1", ["grid.a", "-1", "> 0"]),
     ("a = [0.7, 1.5]", "a = nan", ["grid.a", "nan", "finite"]),

@@ -93,7 +93,7 @@ def test_kernels_lists_axes_variables_and_references_of_every_installed_kernel()
     hessian = found["hessian"]
     assert hessian["version"] == load_kernel("hessian").version
     axes = {axis["name"]: axis for axis in hessian["axes"]}
-    assert list(axes) == ["p", "p_star", "a", "alpha", "N", "seed"]
+    assert list(axes) == ["p", "p_star", "a", "noise", "alpha", "N", "seed"]
     assert (axes["a"]["dtype"], axes["a"]["role"], axes["a"]["accepted"]) == (
         "float64", "model", "finite numbers > 0",
     )  # fmt: skip
@@ -101,10 +101,11 @@ def test_kernels_lists_axes_variables_and_references_of_every_installed_kernel()
     overlap = next(v for v in hessian["variables"] if v["name"] == "overlap_sq")
     assert overlap["valid_range"] == [0, 1]
     assert [of["over"] for of in hessian["references"]] == [
-        ["p", "p_star", "a"],
-        ["p", "p_star", "a", "alpha"],
+        ["p", "p_star", "a", "noise"],
+        ["p", "p_star", "a", "noise", "alpha"],
     ]
     printed = bendscape("kernels").stdout
+    assert "number >= 1e-10 and <= 0.001" in printed, "what an option accepts"
     for name in (*axes, "overlap_sq", "alpha_bbp", "lambda_star"):
         assert f" {name} " in printed
 

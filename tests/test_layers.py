@@ -109,7 +109,18 @@ def test_every_folder_of_code_is_a_room_with_a_purpose_and_in_the_wheel() -> Non
 
 
 def test_the_engine_names_no_parameter_of_a_model() -> None:
-    named = {"p", "p_star", "a", "alpha", "eigval_min", "alpha_bbp", "alpha_0", "lambda_minus", "overlap_sq"}
+    named = {
+        "p",
+        "p_star",
+        "a",
+        "noise",
+        "alpha",
+        "eigval_min",
+        "alpha_bbp",
+        "alpha_0",
+        "lambda_minus",
+        "overlap_sq",
+    }
     for folder, path in sources():
         if folder != "sweep" or path.parent.name == "kernels" or path.name == "console.py":  # spells Greek
             continue

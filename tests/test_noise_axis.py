@@ -263,6 +263,8 @@ def test_every_analysis_refuses_noise_before_it_computes_anything(
         for one in (ds.sel(noise=0.5), ds.sel(noise=[0.5]), ds.sel(noise=0.5).reset_coords()):
             with pytest.raises(ParameterError, match=r"noise = \[0\.5\] is not accepted"):
                 analysis(one, tmp_path)
+        with pytest.raises(ParameterError, match=r"noise = \[0\.0, 0\.0\] is not accepted"):
+            analysis(ds.isel(noise=[0, 0]), tmp_path)
         for gone in (ds.isel(noise=1, drop=True), ds.reset_coords().mean("noise")):
             with pytest.raises(ParameterError, match="a dataset with noise among its dimensions"):
                 analysis(gone, tmp_path)

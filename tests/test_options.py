@@ -68,6 +68,28 @@ def test_a_looser_tolerance_takes_fewer_products_and_is_that_close_to_the_exact_
     assert products[1e-3] < 0.9 * products[1e-6] < 0.81 * products[1e-9]
 
 
+def test_estimates_know_the_tolerance_and_those_at_the_default_are_as_before() -> None:
+    cell = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.3, N=256, seed=0)
+    for method, default in (("explicit", 1e-6), ("dice", 1e-3)):
+        plain, spelt, tight = (
+            load_kernel("hessian", (), {"method": method} | of)
+            for of in ({}, {"tolerance": default}, {"tolerance": 1e-10})
+        )
+        assert plain.seconds(cell) == spelt.seconds(cell) < tight.seconds(cell) < 4 * plain.seconds(cell)
+        assert plain.peak_bytes(cell) == spelt.peak_bytes(cell) <= tight.peak_bytes(cell)
+    steps = {
+        tolerance: sum(
+            observe(
+                Model(2, 1, 1.5), 1.3, 256, np.random.default_rng(seed), "dice", tolerance=tolerance
+            ).n_matvecs
+            for seed in range(3)
+        )
+        for tolerance in (1e-3, 1e-10)
+    }
+    grown = tight.peak_bytes(cell) / plain.peak_bytes(cell)
+    assert steps[1e-10] / steps[1e-3] < 1.1 * grown, "memory grows like the steps of dice"
+
+
 def test_the_default_tolerance_of_a_method_is_what_its_docstring_says_to_the_bit() -> None:
     for method, tolerance in (("explicit", 1e-6), ("dice", 1e-3)):
         plain, spelt = (

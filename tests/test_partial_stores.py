@@ -119,8 +119,10 @@ def test_a_store_filling_in_any_order_has_answers_with_their_coverage_and_finish
         over = [dim for dim in ("alpha", "N") if dim not in result["coverage"].dims]
         cells = wanted.sum(over)
         share = done.sum([*over, "seed"]) / cells.where(cells > 0)
-        xr.testing.assert_allclose(result["coverage"].drop_vars(["alpha", "n_seeds"], errors="ignore"),
-                                   share.drop_vars(["alpha", "n_seeds"], errors="ignore"))  # fmt: skip
+        beside = ["alpha", "n_seeds", "noise"]
+        xr.testing.assert_allclose(
+            result["coverage"].drop_vars(beside, errors="ignore"), share.drop_vars(beside, errors="ignore")
+        )
         assert not (result["coverage"] < 0).any(), name
         assert not (result["coverage"] > 1).any(), name
     for at in finished_models(ds):

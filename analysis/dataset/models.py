@@ -69,8 +69,7 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     - Dimensions are in the order of a store again, where a transposition has changed it.
     - Theory that ``ds.where(ds.status == 1)`` has spread over the cells, and masked with them, is over its
       own dimensions again: that of a model is computed anew, that of a load is NaN where no cell was left.
-
-    - The coordinate of the noise of the labels is gone: no analysis knows any.
+    - Labels are clean: noise 0, which was a constant of the store or was selected, is no coordinate any more.
 
     Nothing is read but theory of models; a dataset that needs nothing comes back as it is.
 
@@ -128,7 +127,7 @@ def _noiseless(ds: xr.Dataset) -> xr.Dataset:
             raise ParameterError("ds", list(map(str, ds.dims)), "a dataset with noise among its dimensions")
         return ds
     noise = np.atleast_1d(ds["noise"].values).tolist()
-    if any(noise):
+    if any(noise) or len(noise) > 1:
         clean = "ds.sel(noise=0) is that part of it"
         there = clean if 0 in noise else "its cells, and theory of the noisy model, are in the dataset"
         raise ParameterError("noise", noise, "0 for an analysis, which compares with clean labels", there)

@@ -107,12 +107,14 @@ def _method(cell: NoisyCell, options: Options) -> str:
 
 
 def _seconds(cell: NoisyCell, options: Options = DEFAULTS) -> float:
-    return cost_seconds(model_of(cell), cell.alpha, cell.N, _method(cell, options))
+    model, method = model_of(cell), _method(cell, options)
+    return cost_seconds(model, cell.alpha, cell.N, method, tolerance=options.tolerance)
 
 
 def _peak_bytes(cell: NoisyCell, options: Options = DEFAULTS) -> float:
     model, method = model_of(cell), _method(cell, options)
-    return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, precision=options.precision)
+    asked = {"precision": options.precision, "tolerance": options.tolerance}
+    return 1.5 * cost_bytes(model, cell.alpha, cell.N, method, **asked)
 
 
 def configured(options: Options) -> Kernel:

@@ -28,6 +28,9 @@ _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over data that are ke
 _PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
+_DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1)}
+"""Default tolerance, and what each decade less adds to the steps at it: 5 to 7 per cent, and 7 to 10."""
+
 SECONDS = {
     "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
     "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
@@ -81,7 +84,17 @@ def resolve_method(
     return min(fitting, key=lambda name: float(cost_terms(model, alpha, N, name) @ SECONDS[name]))
 
 
-def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
+def _more_steps(method: str, tolerance: float | None) -> float:
+    """By how much a tolerance multiplies the steps of a method."""
+    if tolerance is None or method not in _DECADE:
+        return 1  # an integer, so that counts stay exact
+    default, share = _DECADE[method]
+    return 1 + share * math.log10(default / tolerance)
+
+
+def cost_terms(
+    model: Model, alpha: float, N: int, method: str, *, tolerance: float | None = None
+) -> FloatArray:
     """How often a cell does what costs time; ``SECONDS[method]`` says how long each takes.
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
@@ -98,7 +111,7 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
     N : int
         Input dimension.
     method : {"dense", "explicit", "dice", "conditional"}
-        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
 
     Returns
     -------
@@ -114,17 +127,19 @@ def cost_terms(model: Model, alpha: float, N: int, method: str) -> FloatArray:
         counts = [1.0, M * N, M * size**2, size**2, size**3]
     elif method == "explicit":
         width = block_width(p, stored=True)
-        steps = _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
+        steps = _more_steps(method, tolerance) * _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
         counts = [1.0, M * N, steps, steps * M * size * width, steps * size * width]
     else:
-        steps = expected_steps(model, N)
+        steps = _more_steps(method, tolerance) * expected_steps(model, N)
         entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
         coordinates = (p**2 * steps**3) if p > 1 else 0
         counts = [1.0, steps, steps * p * M, entries, coordinates]
     return np.array(counts, dtype=np.float64)
 
 
-def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> float:
+def cost_seconds(
+    model: Model, alpha: float, N: int, method: str = "auto", *, tolerance: float | None = None
+) -> float:
     """Time one cell takes on one core: ``cost_terms . SECONDS``.
 
     Parameters
@@ -136,7 +151,7 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
     N : int
         Input dimension.
     method : {"auto", "dense", "explicit", "dice", "conditional"}
-        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
 
     Returns
     -------
@@ -150,7 +165,7 @@ def cost_seconds(model: Model, alpha: float, N: int, method: str = "auto") -> fl
     ``benchmarks/cost_model.py``.
     """
     method = resolve_method(model, alpha, N, method)
-    return float(cost_terms(model, alpha, N, method) @ SECONDS[method])
+    return float(cost_terms(model, alpha, N, method, tolerance=tolerance) @ SECONDS[method])
 
 
 def cost_bytes(
@@ -161,6 +176,7 @@ def cost_bytes(
     *,
     precision: Precision | None = None,
     stored: bool = True,
+    tolerance: float | None = None,
 ) -> float:
     """Memory one cell takes at its peak.
 
@@ -195,7 +211,8 @@ def cost_bytes(
     M, p, size = sample_count(alpha, N), int(model.p), int(model.p) * int(N)
     count = pairs_wanted(model, int(N))
     if method == "dice":
-        return dice_bytes(model, alpha, N, dtype=precision)
+        steps = math.ceil(_more_steps(method, tolerance) * expected_steps(model, N))
+        return dice_bytes(model, alpha, N, steps, precision)
     if method == "conditional":
         width = p + model.p_star
         block = min(M, max(1, BLOCK_NUMBERS // width))

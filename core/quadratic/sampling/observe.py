@@ -179,7 +179,7 @@ def observe(
     if precision is not None and precision not in PRECISIONS:
         raise ParameterError("precision", precision, "one of " + ", ".join(PRECISIONS))
     method = resolve_method(model, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
-    needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored)
+    needed = cost_bytes(model, alpha, N, method, precision=precision, stored=stored, tolerance=tolerance)
     if needed > max_bytes:
         raise ParameterError(
             "N",
