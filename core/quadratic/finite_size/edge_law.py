@@ -24,10 +24,13 @@ from bendscape.core.quadratic.finite_size.edge_scales import (
 from bendscape.core.quadratic.finite_size.extreme_labels import drawn_cells
 from bendscape.core.quadratic.finite_size.label_fluctuations import label_fluctuations, student_shift
 from bendscape.core.quadratic.finite_size.spiked_edge import critical_eigenvalue, critical_eigenvalues
-from bendscape.core.quadratic.finite_size.splitting import outlier_splitting
+from bendscape.core.quadratic.finite_size.splitting import outlier_splitting, overlap_sq_on_map
 from bendscape.core.quadratic.model import Model
 
 Regime = Literal["edge", "outlier", "tail"]
+
+_LEAST_OVERLAP = 1e-3
+"""Overlap of drawn cells and of averages from which on the splitting of outliers is drawn, 0.3 seconds."""
 
 
 class LowestEigenvalue(NamedTuple):
@@ -53,12 +56,14 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     xi_r. Outlier: lambda = lambda_star, with R = S'/z' there a cell's labels move it by (delta S - R delta
     Sigma)/(1 - R), and the matrix by a variance m^4 (2/(p N)) S'^2/|z'| instead of (C p N)^(-4/3) 4 w. The
     shift is that of the labels, alpha Var b/(p (2/gamma^3 + alpha B')), and of the p (p + p_star) directions
-    that teacher and student take from the bulk.
+    that teacher and student take from the bulk. It moves z at a given gamma; an outlier stays on S, so of
+    it only the part -R/(1 - R) = 1 - m^2 arrives there.
 
     Inside a smooth edge (gamma > 1) mean and variance are those over cells of drawn extreme labels
     (:mod:`bendscape.core.quadratic.finite_size.extreme_labels`), each with its own edge or outlier and the
-    law above. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the gamma of the
-    averages' outlier or edge, by principal value, a label lies beyond it and decides.
+    law above; an outlier of overlap m_i^2 splits as that of the averages at min(gamma, 1), times the ratio
+    of m_i^2 to its m^2, at most 1. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the
+    gamma of the averages' outlier or edge, by principal value, a label lies beyond it and decides.
 
     Parameters
     ----------
@@ -109,47 +114,60 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
 
 def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
     """Mean, variance by labels and variance by the matrix, from averages over all labels."""
-    p, r = float(model.p), int(model.p) * model.p_star
-    gamma = scales.gamma_edge
-    at_edge = label_fluctuations(model, gamma)
-    width = (scales.softness * p * size) ** (-2 / 3)
-    w = scales.distance * size ** (1 / 3)
+    p, r, of_labels = float(model.p), int(model.p) * model.p_star, 0.0
+    if not math.isnan(scales.gamma_edge):
+        gamma = scales.gamma_edge
+        at_edge = label_fluctuations(model, gamma)
+        of_labels = alpha * max(0.0, at_edge.var_b) / (p * (2 / gamma**3 + alpha * at_edge.B_prime))
+    w = scales.distance * math.cbrt(size)
     xi_mean, xi_sd = critical_eigenvalue(w, r)
-    of_labels = alpha * max(0.0, at_edge.var_b) / (p * (2 / gamma**3 + alpha * at_edge.B_prime))
-    of_directions = (2 / p**2) * r / gamma + student_shift(model, alpha, gamma, scales.lambda_edge)
-    shift = (of_labels + of_directions) / size
     per_label = 4 * alpha / (p * p * size)
     # Right at the threshold the outlier's own expressions are 0/0, and go over into those of the edge.
     if math.isnan(scales.gamma_star) or w <= 1e-3:
-        mean = scales.lambda_edge + width * xi_mean + shift
+        shift = of_labels + _of_directions(model, alpha, scales.gamma_edge, scales.lambda_edge)
+        width = (scales.softness * p * size) ** (-2 / 3)
+        mean = scales.lambda_edge + width * xi_mean + shift / size
         return mean, per_label * max(0.0, at_edge.var_t), (width * xi_sd) ** 2
 
-    at_star, averages_ = label_fluctuations(model, scales.gamma_star), at_any_gamma(model, scales.gamma_star)
-    z_prime = -(4 / p**2) * (scales.gamma_star**-2 - alpha * averages_.B)
+    overlap_sq, gamma = scales.overlap_sq, scales.gamma_star
+    shift = (1 - overlap_sq) * (of_labels + _of_directions(model, alpha, gamma, scales.lambda_star))
+    at_star, averages_ = label_fluctuations(model, gamma), at_any_gamma(model, gamma)
+    z_prime = -(4 / p**2) * (gamma**-2 - alpha * averages_.B)
     S_prime = (4 / p**2) * alpha * averages_.B_y
-    R, overlap_sq = S_prime / min(z_prime, -1e-300), scales.overlap_sq
+    R = S_prime / min(z_prime, -1e-300)
     moved = at_star.var_yt - 2 * R * at_star.cov_t_yt + R * R * at_star.var_t
     var_labels = per_label * overlap_sq**2 * max(0.0, moved)
     width_sq = overlap_sq**2 * (2 / (p * size)) * S_prime**2 / -z_prime / (4 * w)
-    split = outlier_splitting(model, alpha, scales.gamma_star)
-    mean = scales.lambda_star + math.sqrt(width_sq) * xi_mean + shift + split.eigval_mean / math.sqrt(size)
-    var_matrix = max(0.0, width_sq * xi_sd**2 + split.eigval_variance / size)
-    return mean, var_labels, var_matrix
+    split = outlier_splitting(model, alpha, gamma)
+    mean = scales.lambda_star + math.sqrt(width_sq) * xi_mean + shift / size
+    mean += split.eigval_mean / math.sqrt(size)
+    return mean, var_labels, max(0.0, width_sq * xi_sd**2 + split.eigval_variance / size)
 
 
 def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
     """The same over cells of drawn extreme labels."""
     cells = drawn_cells(model, alpha, size)
-    r, p = int(model.p) * model.p_star, float(model.p)
-    xi_mean, xi_sd = critical_eigenvalues(cells.distance * math.cbrt(size), r)
+    xi_mean, xi_sd = critical_eigenvalues(cells.distance * math.cbrt(size), int(model.p) * model.p_star)
     width = np.where(np.isnan(cells.outlier_width), cells.width, cells.outlier_width)
     place = cells.place + width * xi_mean
-    # The cells' own gammas scatter around 1, where the student's averages are still finite.
-    shift = ((2 / p**2) * r + student_shift(model, alpha, 1.0, float(cells.place.mean()))) / size
-    mean, split_variance = float(place.mean()) + shift, 0.0
-    if scales.distance * math.cbrt(size) > 1e-3:
-        split = outlier_splitting(model, alpha, scales.gamma_star)
-        mean, split_variance = mean + split.eigval_mean / math.sqrt(size), split.eigval_variance / size
+    overlap_sq = 2 * cells.amplitude * np.maximum(0.0, cells.distance)
+    # The cells' own gammas scatter around 1, where averages over all labels are still finite.
+    gamma = outermost(scales)
+    gamma = 1.0 if math.isnan(gamma) else min(1.0, gamma)
+    of_directions = _of_directions(model, alpha, gamma, float(cells.place.mean()))
+    mean = float(place.mean()) + float(1 - overlap_sq.mean()) * of_directions / size
     var_labels = float(cells.place.var() + cells.var_rest.mean())
-    var_matrix = float(place.var() - cells.place.var() + (width**2 * xi_sd**2).mean()) + split_variance
+    var_matrix = float(place.var() - cells.place.var() + (width**2 * xi_sd**2).mean())
+    of_averages = overlap_sq_on_map(model, alpha, gamma)
+    if min(of_averages, overlap_sq.mean()) > _LEAST_OVERLAP:
+        split = outlier_splitting(model, alpha, gamma)
+        share = np.minimum(1.0, overlap_sq / of_averages)  # of m^2, by which K is multiplied
+        mean += float(share.mean()) * split.eigval_mean / math.sqrt(size)
+        var_matrix += float((share**2).mean()) * split.eigval_variance / size
     return mean, var_labels, max(0.0, var_matrix)
+
+
+def _of_directions(model: Model, alpha: float, gamma: float, eigval: float) -> float:
+    """N times what the p (p + p_star) directions of student and teacher move z by at one gamma."""
+    p, r = float(model.p), int(model.p) * model.p_star
+    return (2 / p**2) * r / gamma + student_shift(model, alpha, gamma, eigval)

@@ -15,17 +15,21 @@ from typing import NamedTuple
 from scipy.optimize import brentq, minimize_scalar
 
 from bendscape.core.errors import ParameterError, as_real
-from bendscape.core.quadratic.finite_size.crossover import tail_probability
+from bendscape.core.quadratic.finite_size.crossover import tail_probability, window_end
 from bendscape.core.quadratic.finite_size.label_fluctuations import DirectionAverages
 from bendscape.core.quadratic.model import Model, as_load, refuse_noise
 from bendscape.core.quadratic.theory.branch import overlap_sq_on_branch, principal_value
 from bendscape.core.quadratic.theory.bulk import ROOT_TOLERANCE, reduced_map
 from bendscape.core.quadratic.theory.integrals import Averages, averages
+from bendscape.core.quadratic.theory.outlier import transition_at
 
 ALL_AVERAGED = 0.8
 """gamma of edge or outlier up to which single labels move them by no more than all others do."""
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
+_APART = (
+    1e6  # the distance of an outlier from an edge that has ended: the universal law is at its limit there
+)
 
 
 class EdgeScales(NamedTuple):
@@ -90,8 +94,9 @@ def edge_scales(model: Model, alpha: float) -> EdgeScales:
     EdgeScales
         ``gamma_edge``, ``lambda_edge`` (above 1, and above lambda_minus, inside a smooth edge), ``softness``
         C, ``amplitude`` A, ``distance`` w N^(-1/3); ``gamma_star``, ``lambda_star`` and ``overlap_sq`` of the
-        outlier. All nan where the continued edge does not exist (alpha far below alpha_0): such samples see
-        the tail of the bulk at every size.
+        outlier. Where the continued edge has ended (z'' = 0), its place and softness are nan, and an outlier
+        that is still there, down to alpha_0, is far from any edge: m^2 = 2 A w N^(-1/3) with w the limit. All
+        nan where there is no outlier either: such samples see the tail of the bulk at every size.
 
     Notes
     -----
@@ -104,29 +109,49 @@ def edge_scales(model: Model, alpha: float) -> EdgeScales:
     alpha, p = as_load(alpha), float(model.p)
     edge = _continued_edge(model, alpha)
     if math.isnan(edge):
-        return EdgeScales(*[math.nan] * 8)
+        return _without_edge(model, alpha)
     at_edge = at_any_gamma(model, edge)
     lambda_edge = reduced_map(model, alpha, edge, at_edge)
     z_second, S_prime = _slopes(model, alpha, edge, at_edge)
     if not z_second > 0:
-        return EdgeScales(*[math.nan] * 8)
+        return _without_edge(model, alpha)
     amplitude = (z_second**2 / (4 * p)) ** (1 / 3) / S_prime
-
-    def past_outlier(gamma: float) -> float:
-        return -alpha * gamma * float(at_any_gamma(model, gamma).F) - 1
-
     star, lambda_star, overlap_sq = math.nan, math.nan, math.nan
-    gap = (2 / p) * past_outlier(edge) / edge  # lambda_edge - S
+    gap = (2 / p) * _past_outlier(model, alpha, edge) / edge  # lambda_edge - S
     if gap > 0:
-        star = float(brentq(past_outlier, 0.0, edge, **ROOT_TOLERANCE))
-        at_star = at_any_gamma(model, star)
-        lambda_star = min(lambda_edge, reduced_map(model, alpha, star, at_star))
-        overlap_sq = max(0.0, overlap_sq_on_branch(star, at_star).real)
+        star, lambda_star, overlap_sq = _outlier_before(model, alpha, edge)
+        lambda_star = min(lambda_edge, lambda_star)
         distance = overlap_sq / (2 * amplitude)
     else:
         distance = gap * math.sqrt(amplitude * p / S_prime)
     return EdgeScales(
         edge, lambda_edge, math.sqrt(2 / z_second), amplitude, distance, star, lambda_star, overlap_sq
+    )
+
+
+def _past_outlier(model: Model, alpha: float, gamma: float) -> float:
+    return -alpha * gamma * float(at_any_gamma(model, gamma).F) - 1
+
+
+def _outlier_before(model: Model, alpha: float, gamma: float) -> tuple[float, float, float]:
+    """gamma, place and overlap of the outlier that lies before the given gamma."""
+    star = float(brentq(lambda x: _past_outlier(model, alpha, x), 0.0, gamma, **ROOT_TOLERANCE))
+    at_star = at_any_gamma(model, star)
+    overlap_sq = max(0.0, overlap_sq_on_branch(star, at_star).real)
+    return star, reduced_map(model, alpha, star, at_star), overlap_sq
+
+
+def _without_edge(model: Model, alpha: float) -> EdgeScales:
+    """Scales of an outlier alone, all nan where there is none: before gamma = 1, or on the branch beyond."""
+    end = 1.0
+    if not _past_outlier(model, alpha, end) > 0:
+        end, least = window_end(model) if transition_at(model).kind == "discontinuous" else (1.0, math.inf)
+        if not least < alpha:
+            return EdgeScales(*[math.nan] * 8)
+    star, lambda_star, overlap_sq = _outlier_before(model, alpha, end)
+    nowhere = math.nan
+    return EdgeScales(
+        nowhere, nowhere, nowhere, overlap_sq / (2 * _APART), _APART, star, lambda_star, overlap_sq
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from bendscape.core.quadratic.finite_size.crossover import window_end
 from bendscape.core.quadratic.finite_size.edge_scales import (
     as_point,
     edge_scales,
@@ -31,8 +30,6 @@ from bendscape.core.quadratic.finite_size.spiked_edge import (
 )
 from bendscape.core.quadratic.finite_size.splitting import outlier_splitting
 from bendscape.core.quadratic.model import Model
-from bendscape.core.quadratic.theory.branch import load_on_branch, overlap_sq_on_branch, principal_value
-from bendscape.core.quadratic.theory.outlier import transition_at
 
 FloatArray = npt.NDArray[np.float64]
 Universal = Callable[[FloatArray, int], FloatArray]
@@ -115,8 +112,7 @@ def overlap_sq_if_not_hidden(model: Model, alpha: float, N: float) -> float:
     if outermost(scales) <= 1 or not math.isnan(scales.gamma_star):
         universal = critical_overlap(scales.distance * cube_root, int(model.p) * model.p_star)
         return min(1.0, scales.amplitude / cube_root * universal)
-    on_branch = _on_branch(model, alpha)[1]
-    return _means(model, alpha, size, critical_overlaps)[1] if math.isnan(on_branch) else on_branch
+    return _means(model, alpha, size, critical_overlaps)[1]
 
 
 def mean_overlap_sq_lowest(model: Model, alpha: float, N: float) -> float:
@@ -181,8 +177,6 @@ def _means(model: Model, alpha: float, size: float, universal: Universal) -> tup
     cells = drawn_cells(model, alpha, size)
     overlap_sq = of(cells.amplitude, cells.distance)
     gamma = outermost(scales)
-    if math.isnan(gamma):
-        gamma, averaged = _on_branch(model, alpha)
     kappa = hidden(model, alpha, gamma, size)
     if math.isnan(kappa):
         return float(overlap_sq.mean()), float(overlap_sq.mean())
@@ -191,21 +185,9 @@ def _means(model: Model, alpha: float, size: float, universal: Universal) -> tup
     if kappa <= _MOST_HIDDEN:
         visible = share * float(overlap_sq[~hides].mean()) + (1 - share) * averaged
     behind = float(overlap_sq[hides].mean()) if hides.any() else 0.0
-    return math.exp(-kappa) * visible - math.expm1(-kappa) * behind, visible
-
-
-def _on_branch(model: Model, alpha: float) -> tuple[float, float]:
-    """gamma and overlap of the principal-value branch at this load; nan where it has no such load."""
-    if transition_at(model).kind == "continuous":
-        return math.nan, math.nan
-    end, load_at_end = window_end(model)
-    if not load_at_end <= alpha:
-        return math.nan, math.nan
-    low, high = 1.0, end  # the load falls with gamma
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if load_on_branch(middle, principal_value(model, middle)).real > alpha:
-            low = middle
-        else:
-            high = middle
-    return high, max(0.0, overlap_sq_on_branch(high, principal_value(model, high)).real)
+    split = math.exp(-kappa) * visible - math.expm1(-kappa) * behind
+    # The few cells with a label beyond the pole are as many as were drawn while they are rare, and go over
+    # into the number expected: where the outlier's branch begins there is no step.
+    known = min(1.0, kappa)
+    together = share * float(overlap_sq.mean()) + (1 - share) * averaged
+    return known * split + (1 - known) * together, visible

@@ -161,6 +161,13 @@ def _orthogonal(r: int, count: int) -> FloatArray:
     return symmetric
 
 
+@lru_cache(maxsize=64)
+def _lowest_of_orthogonal(r: int, count: int) -> FloatArray:
+    """Their lowest eigenvalues, of shape (count,)."""
+    lowest: FloatArray = np.linalg.eigvalsh(_orthogonal(r, count))[:, 0]
+    return lowest
+
+
 def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
     """Standard draws of the parts, each of shape (draws, p p_star, p p_star), from one seed."""
     r = p * p_star
@@ -239,7 +246,7 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
     lowest, v = values[:, 0], vectors[:, :, 0]
     K_slope = np.sum([(at[2][name] - at[0][name]) * per_z * part for name, part in drawn.items()], axis=0)
     moved = np.einsum("ni,nij,nj->n", v, K_slope, v)
-    pure = math.sqrt(here.spike) * np.linalg.eigvalsh(_orthogonal(p * p_star, len(K)))[:, 0]
+    pure = math.sqrt(here.spike) * _lowest_of_orthogonal(p * p_star, len(K))
     eigval = overlap_sq * (lowest - pure)
     overlap = overlap_sq * overlap_slope * lowest + overlap_sq**2 * moved
     root = math.sqrt(len(K))
@@ -251,6 +258,11 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
         float(eigval.std() / root),
         float(overlap.std() / root),
     )
+
+
+def overlap_sq_on_map(model: Model, alpha: float, gamma: float) -> float:
+    """m^2 of an outlier at this gamma and load, (z'/(z' - S')); 0 at the edge, negative beyond."""
+    return _on_map(model, alpha, gamma)[0]
 
 
 def _on_map(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
