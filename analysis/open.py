@@ -34,7 +34,7 @@ from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis.dataset.analyses import THEORIES, installed, load_analysis
+from bendscape.analysis.dataset.analyses import loaded, theories
 from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Measured
 from bendscape.analysis.dataset.failures import failures
 from bendscape.core.errors import ParameterError
@@ -214,7 +214,7 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     for name in names:
         arrays = [store.array(f"{layout.group(size)}/{name}") for size in grid.sizes]
         data = Measured(name, arrays, cells, floats)
-        of: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
+        of: dict[str, Any] = _DECLARED.get(name, {}) | store.about(f"{layout.group(first)}/{name}")
         if name == "status":
             of |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
         elif data.dtype.kind not in "fc":
@@ -246,9 +246,9 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
 
 def _with_theories(ds: xr.Dataset) -> xr.Dataset:
     """A dataset with each installed theory that it has what is needed for."""
-    for name in installed(THEORIES):
+    for point in theories():
         try:
-            theory = load_analysis(name, THEORIES)
+            theory = loaded(point)
         except ParameterError as error:  # of another package: the cells can be read without it
             warnings.warn(str(error), UserWarning, stacklevel=2)
             continue
@@ -258,7 +258,7 @@ def _with_theories(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _axis(store: Store, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
-    about = dict(store.array(name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {})
+    about = store.about(name) | (_ROUNDED if values.dtype.kind == "f" else {})
     return name, values, about
 
 
@@ -287,7 +287,7 @@ def _known(store: Store, name: str, axes: Axes, points: tuple[str, ...], numbers
     if name in numbers and np.isnan(values).any():
         raise Damaged(name, "values of it are missing")
     n = values.ndim
-    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(store.array(name).attrs))
+    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], store.about(name))
 
 
 def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: int) -> dict[str, int]:

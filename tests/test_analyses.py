@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -56,7 +56,7 @@ def opened(store: Path) -> xr.Dataset:
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
     """Install an analysis of one's own: a module with ANALYSIS, under a name, in a group."""
 
     def install(name: str, group: str, source: str) -> None:
@@ -70,7 +70,11 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str,
             lambda *, group: EntryPoints([*real(group=group), *([point] if point.group == group else [])]),
         )
 
-    return install
+        analyses.theories.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    analyses.theories.cache_clear()
 
 
 SPREAD = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -117,6 +118,12 @@ def installed(group: str = ANALYSES) -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=group))}
 
 
+@cache
+def theories() -> tuple[EntryPoint, ...]:
+    """Entry points of ``THEORIES``, looked for once in a process, as xarray looks for its engines."""
+    return tuple(installed(THEORIES).values())
+
+
 def load_analysis(name: str, group: str = ANALYSES) -> Analysis:
     """An installed analysis by its name.
 
@@ -128,14 +135,25 @@ def load_analysis(name: str, group: str = ANALYSES) -> Analysis:
     points = installed(group)
     if name not in points:
         raise ParameterError("analysis", name, f"one of {', '.join(points) or 'none, as none is installed'}")
-    accepted = f"an Analysis of that name at {points[name].value}"
+    return loaded(points[name])
+
+
+def loaded(point: EntryPoint) -> Analysis:
+    """The analysis of an entry point.
+
+    Raises
+    ------
+    ParameterError
+        It cannot be imported, or is no analysis of that name.
+    """
+    accepted = f"an Analysis of that name at {point.value}"
     try:
-        found = points[name].load()
+        found = point.load()
     except Exception as error:  # it is the code of another package
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ParameterError("analysis", name, accepted, why) from None
-    if not isinstance(found, Analysis) or found.name != name:
-        raise ParameterError("analysis", name, accepted)
+        raise ParameterError("analysis", point.name, accepted, why) from None
+    if not isinstance(found, Analysis) or found.name != point.name:
+        raise ParameterError("analysis", point.name, accepted)
     return found
 
 
@@ -143,10 +161,10 @@ def described(ds: xr.Dataset | None = None) -> list[dict[str, Any]]:
     """Every installed analysis: ``name``, ``variables`` that it reads, ``axes`` with their roles, and what
     ``ds`` is ``lacking`` for it; ``error`` where it cannot be loaded."""
     rows: list[dict[str, Any]] = []
-    for name in installed():
+    for name, point in installed().items():
         rows.append({"name": name})
         try:
-            analysis = load_analysis(name)
+            analysis = loaded(point)
         except ParameterError as error:
             rows[-1]["error"] = str(error)
             continue

@@ -25,7 +25,7 @@ from bendscape.sweep.store.publish import (
     known,
     root_document,
 )
-from bendscape.sweep.store.root import Store, layout_of, read_store
+from bendscape.sweep.store.root import Store, read_store
 
 CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
 
@@ -62,7 +62,7 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     if store is None:
         damage.setdefault("zarr.json", "it is missing")
         store = _recorded(url, ledger)
-    found = Hierarchy(store.url, store.attributes, store.metadata, store.layout, damage)
+    found = Hierarchy(store.url, store.attributes, store.metadata, store.layout, store.references, damage)
     for path, expected in found.metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
@@ -118,12 +118,12 @@ def _recorded(url: str, ledger: Ledger) -> Store:
             "store", url, "a store with its root, or with a campaign record of version 2",
             "nothing tells what its cells are: run its campaign into a new store",
         )  # fmt: skip
-    layout = layout_of(record)
-    record.pop("layout")
     variables = [_variable(variable) for variable in record.pop("variables")]
     record.pop("epoch", None)  # of the record, not of the store
-    metadata = {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
-    store = Store(url, {**record, "revision": revision}, metadata, layout)
+    metadata: dict[str, dict[str, Any]] = {}
+    store = Store.of(url, {**record, "revision": revision}, metadata)
+    layout = store.layout
+    metadata |= {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
     for path, plan in arrays_of(layout, variables, store.references, store.dimensions).items():
         metadata[path] = plan.metadata()
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import obstore
@@ -45,13 +45,30 @@ class Store:
     metadata
         The document of every group and array, by path.
     layout
-        Which cells it has, and where, as :func:`layout_of` has it.
+        Which cells it has, and where; on the axes that its kernel has now, where that is installed.
+    references
+        Of the kernel; where that is not installed, of the default one, if the axes are the same.
     """
 
     url: str
     attributes: dict[str, Any]
     metadata: dict[str, dict[str, Any]]
     layout: Layout
+    references: tuple[Reference, ...]
+
+    @classmethod
+    def of(cls, url: str, attributes: dict[str, Any], metadata: dict[str, dict[str, Any]]) -> Self:
+        """The store that a root, or a campaign record, describes."""
+        layout = Layout.from_json(attributes["layout"])
+        try:
+            kernel = load_kernel(attributes["kernel"])
+        except ParameterError:
+            default, axes = default_kernel(), layout.axes
+            alike = axes in (default.axes, default.axes.required)
+            references = tuple(of.on(axes) for of in default.references) if alike else ()
+        else:
+            layout, references = layout.on(kernel.axes), kernel.references
+        return cls(url, attributes, metadata, layout, references)
 
     @property
     def revision(self) -> int:
@@ -77,16 +94,6 @@ class Store:
             There is none of that name.
         """
         return load_kernel(self.kernel_name, modules, self.options)
-
-    @cached_property
-    def references(self) -> tuple[Reference, ...]:
-        """Of the kernel; where that is not installed, of the default one, if the axes are the same."""
-        try:
-            return load_kernel(self.kernel_name).references
-        except ParameterError:
-            default, axes = default_kernel(), self.layout.axes
-            alike = axes in (default.axes, default.axes.required)
-            return tuple(of.on(axes) for of in default.references) if alike else ()
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -131,6 +138,10 @@ class Store:
     def dims(self, path: str) -> tuple[str, ...]:
         """Dimensions of an array."""
         return tuple(self.metadata[path]["dimension_names"])
+
+    def about(self, path: str) -> dict[str, Any]:
+        """Attributes of an array."""
+        return dict(self.metadata[path].get("attributes", {}))
 
     def array(self, path: str) -> zarr.Array[Any]:
         """An array, to be read.
@@ -226,19 +237,9 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
         )
     try:
         metadata = document["consolidated_metadata"]["metadata"]
-        layout = layout_of(attributes)
+        return Store.of(url, attributes, metadata)
     except (KeyError, TypeError) as error:
         raise Damaged("zarr.json", f"it lacks {error}") from None
-    return Store(url, attributes, metadata, layout)
-
-
-def layout_of(attributes: Mapping[str, Any]) -> Layout:
-    """The layout of a store, on the axes that its kernel has now, where that is installed."""
-    layout = Layout.from_json(attributes["layout"])
-    try:
-        return layout.on(load_kernel(attributes["kernel"]).axes)
-    except ParameterError:
-        return layout
 
 
 def check_rootless(url: str) -> None:
