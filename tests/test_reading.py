@@ -394,7 +394,7 @@ def test_a_tree_holds_the_cells_and_the_errors(store: Path) -> None:
         xr.testing.assert_identical(tree["cells"].to_dataset(), opened(store, **options))
         errors = opened(store, group="errors", **options)
         xr.testing.assert_identical(tree["errors"].to_dataset(), errors)
-        assert errors.sizes["failure"] == 1
+        assert errors.sizes["failure"] == 2
         assert tree.attrs["kernel"] == "probe"
     assert xr.open_groups(store, engine="bendscape").keys() == {"/", "/cells", "/errors"}
     assert BendscapeBackend.supports_groups
