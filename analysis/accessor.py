@@ -10,7 +10,7 @@ import inspect
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -230,6 +230,13 @@ class Bend:
         from bendscape.analysis.findings.shift_map import shift_map
 
         return shift_map(self._ds, result)
+
+    def analyse(self, name: str, **options: Any) -> xr.Dataset:
+        """An installed analysis by its name, with its options:
+        :func:`bendscape.analysis.dataset.analyses.load_analysis`."""
+        from bendscape.analysis.dataset.analyses import load_analysis
+
+        return load_analysis(name)(self._ds, **options)
 
     def report(self, path: str | Path) -> Path:
         """A self-contained page: :func:`bendscape.analysis.report.page.write_report`."""

@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("figures")(figures)
     app.command("report")(report)
     app.command("export")(export)
+    app.command("analyses")(analyses)
     for group in app.registered_groups:
         if group.name == "theory" and group.typer_instance is not None:
             group.typer_instance.command("map")(phase_map)
@@ -79,16 +80,10 @@ def scaling(
 ) -> None:
     """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
     transition, the law by which the lowest eigenvalue approaches the edge, and beyond the crossover size of
-    a discontinuous transition the climb of the threshold. Of a store of the labels kernel the climb alone. A
-    store still being filled will do."""
-    from dask.base import compute
-
-    from bendscape.analysis.estimate.collapse import collapse
-    from bendscape.analysis.estimate.drift import drift
-    from bendscape.analysis.estimate.edge_scaling import edge_scaling
-    from bendscape.analysis.estimate.estimators import usual_least_size
-    from bendscape.analysis.estimate.thresholds import hessian_sweep
+    a discontinuous transition the climb of the threshold. What a store lacks the variables of is left out,
+    and said. A store still being filled will do."""
     from bendscape.analysis.figures.tables import replace_zarr
+    from bendscape.analysis.findings.results import Results
     from bendscape.analysis.findings.scaling import (
         drift_rows,
         edge_rows,
@@ -106,23 +101,19 @@ def scaling(
         check_replaceable(place, SCALING[name], what=SCALING[name], name="--output")
         check_writable(place, hierarchy=True, name="--output")
     with _opened(store) as ds:
-        labels_alone = ds.attrs.get("kernel") == "labels"
-        lazy = {"drift": drift(ds, n_boot=n_boot)}
-        if not labels_alone:
-            hessian_sweep(ds)
-            least_size = least_size or usual_least_size(ds)
-            lazy["loads"] = collapse(ds, n_boot=n_boot, least_size=least_size)
-            lazy["edge"] = edge_scaling(ds, min_size=least_size, prediction=False)
-        (found,) = compute(lazy)  # type: ignore[no-untyped-call]  # together, so in one pass over the store
-    written = [places[name] for name in names if name in found and name in places]
-    for name in found.keys() & places.keys():
-        replace_zarr(found[name].assign_attrs(title=SCALING[name]), places[name], "--output")
+        results = Results(ds, n_boot=n_boot, least_size=least_size)
+        found = results.possible(names)
+        results.read(found)
+    written = [places[name] for name in found if name in places]
+    for name in found if places else ():
+        replace_zarr(results[name].assign_attrs(title=SCALING[name]), places[name], "--output")
     rows_of = {"loads": load_rows, "edge": edge_rows, "drift": drift_rows}
-    rows = {name: rows_of[name](found[name]) if name in found else [] for name in names}
-    if labels_alone:
-        console().print("a store of labels has no eigenvalues: neither collapse nor laws of the edge")
-        if not rows["drift"]:
-            console().print("no size lies beyond a crossover size, from where the threshold climbs")
+    rows = {name: rows_of[name](results[name]) if name in found else [] for name in names}
+    for name in names:
+        if lacking := results.lacking(name):
+            console().print(f"left out {name}: this store lacks {', '.join(lacking)}", markup=False)
+    if found == ["drift"] and not rows["drift"]:
+        console().print("no size lies beyond a crossover size, from where the threshold climbs")
     if json:
         print_json({"store": store, **rows})
         return
@@ -145,22 +136,14 @@ def claims(
 ) -> None:
     """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being
     filled will do."""
-    from dask.base import compute
-
-    from bendscape.analysis.estimate.collapse import collapse
-    from bendscape.analysis.estimate.edge_scaling import edge_scaling
-    from bendscape.analysis.estimate.estimators import usual_least_size
-    from bendscape.analysis.estimate.thresholds import hessian_sweep
     from bendscape.analysis.findings.claims import claims, render_claims
-    from bendscape.analysis.findings.panels import means
+    from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
     with _opened(store) as ds:
-        ds = hessian_sweep(ds)
-        least_size = least_size or usual_least_size(ds)
-        loads = collapse(ds, least_size=least_size)
-        edge = edge_scaling(ds, min_size=least_size, extra_draws=extra_draws, prediction=False)
-        found = claims(*compute(loads, edge, means(ds)))  # type: ignore[no-untyped-call]
+        results = Results(ds, least_size=least_size, extra_draws=extra_draws)
+        results.read(made_of := ("loads", "edge", "means"))
+        found = claims(*(results[name] for name in made_of))
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
     else:
@@ -223,10 +206,10 @@ def report(
         results = Results(ds)
         path = str(write_report(results, output))
     if json:
-        print_json({"store": store, "output": path, "rows": thresholds_table(results.thresholds)})
+        print_json({"store": store, "output": path, "rows": thresholds_table(results["thresholds"])})
         return
     if table:
-        out().print(render_thresholds(results.thresholds))
+        out().print(render_thresholds(results["thresholds"]))
     console().print(f"wrote {path}", markup=False)
 
 
@@ -266,6 +249,32 @@ def export(
         f"{finished} of {written['cells']} cells, {written['failed']} failed",
         markup=False,
     )
+
+
+def analyses(
+    store: Annotated[str | None, typer.Argument(metavar="STORE", help="Also what this store lacks.")] = None,
+    json: Json = False,
+) -> None:
+    """Analyses that are installed, what each reads, and of a store what it lacks for it."""
+    from contextlib import nullcontext
+
+    from rich import box
+    from rich.table import Table
+
+    from bendscape.analysis.dataset.analyses import described
+    from bendscape.sweep.commands.console import out, print_json
+
+    with _opened(store) if store else nullcontext() as ds:
+        rows = described(ds)
+    if json:
+        print_json({"store": store, "analyses": rows})
+        return
+    columns = ("variables", "axes", *(["lacking"] if store else []))
+    table = Table("analysis", *columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        cells = [row["error"]] if "error" in row else [", ".join(row[column]) for column in columns]
+        table.add_row(row["name"], *cells)
+    out().print(table)
 
 
 def phase_map(

@@ -23,54 +23,37 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
-from itertools import product
 from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendEntrypoint
 from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
-from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Lazy, Measured, Picks
+from bendscape.analysis.dataset.analyses import loaded, theories
+from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Measured
 from bendscape.analysis.dataset.failures import failures
-from bendscape.analysis.findings.label_only import label_only_asymptotics, label_only_threshold
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import DIGITS
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Variable
-from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.kernels.hessian import VARIABLES as HESSIAN
 from bendscape.sweep.kernels.label_only import VARIABLES as SPECTRAL
-from bendscape.sweep.kernels.label_only import WEIGHTS
-from bendscape.sweep.store.compare_and_swap import reading_store
-from bendscape.sweep.store.ledger import Ledger, campaign_of
-from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import (
-    HOW_TO_READ,
-    layout_of,
-    open_root,
-    references_of,
-    silence_zarr,
-    stored_grid,
-)
+from bendscape.sweep.store.objects import Damaged
+from bendscape.sweep.store.publish import HOW_TO_READ, silence_zarr
 from bendscape.sweep.store.records import Records
+from bendscape.sweep.store.root import Store, open_store
 
 CHUNK_BYTES = (
     2**22
 )  # of one variable at one size: many tiles to a Dask chunk, and a pass over ten sizes of ten
+
+
 # variables (analysis/dataset/models.py) holds 0.4 GB a thread
-LABEL_ONLY = {
-    "lambda_minus": ("lambda_minus", "left edge of the bulk of the label-only matrix"),
-    "lambda_star": ("lambda_star", "outlier of the label-only matrix; NaN where there is none"),
-    "overlap_sq_theory": ("overlap_sq", "squared overlap of that outlier; NaN where there is none"),
-}
-"""Theory of a store of the `spectral` kernel, one variable for each weights: its field and meaning."""
-
-
 def _range_of(variable: Variable) -> dict[str, Any]:
     return {name: value for name, value in variable.attributes.items() if name.startswith("valid_")}
 
@@ -98,41 +81,6 @@ def _words(name: str) -> dict[str, str]:
     return {"long_name": _LONG_NAMES[name], "units": "1"}
 
 
-class _LabelOnly(Lazy):
-    """One number of the label-only theory at (p, p_star, a, alpha), computed where it is read."""
-
-    def __init__(self, suffix: str, field: str, grid: Grid) -> None:
-        self._suffix, self._field, self._grid = suffix, field, grid
-        self.dtype, self.shape = np.dtype("float64"), grid.shape
-
-    def block(self, picks: Picks) -> NDArray[Any]:
-        grid, block = self._grid, np.empty([len(pick) for pick in picks])
-        for at, (i, j, k, m) in zip(np.ndindex(block.shape), product(*picks), strict=True):
-            p_star, a = int(grid.models["p_star"][i, j, k]), float(grid.models["a"][i, j, k])
-            point = label_only_asymptotics(self._suffix, p_star, a, float(grid.curve_values[i, j, k, m]))
-            block[at] = getattr(point, self._field)
-        return block
-
-
-def _label_only(grid: Grid, points: tuple[str, ...]) -> dict[str, xr.Variable]:
-    """Beside each variable of the `spectral` kernel its limit of large N."""
-    found: dict[str, xr.Variable] = {}
-    for suffix, (words, _) in WEIGHTS.items():
-        values = [
-            [label_only_threshold(suffix, p_star, a) for a in grid.values["a"]]
-            for p_star in grid.values["p_star"]
-        ]
-        attributes = {"long_name": f"threshold of the label-only method, {words}", "units": "1"}
-        found[f"alpha_bbp_{suffix}"] = xr.Variable(points[1:3], values, attributes)
-        for name, (field, long_name) in LABEL_ONLY.items():
-            found[f"{name}_{suffix}"] = xr.Variable(
-                points,
-                indexing.LazilyIndexedArray(_LabelOnly(suffix, field, grid)),
-                {"long_name": f"{long_name}, {words}", "units": "1"},
-            )
-    return found
-
-
 class BendscapeBackend(BackendEntrypoint):
     """Opens stores for `xr.open_dataset(store, engine="bendscape")`."""
 
@@ -151,6 +99,9 @@ class BendscapeBackend(BackendEntrypoint):
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
 
+        What is opened is a path, a URL, or a :class:`bendscape.sweep.store.root.Store`: a store that is open
+        already, for several datasets of one and the same state of it.
+
         ``revision`` opens the store as an earlier campaign file of it has it, numbered as `bendscape status`
         has them where the latest one hides cells. ``attrs["hidden"]`` names the values that are hidden.
 
@@ -162,14 +113,12 @@ class BendscapeBackend(BackendEntrypoint):
         if group not in (None, *GROUPS):
             raise ParameterError("group", group, "errors, or none for the cells")
         silence_zarr()
-        url, attributes = open_root(filename_or_obj)
-        text = attributes["campaign"] if revision is None else campaign_of(Ledger(connect(url)), revision)
-        layout = layout_of(attributes)
-        grid = stored_grid(url, text, layout)
+        store = open_store(filename_or_obj)
+        grid = store.grid(revision)
         if group in GROUPS:
-            ds = failures(grid, layout, _replayed(url))
+            ds = failures(grid, store.layout, store.ledger.records)
         else:
-            ds = _cells(url, attributes, layout, grid, mask_and_scale)
+            ds = _cells(store, grid, mask_and_scale)
         return xr.decode_cf(
             ds, concat_characters=False, mask_and_scale=mask_and_scale, decode_times=False,
             decode_coords=False, decode_timedelta=False, drop_variables=drop_variables,
@@ -187,9 +136,10 @@ class BendscapeBackend(BackendEntrypoint):
         They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
         takes those of the node above for them.
         """
+        store = open_store(filename_or_obj)
         cells, errors = (
             self.open_dataset(
-                filename_or_obj, drop_variables=drop_variables, mask_and_scale=mask_and_scale, group=group
+                store, drop_variables=drop_variables, mask_and_scale=mask_and_scale, group=group
             )
             for group in (None, "errors")
         )
@@ -214,17 +164,17 @@ class BendscapeBackend(BackendEntrypoint):
         return False
 
 
-def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, floats: bool) -> xr.Dataset:
+def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     """The dataset of the cells, integers as they are stored."""
+    layout = store.layout
     axes, points, size_axis = Axes.of(grid, layout), tuple(grid.dims), layout.axes.size
-    root = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)
     seeds = np.array([grid.seeds[size] for size in grid.sizes])
     wanted = np.stack([grid.wanted(size) for size in grid.sizes], axis=-1)
     sized = () if size_axis is None else (size_axis.name,)
     if size_axis is None:
         seeds, wanted = seeds[0], wanted[..., 0]
     dims = (*points, *sized, "seed")
-    coords: dict[str, Any] = {name: _axis(root, name, values) for name, values in axes.values.items()}
+    coords: dict[str, Any] = {name: _axis(store, name, values) for name, values in axes.values.items()}
     if size_axis is not None:
         about = {"long_name": size_axis.long_name, "units": size_axis.units}
         coords[size_axis.name] = (size_axis.name, np.array(grid.sizes), about)
@@ -235,52 +185,56 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     for name, value in layout.constants.items():
         axis = layout.axes[name]
         coords[name] = ((), value, {"long_name": axis.long_name, "units": axis.units})
-    numbers = {v.name for of in references_of(attributes, layout) for v in of.variables if not v.nan}
+    numbers = {v.name for of in store.references for v in of.variables if not v.nan}
     numbers |= {layout.axes.curve.name} if layout.axes.curve is not None else set()
     theory = {
-        name: _known(array, axes, points, numbers)
-        for name, array in sorted(root.arrays())
-        if _dimensions(array) != (name,)
+        name: _known(store, name, axes, points, numbers)
+        for name in sorted(store.arrays())
+        if store.dims(name) != (name,)
     }
-    if attributes["kernel"] == "spectral":
-        theory |= _label_only(grid, points)
     if layout.around is not None and layout.axes.curve is not None:
         coords[layout.axes.curve.name] = theory.pop(layout.axes.curve.name)
 
-    first = _node(root, layout.group(grid.sizes[0]))
-    names = sorted(name for name in first if name != "seed")
-    inner_dims = {name: _dimensions(_node(first, name))[len(layout.cell_dims) :] for name in names}
+    first = grid.sizes[0]
+    names = sorted(store.variables(first))
+    inner_dims = {
+        name: store.dims(f"{layout.group(first)}/{name}")[len(layout.cell_dims) :] for name in names
+    }
     cells = Cells(
-        url,
+        store.url,
         axes,
         layout,
         grid.sizes,
         np.atleast_1d(seeds),
         wanted,
-        _recorded(url, layout),
+        _recorded(store),
         {k: len(v) for k, v in inner_dims.items()},
     )
     measured: dict[str, xr.Variable] = {}
     for name in names:
-        arrays = [_node(root, f"{layout.group(size)}/{name}") for size in grid.sizes]
+        arrays = [store.array(f"{layout.group(size)}/{name}") for size in grid.sizes]
         data = Measured(name, arrays, cells, floats)
-        of: dict[str, Any] = _DECLARED.get(name, {}) | dict(arrays[0].attrs)
+        of: dict[str, Any] = _DECLARED.get(name, {}) | store.about(f"{layout.group(first)}/{name}")
         if name == "status":
             of |= {"flag_values": list(READ_STATUS.values()), "flag_meanings": " ".join(READ_STATUS)}
         elif data.dtype.kind not in "fc":
             of["_FillValue"] = data.dtype.type(data.fill)
         measured[name] = xr.Variable((*dims, *inner_dims[name]), indexing.LazilyIndexedArray(data), of)
         for dim in inner_dims[name]:
-            coords[dim] = _axis(root, dim, np.asarray(_node(root, dim)[...]))
+            coords[dim] = _axis(store, dim, store.read(dim))
     measured["coverage"] = xr.Variable(
         dims[:-1], indexing.LazilyIndexedArray(Coverage(cells)), _words("coverage")
     )
-    about = _provenance(attributes)
+    about = _provenance(store.attributes)
     if layout.around is not None:
         about["around"] = layout.around
     if hidden := layout.beyond(grid):
         about["hidden"] = hidden
     ds = xr.Dataset({**measured, **theory}, coords, about)
+    for axis in layout.axes.declared:
+        if axis.name in ds.coords:
+            ds[axis.name].attrs["role"] = axis.role
+    ds = _with_theories(ds)
     width = max(math.prod(of.shape[len(dims) :]) * of.dtype.itemsize for of in measured.values())
     chunks = _chunks(dict(zip(dims, cells.shape, strict=True)), len(layout.models), sized, max(8, width))
     for variable in ds.variables.values():
@@ -290,12 +244,21 @@ def _cells(url: str, attributes: dict[str, Any], layout: Layout, grid: Grid, flo
     return ds
 
 
-def _dimensions(array: Any) -> tuple[str, ...]:
-    return tuple(array.metadata.dimension_names)
+def _with_theories(ds: xr.Dataset) -> xr.Dataset:
+    """A dataset with each installed theory that it has what is needed for."""
+    for point in theories():
+        try:
+            theory = loaded(point)
+        except ParameterError as error:  # of another package: the cells can be read without it
+            warnings.warn(str(error), UserWarning, stacklevel=2)
+            continue
+        if not theory.lacking(ds):
+            ds = ds.assign(theory.estimate(ds).variables)
+    return ds
 
 
-def _axis(root: zarr.Group, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
-    about = dict(_node(root, name).attrs) | (_ROUNDED if values.dtype.kind == "f" else {})
+def _axis(store: Store, name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
+    about = store.about(name) | (_ROUNDED if values.dtype.kind == "f" else {})
     return name, values, about
 
 
@@ -311,40 +274,20 @@ def _forget_threads() -> None:
 os.register_at_fork(after_in_child=_forget_threads)
 
 
-def _replayed(url: str) -> Records:
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    return ledger.records
-
-
-def _recorded(url: str, layout: Layout) -> Records:
-    records = _replayed(url)
+def _recorded(store: Store) -> Records:
+    layout, records = store.layout, store.ledger.records
     for size in layout.sizes:
         known = records.size(size, len(layout.cell_dims))
         known.reserve(layout.tile_shape(size), layout.tile_cells(size))
     return records
 
 
-def _node(root: zarr.Group, path: str) -> Any:
-    try:
-        return root[path]
-    except KeyError:
-        raise ParameterError(
-            "store", str(root.store), "a whole bendscape store", f"{path} is missing"
-        ) from None
-
-
-def _known(array: Any, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
-    n, name = array.ndim, array.path
-    try:
-        values = np.asarray(array[...])
-    except OSError:
-        raise
-    except Exception as error:  # each codec has its own
-        raise Damaged(name, f"{type(error).__name__}: {error}") from None
+def _known(store: Store, name: str, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
+    values = store.read(name)
     if name in numbers and np.isnan(values).any():
         raise Damaged(name, "values of it are missing")
-    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], dict(array.attrs))
+    n = values.ndim
+    return xr.Variable(points[:n], values[np.ix_(*axes.storage[:n])], store.about(name))
 
 
 def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: int) -> dict[str, int]:

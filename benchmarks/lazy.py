@@ -98,7 +98,7 @@ def write(folder: str, cells: float) -> dict[str, int]:
     plan = plan_campaign(campaign, kernel)
     ledger = Ledger(connect(url), plan.records)
     ledger.acquire(print)
-    publish(url, campaign, plan, None, None, ledger, lambda: None)
+    publish(url, campaign, plan, None, ledger, lambda: None)
     layout, rng = plan.layout, np.random.default_rng(20261122)
     root = zarr.open_group(zarr_store(url), mode="r+")
     edges = np.asarray(root["lambda_minus"])

@@ -24,7 +24,7 @@ from rich.table import Table
 from bendscape.cluster.local import available_cores, ray_options
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.executor import Executor, SerialExecutor
 from bendscape.sweep.engine.fork_server import ForkServer

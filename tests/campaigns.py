@@ -15,14 +15,13 @@ import obstore
 from rich.console import Console
 
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
-from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import Summary, run_campaign
 from bendscape.sweep.location import store_url
-from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import read_root, silence_zarr
+from bendscape.sweep.store.publish import silence_zarr
+from bendscape.sweep.store.root import read_store
 
 KERNEL_HEAD = """
 import ctypes, itertools, math, os, signal, time, uuid
@@ -139,15 +138,14 @@ def calls(module: str) -> Counter[str]:
 
 def recorded(store: Path | str) -> set[str]:
     """The cells that the ledger knows as finished, named as in `calls`."""
-    ledger = Ledger(connect(store_url(store)))
-    ledger.replay()
-    root = read_root(store_url(store))
-    layout = Layout.from_json(root["layout"]) if root else None
+    found = read_store(store_url(store))
+    if found is None:
+        return set()
+    records = found.ledger.records
     return {
         "_".join(map(str, cell[:-1]))
-        for key in ledger.records
-        if layout is not None
-        for _, _, cell in layout.cells(key, ledger.records.masks(key)[0])
+        for key in records
+        for _, _, cell in found.layout.cells(key, records.masks(key)[0])
     }
 
 

@@ -24,7 +24,7 @@ from test_two_drivers import Unguarded
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Axis, cell_rng, check_axes
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status, store_tiles
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.plan import plan_campaign

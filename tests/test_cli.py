@@ -15,12 +15,12 @@ import pytest
 import xarray as xr
 from command_line import bendscape, process
 
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 COMMANDS = (
     *("theory", "sample", "plan", "run", "status", "errors", "fsck", "kernels"),
-    *("export", "scaling", "thresholds", "figures", "report"),
+    *("export", "scaling", "thresholds", "claims", "figures", "report", "analyses"),
 )
 OWN = """
 from bendscape.sweep.campaign.axes import Axes, Axis

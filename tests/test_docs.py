@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bendscape.sweep.campaign.file import CampaignSection, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -17,7 +17,7 @@ from rich.console import Console
 from bendscape.cluster.local import ray_options
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.options import bytes_of
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor, choose, place_options

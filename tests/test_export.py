@@ -25,7 +25,7 @@ from bendscape.analysis.dataset import export
 from bendscape.analysis.dataset.export import export_store
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.kernels.quadratic import AXES

@@ -13,7 +13,7 @@ from command_line import bendscape
 from rich.console import Console
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import open_plan, run_campaign

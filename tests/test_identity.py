@@ -12,13 +12,13 @@ import xarray as xr
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.identity import generation, kernel_digests
 from bendscape.sweep.engine.run import open_plan
 from bendscape.sweep.location import store_url
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.root import open_store
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -32,9 +32,7 @@ def digest(module: str) -> str:
 
 
 def source(store: Path) -> dict[str, list[str]]:
-    root = read_root(store_url(store))
-    assert root is not None
-    found: dict[str, list[str]] = root["kernel_source"]
+    found: dict[str, list[str]] = open_store(store).attributes["kernel_source"]
     return found
 
 
@@ -107,7 +105,7 @@ def test_a_store_of_before_is_held_to_the_digests_that_its_runs_noted(
     noted = json.loads(lease.read_text())
     del noted["kernel"]
     lease.write_text(json.dumps(noted | {"kernel_modules": {"/elsewhere/kernel.py": first}}))
-    assert kernel_digests(store_url(store), read_root(store_url(store))) == [first]
+    assert kernel_digests(open_store(store)) == [first]
     assert run(store, module, make_campaign(**MORE)).computed == 4
     assert source(store) == {"digests": [first], "accepted": []}
     (store / "zarr.json").write_text((store / "zarr.json").read_text().replace("kernel_source", "unknown"))
@@ -118,9 +116,7 @@ def test_a_store_of_before_is_held_to_the_digests_that_its_runs_noted(
 def test_an_installed_kernel_stands_by_its_version_and_its_package_is_kept(tmp_path: Path) -> None:
     text = campaign_text(**SMALL).replace('"probe"\n\n', '"theory"\n\n')
     run(tmp_path / "s.zarr", "", parse_campaign(text))
-    root = read_root(store_url(tmp_path / "s.zarr"))
-    assert root is not None
-    assert "kernel_source" not in root
+    assert "kernel_source" not in open_store(tmp_path / "s.zarr").attributes
     (one,) = store_status(tmp_path / "s.zarr")["runs"]
     assert one["kernel"]["package"].startswith("bendscape ")
     assert load_kernel("theory").digest == ""

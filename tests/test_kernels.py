@@ -21,10 +21,12 @@ from command_line import bendscape, process
 from scipy.linalg import eigvalsh
 
 from bendscape.core import Model, ParameterError, bulk_density, dense_hessian, sample_instance
-from bendscape.sweep.campaign import kernel as kernel_module
+from bendscape.sweep.campaign import loading
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import BadOutcome, Outcome, load_kernel
+from bendscape.sweep.campaign.kernel import Outcome
+from bendscape.sweep.campaign.loading import load_kernel
+from bendscape.sweep.campaign.outcomes import BadOutcome
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
 from bendscape.sweep.kernels.quadratic import AXES
@@ -175,7 +177,7 @@ def test_an_installed_kernel_is_found_by_its_name_and_nothing_else_is_imported(
         EntryPoint("other", "of_a_package:KERNEL", "bendscape.kernels"),
         EntryPoint("broken", "broken_package:KERNEL", "bendscape.kernels"),
     ]
-    monkeypatch.setattr(kernel_module, "entry_points", lambda group: EntryPoints(points))
+    monkeypatch.setattr(loading, "entry_points", lambda group: EntryPoints(points))
     assert load_kernel("mine").version == 1
     with pytest.raises(ParameterError, match=r"'mine' is not accepted: KERNEL\.name must be 'other'"):
         load_kernel("other")
@@ -313,7 +315,7 @@ def outcome_of(tmp_path: Path, outcome: object) -> Outcome:
     """What a kernel of a float64 x and an int8 n is taken to have returned."""
     declared = load_kernel("mine", [module(tmp_path / "m.py")])
     held = dataclasses.replace(declared, compute=lambda cell, rng: outcome)  # type: ignore[arg-type, return-value]
-    return kernel_module.hold(held, "a test").compute(CELL, np.random.default_rng(1))
+    return loading.hold(held, "a test").compute(CELL, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_FLOATS, ids=lambda v: v if isinstance(v, str) else "")

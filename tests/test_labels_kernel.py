@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.cost import cost_seconds
 from bendscape.core.quadratic.sampling.drawn_labels import sample_drawn_labels
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, load_campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.kernels import labels as labels_kernel
 from bendscape.sweep.kernels.hessian import KERNEL as HESSIAN
@@ -114,13 +114,16 @@ def test_the_campaign_of_the_page_fits_into_an_hour_of_two_cores() -> None:
     assert sum(size.seconds for size in plan.sizes.values()) < 2 * 3600
 
 
-def test_scaling_of_a_store_of_labels_tells_the_drift_and_in_one_line_what_it_cannot(
+def test_scaling_of_a_store_of_labels_tells_the_drift_and_what_it_lacks_for_the_rest(
     store: Path, tmp_path: Path
 ) -> None:
     call = ("scaling", store, "--n-boot", 100)
     done = bendscape(*call, "--json", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "a store of labels has no eigenvalues" in done.stderr.splitlines()[0]
+    assert done.stderr.splitlines()[:2] == [
+        "left out loads: this store lacks overlap_sq_space, eigval_min",
+        "left out edge: this store lacks eigval_min",
+    ]
     found = json.loads(done.stdout)
     assert (found["loads"], found["edge"]) == ([], [])
     (row,) = found["drift"]

@@ -133,6 +133,35 @@ def test_the_engine_names_no_parameter_of_a_model() -> None:
             assert found not in named, f"{path.relative_to(ROOT)}, line {node.lineno}: {found}"
 
 
+def test_analysis_asks_for_variables_and_never_for_the_name_of_a_kernel() -> None:
+    kernels = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    names = set(kernels["bendscape.kernels"]) - {"theory"}  # a command too
+    for folder, path in sources():
+        if folder == "analysis":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                asked = isinstance(node, ast.Constant) and node.value in names
+                assert not asked, f"{path.relative_to(ROOT)}, line {node.lineno}: {node.value}"  # type: ignore[attr-defined]
+
+
+def test_no_module_uses_a_private_name_of_another() -> None:
+    for _, path in sources():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        ours: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bendscape"):
+                names = [name.name for name in node.names]
+                assert not any(map(private, names)), f"{path.relative_to(ROOT)} imports {names}"
+                ours |= {name.asname or name.name for name in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+                assert not private(node.attr), f"{path.relative_to(ROOT)} uses {ast.unparse(node)}"
+
+
+def private(name: str) -> bool:
+    of_tuples = name in ("_asdict", "_fields", "_make", "_replace")
+    return name.startswith("_") and not name.startswith("__") and not of_tuples
+
+
 def test_third_parties_stay_in_their_folder() -> None:
     for folder, path in sources():
         for name in imports(path):

@@ -39,11 +39,11 @@ from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.kernels.quadratic import AXES, MOST_NOISE
 from bendscape.sweep.store.fsck import fsck
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.root import open_store
 from campaigns import run, write_kernel
 
 DATA = Path(__file__).parent / "data"
@@ -217,9 +217,9 @@ def test_it_is_resumed_and_extended_into_what_one_run_of_today_gives(old: Path, 
         opened(old).drop_attrs(), opened(tmp_path / "fresh.zarr").drop_attrs(), rtol=1e-9
     )
     assert fsck(old).sound
-    roots = [read_root(path.as_uri()) for path in (old, tmp_path / "fresh.zarr")]
-    assert [root["layout"]["constants"] for root in roots if root] == [{"noise": 0.0}] * 2
-    assert [root["options"]["tolerance"] for root in roots if root] == [None] * 2
+    stores = [open_store(path) for path in (old, tmp_path / "fresh.zarr")]
+    assert [store.attributes["layout"]["constants"] for store in stores] == [{"noise": 0.0}] * 2
+    assert [store.options["tolerance"] for store in stores] == [None] * 2
 
 
 def test_its_lost_root_is_made_again(old: Path) -> None:
@@ -247,7 +247,7 @@ ANALYSES: Mapping[str, Callable[[xr.Dataset, Path], Any]] = {
     "shift map": lambda ds, folder: shift_map(ds),
     "means": lambda ds, folder: means(ds),
     "panels": lambda ds, folder: panels(ds),
-    "results": lambda ds, folder: Results(ds),
+    "results": lambda ds, folder: Results(ds).read(["loads"]),
     "a figure": lambda ds, folder: draw_figure(Results(ds), "overlap"),
     "report": lambda ds, folder: write_report(ds, folder / "report.html"),
     "accessor": lambda ds, folder: ds.bend.thresholds(),

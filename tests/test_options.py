@@ -16,10 +16,10 @@ from bendscape.core.quadratic.sampling.cost import cost_seconds
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.kernels import describe
 from bendscape.sweep.kernels.quadratic import AXES
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.root import open_store
 from campaigns import campaign_text, run
 
 SMALL: dict[str, Any] = {"p": [1], "a": [0.7], "alpha": [1.2], "N": [16], "seeds": 2}
@@ -113,9 +113,7 @@ def test_options_at_their_defaults_are_the_kernel_without_options(tmp_path: Path
 
 def test_options_belong_to_what_a_store_is(tmp_path: Path) -> None:
     run(tmp_path / "s.zarr", "", campaign('method = "dense"'))
-    root = read_root((tmp_path / "s.zarr").as_uri())
-    assert root is not None
-    assert root["options"]["method"] == "dense"
+    assert open_store(tmp_path / "s.zarr").options["method"] == "dense"
     with pytest.raises(ParameterError, match=r"options: .*'dense'.*there.*'auto'.*here"):
         run(tmp_path / "s.zarr", "", campaign())
 

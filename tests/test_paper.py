@@ -17,7 +17,7 @@ from bendscape.analysis.report.page import write_report
 from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep.campaign.file import load_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.ray_executor import RayExecutor
 

@@ -38,7 +38,7 @@ from bendscape.sweep import (
     status,
 )
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.function import MAX_PICKLE, pickled, unpickled
+from bendscape.sweep.campaign.loading import MAX_PICKLE, load_kernel, pickled, unpickled
 from bendscape.sweep.campaign.toml import to_toml
 from bendscape.sweep.commands import calls
 from campaigns import RANDOM, campaign_text, data_files
@@ -80,7 +80,7 @@ def test_a_dictionary_keywords_and_a_file_are_the_same_campaign_with_the_bits_of
         "dictionary": Campaign.from_dict(document),
         "keywords": Campaign.of(**document["campaign"], grid=grid),
     }
-    axes = bendscape.sweep.campaign.kernel.load_kernel("hessian").axes
+    axes = load_kernel("hessian").axes
     assert len({campaign.spec_hash(axes) for campaign in campaigns.values()}) == 1
 
     bendscape_command = Path(sys.executable).with_name("bendscape")
@@ -320,7 +320,7 @@ def test_a_kernel_of_a_script_runs_in_a_process_that_does_not_have_the_script(tm
         import sys
         from pathlib import Path
         from bendscape.sweep import Axes, Axis, Variable, kernel
-        from bendscape.sweep.campaign.function import pickled
+        from bendscape.sweep.campaign.loading import pickled
 
         def shift(x):
             return x + LEVEL
@@ -453,7 +453,7 @@ def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: 
         assert ds.top.dims == ("spike", "N", "seed") and (ds.status == 1).all()
         mean = ds.top.mean("seed").sel(N=200)
         assert abs(mean.sel(spike=2.0) - 2.5) < 0.1 and abs(mean.sel(spike=0.0) - 2) < 0.1
-        from bendscape.sweep.campaign.kernel import default_kernel
+        from bendscape.sweep.campaign.loading import default_kernel
         assert len({campaign.spec_hash(default_kernel().axes) for campaign in (one, two, three)}) == 1
         assert summary.outcome == "complete" and status("runs/figure-1.zarr")["done"] == 72
     """,

@@ -9,18 +9,21 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
 import obstore
 import pytest
 import xarray as xr
+from command_line import bendscape
 
-from bendscape.analysis.estimate.estimators import share_done
+from bendscape.analysis.dataset.counts import share_done
+from bendscape.analysis.dataset.export import export_store
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.kernels.quadratic import AXES
@@ -29,8 +32,11 @@ from bendscape.sweep.store import objects
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import DamageWarning
 from bendscape.sweep.store.objects import Damaged, connect
-from bendscape.sweep.store.publish import read_root
-from campaigns import make_campaign, run
+from bendscape.sweep.store.root import open_store, read_store
+from campaigns import make_campaign, run, write_kernel
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 KernelFile = Callable[..., str]
 VARIABLES = (
@@ -75,6 +81,74 @@ def forget(store: Path, N: int) -> None:
             if line["tile"].startswith(f"N={N}/"):
                 line["done"] = f"{int(line['done'], 16) & int('07' * 8, 16):x}"
         segment.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+# -- the root
+
+
+def by_engine(url: str) -> None:
+    opened(url).load()
+
+
+def failed(url: str) -> None:
+    assert opened(url, group="errors").sizes["failure"] == 1
+
+
+def an_earlier_revision(url: str) -> None:
+    opened(url, revision=1)
+
+
+def a_tree(url: str) -> None:
+    xr.open_datatree(url, engine="bendscape")
+
+
+def stands(url: str) -> None:
+    assert bendscape("status", url, "--tiles", "--json").returncode == 0
+
+
+def listed(url: str) -> None:
+    assert bendscape("errors", url, "--json").returncode == 0
+
+
+def exported(url: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        export_store(url, Path(folder) / "whole.zip")
+
+
+def checked(url: str) -> None:
+    assert fsck(url).sound
+
+
+READERS = [by_engine, failed, an_earlier_revision, a_tree, stands, listed, exported, checked]
+
+
+@pytest.fixture(scope="module")
+def counted(s3_session: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of six cells, one of them failed, where every read is counted."""
+    url, module = s3_session.new_url(), write_kernel(tmp_path_factory.mktemp("k"), VALUES, VARIABLES)
+    run(url, module, make_campaign(p=[1], a=[0.7, 1.5], alpha=[0.8], N=[64], seeds=3))
+    return url
+
+
+@pytest.mark.parametrize("reader", READERS, ids=[reader.__name__ for reader in READERS])
+def test_whoever_reads_a_store_reads_its_root_once(
+    s3: S3Server, counted: str, reader: Callable[[str], None]
+) -> None:
+    s3.requests.clear()
+    reader(counted)
+    read = [path for method, path in s3.requests if method == "GET"]
+    assert sum(path.endswith("sweep.zarr/zarr.json") for path in read) == 1, read
+
+
+def test_cells_and_failures_of_a_store_that_was_opened_once_are_of_the_same_moment(
+    store: Path, module: str
+) -> None:
+    held = open_store(store)
+    ds = opened(held)
+    run(store, module, make_campaign(**(GRID | {"alpha": [0.8, 1.0, 1.4]})))
+    assert opened(store).sizes["alpha"] == 3
+    assert opened(held).sizes == ds.sizes
+    xr.testing.assert_identical(opened(held).load(), ds.load())
 
 
 # -- damaged tiles
@@ -336,7 +410,7 @@ def test_without_an_engine_a_store_says_how_its_cells_are_opened(store: Path, mo
         assert "comment" not in xr.open_dataset(store).attrs
         run(store, module, make_campaign(**GRID, alpha=[0.8, 1.0, 1.2, 1.4]))
         run(store, module, make_campaign(**GRID, alpha=[0.8, 1.0, 1.2, 1.4, 1.6]))
-    assert read_root(store_url(store)) is not None
+    assert read_store(store_url(store)) is not None
 
 
 def test_an_axis_of_rounded_values_says_how_values_of_ones_own_are_found(tmp_path: Path, module: str) -> None:

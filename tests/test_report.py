@@ -24,14 +24,15 @@ from bendscape.analysis.estimate.collapse import collapse
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.analysis.estimate.estimators import ESTIMATORS
-from bendscape.analysis.estimate.thresholds import compact, thresholds, thresholds_table
+from bendscape.analysis.estimate.notation import compact
+from bendscape.analysis.estimate.thresholds import thresholds, thresholds_table
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
 from bendscape.analysis.figures.gain import gains
 from bendscape.analysis.findings import results
-from bendscape.analysis.findings.results import PASSES, Results
+from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
-from bendscape.analysis.report.figures import library, script_json
-from bendscape.analysis.report.page import gain_in_words, render_report, write_report
+from bendscape.analysis.report.figures import library
+from bendscape.analysis.report.page import gain_in_words, page_environment, render_report, write_report
 from bendscape.analysis.report.tables import coverage_by_size, edges_by_model, failed_cells
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
@@ -266,9 +267,12 @@ def test_a_store_of_a_single_size_gives_a_page_that_says_what_is_missing(sweep: 
 
 
 def test_nothing_in_a_script_can_end_it_or_start_another() -> None:
-    text = script_json({"x": "</script><!-- & \u2028 \u2029"})
+    script = page_environment().from_string("{{ x | tojson }}")
+    text = script.render(x={"x": "</script><!-- & \u2028 \u2029"})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"x": "</script><!-- & \u2028 \u2029"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script.render(x=[float("nan")])
     assert "</script" not in library()
     assert "<!--" not in library()
 
@@ -280,7 +284,7 @@ def test_means_loads_laws_and_thresholds_are_computed_together_in_one_pass(
     compute = results.compute
     monkeypatch.setattr(results, "compute", lambda *lazy: asked.append(len(lazy)) or compute(*lazy))
     page = render_report(Results(sweep.chunk({"a": 1}), n_boot=200))
-    assert asked == [len(PASSES)]
+    assert asked == [len(OF_A_REPORT)]
     assert page == render_report(Results(sweep, n_boot=200))
 
 

@@ -22,7 +22,7 @@ from command_line import BENDSCAPE, bendscape
 import campaigns
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.theory.maps import transitions_of_models
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status, store_tiles
 from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.engine.identity import generation

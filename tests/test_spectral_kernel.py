@@ -17,7 +17,7 @@ from bendscape.core.quadratic.theory.label_only import (
 )
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import Campaign, parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.kernels.label_only import KERNEL, WEIGHTS
 from bendscape.sweep.kernels.quadratic import AXES
 from campaigns import campaign_text, data_files, run

@@ -27,7 +27,8 @@ from bendscape.sweep.kernels.quadratic import AXES, REFERENCES
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store import ledger, publish
 from bendscape.sweep.store.compare_and_swap import Publisher
-from bendscape.sweep.store.publish import compute_known, known, read_root
+from bendscape.sweep.store.publish import compute_known, known
+from bendscape.sweep.store.root import read_store
 from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
@@ -336,7 +337,7 @@ def test_a_run_does_not_write_into_somebody_elses_group(tmp_path: Path, kernel_f
 def test_paths_with_spaces_and_quotes_work(tmp_path: Path, kernel_file: KernelFile) -> None:
     path = tmp_path / "it's a #1 store, 100%.zarr"
     run(path, kernel_file(RANDOM), make_campaign(p=[1], N=[64], seeds=2))
-    assert read_root(store_url(path)) is not None
+    assert read_store(store_url(path)) is not None
     assert float(xr.open_dataset(path, engine="bendscape").coverage.min()) == 1.0
 
 

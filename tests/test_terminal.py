@@ -23,7 +23,7 @@ from obstore.exceptions import PermissionDeniedError
 from rich.console import Console
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.console import results_only
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import SerialExecutor

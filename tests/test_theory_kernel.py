@@ -14,7 +14,7 @@ from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.kernels.quadratic import REFERENCES
 from campaigns import campaign_text, run
 

@@ -17,12 +17,11 @@ from threadpoolctl import threadpool_limits
 from bendscape.analysis.dataset.curves import local_smoother, resampled_means, resampling_counts, sign_change
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.estimators import ESTIMATORS, FLAGS, cells_by_size
+from bendscape.analysis.estimate.notation import compact, with_error
 from bendscape.analysis.estimate.thresholds import (
-    compact,
     render_thresholds,
     thresholds,
     thresholds_table,
-    with_error,
 )
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from bendscape.sweep.campaign.file import Campaign
-from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
-from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.campaign.kernel import STATUS, Kernel
+from bendscape.sweep.campaign.loading import load_kernel
+from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store import tile_store
 from bendscape.sweep.store.objects import connect, exclusive
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.root import open_store
 from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from campaigns import IdleExecutor, make_campaign, run
 
@@ -38,9 +39,7 @@ class Place:
     def __init__(self, url: str, module: str, campaign: Campaign | None = None) -> None:
         self.url, self.module = url, module
         run(url, module, campaign or make_campaign(**SMALL), IdleExecutor())
-        attributes = read_root(url)
-        assert attributes is not None
-        self.layout = Layout.from_json(attributes["layout"])
+        self.layout = open_store(url).layout
         self.kernel: Kernel = load_kernel("probe", [module])
 
     def writer(self) -> TileStore:

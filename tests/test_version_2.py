@@ -17,7 +17,7 @@ import xarray as xr
 
 from bendscape.sweep.campaign.axes import cell_rng
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import load_kernel
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.kernels.quadratic import AXES
 from bendscape.sweep.store.fsck import fsck

@@ -31,7 +31,8 @@ import zarr
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS
 from bendscape.sweep.commands.output import check_writable, holds
-from bendscape.sweep.store.publish import open_root, silence_zarr
+from bendscape.sweep.store.publish import silence_zarr
+from bendscape.sweep.store.root import open_store
 
 FORMATS = {".zarr": "Zarr", ".zip": "Zarr in a zip", ".nc": "NetCDF4"}
 CHUNK_BYTES = 2**22
@@ -86,10 +87,10 @@ def export_store(
     path = Path(os.path.abspath(Path(output).expanduser()))
     _check_output(str(output), path, shards, overwrite)
     silence_zarr()
-    url, _ = open_root(location)
-    errors = xr.open_dataset(url, engine="bendscape", group="errors")
+    store: Any = open_store(location)  # a type that xarray hands to the engine as it is
+    errors = xr.open_dataset(store, engine="bendscape", group="errors")
     # integers as they are stored, whole: a reader masks them by their _FillValue
-    with xr.open_dataset(url, engine="bendscape", mask_and_scale=False) as source:
+    with xr.open_dataset(store, engine="bendscape", mask_and_scale=False) as source:
         ds = _with_attributes(_select(source, variables), path.suffix)
         lengths = _lengths(ds, block_bytes)
         with _aside(path, overwrite) as place, dask.config.set(scheduler="synchronous"):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, share_done
 from bendscape.analysis.dataset.curves import half_width
 from bendscape.analysis.dataset.models import alpha_axis, code_output, map_models, model_of, number_output
 from bendscape.analysis.estimate.collapse_fits import (
@@ -21,10 +23,11 @@ from bendscape.analysis.estimate.collapse_fits import (
     scale_width,
 )
 from bendscape.analysis.estimate.collapse_points import overlap_exponent, scaled_points
-from bendscape.analysis.estimate.estimators import DONE, MEASURED, share_done
+from bendscape.analysis.estimate.critical import SAFE
+from bendscape.analysis.estimate.estimators import MEASURED
+from bendscape.analysis.estimate.options import check_resampling
 from bendscape.analysis.estimate.profiles import Fit
 from bendscape.analysis.estimate.student import ONE_SIGMA
-from bendscape.analysis.estimate.thresholds import SAFE, check_resampling, hessian_sweep
 from bendscape.analysis.estimate.verdicts import (
     ANSWERS,
     DEFINITIONS,
@@ -163,7 +166,7 @@ def collapse(
     crossover size tells the kinds apart; an estimate that is flagged, or has no degrees of freedom left,
     tells none. Source: this project's own, on the scaling law of arXiv:2604.27992.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     _check_options(least_size, window, order, correction, n_boot, level, seed)
     options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
@@ -304,3 +307,6 @@ def _check_options(
     if not 0 <= correction < math.inf:
         raise ParameterError("correction", correction, "a number >= 0", "0 leaves it out")
     check_resampling(n_boot, level, seed)
+
+
+ANALYSIS = Analysis("collapse", collapse, (*MEASURED, "lambda_minus", "transition"))

@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 from scipy.interpolate import PchipInterpolator
 
+from bendscape.analysis.dataset.counts import DONE, realised_alpha
 from bendscape.analysis.dataset.curves import Flags, Floats, local_smoother
-from bendscape.analysis.estimate.estimators import DONE, LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING, realised_alpha
+from bendscape.analysis.estimate.estimators import LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING
 from bendscape.analysis.estimate.student import means
 from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
 
@@ -70,7 +71,7 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         (alpha, N, seed).
     alpha : array, shape (n,)
         As the campaign wants it; the abscissae are those of
-        :func:`bendscape.analysis.estimate.estimators.realised_alpha`.
+        :func:`bendscape.analysis.dataset.counts.realised_alpha`.
     width : float
         Width in alpha N^(1/3).
 

@@ -17,6 +17,10 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.branch import load_on_branch, principal_value_end
 from bendscape.core.quadratic.theory.outlier import transition_at
 
+SAFE = 10.0
+"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
+there."""
+
 
 class CriticalPoint(NamedTuple):
     """Where the residual overlap is born at sizes below the crossover, and the scales of its finite-size

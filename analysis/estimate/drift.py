@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 from scipy.special import chdtrc, ndtri
 
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha, share_done
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.dataset.models import (
     alpha_axis,
-    as_sweep,
     code_output,
     map_models,
     model_of,
@@ -24,13 +25,11 @@ from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alp
 from bendscape.analysis.estimate.edge_fits import (
     LEAST_FREEDOM,
     Fit,
-    check_shares,
     chosen_law,
     fit_law,
     widened,
 )
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
-from bendscape.analysis.estimate.thresholds import check_resampling
+from bendscape.analysis.estimate.options import check_resampling, check_shares
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
 from bendscape.core.quadratic.finite_size.drift_law import HidingCurve, drift_amplitude, hiding_curve
@@ -140,8 +139,8 @@ def drift(
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not, of the
-        kernel ``labels`` or ``hessian``.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not, with
+        one of ``OVERLAPS``.
     overlap : {"overlap_sq_space", "overlap_sq_sample"}, optional
         What shows the teacher; the first where there is one. An absent outlier counts as no overlap.
     beyond : float
@@ -178,8 +177,8 @@ def drift(
     on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
     Source: this project's own.
     """
-    overlap, ds = _overlap(ds, overlap), as_sweep(ds)
-    alpha_dim = alpha_axis(ds)
+    ds = ANALYSIS.sweep(ds)
+    overlap, alpha_dim = _overlap(ds, overlap), alpha_axis(ds)
     _check_options(beyond, wrong, misfit)
     check_resampling(n_boot, level, seed)
     measured = ["status", overlap]
@@ -203,11 +202,8 @@ def drift(
 
 
 def _overlap(ds: xr.Dataset, wanted: str | None) -> str:
-    """The variable to read; refuses a dataset without one."""
-    there = [name for name in OVERLAPS if name in ds and "status" in ds]
-    if not there:
-        given = f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}"
-        raise ParameterError("store", given, f"a sweep with one of {', '.join(OVERLAPS)}")
+    """The variable to read."""
+    there = [name for name in OVERLAPS if name in ds]
     if wanted is not None and wanted not in there:
         raise ParameterError("overlap", wanted, f"one of {', '.join(there)}")
     return wanted or there[0]
@@ -341,3 +337,6 @@ def _without_one(whole: Fit, N: Floats, gap: Floats, error: Floats) -> float:
         variance = part.c_error**2 - whole.c_error**2
         excess.append(math.sqrt(max(0.0, (part.c - whole.c) ** 2 - max(0.0, variance))))
     return max(excess)
+
+
+ANALYSIS = Analysis("drift", drift, ("status", OVERLAPS))

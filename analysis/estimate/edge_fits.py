@@ -12,7 +12,6 @@ from scipy.special import betainc, chdtrc, chdtri, digamma, ndtri
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.student import ONE_SIGMA, Means, weighted
-from bendscape.core.errors import ParameterError
 
 LAWS: Mapping[str, Callable[[Floats], Floats]] = {
     "n_two_thirds": lambda N: N ** (-2 / 3),
@@ -134,13 +133,6 @@ def amplitude(
         else {"shift": 0.0, "shift_error": 0.0}
     )
     return {part: float(number) for part, number in (numbers | shift).items()}
-
-
-def check_shares(wrong: float, misfit: float) -> None:
-    """Refuse probabilities of :func:`chosen_law` that are out of range, by name."""
-    for name, share in (("wrong", wrong), ("misfit", misfit)):
-        if not 0 < share < 0.5:
-            raise ParameterError(name, share, "in (0, 0.5)", "0.01 is one in a hundred")
 
 
 def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.special import chdtrc
 
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha, share_done
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import (
     Output,
@@ -28,17 +30,15 @@ from bendscape.analysis.estimate.edge_fits import (
     OUTCOMES,
     Fit,
     amplitude,
-    check_shares,
     chosen_law,
     fit_law,
     mean_error,
     median_error,
     smooth_errors,
 )
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha, share_done
 from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
+from bendscape.analysis.estimate.options import check_level, check_shares
 from bendscape.analysis.estimate.student import Means, third_moment
-from bendscape.analysis.estimate.thresholds import hessian_sweep
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
 from bendscape.core.quadratic.model import EDGE_KINDS, Model
@@ -168,13 +168,14 @@ def edge_scaling(
     p-value. Rates of right and wrong choices on planted data are held by ``tests/test_edge_scaling.py``.
     Source: this project's own.
     """
-    ds = hessian_sweep(ds)
+    of_labels = ["edge_sample", "outlier_sample"] if extra_draws else []
+    ds = ANALYSIS.sweep(ds, also=of_labels)
     alpha_dim = alpha_axis(ds)
     statistic = statistic or ("controlled" if extra_draws else "mean")
     _check_options(statistic, min_size, extra_draws, wrong, misfit, level, seed)
     measured = ["status", "eigval_min", "lambda_minus"]
     measured += [name for name in ("alpha_realised", "coverage", "edge") if name in ds]
-    measured += ["edge_sample", "outlier_sample"] if extra_draws else []
+    measured += of_labels
     outputs = {
         name: number_output((alpha_dim, "N"), words, np.int64 if name == "n_seeds" else np.float64)
         for name, words in _AT_SIZE.items()
@@ -218,8 +219,7 @@ def _check_options(
         if value < 0:
             raise ParameterError(name, value, "an integer >= 0")
     check_shares(wrong, misfit)
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+    check_level(level)
 
 
 def _of_model(
@@ -349,3 +349,6 @@ def _fits(
         found |= {f"{law}_{part}": number for part, number in (fits[law]._asdict() | parts).items()}
     found["delta_chi2"] = fits["one_over_log"].chi2 - fits["n_two_thirds"].chi2
     return found, chosen_law(fits, wrong, misfit)
+
+
+ANALYSIS = Analysis("edge_scaling", edge_scaling, ("status", "eigval_min", "lambda_minus"))

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.dataset.counts import DONE, realised_alpha
 from bendscape.analysis.dataset.curves import Floats, local_smoother, sign_change
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import CriticalPoint, critical_point
-from bendscape.analysis.estimate.estimators import DONE, LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING, realised_alpha
+from bendscape.analysis.estimate.estimators import LEAST_ALPHAS, LEAST_SEEDS, SMOOTHING
 from bendscape.core.quadratic.model import Model
 
 CORRECTION = 1 / 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, share_done
 from bendscape.analysis.dataset.models import (
-    MODEL,
     alpha_axis,
-    as_sweep,
     code_output,
     map_models,
     model_of,
     number_output,
 )
-from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.critical import SAFE, critical_point
 from bendscape.analysis.estimate.estimators import (
-    DONE,
     ESTIMATORS,
     FLAGS,
     MEASURED,
@@ -30,11 +28,11 @@ from bendscape.analysis.estimate.estimators import (
     cells_by_size,
     crossings,
     flag_code,
-    share_done,
 )
+from bendscape.analysis.estimate.notation import compact
+from bendscape.analysis.estimate.options import check_level
 from bendscape.analysis.estimate.systematic import systematic_errors
 from bendscape.analysis.estimate.verdicts import NOT_ENOUGH_DATA, Estimate, against_theory
-from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
 from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 
@@ -49,37 +47,6 @@ _PARTS = {
     "_first": "first alpha it was looked for at",
     "_last": "last alpha it was looked for at",
 }
-SAFE = 10.0
-"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
-there."""
-
-
-def hessian_sweep(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset as :func:`bendscape.analysis.dataset.models.as_sweep` has it; refuses one that is no sweep
-    of the Hessian."""
-    needed = (*MEASURED, "overlap_sq", "alpha", "alpha_bbp", "transition", "lambda_minus")
-    missing = [name for name in needed if name not in ds.variables]
-    if missing:
-        raise ParameterError(
-            "store",
-            f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}",
-            "a sweep with the variables of the hessian kernel",
-            f"it lacks {', '.join(missing)}",
-        )
-    ds = as_sweep(ds)
-    for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
-        if not ds.sizes[dim]:
-            raise ParameterError("ds", dim, "a dataset with at least one value of it")
-        if dim != "seed" and not ds.indexes[dim].is_unique:
-            raise ParameterError("ds", dim, "a dataset without a value twice along it")
-    if not ds.indexes["N"].is_monotonic_increasing:
-        raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
-    return ds
-
-
-def at_point(array: xr.DataArray, point: Mapping[str, int]) -> xr.DataArray:
-    """The part of an array at the given places of (p, p_star, a), whichever of these dimensions it has."""
-    return array.isel({dim: place for dim, place in point.items() if dim in array.dims})
 
 
 def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
@@ -132,7 +99,7 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
     project's own estimators, on the scaling law of arXiv:2604.27992.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     check_level(level)
     of_model = partial(_of_model, alpha_dim=alpha_dim, level=level)
@@ -183,23 +150,6 @@ _LONG_NAMES = {
 } | {
     f"{name}{part}": f"{SHORT_NAMES[name]}: {words}" for name in ESTIMATORS for part, words in _PARTS.items()
 }
-
-
-def check_level(level: float) -> None:
-    """Refuse a level of intervals that is out of range."""
-    if not 0 < level < 1:
-        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
-
-
-def check_resampling(n_boot: int, level: float, seed: int) -> None:
-    """Refuse options of a bootstrap that are out of range, by name."""
-    check_level(level)
-    if not n_boot >= 100:
-        raise ParameterError(
-            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
-        )
-    if seed < 0:
-        raise ParameterError("seed", seed, "an integer >= 0")
 
 
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
@@ -260,29 +210,6 @@ def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
     return {"verdict": found.words, "verdict_reason": found.reason}
 
 
-def compact(estimate: Mapping[str, Any]) -> str:
-    """One estimate in a few characters.
-
-    1.243(12), 1.95(8)* where its interval leaves the alphas measured, > 1.99 or < 0.75 without a crossing
-    between them (rounded to the safe side), or a dash."""
-    if estimate["flag"] == "above_the_alpha_range":
-        return f"> {math.floor(100 * estimate['last'] + 1e-6) / 100:.2f}"
-    if estimate["flag"] == "below_the_alpha_range":
-        return f"< {math.ceil(100 * estimate['first'] - 1e-6) / 100:.2f}"
-    if not math.isfinite(estimate["value"]):
-        return "–"
-    return with_error(estimate["value"], estimate["error"]) + ("" if estimate["flag"] == "estimated" else "*")
-
-
-def with_error(value: float, error: float) -> str:
-    """A value with its standard error in units of its last digit: 1.243(12), never more than four
-    decimals; 1.24(?) where the error is not known."""
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.2f}(?)"
-    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f}({max(1, round(error * 10**digits))})"
-
-
 def render_thresholds(result: xr.Dataset) -> Table:
     """The table of thresholds for a terminal of 100 columns."""
     from rich import box
@@ -324,3 +251,6 @@ def render_thresholds(result: xr.Dataset) -> Table:
         )
         before = point
     return table
+
+
+ANALYSIS = Analysis("thresholds", thresholds, (*MEASURED, "lambda_minus", "alpha_bbp", "transition"))

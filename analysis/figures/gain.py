@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.dataset.counts import wanted_points
 from bendscape.analysis.dataset.curves import Floats
-from bendscape.analysis.estimate.estimators import wanted_points
 from bendscape.analysis.estimate.laws import asymptotics
 from bendscape.analysis.figures.style import (
     FAINT,

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS
-from bendscape.analysis.estimate.thresholds import with_error
+from bendscape.analysis.estimate.notation import with_error
 from bendscape.analysis.estimate.verdicts import AGREES, DEFINITIONS
 from bendscape.analysis.findings.measured_loads import (
     Load,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from bendscape.analysis.estimate.thresholds import with_error
+from bendscape.analysis.estimate.notation import with_error
 from bendscape.analysis.estimate.verdicts import preferred_estimator
 from bendscape.analysis.findings.scaling import load_rows
 

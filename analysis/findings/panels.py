@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.dataset.counts import DONE, realised_alpha
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import MODEL, alpha_axis, map_models, number_output
-from bendscape.analysis.estimate.estimators import DONE, realised_alpha
-from bendscape.analysis.estimate.thresholds import at_point, hessian_sweep
 from bendscape.core.errors import ParameterError, unwarned
 from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 from bendscape.core.quadratic.theory import outlier
@@ -76,7 +76,7 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     -----
     Held by ``tests/test_figures.py``.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     dims = ("N", alpha_dim)
     outputs = {"alpha_realised": number_output(dims, "number of samples over N")}
@@ -114,7 +114,7 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
     list of Panel
         In the order of the axes, with the means of ``VARIABLES``. Points lie at the mean of alpha_realised.
     """
-    ds = hessian_sweep(ds)
+    ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
     found = (means(ds) if found is None else found).compute()
     theory = ds[["alpha_bbp", "transition"]].compute()
@@ -129,7 +129,8 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
         if not any(mean.n_seeds.any() for mean in measured.values()):
             continue
         model = Model(*(ds[dim].values[place].item() for dim, place in point.items()))
-        alpha = at_point(ds["alpha"], point).values.astype(np.float64)
+        at_model = {dim: place for dim, place in point.items() if dim in ds["alpha"].dims}
+        alpha = ds["alpha"].isel(at_model).values.astype(np.float64)
         alpha_bbp = theory["alpha_bbp"].isel(point).item()
         abscissa = at["alpha_realised"].values
         ends = (min(alpha.min(), abscissa.min()), max(alpha.max(), abscissa.max()))
@@ -171,3 +172,6 @@ def _theory_line(
         np.array([at.lambda_star for at in theory]),
         np.array([at.overlap_sq if at.alpha > alpha_bbp else 0.0 for at in theory]),
     )
+
+
+ANALYSIS = Analysis("means", means, ("status", *VARIABLES, "alpha_bbp", "transition"))

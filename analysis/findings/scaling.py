@@ -12,7 +12,7 @@ import xarray as xr
 
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.collapse_fits import FLAGS
-from bendscape.analysis.estimate.thresholds import with_error
+from bendscape.analysis.estimate.notation import with_error
 from bendscape.analysis.estimate.verdicts import Estimate, against_theory, expected_definition
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition_at

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from scipy.special import ndtri
 
-from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.dataset.analyses import Analysis
+from bendscape.analysis.estimate.collapse import ANALYSIS as COLLAPSE
+from bendscape.analysis.estimate.verdicts import preferred_estimator
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.theory.maps import transition_map
 
@@ -65,13 +68,10 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     Intervals are normal, with the total error of alpha_c; those of a shift add two models' errors in
     quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for what is mapped.
     """
-    result = (collapse(ds) if result is None else result).compute()
+    result = (COLLAPSE.estimate(ds) if result is None else result).compute()
     names = result["flag"].attrs["flag_meanings"].split()
-    by_curve = (result["flag"] == names.index("estimated")).sel(estimator="theory_curve", drop=True)
-    curve, polynomial = (
-        result[list(_READ)].sel(estimator=name, drop=True) for name in ("theory_curve", "collapse")
-    )
-    best = curve.where(by_curve, polynomial)
+    chosen = _preferred(result["flag"], names)
+    best = result[list(_READ)].sel(estimator=chosen).drop_vars("estimator")
     level = float(result.attrs["level"])
     axes = {name: result[name].values.tolist() for name in ("p", "p_star", "a")}
     theory = xr.Dataset(*transition_map(**axes, alpha_0=True))
@@ -96,7 +96,8 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     out = xr.Dataset(coords={name: result[name] for name in axes})
     for name, (value, its_error) in values.items():
         words = _MEASURED[name]
-        method = (value.notnull() * (1 + by_curve)).astype(np.int8)  # codes of METHODS
+        method = chosen.where(value.notnull(), "none")
+        codes = xr.apply_ufunc(list(METHODS).index, method, vectorize=True, output_dtypes=[np.int8])
         parts = {
             name: (value, words),
             f"{name}_error": (its_error, f"{words}: statistical and systematic error"),
@@ -106,8 +107,9 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         }
         for part, (values_of, long_name) in parts.items():
             out[part] = values_of.reset_coords(drop=True).assign_attrs(long_name=long_name, units="1")
-        out[f"{name}_method"] = method.reset_coords(drop=True).assign_attrs(
+        out[f"{name}_method"] = codes.reset_coords(drop=True).assign_attrs(
             long_name=f"{words}: where the value comes from",
+            units="1",
             flag_values=np.arange(len(METHODS), dtype=np.int8),
             flag_meanings=" ".join(METHODS),
         )
@@ -128,6 +130,19 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     return out.assign_attrs(level=level, name=result.attrs.get("name", ""))
 
 
+def _preferred(flags: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
+    """Of every model the name of the estimator to go by."""
+
+    def of_model(codes: npt.NDArray[np.int8]) -> str:
+        each = zip(flags["estimator"].values.tolist(), codes, strict=True)
+        return preferred_estimator({estimator: names[code] for estimator, code in each})
+
+    found: xr.DataArray = xr.apply_ufunc(
+        of_model, flags, input_core_dims=[["estimator"]], vectorize=True, output_dtypes=[object]
+    )
+    return found
+
+
 def _less_equal_width(values: xr.DataArray) -> xr.DataArray:
     """Values less that of the student as wide as the teacher; nan where the sweep has none."""
     return values - _at_equal_width(values)
@@ -144,3 +159,6 @@ def _at_equal_width(values: xr.DataArray) -> xr.DataArray:
         raise ParameterError("dataset", str(values.dims), "one over p, p_star and a")
     equal = values.where(values["p"] == values["p_star"])
     return equal.max("p")  # one of them at most is not nan
+
+
+ANALYSIS = Analysis("shift_map", shift_map, COLLAPSE.variables)

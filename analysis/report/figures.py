@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +31,6 @@ WIDTHS = 16
 _DIGITS = 6
 _SCALED = np.linspace(-3.0, 3.0, 121)
 _RANGES = {"light": (0.78, 0.08), "dark": (1.0, 0.48)}  # of viridis, that stand out on the page
-_UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def library() -> str:
@@ -43,11 +41,6 @@ def library() -> str:
 def library_version() -> str:
     """Version of the Python package that brings it."""
     return str(plotly.__version__)
-
-
-def script_json(document: Any) -> str:
-    """JSON without a sign that means anything to HTML or ends a line of JavaScript: <, >, &, U+2028/9."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).translate(_UNSAFE)
 
 
 def figure_numbers(

@@ -16,12 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.collapse_fits import ESTIMATORS as LOAD_DEFINITIONS
 from bendscape.analysis.estimate.estimators import ESTIMATORS, SHORT_NAMES
-from bendscape.analysis.estimate.thresholds import compact, thresholds_table, with_error
+from bendscape.analysis.estimate.notation import compact, with_error
+from bendscape.analysis.estimate.thresholds import thresholds_table
 from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
-from bendscape.analysis.findings.results import PASSES, Results
+from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
-from bendscape.analysis.report.figures import figure_numbers, library, library_version, script_json
+from bendscape.analysis.report.figures import figure_numbers, library, library_version
 from bendscape.analysis.report.tables import (
     OUTCOMES,
     coverage_by_size,
@@ -104,6 +105,21 @@ def _two_decimals(attribute: re.Match[str]) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
+def page_environment() -> Environment:
+    """Templates of the page: what is put in is escaped, as text and as JSON inside a script."""
+    environment = Environment(
+        loader=PackageLoader("bendscape.analysis.report", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    filters = {"estimate": compact, "interval": _interval, "overlap": _overlap, "load": _load}
+    environment.filters |= filters | {"errors": _errors}
+    return environment
+
+
 def render_report(ds: xr.Dataset | Results) -> str:
     """One HTML page: what was run, the thresholds, the figures, and where the numbers come from.
 
@@ -124,31 +140,20 @@ def render_report(ds: xr.Dataset | Results) -> str:
     library that draws is 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
-    results.read(PASSES)
-    ds, result = results.ds, results.thresholds
+    results.read(OF_A_REPORT)
+    ds, result = results.ds, results["thresholds"]
     status = ds[["status", "coverage", "alpha"]].compute()
     sizes, rows = coverage_by_size(status), thresholds_table(result)
     total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    loads = load_rows(results.loads) if rows else []
+    loads = load_rows(results["loads"]) if rows else []
     bought = gains(ds)
     found = results.panels if rows else []
     numbers = figure_numbers(found, loads, bought)
     quantity = "Squared overlap of students and of label-only methods"
     drawn = _inline(list(gain_pages(bought)), f"{quantity} against alpha", quantity, _GAIN)
     chosen_loads = [row for row in loads if row["estimator"] in _LOAD_ESTIMATORS]
-    environment = Environment(
-        loader=PackageLoader("bendscape.analysis.report", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["estimate"] = compact
-    environment.filters["interval"] = _interval
-    environment.filters["overlap"] = _overlap
-    environment.filters["load"] = _load
-    environment.filters["errors"] = _errors
+    environment = page_environment()
     return environment.get_template("report.html.jinja").render(
         name=ds.attrs.get("name", "") or "sweep",
         sizes=sizes,
@@ -168,7 +173,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         load_estimators=_LOAD_ESTIMATORS,
         load_definitions=LOAD_DEFINITIONS,
         least_size=results.least_size,
-        edges=edges_by_model(results.edge) if rows else [],
+        edges=edges_by_model(results["edge"]) if rows else [],
         laws=LAWS,
         figures=_FIGURES,
         choices=[
@@ -180,7 +185,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
             )
         ],
         drawn_sizes=numbers["sizes"],
-        numbers=script_json(numbers),
+        numbers=numbers,
         library=library(),
         script=_SCRIPT.read_text(encoding="utf-8"),
         gains=[(gain, gain_in_words(gain)) for gain in bought],

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.dataset.counts import wanted_cells
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.edge_fits import LEAST_FREEDOM
-from bendscape.analysis.estimate.estimators import wanted_cells
 from bendscape.analysis.findings.scaling import LAWS, edge_rows
 from bendscape.core.quadratic.model import EDGE_KINDS
 from bendscape.sweep.campaign.kernel import STATUS

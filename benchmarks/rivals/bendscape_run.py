@@ -12,7 +12,8 @@ from rich.console import Console
 
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable, load_kernel
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
+from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.executor import Executor, executor_at
 from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.run import run_campaign

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid, check_where
-from bendscape.sweep.campaign.kernel import DEFAULT
+from bendscape.sweep.campaign.loading import DEFAULT
 from bendscape.sweep.campaign.toml import to_toml
 from bendscape.sweep.location import store_url
 

@@ -10,18 +10,9 @@ import numpy as np
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Cell
-from bendscape.sweep.campaign.kernel import (
-    BadOutcome,
-    Kernel,
-    Outcome,
-    Reference,
-    Variable,
-    hold,
-    source_digest,
-)
-
-MAX_PICKLE = 10_000_000
-"""Bytes of a kernel that travels with every task."""
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+from bendscape.sweep.campaign.loading import hold, source_digest
+from bendscape.sweep.campaign.outcomes import BadOutcome
 
 Function = Callable[[Cell, np.random.Generator], Mapping[str, Any] | Outcome]
 Estimate = float | Callable[[Cell], float]
@@ -112,46 +103,3 @@ def _estimate(of: Estimate) -> Callable[[Cell], float]:
 
 def _constant(value: float, cell: Cell) -> float:
     return value
-
-
-def pickled(kernel: Kernel) -> bytes:
-    """A kernel as bytes, for workers: functions of a script or notebook by their code, others by their names.
-
-    Raises
-    ------
-    ParameterError
-        It holds what cannot travel (an open file, a lock, ...), or more than `MAX_PICKLE`.
-    """
-    import cloudpickle  # type: ignore[import-untyped]
-
-    accepted = "a kernel that can be pickled"
-    try:
-        found: bytes = cloudpickle.dumps(kernel)
-    except Exception as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ParameterError("kernel", kernel.name, accepted, why) from None
-    if len(found) > MAX_PICKLE:
-        accepted = f"at most {MAX_PICKLE} bytes with the data that the function reads"
-        remedy = f"these are {len(found)}: let the function load them itself"
-        raise ParameterError("kernel", kernel.name, accepted, remedy)
-    return found
-
-
-def unpickled(found: bytes, name: str) -> Kernel:
-    """Inverse of `pickled`; only for bytes that came from this run's own driver.
-
-    Raises
-    ------
-    ParameterError
-        Something that the kernel uses is not there, such as a module beside the driver's script.
-    """
-    import pickle
-
-    try:
-        kernel = pickle.loads(found)
-    except Exception as error:
-        accepted = "a kernel whose modules workers can import"
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ParameterError("kernel", name, accepted, why) from None
-    assert isinstance(kernel, Kernel)
-    return kernel

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from bendscape.sweep.campaign.axes import Axes, Cell, Scalar, cell_type
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
-from bendscape.sweep.campaign.kernel import Kernel, default_kernel
+from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.campaign.loading import default_kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
 TILE_CELLS = 4096

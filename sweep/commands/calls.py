@@ -13,8 +13,8 @@ from rich.console import Console
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import Campaign
-from bendscape.sweep.campaign.function import pickled
-from bendscape.sweep.campaign.kernel import Kernel, hold, load_kernel, with_options
+from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.campaign.loading import hold, load_kernel, pickled, with_options
 from bendscape.sweep.commands.console import console as standard_error
 from bendscape.sweep.commands.options import bytes_of, seconds_of
 from bendscape.sweep.commands.status import store_status

@@ -27,7 +27,7 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
     listed: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
     """
     from bendscape.core.errors import ParameterError
-    from bendscape.sweep.campaign.kernel import load_kernels
+    from bendscape.sweep.campaign.loading import load_kernels
     from bendscape.sweep.commands.console import out, print_json, results_only
 
     with results_only():

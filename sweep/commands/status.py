@@ -12,20 +12,20 @@ import numpy as np
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, load_kernel
+from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
-from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import layout_of, open_root
 from bendscape.sweep.store.records import Records
+from bendscape.sweep.store.root import Store, open_store
 
 RATE_SECONDS = 300.0
 
 
-def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
+def store_status(
+    location: str | os.PathLike[str] | Store, kernel_modules: Iterable[str] = ()
+) -> dict[str, Any]:
     """Done, failed and missing cells by size, the rate, the time left, and who holds the lease.
 
     Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
@@ -35,14 +35,12 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
     name, and how to see them.
     """
-    url, attributes = open_root(location)
-    campaign = parse_campaign(attributes["campaign"], source=url)
-    ledger = Ledger(connect(url))
-    ledger.replay()
+    store = open_store(location)
+    attributes, ledger = store.attributes, store.ledger
+    campaign = parse_campaign(attributes["campaign"], source=store.url)
+    kernel = _kernel(store, kernel_modules)
+    layout = store.layout.on(kernel.axes)
     records = ledger.records
-    stored = Layout.from_json(attributes["layout"])
-    kernel = _kernel(attributes, stored, kernel_modules)
-    layout = stored.on(kernel.axes)
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
     sizes: list[dict[str, Any]] = []
     for n, size in plan.sizes.items():
@@ -66,7 +64,7 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
     return {
-        "store": url,
+        "store": store.url,
         "name": attributes["name"],
         "cells": plan.total("cells"),
         "done": plan.total("done"),
@@ -90,19 +88,18 @@ def store_status(location: str | os.PathLike[str], kernel_modules: Iterable[str]
     }
 
 
-def store_tiles(location: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def store_tiles(location: str | os.PathLike[str] | Store) -> list[dict[str, Any]]:
     """Every recorded tile: its cells and their outcomes, and where, when and for how long they were computed.
 
     A model axis is given by its value; curve (as in the campaign) and seed by the first and last value in the
     tile. `seconds` is the sum over its attempts; `epoch` is the run of the last attempt, as numbered in the
     `runs` of `store_status`.
     """
-    url, attributes = open_root(location)
-    ledger, layout = Ledger(connect(url)), layout_of(attributes)
-    ledger.replay()
+    store = open_store(location)
+    layout, records = store.layout, store.ledger.records
     rows = []
-    for key in ledger.records:
-        known = ledger.records.get(key)
+    for key in records:
+        known = records.get(key)
         if known is None:
             continue
         rows.append(
@@ -144,14 +141,14 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
     return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
 
 
-def _kernel(attributes: dict[str, Any], layout: Layout, modules: Iterable[str]) -> Kernel:
+def _kernel(store: Store, modules: Iterable[str]) -> Kernel:
     # A kernel that is not installed here has no cost model; everything else about the store is known.
     try:
-        return load_kernel(attributes["kernel"], modules, attributes.get("options", {}))
+        return store.kernel(modules)
     except ParameterError:
         return Kernel(
-            attributes["kernel"], attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
-            axes=layout.axes,
+            store.kernel_name, store.attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
+            axes=store.layout.axes,
         )  # fmt: skip
 
 

@@ -42,17 +42,18 @@ def status(
     from bendscape.sweep.commands.status import store_status, store_tiles
     from bendscape.sweep.engine.hidden import Hidden
     from bendscape.sweep.engine.progress import clock
-    from bendscape.sweep.store.publish import holds_cells
+    from bendscape.sweep.store.root import holds_cells, open_store
 
     with results_only():
-        document = store_status(store, kernel_module)
+        opened = open_store(store)
+        document = store_status(opened, kernel_module)
     if not document["done"] + document["failed"] and holds_cells(document["store"]):
         console().print(
             "the store has cells that its ledger does not know: `bendscape fsck --repair` or the next run "
             "records them"
         )
     if tiles:
-        document["tiles"] = store_tiles(store)
+        document["tiles"] = store_tiles(opened)
     if json:
         print_json(document)
         return
@@ -95,18 +96,14 @@ def errors(store: StorePath, json: Json = False) -> None:
 
     from bendscape.sweep.campaign.tiles import in_words
     from bendscape.sweep.commands.console import out, print_json
-    from bendscape.sweep.store.ledger import Ledger
-    from bendscape.sweep.store.objects import connect
-    from bendscape.sweep.store.publish import layout_of, open_root, stored_grid
+    from bendscape.sweep.store.root import open_store
 
-    url, attributes = open_root(store)
-    layout = layout_of(attributes)
-    grid = stored_grid(url, attributes["campaign"], layout)
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    found = [error for key, error in ledger.records.failures() if grid.holds(layout.place(key, error.bit))]
+    opened = open_store(store)
+    grid, place = opened.grid(), opened.layout.place
+    failures = opened.ledger.records.failures()
+    found = [error for key, error in failures if grid.holds(place(key, error.bit))]
     if json:
-        print_json({"store": url, "errors": [asdict(error) for error in found]})
+        print_json({"store": opened.url, "errors": [asdict(error) for error in found]})
         return
     for error in found:
         at = ", ".join(f"{name} = {in_words(value)}" for name, value in error.cell.items())

@@ -9,10 +9,9 @@ from typing import Any
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
-from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
-from bendscape.sweep.store.publish import read_root
+from bendscape.sweep.store.root import Store, read_store
 
 
 def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
@@ -33,35 +32,36 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def kernel_digests(url: str, attributes: dict[str, Any] | None) -> list[str]:
+def kernel_digests(store: Store | None) -> list[str]:
     """Digests of every source that computed cells of a store, the newest last; none of installed kernels.
 
     A store records them itself; for older stores they are taken from the modules that their runs noted.
     """
-    if attributes is None:
+    if store is None:
         return []
-    if "kernel_source" in attributes:
-        return list(attributes["kernel_source"]["digests"])
-    modules = [run.get("kernel_modules", {}) for run in Ledger(connect(url)).runs()]
+    if "kernel_source" in store.attributes:
+        return list(store.attributes["kernel_source"]["digests"])
+    modules = [run.get("kernel_modules", {}) for run in Ledger(connect(store.url)).runs()]
     noted = (digest for of_run in modules for digest in of_run.values())
     return [digest for digest in dict.fromkeys(noted) if re.fullmatch("[0-9a-f]{32}", digest)]
 
 
-def kernel_source(url: str, attributes: dict[str, Any] | None, kernel: Kernel) -> dict[str, Any]:
+def kernel_source(store: Store | None, kernel: Kernel) -> dict[str, Any]:
     """Attributes of a store for the sources of its kernel, including this one; empty if it is installed.
 
     `accepted` lists the digests that were accepted beside another by `--accept-kernel-change`.
     """
-    known = kernel_digests(url, attributes)
-    accepted = list(((attributes or {}).get("kernel_source") or {}).get("accepted", []))
+    known = kernel_digests(store)
+    attributes = {} if store is None else store.attributes
+    accepted = list((attributes.get("kernel_source") or {}).get("accepted", []))
     if kernel.digest and kernel.digest not in known:
         accepted += [kernel.digest] if known else []
         known = [*known, kernel.digest]
     return {"kernel_source": {"digests": known, "accepted": accepted}} if known else {}
 
 
-def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel) -> list[str]:
-    wanted, layout = identity(campaign, kernel), Layout.from_json(attributes["layout"]).on(kernel.axes)
+def _differences(store: Store, campaign: Campaign, kernel: Kernel) -> list[str]:
+    wanted, layout = identity(campaign, kernel), store.layout.on(kernel.axes)
     # Stores of version 2 have no words of their own for what their layout says. What a store does not know,
     # an axis or an option that its kernel has since, is at its default there.
     of_layout = {
@@ -70,8 +70,7 @@ def _differences(attributes: dict[str, Any], campaign: Campaign, kernel: Kernel)
         "constants": dict(layout.constants),
     }
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
-    options = {"options": defaults | attributes.get("options", {})}
-    there = {"inner": {}} | attributes | of_layout | options
+    there = {"inner": {}} | store.attributes | of_layout | {"options": defaults | store.options}
     found = _swept(there, wanted)
     return found + [
         f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v
@@ -95,19 +94,14 @@ def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return words
 
 
-def _edited(url: str, attributes: dict[str, Any], kernel: Kernel) -> str:
+def _edited(store: Store, kernel: Kernel) -> str:
     # The digests that the store knows, where this kernel's is not among them.
-    known = kernel_digests(url, attributes) if kernel.digest else []
+    known = kernel_digests(store) if kernel.digest else []
     return " and ".join(known) if known and kernel.digest not in known else ""
 
 
 def check_identity(
-    url: str,
-    attributes: dict[str, Any],
-    campaign: Campaign,
-    kernel: Kernel,
-    *,
-    accept_kernel_change: bool = False,
+    store: Store, campaign: Campaign, kernel: Kernel, *, accept_kernel_change: bool = False
 ) -> None:
     """Refuse to mix two campaigns, or two sources of one kernel, in one store.
 
@@ -117,15 +111,15 @@ def check_identity(
         With each difference; with both digests where the source of the kernel has changed under the same
         version, unless `accept_kernel_change`.
     """
-    if differences := _differences(attributes, campaign, kernel):
+    if differences := _differences(store, campaign, kernel):
         raise ParameterError(
-            "store", url, "a store of the same kernel, entropy and dimensions",
+            "store", store.url, "a store of the same kernel, entropy and dimensions",
             f"{'; '.join(differences)}. Use another store for this campaign (--store), or the next "
             "generation of this one (--new-generation)",
         )  # fmt: skip
-    if not accept_kernel_change and (known := _edited(url, attributes, kernel)):
+    if not accept_kernel_change and (known := _edited(store, kernel)):
         raise ParameterError(
-            "store", url, f"a store computed with this source of kernel {kernel.name!r}",
+            "store", store.url, f"a store computed with this source of kernel {kernel.name!r}",
             f"digest {known} there, {kernel.digest} here, under the same version {kernel.version}. If the "
             "results differ, raise the version and use another store (--store) or the next generation of "
             "this one (--new-generation); if they are the same bit for bit, pass --accept-kernel-change, "
@@ -137,8 +131,8 @@ def generation(url: str, campaign: Campaign, kernel: Kernel) -> str:
     """The first that is this campaign's, or free, of `s.zarr`, `s.generation-2.zarr`, ..."""
     stem, suffix = (url.removesuffix(".zarr"), ".zarr") if url.endswith(".zarr") else (url, "")
     number, candidate = 1, url
-    while (attributes := read_root(candidate)) is not None:
-        if not _differences(attributes, campaign, kernel) and not _edited(candidate, attributes, kernel):
+    while (store := read_store(candidate)) is not None:
+        if not _differences(store, campaign, kernel) and not _edited(store, kernel):
             break
         number += 1
         candidate = f"{stem}.generation-{number}{suffix}"

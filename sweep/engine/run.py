@@ -8,13 +8,12 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
-from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.engine.driver import Driver
 from bendscape.sweep.engine.executor import Executor
 from bendscape.sweep.engine.hidden import Hidden, hidden_cells
@@ -27,14 +26,8 @@ from bendscape.sweep.engine.worker import Order
 from bendscape.sweep.store.compare_and_swap import Conflict
 from bendscape.sweep.store.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.store.objects import connect, exclusive, exists, probe
-from bendscape.sweep.store.publish import (
-    STORE_VERSION,
-    check_rootless,
-    holds_cells,
-    read_root,
-    stored_variables,
-    write_layout,
-)
+from bendscape.sweep.store.publish import stored_variables, write_layout
+from bendscape.sweep.store.root import STORE_VERSION, Store, check_rootless, holds_cells, read_store
 
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
 
@@ -68,15 +61,12 @@ class Summary:
 
 def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidden]:
     """The plan for what the store does not hold yet, and the cells it would hide; nothing is changed."""
-    attributes = read_root(url)
-    if attributes is None:
+    store = read_store(url)
+    if store is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
-    check_identity(url, attributes, campaign, kernel)
-    ledger = Ledger(connect(url))
-    ledger.replay()
-    layout = Layout.from_json(attributes["layout"]).on(kernel.axes)
-    plan = plan_campaign(campaign, kernel, layout, ledger.records)
-    return plan, hidden_cells(plan, ledger)
+    check_identity(store, campaign, kernel)
+    plan = plan_campaign(campaign, kernel, store.layout.on(kernel.axes), store.ledger.records)
+    return plan, hidden_cells(plan, store.ledger)
 
 
 def run_campaign(
@@ -116,10 +106,10 @@ def run_campaign(
     campaign.to_grid(kernel.axes)  # a mistake in the file is told before a store is made
     stop, meter = Stop(time_budget, grace), None
 
-    def found() -> dict[str, Any] | None:
-        if (attributes := read_root(url)) is not None:
-            check_identity(url, attributes, campaign, kernel, accept_kernel_change=accept_kernel_change)
-        return attributes
+    def found() -> Store | None:
+        if (store := read_store(url)) is not None:
+            check_identity(store, campaign, kernel, accept_kernel_change=accept_kernel_change)
+        return store
 
     found()
     probe(url)
@@ -128,12 +118,12 @@ def run_campaign(
         ledger.acquire(console.print, about=provenance(kernel, kernel_modules))
         try:
             ledger.replay()
-            attributes = found()  # again: it may have grown before the lease was ours
-            before = Layout.from_json(attributes["layout"]).on(kernel.axes) if attributes else None
+            store = found()  # again: it may have grown before the lease was ours
+            before = store.layout.on(kernel.axes) if store else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             plan.check_memory(math.inf if max_memory is None else max_memory)
             try:
-                revision = publish(url, campaign, plan, before, attributes, ledger, stop.heed)
+                revision = publish(url, campaign, plan, store, ledger, stop.heed)
             except Stopped:
                 stop.announce(console)
             if plan.total("tiles_left") and not stop.asked:
@@ -221,8 +211,7 @@ def publish(
     url: str,
     campaign: Campaign,
     plan: Plan,
-    before: Layout | None,
-    attributes: dict[str, Any] | None,
+    store: Store | None,
     ledger: Ledger,
     heed: Callable[[], None],
 ) -> int:
@@ -234,13 +223,15 @@ def publish(
     Raises
     ------
     LeaseLost
-        Another driver has changed the store since its `attributes` were read.
+        Another driver has changed the store since it was read.
     Stopped
         By `heed`, before anything was published.
     ParameterError
         There are cells, but no root that says what they are.
     """
-    source = kernel_source(url, attributes, plan.kernel)
+    source = kernel_source(store, plan.kernel)
+    attributes = store.attributes if store else None
+    before = store.layout.on(plan.kernel.axes) if store else None
     same = attributes is not None and source.items() <= attributes.items()
     spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:
@@ -263,7 +254,8 @@ def publish(
     try:
         with exclusive(url, "layout"):
             rootless = attributes is None and holds_cells(url)
-            if read_root(url, patient=True) != attributes:
+            now_there = read_store(url, patient=True)
+            if (now_there.attributes if now_there else None) != attributes:
                 raise Conflict("zarr.json")
             if rootless:
                 check_rootless(url)

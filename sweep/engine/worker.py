@@ -16,14 +16,14 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import cell_rng
-from bendscape.sweep.campaign.function import unpickled
-from bendscape.sweep.campaign.kernel import STATUS, Kernel, load_kernel
-from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.campaign.kernel import STATUS, Kernel
+from bendscape.sweep.campaign.loading import unpickled
+from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.engine.limits import CellTimeout, Limits, cell_limit, never
 from bendscape.sweep.store.ledger import campaign_path
 from bendscape.sweep.store.objects import connect, exists
-from bendscape.sweep.store.publish import read_root
 from bendscape.sweep.store.records import CellError, Receipt
+from bendscape.sweep.store.root import read_store
 from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.texts import host_name, message_of, traceback_of
 
@@ -74,20 +74,17 @@ class Superseded(Exception):
 def _context(
     url: str, revision: int, kernel_modules: tuple[str, ...], digest: str, pickle: bytes
 ) -> _Context:
-    attributes = read_root(url, patient=True)
-    if attributes is None or attributes["revision"] != revision:
+    store = read_store(url, patient=True)
+    if store is None or store.revision != revision:
         raise Superseded(f"{url} is no longer at revision {revision}: another run has changed it")
-    name = attributes["kernel"]
-    settings = attributes.get("options", {})
-    kernel = unpickled(pickle, name) if pickle else load_kernel(name, kernel_modules, settings)
+    kernel = unpickled(pickle, store.kernel_name) if pickle else store.kernel(kernel_modules)
     if digest and kernel.digest != digest:
         raise ParameterError(
             "--kernel-module", ", ".join(kernel_modules), "the source that this run began with",
             f"digest {digest} then, {kernel.digest} on {host_name()} now: it was edited during the run, or "
             "machines have different copies",
         )  # fmt: skip
-    layout = Layout.from_json(attributes["layout"]).on(kernel.axes)
-    return _Context(kernel, attributes["entropy"], TileStore(url, layout, kernel))
+    return _Context(kernel, store.attributes["entropy"], TileStore(url, store.layout.on(kernel.axes), kernel))
 
 
 def run_tiles(

@@ -23,8 +23,8 @@ from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.hierarchy import Hierarchy, mend_hierarchy, read_hierarchy
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import check_process, connect, exists
-from bendscape.sweep.store.publish import open_root
 from bendscape.sweep.store.records import Receipt
+from bendscape.sweep.store.root import open_store
 from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.texts import host_name
 
@@ -80,7 +80,7 @@ def fsck(
     url = store_url(location)
     folder = folder_of(url)
     if folder is not None and not (folder / "ledger").is_dir():
-        open_root(location)  # it says what is wrong
+        open_store(location)  # it says what is wrong
     check_process()
     ledger = Ledger(connect(url))
     if repair:

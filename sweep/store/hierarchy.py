@@ -4,7 +4,6 @@ references."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,8 +13,8 @@ import zarr
 from numpy.typing import NDArray
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.kernel import Dimension, Reference, Variable
-from bendscape.sweep.campaign.tiles import Layout, TileKey
+from bendscape.sweep.campaign.kernel import Variable
+from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.store.compare_and_swap import zarr_store
 from bendscape.sweep.store.ledger import Ledger, campaign_path
 from bendscape.sweep.store.objects import Damaged, connect
@@ -25,41 +24,27 @@ from bendscape.sweep.store.publish import (
     coordinates,
     group_metadata,
     known,
-    layout_of,
-    read_root,
-    references_of,
     root_document,
 )
+from bendscape.sweep.store.root import Store, read_store
 
 CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
 
 
-@dataclass
-class Hierarchy:
+@dataclass(frozen=True, eq=False)
+class Hierarchy(Store):
     """What is published, or should have been; `damage` lists what differs, by path."""
 
-    url: str
-    attributes: dict[str, Any]
-    layout: Layout
-    metadata: dict[str, dict[str, Any]]
-    references: tuple[Reference, ...]
-    dimensions: tuple[Dimension, ...]
     damage: dict[str, str]
 
     def array(self, path: str) -> zarr.Array[Any]:
-        """An array by the metadata that it should have, whatever its own file says."""
+        """An array by the metadata that it should have, whatever its own file says; to be mended too."""
         return zarr.Array.from_dict(zarr.storage.StorePath(zarr_store(self.url), path), self.metadata[path])
 
     def chunk(self, key: TileKey, variable: str) -> str:
         """The path of the chunk that keeps one variable of a tile."""
         shape = self.metadata[f"{self.layout.group(key.size)}/{variable}"]["shape"]
         return self.layout.path(key, variable, len(shape) - len(self.layout.cell_dims))
-
-    def variables(self, size: int) -> list[str]:
-        """Names of what the kernel stores for one size, `status` included."""
-        prefix = f"{self.layout.group(size)}/"
-        names = (path.removeprefix(prefix) for path in self.metadata if path.startswith(prefix))
-        return [name for name in names if name != "seed"]
 
 
 def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
@@ -72,23 +57,17 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     """
     damage: dict[str, str] = {}
     try:
-        attributes = read_root(url)
+        store = read_store(url)
     except Damaged as error:
-        attributes, damage["zarr.json"] = None, error.why
-    if attributes is not None:
-        document = _json(url, "zarr.json")
-        metadata = document["consolidated_metadata"]["metadata"]
-        layout = layout_of(attributes)
-    else:
+        store, damage["zarr.json"] = None, error.why
+    if store is None:
         damage.setdefault("zarr.json", "it is missing")
-        attributes, layout, metadata = _recorded(url, ledger)
-    found = Hierarchy(
-        url, attributes, layout, metadata, references_of(attributes, layout), _inner(attributes), damage
-    )
-    for path, expected in metadata.items():
+        store = _recorded(url, ledger)
+    found = Hierarchy(store.url, store.attributes, store.metadata, store.layout, store.references, damage)
+    for path, expected in found.metadata.items():
         if why := _differs(url, f"{path}/zarr.json", expected):
             damage[f"{path}/zarr.json"] = why
-    curved = {name for of in known(layout, found.references) if of.long for name in of.names}
+    curved = {name for of in known(found.layout, found.references) if of.long for name in of.names}
     moved: list[dict[str, NDArray[Any]]] = []
     for path, values in _contents(found).items():
         try:
@@ -131,7 +110,7 @@ def _json(url: str, path: str) -> dict[str, Any]:
     return document
 
 
-def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[str, dict[str, Any]]]:
+def _recorded(url: str, ledger: Ledger) -> Store:
     # Of the newest campaign record, which is written before a root is replaced; never an older one.
     revision = ledger.revision
     record = _json(url, campaign_path(revision)) if revision else {}
@@ -140,13 +119,13 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
             "store", url, "a store with its root, or with a campaign record of version 2",
             "nothing records what its cells are: run its campaign into a new store",
         )  # fmt: skip
-    layout = layout_of(record)
-    record.pop("layout")
     variables = [_variable(variable) for variable in record.pop("variables")]
-    references = references_of(record, layout)
     record.pop("epoch", None)  # of the record, not of the store
-    metadata = {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
-    for path, plan in arrays_of(layout, variables, references, _inner(record)).items():
+    metadata: dict[str, dict[str, Any]] = {}
+    store = Store.of(url, {**record, "revision": revision}, metadata)
+    layout = store.layout
+    metadata |= {layout.group(size): group_metadata(layout, size) for size in layout.sizes}
+    for path, plan in arrays_of(layout, variables, store.references, store.dimensions).items():
         metadata[path] = plan.metadata()
         try:
             own = _json(url, f"{path}/zarr.json")
@@ -154,7 +133,7 @@ def _recorded(url: str, ledger: Ledger) -> tuple[dict[str, Any], Layout, dict[st
             continue
         if all(own.get(name) == metadata[path][name] for name in ("data_type", "chunk_grid", "codecs")):
             metadata[path] = {**own, "shape": [*plan.shape]}
-    return {**record, "revision": revision}, layout, metadata
+    return store
 
 
 def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
@@ -169,11 +148,6 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
     if {**own, "shape": None} != {**expected, "shape": None} or not all(longer):
         return "it is not what the root says"
     return ""  # an array may be longer than published: an extension that was cut short
-
-
-def _inner(attributes: Mapping[str, Any]) -> tuple[Dimension, ...]:
-    named = attributes.get("inner", {}).items()
-    return tuple(Dimension(name, tuple(of["values"]), of["long_name"], of["units"]) for name, of in named)
 
 
 def _variable(document: dict[str, Any]) -> Variable:

@@ -16,39 +16,23 @@ would otherwise delete what another run has written since.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import obstore
 import zarr
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError
 from zarr.storage import MemoryStore
 
-from bendscape.core.errors import ParameterError, unwarned
+from bendscape.core.errors import unwarned
 from bendscape.sweep.campaign.axes import MAX_AXIS, Scalar
-from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid
-from bendscape.sweep.campaign.kernel import (
-    STATUS,
-    Dimension,
-    Dtype,
-    Kernel,
-    Reference,
-    Variable,
-    default_kernel,
-    load_kernel,
-)
+from bendscape.sweep.campaign.kernel import STATUS, Dimension, Dtype, Kernel, Reference, Variable
 from bendscape.sweep.campaign.tiles import Layout
-from bendscape.sweep.location import folder_of, store_url
-from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always, reading_store
-from bendscape.sweep.store.objects import Damaged, connect, read_object
+from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always
+from bendscape.sweep.store.root import STORE_VERSION
 
-STORE_VERSION = 3  # 1 had neither checksums nor snapshots of arrays, 2 the axes of one model alone
 HOW_TO_READ = "comment"
 """Attribute of the root for readers who open it as any Zarr group, in which the sizes are groups."""
 REFERENCE_CHUNKS = (4, 16, 256)
@@ -56,91 +40,6 @@ REFERENCE_CHUNKS = (4, 16, 256)
 REFERENCE_POINTS = 2**14
 """Points whose references are computed in one go, between two looks at whether the run should stop."""
 STATUS_VARIABLE = Variable("status", "outcome of the cell", "int8", flags=tuple(STATUS))
-
-
-def read_root(url: str, *, patient: bool = False) -> dict[str, Any] | None:
-    """The attributes of a store, or None where nothing has been published.
-
-    This is the first thing that a command reads, so an object store that does not answer fails in seconds;
-    `patient` as in `connect`.
-
-    Raises
-    ------
-    ParameterError
-        Something other than a bendscape store is there, or a store of a newer version.
-    OSError
-        The store does not answer or denies access; `Damaged` where the root is.
-    """
-    folder = folder_of(url)
-    if folder is not None and not folder.exists():
-        return None
-    if folder is not None and not folder.is_dir():  # asked second: another driver may make it at this moment
-        raise ParameterError("store", str(folder), "a folder, not a file")
-    try:
-        document = json.loads(read_object(connect(url, patient=patient), "zarr.json"))
-    except BaseError as error:  # its further lines are of no use to a user
-        raise OSError(f"{url} cannot be read: {str(error).splitlines()[0]}") from None
-    except FileNotFoundError:
-        if folder is not None and any(folder.iterdir()) and not (folder / "ledger").is_dir():
-            raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
-        return None
-    except ParameterError:  # of the connection; a ValueError too
-        raise
-    except ValueError as error:
-        raise Damaged("zarr.json", error) from None
-    attributes: dict[str, Any] = document.get("attributes", {}) if isinstance(document, dict) else {}
-    version = attributes.get("bendscape_store_version")
-    if not isinstance(version, int):
-        raise ParameterError("store", url, "a bendscape store", "this is some other Zarr group")
-    if version > STORE_VERSION:
-        raise ParameterError(
-            "store", url, f"store version up to {STORE_VERSION}", f"version {version}: upgrade bendscape"
-        )
-    return attributes
-
-
-def open_root(location: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
-    """The URL and attributes of a store that must exist."""
-    url = store_url(location)
-    attributes = read_root(url)
-    if attributes is None:
-        check_rootless(url)
-        raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` creates one")
-    return url, attributes
-
-
-def check_rootless(url: str) -> None:
-    """Where a root is missing, allow only what an interrupted creation of a store leaves behind.
-
-    Raises
-    ------
-    ParameterError
-        There are cells or receipts: another layout on top of them would turn them into other cells.
-    """
-    folder = folder_of(url)
-    if (folder is None or folder.is_dir()) and holds_cells(url):
-        raise ParameterError(
-            "store",
-            url,
-            "a store with its zarr.json",
-            f"there are cells but no zarr.json: run `bendscape fsck --repair {url}`",
-        )
-
-
-def holds_cells(url: str) -> bool:
-    """Whether there is any chunk of a kernel's variables or any receipt, whatever else is there."""
-    folder = folder_of(url)
-    if folder is not None:
-        chunks = (path for path in folder.glob("*/*/c") if path.parent.name != "seed")
-        places = (folder / "ledger" / "segments", *chunks)
-        return any("#" not in path.name and path.is_file() for at in places for path in at.rglob("*"))
-    objects = connect(url)
-    folders = ["ledger/segments"]
-    for size in obstore.list_with_delimiter(objects)["common_prefixes"]:
-        if size != "ledger":
-            inside = obstore.list_with_delimiter(objects, prefix=size)["common_prefixes"]
-            folders += [f"{path}/c" for path in inside if path.rpartition("/")[2] != "seed"]
-    return any(page for folder in folders for page in obstore.list(objects, prefix=folder, chunk_size=1))
 
 
 def write_layout(
@@ -377,36 +276,6 @@ def _old(layout: Layout, before: Layout | None) -> NDArray[np.bool_]:
     if before is not None:
         old[tuple(slice(len(before.dims[name])) for name in layout.dims)] = True
     return old
-
-
-def stored_grid(url: str, campaign: str, layout: Layout) -> Grid:
-    """The grid of a campaign file of a store, with the values of a relative curve as they are stored."""
-    grid = parse_campaign(campaign, source=url).to_grid(layout.axes)
-    if layout.around is None or layout.axes.curve is None:
-        return grid
-    array = zarr.open_group(reading_store(url), mode="r", use_consolidated=True)[layout.axes.curve.name]
-    places = [[layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()]
-    values = np.asarray(array[...], dtype=np.float64)  # type: ignore[index]
-    return replace(grid, stored=values[np.ix_(*places)])
-
-
-def layout_of(attributes: Mapping[str, Any]) -> Layout:
-    """The layout of a store, on the axes that its kernel has now, where that is installed."""
-    layout = Layout.from_json(attributes["layout"])
-    try:
-        return layout.on(load_kernel(attributes["kernel"]).axes)
-    except ParameterError:
-        return layout
-
-
-def references_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[Reference, ...]:
-    """Of the store's kernel; where that is not installed, of the default one, if the axes are the same."""
-    try:
-        return load_kernel(attributes["kernel"]).references
-    except ParameterError:
-        default = default_kernel()
-        alike = layout.axes in (default.axes, default.axes.required)
-        return tuple(of.on(layout.axes) for of in default.references) if alike else ()
 
 
 def stored_variables(kernel: Kernel) -> tuple[Variable, ...]:

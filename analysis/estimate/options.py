@@ -1,0 +1,40 @@
+"""Options that several estimates have: what they may be, and what they are by default."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from bendscape.core.errors import ParameterError
+
+USUAL_LEAST_SIZE = 256
+"""Smaller sizes have corrections that neither a collapse nor a law of the edge knows."""
+
+
+def usual_least_size(ds: xr.Dataset) -> int:
+    """Size from which on fits are made: 256, or the smallest where fewer than two reach it."""
+    sizes = ds["N"].values
+    return USUAL_LEAST_SIZE if (sizes >= USUAL_LEAST_SIZE).sum() > 1 else max(2, int(sizes.min()))
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of intervals that is out of range."""
+    if not 0 < level < 1:
+        raise ParameterError("level", level, "in (0, 1)", "0.95 asks for 95 % intervals")
+
+
+def check_resampling(n_boot: int, level: float, seed: int) -> None:
+    """Refuse options of a bootstrap that are out of range, by name."""
+    check_level(level)
+    if not n_boot >= 100:
+        raise ParameterError(
+            "n_boot", n_boot, "an integer >= 100", "fewer do not resolve the ends of an interval"
+        )
+    if seed < 0:
+        raise ParameterError("seed", seed, "an integer >= 0")
+
+
+def check_shares(wrong: float, misfit: float) -> None:
+    """Refuse probabilities of :func:`chosen_law` that are out of range, by name."""
+    for name, share in (("wrong", wrong), ("misfit", misfit)):
+        if not 0 < share < 0.5:
+            raise ParameterError(name, share, "in (0, 0.5)", "0.01 is one in a hundred")
