@@ -88,8 +88,8 @@ def test_no_law_jumps_from_one_load_to_the_next(model: Model, N: float) -> None:
 @pytest.mark.parametrize(("p", "p_star"), [(1, 1), (2, 1), (1, 2), (2, 2), (8, 1), (1, 8), (8, 8)])
 def test_no_law_jumps_anywhere(p: int, p_star: int, a: float, N: float) -> None:
     overlap, eigenvalue = largest_jump(Model(p, p_star, a), N, 30, 0.03)
-    assert overlap < 0.03
-    assert eigenvalue < 0.03
+    assert overlap < 0.05
+    assert eigenvalue < 0.05
 
 
 def test_an_outlier_is_followed_beyond_the_end_of_the_continued_edge() -> None:
