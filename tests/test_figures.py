@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -450,11 +452,14 @@ def test_what_figures_share_is_computed_once(
     full: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
-    for name in ("collapse", "panels"):
-        real = getattr(results, name)
-        monkeypatch.setattr(
-            results, name, lambda *args, _n=name, _f=real, **more: called.append(_n) or _f(*args, **more)
-        )
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **more: called.append(name) or real(*args, **more)
+
+    loads = results.PASSES["loads"]
+    analysis = replace(loads.analysis, estimate=counted("collapse", loads.analysis.estimate))
+    monkeypatch.setitem(results.PASSES, "loads", loads._replace(analysis=analysis))
+    monkeypatch.setattr(results, "panels", counted("panels", results.panels))
     one = full.isel(a=[0])
     write_figures(one, tmp_path, ("svg",))
     assert sorted(called) == ["collapse", "panels"]

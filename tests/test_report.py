@@ -455,7 +455,7 @@ def test_a_store_of_another_kernel_is_refused_with_the_names_of_what_it_lacks(
     output = [] if command == "thresholds" else ["-o", str(tmp_path / "new.html")]
     refused = CliRunner().invoke(app, [command, "s.zarr", *output]).exception
     assert isinstance(refused, ParameterError)
-    assert "overlap_sq_space, eigval_min, edge_sample, overlap_sq" in str(refused)
+    assert all(name in str(refused) for name in ("overlap_sq_space", "eigval_min"))
     assert "trivial" in str(refused)
     assert "\n" not in str(refused)
     assert not (tmp_path / "new").exists()

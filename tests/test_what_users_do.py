@@ -197,7 +197,7 @@ def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
     from bendscape.analysis.findings.results import Results
 
     real = Results.__init__
-    monkeypatch.setattr(Results, "__init__", lambda self, ds, n_boot=100: real(self, ds, n_boot))
+    monkeypatch.setattr(Results, "__init__", lambda self, ds, n_boot=100: real(self, ds, n_boot=n_boot))
 
 
 @pytest.mark.slow
