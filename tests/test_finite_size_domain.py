@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from bendscape.core.quadratic.finite_size.crossover import window_end
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
 from bendscape.core.quadratic.finite_size.edge_scales import continued_edge_end, edge_scales
 from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
@@ -104,6 +105,17 @@ def test_an_outlier_is_followed_beyond_the_end_of_the_continued_edge() -> None:
     assert below.gamma_star > 1
     assert 0 < below.overlap_sq < scales.overlap_sq
     assert math.isnan(edge_scales(model, 1.0).gamma_star)
+
+
+def test_the_laws_are_there_at_alpha_0_itself_whatever_the_rounding_and_for_wide_students_below_it() -> None:
+    model = Model(8, 1, 5.0)
+    end = window_end(model)[1]
+    for alpha in end * (1 + np.array([-1e-13, -1e-15, 0.0, 1e-16, 1e-15, 1e-13])):
+        scales = edge_scales(model, float(alpha))
+        assert math.isnan(scales.gamma_star) or scales.gamma_star == pytest.approx(window_end(model)[0])
+        assert math.isfinite(lowest_eigenvalue_law(model, float(alpha), 64).mean)
+    wide = Model(1024, 1, 5.0)  # its outliers are too many to be drawn
+    assert math.isfinite(lowest_eigenvalue_law(wide, 0.8, 64).mean)
 
 
 def test_of_a_shift_of_the_map_an_outlier_feels_the_part_outside_the_teacher() -> None:

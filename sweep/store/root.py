@@ -1,4 +1,4 @@
-"""The root of a store, read once: what is published there, for everything that reads or goes on with it."""
+"""The root of a store, read once: what is published there, for everything that reads or resumes it."""
 
 from __future__ import annotations
 
@@ -193,20 +193,20 @@ def open_store(location: str | os.PathLike[str] | Store) -> Store:
     store = read_store(url)
     if store is None:
         check_rootless(url)
-        raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` makes one")
+        raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` creates one")
     return store
 
 
 def read_store(url: str, *, patient: bool = False) -> Store | None:
     """A store as its root has it now, or None where nothing has been published.
 
-    It is the first that a command asks of a store, so an object store that does not answer fails in seconds;
+    This is the first thing that a command reads, so an object store that does not answer fails in seconds;
     `patient` as in `connect`.
 
     Raises
     ------
     ParameterError
-        Something else than a bendscape store lies there, or one of a newer version.
+        Something other than a bendscape store is there, or a store of a newer version.
     OSError
         The store does not answer or denies access; `Damaged` where the root is.
     """
@@ -243,22 +243,25 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
 
 
 def check_rootless(url: str) -> None:
-    """Where a root is missing, nothing else may be there but what the making of a store leaves.
+    """Where a root is missing, allow only what an interrupted creation of a store leaves behind.
 
     Raises
     ------
     ParameterError
-        There are cells or receipts: another layout on top of them would make other cells of them.
+        There are cells or receipts: another layout on top of them would turn them into other cells.
     """
     folder = folder_of(url)
     if (folder is None or folder.is_dir()) and holds_cells(url):
         raise ParameterError(
-            "store", url, "a store with its zarr.json", f"cells are there: `bendscape fsck --repair {url}`"
+            "store",
+            url,
+            "a store with its zarr.json",
+            f"there are cells but no zarr.json: run `bendscape fsck --repair {url}`",
         )
 
 
 def holds_cells(url: str) -> bool:
-    """Whether any chunk of a kernel's variables or any receipt lies there, whatever else does."""
+    """Whether there is any chunk of a kernel's variables or any receipt, whatever else is there."""
     folder = folder_of(url)
     if folder is not None:
         chunks = (path for path in folder.glob("*/*/c") if path.parent.name != "seed")

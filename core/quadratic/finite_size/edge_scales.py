@@ -27,9 +27,7 @@ ALL_AVERAGED = 0.8
 """gamma of edge or outlier up to which single labels move them by no more than all others do."""
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
-_APART = (
-    1e6  # the distance of an outlier from an edge that has ended: the universal law is at its limit there
-)
+_APART = 1e6  # distance of an outlier from an edge that has ended: the limit of the universal law
 
 
 class EdgeScales(NamedTuple):
@@ -143,16 +141,16 @@ def _outlier_before(model: Model, alpha: float, gamma: float) -> tuple[float, fl
 
 def _without_edge(model: Model, alpha: float) -> EdgeScales:
     """Scales of an outlier alone, all nan where there is none: before gamma = 1, or on the branch beyond."""
-    end = 1.0
-    if not _past_outlier(model, alpha, end) > 0:
-        end, least = window_end(model) if transition_at(model).kind == "discontinuous" else (1.0, math.inf)
-        if not least < alpha:
-            return EdgeScales(*[math.nan] * 8)
-    star, lambda_star, overlap_sq = _outlier_before(model, alpha, end)
     nowhere = math.nan
-    return EdgeScales(
-        nowhere, nowhere, nowhere, overlap_sq / (2 * _APART), _APART, star, lambda_star, overlap_sq
-    )
+    ends = [1.0]
+    if transition_at(model).kind == "discontinuous":
+        ends.append(window_end(model)[0])
+    for end in ends:
+        if _past_outlier(model, alpha, end) > 0:
+            star, lambda_star, overlap_sq = _outlier_before(model, alpha, end)
+            amplitude = overlap_sq / (2 * _APART)
+            return EdgeScales(nowhere, nowhere, nowhere, amplitude, _APART, star, lambda_star, overlap_sq)
+    return EdgeScales(*[nowhere] * 8)
 
 
 def outermost(scales: EdgeScales) -> float:
