@@ -233,6 +233,25 @@ def test_a_worker_that_is_killed_from_outside_costs_no_cell_its_value() -> None:
     assert done == 0b11
 
 
+def test_a_cell_past_its_hard_limit_costs_three_losses_and_no_more() -> None:
+    isolation = Isolation()
+    isolation.lost([tile(0b11)], None, None, CRASH)
+    late = note(0, ago=200.0)  # limit 60 s, grace 30 s
+    whole = isolation.next()
+    assert whole is not None
+    assert isolation.lost([whole.tile], whole, late, CRASH) is None, "others were in the same process"
+    rest = isolation.next()
+    assert rest is not None
+    assert rest.tile.mask == 0b10
+    isolation.back(rest.tile.key)
+    suspect = isolation.next()
+    assert suspect is not None
+    verdict = isolation.lost([suspect.tile], suspect, late, CRASH)
+    assert verdict is not None
+    assert isinstance(verdict.error, CellTimeout)
+    assert (verdict.attempts, verdict.host, isolation.next()) == (1, "far", None)
+
+
 def test_parts_of_one_tile_never_run_at_the_same_time() -> None:
     isolation = Isolation()
     isolation.lost([tile(0b1111), tile(0b1, seed=1)], None, None, CRASH)

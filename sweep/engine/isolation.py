@@ -3,7 +3,8 @@
 A task whose worker died is retried tile by tile, and each worker notes the cell that it is computing. If one
 of them dies too, the cell of its note is retried alone and the rest of the tile without it, so one more loss
 is enough to separate the cell from its tile, whatever the tile's size. A cell that ends `CRASHES` workers
-while it is alone in them is recorded as failed; every other cell gets its value.
+while it is alone in them is recorded as failed; every other cell gets its value. A cell that was alone and
+past its hard limit is recorded at once: the limit may be hours, and it has had it two or three times by then.
 
 Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. They are
 forgiven only `FORGIVEN` times per tile, since a cell may itself bring its node down. After that a lost node
@@ -109,16 +110,21 @@ class Isolation:
             self._queue.append(Part(Tile(key, bit, each)))
             return None
         self._strikes[key, mask] += 1
-        if self._strikes[key, mask] < CRASHES:
+        late = _late(note)
+        if self._strikes[key, mask] < CRASHES and not late:
             memory = isinstance(error, WorkerOutOfMemory)
             self._queue.append(part._replace(whole_node=part.whole_node or memory))
             return None
-        return Verdict(_cause(note, error), CRASHES, note.host)
+        # The traceback of a loss is of this process, and tells nothing.
+        cause = _timeout(note) if late else error.with_traceback(None)
+        return Verdict(cause, self._strikes[key, mask], note.host)
 
 
-def _cause(note: Note, error: Exception) -> Exception:
-    if time.time() - note.started < note.limit + grace(note.limit):
-        return error.with_traceback(None)  # that of this process tells nothing
+def _late(note: Note) -> bool:
+    return time.time() - note.started >= note.limit + grace(note.limit)
+
+
+def _timeout(note: Note) -> CellTimeout:
     return CellTimeout(
         f"not finished after {note.limit:g} s, the limit of this cell (--cell-timeout), and no alarm reached "
         f"it: its process was killed {grace(note.limit):g} to {2 * grace(note.limit):g} s later (hard limit)"
