@@ -86,10 +86,10 @@ def test_the_pulse_goes_on_while_the_driver_is_busy(tmp_path: Path, monkeypatch:
     ledger.acquire(quiet)
     seen, deadline = set(), time.monotonic() + 30
     while len(seen) < 3 and time.monotonic() < deadline:
-        seen.add(ledger._beat_of(1)["count"])
+        seen.add(ledger.beat_of(1)["count"])
     ledger.release()
     assert len(seen) == 3
-    assert ledger._beat_of(1) == {"count": 0, "released": True}
+    assert ledger.beat_of(1) == {"count": 0, "released": True}
 
 
 def test_a_living_holder_on_this_machine_is_refused_by_name_and_at_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -312,6 +313,11 @@ class Task(NamedTuple):
     def size(self) -> int:
         """The size of its cells: a task holds tiles of one size."""
         return self.tiles[0].key.size
+
+    def within(self, seconds: float, pace: float) -> Task:
+        """Its first tiles, as many as fit into these seconds if `pace` corrects estimates; at least one."""
+        ends = accumulate(pace * tile.seconds for tile in self.tiles)
+        return Task(self.tiles[: max(1, sum(end <= seconds for end in ends))])
 
 
 def bundle(tiles: Iterable[Tile], seconds: float, correction: Callable[[int], float]) -> Iterator[Task]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.records import Records
 from bendscape.sweep.store.root import Store, open_store
+from bendscape.sweep.store.runs import run_records
 
 RATE_SECONDS = 300.0
 
@@ -60,6 +62,7 @@ def store_status(
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
+    did = {run.epoch: asdict(run) for run in run_records(ledger)}
     at_work = holder is not None and holder["alive"] is not False
     rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
@@ -80,7 +83,7 @@ def store_status(
         if cores and seconds_left is not None
         else None,
         "holder": holder,
-        "runs": ledger.runs(),
+        "runs": [{**run, **did.get(run["epoch"], {})} for run in ledger.runs()],
         "provenance": {
             "bendscape_version": version_in(attributes),
             **{k: attributes[k] for k in ("python", "packages", "created", "revised")},

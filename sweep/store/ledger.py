@@ -1,7 +1,7 @@
 """The ledger: which cells are recorded, with their errors and costs, and who may write.
 
     ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
-    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its heartbeat
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch, its heartbeat, and at last how it ended
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
@@ -33,7 +33,7 @@ from obstore.store import ObjectStore
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object
-from bendscape.sweep.store.records import Receipt, Records
+from bendscape.sweep.store.records import Account, Receipt, Records
 from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
 
 FLUSH_SECONDS = 5.0
@@ -179,7 +179,7 @@ class Ledger:
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, or None where it was released; `alive` is null for another machine."""
         epoch = self._newest_epoch()
-        if not epoch or self._beat_of(epoch).get("released"):
+        if not epoch or self.beat_of(epoch).get("released"):
             return None
         holder = self._holder_of(epoch)
         return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
@@ -189,10 +189,22 @@ class Ledger:
         epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
         return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
 
+    def beat_of(self, epoch: int) -> dict[str, Any]:
+        """The last heartbeat of a run: its `time`, whether it has `released` the lease, and how it ended.
+
+        What cannot be read was not released.
+        """
+        return self.read(f"ledger/lease/{epoch:06d}.beat")
+
     @property
     def epoch(self) -> int:
         """The run that holds the lease through this ledger, 0 without."""
         return self._epoch
+
+    @property
+    def account(self) -> Account:
+        """What the receipts of the run that holds the lease through this ledger add up to."""
+        return self.records.accounts.get(self._epoch, Account())
 
     @property
     def revision(self) -> int:
@@ -241,9 +253,6 @@ class Ledger:
     def _newest_epoch(self) -> int:
         return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
 
-    def _beat_of(self, epoch: int) -> dict[str, Any]:
-        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
-
     def acquire(
         self,
         say: Callable[[str], None],
@@ -262,7 +271,7 @@ class Ledger:
         """
         check_process()
         epoch = self._newest_epoch()
-        if epoch and not self._beat_of(epoch).get("released"):
+        if epoch and not self.beat_of(epoch).get("released"):
             holder = self._holder_of(epoch)
             if self._alive(epoch, holder, say, lease_seconds):
                 age = time.time() - holder.get("started", time.time())
@@ -295,8 +304,8 @@ class Ledger:
             with contextlib.suppress(Exception):  # a store that fails here fails the driver's own writes too
                 self._beat(count)
 
-    def _beat(self, count: int, released: bool = False) -> None:
-        pulse = json.dumps({"count": count, "released": released})
+    def _beat(self, count: int, released: bool = False, **end: Any) -> None:
+        pulse = json.dumps({"count": count, "released": released, "time": time.time(), **end})
         obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
 
     def _alive(
@@ -305,19 +314,19 @@ class Ledger:
         if (here := _runs_here(holder)) is not None:
             return here
         say(f"waiting {lease_seconds:.0f} s to see whether the run on {holder.get('host')} is still alive")
-        before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
+        before, deadline = self.beat_of(epoch), time.monotonic() + lease_seconds
         while time.monotonic() < deadline:
             time.sleep(min(1.0, lease_seconds / 10))
-            now = self._beat_of(epoch)
+            now = self.beat_of(epoch)
             if now != before:
                 return not now.get("released")
         return False
 
-    def release(self) -> None:
-        """Flush and let the next driver in at once."""
+    def release(self, outcome: str = "", reason: str = "") -> None:
+        """Flush and let the next driver in at once; how and why the run ended is kept with its account."""
         self._stopped.set()
         self.flush()
-        self._beat(0, released=True)
+        self._beat(0, released=True, outcome=outcome, reason=reason, **self.account._asdict())
 
     # -- writing
 

@@ -1,0 +1,113 @@
+"""What each run of a store did, and what its core-hours are charged to.
+
+A run is charged to labels: names of anything that has a budget, such as a window of a schedule. The labels
+are kept with its lease, and what it used is the sum over its receipts, so both survive a crash.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from bendscape.sweep.store.ledger import LEASE_SECONDS, Ledger
+from bendscape.sweep.store.records import Account
+
+OWN = ""  # the label of a run alone
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, from its start to its end.
+
+    Attributes
+    ----------
+    epoch
+        Its number.
+    host, user
+        Where it ran and for whom.
+    started, ended
+        Seconds since 1970. A run that was killed ended with its last sign of life; one at work has no end.
+    outcome
+        "complete", "failed cells", "stopped" or "error", as it recorded it; "at work"; "killed" where it
+        recorded no end; "" for an older version of bendscape, and for a repair by `bendscape fsck`.
+    reason
+        Why it was stopped, or the name of the error.
+    cells
+        Cells that it computed, those that failed included.
+    core_seconds
+        Seconds of one core that computing them took, as its workers measured.
+    charges
+        Limit of every label that it was charged to, in core seconds; None where there is none.
+    """
+
+    epoch: int
+    host: str
+    user: str
+    started: float | None
+    ended: float | None
+    outcome: str
+    reason: str
+    cells: int
+    core_seconds: float
+    charges: dict[str, float | None]
+
+
+def run_records(ledger: Ledger) -> list[RunRecord]:
+    """Every run of a store in the order of their starts; the ledger must have been replayed."""
+    runs, holder = ledger.runs(), ledger.holder()
+    with ThreadPoolExecutor(8) as pool:  # of an object store each answer takes a while
+        beats = list(pool.map(lambda run: ledger.beat_of(run["epoch"]), runs))
+    at_work = holder["epoch"] if holder else 0
+    return [
+        _record(ledger, run, beat, holder if run["epoch"] == at_work else None)
+        for run, beat in zip(runs, beats, strict=True)
+    ]
+
+
+def _record(
+    ledger: Ledger, run: dict[str, Any], beat: dict[str, Any], holder: dict[str, Any] | None
+) -> RunRecord:
+    account = ledger.records.accounts.get(run["epoch"], Account())
+    if beat.get("released"):
+        outcome, ended = beat.get("outcome", ""), beat.get("time")
+    else:
+        recent = time.time() - beat.get("time", 0.0) < 2 * LEASE_SECONDS
+        alive = holder is not None and (recent if holder["alive"] is None else holder["alive"])
+        outcome = "at work" if alive else "killed"
+        ended = None if alive else max(beat.get("time", 0.0), account.last) or None
+    return RunRecord(
+        epoch=run["epoch"],
+        host=run.get("host", ""),
+        user=run.get("user", ""),
+        started=run.get("started"),
+        ended=ended,
+        outcome=outcome,
+        reason=beat.get("reason", ""),
+        # The receipts say it, unless a segment was lost or a version that keeps no sums made the snapshot.
+        cells=max(account.cells, beat.get("cells", 0)),
+        core_seconds=max(account.core_seconds, beat.get("core_seconds", 0.0)),
+        charges=run.get("charges", {}),
+    )
+
+
+def core_seconds_used(runs: list[RunRecord]) -> Counter[str]:
+    """Core seconds by label."""
+    used: Counter[str] = Counter()
+    for run in runs:
+        for label in run.charges:
+            used[label] += run.core_seconds  # type: ignore[assignment]
+    return used
+
+
+def core_seconds_left(ledger: Ledger, limits: Mapping[str, float | None]) -> dict[str, float]:
+    """What is left for a run that has just begun, by label; nothing for a label without a limit.
+
+    The ledger must have been replayed, and must hold the lease: nobody else can then use what is left.
+    """
+    shared = any(label != OWN for label in limits)
+    used = core_seconds_used(run_records(ledger)) if shared else Counter[str]()
+    return {label: limit - used[label] for label, limit in limits.items() if limit is not None}
