@@ -42,6 +42,9 @@ def register(app: typer.Typer) -> None:
     jobs.command("log")(jobs_log)
     jobs.command("cancel")(jobs_cancel)
     app.add_typer(jobs, name="jobs")
+    from bendscape.cluster.schedule_commands import app as schedule
+
+    app.add_typer(schedule, name="schedule")
 
 
 def submit_local(
@@ -62,8 +65,16 @@ def submit_local(
     hand_over(place("local", {"workers": workers}), job, dry_run=dry_run, wait=wait, json=json)
 
 
-def job_of(file: Path, store: str, options: list[str] | tuple[str, ...], budget: float | None = None) -> Job:
+def job_of(
+    file: Path,
+    store: str,
+    options: list[str] | tuple[str, ...],
+    budget: float | None = None,
+    fixed: tuple[str, ...] = SET_BY_PLACES,
+) -> Job:
     """The job of a campaign file, once everything in it and in the options of its run is known to be right.
+
+    Options that are `fixed` are set by whoever calls.
 
     Raises
     ------
@@ -77,13 +88,20 @@ def job_of(file: Path, store: str, options: list[str] | tuple[str, ...], budget:
     from bendscape.sweep.commands.calls import open_work
     from bendscape.sweep.commands.cli import app
     from bendscape.sweep.commands.console import results_only
+    from bendscape.sweep.commands.options import bytes_of, core_hours_of, seconds_of
+    from bendscape.sweep.engine.executor import choose
 
     for option in options:
-        if option.partition("=")[0] in SET_BY_PLACES:
-            accepted = f"an option of `bendscape run` other than {', '.join(SET_BY_PLACES)}"
-            raise ParameterError("option", option, accepted, "`submit` sets these by its own options")
+        if option.partition("=")[0] in fixed:
+            accepted = f"an option of `bendscape run` other than {', '.join(fixed)}"
+            raise ParameterError("option", option, accepted, "these are set by options before --")
     run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     asked = run.make_context("run", [str(file), *options]).params
+    choose(asked["address"])
+    core_hours_of("--core-hours", asked["core_hours"])
+    for name, of in (("grace", seconds_of), ("cell_timeout", seconds_of), ("max_memory", bytes_of)):
+        if asked[name]:
+            of(f"--{name.replace('_', '-')}", asked[name])
     with results_only():
         work = open_work(
             file, store, kernel_modules=asked["kernel_module"], new_generation=asked["new_generation"]

@@ -49,14 +49,18 @@ class Schedule:
         Minutes between two looks within a window, so that a run that was cut short goes on.
     window_core_hours, core_hours
         Core-hours of each window, and of all together; None is no limit.
-    environment_file
+    credentials
         A file with credentials, one NAME=VALUE a line, which its owner alone can read; empty for none.
     options
         Further options of `bendscape run`.
+    place
+        What the timer's place is told: the parameters of KubeRay, or `options` of a job of scrontab.
     folder, python
         Where relative paths among the options start, and the interpreter that has bendscape.
     installed
         Seconds since 1970.
+    id
+        What Kubernetes knows it by.
     """
 
     name: str
@@ -68,11 +72,13 @@ class Schedule:
     every: int = 15
     window_core_hours: float | None = None
     core_hours: float | None = None
-    environment_file: str = ""
+    credentials: str = ""
     options: tuple[str, ...] = ()
+    place: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
     python: str = ""
     installed: float = 0.0
+    id: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_NAME, self.name):
@@ -123,7 +129,8 @@ class Schedule:
             unknown = set(known) - {one.name for one in fields(cls)}
             if unknown:
                 raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-            return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in known.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+            return cls(**values)
         except (ValueError, TypeError) as error:
             if isinstance(error, ParameterError):
                 raise
@@ -150,9 +157,8 @@ def due(schedule: Schedule, now: datetime, runs: list[RunRecord], left: Callable
     windows = schedule.windows
     window = windows.open_at(now)
     if window is None:
-        return Due(
-            None, f"no window is open; the next opens at {_shown(schedule, windows.next_after(now).start)}"
-        )
+        opens = _shown(schedule, windows.next_after(now).start)
+        return Due(None, f"no window is open; the next opens at {opens}")
     if window.end - now < LEAST:
         return Due(None, "the window ends within a minute")
     at_work = next((run for run in runs if run.outcome == "at work"), None)
@@ -326,7 +332,7 @@ def load(name: str) -> Schedule:
     """
     try:
         return Schedule.from_json(path_of(name).read_text())
-    except (FileNotFoundError, NotADirectoryError, OSError):
+    except OSError:
         known = [one.name for one in every()]
         accepted = f"one of {', '.join(known)}" if known else "the name of a schedule; there are none"
         raise ParameterError("schedule", name, accepted, "`bendscape schedule list` shows them") from None
@@ -364,7 +370,7 @@ def environment(file: str) -> Iterator[None]:
 
 def read_environment(file: str) -> dict[str, str]:
     """The variables of a file that only its owner, who must be this user, can read."""
-    name, accepted = "--environment-file", "a file of NAME=VALUE lines that you own"
+    name, accepted = "--credentials", "a file of NAME=VALUE lines that you own"
     try:
         with open(file, encoding="utf-8") as opened:
             about, text = os.fstat(opened.fileno()), opened.read()

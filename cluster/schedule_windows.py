@@ -260,11 +260,11 @@ def cron_lines(
         all_minutes = set().union(*minutes.values())
         minutes = defaultdict(set, dict.fromkeys(minutes, all_minutes))
     hours: dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]] = defaultdict(set)
-    for (hour, of_week), at in minutes.items():
-        hours[tuple(sorted(at)), of_week].add(hour)
+    for (hour, of_days), at in minutes.items():
+        hours[tuple(sorted(at)), of_days].add(hour)
     return [
-        f"{_field(at, 60)} {_field(sorted(in_hours), 24)} * * {_field(of_week, 7)}"
-        for (at, of_week), in_hours in sorted(hours.items())
+        f"{_field(at_minutes, 60)} {_field(sorted(in_hours), 24)} * * {_field(of_days, 7)}"
+        for (at_minutes, of_days), in_hours in sorted(hours.items())
     ]
 
 
