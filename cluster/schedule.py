@@ -11,20 +11,18 @@ import contextlib
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bendscape.cluster.schedule_windows import Window, Windows
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS
-from bendscape.sweep.store.root import read_store
-from bendscape.sweep.store.runs import RunRecord, core_seconds_used, run_records
+
+if TYPE_CHECKING:
+    from bendscape.sweep.store.runs import RunRecord
 
 TIMERS = ("systemd", "cron", "scrontab", "kubernetes")
 LEAST = timedelta(minutes=1)  # of a window that is worth a start
@@ -148,19 +146,29 @@ class Due:
     why_not: str = ""
 
 
+def opened(schedule: Schedule, now: datetime) -> Due:
+    """Whether a window is open at a moment, which is told without a look at the store."""
+    window = schedule.windows.open_at(now)
+    if window is None:
+        opens = _shown(schedule, schedule.windows.next_after(now).start)
+        return Due(None, f"no window is open; the next opens at {opens}")
+    if window.end - now < LEAST:
+        return Due(None, "the window ends within a minute")
+    return Due(window)
+
+
 def due(schedule: Schedule, now: datetime, runs: list[RunRecord], left: Callable[[], bool]) -> Due:
     """Whether a run is due at a moment, as far as the runs of the store tell.
 
     `left` says whether the campaign has cells that are neither done nor failed; it is asked only if a run in
     the same window has found none, in case the campaign has grown since.
     """
-    windows = schedule.windows
-    window = windows.open_at(now)
-    if window is None:
-        opens = _shown(schedule, windows.next_after(now).start)
-        return Due(None, f"no window is open; the next opens at {opens}")
-    if window.end - now < LEAST:
-        return Due(None, "the window ends within a minute")
+    from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS
+    from bendscape.sweep.store.runs import core_seconds_used
+
+    if (found := opened(schedule, now)).window is None:
+        return found
+    window = found.window
     at_work = next((run for run in runs if run.outcome == "at work"), None)
     if at_work is not None:
         return Due(None, f"run {at_work.epoch} is at work, of {at_work.user} on {at_work.host}")
@@ -270,6 +278,8 @@ def missed_since(schedule: Schedule, now: datetime, runs: list[RunRecord]) -> li
 
 def report(schedule: Schedule, now: datetime, runs: list[RunRecord], last: int) -> dict[str, Any]:
     """A schedule as `bendscape schedule list --json` prints it, with its last windows."""
+    from bendscape.sweep.store.runs import core_seconds_used
+
     past = history(schedule, now, runs)
     window = schedule.windows.open_at(now)
     used = core_seconds_used(runs)
@@ -302,6 +312,9 @@ def _shown(schedule: Schedule, moment: datetime) -> str:
 
 def runs_of(store: str) -> list[RunRecord]:
     """The runs of a store, none where there is no store yet."""
+    from bendscape.sweep.store.root import read_store
+    from bendscape.sweep.store.runs import run_records
+
     found = read_store(store)
     return [] if found is None else run_records(found.ledger)
 
@@ -344,49 +357,4 @@ def every() -> list[Schedule]:
     for path in sorted(schedules_folder().glob("*.json")):
         with contextlib.suppress(OSError, ParameterError):
             found.append(Schedule.from_json(path.read_text()))
-    return found
-
-
-# -- credentials
-
-
-@contextmanager
-def environment(file: str) -> Iterator[None]:
-    """A context with the variables of a file of credentials.
-
-    Raises
-    ------
-    ParameterError
-        Others can read the file, or it is none of NAME=VALUE lines; values are never shown.
-    """
-    before = dict(os.environ)
-    os.environ.update(read_environment(file) if file else {})
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def read_environment(file: str) -> dict[str, str]:
-    """The variables of a file that only its owner, who must be this user, can read."""
-    name, accepted = "--credentials", "a file of NAME=VALUE lines that you own"
-    try:
-        with open(file, encoding="utf-8") as opened:
-            about, text = os.fstat(opened.fileno()), opened.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(name, file, accepted, type(error).__name__) from None
-    if about.st_uid != os.getuid() or about.st_mode & 0o077:
-        mode = f"it has mode {stat.S_IMODE(about.st_mode):03o} and owner {about.st_uid}"
-        raise ParameterError(name, file, "a file that you own and nobody else can read", f"{mode}: chmod 600")
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith(("#", ";")):
-            continue
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)", line)
-        if match is None:
-            raise ParameterError(name, file, accepted, f"line {number} is none (its text is not shown)")
-        value = match[2].strip()
-        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-        found[match[1]] = value[1:-1] if quoted else value
     return found

@@ -90,7 +90,8 @@ def install(
     import time
 
     from bendscape.cluster.commands import job_of
-    from bendscape.cluster.schedule import Schedule, path_of, read_environment, report
+    from bendscape.cluster.credentials import read_environment
+    from bendscape.cluster.schedule import Schedule, path_of, report
     from bendscape.cluster.schedule import every as known
     from bendscape.cluster.schedule_timers import TIMERS, stays_after_logout
     from bendscape.cluster.schedule_windows import local_zone
@@ -163,7 +164,8 @@ def list_schedules(
     """Next start, what each window did, what was missed, and the core-hours that are left."""
     from rich.table import Table
 
-    from bendscape.cluster.schedule import environment, every, load, report, runs_of
+    from bendscape.cluster.credentials import environment
+    from bendscape.cluster.schedule import every, load, report, runs_of
     from bendscape.cluster.schedule_timers import TIMERS
     from bendscape.sweep.commands.console import console, out, print_json, results_only
 
@@ -289,11 +291,13 @@ def perform(
     """
     import os
 
-    from bendscape.cluster.schedule import arguments, due, environment, missed_since, runs_of
+    from bendscape.cluster.credentials import environment
+    from bendscape.cluster.schedule import arguments, due, missed_since, opened, runs_of
 
     with environment(schedule.credentials):
-        runs = runs_of(schedule.store)
-        found = due(schedule, now, runs, lambda: _left(schedule))
+        found = opened(schedule, now)
+        runs = runs_of(schedule.store) if found.window else []
+        found = due(schedule, now, runs, lambda: _left(schedule)) if found.window else found
         if found.window is None:
             if not quiet:
                 say(f"no run is due: {found.why_not}")

@@ -128,6 +128,7 @@ class Ledger:
     _pending: list[Receipt] = field(default_factory=list)
     _segments: list[str] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
+    _pulsing: threading.Thread | None = None
 
     # -- reading
 
@@ -294,7 +295,8 @@ class Ledger:
         self._flushed = time.monotonic()
         self._beat(1)
         self._stopped.clear()
-        threading.Thread(target=self._pulse, daemon=True).start()
+        self._pulsing = threading.Thread(target=self._pulse, daemon=True)
+        self._pulsing.start()
 
     def _pulse(self) -> None:
         # A thread of its own: starting Ray, publishing or a long cell here must not look like death.
@@ -326,6 +328,8 @@ class Ledger:
         """Flush and let the next driver in at once; how and why the run ended is kept with its account."""
         self._stopped.set()
         self.flush()
+        if self._pulsing is not None:
+            self._pulsing.join(LEASE_SECONDS)  # or its last beat could come after this one
         self._beat(0, released=True, outcome=outcome, reason=reason, **self.account._asdict())
 
     # -- writing
