@@ -66,7 +66,7 @@ class Windows:
     def __post_init__(self) -> None:
         if not self.rules:
             raise ParameterError("--window", "", f"given at least once: {ACCEPTED}")
-        for window in self.between(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 29, tzinfo=UTC)):
+        for window in self._around(date(2026, 1, 1), date(2026, 1, 29)):
             if window.end - window.start > LONGEST:
                 raise ParameterError(
                     "--window", ", ".join(self.rules), "windows that leave a gap, or only meet",
@@ -84,12 +84,16 @@ class Windows:
 
     def between(self, start: datetime, end: datetime) -> list[Window]:
         """The windows that start within [start, end), in order."""
-        day, found = start.astimezone(self.tz).date() - 2 * LONGEST, []
-        last = end.astimezone(self.tz).date() + 2 * LONGEST
-        while day <= last:
+        days = (moment.astimezone(self.tz).date() for moment in (start, end))
+        return [window for window in self._around(*days) if start <= window.start < end]
+
+    def _around(self, first: date, last: date) -> list[Window]:
+        # Those that start on these days, whole, among others.
+        day, found = first - 2 * LONGEST, []
+        while day <= last + 2 * LONGEST:
             found += [w for rule in self._parsed if (w := self._on(day, rule)) is not None]
             day += timedelta(days=1)
-        return [window for window in _merged(found) if start <= window.start < end]
+        return _merged(found)
 
     def open_at(self, moment: datetime) -> Window | None:
         """The window that is open at a moment."""
