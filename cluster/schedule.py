@@ -124,6 +124,8 @@ class Schedule:
         accepted = "a schedule as `bendscape schedule install` writes it"
         try:
             known = json.loads(text)
+            if not isinstance(known, dict):
+                raise ValueError("it is no JSON object")
             unknown = set(known) - {one.name for one in fields(cls)}
             if unknown:
                 raise ValueError(f"unknown {', '.join(sorted(unknown))}")
@@ -312,11 +314,17 @@ def _shown(schedule: Schedule, moment: datetime) -> str:
 
 def runs_of(store: str) -> list[RunRecord]:
     """The runs of a store, none where there is no store yet."""
-    from bendscape.sweep.store.root import read_store
+    from bendscape.sweep.location import folder_of
+    from bendscape.sweep.store.ledger import Ledger
+    from bendscape.sweep.store.objects import connect
     from bendscape.sweep.store.runs import run_records
 
-    found = read_store(store)
-    return [] if found is None else run_records(found.ledger)
+    folder = folder_of(store)
+    if folder is not None and not folder.is_dir():
+        return []
+    ledger = Ledger(connect(store))
+    ledger.replay()
+    return run_records(ledger)
 
 
 # -- where schedules are kept
