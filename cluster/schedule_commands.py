@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Compute a campaign in windows of the week, within budgets of core-hours."
 )
 SET_BY_SCHEDULES = ("--store", "--time-budget", "--core-hours", "--new-generation", "--json")
+SHOWN = 5  # missed windows
 LEASE_HELD = 2  # exit code of `bendscape run`, beside that of bad input, which comes as an error
 
 
@@ -302,9 +303,12 @@ def perform(
             if not quiet:
                 say(f"no run is due: {found.why_not}")
             return 0
-        for passed in missed_since(schedule, now, runs):
+        missed = missed_since(schedule, now, runs)
+        for passed in missed[-SHOWN:]:
             about = passed.to_json(schedule)
             say(f"missed: the window from {about['start']} to {about['end']} passed without a run")
+        if more := len(missed[:-SHOWN]):
+            say(f"missed: {more} windows before these")
         say(f"{now.astimezone(schedule.windows.tz):%Y-%m-%d %H:%M} {schedule.label(found.window)}")
         if schedule.folder:
             os.chdir(schedule.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ class Month:
         self.spent: Counter[str] = Counter()  # core seconds that the ledger can know of, by label
         self.past: list[Working] = []
         clock = SimpleNamespace(
-            **{name: getattr(__import__("time"), name) for name in ("monotonic", "sleep")},
+            **{name: getattr(time, name) for name in ("monotonic", "sleep")},
             time=lambda: self.now.timestamp(),
         )
         monkeypatch.setattr(ledger_module, "time", clock)
@@ -362,7 +363,7 @@ def test_the_timer_computes_within_its_core_hours_and_looks_again_in_vain(
     file.write_text(campaign_text(alpha=[0.8, 1.0], N=[64], a=[0.7], p=[1], seeds=8))
     always = Schedule(
         name="always", timer="cron", file=str(file), store=store_url(tmp_path / "s.zarr"), rules=("always",),
-        zone="UTC", core_hours=2.6 / 3600, folder=str(tmp_path),
+        zone="UTC", core_hours=2.6 / 3600, folder=str(tmp_path), installed=time.time(),
         options=("--kernel-module", Path(module).name, "--address", "serial"),
     )  # fmt: skip
     first = bendscape("schedule", "run", always.to_json())
