@@ -18,7 +18,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.options import core_hours_of
 from bendscape.sweep.commands.status import store_status
-from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
@@ -183,6 +183,17 @@ def test_the_command_tells_core_hours_in_its_document_and_status_every_run(
     assert run_of_store["charges"] == {"night": 3600.0}
     assert run_of_store["core_seconds"] == document["core_seconds"]
     assert (run_of_store["outcome"], run_of_store["cells"]) == ("complete", 60)
+
+
+def test_workers_of_this_machine_and_of_ray_stop_when_the_core_hours_are_used(
+    tmp_path: Path, kernel_file: KernelFile, pool: Callable[..., Executor]
+) -> None:
+    module, campaign = kernel_file(f"time.sleep({CELL})\n{RANDOM}"), make_campaign(**GROWN)
+    summary = run(tmp_path / "a.zarr", module, campaign, pool(2), core_hours={"night": hours(3.3)})
+    assert (summary.exit_code, summary.reason) == (75, "end of the core-hours")
+    assert summary.computed in (12, 18), "three tiles, or two if the machine was slow"
+    (record,) = run_records(ledger_of(tmp_path / "a.zarr"))
+    assert record.core_seconds == summary.core_seconds >= summary.computed * CELL
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "=3", "a=", "a=b", "x\n=1", "1h", "a'b=1"])
