@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def store_status(
     missing, corrected by what finished cells took. If the kernel is neither installed nor in one of
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
-    name, and how to see them.
+    name, and how to see them. `jobs` are those that this user submitted to a place for this store, as the
+    entry points of the group `bendscape.jobs` report them.
     """
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger
@@ -80,6 +82,7 @@ def store_status(
         if cores and seconds_left is not None
         else None,
         "holder": holder,
+        "jobs": [job for point in entry_points(group="bendscape.jobs") for job in point.load()(store.url)],
         "runs": ledger.runs(),
         "provenance": {
             "bendscape_version": version_in(attributes),

@@ -79,6 +79,11 @@ def status(
     hours = "unknown" if left is None else f"{left:.3g} core-hours"
     end = "unknown" if eta is None else clock(eta)
     out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
+    for job in document["jobs"]:
+        detail = job["detail"] and f" ({job['detail']})"
+        out().print(
+            f"job {job['id']} at {job['place']}: {job['state']}{detail}", markup=False, soft_wrap=True
+        )
     if line := Hidden(**document["hidden"]).line(document["store"]):
         out().print(line, markup=False, soft_wrap=True)
     for row in document.get("tiles", ()):
