@@ -21,7 +21,7 @@ mkdir "$work/context"
 say "wheels"
 git ls-files -z -- pyproject.toml README.md LICENSE core sweep analysis cluster \
     | tar --create --null --files-from=- | tar --extract --directory "$(mkdir "$work/source" && echo "$work/source")"
-python3.11 -m pip wheel --quiet --wheel-dir "$work/wheels" --constraint constraints.txt pip "$work/source[kubernetes]"
+python3.11 -m pip wheel --quiet --quiet --wheel-dir "$work/wheels" --constraint constraints.txt pip "$work/source[kubernetes]"
 
 say "Debian 12"
 mmdebstrap --quiet --variant=essential --include=python3,ca-certificates,wget \
@@ -35,20 +35,19 @@ cat > "$work/Containerfile" <<'END'
 FROM scratch
 ADD debian.tar /
 RUN python3 -m venv --without-pip /opt/bendscape \
- && cd / && ls /wheels/*.whl | grep -v /bendscape- > /tmp/others \
- && /opt/bendscape/bin/python /wheels/pip-*.whl/pip install --quiet --no-cache-dir --no-index --no-deps --no-compile \
-      $(grep -v /pip- /tmp/others) \
- && rm -rf /tmp/others /root/.cache && useradd --uid 1000 --create-home bendscape
-RUN /opt/bendscape/bin/python /wheels/pip-*.whl/pip install --quiet --no-cache-dir --no-index --no-deps --no-compile \
-      /wheels/bendscape-*.whl \
- && rm -rf /root/.cache
+ && ls /wheels/*.whl | grep -Ev '/(pip|bendscape)-' > /tmp/others \
+ && /opt/bendscape/bin/python "$(ls /wheels/pip-*.whl)/pip" install -q --no-cache-dir --no-index --no-deps --no-compile \
+      -r /tmp/others \
+ && rm -r /tmp/others && useradd --uid 1000 --create-home bendscape
+RUN /opt/bendscape/bin/python "$(ls /wheels/pip-*.whl)/pip" install -q --no-cache-dir --no-index --no-deps --no-compile \
+      /wheels/bendscape-*.whl
 ENV PATH=/opt/bendscape/bin:/usr/local/bin:/usr/bin:/bin HOME=/home/bendscape LANG=C.UTF-8 PYTHONUNBUFFERED=1
 WORKDIR /home/bendscape
 USER 1000:1000
 CMD ["bendscape", "--help"]
 END
 say "layers"
-buildah "${store[@]}" bud --quiet --layers --isolation chroot --network none --volume "$work/wheels:/wheels:ro" \
+buildah "${store[@]}" bud --quiet --layers --isolation chroot --volume "$work/wheels:/wheels:ro" \
     --file "$work/Containerfile" --tag bendscape "$work/context" > /dev/null
 say "archive"
 rm -f "$out"
