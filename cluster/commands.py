@@ -126,9 +126,9 @@ def submit_kuberay(
 
     parameters = {
         "image": image, "nodes": nodes, "cpus": cpus, "mem": mem, "head_mem": head_mem,
-        "namespace": namespace, "secrets": secret and tuple(secret), "env": env and tuple(env), "claim": claim,
-        "service_account": service_account, "pull_secret": pull_secret, "priority_class": priority_class,
-        "node_labels": node_label and tuple(node_label), "retries": retries,
+        "namespace": namespace, "secrets": secret and tuple(secret), "env": env and tuple(env),
+        "claim": claim, "service_account": service_account, "pull_secret": pull_secret,
+        "priority_class": priority_class, "node_labels": node_label and tuple(node_label), "retries": retries,
         "grace": int(seconds_of("--grace", grace)), "keep": int(seconds_of("--keep", keep)),
     }  # fmt: skip
     job = job_of(file, store, options or (), seconds_of("--time", time) if time else None)

@@ -22,6 +22,7 @@ from bendscape.cluster.ray_job import (
     MANAGED,
     ROLE,
     KubeRayParameters,
+    Timetable,
     as_text,
     contents,
     job_name,
@@ -34,7 +35,6 @@ _JOB_KINDS = "rayjobs.ray.io,configmaps,poddisruptionbudgets.policy"
 _SCHEDULE_KINDS = f"cronjobs.batch,{_JOB_KINDS},rolebindings,roles,serviceaccounts"
 _OURS = ",".join("=".join(label) for label in MANAGED.items())
 _SECONDS = 120.0  # for an answer of the API server
-_LONGEST_SCHEDULE = 41  # characters of its name: RayJobs and pods append to it
 
 
 class Id(NamedTuple):
@@ -143,15 +143,13 @@ class KubeRay(Place):
 
     # ---- schedules
 
-    def render_schedule(
-        self, job: Job, name: str, schedule: str, time_zone: str = "", start_within: int = 3600
-    ) -> str:
-        """The manifests of a schedule, as YAML: see `ray_job.render_schedule`."""
-        if len(name) > _LONGEST_SCHEDULE:
-            raise ParameterError("schedule", name, f"a name of at most {_LONGEST_SCHEDULE} characters")
+    def render_schedule(self, job: Job, timetable: Timetable, files: Mapping[str, str] | None = None) -> str:
+        """The manifests of a schedule, as YAML: see `ray_job.render_schedule`.
+
+        `files` are further files, by name, that the commands of the timetable find in `pod.FOLDER`.
+        """
         data, moved = contents(job)
-        times = (schedule, time_zone, start_within)
-        return as_text(render_schedule(moved, self.parameters, name, data, *times))
+        return as_text(render_schedule(moved, self.parameters, {**data, **(files or {})}, timetable))
 
     def install(self, name: str, text: str) -> str:
         """Create a rendered schedule, or bring it up to date; returns its id."""

@@ -25,7 +25,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 FOLDER = Path("/etc/bendscape")  # where the files are mounted
-CAMPAIGN, COMMAND, RAYJOB = "campaign.toml", "command.json", "rayjob.json"
+CAMPAIGN, COMMAND, RAYJOB, DUE = "campaign.toml", "command.json", "rayjob.json", "due.json"
 SCHEDULE = "bendscape/schedule"  # the label of a RayJob that says which schedule it belongs to
 WORK_LEFT, STORE_FAILED = 75, 74  # exit codes of `bendscape run`
 TRIES, FIRST_WAIT = 6, 15.0  # of a driver whose store has failed: eight minutes in all
@@ -187,18 +187,31 @@ class Api:
         self._ask("DELETE", f"/{quote(name, safe='')}?propagationPolicy=Background")
 
 
-def create_next(job: dict[str, Any], api: Api) -> str:
-    """Create the next RayJob of a schedule unless the last one is still at work; returns what happened.
+def create_next(job: dict[str, Any], due: Sequence[str], api: Api) -> str:
+    """Create the next RayJob of a schedule if one is due and none is at work; returns what happened.
 
     The CronJob forbids two of its own pods at a time, but these are gone once the RayJob is there.
+
+    Parameters
+    ----------
+    job
+        The RayJob.
+    due
+        A command whose exit code 0 says that a run is due, and any other that it is not; empty for always.
     """
     earlier = api.jobs(SCHEDULE, job["metadata"]["labels"][SCHEDULE])
     for one in earlier:
         if one.get("status", {}).get("jobDeploymentStatus") not in FINISHED:
             return f"{one['metadata']['name']} is still at work: nothing to start"
+    if due and (code := subprocess.run(list(due), check=False).returncode):
+        return f"no run is due (exit code {code})"
     for one in earlier[: max(0, len(earlier) - KEPT + 1)]:
         api.delete(one["metadata"]["name"])
     return f"created {api.create(job)}"
+
+
+def _mounted(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -207,12 +220,10 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["drain"]:
         return 0 if drain(note, float(arguments[1])) else 1
     if arguments == ["create"]:
-        job = json.loads((FOLDER / RAYJOB).read_text(encoding="utf-8"))
-        print(create_next(job, Api.of_pod()), flush=True)
+        print(create_next(_mounted(RAYJOB), _mounted(DUE), Api.of_pod()), flush=True)
         return 0
     if arguments == ["drive"]:
-        command = json.loads((FOLDER / COMMAND).read_text(encoding="utf-8"))
-        return drive([*command, "--address", os.environ["RAY_ADDRESS"]], stop_ray_job, note)
+        return drive([*_mounted(COMMAND), "--address", os.environ["RAY_ADDRESS"]], stop_ray_job, note)
     raise SystemExit(__doc__)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from bendscape.cluster import manifest
 from bendscape.cluster.place import Job, Parameters
-from bendscape.cluster.pod import CAMPAIGN, COMMAND, FOLDER, RAYJOB, SCHEDULE
+from bendscape.cluster.pod import CAMPAIGN, COMMAND, DUE, FOLDER, RAYJOB, SCHEDULE
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.options import bytes_of
 
@@ -24,6 +24,8 @@ MANAGED = {"app.kubernetes.io/managed-by": "bendscape"}
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 _FLUSH_SECONDS, _END_SECONDS = 15, 60  # beyond the drain: for the driver's last writes, and for Ray's own end
 _CONFIG_BYTES = 2**20 - 2**15  # Kubernetes keeps no larger ConfigMap
+LONGEST_SCHEDULE = 41  # characters of its name: a RayJob of it has a hyphen and five more
+_RBAC = "rbac.authorization.k8s.io"
 _DNS = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 
 
@@ -132,95 +134,86 @@ def render_job(
     """
     ray_job = _ray_job(job, parameters, {JOB: name})
     ray_job["metadata"] = {"name": name, **ray_job["metadata"]}
-    return [*_around(job, parameters, name, {JOB: name}, data), ray_job]
+    return [*_around(job, parameters, {JOB: name}, data), ray_job]
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """When a schedule looks whether a run is due, and what it does then.
+
+    Attributes
+    ----------
+    name
+        Of the schedule.
+    times
+        When to look: five fields, as in a crontab.
+    zone
+        Time zone of `times`, such as Europe/Rome; without one, that of the cluster.
+    due
+        A command that says with exit code 0 that a run is due, asked in a pod that has the job's secrets and
+        files; without one, a run is due at each of the times.
+    command
+        The driver's command instead of `bendscape run`; `--grace` and `--address` are added to it.
+    start_within
+        Seconds after one of the times in which a look is made good, if the cluster was not there.
+    """
+
+    name: str
+    times: str
+    zone: str = ""
+    due: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    start_within: int = 3600
 
 
 def render_schedule(
-    job: Job,
-    parameters: KubeRayParameters,
-    name: str,
-    data: Mapping[str, str],
-    schedule: str,
-    time_zone: str = "",
-    start_within: int = 3600,
+    job: Job, parameters: KubeRayParameters, data: Mapping[str, str], timetable: Timetable
 ) -> list[dict[str, Any]]:
-    """The manifests of a schedule: a CronJob that creates a RayJob at its times, unless one is at work.
+    """The manifests of a schedule: a CronJob that creates a RayJob where one is due and none is at work.
 
-    Parameters
-    ----------
-    job
-        As `contents` gives it, with the budget of one window.
-    name
-        Of the schedule: at most 41 characters.
-    data
-        As `contents` gives it.
-    schedule
-        Five fields, as in a crontab.
-    time_zone
-        Of the schedule, such as Europe/Rome; without one, that of the cluster.
-    start_within
-        Seconds after the time of a start in which it is made good, if the cluster was not there.
+    `job` and `data` are what `contents` gives, and `data` may hold further files.
+
+    Raises
+    ------
+    ParameterError
+        A name that is too long, as those of pods and RayJobs are made from it.
     """
+    name = timetable.name
+    if not re.fullmatch(manifest.DNS_LABEL, name) or len(name) > LONGEST_SCHEDULE:
+        accepted = f"at most {LONGEST_SCHEDULE} lower-case letters, digits and hyphens, a letter first"
+        raise ParameterError("name", name, accepted)
     labels = {JOB: name, SCHEDULE: name}
     ray_job = _ray_job(job, parameters, labels)
     ray_job["metadata"] = {"generateName": f"{name}-", **ray_job["metadata"]}
     manifest.check([ray_job])
-    template = json.dumps(ray_job, ensure_ascii=False, indent=1)
-    role, metadata = f"{name}-starter", _metadata(f"{name}-starter", parameters, labels)
-    group = "rbac.authorization.k8s.io"
+    more = {RAYJOB: json.dumps(ray_job, ensure_ascii=False, indent=1), DUE: json.dumps(timetable.due)}
+    starter = f"{name}-starter"
+    metadata = _metadata(starter, parameters, labels)
     pod = {
-        "serviceAccountName": role,
+        **_pod_spec(parameters, labels, "starter"),
+        "serviceAccountName": starter,
+        "automountServiceAccountToken": True,
         "restartPolicy": "Never",
-        "securityContext": _USER,
-        **({"imagePullSecrets": [{"name": parameters.pull_secret}]} if parameters.pull_secret else {}),
-        "volumes": [{"name": "campaign", "configMap": {"name": name}}],
-        "containers": [
-            {
-                "name": "starter",
-                "image": parameters.image,
-                "command": ["python", "-m", "bendscape.cluster.pod", "create"],
-                "securityContext": _CONTAINER,
-                "volumeMounts": [{"name": "campaign", "mountPath": str(FOLDER), "readOnly": True}],
-                "resources": _resources(1, "512MiB"),
-            }
-        ],
     }
-    spec = {
-        "schedule": schedule,
-        **({"timeZone": time_zone} if time_zone else {}),
+    template = {"metadata": {"labels": {**MANAGED, SCHEDULE: name, ROLE: "starter"}}, "spec": pod}
+    cron = {
+        "schedule": timetable.times,
+        **({"timeZone": timetable.zone} if timetable.zone else {}),
         "concurrencyPolicy": "Forbid",
-        "startingDeadlineSeconds": start_within,
+        "startingDeadlineSeconds": timetable.start_within,
         "successfulJobsHistoryLimit": 3,
         "failedJobsHistoryLimit": 3,
-        "jobTemplate": {
-            "spec": {
-                "backoffLimit": 3,
-                "activeDeadlineSeconds": 900,
-                "template": {"metadata": {"labels": {**MANAGED, SCHEDULE: name}}, "spec": pod},
-            }
-        },
+        "jobTemplate": {"spec": {"backoffLimit": 3, "activeDeadlineSeconds": 900, "template": template}},
     }
-    rules = [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "list", "delete"]},
-    ]
-    subject = {"kind": "ServiceAccount", "name": role, "namespace": parameters.namespace}
+    rules = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "list", "delete"]}]
+    subject = {"kind": "ServiceAccount", "name": starter, "namespace": parameters.namespace}
+    role = {"kind": "Role", "name": starter, "apiGroup": _RBAC}
     return [
-        *_around(job, parameters, name, labels, {**data, RAYJOB: template}),
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"kind": "Role", "name": role, "apiGroup": group},
-            "subjects": [subject],
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "CronJob",
-            "metadata": _metadata(name, parameters, labels, job),
-            "spec": spec,
-        },
+        *_around(job, parameters, labels, {**data, **more}, timetable.command),
+        _document("v1", "ServiceAccount", metadata),
+        _document(f"{_RBAC}/v1", "Role", metadata, rules=rules),
+        _document(f"{_RBAC}/v1", "RoleBinding", metadata, roleRef=role, subjects=[subject]),
+        _document("batch/v1", "CronJob", _metadata(name, parameters, labels, job), spec=cron),
     ]
 
 
@@ -243,16 +236,6 @@ def as_text(documents: Sequence[Mapping[str, Any]]) -> str:
     return str(yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
-_USER = {
-    "runAsNonRoot": True,
-    "runAsUser": 1000,
-    "runAsGroup": 1000,
-    "fsGroup": 1000,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
-
 def _metadata(
     name: str, parameters: KubeRayParameters, labels: Mapping[str, str], job: Job | None = None
 ) -> dict[str, Any]:
@@ -269,27 +252,27 @@ def _resources(cpus: int, memory: str) -> dict[str, Any]:
     return {"requests": amounts, "limits": amounts}
 
 
+def _document(version: str, kind: str, metadata: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **more}
+
+
 def _around(
     job: Job,
     parameters: KubeRayParameters,
-    name: str,
     labels: Mapping[str, str],
     data: Mapping[str, str],
+    command: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    # What a RayJob needs beside itself.
-    command = job.command("--grace", f"{parameters.grace}s")
-    kept = {**data, COMMAND: json.dumps(command, ensure_ascii=False)}
-    files = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(name, parameters, labels, job)}
-    budget = {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": _metadata(name, parameters, labels),
-        "spec": {
-            "minAvailable": parameters.nodes - 1,
-            "selector": {"matchLabels": {JOB: labels[JOB], ROLE: "worker"}},
-        },
-    }
-    return [{**files, "data": kept}, budget]
+    # What a RayJob needs beside itself: its files, and that its workers are moved one at a time.
+    name, grace = labels[JOB], ("--grace", f"{parameters.grace}s")
+    driver = json.dumps([*command, *grace] if command else job.command(*grace), ensure_ascii=False)
+    workers = {"matchLabels": {JOB: name, ROLE: "worker"}}
+    budget = {"minAvailable": parameters.nodes - 1, "selector": workers}
+    metadata = _metadata(name, parameters, labels, job)
+    return [
+        _document("v1", "ConfigMap", metadata, data={**data, COMMAND: driver}),
+        _document("policy/v1", "PodDisruptionBudget", metadata, spec=budget),
+    ]
 
 
 def _ray_job(job: Job, parameters: KubeRayParameters, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -333,41 +316,23 @@ def _ray_job(job: Job, parameters: KubeRayParameters, labels: Mapping[str, str])
 
 
 def _pod(role: str, parameters: KubeRayParameters, labels: Mapping[str, str]) -> dict[str, Any]:
+    # A pod of Ray. A worker that must go finishes its tasks; the driver does so before its Ray hears of it.
     drained = parameters.grace + _FLUSH_SECONDS
-    mounts: list[dict[str, Any]] = [{"name": "campaign", "mountPath": str(FOLDER), "readOnly": True}]
-    volumes: list[dict[str, Any]] = [{"name": "campaign", "configMap": {"name": labels[JOB]}}]
-    if parameters.claim:
-        claim, _, path = parameters.claim.partition(":")
-        mounts.append({"name": "store", "mountPath": path})
-        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": claim}})
-    # A worker that must go finishes its tasks. The driver finishes before its Ray hears of it.
-    variables = (
-        {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_JOB_STOP_WAIT_TIME_S": str(drained)}
-        if role == "head"
-        else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drained)}
-    )
-    variables |= dict(pair.split("=", 1) for pair in parameters.env)
-    container: dict[str, Any] = {
-        "name": f"ray-{role}",
-        "image": parameters.image,
-        "env": [{"name": name, "value": value} for name, value in variables.items()],
-        "envFrom": [{"secretRef": {"name": name}} for name in parameters.secrets],
-        "securityContext": _CONTAINER,
-        "volumeMounts": mounts,
-        "resources": _resources(1, parameters.head_mem)
-        if role == "head"
-        else _resources(parameters.cpus, parameters.mem),
-    }
+    spec = _pod_spec(parameters, labels, role)
+    container = spec["containers"][0]
     if role == "head":
+        waits = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": 0, "RAY_JOB_STOP_WAIT_TIME_S": drained}
         drain = ["python", "-m", "bendscape.cluster.pod", "drain", str(drained)]
         container["lifecycle"] = {"preStop": {"exec": {"command": drain}}}
         ports = {"gcs-server": 6379, "dashboard": 8265}
         container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
-    optional: dict[str, Any] = {
+    else:
+        waits = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": drained}
+    container["env"] += [{"name": name, "value": str(seconds)} for name, seconds in waits.items()]
+    optional = {
         "serviceAccountName": parameters.service_account,
         "priorityClassName": parameters.priority_class,
         "nodeSelector": dict(pair.split("=", 1) for pair in parameters.node_labels),
-        "imagePullSecrets": [{"name": parameters.pull_secret}] if parameters.pull_secret else [],
     }
     return {
         "metadata": {
@@ -375,12 +340,45 @@ def _pod(role: str, parameters: KubeRayParameters, labels: Mapping[str, str]) ->
             "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
         },
         "spec": {
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
+            **spec,
             "terminationGracePeriodSeconds": drained + _END_SECONDS,
-            "securityContext": _USER,
             **{key: value for key, value in optional.items() if value},
-            "volumes": volumes,
-            "containers": [container],
         },
+    }
+
+
+def _pod_spec(parameters: KubeRayParameters, labels: Mapping[str, str], role: str) -> dict[str, Any]:
+    # What all pods share: the image, the files, the secrets, and no more rights than they need.
+    mounts: list[dict[str, Any]] = [{"name": "campaign", "mountPath": str(FOLDER), "readOnly": True}]
+    volumes: list[dict[str, Any]] = [{"name": "campaign", "configMap": {"name": labels[JOB]}}]
+    if parameters.claim:
+        claim, _, path = parameters.claim.partition(":")
+        mounts.append({"name": "store", "mountPath": path})
+        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": claim}})
+    amounts = {"head": (1, parameters.head_mem), "worker": (parameters.cpus, parameters.mem)}
+    container = {
+        "name": role if role == "starter" else f"ray-{role}",
+        "image": parameters.image,
+        "env": [dict(zip(("name", "value"), pair.split("=", 1), strict=True)) for pair in parameters.env],
+        "envFrom": [{"secretRef": {"name": name}} for name in parameters.secrets],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": mounts,
+        "resources": _resources(*amounts.get(role, (1, "1GiB"))),
+    }
+    if role == "starter":
+        container["command"] = ["python", "-m", "bendscape.cluster.pod", "create"]
+    pull = [{"name": parameters.pull_secret}] if parameters.pull_secret else []
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **({"imagePullSecrets": pull} if pull else {}),
+        "volumes": volumes,
+        "containers": [container],
     }
