@@ -38,7 +38,8 @@ RUN python3 -m venv --without-pip /opt/bendscape \
  && ls /wheels/*.whl | grep -Ev '/(pip|bendscape)-' > /tmp/others \
  && /opt/bendscape/bin/python "$(ls /wheels/pip-*.whl)/pip" install -q --no-cache-dir --no-index --no-deps --no-compile \
       -r /tmp/others \
- && rm -r /tmp/others && useradd --uid 1000 --create-home bendscape
+ && rm /tmp/others && echo bendscape:x:1000:1000::/home/bendscape:/bin/bash >> /etc/passwd \
+ && echo bendscape:x:1000: >> /etc/group && mkdir -m 700 /home/bendscape && chown 1000:1000 /home/bendscape
 RUN /opt/bendscape/bin/python "$(ls /wheels/pip-*.whl)/pip" install -q --no-cache-dir --no-index --no-deps --no-compile \
       /wheels/bendscape-*.whl
 ENV PATH=/opt/bendscape/bin:/usr/local/bin:/usr/bin:/bin HOME=/home/bendscape LANG=C.UTF-8 PYTHONUNBUFFERED=1

@@ -260,9 +260,8 @@ def campaign_rules(job: Mapping[str, Any]) -> Faults:
             drain = max(float(variables.get(name) or default) for name, default in _DRAINS.items())
             if pod.get("terminationGracePeriodSeconds", 30) <= drain:
                 yield at, f"of terminationGracePeriodSeconds above the drain time, {drain:g} s"
-            for name, value in variables.items():
-                if value and SECRETIVE.search(name):
-                    yield at, f"without a value for {name}: name a Secret instead"
+        for name in _given_secrets(pod):
+            yield at, f"without a value for {name}: name a Secret instead"
 
 
 def cron_rules(cron: Mapping[str, Any]) -> Faults:
@@ -274,8 +273,18 @@ def cron_rules(cron: Mapping[str, Any]) -> Faults:
         yield "spec.concurrencyPolicy", "Forbid"
     if "TZ" in spec["schedule"] or len(spec["schedule"].split()) != 5:
         yield "spec.schedule", "five fields; a time zone goes into timeZone"
-    if spec["jobTemplate"]["spec"]["template"]["spec"].get("restartPolicy") not in ("Never", "OnFailure"):
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    if pod.get("restartPolicy") not in ("Never", "OnFailure"):
         yield "spec.jobTemplate", "of restartPolicy Never or OnFailure"
+    for name in _given_secrets(pod):
+        yield "spec.jobTemplate", f"without a value for {name}: name a Secret instead"
+
+
+def _given_secrets(pod: Mapping[str, Any]) -> Iterator[str]:
+    for container in pod.get("containers", []):
+        for variable in container.get("env", []):
+            if variable.get("value") and SECRETIVE.search(variable["name"]):
+                yield variable["name"]
 
 
 def _is_yaml(text: str) -> bool:
