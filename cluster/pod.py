@@ -38,7 +38,11 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 def drive(
-    command: Sequence[str], stop_job: Callable[[], None], note: Path, first_wait: float = FIRST_WAIT
+    command: Sequence[str],
+    stop_job: Callable[[], None],
+    note: Path,
+    log: Path | None = None,
+    first_wait: float = FIRST_WAIT,
 ) -> int:
     """Run the driver; returns the exit code of the entrypoint, or does not return.
 
@@ -57,6 +61,8 @@ def drive(
         Has Ray stop this job.
     note
         File in which `drain` finds the driver, and which it marks.
+    log
+        Where what the driver prints goes beside the standard output of this process.
     first_wait
         Seconds before a driver whose store has failed is started again, twice as long each further time.
     """
@@ -72,7 +78,7 @@ def drive(
     before = signal.signal(signal.SIGTERM, hear)
     try:
         for attempt in range(TRIES):
-            code = _run(command, note)
+            code = _run(command, note, log)
             if code != STORE_FAILED or heard or attempt == TRIES - 1:
                 break
             _sleep_until(lambda: bool(heard), first_wait * 2**attempt)
@@ -87,12 +93,11 @@ def drive(
     return code
 
 
-def _run(command: Sequence[str], note: Path) -> int:
-    # What the driver prints goes to Ray's log of the job and to the container's, where `kubectl logs` reads.
+def _run(command: Sequence[str], note: Path, log: Path | None) -> int:
     with contextlib.ExitStack() as stack:
         copies: list[IO[bytes]] = [sys.stdout.buffer]
         with contextlib.suppress(OSError):
-            copies.append(stack.enter_context(open("/proc/1/fd/1", "wb", buffering=0)))
+            copies += [stack.enter_context(log.open("wb", buffering=0))] if log else []
         driver = stack.enter_context(
             subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
         )
@@ -223,7 +228,9 @@ def main(arguments: Sequence[str]) -> int:
         print(create_next(_mounted(RAYJOB), _mounted(DUE), Api.of_pod()), flush=True)
         return 0
     if arguments == ["drive"]:
-        return drive([*_mounted(COMMAND), "--address", os.environ["RAY_ADDRESS"]], stop_ray_job, note)
+        command = [*_mounted(COMMAND), "--address", os.environ["RAY_ADDRESS"]]
+        # What this process prints goes to Ray's log of the job; `kubectl logs` reads the container's.
+        return drive(command, stop_ray_job, note, Path("/proc/1/fd/1"))
     raise SystemExit(__doc__)
 
 
