@@ -93,6 +93,9 @@ def _strict(node: Any, names: bool = False) -> Any:
     made = {key: _strict(value, key == "properties" and not names) for key, value in node.items()}
     if not names and "properties" in node:
         made.setdefault("additionalProperties", False)
+        # Kubernetes fills in what has a default before it looks for what is required.
+        given = {key for key, value in node["properties"].items() if "default" in value}
+        made["required"] = [key for key in node.get("required", []) if key not in given]
     return made
 
 
@@ -226,10 +229,8 @@ def cluster_rules(job: Mapping[str, Any]) -> Faults:
                 if variable["name"] == "RAY_enable_autoscaler_v2" and not scaling:
                     yield where, "without RAY_enable_autoscaler_v2 unless enableInTreeAutoscaling"
     for group in workers:
-        least, most = group.get("minReplicas"), group.get("maxReplicas")
-        if not scaling and (least is None or most is None):
-            yield f"{at}.workerGroupSpecs", "of minReplicas and maxReplicas, without autoscaling"
-        if (least or 0) < 0 or (most is not None and (least or 0) > most):
+        least = group.get("minReplicas", 0)
+        if not 0 <= least <= group.get("maxReplicas", least):
             yield f"{at}.workerGroupSpecs", "of 0 <= minReplicas <= maxReplicas"
         for key in ("idleTimeoutSeconds", "priority"):
             if group.get(key) and not newest:

@@ -209,7 +209,6 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda j: group(j)["rayStartParams"].update(labels="a=b"),
         "outside rayStartParams",
     ),
-    "no number of workers": (lambda j: group(j).pop("minReplicas"), "required.*minReplicas"),
     "more workers than the most": (lambda j: group(j).update(minReplicas=9), "<= maxReplicas"),
     "a priority without an autoscaler": (lambda j: group(j).update(priority=1), "without priority"),
     "suspended workers": (lambda j: group(j).update(suspend=True), "not suspended"),
@@ -267,6 +266,13 @@ def test_a_job_that_the_operator_would_refuse_is_refused(what: str) -> None:
         check([job])
     assert "\n" not in str(refused.value)
     assert "sesame" not in str(refused.value)
+
+
+def test_what_has_a_default_may_be_left_out() -> None:
+    job = rendered()
+    for key in ("minReplicas", "maxReplicas", "replicas"):
+        del group(job)[key]
+    check([job])
 
 
 @pytest.mark.parametrize(
