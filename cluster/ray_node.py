@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ports = free_ports(services(told.cpus), told.address, span, [int(told.head.rpartition(":")[2])])
     try:
         ray = subprocess.Popen(ray_start(node, ports), stdin=subprocess.DEVNULL)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: ray.terminate())
         return ray.wait()
     finally:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from bendscape.cluster.place import write_private
 from bendscape.cluster.ray_node import environment, free_ports
@@ -149,7 +150,7 @@ class Ray:
         here = next(iter(self.addresses.values()))
         self.head = f"{here}:{free_ports(1, here, self.told.ports)[0]}"
         os.environ["BENDSCAPE_SLURM_RAY"] = self.head
-        self.first = subprocess.Popen(node_command(self.told, 0, here, self.head))
+        self.first = self._process(node_command(self.told, 0, here, self.head))
         since = time.monotonic()
         while not answers(self.head):
             if self.first.poll() is not None or time.monotonic() - since > HEAD_SECONDS or heard.end:
@@ -160,7 +161,14 @@ class Ray:
         return True
 
     def _launch(self, host: str, index: int, address: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(step(self.told, host, node_command(self.told, index, address, self.head)))
+        return self._process(step(self.told, host, node_command(self.told, index, address, self.head)))
+
+    def _process(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        # What Ray says of itself would bury what the driver says in the log of the job.
+        with open(
+            os.open(self.told.folder / "ray.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab"
+        ) as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def tend(self, left: Callable[[], float]) -> None:
         """Start again what ended; ask Slurm for another node where one is gone."""
@@ -200,7 +208,7 @@ class Ray:
             *("sbatch", "--parsable", "--nodes=1", "--ntasks=1", f"--cpus-per-task={self.told.cpus}"),
             *((f"--mem={-(-self.told.memory // 2**20)}M",) if self.told.memory else ()),
             *(f"--time={minutes}", f"--job-name=for-{self.told.job}", "--no-requeue", "--export=ALL"),
-            *("--output=log", "--open-mode=append"),
+            *("--output=ray.log", "--open-mode=append"),
             *(f"--{name}={os.environ[key]}" for name, key in INHERITED if os.environ.get(key)),
         ]
         write_private(self.told.folder / "replacement", replacement_script(self.told, self.head))
@@ -212,7 +220,7 @@ class Ray:
         processes += [self.first] if self.first is not None else []
         for process in processes:
             if process.poll() is None:
-                process.terminate()
+                process.send_signal(signal.SIGUSR1)  # srun passes it on; at TERM it would kill the node
         until = time.monotonic() + 15
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -232,8 +240,6 @@ INHERITED = (("partition", "SLURM_JOB_PARTITION"), ("account", "SLURM_JOB_ACCOUN
 
 def replacement_script(told: Told, head: str) -> str:
     """The batch script of a node that replaces a lost one."""
-    import shlex
-
     command = [
         *(sys.executable, "-m", "bendscape.cluster.slurm_job", "--replace", head),
         *("--folder", str(told.folder), "--cpus", str(told.cpus), "--memory", str(told.memory)),
@@ -273,7 +279,7 @@ def play(told: Told, heard: Heard, clock: Clock) -> Round:
 def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: float) -> Round:
     budget = clock.left() - SHUTDOWN_SECONDS
     if budget <= SHUTDOWN_SECONDS or heard.early or heard.end:
-        return Round(75, None, 600.0)
+        return Round(75, 0, time.monotonic() - started)
     where = ["--address", ray.head] if ray else ["--address", "local"]
     if ray is None and "--workers" not in told.driver:
         where += ["--workers", str(told.cpus)]
@@ -373,11 +379,12 @@ def requeue(told: Told, heard: Heard, clock: Clock) -> int:
     return 75
 
 
-def replace(told: Told, head: str) -> int:
-    """Be a node in place of a lost one, at the head that is given, until that is gone."""
+def replace(told: Told, head: str) -> NoReturn:
+    """Become a node in place of a lost one, at the head that is given, until that is gone."""
     os.environ.update(environment(str(told.folder / "token")))
     (address,) = allocation(told.job).values()
-    return subprocess.call(node_command(told, 999, address, head))
+    command = node_command(told, 999, address, head)
+    os.execv(command[0], command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
