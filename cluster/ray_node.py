@@ -119,7 +119,7 @@ def free_ports(
     ParameterError
         There are not enough.
     """
-    held, found = set(taken), []
+    held, found = set(taken), list[int]()
     for port in random.sample(range(span[0], span[1] + 1), span[1] - span[0] + 1):
         if len(found) == count:
             break

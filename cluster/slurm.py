@@ -60,6 +60,10 @@ _OURS = (
     ),
     *("--ntasks-per-node", "--partition", "--account", "--chdir", "--wrap", "--parsable"),
 )
+_OVERRIDING = (  # set in a shell for other jobs, they would change what the script says
+    *("SBATCH_EXPORT", "SBATCH_SIGNAL", "SBATCH_REQUEUE", "SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE"),
+    *("SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SBATCH_TIMELIMIT", "SBATCH_NO_KILL", "SBATCH_WAIT"),
+)
 _WORDS: dict[str, Word] = {
     "PENDING": "waiting", "REQUEUED": "waiting", "REQUEUE_HOLD": "waiting", "SPECIAL_EXIT": "waiting",
     "RESV_DEL_HOLD": "waiting", "REQUEUE_FED": "waiting", "CONFIGURING": "waiting",
@@ -101,7 +105,8 @@ def _flag(value: str) -> str:
     name = value.partition("=")[0]
     if not re.fullmatch(r"--[a-z][a-z-]+(=[\w.,:@+/%*&|()\[\]-]+)?", value, re.ASCII) or name in _OURS:
         raise ValueError(
-            f"an option of sbatch such as --qos=long, without blanks or quotes, and none of {', '.join(_OURS)}"
+            "an option of sbatch such as --qos=long, without blanks or quotes, and none of "
+            + ", ".join(_OURS)
         )
     return value
 
@@ -236,10 +241,7 @@ def ask(*command: str, folder: Path | None = None) -> str:
     OSError
         It refused, or did not answer.
     """
-    # What a shell keeps for interactive use must not change what a script says.
-    ours = ("SBATCH_EXPORT", "SBATCH_SIGNAL", "SBATCH_REQUEUE", "SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE")
-    ours += ("SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SBATCH_TIMELIMIT", "SBATCH_NO_KILL", "SBATCH_WAIT")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = {name: value for name, value in os.environ.items() if name not in _OVERRIDING}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS, cwd=folder,

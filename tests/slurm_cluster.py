@@ -100,7 +100,8 @@ class SlurmCluster:
         key.chmod(0o400)
         self._network()
         self._daemon(
-            "munged", "", "munged", "--foreground", f"--key-file={key}", f"--socket={self.folder}/munge.socket",
+            "munged", "", "munged", "--foreground",
+            f"--key-file={key}", f"--socket={self.folder}/munge.socket",
             f"--pid-file={self.folder}/munge.pid", f"--log-file={self.folder}/munge.log",
             f"--seed-file={self.folder}/munge.seed", "--force",
         )  # fmt: skip

@@ -273,9 +273,9 @@ def test_a_cancelled_job_never_comes_back(slurm: SlurmCluster, tmp_path: Path) -
 def test_two_campaigns_share_the_nodes_and_spare_the_ray_of_somebody_else(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
+    told = ("--address", f"{slurm.net}.11", "--head", f"{slurm.net}.11:6379", "--first", "--cpus", "1")
     foreign = subprocess.Popen(
-        slurm.inside("n1", sys.executable, "-m", "bendscape.cluster.ray_node", "--folder", "foreign",
-                     "--address", f"{slurm.net}.11", "--head", f"{slurm.net}.11:6379", "--first", "--cpus", "1"),
+        slurm.inside("n1", sys.executable, "-m", "bendscape.cluster.ray_node", "--folder", "foreign", *told),
         env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
