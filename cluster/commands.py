@@ -34,8 +34,11 @@ WAIT_SECONDS = 5.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands of the cluster to the command line."""
+    from bendscape.cluster.kuberay_command import submit_kuberay  # it needs what is defined here
+
     submit = typer.Typer(no_args_is_help=True, help="Run a campaign as a job: on this machine or a cluster.")
     submit.command("local")(submit_local)
+    submit.command("slurm")(submit_slurm)
     submit.command("kuberay")(submit_kuberay)
     app.add_typer(submit, name="submit")
     jobs = typer.Typer(no_args_is_help=True, help="The jobs that were submitted: list, log, cancel.")
@@ -63,76 +66,61 @@ def submit_local(
     hand_over(place("local", {"workers": workers}), job, dry_run=dry_run, wait=wait, json=json)
 
 
-def submit_kuberay(
+def submit_slurm(
     file: File,
-    image: Annotated[str, typer.Option(help="Image that has bendscape and Ray, from cluster/image.sh.")],
     options: RunOptions = None,
     store: StoreOption = "",
-    nodes: Annotated[int | None, typer.Option(help="Worker pods; by default one.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="Cores of a worker pod; by default one.")] = None,
-    mem: Annotated[str | None, typer.Option(help="Memory of a worker pod; by default 4GiB.")] = None,
-    head_mem: Annotated[
-        str | None, typer.Option(help="Memory of the pod in which the driver runs; by default 4GiB.")
-    ] = None,
-    time: Annotated[str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 8h.")] = "",
-    namespace: Annotated[
-        str | None, typer.Option(help="Namespace of Kubernetes; by default `default`.")
-    ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Secret whose keys become environment variables, such as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Environment variable that is no secret."),
-    ] = None,
-    claim: Annotated[
+    nodes: Annotated[int, typer.Option(help="Nodes; on several, Ray is started on all of them.")] = 1,
+    cpus: Annotated[int | None, typer.Option(help="Cores on each node.  [required]")] = None,
+    time: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME:/PATH", help="Claim of a volume that all pods may write, and where to mount it."
+            metavar="TIME",
+            help="Wall time of one round, e.g. 8h or 1-12:00:00; the job requeues itself while work is left."
+            "  [required]",
         ),
     ] = None,
-    service_account: Annotated[
-        str | None, typer.Option(help="Service account of the pods, where a cloud's roles come with it.")
+    mem: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory on each node, e.g. 16GB; by default the site's."),
     ] = None,
-    pull_secret: Annotated[str | None, typer.Option(help="Secret of the registry of the image.")] = None,
-    priority_class: Annotated[str | None, typer.Option(help="Priority class of the pods.")] = None,
-    node_label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only on nodes with this label.")
+    partition: Annotated[str | None, typer.Option(help="Partition; by default the site's.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
+    drain: Annotated[
+        str, typer.Option(metavar="TIME", help="How long before the wall time no more tasks start.")
+    ] = "2min",
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="Line of shell before the rest, e.g. 'module load python/3.11'."),
     ] = None,
-    retries: Annotated[
-        int | None, typer.Option(help="New clusters after the first one has failed; by default 2.")
+    credentials: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="NAME=value lines for the job's environment, in a file that you alone can read.",
+        ),
     ] = None,
-    grace: Annotated[
-        str, typer.Option(metavar="TIME", help="Time that tasks under way have when a pod must go.")
-    ] = "5min",
-    keep: Annotated[
-        str, typer.Option(metavar="TIME", help="How long the cluster, with its logs, outlives its job.")
-    ] = "10min",
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Further option of sbatch, e.g. --sbatch=--qos=long."),
+    ] = None,
+    ports: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="FIRST LAST", help="Ports that Ray may use on the nodes."),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
-    """Run a campaign on Kubernetes: as a RayJob of the KubeRay operator, by means of `kubectl`.
-
-    What is created is checked here, before, against KubeRay's own definition; --dry-run prints it.
-    """
+    """Run a campaign as a Slurm job that requeues itself while work is left, and stops when it is done."""
     from bendscape.cluster.place import place
-    from bendscape.sweep.commands.options import seconds_of
 
-    parameters = {
-        "image": image, "nodes": nodes, "cpus": cpus, "mem": mem, "head_mem": head_mem,
-        "namespace": namespace, "secrets": secret and tuple(secret), "env": env and tuple(env),
-        "claim": claim, "service_account": service_account, "pull_secret": pull_secret,
-        "priority_class": priority_class, "node_labels": node_label and tuple(node_label), "retries": retries,
-        "grace": int(seconds_of("--grace", grace)), "keep": int(seconds_of("--keep", keep)),
+    told = {
+        "nodes": nodes, "cpus": cpus, "time": time, "mem": mem, "partition": partition, "account": account,
+        "drain": drain, "setup": setup, "credentials": credentials, "sbatch": sbatch, "ports": ports,
     }  # fmt: skip
-    job = job_of(file, store, options or (), seconds_of("--time", time) if time else None)
-    hand_over(place("kuberay", parameters), job, dry_run=dry_run, wait=wait, json=json)
+    job = job_of(file, store, options or ())
+    hand_over(place("slurm", told), job, dry_run=dry_run, wait=wait, json=json)
 
 
 def job_of(file: Path, store: str, options: list[str] | tuple[str, ...], budget: float | None = None) -> Job:
