@@ -74,6 +74,8 @@ def check_parameters(job: Job, parameters: KubeRayParameters) -> None:
             if manifest.SECRETIVE.search(name) or re.search("://[^/]*@", value):
                 remedy = "keep it in a Secret of the namespace, and name that with --secret"
                 raise ParameterError(option, f"{name}=...", "without what must stay secret", remedy)
+    if not all(re.fullmatch(_DNS, name) for name in parameters.secrets):
+        raise ParameterError("secrets", "...", "names of Secrets (what was given is not shown)")
     # The path of a file means the same in every pod only on the volume that all of them mount.
     mount = parameters.claim.partition(":")[2].rstrip("/")
     on_volume = mount and urlsplit(job.store).path.startswith(f"{mount}/")
@@ -187,11 +189,12 @@ def render_schedule(
     ray_job["metadata"] = {"generateName": f"{name}-", **ray_job["metadata"]}
     manifest.check([ray_job])
     more = {RAYJOB: json.dumps(ray_job, ensure_ascii=False, indent=1), DUE: json.dumps(timetable.due)}
-    starter = f"{name}-starter"
+    # An account that was given has the cloud's roles, which the question whether a run is due needs.
+    starter, account = f"{name}-starter", parameters.service_account or f"{name}-starter"
     metadata = _metadata(starter, parameters, labels)
     pod = {
         **_pod_spec(parameters, labels, "starter"),
-        "serviceAccountName": starter,
+        "serviceAccountName": account,
         "automountServiceAccountToken": True,
         "restartPolicy": "Never",
     }
@@ -206,11 +209,11 @@ def render_schedule(
         "jobTemplate": {"spec": {"backoffLimit": 3, "activeDeadlineSeconds": 900, "template": template}},
     }
     rules = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "list", "delete"]}]
-    subject = {"kind": "ServiceAccount", "name": starter, "namespace": parameters.namespace}
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": parameters.namespace}
     role = {"kind": "Role", "name": starter, "apiGroup": _RBAC}
     return [
         *_around(job, parameters, labels, {**data, **more}, timetable.command),
-        _document("v1", "ServiceAccount", metadata),
+        *([] if parameters.service_account else [_document("v1", "ServiceAccount", metadata)]),
         _document(f"{_RBAC}/v1", "Role", metadata, rules=rules),
         _document(f"{_RBAC}/v1", "RoleBinding", metadata, roleRef=role, subjects=[subject]),
         _document("batch/v1", "CronJob", _metadata(name, parameters, labels, job), spec=cron),

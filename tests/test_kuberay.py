@@ -222,6 +222,12 @@ def test_a_secret_is_refused_and_not_repeated(campaign: Path, kubectl: Path, giv
     assert "sesame" not in done.stdout + done.stderr
 
 
+def test_a_key_given_for_the_name_of_a_secret_is_not_repeated(campaign: Path) -> None:
+    with pytest.raises(ParameterError, match="names of Secrets") as refused:
+        documents(job_of(campaign), secrets=("sesame/Key+",))
+    assert "sesame" not in str(refused.value)
+
+
 def test_a_planted_secret_is_in_nothing_that_a_job_leaves(
     campaign: Path, kubectl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +418,17 @@ def test_a_schedule_is_a_cron_job_that_may_do_no_more_than_start_its_jobs(campai
     starter = cron["jobTemplate"]["spec"]["template"]["spec"]
     assert starter["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"]
     assert starter["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
+
+
+def test_a_schedule_uses_the_account_that_it_is_given(campaign: Path) -> None:
+    at = KubeRay({**IMAGE, "service_account": "sweeper"})
+    text = at.render_schedule(job_of(campaign), Timetable("nightly", "0 20 * * *"))
+    found = {one["kind"]: one for one in yaml.safe_load_all(text)}
+    assert "ServiceAccount" not in found
+    assert [one["name"] for one in found["RoleBinding"]["subjects"]] == ["sweeper"]
+    assert (
+        found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"] == "sweeper"
+    )
 
 
 def test_a_schedule_is_installed_asked_about_and_removed(campaign: Path, kubectl: Path) -> None:
