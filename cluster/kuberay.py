@@ -143,12 +143,23 @@ class KubeRay(Place):
 
     # ---- schedules
 
-    def render_schedule(self, job: Job, timetable: Timetable, files: Mapping[str, str] | None = None) -> str:
-        """The manifests of a schedule, as YAML: see `ray_job.render_schedule`.
+    def render_schedule(
+        self,
+        job: Job,
+        name: str,
+        times: str,
+        zone: str = "",
+        start_within: int = 3600,
+        *,
+        due: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> str:
+        """The manifests of a schedule, as YAML; the arguments are those of `ray_job.Timetable`.
 
-        `files` are further files, by name, that the commands of the timetable find in `pod.FOLDER`.
+        `files` are further files, by name, that the commands find in `pod.FOLDER`.
         """
         data, moved = contents(job)
+        timetable = Timetable(name, times, zone, start_within, tuple(due))
         return as_text(render_schedule(moved, self.parameters, {**data, **(files or {})}, timetable))
 
     def install(self, name: str, text: str) -> str:

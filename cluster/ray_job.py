@@ -151,21 +151,18 @@ class Timetable:
         When to look: five fields, as in a crontab.
     zone
         Time zone of `times`, such as Europe/Rome; without one, that of the cluster.
+    start_within
+        Seconds after one of the times in which a look is made good, if the cluster was not there.
     due
         A command that says with exit code 0 that a run is due, asked in a pod that has the job's secrets and
         files; without one, a run is due at each of the times.
-    command
-        The driver's command instead of `bendscape run`; `--grace` and `--address` are added to it.
-    start_within
-        Seconds after one of the times in which a look is made good, if the cluster was not there.
     """
 
     name: str
     times: str
     zone: str = ""
-    due: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
     start_within: int = 3600
+    due: tuple[str, ...] = ()
 
 
 def render_schedule(
@@ -212,7 +209,7 @@ def render_schedule(
     subject = {"kind": "ServiceAccount", "name": account, "namespace": parameters.namespace}
     role = {"kind": "Role", "name": starter, "apiGroup": _RBAC}
     return [
-        *_around(job, parameters, labels, {**data, **more}, timetable.command),
+        *_around(job, parameters, labels, {**data, **more}),
         *([] if parameters.service_account else [_document("v1", "ServiceAccount", metadata)]),
         _document(f"{_RBAC}/v1", "Role", metadata, rules=rules),
         _document(f"{_RBAC}/v1", "RoleBinding", metadata, roleRef=role, subjects=[subject]),
@@ -264,11 +261,10 @@ def _around(
     parameters: KubeRayParameters,
     labels: Mapping[str, str],
     data: Mapping[str, str],
-    command: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     # What a RayJob needs beside itself: its files, and that its workers are moved one at a time.
-    name, grace = labels[JOB], ("--grace", f"{parameters.grace}s")
-    driver = json.dumps([*command, *grace] if command else job.command(*grace), ensure_ascii=False)
+    name = labels[JOB]
+    driver = json.dumps(job.command("--grace", f"{parameters.grace}s"), ensure_ascii=False)
     workers = {"matchLabels": {JOB: name, ROLE: "worker"}}
     budget = {"minAvailable": parameters.nodes - 1, "selector": workers}
     metadata = _metadata(name, parameters, labels, job)
