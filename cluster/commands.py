@@ -34,8 +34,12 @@ WAIT_SECONDS = 5.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands of the cluster to the command line."""
+    from bendscape.cluster.kuberay_command import submit_kuberay  # it needs what is defined here
+
     submit = typer.Typer(no_args_is_help=True, help="Run a campaign as a job: on this machine or a cluster.")
     submit.command("local")(submit_local)
+    submit.command("slurm")(submit_slurm)
+    submit.command("kuberay")(submit_kuberay)
     app.add_typer(submit, name="submit")
     jobs = typer.Typer(no_args_is_help=True, help="The jobs that were submitted: list, log, cancel.")
     jobs.command("list")(jobs_list)
@@ -63,6 +67,63 @@ def submit_local(
 
     job = job_of(file, store, options or ())
     hand_over(place("local", {"workers": workers}), job, dry_run=dry_run, wait=wait, json=json)
+
+
+def submit_slurm(
+    file: File,
+    options: RunOptions = None,
+    store: StoreOption = "",
+    nodes: Annotated[int, typer.Option(help="Nodes; on several, Ray is started on all of them.")] = 1,
+    cpus: Annotated[int | None, typer.Option(help="Cores on each node.  [required]")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Wall time of one round, e.g. 8h or 1-12:00:00; the job requeues itself while work is left."
+            "  [required]",
+        ),
+    ] = None,
+    mem: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory on each node, e.g. 16GB; by default the site's."),
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition; by default the site's.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
+    drain: Annotated[
+        str, typer.Option(metavar="TIME", help="How long before the wall time no more tasks start.")
+    ] = "2min",
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="Line of shell before the rest, e.g. 'module load python/3.11'."),
+    ] = None,
+    credentials: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="NAME=value lines for the job's environment, in a file that you alone can read.",
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Further option of sbatch, e.g. --sbatch=--qos=long."),
+    ] = None,
+    ports: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="FIRST LAST", help="Ports that Ray may use on the nodes."),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    json: Json = False,
+) -> None:
+    """Run a campaign as a Slurm job that requeues itself while work is left, and stops when it is done."""
+    from bendscape.cluster.place import place
+
+    told = {
+        "nodes": nodes, "cpus": cpus, "time": time, "mem": mem, "partition": partition, "account": account,
+        "drain": drain, "setup": setup, "credentials": credentials, "sbatch": sbatch, "ports": ports,
+    }  # fmt: skip
+    job = job_of(file, store, options or ())
+    hand_over(place("slurm", told), job, dry_run=dry_run, wait=wait, json=json)
 
 
 def job_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +20,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Compute a campaign in windows of the week, within budgets of core-hours."
 )
 SET_BY_SCHEDULES = ("--store", "--time-budget", "--core-hours", "--new-generation", "--json")
-SHOWN = 5  # missed windows
-LEASE_HELD = 2  # exit code of `bendscape run`, beside that of bad input, which comes as an error
 
 
 @app.command()
@@ -114,7 +112,8 @@ def install(
     if (scron and not scrontab) or (place and not kubernetes):
         option, of = ("--scron", "--scrontab") if scron and not scrontab else ("--place", "--kubernetes")
         raise ParameterError(option, (scron or place)[0], f"absent without {of}")
-    job = job_of(file, store, options or (), fixed=SET_BY_SCHEDULES)
+    fixed = (*SET_BY_SCHEDULES, "--address", "--grace") if kubernetes else SET_BY_SCHEDULES
+    job = job_of(file, store, options or (), fixed=fixed)
     schedule = Schedule(
         name=name or _slug(job.name), timer=chosen[0], file=job.file, store=job.store, rules=tuple(window),
         zone=time_zone or local_zone(), every=every, window_core_hours=window_core_hours,
@@ -244,6 +243,9 @@ def run_schedule(
     log: Annotated[
         bool, typer.Option("--log", help="Print into the log beside the file of the schedule.")
     ] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Start nothing: exit code 0 says that a run is due, 1 that none is.")
+    ] = False,
 ) -> None:
     """What a timer calls: `bendscape run` if a window is open, no run is at work and core-hours are left.
 
@@ -252,7 +254,9 @@ def run_schedule(
     import os
     import sys
 
+    from bendscape.cluster.credentials import environment
     from bendscape.cluster.schedule import Schedule, load
+    from bendscape.cluster.schedule_call import look, perform
     from bendscape.sweep.commands.cli import app as bendscape
     from bendscape.sweep.commands.console import console
 
@@ -267,6 +271,11 @@ def run_schedule(
         descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
+    if ask:
+        with environment(known.credentials):
+            found, _ = look(known, _now())
+        console().print(found.why_not or "a run is due", markup=False, soft_wrap=True)
+        raise typer.Exit(0 if found.window else 1)
     command = typer.main.get_command(bendscape)
 
     def call(arguments: list[str]) -> int:
@@ -276,58 +285,6 @@ def run_schedule(
     code = perform(known, _now(), lambda line: say.print(line, markup=False, soft_wrap=True), call, quiet=log)
     sys.stdout.flush()
     raise typer.Exit(code)
-
-
-def perform(
-    schedule: Schedule,
-    now: datetime,
-    say: Callable[[str], None],
-    call: Callable[[list[str]], int],
-    *,
-    quiet: bool = False,
-) -> int:
-    """Call `bendscape run` if a run is due at a moment; returns its exit code, or 0.
-
-    `quiet` leaves out what there is to say when none is due.
-    """
-    import os
-
-    from bendscape.cluster.credentials import environment
-    from bendscape.cluster.schedule import arguments, due, missed_since, opened, runs_of
-
-    with environment(schedule.credentials):
-        found = opened(schedule, now)
-        runs = runs_of(schedule.store) if found.window else []
-        found = due(schedule, now, runs, lambda: _left(schedule)) if found.window else found
-        if found.window is None:
-            if not quiet:
-                say(f"no run is due: {found.why_not}")
-            return 0
-        missed = missed_since(schedule, now, runs)
-        for passed in missed[-SHOWN:]:
-            about = passed.to_json(schedule)
-            say(f"missed: the window from {about['start']} to {about['end']} passed without a run")
-        if more := len(missed[:-SHOWN]):
-            say(f"missed: {more} windows before these")
-        say(f"{now.astimezone(schedule.windows.tz):%Y-%m-%d %H:%M} {schedule.label(found.window)}")
-        if schedule.folder:
-            os.chdir(schedule.folder)
-        code = call(arguments(schedule, found.window, now))
-    return 0 if code == LEASE_HELD else code
-
-
-def _left(schedule: Schedule) -> bool:
-    from bendscape.sweep.commands.calls import open_work
-    from bendscape.sweep.commands.cli import app as bendscape
-    from bendscape.sweep.engine.run import open_plan
-
-    run = typer.main.get_command(bendscape).commands["run"]  # type: ignore[attr-defined]
-    modules = run.make_context("run", [schedule.file, *schedule.options]).params["kernel_module"]
-    folder = Path(schedule.folder)
-    absolute = [str(folder / module) if module.endswith(".py") else module for module in modules]
-    work = open_work(schedule.file, schedule.store, kernel_modules=absolute)
-    plan, _ = open_plan(work.url, work.campaign, work.kernel)
-    return bool(plan.total("missing"))
 
 
 def _now() -> datetime:

@@ -303,35 +303,35 @@ class ScheduledJob(Job):
     schedule: str = ""
 
     def command(self, *more: str) -> tuple[str, ...]:
-        """The command of the driver; paths are those in the pod."""
+        """The command of the driver, or with `--ask` the question whether it is to start.
+
+        Paths are those of the job, which may have been moved into the pod.
+        """
         here = replace(
             Schedule.from_json(self.schedule), file=self.file, options=self.options, folder="", python="",
-            credentials="", place={},
+            place={}, id="",
         )  # fmt: skip
-        return (self.python, "-m", "bendscape.sweep", "schedule", "run", here.to_json(), "--", *more)
+        call = (self.python, "-m", "bendscape.sweep", "schedule", "run", here.to_json())
+        return (*call, "--ask") if more == ("--ask",) else (*call, "--", *more)
 
 
 class Kubernetes(Timer):
-    """A CronJob that creates a RayJob at each start of a window."""
+    """A CronJob that looks all through the window, and creates a RayJob where a run is due."""
 
     def render(self, schedule: Schedule) -> str:
         """The manifests."""
+        from bendscape.cluster.ray_job import contents
+
         start = datetime.fromtimestamp(schedule.installed, UTC)
-        times = cron_lines(schedule.windows, schedule.every, schedule.zone, start, starts_only=True)
-        if len(times) > 1:
-            raise ParameterError(
-                "--window", ", ".join(schedule.rules),
-                "windows that start at one time of the day, which clocks never skip, for Kubernetes",
-                "install a schedule for each",
-            )  # fmt: skip
-        windows = schedule.windows.between(start, start + timedelta(days=371))
-        shortest = min(window.end - window.start for window in windows)
+        (times,) = cron_lines(schedule.windows, schedule.every, schedule.zone, start)
         job = ScheduledJob(
             file=schedule.file, store=schedule.store, name=schedule.name, options=schedule.options,
             folder=schedule.folder, schedule=schedule.to_json(),
         )  # fmt: skip
-        within = int(shortest.total_seconds())
-        text: str = self._place(schedule).render_schedule(job, schedule.name, times[0], schedule.zone, within)
+        _, moved = contents(job)
+        text: str = self._place(schedule).render_schedule(
+            job, schedule.name, times, schedule.zone, 60 * schedule.every, due=moved.command("--ask")
+        )
         return text
 
     def install(self, schedule: Schedule) -> str:
@@ -339,7 +339,7 @@ class Kubernetes(Timer):
         return str(self._place(schedule).install(schedule.name, self.render(schedule)))
 
     def remove(self, schedule: Schedule) -> None:
-        """Delete what was applied."""
+        """Delete what was applied, a job at work included; its driver has its time to drain."""
         self._place(schedule).remove(schedule.id)
 
     def present(self, schedule: Schedule) -> bool | None:

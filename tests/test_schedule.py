@@ -20,10 +20,10 @@ import pytest
 from command_line import bendscape
 from test_schedule_windows import fires
 
-from bendscape.cluster import schedule_commands
+from bendscape.cluster import schedule_call
 from bendscape.cluster.credentials import environment, read_environment
 from bendscape.cluster.schedule import Schedule, arguments, due, missed_since, report, runs_of
-from bendscape.cluster.schedule_commands import perform
+from bendscape.cluster.schedule_call import perform
 from bendscape.cluster.schedule_windows import Window, cron_lines
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.options import core_hours_of, seconds_of
@@ -78,7 +78,7 @@ class Month:
         )
         monkeypatch.setattr(ledger_module, "time", clock)
         monkeypatch.setattr(runs_module, "time", clock)
-        monkeypatch.setattr(schedule_commands, "_left", lambda _: True)
+        monkeypatch.setattr(schedule_call, "cells_left", lambda _: True)
 
     working: Working | None
 
@@ -151,8 +151,10 @@ def store(tmp_path: Path, kernel_file: KernelFile) -> str:
 
 @pytest.mark.parametrize(
     ("start", "of_clocks"),
-    [(datetime(2026, 10, 10, 12, tzinfo=UTC), "back"), (datetime(2026, 3, 1, 12, tzinfo=UTC), "forward")],
-    ids=["autumn", "spring"],
+    [
+        pytest.param(datetime(2026, 10, 10, 12, tzinfo=UTC), "back", id="autumn"),
+        pytest.param(datetime(2026, 3, 1, 12, tzinfo=UTC), "forward", id="spring", marks=pytest.mark.slow),
+    ],
 )
 def test_a_month_with_two_changes_of_clocks_keeps_to_windows_and_budgets_and_tells_what_was_missed(
     monkeypatch: pytest.MonkeyPatch, store: str, start: datetime, of_clocks: str
@@ -372,9 +374,12 @@ def test_the_timer_computes_within_its_core_hours_and_looks_again_in_vain(
     assert one.reason == "end of the core-hours"
     assert one.cells == 8, "a second tile of two seconds does not fit"
     assert one.core_seconds > 2.0
+    asked = bendscape("schedule", "run", always.to_json(), "--ask")
+    assert (asked.returncode, "no further tile fits into the core-hours" in asked.stderr) == (1, True)
     again = bendscape("schedule", "run", always.to_json())
     assert (again.returncode, again.stderr.count("no run is due")) == (0, 1), again.stderr
     richer = replace(always, core_hours=None)
+    assert bendscape("schedule", "run", richer.to_json(), "--ask").stderr == "a run is due\n"
     assert bendscape("schedule", "run", richer.to_json()).returncode == 0
     assert "nothing is left to compute" in bendscape("schedule", "run", richer.to_json()).stderr
     assert [run.outcome for run in runs_of(always.store)] == ["stopped", "complete"]

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from command_line import bendscape
 
 from bendscape.cluster import schedule_timers
+from bendscape.cluster.kuberay import KubeRay
 from bendscape.cluster.schedule import Schedule, every, load, path_of
 from bendscape.cluster.schedule_timers import TIMERS, Table, command, mark, units, word
 from bendscape.core.errors import ParameterError
@@ -269,36 +271,18 @@ def test_a_service_has_longer_to_stop_than_its_run_waits_for_tasks() -> None:
 # -- Kubernetes
 
 
-class FakeKubeRay:
-    """Keeps what it is handed, as the place of KubeRay would."""
+@pytest.fixture
+def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What the place of KubeRay is asked to do, instead of what kubectl would be."""
+    asked: list[tuple[str, ...]] = []
 
-    def __init__(self) -> None:
-        self.given: dict[str, Any] = {}
-        self.removed: list[str] = []
-
-    def render_schedule(self, job: Any, name: str, times: str, zone: str, within: int) -> str:
-        self.given |= {"job": job, "name": name, "times": times, "zone": zone, "within": within}
-        return "manifest\n"
-
-    def install(self, name: str, text: str) -> str:
-        assert text == "manifest\n"
+    def install(_: KubeRay, name: str, text: str) -> str:
+        asked.append(("install", name, text))
         return f"context/namespace/{name}"
 
-    def remove(self, id: str) -> None:
-        self.removed.append(id)
-
-
-@pytest.fixture
-def kuberay(monkeypatch: pytest.MonkeyPatch) -> FakeKubeRay:
-    fake = FakeKubeRay()
-
-    def place(name: str, parameters: dict[str, Any]) -> FakeKubeRay:
-        assert name == "kuberay"
-        fake.given["parameters"] = parameters
-        return fake
-
-    monkeypatch.setattr(schedule_timers, "place", place)
-    return fake
+    monkeypatch.setattr(KubeRay, "install", install)
+    monkeypatch.setattr(KubeRay, "remove", lambda _, id: asked.append(("remove", id)))
+    return asked
 
 
 def campaign(folder: Path, **changes: Any) -> Path:
@@ -307,66 +291,52 @@ def campaign(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def test_a_cron_job_starts_with_the_window_and_its_driver_asks_the_schedule(
-    kuberay: FakeKubeRay, tmp_path: Path, kernel_file: KernelFile
+def test_a_cron_job_looks_through_the_window_and_its_driver_asks_the_schedule(
+    kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     file, module = campaign(tmp_path), kernel_file(RANDOM)
-    store = str(tmp_path / "s.zarr")
     shown = bendscape(
-        *("schedule", "install", file, "--kubernetes", "--window", "mon-fri 20:00-06:00", "--time-zone"),
-        *(
-            "Europe/Berlin",
-            "--core-hours",
-            500,
-            "--window-core-hours",
-            40,
-            "--store",
-            store,
-            "--name",
-            "kube",
-        ),
-        *(
-            "--place",
-            "image=i:1",
-            "--place",
-            "secrets=a",
-            "--place",
-            "secrets=b",
-            "--",
-            "--kernel-module",
-            module,
-        ),
+        *("schedule", "install", file, "--kubernetes", "--window", "always", "--time-zone", "Europe/Berlin"),
+        *("--core-hours", 500, "--window-core-hours", 40, "--store", "s3://bucket/it's", "--name", "kube"),
+        *("--place", "image=i:1", "--place", "secrets=keys", "--place", "secrets=more", "--place", "nodes=2"),
+        *("--", "--kernel-module", module),
     )
     assert shown.returncode == 0, shown.stderr
-    given = kuberay.given
-    assert given["parameters"] == {"image": "i:1", "secrets": ("a", "b")}
-    assert (given["name"], given["times"], given["zone"]) == ("kube", "0 20 * * 1-5", "Europe/Berlin")
-    assert given["within"] == 10 * 3600
     assert load("kube").id == "context/namespace/kube"
-    moved = replace(given["job"], file="/etc/bendscape/campaign.toml", python="python")
-    *call, text, dashes = moved.command()
-    assert (call, dashes) == (["python", "-m", "bendscape.sweep", "schedule", "run"], "--")
-    inside = Schedule.from_json(text)
-    assert (inside.file, inside.folder, inside.core_hours) == ("/etc/bendscape/campaign.toml", "", 500)
-    # What the pod appends goes to `run`.
-    here = replace(inside, file=str(file), rules=("always",))
-    ran = bendscape("schedule", "run", here.to_json(), "--", "--address", "serial")
+    ((_, name, text),) = kubectl
+    documents = {one["kind"]: one for one in yaml.safe_load_all(text)}
+    cron, data = documents["CronJob"]["spec"], documents["ConfigMap"]["data"]
+    assert (name, cron["schedule"], cron["timeZone"]) == ("kube", "0,15,30,45 * * * *", "Europe/Berlin")
+    assert (cron["startingDeadlineSeconds"], cron["concurrencyPolicy"]) == (900, "Forbid")
+    driver, question = json.loads(data["command.json"]), json.loads(data["due.json"])
+    assert driver[:6] == question[:6]
+    assert (driver[6:], question[6:]) == (["--", "--grace", "300s"], ["--ask"])
+    inside = Schedule.from_json(driver[5])
+    assert (inside.file, inside.store) == ("/etc/bendscape/campaign.toml", "s3://bucket/it's")
+    assert (inside.core_hours, inside.window_core_hours, inside.folder) == (500, 40, "")
+    # In the pod: the question, the driver with what the pod appends, and the question again.
+    here = replace(
+        inside, file=str(file), store=store_url(tmp_path / "s.zarr"), options=("--kernel-module", module)
+    ).to_json()
+    call = driver[3:5]
+    assert bendscape(*call, here, "--ask").returncode == 0
+    ran = bendscape(*call, here, *driver[6:], "--address", "serial")
     assert ran.returncode == 0, ran.stderr
+    assert bendscape(*call, here, "--ask").returncode == 1
     assert bendscape("schedule", "remove", "kube").returncode == 0
-    assert kuberay.removed == ["context/namespace/kube"]
+    assert kubectl[1:] == [("remove", "context/namespace/kube")]
 
 
-def test_a_cron_job_has_one_time_of_the_day_and_no_file_of_credentials(
-    kuberay: FakeKubeRay, tmp_path: Path, kernel_file: KernelFile
+def test_a_cron_job_takes_no_file_of_credentials_and_no_misspelt_parameter(
+    kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile
 ) -> None:
-    file, module = campaign(tmp_path), kernel_file(RANDOM)
-    kubernetes = ("schedule", "install", file, "--kubernetes", "--store", tmp_path / "s.zarr")
-    options = ("--", "--kernel-module", module)
-    two = bendscape(*kubernetes, "--window", "mon 20:00-22:00", "--window", "tue 21:00-22:00", *options)
-    assert (two.returncode, "install a schedule for each" in two.stderr) == (2, True)
-    secret = bendscape(*kubernetes, "--window", "nights", "--credentials", "x", *options)
+    options = ("--", "--kernel-module", kernel_file(RANDOM))
+    install = ("schedule", "install", campaign(tmp_path), "--kubernetes", "--store", tmp_path / "s.zarr")
+    secret = bendscape(*install, "--window", "nights", "--credentials", "x", *options)
     assert (secret.returncode, "name a Secret: --place secrets=NAME" in secret.stderr) == (2, True)
-    assert every() == []
+    wrong = bendscape(*install, "--window", "nights", "--place", "imgae=x", *options)
+    assert (wrong.returncode, "did you mean 'image'?" in wrong.stderr) == (2, True), wrong.stderr
+    assert (every(), kubectl) == ([], [])
 
 
 # -- the commands
