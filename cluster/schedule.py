@@ -213,7 +213,7 @@ class Past:
 
     `state` is that of its last run ("complete", "failed cells", "stopped", "error", "killed", "at work");
     without a run "open", "missed", "no core-hours left", or "another run" where one that is none of the
-    schedule's was at work.
+    schedule's was at work all through it.
     """
 
     start: datetime
@@ -258,8 +258,12 @@ def _past(schedule: Schedule, window: Window, now: datetime, runs: list[RunRecor
     elif now in window:
         state = "open"
     else:
-        others = [run.epoch for run in runs if _overlaps(run, window, now)]
-        return Past(window.start, window.end, "another run" if others else "missed", runs=others)
+        # A run that is none of ours kept it out only if it was there at every look.
+        others = {run.epoch: held for run in runs if (held := _within(run, window, now))}
+        free = (window.end - window.start).total_seconds() - sum(others.values())
+        if others and free < 120 * schedule.every:
+            return Past(window.start, window.end, "another run", runs=list(others))
+        state = "missed"
     return Past(window.start, window.end, state)
 
 
@@ -267,9 +271,10 @@ def _began(run: RunRecord) -> float:
     return run.started or 0.0
 
 
-def _overlaps(run: RunRecord, window: Window, now: datetime) -> bool:
+def _within(run: RunRecord, window: Window, now: datetime) -> float:
+    # Seconds of a window in which a run was at work.
     ended = now.timestamp() if run.ended is None else run.ended
-    return _began(run) < window.end.timestamp() and ended > window.start.timestamp()
+    return max(0.0, min(ended, window.end.timestamp()) - max(_began(run), window.start.timestamp()))
 
 
 def missed_since(schedule: Schedule, now: datetime, runs: list[RunRecord]) -> list[Past]:

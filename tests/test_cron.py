@@ -86,7 +86,7 @@ def inside(odd: Path) -> dict[str, object]:
     install = [*bendscape, "schedule", "install", file, "--cron", "--every", "1", "--window", "always"]
     for hours in ("4", "5"):
         store = str(odd.parent / "s 100% 'odd'.zarr")
-        call(*install, "--core-hours", hours, "--store", store, "--", "--address", "serial")
+        call(*install, "--core-hours", hours, "--store", store)
     told: dict[str, object] = {"foreign": foreign, "installed_twice": call("crontab", "-l")}
     store_of = load("probe").store
     deadline = time.monotonic() + 150

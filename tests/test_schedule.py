@@ -304,6 +304,21 @@ def test_a_window_before_the_installation_is_not_missed_and_one_after_it_is() ->
     assert told["window_core_hours"] == {"limit": 100.0, "used": 0.0, "left": 100.0}
 
 
+def test_a_run_of_somebody_else_excuses_a_window_only_if_it_was_there_all_through_it() -> None:
+    installed = replace(NIGHTS, installed=AT.timestamp() - 86400)
+    (night,) = installed.windows.between(AT - 30 * HOUR, AT - 20 * HOUR)
+
+    def state(start: timedelta, end: timedelta) -> str:
+        began, ended = (moment.timestamp() for moment in (night.start + start, night.start + end))
+        return report(installed, AT, [record(started=began, ended=ended)], 2)["past"][0]["state"]
+
+    assert state(-HOUR, 11 * HOUR) == "another run"
+    assert state(0 * HOUR, 9.5 * HOUR) == "another run"
+    assert state(4 * HOUR, 4.1 * HOUR) == "missed", "a repair of some minutes"
+    assert state(0 * HOUR, 5 * HOUR) == "missed"
+    assert state(11 * HOUR, 12 * HOUR) == "missed"
+
+
 def test_a_schedule_is_read_back_as_it_was_written_and_nothing_else_is_read() -> None:
     odd = replace(NIGHTS, file="/a 'b' \"c\" %d\n\udce9.toml", place={"options": ["--x"]})
     assert Schedule.from_json(odd.to_json()) == odd

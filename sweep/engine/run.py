@@ -139,7 +139,7 @@ def run_campaign(
             stop.core_seconds = min(left.values(), default=math.inf)
             next_tile = plan.next_tile
             if next_tile is not None:
-                stop.admits(0.0, next_tile[1])  # else no executor need be started
+                stop.admits(-math.inf, next_tile[1])  # too dear, whenever it ends: no executor is started
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
                 ready = time.monotonic()
