@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from bendscape.sweep.commands.options import seconds_of
 from bendscape.sweep.engine.stop import GRACE_SECONDS
 
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@+:,./-"
+_DISABLED = "#DISABLED: "  # what scrontab puts before the lines of a job that was cancelled
 SECONDS = 60.0  # for an answer of a timer's own command
 
 
@@ -127,7 +129,7 @@ class Table(Timer):
             if not self._ours(line, schedule):
                 kept.append(line)
                 continue
-            while self._jobs and kept and kept[-1].startswith("#SCRON"):
+            while self._jobs and kept and kept[-1].removeprefix(_DISABLED).startswith("#SCRON"):
                 kept.pop()  # options are those of the line that follows
         return "".join(kept)
 
@@ -147,16 +149,35 @@ class Table(Timer):
     def _write(self, before: str, after: str) -> None:
         if after == before:
             return
-        code, _, said = _call(self.tool, "-", text=after) if after else _call(self.tool, "-r")
+        if not after:
+            code, out, said = _call(self.tool, "-r")
+        elif self._jobs:
+            code, out, said = _edited(self.tool, after)
+            # It ends with 0 also if it refuses the table.
+            code = code or int(self._read().rstrip("\n") != after.rstrip("\n"))
+        else:
+            code, out, said = _call(self.tool, "-", text=after)
         if code:
-            raise OSError(f"{self.tool}: {' '.join(said.split())[:400]}")
+            raise OSError(f"{self.tool}: {' '.join((said + out).split())[:400]}")
+
+
+def _edited(tool: str, table: str) -> tuple[int, str, str]:
+    # Not every scrontab reads a file, but all of them call an editor, which is a program without arguments.
+    with tempfile.TemporaryDirectory(prefix="bendscape-") as folder:
+        whole, editor = Path(folder) / "table", Path(folder) / "editor"
+        whole.write_bytes(os.fsencode(table))
+        editor.write_text(f'#!/bin/sh\nexec cat {word(str(whole))} > "$1"\n')
+        editor.chmod(0o700)
+        named = {"EDITOR": str(editor), "VISUAL": str(editor)}
+        return _call(tool, "-e", text="n\n", **named)  # no, it is not to be edited again
 
 
 def _job_options(schedule: Schedule) -> list[str]:
     given = list(schedule.place.get("options", ()))
     for option in given:
-        if not re.fullmatch(r"-[ -~]+", option):
-            raise ParameterError("--scron", option, "one option of sbatch, such as --partition=long")
+        if not re.fullmatch(r"-[!-~]+", option):
+            accepted = "one option of sbatch without spaces, such as --partition=long"
+            raise ParameterError("--scron", option, accepted)
     start = datetime.fromtimestamp(schedule.installed, UTC)
     windows = schedule.windows.between(start, start + timedelta(days=371))
     longest = max(windows, key=lambda window: window.end - window.start)
@@ -358,13 +379,13 @@ TIMERS: dict[str, Timer] = {
 }
 
 
-def _call(tool: str, *arguments: str, text: str = "") -> tuple[int, str, str]:
+def _call(tool: str, *arguments: str, text: str = "", **environment: str) -> tuple[int, str, str]:
     if shutil.which(tool) is None:
         raise ParameterError(tool, "missing", "on the path", "choose another timer, or a machine that has it")
     try:
         done = subprocess.run(
             [tool, *arguments], input=os.fsencode(text), capture_output=True, timeout=SECONDS, check=False,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", **environment},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise OSError(f"{tool}: no answer within {SECONDS:.0f} s") from None

@@ -60,17 +60,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Commands in the place of crontab, scrontab, systemctl and loginctl: they keep a table, or a log."""
     programs = tmp_path / "tools"
     programs.mkdir()
-    for tool in ("crontab", "scrontab"):
-        table = tmp_path / tool
-        write_tool(
-            programs / tool,
-            f"""
-case "$1" in
--l) if [ -e '{table}' ]; then cat '{table}'; else echo "no crontab for $USER" >&2; exit 1; fi;;
--) cat > '{table}';;
--r) rm '{table}';;
-esac""",
+    for tool, read, write in (
+        ("crontab", "echo 'no crontab for me' >&2", "-) cat > TABLE;;"),
+        # As Slurm's: it says so on standard output, and takes a table only from an editor.
+        ("scrontab", "echo 'no crontab for me'", '-e) touch TABLE; "$VISUAL" TABLE;;'),
+    ):
+        body = (
+            f'case "$1" in -l) [ -e TABLE ] && exec cat TABLE; {read}; exit 1;; {write} -r) rm TABLE;; esac'
         )
+        write_tool(programs / tool, body.replace("TABLE", f"'{tmp_path / tool}'"))
     write_tool(programs / "systemctl", f"echo \"$@\" >> '{tmp_path}/systemctl.log'")
     write_tool(programs / "loginctl", "echo no")
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
@@ -215,9 +213,26 @@ def test_options_of_a_scrontab_job_come_before_its_line_and_its_time_is_that_of_
     assert line.startswith("0 18,19 * * 1-5 exec "), "Berlin's winter and summer on a clock in UTC"
     own = replace(job, place={"options": ["--time=1-0"]})
     assert TIMERS["scrontab"].render(own).count("--time") == 1
-    for option in ("long", "--x\n1 1 * * * rm"):
+    for option in ("long", "--x\n1 1 * * * rm", "--comment=a b"):
         with pytest.raises(ParameterError, match="one option of sbatch"):
             TIMERS["scrontab"].render(replace(job, place={"options": [option]}))
+
+
+def test_a_scrontab_that_refuses_its_lines_is_an_error_although_it_ends_with_0(
+    tools: Path, tmp_path: Path
+) -> None:
+    body = 'if [ "$1" = -l ]; then echo no crontab for me; exit 1; fi; read said; echo "errors, $said"'
+    write_tool(tools / "scrontab", body)
+    with pytest.raises(OSError, match="scrontab: errors, n"):
+        Table("scrontab").install(replace(NIGHTS, timer="scrontab"))
+
+
+def test_lines_of_a_scrontab_that_were_disabled_are_found_again(tools: Path, tmp_path: Path) -> None:
+    timer = Table("scrontab")
+    lines = timer.render(NIGHTS).splitlines()
+    (tmp_path / "scrontab").write_text("".join(f"#DISABLED: {line}\n" for line in lines) + "# mine\n")
+    timer.remove(NIGHTS)
+    assert (tmp_path / "scrontab").read_text() == "# mine\n"
 
 
 # -- systemd
