@@ -7,7 +7,6 @@ crash, a second timer or a missed start cannot put a schedule out of step.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -364,10 +363,12 @@ def load(name: str) -> Schedule:
         raise ParameterError("schedule", name, accepted, "`bendscape schedule list` shows them") from None
 
 
-def every() -> list[Schedule]:
-    """The schedules of this user that can be read."""
+def every(unreadable: Callable[[Path, Exception], None] = lambda *_: None) -> list[Schedule]:
+    """The schedules of this user; `unreadable` is told of files that hold something else."""
     found = []
     for path in sorted(schedules_folder().glob("*.json")):
-        with contextlib.suppress(OSError, ParameterError):
+        try:
             found.append(Schedule.from_json(path.read_text()))
+        except (OSError, ValueError) as error:
+            unreadable(path, error)
     return found

@@ -169,8 +169,11 @@ def list_schedules(
     from bendscape.cluster.schedule_timers import TIMERS
     from bendscape.sweep.commands.console import console, out, print_json, results_only
 
+    def unreadable(path: Path, error: Exception) -> None:
+        console().print(f"{path} is no schedule: {error}", markup=False, soft_wrap=True)
+
     documents = []
-    for schedule in [load(name)] if name else every():
+    for schedule in [load(name)] if name else every(unreadable):
         runs, errors = [], []
         try:
             with results_only(), environment(schedule.credentials):

@@ -64,7 +64,8 @@ def store_status(
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
-    did = {run.epoch: asdict(run) for run in run_records(ledger)}
+    runs = ledger.runs()
+    did = [asdict(run) for run in run_records(ledger, runs)]
     at_work = holder is not None and holder["alive"] is not False
     rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
@@ -86,7 +87,7 @@ def store_status(
         else None,
         "holder": holder,
         "jobs": [job for point in entry_points(group="bendscape.jobs") for job in point.load()(store.url)],
-        "runs": [{**run, **did.get(run["epoch"], {})} for run in ledger.runs()],
+        "runs": [{**about, **run} for about, run in zip(runs, did, strict=True)],
         "provenance": {
             "bendscape_version": version_in(attributes),
             **{k: attributes[k] for k in ("python", "packages", "created", "revised")},

@@ -56,10 +56,13 @@ class RunRecord:
     charges: dict[str, float | None]
 
 
-def run_records(ledger: Ledger) -> list[RunRecord]:
-    """Every run of a store in the order of their starts; the ledger must have been replayed."""
-    runs, holder = ledger.runs(), ledger.holder()
-    with ThreadPoolExecutor(8) as pool:  # of an object store each answer takes a while
+def run_records(ledger: Ledger, runs: list[dict[str, Any]] | None = None) -> list[RunRecord]:
+    """Every run of a store in the order of their starts; the ledger must have been replayed.
+
+    `runs` is what `Ledger.runs` said, if it was asked before.
+    """
+    runs, holder = ledger.runs() if runs is None else runs, ledger.holder()
+    with ThreadPoolExecutor(8) as pool:
         beats = list(pool.map(lambda run: ledger.beat_of(run["epoch"]), runs))
     at_work = holder["epoch"] if holder else 0
     return [
