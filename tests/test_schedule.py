@@ -398,6 +398,13 @@ def test_the_timer_computes_within_its_core_hours_and_looks_again_in_vain(
     assert bendscape("schedule", "run", richer.to_json()).returncode == 0
     assert "nothing is left to compute" in bendscape("schedule", "run", richer.to_json()).stderr
     assert [run.outcome for run in runs_of(always.store)] == ["stopped", "complete"]
+    # A run that began after the look: the lease keeps the second one out, which is no failure.
+    ledger = Ledger(connect(always.store))
+    ledger.acquire(lambda _: None)
+    monkeypatch.setattr(schedule_call, "runs_of", lambda _: [])
+    late = bendscape("schedule", "run", richer.to_json())
+    ledger.release()
+    assert (late.returncode, "stop that run, or wait for it" in late.stderr) == (0, True), late.stderr
 
 
 def test_a_timer_that_finds_a_run_at_work_is_content(
