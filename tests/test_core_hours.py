@@ -183,6 +183,8 @@ def test_the_command_tells_core_hours_in_its_document_and_status_every_run(
     assert run_of_store["charges"] == {"night": 3600.0}
     assert run_of_store["core_seconds"] == document["core_seconds"]
     assert (run_of_store["outcome"], run_of_store["cells"]) == ("complete", 60)
+    told = " ".join(bendscape("status", tmp_path / "s.zarr", "--kernel-module", module).stdout.split())
+    assert f"last run: 1 on {run_of_store['host']}, complete, 60 cells in" in told
 
 
 def test_workers_of_this_machine_and_of_ray_stop_when_the_core_hours_are_used(

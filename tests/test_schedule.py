@@ -304,6 +304,18 @@ def test_a_window_before_the_installation_is_not_missed_and_one_after_it_is() ->
     assert told["window_core_hours"] == {"limit": 100.0, "used": 0.0, "left": 100.0}
 
 
+def test_many_missed_windows_are_counted_and_the_last_of_them_named() -> None:
+    said: list[str] = []
+    month = replace(NIGHTS, installed=AT.timestamp() - 30 * 86400)
+    assert perform(month, AT, said.append, lambda _: 75) == 75
+    assert len(said) == 7
+    assert (
+        said[4]
+        == "missed: the window from 2026-11-26 20:00+01:00 to 2026-11-27 06:00+01:00 passed without a run"
+    )
+    assert said[5:] == ["missed: 25 windows before these", f"2026-11-28 00:00 {LABEL}"]
+
+
 def test_a_run_of_somebody_else_excuses_a_window_only_if_it_was_there_all_through_it() -> None:
     installed = replace(NIGHTS, installed=AT.timestamp() - 86400)
     (night,) = installed.windows.between(AT - 30 * HOUR, AT - 20 * HOUR)

@@ -398,6 +398,23 @@ def test_a_schedule_is_installed_listed_run_and_removed(
     assert (tmp_path / "s.zarr/zarr.json").exists(), "the store is kept"
 
 
+def test_a_store_or_a_file_that_cannot_be_read_is_told_and_hides_no_other_schedule(
+    installed: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert installed("--cron").returncode == 0
+    (tmp_path / "schedules/odd.json").write_text('{"of": "another version"}')
+    damaged = tmp_path / "s.zarr/ledger/segments"
+    damaged.mkdir(parents=True)
+    (damaged / "000001-000001.jsonl").write_text("{half a li")
+    told = bendscape("schedule", "list", "--json")
+    (one,) = json.loads(told.stdout)["schedules"]
+    assert "odd.json is no schedule" in told.stderr
+    assert "000001-000001.jsonl of the store is damaged" in one["errors"][0]
+    assert (one["past"], one["core_hours"], one["missed"]) == (None, None, None), "unknown, and not nothing"
+    assert one["next_start"]
+    assert "the store cannot be read" in bendscape("schedule", "list").stdout
+
+
 def test_a_schedule_moves_from_one_timer_to_another_but_not_to_another_store(
     installed: Callable[..., Any], tmp_path: Path
 ) -> None:
