@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import signal
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +138,38 @@ def test_what_a_killed_run_computed_is_charged_and_its_end_is_its_last_sign_of_l
         "night": 60,
         "week": 50,
     }
+
+
+KILLED = """
+import os, signal
+from bendscape.sweep.store import ledger
+import test_core_hours as here
+
+class Dying(here.Clockwork):
+    def run(self, next_job):
+        for count, result in enumerate(super().run(next_job)):
+            if count == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
+
+ledger.FLUSH_SECONDS = 0.0  # every receipt is flushed at once
+night = {{"night": here.hours(5)}}
+here.run({store!r}, {module!r}, here.make_campaign(**here.GROWN), Dying(), core_hours=night)
+"""
+
+
+def test_a_run_after_kill_9_has_what_the_killed_one_left(tmp_path: Path, kernel_file: KernelFile) -> None:
+    store, module = str(tmp_path / "a.zarr"), kernel_file(RANDOM)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(store=store, module=module)],
+        cwd=Path(__file__).parent, timeout=120, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    summary = run(store, module, make_campaign(**GROWN), Clockwork(), core_hours={"night": hours(5)})
+    assert (summary.computed, summary.reason) == (2 * 6, "end of the core-hours")
+    first, second = run_records(ledger_of(Path(store)))
+    assert (first.outcome, first.core_seconds, first.cells) == ("killed", 3 * TILE, 18)
+    assert (second.outcome, second.core_seconds) == ("stopped", 2 * TILE)
 
 
 def test_snapshots_keep_the_account_of_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
