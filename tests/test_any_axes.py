@@ -376,7 +376,7 @@ def test_an_axis_with_a_default_that_a_kernel_gains_is_at_it_in_stores_made_befo
         ({"spin": "[10]"}, "did you mean 'spins'?"),
         ({"alpha": "[1.0]"}, "one of rule, noise, load, spins, seeds, where"),
         ({"where": '"p > 1"'}, "the names rule, noise, load, spins; found 'p'"),
-        ({"where": "\"(rule or rule) * 999999999 == 'x'\""}, "texts in comparisons alone"),
+        ({"where": "\"(rule or rule) * 999999999 == 'x'\""}, "strings used only in comparisons"),
     ],
 )
 def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, str], line: str) -> None:
@@ -397,7 +397,7 @@ def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, 
             (Axis("x", "float64", "curve"), Axis("y", "float64", "curve"), Axis("seed", "int64", "seed")),
             "at most one",
         ),
-        ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number on a curve"),
+        ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number, for a curve"),
         ((Axis("N", "float64", "size"), Axis("seed", "int64", "seed")), "int64"),
         ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "as Python names a variable"),
         ((Axis("x", "float64", default=-1.0, least=0), Axis("seed", "int64", "seed")), "finite numbers >= 0"),

@@ -294,9 +294,9 @@ BAD_FLOATS: list[tuple[object, str]] = [
     (Masses(0.5), "not Masses"),
     (Convertible(), "not Convertible"),
     (xr.DataArray(0.5), "not DataArray"),
-    (2**53 + 1, "9007199254740993 is no float64"),
-    (np.uint64(2**64 - 1), "18446744073709551615 is no float64"),
-    (10**400, "an integer of more than 40 digits is no float64"),
+    (2**53 + 1, "9007199254740993 is not exactly a float64"),
+    (np.uint64(2**64 - 1), "18446744073709551615 is not exactly a float64"),
+    (10**400, "an integer of more than 40 digits is not exactly a float64"),
 ]
 BAD_INTEGERS: list[tuple[object, str]] = [
     (1.0, "not float"),
@@ -458,7 +458,7 @@ def test_reserved_names_are_all_that_a_store_gives_names_to(
             names = set(ds.variables) - {"x"}
         for name in names:
             module = kernel_file(RANDOM, variables=f'Variable("x", "a number"), Variable("{name}", "taken")')
-            with pytest.raises(ParameterError, match="named otherwise"):
+            with pytest.raises(ParameterError, match="a name other than"):
                 load_kernel("probe", [module])
 
 
