@@ -1,4 +1,4 @@
-"""The code and the environment that computed something."""
+"""The code and the environment that computed a store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
 
 def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The code and the environment that computed something; for a kernel its version and origin: the BLAKE2b
+    """The code and the environment of a computation. For a kernel, its version and origin: the BLAKE2b digest
     of its source if it is from a module named on the command line, otherwise its package.
     """
     about: dict[str, Any] = {}
@@ -32,7 +32,7 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
 
 
 def package_of(name: str) -> str:
-    """The package that has installed a kernel, and its version."""
+    """The installed package that provides a kernel, with its version."""
     for point in entry_points(group="bendscape.kernels", name=name):
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
@@ -40,7 +40,7 @@ def package_of(name: str) -> str:
 
 
 def bendscape_version() -> str:
-    """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
+    """Version of the package; in a checkout also the commit, with a `dirty` flag."""
     root, text = Path(__file__).parents[2], version("bendscape")
     if not (root / ".git").exists():
         return text
@@ -53,5 +53,5 @@ def bendscape_version() -> str:
 
 
 def version_in(attributes: Mapping[str, Any]) -> str:
-    """Version of bendscape in the attributes of a store; older ones have it under another name."""
+    """Version of bendscape in the attributes of a store; older stores have it under another name."""
     return str(attributes.get("bendscape_version") or attributes["code_version"])
