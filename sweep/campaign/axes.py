@@ -28,7 +28,7 @@ Threshold: TypeAlias = Callable[..., npt.NDArray[np.float64]]
 MAX_AXIS = 4096
 """Largest number of values on an axis: one chunk of its coordinate array, so growth rewrites one object."""
 DIGITS = 12
-"""Significant digits kept of a real coordinate, so that 0.1 and 0.1 + 1e-17 have the same random stream."""
+"""Significant digits kept of a real coordinate, so that 0.1 and 0.1 + 1e-15 have one random stream."""
 MAX_INTEGER = 2**53
 _LONGEST = 200  # characters of a str coordinate
 _PACKED = {"int64": "<q", "float64": "<d"}
