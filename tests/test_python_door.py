@@ -298,7 +298,9 @@ def test_a_declaration_that_is_not_accepted_is_refused_where_the_function_is_dec
 def test_a_function_without_a_text_and_one_that_cannot_travel_are_refused(tmp_path: Path) -> None:
     scope: dict[str, Any] = {}
     exec("def walk(cell, rng): return {'end': 0.0}", scope)
-    with pytest.raises(ParameterError, match=r"^kernel = 'walk' .* a function whose source text Python can read"):
+    with pytest.raises(
+        ParameterError, match=r"^kernel = 'walk' .* a function whose source text Python can read"
+    ):
         kernel(axes=STEPS, variables=END)(scope["walk"])
     for held, line in ((threading.Lock(), "can be pickled"), (bytes(MAX_PICKLE), "at most")):
 

@@ -63,7 +63,7 @@ if __name__ == "__main__":
     silence_zarr()
     store, seeds, address = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if address == "local":
-        server = ForkServer()  # its imports outlive no sweep, but are the start of everything
+        server = ForkServer()  # started before the imports, as by the command
         server.reports.poll(60)
         seconds = run(store, seeds, executor_at(address, 2, server=server))
     else:

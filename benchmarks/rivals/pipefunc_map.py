@@ -1,6 +1,6 @@
 """pipefunc: `Pipeline.map` on a process pool of two, into an array of files or of Zarr. STORE SEEDS STORAGE
 
-With resume, so that the same command goes on in the folder of a run that was cut short.
+With resume, so that the same command continues in the folder of an interrupted run.
 """
 
 import json

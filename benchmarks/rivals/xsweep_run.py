@@ -1,6 +1,6 @@
 """xsweep: its process or thread executor, two workers, into a Zarr store. STORE SEEDS EXECUTOR CHUNK
 
-CHUNK is the width of the store's chunks along the seeds, the unit it writes; 0 leaves that to xsweep.
+CHUNK is the length of the store's chunks along the seeds, the unit of writing; 0 leaves the choice to xsweep.
 """
 
 import json

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     place = {"name": Path(store).name, "parent_dir": str(Path(store).parent)}
     started = time.perf_counter()
     crop = harvester.Crop(**place, batchsize=batchsize)
-    if crop.is_prepared():  # an earlier run was cut short
+    if crop.is_prepared():  # an earlier run was interrupted
         crop.grow(executor=pool, verbosity=0)
         crop.reap()
     else:

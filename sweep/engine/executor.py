@@ -140,7 +140,8 @@ def choose(address: str) -> Choice:
 def executor_at(
     address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
 ) -> Callable[[], Executor]:
-    """A function that makes the executor for an address. A running cluster is contacted here, and must answer.
+    """A function that makes the executor for an address. A running cluster is contacted here, and must
+    answer.
 
     Parameters
     ----------
