@@ -60,7 +60,7 @@ def with_laws(edge: xr.Dataset, sharp: str, smooth: str) -> xr.Dataset:
     return edge.assign(law=edge["law"].copy(data=code.astype(np.int8)))
 
 
-def test_what_was_planted_at_theorys_loads_supports_or_is_consistent_with_every_claim(
+def test_loads_planted_at_theorys_values_support_or_agree_with_every_claim(
     loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset
 ) -> None:
     found = by_name(claims(loads, with_laws(edge, "n_two_thirds", "one_over_log"), above))
@@ -113,7 +113,7 @@ def test_an_overlap_above_threshold_that_is_not_theorys_contradicts_its_claim(
     assert by_name(claims(loads, edge, twice))["overlap"].verdict == "contradicted"
 
 
-def test_a_wide_student_with_a_large_error_supports_no_limit(
+def test_a_wide_student_with_a_large_error_does_not_support_the_limit(
     loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset
 ) -> None:
     vague = loads.copy(deep=True)

@@ -87,7 +87,7 @@ def inside(module: str, room: str) -> bool:
     return module == room or module.startswith(f"{room}.")
 
 
-def test_rooms_import_only_what_lies_below_them() -> None:
+def test_folders_import_only_what_they_may() -> None:
     for _, path in sources():
         room = ".".join(path.relative_to(ROOT).parts[:-1])
         for name in imports(path):
@@ -99,7 +99,7 @@ def test_rooms_import_only_what_lies_below_them() -> None:
                 )
 
 
-def test_every_folder_of_code_is_a_room_with_a_purpose_and_in_the_wheel() -> None:
+def test_every_code_folder_has_a_docstring_and_is_in_the_wheel() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     rooms = {".".join(path.relative_to(ROOT).parts[:-1]) for _, path in sources()}
     assert rooms == set(ALLOWED) == {package.removeprefix("bendscape.") for package in packages}
@@ -133,7 +133,7 @@ def test_the_engine_names_no_parameter_of_a_model() -> None:
             assert found not in named, f"{path.relative_to(ROOT)}, line {node.lineno}: {found}"
 
 
-def test_analysis_asks_for_variables_and_never_for_the_name_of_a_kernel() -> None:
+def test_analysis_depends_on_variables_and_never_on_the_name_of_a_kernel() -> None:
     kernels = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     names = set(kernels["bendscape.kernels"]) - {"theory"}  # a command too
     for folder, path in sources():

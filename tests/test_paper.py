@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> str:
     return str(path)
 
 
-def test_the_whole_campaign_is_a_night_on_two_cores_and_reaches_width_8_and_size_1e5() -> None:
+def test_the_full_campaign_takes_a_night_on_two_cores_and_reaches_width_8_and_size_1e5() -> None:
     campaign = load_campaign(ROOT / "campaigns/paper.toml")
     assert max(campaign.grid["p"]) == 8
     assert max(campaign.grid["N"]) == 100_000
@@ -45,7 +45,7 @@ def test_the_whole_campaign_is_a_night_on_two_cores_and_reaches_width_8_and_size
     assert plan.seconds_left / 3600 < NIGHT * CORES
 
 
-def test_the_small_campaign_asks_for_models_of_the_whole_one() -> None:
+def test_the_models_of_the_small_campaign_are_in_the_full_one() -> None:
     whole, small = (load_campaign(ROOT / f"campaigns/{name}.toml").grid for name in ("paper", "paper-small"))
     for name in ("p", "p_star", "a"):
         assert set(small[name]) <= set(whole[name])
@@ -77,7 +77,7 @@ def test_the_wider_student_of_the_small_campaign_has_the_lower_threshold_and_no_
 
 
 @pytest.mark.ray
-def test_the_small_campaign_comes_to_its_report(store: str, tmp_path: Path) -> None:
+def test_the_small_campaign_produces_its_report(store: str, tmp_path: Path) -> None:
     ds = xr.open_dataset(store, engine="bendscape", chunks={})
     page = write_report(ds, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "paper-small" in page

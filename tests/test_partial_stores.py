@@ -100,7 +100,7 @@ def finished_models(ds: xr.Dataset) -> list[dict[str, int]]:
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_store_filling_in_any_order_has_answers_with_their_coverage_and_finished_models_keep_theirs(
+def test_a_store_filled_in_any_order_gives_results_with_coverage_and_finished_models_keep_theirs(
     data: st.DataObject, whole: Path, answers: Mapping[str, xr.Dataset], tmp_path: Path
 ) -> None:
     kept = []

@@ -158,7 +158,7 @@ def test_choosing_another_model_draws_its_numbers(open_page: Callable[..., Page]
     ]
 
 
-def test_a_model_that_is_not_there_gives_way_to_the_nearest_that_is(open_page: Callable[..., Page]) -> None:
+def test_a_model_without_data_is_replaced_by_the_nearest_with_data(open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.select_option("#choose-p", "2")  # nothing is done at a = 0.7 there
     assert page.input_value("#choose-a") == "1.5"
@@ -184,7 +184,7 @@ def test_the_chooser_works_from_the_keyboard_and_its_parts_have_names(open_page:
     assert page.get_by_role("combobox", name="p*").input_value() == "1"
 
 
-def test_hovering_tells_the_numbers_of_a_point(open_page: Callable[..., Page]) -> None:
+def test_hovering_shows_the_numbers_of_a_point(open_page: Callable[..., Page]) -> None:
     page = open_page(viewport={"width": 1200, "height": 900})
     size = numbers_of(page)["models"][0]["sizes"][1]
     place = page.locator("#figure-eigenvalue .scatterlayer .trace", has=page.locator(".points path")).nth(1)

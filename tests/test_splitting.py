@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import transition
 
 
-def test_drawn_labels_and_weights_split_as_the_parts_say() -> None:
+def test_drawn_labels_and_weights_split_according_to_the_parts() -> None:
     """K at lambda_star from 100 cells' own labels, with their p x p Stieltjes transform solved for.
 
     Each mean square has a relative standard error of (2/100)^(1/2) or less: within 50 percent, 3.5 of it, and

@@ -308,7 +308,7 @@ def test_near_tricriticality_the_three_definitions_of_alpha_0_meet() -> None:
     assert found.complex_re == pytest.approx(found.principal_value, abs=1e-6 * window)
 
 
-def test_all_samples_tell_the_teacher_at_large_load() -> None:
+def test_at_large_load_the_overlap_tends_to_one() -> None:
     for model in (Model(1, 1, 0.7), Model(4, 2, 1.5)):
         found = [outlier(model, load).overlap_sq for load in (1e1, 1e2, 1e4, 1e6)]
         assert found == sorted(found)

@@ -73,9 +73,7 @@ def nothing() -> None:
 
 
 @pytest.mark.parametrize("trial", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 12))])
-def test_writers_of_one_tile_that_hammer_it_together_leave_the_union_of_their_cells(
-    place: Place, trial: int
-) -> None:
+def test_concurrent_writers_of_one_tile_leave_the_union_of_their_cells(place: Place, trial: int) -> None:
     order = random.Random(trial).sample(range(CELLS), CELLS)
     barrier = threading.Barrier(4, timeout=60)
 

@@ -148,16 +148,14 @@ def some_slow(changes: Iterable[str], fast: Collection[str]) -> list[Any]:
 @pytest.mark.parametrize(
     "change", some_slow(KEPT, ("done", "done, lazily", "transposed", "done and NetCDF", "exported to Zarr"))
 )
-def test_every_answer_is_that_of_the_dataset_that_was_opened(
+def test_every_result_is_that_of_the_dataset_as_opened(
     store: Path, original: dict[str, xr.Dataset], tmp_path: Path, change: str
 ) -> None:
     assert_same(answers(KEPT[change](store, tmp_path)), original)
 
 
 @pytest.mark.usefixtures("fewer_resamplings")
-def test_the_tables_behind_figures_are_those_of_the_dataset_that_was_opened(
-    store: Path, tmp_path: Path
-) -> None:
+def test_the_tables_behind_figures_are_those_of_the_dataset_as_opened(store: Path, tmp_path: Path) -> None:
     wanted = tables(opened(store))
     assert len(wanted) > 6
     changed = netcdf(KEPT["done and transposed"](store, tmp_path), tmp_path)
@@ -165,7 +163,7 @@ def test_the_tables_behind_figures_are_those_of_the_dataset_that_was_opened(
 
 
 @pytest.mark.parametrize("change", some_slow(SELECTED, ("a model by scalars", "a model, then done")))
-def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
+def test_a_selected_model_has_the_same_results_as_in_the_sweep(
     store: Path, original: dict[str, xr.Dataset], change: str
 ) -> None:
     found = answers(SELECTED[change](opened(store)))
@@ -175,7 +173,7 @@ def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
 
 
 @pytest.mark.parametrize("change", some_slow(POORER, ("one size", "one cell", "seeds")))
-def test_what_is_left_of_a_sweep_has_answers_or_says_what_is_missing(store: Path, change: str) -> None:
+def test_a_reduced_sweep_gives_results_or_names_what_is_missing(store: Path, change: str) -> None:
     ds = POORER[change](opened(store))
     for name, options in ANALYSES.items():
         found = getattr(Bend(ds), name)(**options).compute()
