@@ -1,6 +1,6 @@
-"""A world of its own in which campaigns are disturbed: episodes, each scripted by a number.
+"""A separate world in which campaigns are disturbed, in episodes that are each scripted by a number.
 
-    python tests/chaos.py FOLDER     reads the number of an episode a line, answers with a line of JSON
+    python tests/chaos.py FOLDER     reads the numbers of episodes and answers each with a line of JSON
 
 The world is a Ray cluster of a head and two nodes of one core, and a new driver, `bendscape run`, for every
 episode. Where the system permits it, the world lives in user, mount and process namespaces of its own (no
@@ -48,7 +48,7 @@ from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}
 CELLS, TILE, SLOTS = 2 * 3 * 2 * 6, 6, 2
 PAUSE = 0.04
-TIMEOUT = 1.5  # seconds a cell may take where one hangs
+TIMEOUT = 1.5  # time limit of a cell in episodes in which one hangs
 NAMESPACES = (
     "unshare",
     "--user",
@@ -60,7 +60,7 @@ NAMESPACES = (
     "--mount-proc",
 )
 
-# What a cell may do, with the error that it is recorded with and the least attempts of it.
+# What a cell may do, with the error recorded for it and its least number of attempts.
 DEEDS: dict[str, tuple[str, str, int]] = {
     "raises": ("raise ValueError('no luck')", "ValueError", 1),
     "no memory": ("bytearray(2**46)", "MemoryError", 1),
@@ -75,7 +75,7 @@ DEEDS: dict[str, tuple[str, str, int]] = {
 }
 LOST_BY_DEED = {"killed": 15, "segfault": 15, "exits": 15, "stuck in C": 10, "slow once": 1}
 
-# What happens to the world, with the exit codes of the driver and the cells that it may cost at most.
+# What happens to the world, with the possible exit codes of the driver and the largest number of lost cells.
 EVENTS: dict[str, tuple[set[int], int]] = {
     "nothing": ({0, 1}, 0),
     "kill driver": ({-signal.SIGKILL, 0, 1}, SLOTS * TILE),
@@ -92,13 +92,13 @@ EVENTS: dict[str, tuple[set[int], int]] = {
     "read-only": ({74, 0, 1}, 3 * (SLOTS + 1) * TILE),
 }
 NEED_MOUNTS = {"full disk", "read-only"}
-SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, where there is a server
+SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, for stores on a server
     "server fails": ({0, 1}, SLOTS * TILE),
     "server away": ({0, 1}, SLOTS * TILE),
     "server gone": ({74}, 3 * (SLOTS + 1) * TILE),
 }
 
-# The first episodes: every kind of fault, and every deed but two of one kind; the rest is drawn.
+# The first episodes cover every kind of fault, and all deeds but two of one kind; the others are random.
 FIRST: list[tuple[str, str]] = [
     ("kill driver", "well"),
     ("kill worker", "nan"),
@@ -168,7 +168,7 @@ def script(number: int) -> tuple[str, str]:
 
 @dataclass
 class World:
-    """The cluster, and the folder in which every episode has its own."""
+    """The cluster, and a folder with a subfolder for every episode."""
 
     folder: Path
     mounts: bool
@@ -184,7 +184,7 @@ class World:
 
     @cached_property
     def cluster(self) -> Any:
-        """It starts with the first episode that needs it."""
+        """Start the cluster for the first episode that needs it."""
         import ray
         from ray.cluster_utils import Cluster
 
@@ -229,7 +229,7 @@ class World:
 
 @dataclass
 class Episode:
-    """One driver, one disturbance, one odd cell."""
+    """One driver, one disturbance, one misbehaving cell."""
 
     world: World
     number: int
@@ -339,12 +339,12 @@ class Episode:
                 self.wait(lambda: self.begun() >= moment, driver)
             time.sleep(self.rng.uniform(0, 2 * PAUSE))
             self.strike(driver, undo)
-            driver.wait(400)  # it sits an outage out for minutes, and a loaded machine is slow
+            driver.wait(400)  # it may wait out an outage for minutes, and a loaded machine is slow
         self.wait(lambda: not any(map(alive, self.pids())), None)
         return driver.returncode, log.read_text()[-3000:]
 
     def strike(self, driver: subprocess.Popen[bytes], undo: contextlib.ExitStack) -> None:
-        """Do it, and note how it is made good when the driver is gone."""
+        """Disturb the world, and record how to undo that once the driver is gone."""
         if self.event == "kill driver":
             driver.kill()
         elif self.event == "kill worker":
@@ -394,13 +394,13 @@ class Episode:
 
 
 def sudo(*command: str) -> None:
-    """As the root of this namespace."""
+    """Run a command as root of this namespace."""
     subprocess.run(command, check=True, timeout=20)
 
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """A disk of four megabytes."""
+    """Mount a disk of four megabytes."""
     folder.mkdir()
     sudo("mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder))
     try:
@@ -410,14 +410,14 @@ def mounted(folder: Path) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Until the system says that there is no space left."""
+    """Fill a disk until the system reports that no space is left."""
     with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
         while True:
             stream.write(bytes(4096))
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, and is not only waiting to be reaped."""
+    """Whether a process is running, not just waiting to be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -439,7 +439,7 @@ def ray_executor() -> Executor:
 def main(folder: Path, mounts: bool) -> None:
     """Serve episodes until there is no more input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with World(folder, mounts) as world:
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""`ds.bend` tells what it offers: the parameters of each method, and a page in a shell or notebook."""
+"""`ds.bend` documents itself: the parameters of each method, and a summary in a shell or notebook."""
 
 from __future__ import annotations
 

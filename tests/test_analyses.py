@@ -1,4 +1,4 @@
-"""Analyses are found by the variables and axes that they need, whichever kernel computed the cells."""
+"""Analyses are matched by the variables and axes that they need, whichever kernel computed the cells."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = ("overlap_sq", "overlap_sq_space", "eigval_min", "edge_sample")
 
 
 def third_party(folder: Path, kernel_file: KernelFile, *names: str) -> Path:
-    """A store of a kernel that no analysis knows, with some of the variables that analyses read."""
+    """A store of an unknown kernel with some of the variables that analyses read."""
     declared = ", ".join(f"Variable({name!r}, 'of somebody else')" for name in names)
     module = kernel_file(VALUES.replace("NAMES", repr(names)), declared)
     run(folder / "s.zarr", module, make_campaign(**GRID))
@@ -46,7 +46,7 @@ def third_party(folder: Path, kernel_file: KernelFile, *names: str) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a kernel with all that the analyses of a sweep of Hessians read."""
+    """A store with all variables that the analyses of a sweep of Hessians read."""
     folder = tmp_path_factory.mktemp("whole")
     return third_party(folder, partial(write_kernel, folder), *ALL)
 
@@ -57,7 +57,7 @@ def opened(store: Path) -> xr.Dataset:
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
-    """Install an analysis of one's own: a module with ANALYSIS, under a name, in a group."""
+    """Install a user's own analysis: a module with ANALYSIS, under a name, in a group."""
 
     def install(name: str, group: str, source: str) -> None:
         module = f"analysis_of_{name}_{uuid.uuid4().hex}"
@@ -204,7 +204,7 @@ def test_a_broken_theory_of_another_package_leaves_the_cells_readable(
     assert ds.eigval_min.notnull().all()
 
 
-# -- analyses of somebody else
+# -- analyses of other packages
 
 
 def test_a_users_own_analysis_is_found_by_name_and_its_needs_are_checked(

@@ -1,4 +1,4 @@
-"""One engine for any axes: what holds for a store holds whatever its kernel declares.
+"""One engine for any axes: a store has the same properties whatever its kernel declares.
 
 Kernels: one that declares no axes and so has those of the network; one with a curve and without an axis of
 sizes; one with an axis of text, sizes, an axis with a default, arrays in a cell, and no curve; one without
@@ -57,7 +57,7 @@ kernel = "any"
 
 
 class Case(NamedTuple):
-    """A declaration, what its cells know, a grid and a wider one: every axis has grown in it."""
+    """A declaration with its expected values, a grid, and a wider grid in which every axis has grown."""
 
     declared: str
     known: str
@@ -194,7 +194,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def whole(place: Place) -> xr.Dataset:
-    """The wider campaign, computed in one go."""
+    """The wider campaign, computed in a single run."""
     assert place.run("whole.zarr", place.case.wider) == "complete"
     return place.opened("whole.zarr")
 

@@ -1,4 +1,4 @@
-"""Nothing is lost under any failure: campaigns are disturbed, on processes and on a real Ray cluster.
+"""Nothing is lost under any failure: campaigns disturbed on local processes and on a real Ray cluster.
 
 Each episode of `tests/chaos.py` checks: the resumed dataset is that of a serial run, bit for bit; what the
 ledger knew before the resume is never computed again; no more work is lost than what was under way; the
@@ -33,7 +33,7 @@ MORE_ON_S3 = range(ON_S3 + len(FIRST_ON_S3), ON_S3 + len(FIRST_ON_S3) + 20)
 
 
 class World:
-    """The world, seen from outside. It starts with the first episode, and anew after one that hung."""
+    """The world, from outside. It is started for the first episode, and again after one that hung."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ def play(world: World, number: int) -> None:
 
 
 def on_ray(test: Callable[..., None]) -> Any:
-    """On the world's cluster, which is not the Ray of other tests and is started once."""
+    """The world's cluster, separate from the Ray of other tests and started once."""
     return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
 
 
@@ -156,7 +156,7 @@ def test_nothing_is_lost_whatever_happens_at_whatever_moment(world: World, numbe
 def test_a_cell_that_fills_the_memory_is_found_by_the_workers_that_ray_ends(
     tmp_path: Path, kernel_file: Callable[..., str]
 ) -> None:
-    # Ray's own monitor, told that memory ends 1.5 GB above what is used now.
+    # Ray's own monitor, with a limit of 1.5 GB above the memory in use now.
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     memory = {name: 1024 * int(number) for name, number, *_ in lines}
     limit = Path("/sys/fs/cgroup/memory.max")

@@ -1,4 +1,4 @@
-"""The command line's contracts: one JSON document on stdout, one clear line on stderr, telling exit codes."""
+"""The contracts of the command line: one JSON document on stdout, one clear line on stderr, exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collapse of all sizes finds the load that was planted, says how well, and what the load stands for."""
+"""The collapse of all sizes finds the planted load, its error, and the definition that it supports."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_correction_biases_the_fit_unless_it_is_allowed_for() -> None:
 
 
 def test_crossings_of_sizes_are_extrapolated_by_the_law_that_a_correction_gives_them() -> None:
-    """alpha_c + K (N N')^(-1/3): sizes so large that the first order is all."""
+    """alpha_c + K (N N')^(-1/3), at sizes so large that only the first order matters."""
     truth, sizes = critical_point(CONTINUOUS).alpha, (10**4, 4 * 10**4, 16 * 10**4, 64 * 10**4)
     loads = np.round(np.linspace(1.1, 1.4, 31), 12)
     sweep = planted_collapse.sweep(
@@ -220,8 +220,8 @@ def test_a_partially_filled_store_gives_partial_results_with_their_coverage(cont
     sweep = continuous.copy(deep=True)
     status = sweep["status"].values
     status[..., ::2, 0, :] = 0  # every other alpha of the smallest size
-    status[..., 1, 50:] = 2  # a quarter of the seeds of the next
-    status[..., 3, :] = 0  # nothing of the largest
+    status[..., 1, 50:] = 2  # a quarter of the seeds of the next size
+    status[..., 3, :] = 0  # all cells of the largest
     result = collapse(sweep, n_boot=100)
     here = result.isel(p=0, p_star=0, a=0)
     assert here["n_sizes"].item() == 3

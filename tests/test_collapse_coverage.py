@@ -1,5 +1,4 @@
-"""The intervals of the collapse hold the planted load as often as they say, and data that do not know it say
-so."""
+"""The intervals of the collapse have their nominal coverage, and uninformative data give no interval."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ RANGES = {"below": np.arange(0.2, 0.901, 0.05), "above": np.arange(1.5, 3.401, 0
 
 
 def sweep(alpha: Floats, seeds: int, cells: str, entropy: int, correction: float = CORRECTION) -> xr.Dataset:
-    """Three sizes, with a correction to scaling of its own drawn from what the fit allows for."""
+    """Three sizes, with a correction to scaling drawn from the prior of the fit."""
     g = correction * np.random.default_rng([5, entropy]).standard_normal(3)
     return planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES, seeds), alpha, cells=cells, correction=tuple(g), entropy=entropy
@@ -55,7 +54,7 @@ def outcomes(alpha: Floats, seeds: int, cells: str, repeats: int) -> dict[str, C
 
 
 def too_few(estimated: int) -> int:
-    """So many of these 95 per cent intervals, or fewer, hold the truth in one run in a thousand."""
+    """The number of these 95 per cent intervals that hold the truth, or fewer, in one run of a thousand."""
     return int(binom.ppf(0.001, estimated, 0.95)) - 1
 
 

@@ -1,4 +1,5 @@
-"""Control variates: planted answers, honest intervals, no bias, and what they cut on real cells."""
+"""Control variates: planted answers, coverage, absence of bias, and the reduction of variance on real
+cells."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def skewed(rng: np.random.Generator, n: int) -> tuple[FloatArray, FloatArray]:
 
 
 def brute_force(f: FloatArray, c: FloatArray, centre: FloatArray, weight: float) -> float:
-    """The definition: slopes fitted anew without each cell."""
+    """The definition: slopes refitted without each cell."""
     terms = []
     for i in range(len(f)):
         rest = np.delete(np.arange(len(f)), i)

@@ -1,4 +1,4 @@
-"""The sampler that reveals its data as it goes, against matrices that are drawn whole."""
+"""The sampler that reveals its data step by step, compared with fully drawn matrices."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from bendscape.core.quadratic.sampling.reveal import Array, LeftBasis, bartlett
 FloatArray = npt.NDArray[np.float64]
 
 FALSE_ALARMS = 1e-3
-"""Chance that a correct sampler fails any test of this file, had the seeds not been fixed; shared evenly."""
+"""Probability that a correct sampler fails any test of this file with random seeds; divided equally."""
 
 
-# Every direction revealed: the iteration as algebra, and the law of the data it has made up
+# Every direction revealed: the algebra of the iteration, and the law of the data that it has drawn
 
 
 class Revealed(NamedTuple):
@@ -210,7 +210,7 @@ def test_the_test_of_the_data_law_detects_every_wrong_variant(
     assert np.abs(deviations / errors).max() > SCORE
 
 
-# The law of what is measured, against matrices drawn whole and diagonalised
+# The law of the measurements, compared with fully drawn and diagonalised matrices
 
 
 def by_dice(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray, list[float]]:
@@ -333,7 +333,7 @@ def test_an_error_of_one_percent_in_the_mean_eigenvalue_is_detected(
     assert p_value(dice * np.array([1.01, 1, 1, 1])) < level
 
 
-# What stopping, rounding and the array library cost
+# Effects of stopping, rounding and the array library
 
 
 @pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 1.5), 1.375), (Model(2, 2, 1.0), 2.4)], ids=str)

@@ -1,4 +1,4 @@
-"""The documents speak of code, tests and files that exist."""
+"""The code, tests and files named in the documents exist."""
 
 from __future__ import annotations
 

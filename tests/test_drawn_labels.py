@@ -1,4 +1,4 @@
-"""The theory of one cell's own labels: its equations, its limits, and that it knows the cell it came from."""
+"""The theory of one cell's own labels: its equations, its limits, and its correlation with the cell."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def labels(model: Model, M: int, seed: int) -> tuple[FloatArray, FloatArray]:
 
 
 class Literal:
-    """The equations as they are stated, in g: z, z', and the sums weighted by y."""
+    """The equations as stated, in g: z, z', and the sums weighted by y."""
 
     def __init__(self, model: Model, N: int, y: FloatArray, yhat: FloatArray) -> None:
         d_perp = 2 / model.p * (yhat - y) / (model.a + y)

@@ -1,5 +1,5 @@
-"""Beyond the crossover size the load that was planted is found, within intervals that hold what they promise,
-and the law of its climb is told, hardly ever told wrong, and never used to extrapolate."""
+"""Beyond the crossover size the planted load is found with correct coverage, and the law of its climb is
+identified, rarely wrongly, and never used to extrapolate."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The law by which the lowest eigenvalue approaches the edge is told where it was planted, hardly ever told
-wrong, and not told where the data do not."""
+"""The law of the approach of the lowest eigenvalue to the edge is identified where it was planted, rarely
+wrongly, and left open if the data are insufficient."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_a_fitted_edge_finds_a_planted_shift_and_warns() -> None:
 def test_a_partial_sweep_gives_partial_results_and_their_coverage() -> None:
     whole = planted("n_two_thirds", 5.0, dict.fromkeys((128, 256, 512, 1024, 2048), 12), alpha=ALPHA[:4])
     partial = whole.copy(deep=True)
-    partial["status"].values[0, 0, 0, 0, 4] = 0  # a size that has not come
+    partial["status"].values[0, 0, 0, 0, 4] = 0  # a size not yet computed
     partial["status"].values[0, 0, 0, 1, 4, 4:] = 0  # one with too few seeds for a fit
     partial["status"].values[0, 0, 0, 2] = 0  # an alpha without any
     partial["status"].values[0, 0, 0, 3, 0, 0] = 2  # one failed cell

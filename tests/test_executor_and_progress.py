@@ -1,4 +1,4 @@
-"""Jobs run in a bounded window on cores that are ours, and the person at the terminal sees how far it is."""
+"""Jobs run in a bounded window on our own cores, and the terminal shows the progress."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_the_end_is_predicted_from_measured_costs(kernel_file: KernelFile) -> No
     shown = meter(kernel_file, Console(quiet=True))
     assert shown.core_seconds_left == pytest.approx(144 * 0.25)
     shown.advance(128, done=6, failed=0, computed=6, estimated=1.5, measured=6.0)
-    # A size of which nothing is known goes by what this machine made of the others.
+    # A size without measurements uses the correction measured for the others.
     assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + 72 * 0.25 * 4)
     shown.advance(64, done=6, failed=0, computed=0, estimated=1.5, measured=0.0)  # found in the store
     assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + (72 - 6) * 0.25 * 4)

@@ -1,4 +1,4 @@
-"""Whatever runs the jobs, the store is the same; processes start at once and leave nothing."""
+"""The store is the same whichever executor runs the jobs; processes start at once and leave nothing."""
 
 from __future__ import annotations
 

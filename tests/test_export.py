@@ -1,4 +1,4 @@
-"""An export is the dataset of the store, whole or not there at all, for readers who have xarray alone."""
+"""An export is the dataset of the store, complete or absent, for readers who have only xarray."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def half_filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(half_filled: Path, tmp_path: Path) -> Path:
-    """A copy of it, the test's own."""
+    """A copy of the store for one test."""
     shutil.copytree(half_filled, tmp_path / "s.zarr")
     return tmp_path / "s.zarr"
 
@@ -84,7 +84,7 @@ def expected(store: Path) -> xr.Dataset:
 
 
 def read(path: Path, group: str | None = None, mask_and_scale: bool = False) -> xr.Dataset:
-    """With what a reader has who does not have this package."""
+    """Open it with only what a reader without this package has."""
     options: dict[str, Any] = {"group": group, "mask_and_scale": mask_and_scale}
     if path.suffix == ".nc":
         return xr.load_dataset(path, **options)

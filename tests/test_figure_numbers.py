@@ -1,4 +1,4 @@
-"""The numbers behind the figures are what their columns say, by ways of their own."""
+"""The numbers behind the figures agree with independent computations of their columns."""
 
 from __future__ import annotations
 

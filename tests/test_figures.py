@@ -1,4 +1,4 @@
-"""Figures show the data and the theory they say they show, and leave matplotlib as they found it."""
+"""Figures show the data and theory that they claim to show, and do not change matplotlib's state."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FINE = 21
 
 @pytest.fixture(scope="module")
 def full() -> xr.Dataset:
-    """What every figure can be drawn of."""
+    """A sweep from which every figure can be drawn."""
     return synthetic.planted(
         a=(0.7, 1.5), seeds={64: 16, 128: 12, 256: 8}, alpha_factor=np.linspace(0.6, 1.6, 15)
     )
@@ -71,7 +71,7 @@ def full() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def numbers(full: xr.Dataset) -> dict[str, Numbers]:
-    """Behind every figure of ``full``."""
+    """The numbers behind every figure of ``full``."""
     results_of_full = Results(full)
     return {name: numbers_of(results_of_full, name) for name in FIGURES}
 

@@ -1,4 +1,4 @@
-"""The laws of finite size over their whole domain: no jump from one load to the next, nothing impossible."""
+"""The finite-size laws over their whole domain: no jumps between neighbouring loads, no impossible values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALVINGS = 40
 
 
 def numbers(model: Model, alpha: float, N: float) -> tuple[float, float, float]:
-    """log of the overlap, and mean eigenvalue and sd in units of the sd; all that can be checked at once."""
+    """log of the overlap, and mean eigenvalue and sd in units of the sd; also checks their ranges."""
     overlap_sq, law = mean_overlap_sq(model, alpha, N), lowest_eigenvalue_law(model, alpha, N)
     lowest = mean_overlap_sq_lowest(model, alpha, N)
     assert 0.3 * model.p_star / N < overlap_sq <= 1  # a random vector has p_star/N

@@ -1,4 +1,4 @@
-"""A check of a store finds every way in which data and ledger can part, and mends it from the data."""
+"""fsck finds every disagreement between data and ledger, and repairs the ledger from the data."""
 
 from __future__ import annotations
 

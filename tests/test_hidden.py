@@ -1,4 +1,5 @@
-"""Cells that the latest campaign file does not name are kept, counted wherever one looks, and can be seen."""
+"""Cells that the latest campaign file does not name are kept, are counted in all summaries, and can be
+read."""
 
 from __future__ import annotations
 

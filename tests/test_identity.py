@@ -1,4 +1,5 @@
-"""A store is of one source of its kernel: an edit under the same version is never mixed in unasked."""
+"""A store has one source of its kernel: a changed source under the same version is refused unless
+accepted."""
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ def test_an_older_store_is_checked_against_the_digests_recorded_by_its_runs(
     store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
     run(store, module, make_campaign(**SMALL))
     first = digest(module)
-    # As such a store has it: nothing in its root, and the digest with the path of the module in the lease.
+    # Such a store has no digest in its root; the lease has it with the path of the module.
     root = json.loads((store / "zarr.json").read_text())
     del root["attributes"]["kernel_source"]
     (store / "zarr.json").write_text(json.dumps(root))

@@ -1,8 +1,8 @@
-"""Intervals of 95 per cent hold what was planted in 93 to 97 of a hundred samples: few seeds, skewed cells,
-alphas beside the threshold.
+"""Intervals of 95 per cent hold the planted value in 93 to 97 of a hundred samples: with few seeds, skewed
+cells, or alphas that miss the threshold.
 
-The counts are binomial. Every test states what share it takes as right, how often it fails all the same, and
-how often it sees intervals that hold less."""
+The counts are binomial. Every test states the coverage that it accepts, its false-alarm rate at that
+coverage, and its power against a lower one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cell has its time, the one to blame is found, and stopping has a bound."""
+"""Cells have time limits, the cell that ended a worker is identified, and stopping takes a bounded time."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def note(bit: int, ago: float = 0.0, limit: float = 60.0) -> Note:
 def campaign_of_losses(
     isolation: Isolation, tiles: list[Tile], bad: set[int], error: Exception
 ) -> tuple[int, int, list[Verdict], int]:
-    """Play workers that die at the first bad cell: cells done, cells blamed, verdicts, workers lost."""
+    """Simulate workers that die at the first bad cell: cells done, cells blamed, verdicts, workers lost."""
     done = blamed = losses = 0
     verdicts: list[Verdict] = []
     assert isolation.lost(tiles, None, None, error) is None

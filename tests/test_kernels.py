@@ -1,4 +1,5 @@
-"""Kernels: the example of the page runs, files execute nothing, and what breaks the contract is told."""
+"""Kernels: the documented example runs, campaign files execute nothing, and breaches of the contract are
+reported."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ GOOD = {
 
 
 def module(path: Path, **changes: str) -> str:
-    """A module whose KERNEL is good but for the changes, which are source code."""
+    """A module with a valid KERNEL except for the changes, given as source code."""
     path.write_text(MODULE.format(arguments=", ".join(f"{k}={v}" for k, v in (GOOD | changes).items())))
     return str(path)
 
@@ -258,7 +259,7 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
 
 
 class Masses(float):
-    """A number that means more than its value: here, a unit."""
+    """A number that carries more than its value: here, a unit."""
 
 
 class Convertible:

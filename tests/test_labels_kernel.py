@@ -1,4 +1,4 @@
-"""The `labels` kernel through a real campaign: what the theory makes of each cell's own labels."""
+"""The `labels` kernel in a real campaign: the theory conditional on each cell's own labels."""
 
 from __future__ import annotations
 

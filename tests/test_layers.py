@@ -1,4 +1,4 @@
-"""The shape of the project: who imports whom, what lives where, and that every way to install it works."""
+"""The structure of the project: allowed imports, contents of folders, and every way to install it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of the transition: the same thresholds as one at a time, for any model, on any grid."""
+"""Maps of the transition agree with the scalar functions, for any model on any grid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def flat(model: Model) -> Any:
 
 
 def agree(found: dict[str, Any], name: str, value: complex, error: float, error_name: str = "") -> None:
-    """Equal within both error estimates, and the map's own small."""
+    """Equal within both error estimates, and the error of the map small."""
     own = found[f"{error_name or name}_error"].item()
     assert math.isnan(own) == math.isnan(error)
     if name == "alpha_0_complex_re":

@@ -1,5 +1,5 @@
-"""The pass over the models of a sweep: lazy, each chunk read once, the same on threads, processes and
-nothing."""
+"""The pass over the models of a sweep: lazy, each chunk read once, the same on threads, on processes and
+without Dask."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_result_does_not_depend_on_how_the_sweep_is_chunked(
 
 
 class _Counted:
-    """An array of one number a chunk that notes which parts are taken of it, and how many at a time."""
+    """An array of one number per chunk that records which parts are read, and how many at a time."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self.values, self.taken = values, []  # type: ignore[var-annotated]

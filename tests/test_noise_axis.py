@@ -1,4 +1,4 @@
-"""Label noise as an axis: sampled by the kernels that can, in their theory, in stores, before analyses.
+"""Label noise as an axis: in samples, theory and stores, and refused by analyses.
 
 tests/data/hessian-store-without-noise.zip was written before kernels had this axis, with a kernel whose
 options were fewer than now.
@@ -56,7 +56,7 @@ GRID: Mapping[str, str] = {
     "N": "[16]",
     "seeds": "4",
 }
-"""That of the old store."""
+"""The grid of the old store."""
 NOISES = (0.0, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""A store on S3 is a store like any other, and nothing of its credentials is ever written or shown."""
+"""A store on S3 behaves like any other, and its credentials are never written or shown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KernelFile = Callable[..., str]
 CELLS = 2 * 2 * 3 * 2 * 6
 
 
-# -- the engine's law, on S3
+# -- the guarantees of the engine, on S3
 
 
 @pytest.mark.parametrize("jobs", [0, 2])

@@ -1,4 +1,4 @@
-"""Options of a kernel: checked, part of what a store is, and with the bits of version 2 at their defaults."""
+"""Options of a kernel are validated, fixed for a store, and give the bits of version 2 at their defaults."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_option_reaches_the_cells_and_their_estimates() -> None:
 def test_a_looser_tolerance_takes_fewer_products_and_is_that_close_to_the_exact_eigenpairs(
     method: str,
 ) -> None:
-    """Dice draws instances of its own, so that it is held against its own tightest."""
+    """Dice draws its own instances, so it is compared with its own result at the tightest tolerance."""
     cell = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.3, N=48, seed=0)
 
     def found(method: str, tolerance: float | None, seed: int) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Outputs: never inside a store, never over anything but an earlier one of their kind, whole or not there."""
+"""Outputs are never inside a store, replace only earlier ones of their kind, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(tmp_path: Path, kernel_file: KernelFile) -> Path:
 
 @pytest.fixture
 def refused(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], str], str]:
-    """Run a command that must be refused, and leave everything as it was; the words of its error."""
+    """Run a command that must be refused and leave everything unchanged; returns its error."""
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('kernel = "probe"', 'kernel = "hessian"'))
     (tmp_path / "sound").mkdir()

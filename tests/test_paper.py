@@ -1,4 +1,4 @@
-"""The campaign behind the figures, at the sizes of its small version: from the file to claims and report."""
+"""A small version of the campaign behind the figures, from the file to claims and report."""
 
 from __future__ import annotations
 

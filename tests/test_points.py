@@ -1,4 +1,4 @@
-"""Many points at once: the same edge, outlier and overlap as one at a time, at any load of any model."""
+"""Edge, outlier and overlap of many points agree with the scalar functions, at any load of any model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_model(model: Model, alpha: Any) -> Points:
 
 
 def agrees(found: Points, at: int, known: Asymptotics, model: Model) -> None:
-    """Equal within both error estimates, these like each other, and equal to 1e-11 besides."""
+    """Equal within both error estimates, similar error estimates, and equal to 1e-11."""
     assert EDGE_KINDS[found.edge[at]] == known.edge
     assert math.isnan(found.overlap_sq[at]) == math.isnan(known.overlap_sq)
     for name in ("lambda_minus", "lambda_star", "overlap_sq"):

@@ -1,4 +1,4 @@
-"""Every asymptotic number is judged twice: is it accurate, and is its error estimate an honest bound?"""
+"""Every asymptotic number is judged twice: is it accurate, and is its error estimate a bound?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From Python: campaigns of dictionaries and keywords, `run`, `plan`, `status`, and functions as kernels."""
+"""The Python interface: campaigns from dictionaries and keywords, `run`, `plan`, `status`, function
+kernels."""
 
 from __future__ import annotations
 
@@ -315,7 +316,8 @@ def test_a_function_without_source_text_or_that_cannot_be_pickled_is_refused(tmp
 
 
 def test_a_kernel_of_a_script_runs_in_a_process_that_does_not_have_the_script(tmp_path: Path) -> None:
-    # What any executor with processes of its own does: bytes there, and the numbers of this process back.
+    # What any executor with processes does: the kernel is sent as bytes, and the results agree with this
+    # process.
     place = tmp_path / "script.py"
     place.write_text(
         textwrap.dedent("""

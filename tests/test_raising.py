@@ -1,4 +1,4 @@
-"""Whatever the code of a cell raises fails that cell alone, and what it says is kept clean and short."""
+"""Whatever a cell raises fails only that cell, and its message is kept, cleaned and shortened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from campaigns import RANDOM, data_files, make_campaign, run
 KernelFile = Callable[..., str]
 ONE = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
 
-# What the cell of seed 1 does; the name of the error that it is recorded with, and a piece of the message.
+# What the cell of seed 1 does, the recorded name of its error, and a part of the message.
 DEEDS: dict[str, tuple[str, str, str]] = {
     "str raises": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",

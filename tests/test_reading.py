@@ -1,5 +1,5 @@
-"""What a reader of a store meets: damaged tiles, integers that are not there, cells nobody asked for, forks,
-chunks, groups and the store opened without its engine."""
+"""Reading a store: damaged tiles, integers of absent cells, unwanted cells, forks, chunks, groups, and
+opening it without the engine."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_theory_that_is_missing_is_an_error_with_its_remedy(store: Path) -> None
     assert np.isfinite(opened(store).alpha_bbp).all()
 
 
-# -- integers that are not there, and cells nobody asked for
+# -- integers of absent cells, and unwanted cells
 
 
 def test_integers_of_absent_cells_are_nan_in_every_statistic(store: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_process_that_is_a_fork_of_a_writer_does_not_write(
     assert float(opened(store).x.mean()) != 0
 
 
-# -- what xarray offers
+# -- features of xarray
 
 
 def test_chunks_are_consistent_so_that_blocks_can_be_mapped(store: Path) -> None:

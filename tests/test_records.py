@@ -1,4 +1,4 @@
-"""Records of a million tiles in arrays say what their receipts said, in any order and after a round trip."""
+"""Records in arrays hold the contents of their receipts, merged in any order and after a round trip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report is one page that loads nothing, says what the numbers are, and escapes what it is given; the
+"""The report is one page that loads nothing else, explains its numbers, and escapes its input; the
 commands are thin."""
 
 from __future__ import annotations

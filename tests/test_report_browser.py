@@ -1,5 +1,5 @@
-"""The report in a real browser: it draws, follows what is chosen, hovers, prints, fits a phone, loads
-nothing."""
+"""The report in a real browser: drawing, choosing, hovering, printing, small screens, and no network
+requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three models, as nothing is done at (2, 1, 0.7), of which one lacks a size, with a hostile name."""
+    """Three models (nothing is done at (2, 1, 0.7)), one of which lacks a size, with a hostile name."""
     ds = synthetic.planted(p=(1, 2), a=(0.7, 1.5), seeds={128: 12, 512: 8}, entropy=3)
     ds["status"].values[1, 0, 0] = 0
     ds["status"].values[0, 0, 1, :, 1] = 0

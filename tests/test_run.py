@@ -42,7 +42,7 @@ CELLS = 2 * 2 * 3 * 2 * 6
 
 
 def while_slow(seconds: float) -> str:
-    """Cells take as long while a file says so: what comes before and after a disturbance need not."""
+    """Make cells take this long while a file exists, so that only the disturbed part of a test is slow."""
     return f"if (CALLS.parent / 'slow').exists():\n    time.sleep({seconds})\n{RANDOM}"
 
 

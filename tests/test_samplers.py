@@ -1,4 +1,4 @@
-"""Instances, their Hessian as matrix and operator, its lowest eigenpairs found in two ways, and theory."""
+"""Instances, their Hessian as matrix and operator, its lowest eigenpairs by several methods, and theory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def drawn(model: Model, N: int, alpha: float = 1.7, seed: int = 0) -> Instance:
 
 
 def numbers(observation: Observation) -> FloatArray:
-    """The measured and predicted numbers, without what names the method."""
+    """The measured and predicted numbers, without the name of the method."""
     fields = dataclasses.asdict(observation)
     return np.array(
         [fields[name] for name in fields if name not in ("method", "n_matvecs", "residual")], dtype=float

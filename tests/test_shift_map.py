@@ -1,4 +1,4 @@
-"""Maps of thresholds over the models of a sweep: measured values beside exact ones, each with its method."""
+"""Maps of thresholds over the models of a sweep: measured values beside theory, each with its method."""
 
 from __future__ import annotations
 

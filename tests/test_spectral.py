@@ -23,7 +23,7 @@ from bendscape.core.quadratic.theory.label_only import (
 from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
-# Close to thresholds small overlaps say that they are small differences.
+# Close to thresholds small overlaps warn that they are small differences.
 pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 OPTIMAL = SpectralWeights.optimal()

@@ -1,4 +1,4 @@
-"""How the outliers of a sample split: the parts of the Gaussian matrix, its limits, and samples."""
+"""The splitting of the outliers of a sample: the parts of the Gaussian matrix, its limits, and samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In a shell: any encoding, only results on standard output, closed terminals, budgets, nothing left over."""
+"""In a shell: any encoding, only results on standard output, closed terminals, budgets, no leftovers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_kernel_that_prints_leaves_the_json_of_a_serial_run_whole(
     assert all(words in done.stderr for words in ("in a cell", "below", "in the module"))
 
 
-# -- stores that cannot be
+# -- impossible stores
 
 
 @pytest.mark.parametrize("place", ["~nosuchuser/x.zarr", "", "a\0b", "a\x1b[2J.zarr", "\udcff.zarr"])

@@ -1,4 +1,4 @@
-"""The asymptotic theory against independent numbers, independent integrals, and the laws it must obey."""
+"""The asymptotic theory compared with independent numbers and integrals, and the laws that it must obey."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlie
 
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
 
-# Numbers that are small differences warn of it; that they do is tested in test_precision.py.
+# Numbers that are small differences give a warning, which is tested in test_precision.py.
 lossy = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 models = st.builds(

@@ -1,5 +1,4 @@
-"""Thresholds are found where they were planted, with honest intervals, and say why when they are not
-found."""
+"""Thresholds are found where they were planted, with correct intervals; otherwise the reason is given."""
 
 from __future__ import annotations
 
@@ -124,7 +123,7 @@ def test_a_half_filled_sweep_gives_partial_results() -> None:
 
 
 def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None:
-    """Nothing above 0.9 is measured, or not with enough seeds: the table must not say > 3.00."""
+    """Above 0.9 nothing is measured, or with too few seeds: the table must not say > 3.00."""
     sweep = synthetic.planted(
         alpha=np.linspace(0.1, 3.0, 30), seeds={1024: 40, 4096: 40}, overlap_crossing=5.0, gap_crossing=5.0
     )

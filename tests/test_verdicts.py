@@ -1,5 +1,5 @@
-"""What is said of an estimate beside theory: right where it should be, silent where it cannot know, and how
-often it is wrong."""
+"""Verdicts on an estimate compared with theory: correct, withheld if the data are insufficient, and their
+error rates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def said(
     flag: str = "estimated",
     theory: float = 1.0,
 ) -> Verdict:
-    """Of an estimate with a symmetric interval: standard error 0.1 by default."""
+    """An estimate with a symmetric interval; standard error 0.1 by default."""
     at = Estimate(value, value - side, value + side, 0.95, systematic, flag, "what the flag means")
     return against_theory(at, theory)
 

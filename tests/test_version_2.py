@@ -1,4 +1,4 @@
-"""Stores and cells of version 2, when all kernels had the axes of one network, are those of today.
+"""Stores and cells of version 2, when all kernels had the axes of one network, are read and reproduced.
 
 tests/data holds two stores as version 2 wrote them: one of the kernel `labels`, and one of a kernel of a
 user's own, some of whose cells failed. The numbers below were computed by version 2.

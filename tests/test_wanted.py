@@ -1,4 +1,4 @@
-"""Plans of large campaigns: the tiles that are wanted and left, as arrays, and in little memory."""
+"""Plans of large campaigns: the wanted and remaining tiles, as arrays, in little memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kernel(seconds: float) -> Kernel:
 
 
 def brute(plan: Plan, records: Records) -> tuple[int, int, int]:
-    """Wanted, finished and failed cells, looked at one by one."""
+    """Wanted, finished and failed cells, counted one by one."""
     wanted = done = failed = 0
     for task in Plan(plan.layout, plan.grid, plan.kernel).tasks(1):
         for tile in task.tiles:

@@ -1,5 +1,5 @@
-"""A dataset in the hands of its users: masked, selected, transposed, loaded, saved. Every method of `ds.bend`
-answers as it does for the dataset that was opened."""
+"""Datasets that users have masked, selected, transposed, loaded or saved: every method of `ds.bend` gives the
+same results as for the dataset as opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEAR = {"thresholds"}  # of the figures: theory at many widths
 
 @pytest.fixture(scope="module", params=["alpha", pytest.param("alpha_factor", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sampled Hessians, not all of them there and not all points wanted, seeds unequal."""
+    """Sampled Hessians, some missing, some points not wanted, with unequal numbers of seeds."""
     alpha = AROUND if request.param == "alpha_factor" else [0.75, 1.0, 1.25, 1.5, 2.0]
     text = campaigns.campaign_text(
         p=[1, 2], a=[0.7], alpha=alpha, N=[16, 24, 32], seeds="{ 16 = 8, 24 = 8, 32 = 6 }",
@@ -87,7 +87,7 @@ KEPT: dict[str, Callable[[Path, Path], xr.Dataset]] = {
     "exported to Zarr": lambda store, folder: xr.open_zarr(export_store(store, folder / "e.zarr")["output"]),
     "lists": lambda store, _: opened(store).isel(p=[0, 1], N=[0, 1, 2]),
 }
-"""What loses no cell."""
+"""Changes that lose no cell."""
 
 SELECTED: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "a model by lists": lambda ds: ds.sel(p=[1]),
@@ -96,7 +96,7 @@ SELECTED: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "a model, then done": lambda ds: masked(ds.sel(p=1, a=0.7)),
     "done, dropping": lambda ds: ds.sel(p=[1]).where(ds.status == 1, drop=True),
 }
-"""What leaves all cells of p = 1."""
+"""Changes that leave all cells of p = 1."""
 
 POORER: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "one size": lambda ds: ds.sel(N=24),
@@ -108,11 +108,11 @@ POORER: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     ),
     "seeds": lambda ds: masked(ds).isel(seed=[5, 1, 3]),
 }
-"""What leaves too few cells for most answers."""
+"""Changes that leave too few cells for most results."""
 
 
 def answers(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Of every analysis."""
+    """Results of every analysis."""
     bend = Bend(ds)
     found = {name: getattr(bend, name)(**options).compute() for name, options in ANALYSES.items()}
     return found | {"shift_map": bend.shift_map(found["collapse"])}
