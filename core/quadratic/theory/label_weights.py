@@ -28,9 +28,9 @@ from bendscape.core.quadratic.theory.precision import Known, as_root, error_of
 
 FloatArray = npt.NDArray[np.float64]
 
-_POINTS = 16  # of a Gauss-Legendre panel; panels are as long as the law of log y is wide
+_POINTS = 16  # per Gauss-Legendre panel; a panel is as long as the law of log y is wide
 _UNIT = 2.0**-53
-_OPERATIONS = 8.0  # roundings of a term, those of f included, whose size does not grow
+_OPERATIONS = 8.0  # rounding errors of a term, those of f included, that do not grow with the exponents
 
 
 @dataclass(frozen=True)
