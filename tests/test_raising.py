@@ -27,7 +27,7 @@ DEEDS: dict[str, tuple[str, str, str]] = {
     "str raises": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
         "E",
-        "<its message cannot be had: ValueError>",
+        "<its message cannot be read: ValueError>",
     ),
     "str is no text": ("class E(Exception):\n    def __str__(self): return 3\nraise E", "E", "TypeError"),
     "str exits": ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E", "E", "SystemExit"),
