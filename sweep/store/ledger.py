@@ -40,11 +40,11 @@ FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
 LEASE_SECONDS = 30.0
 COMPACT_SEGMENTS = 20
-UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # whose lease cannot be read
+UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # for an unreadable lease
 
 
 class LeaseHeld(Exception):
-    """Another driver is at work on this store."""
+    """Another driver is working on this store."""
 
 
 class DamageWarning(UserWarning):
@@ -56,7 +56,7 @@ class LeaseLost(Exception):
 
 
 def _machine() -> str:
-    # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
+    # Host, boot and pid namespace, within which a pid is unique; empty if the system does not report them.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{host_name()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -65,7 +65,7 @@ def _machine() -> str:
 
 
 def _rebooted(holder: dict[str, Any]) -> bool:
-    # The same host after another boot: what was not yet on its disk is gone.
+    # True if this is the holder's host after a restart: writes not yet on its disk are lost.
     host, _, boot = holder.get("machine", "").partition("/")
     here, _, now = _machine().partition("/")
     return bool(boot) and host == here and boot.partition("/")[0] != now.partition("/")[0]
@@ -79,7 +79,7 @@ def _process_start(pid: int) -> str:
 
 
 def _runs_here(holder: dict[str, Any]) -> bool | None:
-    # Whether a holder's process runs on this machine; None where that cannot be told from here.
+    # Whether the holder's process runs on this machine; None if the holder is on another machine.
     if not holder.get("machine") or holder["machine"] != _machine():
         return None
     return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
@@ -88,12 +88,12 @@ def _runs_here(holder: dict[str, Any]) -> bool | None:
 def _user() -> str:
     try:
         return clean(getpass.getuser(), NAME_CHARACTERS)
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container the user may have no name
         return str(os.getuid())
 
 
 def campaign_path(revision: int) -> str:
-    """Where the campaign of a revision is kept; once it is there, older revisions are history."""
+    """Path of the campaign file of a revision; once it exists, workers of older revisions stop writing."""
     return f"ledger/campaign/{revision:06d}.json"
 
 
@@ -152,7 +152,7 @@ class Ledger:
                 warnings.warn(str(error), DamageWarning, stacklevel=2)
                 continue
             last = name.removesuffix(".npz")
-            # A driver that was taken over may have written more since the other looked.
+            # A driver that lost its lease may have written segments after this snapshot was prepared.
             after = min(last, self.records.follows or last)
             break
         own = f"{last.partition('-')[0]}-"
@@ -169,7 +169,7 @@ class Ledger:
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
         looks += [partial(self._load, name, Records()) for name in self._names("segments")]
         for look in looks:
-            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
+            with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
                 try:
                     look()
                 except Damaged as error:
@@ -177,7 +177,7 @@ class Ledger:
         return found
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds the lease, or None where it was released; `alive` is null for another machine."""
+        """Who holds the lease, None if it was released; `alive` is None for a holder on another machine."""
         epoch = self._newest_epoch()
         if not epoch or self._beat_of(epoch).get("released"):
             return None
@@ -191,7 +191,7 @@ class Ledger:
 
     @property
     def epoch(self) -> int:
-        """The run that holds the lease through this ledger, 0 without."""
+        """Epoch of the lease that this ledger holds; 0 if it holds none."""
         return self._epoch
 
     @property
@@ -224,7 +224,7 @@ class Ledger:
             raise Damaged(path, error) from None
 
     def _load(self, name: str, into: Records) -> None:
-        # All of a segment or nothing: what it says besides may be as wrong as what cannot be read.
+        # A segment is loaded as a whole or not at all: if one line is damaged, the others may be wrong too.
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
             text = read_object(self.objects, path).decode()
@@ -242,7 +242,7 @@ class Ledger:
         return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
 
     def _beat_of(self, epoch: int) -> dict[str, Any]:
-        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
+        return self.read(f"ledger/lease/{epoch:06d}.beat")  # an unreadable heartbeat counts as not released
 
     def acquire(
         self,
@@ -288,11 +288,11 @@ class Ledger:
         threading.Thread(target=self._pulse, daemon=True).start()
 
     def _pulse(self) -> None:
-        # A thread of its own: starting Ray, publishing or a long cell here must not look like death.
+        # In a separate thread, so that the heartbeat goes on while the driver starts Ray or publishes.
         count = 1
         while not self._stopped.wait(LEASE_SECONDS / 6):
             count += 1
-            with contextlib.suppress(Exception):  # a store that fails here fails the driver's own writes too
+            with contextlib.suppress(Exception):  # if the store fails, the driver's own writes report it
                 self._beat(count)
 
     def _beat(self, count: int, released: bool = False) -> None:
@@ -324,7 +324,7 @@ class Ledger:
     def record_campaign(self, document: dict[str, Any]) -> int:
         """Keep the campaign file, code and environment of this run; from now on this is the revision."""
         revision = self.revision + 1
-        text = json.dumps({**document, "epoch": self._epoch})  # no two drivers write the same
+        text = json.dumps({**document, "epoch": self._epoch})  # the epoch makes the text unique
         self._create(campaign_path(revision), text, LeaseLost)
         return revision
 
@@ -354,14 +354,14 @@ class Ledger:
         self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
-        # Rarer as the records grow, so that a tile's share of the snapshots does not.
+        # Snapshots become rarer as the records grow: their cost per tile stays constant.
         if len(self._segments) >= max(COMPACT_SEGMENTS, len(self.records) // 20_000):
             self._compact(name.removesuffix(".jsonl"))
 
     def _compact(self, last: str) -> None:
         obstore.put(self.objects, f"ledger/snapshots/{last}.npz", self.records.to_bytes())
         self._segments.clear()
-        # A reader may be opening the one before; segments stay, they are the history.
+        # Keep the last two: a reader may be opening the older one. Segments are never deleted.
         for name in self._snapshots()[:-2]:
             obstore.delete(self.objects, f"ledger/snapshots/{name}")
 
@@ -369,6 +369,6 @@ class Ledger:
         try:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:
-            # A server may obey, fail to say so, and be asked again: what is there is then our own.
+            # If the reply to a successful write was lost, the retry finds our own object: not a conflict.
             if read_object(self.objects, path) != text.encode():
                 raise refusal(f"another run has just written {path}") from None

@@ -19,7 +19,7 @@ from bendscape.sweep.store.objects import connect, exclusive
 from bendscape.sweep.store.publish import stored_variables
 
 FINISHED = ("done", "not_converged")
-CONFLICTS = 100  # in a row over one object; each is a write of somebody else's that went through
+CONFLICTS = 100  # attempts to write one object; each conflict is a successful write of another worker
 
 
 class TileStore:
@@ -31,7 +31,7 @@ class TileStore:
         self._store = zarr_store(url) if folder_of(url) else CompareAndSwap(connect(url))
         self._variables = stored_variables(kernel)
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-        self._one_at_a_time = threading.RLock()  # what `CompareAndSwap` remembers belongs to one update
+        self._one_at_a_time = threading.RLock()  # `CompareAndSwap` keeps the state of one update
 
     def _array(self, size: int, name: str) -> zarr.Array[Any]:
         if (size, name) not in self._arrays:
@@ -63,11 +63,11 @@ class TileStore:
         return tuple(array.shape[len(self.layout.cell_dims) :])
 
     def whole(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """Every variable of a tile; `status` is read first, so that what it names is there."""
+        """Every variable of a tile; `status` is read first, so that the values of its cells are there."""
         return {name: self.read(key, name) for name in ("status", *(v.name for v in self._variables[:-1]))}
 
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """A tile of absent cells, which hold what the arrays of this store have for them."""
+        """A tile of absent cells, filled with the fill values of the arrays of this store."""
         slots, found = self.layout.slots(key), {}
         for variable in self._variables:
             array = self._array(key.size, variable.name)
@@ -106,7 +106,7 @@ class TileStore:
                 name = variable.name
                 merged[name], alone = self._put(key, variable, own[name], stored[name], check)
                 undisturbed &= alone
-            # What the last status names, others may have put after this worker's turn at a variable.
+            # After a conflict, other workers may have added cells to variables written earlier: read again.
             return merged if undisturbed else self.whole(key)
 
     def _put(
@@ -132,13 +132,13 @@ class TileStore:
 
 
 def _merge(name: str, own: NDArray[Any], stored: NDArray[Any], absent: Any) -> NDArray[Any]:
-    # What a cell holds stays: merging in any order, and twice, gives the same. A failed cell holds nothing.
+    # Finished cells are kept, so merging is idempotent and independent of order. Failed cells hold no values.
     if name == "status":
         stays = np.isin(stored, [STATUS[kind] for kind in FINISHED]) | (own == STATUS["absent"])
-    else:  # by bits: a NaN that a kernel returned is a value, and not every NaN is that of an absent cell
+    else:  # compare bits: a kernel may return NaN, whose bits differ from the NaN of an absent cell
         fill = np.full_like(stored, absent)
         differs = np.ascontiguousarray(stored).view(np.uint8) != np.ascontiguousarray(fill).view(np.uint8)
-        stays = differs.reshape(*stored.shape[:2], -1).any(axis=-1)  # of all numbers of a cell, or of none
+        stays = differs.reshape(*stored.shape[:2], -1).any(axis=-1)  # a cell is kept or replaced as a whole
         stays = stays.reshape(*stays.shape, *[1] * (stored.ndim - 2))
     return np.where(stays, stored, own)
 
