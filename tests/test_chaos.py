@@ -20,7 +20,19 @@ from typing import Any
 
 import chaos
 import pytest
-from chaos import DEEDS, EVENTS, FIRST, FIRST_LOCAL, FIRST_ON_S3, LOCAL, ON_S3, SERVER_EVENTS, script
+from chaos import (
+    DEEDS,
+    EVENTS,
+    FIRST,
+    FIRST_LOCAL,
+    FIRST_LOCAL_ON_S3,
+    FIRST_ON_S3,
+    LOCAL,
+    LOCAL_ON_S3,
+    ON_S3,
+    SERVER_EVENTS,
+    script,
+)
 
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
@@ -128,6 +140,15 @@ def test_nothing_is_lost_on_s3(world: World, number: int) -> None:
     ids=[": ".join(names) for names in FIRST_LOCAL],
 )
 def test_nothing_is_lost_with_processes_of_this_machine(world: World, number: int) -> None:
+    play(world, number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    range(LOCAL_ON_S3, LOCAL_ON_S3 + len(FIRST_LOCAL_ON_S3)),
+    ids=[": ".join(names) for names in FIRST_LOCAL_ON_S3],
+)
+def test_nothing_is_lost_on_s3_with_processes_of_this_machine(world: World, number: int) -> None:
     play(world, number)
 
 
