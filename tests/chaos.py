@@ -1,20 +1,19 @@
-"""A separate world in which campaigns are disturbed, in episodes that are each scripted by a number.
+"""Fault injection: campaigns disturbed in an isolated environment. A number determines each episode.
 
-    python tests/chaos.py FOLDER     reads the numbers of episodes and answers each with a line of JSON
+    python tests/chaos.py FOLDER     reads episode numbers and answers each with a line of JSON
 
-The world is a Ray cluster of a head and two nodes of one core, and a new driver, `bendscape run`, for every
-episode. Where the system permits it, the world lives in user, mount and process namespaces of its own (no
-root is needed): a disk is then really full (a tmpfs of 4 MB and a neighbour's file that takes the rest) or
-really read-only (remounted, which stops root too), and nothing can be left behind, for everything ends with
-the first process. Without namespaces those two kinds of episode are left out.
+An environment has a Ray cluster (a head and two nodes with one core each) and starts a driver, `bendscape
+run`, for every episode. If the system permits it, it has its own user, mount and process namespaces; root
+rights are not needed. Disks can then really be full (a tmpfs of 4 MB and a file that fills the rest) or
+read-only (remounted, which stops root too), and every process ends with the first one. Without namespaces
+these two kinds of episode are left out.
 
-Out of memory is two things here: an allocation that the kernel refuses (MemoryError), and a cell that gets
-the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
+Two kinds of memory shortage are simulated: an allocation that the operating system refuses (MemoryError), and
+the SIGKILL of its out-of-memory killer. The memory monitor of Ray has a separate test.
 
-Episodes from `ON_S3` on have their store on an S3 server on loopback, which the namespaces share; it may fail
-or go away. Workers find it in their environment, as everywhere. Those from `LOCAL` on have no Ray: the driver
-runs processes of its own, whose node is the process that forks them; from `LOCAL_ON_S3` on they write to the
-server.
+Episodes from number `ON_S3` have their store on an S3 server on loopback, which may fail or disappear; workers
+find its address in their environment. Episodes from `LOCAL` run without Ray: the driver starts worker
+processes, and the process that forks them counts as their node. Those from `LOCAL_ON_S3` also use the server.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}
 CELLS, TILE, SLOTS = 2 * 3 * 2 * 6, 6, 2
 PAUSE = 0.04
-TIMEOUT = 1.5  # time limit of a cell in episodes in which one hangs
+TIMEOUT = 1.5  # time limit of a cell in episodes in which a cell hangs
 NAMESPACES = (
     "unshare",
     "--user",
@@ -61,7 +60,7 @@ NAMESPACES = (
     "--mount-proc",
 )
 
-# What a cell may do, with the error recorded for it and its least number of attempts.
+# What the misbehaving cell does, the error recorded for it, and the least number of attempts.
 DEEDS: dict[str, tuple[str, str, int]] = {
     "raises": ("raise ValueError('no luck')", "ValueError", 1),
     "no memory": ("bytearray(2**46)", "MemoryError", 1),
@@ -76,7 +75,7 @@ DEEDS: dict[str, tuple[str, str, int]] = {
 }
 LOST_BY_DEED = {"killed": 15, "segfault": 15, "exits": 15, "stuck in C": 10, "slow once": 1}
 
-# What happens to the world, with the possible exit codes of the driver and the largest number of lost cells.
+# The disturbance, the possible exit codes of the driver, and the largest number of lost cells.
 EVENTS: dict[str, tuple[set[int], int]] = {
     "nothing": ({0, 1}, 0),
     "kill driver": ({-signal.SIGKILL, 0, 1}, SLOTS * TILE),
@@ -141,7 +140,7 @@ FIRST_LOCAL_ON_S3: list[tuple[str, str]] = [("kill driver", "well"), ("server fa
 
 
 def script(number: int) -> tuple[str, str]:
-    """What happens to the world, and what one cell does, in an episode."""
+    """The disturbance of an episode, and what its misbehaving cell does."""
     if number < len(FIRST):
         return FIRST[number]
     if number >= LOCAL_ON_S3:
@@ -169,7 +168,7 @@ def script(number: int) -> tuple[str, str]:
 
 @dataclass
 class World:
-    """The cluster, and a folder with a subfolder for every episode."""
+    """An isolated environment: the cluster, and a folder with a subfolder for every episode."""
 
     folder: Path
     mounts: bool
@@ -189,8 +188,8 @@ class World:
         import ray
         from ray.cluster_utils import Cluster
 
-        # `Cluster` writes its address into Ray's default folder, which it expects to be there. This one is
-        # nobody else's, so that no other Ray of this machine finds this cluster.
+        # `Cluster` writes its address into Ray's default folder, which must exist. This one is private, so
+        # that no other Ray on this machine finds the cluster.
         default = self.folder / "default"
         (default / "ray").mkdir(parents=True)
         os.environ["RAY_TMPDIR"] = str(default)
@@ -217,7 +216,7 @@ class World:
         )
 
     def episode(self, number: int) -> dict[str, Any]:
-        """Play one, resume until complete, and check what must hold."""
+        """Play one episode, resume its campaign until complete, and check the invariants."""
         event, deed = script(number)
         if event in NEED_MOUNTS and not self.mounts:
             return {"skip": "no namespaces here, and so no disk to fill"}
@@ -271,7 +270,7 @@ class Episode:
         code, log = self.disturbed()
         before, known = calls(self.module), recorded(self.store)
         allowed, cost = (EVENTS | SERVER_EVENTS)[self.event]
-        cost *= SLOTS if (self.local, self.event) == (True, "kill node") else 1  # both workers are on it
+        cost *= SLOTS if (self.local, self.event) == (True, "kill node") else 1  # both workers are on that node
         assert code in allowed, f"exit code {code}\n{log}"
         if code in (0, 1):
             assert len(known) == CELLS - bool(DEEDS[self.deed][1]), "complete, but not in the ledger"
@@ -345,7 +344,7 @@ class Episode:
         return driver.returncode, log.read_text()[-3000:]
 
     def strike(self, driver: subprocess.Popen[bytes], undo: contextlib.ExitStack) -> None:
-        """Disturb the world, and record how to undo that once the driver is gone."""
+        """Cause the disturbance, and record how to undo it after the driver has ended."""
         if self.event == "kill driver":
             driver.kill()
         elif self.event == "kill worker":
@@ -431,7 +430,7 @@ def parent(pid: int) -> int:
 
 
 def ray_executor() -> Executor:
-    """On the cluster of this world, to which this process is connected."""
+    """Run on the cluster of this environment, to which this process is connected."""
     from bendscape.sweep.engine.ray_executor import RayExecutor
 
     return RayExecutor({})
