@@ -92,8 +92,8 @@ class Driver:
         if task is None:
             return None
         pace = self.meter.correction(task.size)
-        ahead = sum(self._under_way.values()) / self.executor.slots  # time until the tasks under way are done
-        # The first tile must fit; the worker leaves out later tiles that do not.
+        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
+        # The first tile must fit; of the others the worker leaves out what does not.
         if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
             return None
         name = self.plan.layout.name

@@ -153,7 +153,7 @@ def run_campaign(
     needed = _needed(plan, ready - started) if not computed and stop.reason == BUDGET else None
     if needed is not None:
         console.print(needed.line(time_budget or 0.0), markup=False)
-    plan.retry_failed = False  # failed cells have been retried
+    plan.retry_failed = False  # they had their turn
     plan.recount()
     if line := hidden_cells(plan, ledger).line(url):
         console.print(line, markup=False)

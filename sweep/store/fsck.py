@@ -130,7 +130,7 @@ def _compare(
                     v: np.asarray(array[region]).reshape(*slots, *array.shape[len(region) :])
                     for v, array in arrays.items()
                 }
-            except Exception as error:  # each codec raises its own class
+            except Exception as error:  # each codec has its own
                 found.damaged[name] = f"{type(error).__name__}: {error}"
                 yield _correction(name, lost=done)
                 continue

@@ -169,7 +169,7 @@ class Ledger:
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
         looks += [partial(self._load, name, Records()) for name in self._names("segments")]
         for look in looks:
-            with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
+            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
                 try:
                     look()
                 except Damaged as error:
@@ -242,7 +242,7 @@ class Ledger:
         return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
 
     def _beat_of(self, epoch: int) -> dict[str, Any]:
-        return self.read(f"ledger/lease/{epoch:06d}.beat")  # an unreadable heartbeat counts as not released
+        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
 
     def acquire(
         self,

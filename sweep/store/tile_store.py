@@ -19,7 +19,7 @@ from bendscape.sweep.store.objects import connect, exclusive
 from bendscape.sweep.store.publish import stored_variables
 
 FINISHED = ("done", "not_converged")
-CONFLICTS = 100  # attempts to write one object; each conflict is a successful write of another worker
+CONFLICTS = 100  # in a row over one object; each is a write of somebody else's that went through
 
 
 class TileStore:
@@ -31,7 +31,7 @@ class TileStore:
         self._store = zarr_store(url) if folder_of(url) else CompareAndSwap(connect(url))
         self._variables = stored_variables(kernel)
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-        self._one_at_a_time = threading.RLock()  # `CompareAndSwap` keeps the state of one update
+        self._one_at_a_time = threading.RLock()  # what `CompareAndSwap` remembers belongs to one update
 
     def _array(self, size: int, name: str) -> zarr.Array[Any]:
         if (size, name) not in self._arrays:
@@ -63,7 +63,7 @@ class TileStore:
         return tuple(array.shape[len(self.layout.cell_dims) :])
 
     def whole(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """Every variable of a tile; `status` is read first, so that the values of its cells are there."""
+        """Every variable of a tile; `status` is read first, so that what it names is there."""
         return {name: self.read(key, name) for name in ("status", *(v.name for v in self._variables[:-1]))}
 
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
@@ -106,7 +106,7 @@ class TileStore:
                 name = variable.name
                 merged[name], alone = self._put(key, variable, own[name], stored[name], check)
                 undisturbed &= alone
-            # After a conflict, other workers may have added cells to variables written earlier: read again.
+            # What the last status names, others may have put after this worker's turn at a variable.
             return merged if undisturbed else self.whole(key)
 
     def _put(
