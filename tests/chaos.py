@@ -11,9 +11,9 @@ these two kinds of episode are left out.
 Two kinds of memory shortage are simulated: an allocation that the operating system refuses (MemoryError), and
 the SIGKILL of its out-of-memory killer. The memory monitor of Ray has a separate test.
 
-Episodes from number `ON_S3` have their store on an S3 server on loopback, which may fail or disappear; workers
-find its address in their environment. Episodes from `LOCAL` run without Ray: the driver starts worker
-processes, and the process that forks them counts as their node. Those from `LOCAL_ON_S3` also use the server.
+Episodes from `ON_S3` on have their store on an S3 server on loopback, which may fail or disappear; workers
+find its address in their environment. Episodes from `LOCAL` on run without Ray: the driver starts worker
+processes, and the process that forks them counts as their node. Those from `LOCAL_ON_S3` on do both.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class Episode:
         code, log = self.disturbed()
         before, known = calls(self.module), recorded(self.store)
         allowed, cost = (EVENTS | SERVER_EVENTS)[self.event]
-        cost *= SLOTS if (self.local, self.event) == (True, "kill node") else 1  # both workers are on that node
+        cost *= SLOTS if (self.local, self.event) == (True, "kill node") else 1  # both workers are on it
         assert code in allowed, f"exit code {code}\n{log}"
         if code in (0, 1):
             assert len(known) == CELLS - bool(DEEDS[self.deed][1]), "complete, but not in the ledger"
