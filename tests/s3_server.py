@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto) that can also ignore conditions, deny keys, fail or disappear."""
+"""A real S3 server on loopback (moto), which can also ignore conditions, deny keys, fail and go away."""
 
 from __future__ import annotations
 

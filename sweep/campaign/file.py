@@ -40,7 +40,7 @@ def _seeds(raw: object) -> int | dict[int, int]:
 
 
 class CampaignSection(BaseModel):
-    """`[campaign]`: name, store, entropy of all random streams, and kernel."""
+    """`[campaign]`: its name, its store, the entropy of every random stream, and the kernel of its cells."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -117,8 +117,8 @@ class Campaign(BaseModel):
         kernel: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Campaign:
-        """Validate a campaign given by keywords: the keys of `[campaign]`, the grid, and the options of the
-        kernel. See `from_dict`."""
+        """Validate a campaign of keywords, those of the table `[campaign]`, a grid and options of the kernel;
+        see `from_dict`."""
         section = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
         table = {"kernel": options} if options else {}
         return cls.from_dict({"campaign": section, "grid": grid, **table})

@@ -19,7 +19,7 @@ from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.loading import default_kernel
 
-TILE_SECONDS = 2.0  # work that a kill can cost; long compared with a write (tens of milliseconds)
+TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
 TILE_CELLS = 4096
 LEAST = 8  # fewest seeds and curve points in a tile of cheap cells, even if fewer are wanted now
 
@@ -67,7 +67,7 @@ class Layout:
 
     @classmethod
     def of(cls, grid: Grid, kernel: Kernel, base: Layout | None = None) -> Layout:
-        """The layout for `grid`: a new one, or `base` with the new values appended."""
+        """The layout that holds `grid`: a new one, or `base` with what is new appended."""
         sizes = dict(base.sizes) if base else {}
         for size in grid.sizes:
             if size in sizes:
@@ -258,7 +258,7 @@ def in_words(value: Scalar) -> str:
 
 
 def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
-    # The most expensive cell of this size decides. Seeds first, so that points of a curve stay independent.
+    # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
     seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]

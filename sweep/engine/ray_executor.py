@@ -25,7 +25,7 @@ from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
-LOOK_SECONDS = 2.0  # between two queries of the cluster's state
+LOOK_SECONDS = 2.0  # between two looks at what the cluster is
 _LOST: dict[type[Exception], type[WorkerLost]] = {
     ray.exceptions.WorkerCrashedError: WorkerLost,
     ray.exceptions.OutOfMemoryError: WorkerOutOfMemory,
@@ -81,7 +81,7 @@ class RayExecutor:
         return self._memory
 
     def _window(self) -> int:
-        # One more job than can run waits for each slot, unless that would occupy cores beyond `workers`.
+        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
         return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
 
     def _look(self) -> None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
     from obstore.store import RetryConfig
 
-LOCKS = 64  # lock files shared by all tiles; two tiles with the same lock only wait for each other
-# The first contact fails within seconds, so that a mistyped URL is reported at once; a run under way
+LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
+# A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
 # tolerates an outage of a minute.
 _HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _PATIENT: RetryConfig = {

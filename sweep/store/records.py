@@ -206,7 +206,7 @@ def as_int(mask: NDArray[np.uint8]) -> int:
 class Records:
     """Everything recorded of a store, by size.
 
-    `follows` is the newest segment merged before the driver that keeps these records began.
+    `follows` names the newest segment that was merged before the driver that keeps them began.
     """
 
     def __init__(self) -> None:
