@@ -1,5 +1,7 @@
 """The model, its asymptotic theory and its samplers, as pure functions of numbers and a random generator.
 
+Functions raise ParameterError for a parameter outside the range that their docstring states.
+
 Notation. One name for each quantity; asymptotic and measured quantities never share one.
 
 =================== ===================== ==================================================================

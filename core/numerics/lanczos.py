@@ -94,6 +94,11 @@ def lowest_eigenpairs(
     Eigenpairs
         Unit vectors in columns; ``converged`` is False after ``max_steps``.
 
+    Raises
+    ------
+    ParameterError
+        ``count``, ``space`` or ``max_vectors`` is outside its range.
+
     Notes
     -----
     Exact at full depth. Of a degenerate eigenvalue, only as many eigenvectors as the block is wide are

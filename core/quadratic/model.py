@@ -108,6 +108,11 @@ def sample_count(alpha: float, N: int) -> int:
     int
         M >= 1.
 
+    Raises
+    ------
+    ParameterError
+        ``alpha`` is not finite and > 0, N < 2, or alpha N is not in [1, 2^53].
+
     Notes
     -----
     Python's rounding: halves go to the even neighbour. Held by ``tests/test_model.py``.

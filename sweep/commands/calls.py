@@ -133,7 +133,14 @@ def plan(
 
 
 def status(store: str | os.PathLike[str], *, kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
-    """Where a campaign stands, while it runs or after: the document that `bendscape status --json` prints.
+    """Progress of a campaign, during or after a run: the document that `bendscape status --json` prints.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the store.
+    kernel_modules
+        Modules with kernels that are not installed, as in `run`; needed to estimate the time left.
 
     Raises
     ------

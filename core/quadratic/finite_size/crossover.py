@@ -129,6 +129,11 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
         it they do. If alpha_0 has no principal value, it is replaced by the real part of the complex alpha_0
         or by the lowest load of the branch, whichever is higher.
 
+    Raises
+    ------
+    ParameterError
+        N is outside this range.
+
     Notes
     -----
     Limits: alpha_0 up to :func:`crossover_size`, then an increase towards alpha_bbp, at a distance that

@@ -125,6 +125,12 @@ def controlled_mean(
     Controlled
         In the units of ``values``.
 
+    Raises
+    ------
+    ParameterError
+        A number is not finite, the shapes do not match, there are fewer than k + 3 cells, or not exactly one
+        of ``extra`` and ``expected`` is given.
+
     Notes
     -----
     Unbiased for any joint law and any n, because b_i depends neither on c_i nor on c': slopes along a

@@ -197,7 +197,9 @@ def cost_bytes(
     N : int
         Input dimension.
     method : {"auto", "dense", "explicit", "dice", "conditional"}
-        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, like the other parameters.
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+    precision, stored, tolerance
+        As in ``observe``.
 
     Returns
     -------

@@ -143,6 +143,11 @@ def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayL
         ``edge_sample`` and ``outlier_sample`` in units of the eigenvalues of H, ``overlap_sq_sample`` in [0,
         1]; the last two nan where no outlier is left of the edge.
 
+    Raises
+    ------
+    ParameterError
+        p is infinite, N < 2, or ``y`` or ``yhat`` has another shape or values outside this range.
+
     Notes
     -----
     Limits: lambda_minus, lambda_star and overlap_sq as N -> inf, except that a finite sample's edge is always
@@ -223,6 +228,11 @@ def sample_drawn_labels(
     -------
     DrawnLabels
         As of :func:`drawn_labels_theory`.
+
+    Raises
+    ------
+    ParameterError
+        p is infinite, or :func:`sample_count` refuses ``alpha`` and N.
 
     Notes
     -----

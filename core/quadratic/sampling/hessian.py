@@ -162,6 +162,12 @@ def sample_instance(
     Instance
         With |w_k|^2 = |w*_l|^2 = N to rounding.
 
+    Raises
+    ------
+    ParameterError
+        p is infinite, ``inputs`` or ``precision`` is unknown, or :func:`sample_count` refuses ``alpha`` and
+        N.
+
     Notes
     -----
     The same rng state gives the same bits on one machine and BLAS. Held by ``tests/test_samplers.py``.

@@ -201,6 +201,11 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
         estimates ``rho_error`` and ``integrated_error``. nan, with a PrecisionWarning, at a point where no
         solution was found.
 
+    Raises
+    ------
+    ParameterError
+        ``grid`` is not such an array, or p or ``alpha`` is not as stated.
+
     Notes
     -----
     Limits: 0 left of lambda_minus, where it ends like a square root (sharp) or like exp(-A/(lambda -
@@ -264,6 +269,11 @@ def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
     float
         lambda with N(lambda) >= 1 - mass; the smallest such, to within the 256th part of a factor of two in
         tau.
+
+    Raises
+    ------
+    ParameterError
+        ``mass`` is outside this range, or p or ``alpha`` is not as stated.
 
     Notes
     -----

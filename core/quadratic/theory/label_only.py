@@ -80,6 +80,11 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
         ``lambda_minus`` in units of the eigenvalues of D_f, and the jump ``overlap_sq``; then the absolute
         error estimates of four of them.
 
+    Raises
+    ------
+    ParameterError
+        The weights have E[(y - 1) f] >= 0, or no threshold exists because the outlier does not stay.
+
     Notes
     -----
     Limits: hessian_limit gives p_star (a + 1)/2, discontinuous; optimal gives p_star/2, where the jump has
