@@ -399,7 +399,7 @@ def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, 
         ),
         ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number, for a curve"),
         ((Axis("N", "float64", "size"), Axis("seed", "int64", "seed")), "int64"),
-        ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "as Python names a variable"),
+        ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "a valid Python variable name"),
         ((Axis("x", "float64", default=-1.0, least=0), Axis("seed", "int64", "seed")), "finite numbers >= 0"),
     ],
 )

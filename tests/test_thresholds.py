@@ -384,7 +384,7 @@ def test_a_selection_that_no_analysis_can_read_is_refused_in_one_line(planted: x
     for part, words in (
         (planted.isel(N=0, drop=True), "N among its dimensions"),
         (planted.isel(N=[]), "at least one value"),
-        (planted.isel(p=[0, 0]), "a value twice"),
+        (planted.isel(p=[0, 0]), "no value occurs twice"),
         (planted.isel(N=slice(None, None, -1)), "increasing order"),
     ):
         with pytest.raises(ParameterError, match=words):

@@ -119,7 +119,7 @@ def answers(ds: xr.Dataset) -> dict[str, xr.Dataset]:
 
 
 def tables(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Behind every figure that does not need theory at many widths and that the store has the data of."""
+    """Behind every figure that does not need theory at many widths and for which the store has data."""
     bend, found = Bend(ds), {}
     for figure in FIGURES.keys() - DEAR:
         with contextlib.suppress(LeftOutError):

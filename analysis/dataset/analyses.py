@@ -80,7 +80,7 @@ class Analysis:
         """Refuse a dataset that lacks a variable or an axis, and name what is missing."""
         if lacking := self.lacking(ds, also):
             needed = f"a sweep with {', '.join(lacking)}"
-            raise ParameterError("store", in_words(ds), needed, f"{self.name} reads what is missing here")
+            raise ParameterError("store", in_words(ds), needed, f"the analysis {self.name} needs them")
 
     def sweep(self, ds: xr.Dataset, also: Sequence[str] = ()) -> xr.Dataset:
         """A dataset that has what is needed; a dataset over the axes of the network is brought into the form
@@ -109,7 +109,7 @@ def sweep_of_network(ds: xr.Dataset) -> xr.Dataset:
         if not ds.sizes[dim]:
             raise ParameterError("ds", dim, "a dataset with at least one value of it")
         if dim != "seed" and not ds.indexes[dim].is_unique:
-            raise ParameterError("ds", dim, "a dataset without a value twice along it")
+            raise ParameterError("ds", dim, "a dataset in which no value occurs twice along it")
     if not ds.indexes["N"].is_monotonic_increasing:
         raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
     return ds

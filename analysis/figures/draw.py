@@ -184,7 +184,7 @@ def write_figures(
         ]
     if not files:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ParameterError("only", list(left_out), "figures that this store has the data of", reasons)
+        raise ParameterError("only", list(left_out), "figures for which this store has data", reasons)
     written = Written(files, left_out)
     _remove_other_pages(place, asked, {path.stem for path in written.paths if path.suffix[1:] in FORMATS})
     return written

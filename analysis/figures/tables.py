@@ -88,7 +88,7 @@ class LeftOutError(ParameterError):
 
 def left_out(figure: str, reason: str) -> LeftOutError:
     """The error for a figure that cannot be drawn, to be raised by the caller."""
-    return LeftOutError("figure", figure, "one that this store has the data of", reason)
+    return LeftOutError("figure", figure, "a figure for which this store has data", reason)
 
 
 def table(blocks: Iterable[Mapping[str, Any]]) -> xr.Dataset:
@@ -170,7 +170,7 @@ def check_table(path: Path) -> None:
         columns = [str(path)]
     if columns != [""] and not set(columns) <= set(COLUMNS):
         raise ParameterError(
-            "output", str(path), "a new place, or an earlier table", "something else lies there"
+            "output", str(path), "a new place, or an earlier table", "something else is there: choose another"
         )
 
 

@@ -268,7 +268,7 @@ def check_axes(axes: Axes) -> None:
         told = f"axes, {axis.name}"
         name = axis.name
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name[0] == "_":
-            raise ParameterError("KERNEL.axes", name, "named as Python names a variable, without _ in front")
+            raise ParameterError("KERNEL.axes", name, "a valid Python variable name without a leading _")
         if name in _TAKEN or names.count(name) > 1:
             raise ParameterError(
                 "KERNEL.axes", name, f"distinct names, none of them {', '.join(sorted(_TAKEN))}"

@@ -230,7 +230,7 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
     p, p_star = int(model.p), model.p_star
     if p * p_star > MOST_OUTLIERS:
         accepted = f"such that p p_star = {p * p_star} <= {MOST_OUTLIERS} for an outlier at finite N"
-        raise ParameterError("p", p, accepted, "its p p_star-fold splitting is drawn")
+        raise ParameterError("p", p, accepted, "the splitting of p p_star outliers is sampled")
     if p * p_star == 1:
         return Splitting(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     h = _STEP * gamma * min(1.0, gamma**2 * _on_map(model, alpha, gamma)[1] * p / 2)

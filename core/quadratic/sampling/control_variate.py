@@ -159,9 +159,9 @@ def controlled_mean(
     elif expected is not None and extra is None:
         name, drawn = "expected", _columns("expected", np.atleast_2d(expected))
     else:
-        raise ParameterError("extra", extra, "given where expected is not, and only there")
+        raise ParameterError("extra", extra, "given if and only if expected is not given")
     if drawn.shape[1] != k or len(drawn) == 0:
-        raise ParameterError(name, drawn.shape[1], f"{k} numbers wide, as the controls are, and not empty")
+        raise ParameterError(name, drawn.shape[1], f"an array with {k} columns, like the controls")
     m = len(drawn) if expected is None else math.inf
     weight, centre = 1 / (1 + n / m), drawn.mean(axis=0)
     if expected is None:  # a constant control carries no information
@@ -234,7 +234,7 @@ def _columns(name: str, numbers: npt.ArrayLike) -> FloatArray:
     array = np.asarray(numbers, dtype=np.float64)
     array = array[:, np.newaxis] if array.ndim == 1 else array
     if array.ndim != 2 or not np.isfinite(array).all():
-        raise ParameterError(name, numbers, "finite numbers, one row a cell", "label_controls fills nan")
+        raise ParameterError(name, numbers, "finite numbers, one row per cell", "label_controls replaces nan")
     return array
 
 

@@ -156,7 +156,7 @@ def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayL
     Source: this project's own, arXiv:2510.18435 with sample averages.
     """
     if math.isinf(model.p):
-        raise ParameterError("p", model.p, "finite for one cell's labels", "p = inf has theory only")
+        raise ParameterError("p", model.p, "finite for one cell's labels", "at p = inf there is only theory")
     N = as_integer("N", N, 2)
     labels, outputs = _numbers("y", y), _numbers("yhat", yhat)
     if labels.ndim != 1 or labels.size == 0 or not ((labels >= 0) & (labels <= LARGEST_LABEL)).all():
@@ -241,7 +241,7 @@ def sample_drawn_labels(
     memory is bounded at any N. Held by ``tests/test_drawn_labels.py``. Source: this project's own.
     """
     if math.isinf(model.p):
-        raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")
+        raise ParameterError("p", model.p, "finite for sampling", "at p = inf there is only theory")
     M = sample_count(alpha, N)
     N = int(N)
     directions = _directions(int(model.p) + model.p_star, N, rng)

@@ -64,7 +64,9 @@ class SpectralWeights:
     def __post_init__(self) -> None:
         infimum = as_real(self.infimum)
         if not (math.isfinite(infimum) and infimum < 0):
-            raise ParameterError("infimum", self.infimum, "finite and < 0", "without it no outlier goes left")
+            raise ParameterError(
+                "infimum", self.infimum, "finite and < 0", "otherwise no outlier is left of the bulk"
+            )
         object.__setattr__(self, "infimum", infimum)
         object.__setattr__(self, "kinks", tuple(sorted(as_positive("kinks", y) for y in self.kinks)))
 
