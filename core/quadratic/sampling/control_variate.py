@@ -161,7 +161,7 @@ def controlled_mean(
     else:
         raise ParameterError("extra", extra, "given if and only if expected is not given")
     if drawn.shape[1] != k or len(drawn) == 0:
-        raise ParameterError(name, drawn.shape[1], f"an array with {k} columns, like the controls")
+        raise ParameterError(name, drawn.shape[1], f"a non-empty array with {k} columns, like controls")
     m = len(drawn) if expected is None else math.inf
     weight, centre = 1 / (1 + n / m), drawn.mean(axis=0)
     if expected is None:  # a constant control carries no information
