@@ -9,8 +9,10 @@ equally:
 trivial  cells that cost nothing: time per cell, excluding the start of workers that outlive a sweep
 share    cells of 1 s of CPU time: fraction of the two workers' time that is spent inside the kernel
 kill     200 cells of 0.1 s: kill -9 of everything about half way, and how many cells are computed twice when
-the
-         same command is given again; then two more seeds: how many cells are computed for them
+         the same command is given again; then two more seeds: how many cells are computed for them
+worker   200 cells of 0.1 s: kill -9 of one worker about half way, whether the sweep ends by itself or which
+         error it reports, and how many cells are computed twice until all are done
+lines    lines of code that a user writes for the sweep, without comments and blank lines
 
 Prints tables and writes engine.json beside this file.
 """
@@ -62,6 +64,7 @@ class Engine:
 ENGINES = {
     "bendscape": Engine("bendscape_run.py", ("local",)),
     "bendscape on Ray": Engine("bendscape_run.py", ("ray",)),
+    "bendscape, from Python": Engine("bendscape_python.py"),
     "xyzpy harvest": Engine("xyzpy_harvest.py", (), "xyzpy"),
     "xyzpy crop, batches of 1": Engine("xyzpy_crop.py", ("1",), "xyzpy"),
     "xyzpy crop, batches of 20": Engine("xyzpy_crop.py", ("20",), "xyzpy"),
@@ -203,7 +206,40 @@ def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
     }
 
 
-PARTS = {"trivial": trivial, "share": share, "kill": kill}
+def worker(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """What the death of one worker costs: the one that began a cell last."""
+    seeds, seconds = 5, 0.1
+    store, cells = bench.store(name), CELLS * seeds
+    notes = store.with_name("notes")
+    process = bench.start(engine, store, seeds, seconds, notes)
+    while process.poll() is None and len(notes_of(notes)) < cells * (9 + turn) // 20:
+        time.sleep(0.02)
+    workers = {int(file.name) for file in notes.iterdir()} - {process.pid}
+    if not workers:
+        end(process)
+        return {"cells": cells, "has_workers": "no: threads", "ends_by_itself": "", "computed_twice": None}
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(max(workers, key=lambda pid: (notes / str(pid)).stat().st_mtime_ns), signal.SIGKILL)
+    try:
+        _, err = process.communicate(timeout=120)
+        says = (err.strip().splitlines() or ["no word"])[-1] if process.returncode else "yes"
+    except subprocess.TimeoutExpired:
+        says = "no: it hangs"
+    end(process)
+    if says != "yes":
+        bench.run(engine, store, seeds, 0.0, notes)
+    lost = len(notes_of(notes)) - cells
+    return {"cells": cells, "has_workers": "yes", "ends_by_itself": says, "computed_twice": lost}
+
+
+def lines(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """Lines of the block of a driver that a user would write."""
+    _, block = (HERE / "rivals" / engine.driver).read_text().split("# what a user writes")
+    code = [line.strip() for line in block.partition("\n")[2].partition("# to here\n")[0].splitlines()]
+    return {"lines": sum(bool(line) and not line.startswith("#") for line in code)}
+
+
+PARTS = {"trivial": trivial, "share": share, "kill": kill, "worker": worker, "lines": lines}
 
 
 def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -242,7 +278,7 @@ def main() -> None:
         for package in {ENGINES[name].package for name in chosen.engines}:
             bench.python(package)
         for part in chosen.only:
-            measure, rounds = PARTS[part], 1 if part == "share" else chosen.rounds
+            measure, rounds = PARTS[part], 1 if part in ("share", "lines") else chosen.rounds
             rows: dict[str, list[dict[str, Any]]] = {}
             for turn in range(rounds):
                 for name in chosen.engines:

@@ -32,8 +32,13 @@ CALLS = Path({calls!r})
 
 def note(cell):
     name = "_".join(str(v) for v in cell[:-1])
-    (CALLS / (name + "-" + uuid.uuid4().hex)).write_text(str(os.getpid()))
-    return sum(1 for _ in CALLS.glob(name + "-*"))
+    for attempt in itertools.count(1):
+        try:
+            with open(CALLS / f"{{name}}-{{attempt}}", "x") as file:
+                file.write(str(os.getpid()))
+            return attempt
+        except FileExistsError:
+            pass
 
 def compute(cell, rng):
     attempt = note(cell)

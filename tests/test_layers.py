@@ -31,16 +31,16 @@ ALLOWED = {  # by folder: what else it may import
     },
     "core.quadratic.finite_size": {"core.errors", "core.quadratic.model", "core.quadratic.theory"},
     "sweep": {"core.errors", "sweep.campaign", "sweep.commands", "sweep.engine"},  # its doors
-    "sweep.campaign": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location"},
+    "sweep.campaign": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location", "sweep.plugins"},
     "sweep.store": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location", "sweep.campaign"},
     "sweep.engine": {
-        *("core.errors", "core.quadratic", "sweep.texts", "sweep.location"),
+        *("core.errors", "core.quadratic", "sweep.texts", "sweep.location", "sweep.plugins"),
         *("sweep.campaign", "sweep.store"),
     },
     "sweep.kernels": {"core", "sweep.campaign"},
     "sweep.commands": {"core", "sweep"},
     "analysis": {"core", "sweep.campaign", "sweep.store", "sweep.kernels", "analysis", *DOORS},
-    "analysis.dataset": {"core", "sweep.location", "sweep.campaign", "sweep.store", *DOORS},
+    "analysis.dataset": {"core", "sweep.location", "sweep.plugins", "sweep.campaign", "sweep.store", *DOORS},
     "analysis.estimate": {"core", "sweep.campaign.kernel", "analysis.dataset"},
     "analysis.findings": {"core", "sweep.kernels", "analysis.dataset", "analysis.estimate"},
     "analysis.figures": {

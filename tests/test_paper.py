@@ -28,10 +28,10 @@ CORES = 2
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> str:
-    """The small campaign with half its seeds, run on the session's Ray."""
+    """The small campaign with two thirds of its seeds, run on the session's Ray."""
     path = tmp_path_factory.mktemp("paper") / "paper-small.zarr"
     whole = load_campaign(ROOT / "campaigns/paper-small.toml").model_dump()
-    whole["grid"]["seeds"] = {size: number // 2 for size, number in whole["grid"]["seeds"].items()}
+    whole["grid"]["seeds"] = {size: 2 * number // 3 for size, number in whole["grid"]["seeds"].items()}
     summary = campaigns.run(path, "", Campaign.from_dict(whole), RayExecutor({}, workers=2))
     assert summary.outcome == "complete"
     return str(path)
@@ -61,7 +61,7 @@ def test_its_overlaps_above_threshold_are_those_of_the_law_without_a_free_parame
         for a in (0.7, 1.5):
             at = mean.sel(p=p, a=a, p_star=1)
             law = [mean_overlap_sq(Model(p, 1, a), float(load), 256.0) for load in at["alpha"]]
-            # At these sizes the law is accurate to 25 per cent, and the mean over 16 seeds to 25 per cent.
+            # At these sizes the law is accurate to 25 per cent, and the mean over 21 seeds to 22 per cent.
             np.testing.assert_allclose(at.values, law, rtol=0.6)
 
 

@@ -180,7 +180,11 @@ def together(drivers: list[Unguarded], url: str, module: str, case: str, trial: 
     print(case, trial, outcomes, reader.looks, "looks")
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize(
+    ("url", "case"),
+    [*(("files", case) for case in CASES), ("s3", "values and sizes"), ("s3", "failed cells")],
+    indirect=["url"],
+)
 def test_two_drivers_without_guards_corrupt_nothing(
     drivers: list[Unguarded], url: str, kernel_file: KernelFile, case: str
 ) -> None:

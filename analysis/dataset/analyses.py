@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
 import xarray as xr
 
 from bendscape.analysis.dataset.models import MODEL, alpha_axis, as_sweep
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.plugins import entry_points
 
 Role = Literal["model", "curve", "size", "seed"]
 

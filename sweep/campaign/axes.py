@@ -62,7 +62,7 @@ class Axis:
     """
 
     name: str
-    dtype: Literal["int64", "float64", "str"]
+    dtype: Literal["int64", "float64", "str"] = "float64"
     role: Literal["model", "curve", "size", "seed"] = "model"
     long_name: str = ""
     units: str = "1"

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import check_axes
 from bendscape.sweep.campaign.kernel import BOOKKEEPING, Kernel, check_declaration
 from bendscape.sweep.campaign.outcomes import NOT_OURS, computed, estimated, origin_of
+from bendscape.sweep.plugins import entry_points
 
 DEFAULT = "hessian"
 """The kernel of a campaign that names none. A kernel that declares no axes gets those of its axes that have

@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
 from bendscape.sweep.commands.options import Json, Memory, bytes_of, seconds_of
 from bendscape.sweep.commands.stores import Modules
+from bendscape.sweep.plugins import entry_points
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple, Protocol
 
 from bendscape.core.errors import ParameterError
@@ -15,6 +15,7 @@ from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.limits import never
 from bendscape.sweep.engine.machine import available_memory
 from bendscape.sweep.engine.worker import Order, run_tiles
+from bendscape.sweep.plugins import entry_points
 from bendscape.sweep.store.records import Receipt
 
 

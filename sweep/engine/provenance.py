@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import entry_points, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.plugins import entry_points
 
 PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
@@ -27,8 +29,13 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
         **about,
         "bendscape_version": bendscape_version(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(_packages()),
     }
+
+
+@cache
+def _packages() -> tuple[tuple[str, str], ...]:
+    return tuple((name, version(name)) for name in PACKAGES)
 
 
 def package_of(name: str) -> str:
@@ -39,6 +46,7 @@ def package_of(name: str) -> str:
     return "not installed as a package"
 
 
+@cache
 def bendscape_version() -> str:
     """Version of the package; in a checkout also the commit, with a `dirty` flag."""
     root, text = Path(__file__).parents[2], version("bendscape")
