@@ -207,7 +207,7 @@ def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
 
 
 def worker(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
-    """What the death of one worker costs: the one that began a cell last."""
+    """The cost of killing one worker, the one that began a cell last."""
     seeds, seconds = 5, 0.1
     store, cells = bench.store(name), CELLS * seeds
     notes = store.with_name("notes")
@@ -233,7 +233,7 @@ def worker(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]
 
 
 def lines(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
-    """Lines of the block of a driver that a user would write."""
+    """Number of lines of a driver that a user would have to write."""
     _, block = (HERE / "rivals" / engine.driver).read_text().split("# what a user writes")
     code = [line.strip() for line in block.partition("\n")[2].partition("# to here\n")[0].splitlines()]
     return {"lines": sum(bool(line) and not line.startswith("#") for line in code)}

@@ -1,4 +1,4 @@
-"""What installed packages add to bendscape: kernels, places, commands, analyses, theories."""
+"""Entry points of installed packages: kernels, places, commands, analyses and theories."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from pathlib import Path
 
 
 def entry_points(**selection: str) -> EntryPoints:
-    """`importlib.metadata.entry_points`, which reads every installed package, read once and again after an
-    installation.
-    """
+    """`importlib.metadata.entry_points`, cached: packages are read again only after an installation."""
     return _all(tuple(map(_state, sys.path))).select(**selection)
 
 

@@ -65,8 +65,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Reader:
-    """Opens the report in fresh contexts, and keeps what a page said on its console, its errors, and its
-    requests but that for the report itself."""
+    """Opens the report in fresh contexts; records console messages, errors, and all requests except that for
+    the report itself."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.browser, self.url = browser, url
@@ -107,7 +107,7 @@ def open_page(browser: Browser, report: Path) -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def desk(browser: Browser, report: Path) -> Iterator[tuple[Reader, Page]]:
-    """The report on a desk's screen, opened once."""
+    """The report on a desktop screen, opened once."""
     reader = Reader(browser, report.as_uri())
     yield reader, reader(viewport={"width": 1200, "height": 900})
     reader.close()
@@ -115,7 +115,7 @@ def desk(browser: Browser, report: Path) -> Iterator[tuple[Reader, Page]]:
 
 @pytest.fixture
 def page(desk: tuple[Reader, Page]) -> Iterator[Page]:
-    """The page of `desk` with its first model and all sizes chosen, as it opens."""
+    """The page of `desk`, reset to its initial choice: the first model and all sizes."""
     reader, page = desk
     page.select_option("#choose-a", "0.7")
     for size in page.locator("#sizes input:enabled").all():

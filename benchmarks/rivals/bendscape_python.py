@@ -1,4 +1,4 @@
-"""bendscape from Python: `run` of a function of one's own, in two processes. STORE SEEDS"""
+"""bendscape from Python: `run` with the user's function, in two processes. STORE SEEDS"""
 
 import json
 import sys

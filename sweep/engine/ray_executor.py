@@ -58,7 +58,7 @@ class RayExecutor:
                 configure_logging=False, **options,
             )  # fmt: skip
             if own is not None:
-                os.chmod(own, 0o700)  # Ray makes it accessible to everybody
+                os.chmod(own, 0o700)  # Ray opens it to everybody
                 node: Any = ray._private.worker._global_node
                 self._session = Path(node.get_session_dir_path())
         # The driver handles retries: a task retried by Ray itself would hide a crash from the ledger.

@@ -176,7 +176,7 @@ def _objects(url: str) -> Iterator[str]:
 
 
 def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, set[str]]], list[str]]:
-    """For each size and tile, the variables that have a chunk; and the objects that belong to no array."""
+    """The variables that each tile has a chunk of, by size, and the objects that belong to nothing."""
     layout = hierarchy.layout
     chunks: dict[int, dict[TileKey, set[str]]] = {size: defaultdict(set) for size in layout.sizes}
     groups = {layout.group(size): size for size in layout.sizes}
