@@ -1,7 +1,7 @@
-"""`ds.bend`: what this package makes of a sweep, as methods of the dataset that xarray opened.
+"""`ds.bend`: the analyses of this package as methods of a dataset that xarray has opened.
 
 Registered when a store is opened with ``engine="bendscape"``; otherwise by importing this module.
-Every method is the function of the same name, which its page documents.
+Every method calls the function of the same name, where its documentation is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLOT = f"  {'.bend.plot':<24} Figures: write it alone for their list."
 
 
 def _in_words(ds: xr.Dataset) -> str:
-    """What a dataset has, in one line, without reading it."""
+    """The contents of a dataset in one line, from its metadata alone."""
     axes = [
         f"{name} {ds.sizes[name]}" for name in ("p", "p_star", "a", "noise", "N", "seed") if name in ds.sizes
     ]
@@ -38,7 +38,7 @@ def _in_words(ds: xr.Dataset) -> str:
 
 
 def _methods(of: object, prefix: str) -> list[str]:
-    """A line for each method: how it is written, and the first sentence of its docstring."""
+    """A line for each method: its call, and the first sentence of its docstring."""
     found = []
     for name, method in vars(type(of)).items():
         if not name.startswith("_") and inspect.isfunction(method):
@@ -57,10 +57,10 @@ def _html(head: str, lines: list[str]) -> str:
 
 
 class _Plot:
-    """Figures of a sweep, in the style of the project, each a matplotlib figure with all panels on one page.
+    """Figures of a sweep, in the style of the project: each a matplotlib figure with all panels on one page.
 
-    What several of them need is computed once for this dataset; open the store again to see new cells. Where
-    a store lacks what a figure needs, the error says what.
+    Results that several figures share are computed once for this dataset; open the store again to see new
+    cells. If the store lacks what a figure needs, the error names it.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
@@ -73,7 +73,7 @@ class _Plot:
         return Results(self._ds)
 
     def numbers(self, name: str) -> Numbers:
-        """The tables behind a figure, by its name here:
+        """The tables behind a figure, by the name of its method here:
         :func:`bendscape.analysis.figures.draw.numbers_of`."""
         from bendscape.analysis.figures.draw import numbers_of
 
@@ -232,7 +232,7 @@ class Bend:
         return shift_map(self._ds, result)
 
     def analyse(self, name: str, **options: Any) -> xr.Dataset:
-        """An installed analysis by its name, with its options:
+        """An installed analysis by name, with its options:
         :func:`bendscape.analysis.dataset.analyses.load_analysis`."""
         from bendscape.analysis.dataset.analyses import load_analysis
 

@@ -1,4 +1,4 @@
-"""The commands of analysis. Heavy imports wait inside them, so that help answers at once."""
+"""The commands of analysis. Heavy imports are inside the functions, so that help answers at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LeastSize = Annotated[
     typer.Option(min=2, help="Leave smaller sizes out; 256, or the smallest where fewer than two reach it."),
 ]
 SCALING = {name: f"bendscape scaling: {name}" for name in ("loads", "edge", "drift")}
-"""Titles of the datasets that `scaling` writes: by them an earlier one is known."""
+"""Titles of the datasets that `scaling` writes; an earlier one is recognised by its title."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +42,7 @@ def thresholds(
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     json: Json = False,
 ) -> None:
-    """Measured thresholds with error bars at each size, next to the exact ones. A store still being filled
-    will do."""
+    """Measured thresholds with error bars at each size, next to theory. The store may still be filling."""
     from bendscape.analysis.estimate.estimators import ESTIMATORS
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds, thresholds_table
     from bendscape.sweep.commands.console import out, print_json
@@ -78,10 +77,10 @@ def scaling(
     least_size: LeastSize = None,
     json: Json = False,
 ) -> None:
-    """Finite-size scaling: critical loads from the collapse of all sizes, with what they say of the
-    transition, the law by which the lowest eigenvalue approaches the edge, and beyond the crossover size of
-    a discontinuous transition the climb of the threshold. What a store lacks the variables of is left out,
-    and said. A store still being filled will do."""
+    """Finite-size scaling: critical loads from the collapse of all sizes, with the definitions and the kind
+    of transition that they support; the law by which the lowest eigenvalue approaches the edge; and, beyond
+    the crossover size of a discontinuous transition, the climb of the threshold. Results for which the store
+    lacks variables are left out, with a message. The store may still be filling."""
     from bendscape.analysis.figures.tables import replace_zarr
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.findings.scaling import (
@@ -113,7 +112,7 @@ def scaling(
         if lacking := results.lacking(name):
             console().print(f"left out {name}: this store lacks {', '.join(lacking)}", markup=False)
     if found == ["drift"] and not rows["drift"]:
-        console().print("no size lies beyond a crossover size, from where the threshold climbs")
+        console().print("no size is beyond a crossover size, where the threshold begins to climb")
     if json:
         print_json({"store": store, **rows})
         return
@@ -134,8 +133,7 @@ def claims(
     ] = 0,
     json: Json = False,
 ) -> None:
-    """What a sweep says of the claims of arXiv:2510.18435, one by one, in Markdown. A store still being
-    filled will do."""
+    """What a sweep says about each claim of arXiv:2510.18435, in Markdown. The store may still be filling."""
     from bendscape.analysis.findings.claims import claims, render_claims
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
@@ -169,9 +167,9 @@ def figures(
     numbers: Annotated[str, typer.Option(help="Tables of numbers as csv or zarr.")] = "csv",
     json: Json = False,
 ) -> None:
-    """Figures, and the numbers behind each: overlap and lowest eigenvalue against alpha, spectra, the edge
-    against N, thresholds against p, kinds of transition, the collapse of sizes. A store still being filled
-    will do: what it does not have the data of yet is left out, and said."""
+    """Figures and their tables of numbers: overlap and lowest eigenvalue against alpha, spectra, the edge
+    against N, thresholds against p, kinds of transition, the collapse of sizes. The store may still be
+    filling: figures that lack data are left out, with a message."""
     from bendscape.analysis.figures.draw import write_figures
     from bendscape.sweep.commands.console import console, print_json
 
@@ -226,13 +224,13 @@ def export(
         typer.Option(metavar="A,B", help="Only these of the kernel's variables; status and theory always."),
     ] = "",
     shards: Annotated[
-        bool, typer.Option("--shards", help="Zarr in few big files: for 64 MiB of a variable one.")
+        bool, typer.Option("--shards", help="Zarr in few large files: one for each 64 MiB of a variable.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     json: Json = False,
 ) -> None:
-    """One six-dimensional dataset for sharing, read by xarray without bendscape. A store still being filled
-    will do, and one larger than memory; an interrupted export leaves nothing under the name of its output."""
+    """One dataset for sharing, which xarray reads without bendscape. The store may still be filling, and may
+    be larger than memory; an interrupted export leaves nothing under the name of its output."""
     from rich.filesize import decimal
 
     from bendscape.analysis.dataset.export import export_store
@@ -252,10 +250,12 @@ def export(
 
 
 def analyses(
-    store: Annotated[str | None, typer.Argument(metavar="STORE", help="Also what this store lacks.")] = None,
+    store: Annotated[
+        str | None, typer.Argument(metavar="STORE", help="Also list what this store lacks.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Analyses that are installed, what each reads, and of a store what it lacks for it."""
+    """The installed analyses, what each reads, and what a store lacks for it."""
     from contextlib import nullcontext
 
     from rich import box
@@ -295,8 +295,8 @@ def phase_map(
 ) -> None:
     """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a.
 
-    VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas; widths are
-    rounded to integers, and inf is one of the student's.
+    VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas. Widths are
+    rounded to integers; p may be inf.
     """
     from bendscape.analysis.figures.theory_map import (
         TITLE,

@@ -1,4 +1,4 @@
-"""The commands about a single model: `theory` and `sample`. Heavy imports wait inside them."""
+"""The commands for a single model: `theory` and `sample`. Heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def sample(
 
 
 def _refuse_options_before(context: typer.Context) -> None:
-    """Options of `theory` say nothing to a command below it, which has its own."""
+    """Refuse options of `theory` given before a subcommand, which has options of its own."""
     from bendscape.core.errors import ParameterError
 
     for parameter in context.command.params:
@@ -185,6 +185,6 @@ def _number(value: complex) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add theory, a group that other layers may add to, and sample."""
+    """Add `theory`, a group to which other layers may add commands, and `sample`."""
     app.add_typer(theory_app, name="theory")
     app.command()(sample)

@@ -4,16 +4,16 @@
     xr.open_dataset(store, engine="bendscape", group="errors")    one row for each failed cell
     xr.open_datatree(store, engine="bendscape")                   both, as "cells" and "errors"
 
-Axes come out sorted and restricted to the values of the latest campaign, whatever their order in storage;
-what the kernel knows of the same points is attached. `status` tells of each cell whether it is done, failed,
-not yet there (absent) or not asked for: seeds beyond those of a size, and points that `where` leaves out.
+Axes are sorted and restricted to the values of the latest campaign, whatever their order in storage; the
+kernel's references at the same points are attached. `status` says of each cell whether it is done, failed,
+not yet computed (absent) or not wanted: seeds beyond those of a size, and points that `where` leaves out.
 
-Integers of cells that are not there are NaN, so integers come as floats; with `mask_and_scale=False` they
-come as they are stored, the lowest number of their type standing for what is not there (`_FillValue`).
+Integers of absent cells are NaN, so integers are converted to floats. With `mask_and_scale=False` they keep
+their dtype, and absent cells hold its lowest value (`_FillValue`).
 
-A dataset is what the ledger had recorded when it was opened: cells that land later stay absent in it, in
-every variable alike, however late a variable is read. Open again to see them. Tiles that are damaged are
-left out, with a warning.
+A dataset shows what the ledger had recorded when it was opened: cells computed later stay absent in it, in
+every variable, however late a variable is read. Open the store again to see them. Damaged tiles are left out,
+with a warning.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def _range_of(variable: Variable) -> dict[str, Any]:
 
 
 _DECLARED = {variable.name: _range_of(variable) for variable in (*HESSIAN, *SPECTRAL)}
-"""Ranges of variables by name, for stores whose kernel declared none: those made before ranges were stored,
-and those of other kernels with a variable that analyses read."""
+"""Valid ranges of variables by name, for kernels that declared none: in stores from before ranges were
+stored, and of other kernels with a variable that analyses read."""
 
 GROUPS = ("errors",)
 READ_STATUS = {**STATUS, "not_wanted": NOT_WANTED}
-"""Codes of the status that readers see."""
+"""Codes of the status for readers."""
 
 _LONG_NAMES = {
     "n_seeds": "seeds that the campaign wants at this size",
@@ -99,11 +99,11 @@ class BendscapeBackend(BackendEntrypoint):
     ) -> xr.Dataset:
         """One lazy dataset; with ``group="errors"`` the failed cells. See the module's docstring.
 
-        What is opened is a path, a URL, or a :class:`bendscape.sweep.store.root.Store`: a store that is open
-        already, for several datasets of one and the same state of it.
+        ``filename_or_obj`` is a path, a URL, or a :class:`bendscape.sweep.store.root.Store`, an open store,
+        so that several datasets can share one state of it.
 
-        ``revision`` opens the store as an earlier campaign file of it has it, numbered as `bendscape status`
-        has them where the latest one hides cells. ``attrs["hidden"]`` names the values that are hidden.
+        ``revision`` opens the store as an earlier campaign file describes it; `bendscape status` gives the
+        number if the latest file hides cells. ``attrs["hidden"]`` names the hidden values.
 
         Raises
         ------
@@ -133,8 +133,8 @@ class BendscapeBackend(BackendEntrypoint):
     ) -> dict[str, xr.Dataset]:
         """The cells as "/cells" and the failed ones as "/errors".
 
-        They lie side by side: below the cells, the coordinates of failed cells would be lost, since xarray
-        takes those of the node above for them.
+        They are siblings: in a group below the cells, the coordinates of failed cells would be lost, since
+        xarray would inherit those of the parent.
         """
         store = open_store(filename_or_obj)
         cells, errors = (
@@ -160,12 +160,12 @@ class BendscapeBackend(BackendEntrypoint):
         )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Only when asked for by name: a store is also a valid Zarr group."""
+        """False: only when requested by name, since a store is also a valid Zarr group."""
         return False
 
 
 def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
-    """The dataset of the cells, integers as they are stored."""
+    """The dataset of the cells, with integers as stored."""
     layout = store.layout
     axes, points, size_axis = Axes.of(grid, layout), tuple(grid.dims), layout.axes.size
     seeds = np.array([grid.seeds[size] for size in grid.sizes])
@@ -245,11 +245,11 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
 
 
 def _with_theories(ds: xr.Dataset) -> xr.Dataset:
-    """A dataset with each installed theory that it has what is needed for."""
+    """The dataset with every installed theory for which it has what is needed."""
     for point in theories():
         try:
             theory = loaded(point)
-        except ParameterError as error:  # of another package: the cells can be read without it
+        except ParameterError as error:  # another package's theory: the cells can be read without it
             warnings.warn(str(error), UserWarning, stacklevel=2)
             continue
         if not theory.lacking(ds):
@@ -263,7 +263,7 @@ def _axis(store: Store, name: str, values: NDArray[Any]) -> tuple[str, NDArray[A
 
 
 def _forget_threads() -> None:
-    # Dask's pool of the parent has no threads in its fork: tasks would wait for ever.
+    # After a fork, Dask's thread pool of the parent has no threads, and tasks would wait for ever.
     threaded: Any = sys.modules.get("dask.threaded")
     if threaded:
         threaded.default_pool = None
@@ -291,8 +291,8 @@ def _known(store: Store, name: str, axes: Axes, points: tuple[str, ...], numbers
 
 
 def _chunks(shape: dict[str, int], models: int, sized: tuple[str, ...], width: int) -> dict[str, int]:
-    # The same for all variables, so that Dask finds them consistent. Whole curves and all seeds of one size
-    # stay together; the model axes are cut to the target size.
+    # The same for all variables, as Dask requires. Whole curves and all seeds of one size stay together; the
+    # model axes are cut to reach the target size.
     chunks = shape | dict.fromkeys(sized, 1)
     dims = list(shape)
     size = math.prod(chunks[dim] for dim in dims[models:]) * width

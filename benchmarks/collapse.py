@@ -1,9 +1,9 @@
-"""What ``analysis/estimate/collapse.py`` makes of sampled Hessians; coverage: ``coverage.py``.
+"""Results of ``analysis/estimate/collapse.py`` on sampled Hessians; for coverage see ``coverage.py``.
 
-    python benchmarks/collapse.py              # diagonalised and dice cells (an hour; kept in .npz)
+    python benchmarks/collapse.py              # diagonalised and dice cells (an hour; stored in .npz files)
 
-Seeds are fixed, one stream a cell. Printed for each estimator and least size: the estimate, its interval and
-systematic error, chi^2, flag, answer, kind, and the distances from theory's loads.
+Seeds are fixed, with one stream for each cell. Printed for each estimator and smallest size: the estimate,
+its interval and systematic error, chi^2, flag, answer, kind, and the distances from theory's loads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SAMPLED: dict[Model, tuple[float, float, int, dict[int, int]]] = {  # loads, the
 
 
 def sampled(model: Model, folder: Path) -> xr.Dataset:
-    """A sweep of sampled Hessians, cells kept in a file a size."""
+    """A sweep of sampled Hessians, with the cells of each size cached in a file."""
     first, last, count, sizes = SAMPLED[model]
     loads = np.round(np.linspace(first, last, count), 12)
     ds = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), sizes, alpha=loads)

@@ -1,10 +1,10 @@
-"""How far the theory of a cell's own labels cuts the variance of means, and what bias that has.
+"""Reduction of the variance of means by the theory of each cell's own labels, and the bias of the method.
 
-    nice python benchmarks/control_variate.py            # measures what is missing (half an hour)
+    nice python benchmarks/control_variate.py            # measures missing points (half an hour)
     python benchmarks/control_variate.py --table         # prints from control_variate.json
 
-Cells come from dice, extra labels from ``sample_drawn_labels``. At N = 500 and p p_star = 1 diagonalised
-Hessians, drawn independently, give a plain mean to compare with. Delete control_variate.json to start anew.
+Cells come from dice, extra labels from ``sample_drawn_labels``. At N = 500 and p p_star = 1, independently
+drawn and diagonalised Hessians give a plain mean for comparison. Delete control_variate.json to start afresh.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure(model: Model, factor: float, N: int, cells: int) -> dict[str, Any]:
 def estimate(model: Model, factor: float, N: int, data: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table for one point, one for every quantity."""
     law = lowest_eigenvalue_law(model, factor * transition(model).alpha_bbp, N)
-    explained = min(1.0, (law.sd_labels / law.sd) ** 2)  # the labels' share of the variance
+    explained = min(1.0, (law.sd_labels / law.sd) ** 2)  # fraction of the variance due to labels
     predicted = 1 / (1 - explained * EXTRA / (1 + EXTRA))
     rows = []
     for name, column in CONTROL.items():
@@ -107,7 +107,7 @@ def estimate(model: Model, factor: float, N: int, data: dict[str, Any]) -> list[
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print the table, then what the bias is over all points."""
+    """Print the table, and the bias over all points."""
     print("| p, p* | a | α/α_BBP | N | cells | outlier | what | plain | controlled | law | cut | its law |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -127,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         for row in these:
             found = row["found"]
             spread = found.plain_error**2 - found.error**2
-            if spread > 0.05 * found.plain_error**2:  # below that there is nothing to compare
+            if spread > 0.05 * found.plain_error**2:  # otherwise there is nothing to compare
                 moved.append((found.plain_mean - found.mean) / math.sqrt(spread))
             if row["dense"]:
                 mean, error = row["dense"]
@@ -153,7 +153,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 
 def page(rows: list[dict[str, Any]]) -> None:
-    """Print the short table of docs/control-variates.md: how often the variance is cut, by size."""
+    """Print the short table of docs/control-variates.md: the reduction of the variance, by size."""
     sizes = sorted({row["N"] for row in rows})
     heads = [f"{what}, N = {N}" for what in ("λ₁", "m²") for N in sizes]
     print("| p, p* | a | α/α_BBP | outlier | " + " | ".join(heads) + " |")
@@ -178,7 +178,7 @@ def summary(z: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure what is missing, print."""
+    """Measure missing points and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--table", action="store_true")
     only_print = parser.parse_args().table

@@ -1,4 +1,4 @@
-"""Fit the seconds of the cost model: what each term of a cell's cost takes on one core of this machine.
+"""Fit the cost model: seconds of each term of a cell's cost on one core of this machine.
 
     python benchmarks/cost_model.py [--repeats 2]
 
@@ -38,7 +38,7 @@ LARGEST = {"dense": 2048, "explicit": 4096, "dice": 33000, "conditional": 2**21}
 
 
 def measured(method: str, repeats: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Terms and CPU seconds of every cell, and what the cells are."""
+    """Terms and CPU seconds of every cell, and a description of the cells."""
     terms, seconds, names = [], [], []
     for p, p_star, a, alpha in POINTS:
         model = Model(p, p_star, a)
@@ -62,7 +62,7 @@ def main(repeats: Annotated[int, typer.Option(help="Cells at every point.")] = 2
     console = Console()
     for method in SIZES:
         terms, seconds, names = measured(method, repeats)
-        # A constant of zero would be a term that the data cannot see; it may still matter elsewhere.
+        # A zero constant would be a term that these data do not determine; it may matter elsewhere.
         fitted, _ = nnls(terms / seconds[:, np.newaxis], np.ones(len(seconds)))
         ratio = seconds / (terms @ fitted)
         in_use = seconds / (terms @ np.array(SECONDS[method]))

@@ -1,21 +1,22 @@
-"""How often the 95 per cent intervals of every estimator hold what was planted: one table.
+"""Coverage of the 95 per cent intervals of every estimator, on planted sweeps, as one table.
 
     nice python benchmarks/coverage.py                                          # all of it (hours)
     python benchmarks/coverage.py --only thresholds around seeds=6 --replicates 100
     python benchmarks/coverage.py --only edge_scaling normal lognormal --replicates 400
 
-A condition is a function (thresholds, collapse, edge_scaling, drift), where its alphas lie (below,
-just_below, around, just_above or above the threshold, or wide around it), seeds a size, the law of the cells,
-the number of sizes, and for collapse whether a correction to scaling of the size that it allows for is
-planted. ``--only`` takes words of these; words of one kind add up, words of several must all hold. Sweeps:
-``tests/planted_coverage.py``; calls: the public functions, so whatever a user gets is judged, at about a
-second a sweep. ``benchmarks/intervals.py`` counts thresholds and laws of the edge a hundred times as fast,
-without the pass over a sweep: it is for choosing a method and for errors of a hundredth.
+A condition consists of a function (thresholds, collapse, edge_scaling, drift), the position of its alphas
+(below, just_below, around, just_above or above the threshold, or wide around it), the seeds per size, the law
+of the cells, the number of sizes and, for collapse, whether a correction to scaling is planted, of the size
+that it allows for. ``--only`` selects by these words: any of several words of one kind, and all kinds that
+are named. The sweeps are those of ``tests/planted_coverage.py``. The public functions are called, so the
+table judges what users get, at about a second a sweep. ``benchmarks/intervals.py`` does thresholds and laws
+of the edge a hundred times faster, without the pass over a sweep: for choosing a method, and for errors of a
+hundredth.
 
-Printed for each estimator: estimates asked for, the share flagged estimated, and of these the share of
-intervals that hold the truth with its binomial standard error, the median width of the interval and the mean
-error of the estimate. Sizes and, for edge_scaling, alphas of one sweep count one by one. The numbers go to
-coverage.json beside this file, or to ``--json``.
+Printed for each estimator: the number of estimates, the fraction flagged estimated, and of these the fraction
+of intervals that hold the truth with its binomial standard error, the median width of the interval and the
+mean error of the estimate. Sizes and, for edge_scaling, alphas of one sweep count separately. The numbers are
+written to coverage.json beside this file, or to ``--json``.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ _NUMBERS = ("seeds", "sizes", "correction")
 
 
 class Condition(NamedTuple):
-    """What is planted and asked."""
+    """What is planted, and which function is called."""
 
     function: str
     alphas: str
@@ -84,13 +85,13 @@ class Condition(NamedTuple):
     correction: float = 0.0
 
     def words(self) -> dict[str, str]:
-        """The word that asks for each of its parts, by kind."""
+        """The word that selects each of its parts, by kind."""
         parts = self._asdict().items()
         return {kind: f"{kind}={value:g}" if kind in _NUMBERS else str(value) for kind, value in parts}
 
 
 class Asked(NamedTuple):
-    """One estimate: by which estimator, with which flag, the estimate and its interval, and the truth."""
+    """One estimate: estimator, flag, value and interval, and the truth."""
 
     name: str
     flag: str
@@ -101,7 +102,7 @@ class Asked(NamedTuple):
 
 
 def conditions() -> Iterator[Condition]:
-    """All of them."""
+    """All conditions."""
     grid = (4, 6, 12, 64), planted_coverage.CELLS, SIZES
     for alphas in ALPHAS:
         for seeds, cells, sizes in itertools.product(*grid):
@@ -115,7 +116,7 @@ def conditions() -> Iterator[Condition]:
 
 
 def chosen(only: list[str]) -> list[Condition]:
-    """Those that the words ask for: words of one kind add up, words of several must all hold."""
+    """The conditions selected by the words: any of several words of one kind, all kinds that are named."""
     every = list(conditions())
     kinds = {word: kind for condition in every for kind, word in condition.words().items()}
     if unknown := set(only) - set(kinds):
@@ -130,7 +131,7 @@ def words_of(code: xr.DataArray, meanings: Any) -> npt.NDArray[np.str_]:
 
 
 def of_thresholds(at: Condition, entropy: int) -> Iterator[Asked]:
-    """All estimators at all sizes that could have one."""
+    """All estimators, at all sizes for which they are defined."""
     ds = planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES[at.sizes], at.seeds), ALPHAS[at.alphas], cells=at.cells, entropy=entropy
     )
@@ -161,7 +162,7 @@ def of_collapse(at: Condition, entropy: int) -> Iterator[Asked]:
 
 
 def of_edge_scaling(at: Condition, entropy: int) -> Iterator[Asked]:
-    """The amplitude of the law that was planted, at every alpha."""
+    """The amplitude of the planted law, at every alpha."""
     for law, shape in edge_fits.LAWS.items():
         c = EDGE_AMPLITUDE / (1.0 if law == "n_two_thirds" else 10.0)
         ds = planted_coverage.edge_sweep(
@@ -200,7 +201,7 @@ FUNCTIONS = {
 
 
 def measured(at: Condition, replicates: int) -> list[dict[str, Any]]:
-    """A row for each estimator of one condition."""
+    """One row for each estimator of a condition."""
     asked = defaultdict(list)
     start = zlib.crc32(repr(at).encode())
     with threadpool_limits(1):

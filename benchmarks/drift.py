@@ -1,13 +1,13 @@
-"""How often intervals and choices of ``analysis/estimate/drift.py`` are right, and what drawn labels give.
+"""Accuracy of the intervals and choices of ``analysis/estimate/drift.py``, and results for drawn labels.
 
     python benchmarks/drift.py                     # planted sweeps (two minutes)
-    python benchmarks/drift.py --sampled           # a campaign of labels, ten minutes of one core, resumable
+    python benchmarks/drift.py --sampled           # a campaign of labels, ten minutes on one core, resumable
 
-Planted: cells show the teacher with probability exp(-kappa), kappa moved to a load that follows either law,
-at the sizes and seeds of ``tests/planted_drift.py`` or half of the seeds, and with a width not theory's.
-Printed: bias of alpha_seen, mean statistical and systematic error, shares of truths within one statistical
-error, the 95 per cent interval and two total errors; then shares of the outcomes.
-Sampled: campaigns/drift.toml with fewer seeds, through the engine.
+Planted: cells show the teacher with probability exp(-kappa), with kappa shifted to a load that follows either
+law, at the sizes and seeds of ``tests/planted_drift.py`` or half the seeds, and with a width other than
+theory's. Printed: bias of alpha_seen, mean statistical and systematic error; fractions of truths within one
+statistical error, the 95 per cent interval and two total errors; then fractions of the outcomes. Sampled:
+campaigns/drift.toml with fewer seeds, through the engine.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def planted(repeats: int) -> None:
 
 
 def sampled(store: Path) -> None:
-    """Fill the store, and print what each model shows."""
+    """Fill the store, and print the results for each model."""
     text = (Path(__file__).parent.parent / "campaigns" / "drift.toml").read_text()
     text = re.sub(r"seeds = .*", FEWER, text).replace(", 3000000, ", ", ")
     text = text.replace("or (N == 3000000 and 0.91 < alpha < 1.11) ", "")
@@ -85,7 +85,7 @@ def sampled(store: Path) -> None:
 
 
 def report(store: Path) -> None:
-    """Print what each model of a store shows."""
+    """Print the results for each model of a store."""
     found = drift(xr.open_dataset(store, engine="bendscape", chunks={}), free_alpha_bbp=True).compute()
     for p in found["p"].values:
         at = found.sel(p=p).squeeze()

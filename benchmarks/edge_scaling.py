@@ -1,11 +1,11 @@
-"""How often the law of the approach to the edge is told right, on planted data and on sampled Hessians.
+"""How often the law of the approach to the edge is identified, on planted data and on sampled Hessians.
 
     nice python benchmarks/edge_scaling.py              # both tables (some minutes), writes edge_scaling.json
-    nice python benchmarks/edge_scaling.py --planted    # the calibration alone
+    nice python benchmarks/edge_scaling.py --planted    # only the calibration
 
-Planted: 400 sweeps a line with <eigval_min> = lambda_minus + the law, normal noise of sd 2.5 N^(-1/2), what
-labels and matrix make together, or half of it, what the control variate leaves. Sampled: cells drawn
-independently of each other, with and without the control variate, by smallest size.
+Planted: 400 sweeps per line with <eigval_min> = lambda_minus + the law, and normal noise of sd 2.5 N^(-1/2),
+as from labels and matrix together, or half of it, as left by the control variate. Sampled: independently
+drawn cells, with and without the control variate, by smallest size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SAMPLED: list[tuple[Model, float, dict[int, int]]] = [  # model, alpha / alpha_b
 
 
 def planted(law: str, c: float, seeds: dict[int, int], noise: float) -> dict[str, float]:
-    """Share of each outcome over ``REPEATS`` planted sweeps, one an alpha."""
+    """Fraction of each outcome over ``REPEATS`` planted sweeps, each of one alpha."""
     alpha = np.linspace(0.6, 0.8, REPEATS) * transition(PLANTED).alpha_bbp
     sweep = synthetic.approaching_edge(
         PLANTED,
@@ -114,7 +114,7 @@ def as_sweep(model: Model, factor: float, cells: dict[str, Any]) -> xr.Dataset:
 
 
 def print_sampled(data: dict[str, Any]) -> None:
-    """What the analysis says of sampled Hessians, by smallest size."""
+    """The results of the analysis on sampled Hessians, by smallest size."""
     print(
         "| p, p*, a | α/α_BBP | edge | sizes from | draws | law | Δχ² | p N^(-2/3) "
         "| p 1/log N | c | theory | λ₋ fitted |"
@@ -152,7 +152,7 @@ def print_sampled(data: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Plant and sample what is missing, print both tables."""
+    """Plant, sample what is missing, and print both tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--planted", action="store_true")
     only_planted = parser.parse_args().planted

@@ -1,14 +1,18 @@
-"""The engine beside others that sweep a function, two workers each, on disk: xyzpy, xsweep and pipefunc.
+"""The engine compared with xyzpy, xsweep and pipefunc, two workers each, results on disk.
 
     python benchmarks/engine.py [--venvs DIR] [--rounds 3] [--only PART ...] [--engines NAME ...]
 
-Every engine runs `rivals/cell.py` in a driver of its own, and the others in virtual environments of their own
-(made in DIR, or in a temporary folder). In turn, so that a noisy machine disturbs all alike:
+Every engine runs `rivals/cell.py` in a driver process, the others in virtual environments of their own
+(created in DIR, or in a temporary folder). They take turns, so that a noisy machine disturbs all of them
+equally:
 
-trivial  cells that cost nothing: time per cell, without the start of the workers where they outlive a sweep
-share    cells of 1 s of CPU time: the part of the two workers' time that is spent inside the kernel
-kill     200 cells of 0.1 s: kill -9 of everything at about half way, and how many cells are computed a second
-         time when the same command is given again; then two more seeds: how many cells those cost
+trivial  cells that cost nothing: time per cell, excluding the start of workers that outlive a sweep
+share    cells of 1 s of CPU time: fraction of the two workers' time that is spent inside the kernel
+kill     200 cells of 0.1 s: kill -9 of everything about half way, and how many cells are computed twice when
+         the same command is given again; then two more seeds: how many cells are computed for them
+worker   200 cells of 0.1 s: kill -9 of one worker about half way, whether the sweep ends by itself or which
+         error it reports, and how many cells are computed twice until all are done
+lines    lines of code that a user writes for the sweep, without comments and blank lines
 
 Prints tables and writes engine.json beside this file.
 """
@@ -38,7 +42,7 @@ from cell import NOTE
 HERE = Path(__file__).parent
 ROUNDS = 3
 WORKERS = 2
-CELLS = 40  # a seed
+CELLS = 40  # per seed
 PACKAGES = {
     "xyzpy": ("xyzpy==1.3.5", "matplotlib"),
     "xsweep": ("xsweep==0.5.0",),
@@ -48,7 +52,8 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Engine:
-    """A driver with its options, the package whose environment runs it, and seeds of the trivial sweep."""
+    """A driver with its options, the package whose environment runs it, and the seeds of the trivial
+    sweep."""
 
     driver: str
     options: tuple[str, ...] = ()
@@ -59,6 +64,7 @@ class Engine:
 ENGINES = {
     "bendscape": Engine("bendscape_run.py", ("local",)),
     "bendscape on Ray": Engine("bendscape_run.py", ("ray",)),
+    "bendscape, from Python": Engine("bendscape_python.py"),
     "xyzpy harvest": Engine("xyzpy_harvest.py", (), "xyzpy"),
     "xyzpy crop, batches of 1": Engine("xyzpy_crop.py", ("1",), "xyzpy"),
     "xyzpy crop, batches of 20": Engine("xyzpy_crop.py", ("20",), "xyzpy"),
@@ -66,7 +72,7 @@ ENGINES = {
     "xsweep thread, chunks of 20": Engine("xsweep_run.py", ("thread", "20"), "xsweep"),
     "pipefunc, files": Engine("pipefunc_map.py", ("file_array",), "pipefunc"),
     "pipefunc, Zarr": Engine("pipefunc_map.py", ("zarr_file_array",), "pipefunc"),
-    # It sends the whole plan with every cell: 4,000 cells cost a hundred times 400.
+    # Sends the whole plan with every cell: 4,000 cells cost a hundred times as much as 400.
     "xsweep process": Engine("xsweep_run.py", ("process", "0"), "xsweep", 10),
     "xsweep process, chunks of 20": Engine("xsweep_run.py", ("process", "20"), "xsweep", 10),
 }
@@ -79,7 +85,7 @@ class Bench:
         self.venvs, self.folder = venvs, folder
 
     def python(self, package: str) -> str:
-        """The interpreter that has a package; its environment is made where it is missing."""
+        """The interpreter that has a package; its environment is created if missing."""
         if not package:
             return sys.executable
         python = self.venvs / package / "bin" / "python"
@@ -92,7 +98,7 @@ class Bench:
     def start(
         self, engine: Engine, store: Path, seeds: int, seconds: float, notes: Path | None
     ) -> subprocess.Popen[str]:
-        """A driver in a session of its own."""
+        """Start a driver in a session of its own."""
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         env["BENCH_SECONDS"] = str(seconds)
         if notes is not None:
@@ -106,7 +112,7 @@ class Bench:
         )  # fmt: skip
 
     def run(self, *arguments: Any) -> tuple[float | None, str]:
-        """Seconds that a driver reports, or None and the last line of what it said."""
+        """The seconds that a driver reports, or None and the last line of its output."""
         process = self.start(*arguments)
         try:
             out, err = process.communicate(timeout=900)
@@ -117,12 +123,13 @@ class Bench:
         return json.loads(out.splitlines()[-1])["seconds"], ""
 
     def store(self, name: str) -> Path:
-        """A place for a new store."""
+        """A path for a new store."""
         return Path(tempfile.mkdtemp(prefix=name.replace(" ", "-").replace(",", ""), dir=self.folder)) / "s"
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a driver's whole session, as a node that goes down does: Ray's workers have own groups."""
+    """Kill a driver's whole session, like a node that goes down; Ray's workers have process groups of their
+    own."""
     while alive := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _in(pid, process)]:
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
@@ -141,12 +148,12 @@ def _in(pid: int, process: subprocess.Popen[str]) -> bool:
 
 
 def notes_of(folder: Path) -> list[tuple[float, float]]:
-    """Time by the wall and CPU time of every call."""
+    """Wall and CPU time of every call."""
     return [note for file in sorted(folder.glob("*")) for note in NOTE.iter_unpack(file.read_bytes())]
 
 
 def trivial(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
-    """Seconds a cell, with and without what comes before and after the sweep."""
+    """Seconds per cell, with and without what comes before and after the sweep."""
     started = time.perf_counter()
     seconds, error = bench.run(engine, bench.store(name), engine.trivial_seeds, 0.0, None)
     whole, cells = time.perf_counter() - started, CELLS * engine.trivial_seeds
@@ -156,7 +163,7 @@ def trivial(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any
 
 
 def share(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
-    """Time inside the kernel over two workers' time, by the wall and by the CPU clock of its thread."""
+    """Time inside the kernel over two workers' time, by the wall clock and by the CPU clock of its thread."""
     store = bench.store(name)
     notes = store.with_name("notes")
     seconds, error = bench.run(engine, store, 1, 1.0, notes)
@@ -168,7 +175,7 @@ def share(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
 
 
 def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
-    """Cells that a restart after kill -9 computes again, and cells that two more seeds cost."""
+    """Cells that a restart after kill -9 computes again, and cells computed for two more seeds."""
     seeds, seconds = 5, 0.1
     store, cells = bench.store(name), CELLS * seeds
     counts = []
@@ -182,7 +189,7 @@ def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
             error = ""
         else:
             wanted = seeds + 2 * (leg == "more seeds")
-            _, error = bench.run(engine, store, wanted, 0.0, notes)  # only how many cells is asked
+            _, error = bench.run(engine, store, wanted, 0.0, notes)  # only the number of cells matters
         counts.append(len(notes_of(notes)))
         if error and leg == "again":
             raise SystemExit(f"{name}: {error}")
@@ -199,11 +206,44 @@ def kill(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
     }
 
 
-PARTS = {"trivial": trivial, "share": share, "kill": kill}
+def worker(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """The cost of killing one worker, the one that began a cell last."""
+    seeds, seconds = 5, 0.1
+    store, cells = bench.store(name), CELLS * seeds
+    notes = store.with_name("notes")
+    process = bench.start(engine, store, seeds, seconds, notes)
+    while process.poll() is None and len(notes_of(notes)) < cells * (9 + turn) // 20:
+        time.sleep(0.02)
+    workers = {int(file.name) for file in notes.iterdir()} - {process.pid}
+    if not workers:
+        end(process)
+        return {"cells": cells, "has_workers": "no: threads", "ends_by_itself": "", "computed_twice": None}
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(max(workers, key=lambda pid: (notes / str(pid)).stat().st_mtime_ns), signal.SIGKILL)
+    try:
+        _, err = process.communicate(timeout=120)
+        says = (err.strip().splitlines() or ["no word"])[-1] if process.returncode else "yes"
+    except subprocess.TimeoutExpired:
+        says = "no: it hangs"
+    end(process)
+    if says != "yes":
+        bench.run(engine, store, seeds, 0.0, notes)
+    lost = len(notes_of(notes)) - cells
+    return {"cells": cells, "has_workers": "yes", "ends_by_itself": says, "computed_twice": lost}
+
+
+def lines(bench: Bench, name: str, engine: Engine, turn: int) -> dict[str, Any]:
+    """Number of lines of a driver that a user would have to write."""
+    _, block = (HERE / "rivals" / engine.driver).read_text().split("# what a user writes")
+    code = [line.strip() for line in block.partition("\n")[2].partition("# to here\n")[0].splitlines()]
+    return {"lines": sum(bool(line) and not line.startswith("#") for line in code)}
+
+
+PARTS = {"trivial": trivial, "share": share, "kill": kill, "worker": worker, "lines": lines}
 
 
 def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of every number of several rounds."""
+    """The median of every number over several rounds."""
     return {
         key: statistics.median(row[key] for row in rows) if isinstance(value, int | float) else value
         for key, value in rows[0].items()
@@ -211,7 +251,7 @@ def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def show(part: str, rows: dict[str, dict[str, Any]]) -> None:
-    """One part as a table; of the trivial cells also the ratio to bendscape."""
+    """One part as a table; for trivial cells also the ratio to bendscape."""
     columns = list(next(iter(rows.values())))
     ratio = part == "trivial" and "bendscape" in rows
     table = Table(part, *columns, *(["times bendscape"] if ratio else []))
@@ -238,7 +278,7 @@ def main() -> None:
         for package in {ENGINES[name].package for name in chosen.engines}:
             bench.python(package)
         for part in chosen.only:
-            measure, rounds = PARTS[part], 1 if part == "share" else chosen.rounds
+            measure, rounds = PARTS[part], 1 if part in ("share", "lines") else chosen.rounds
             rows: dict[str, list[dict[str, Any]]] = {}
             for turn in range(rounds):
                 for name in chosen.engines:

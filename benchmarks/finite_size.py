@@ -1,4 +1,5 @@
-"""Samples of finite size against the parameter-free laws: docs/finite-size.svg and the numbers of its page.
+"""Samples of finite size compared with the parameter-free laws: docs/finite-size.svg and the numbers of its
+page.
 
     python benchmarks/finite_size.py              # samples (about 15 minutes on one core), then draws
     python benchmarks/finite_size.py --draw       # draws again from finite_size.json
@@ -7,7 +8,7 @@
     python benchmarks/finite_size.py --memory     # peak memory of the conditional method at N = 1e5, 1e6, 1e7
 
 One continuous and one discontinuous model. Eigenvalues and overlaps come from sampled Hessians of N = 2^7 to
-2^14; beyond, the conditional method gives edge or outlier of drawn labels up to N = 2^18.
+2^14; for N up to 2^18 the conditional method gives edge or outlier from drawn labels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ NUMBERS, FIGURE = HERE / "finite_size.json", HERE.parent / "docs" / "finite-size
 CONTINUOUS, DISCONTINUOUS = Model(1, 1, 0.7), Model(1, 1, 1.5)
 EIGENVALUE_LOADS = {CONTINUOUS: (0.8, 2.5), DISCONTINUOUS: (0.8, 2.5)}
 EIGENVALUE_SEEDS = {128: 400, 256: 320, 512: 240, 1024: 160, 2048: 120, 4096: 80, 8192: 50, 16384: 40}
-FEWEST = 20  # cells below which a standard deviation is not drawn
+FEWEST = 20  # cells needed to draw a standard deviation
 CONDITIONAL_SEEDS = {2**14: 60, 2**16: 40, 2**18: 20}
 OVERLAP_LOADS = {
     CONTINUOUS: (0.7, 0.95, 1.1, 1.2434, 1.4, 1.7, 2.1),
@@ -56,7 +57,7 @@ def mean_and_error(values: Any) -> dict[str, float]:
 
 
 def sample(largest: int) -> list[dict[str, Any]]:
-    """Measure every point of the figure up to a size, and of drawn labels all."""
+    """Measure every point of the figure up to a size, and all points from drawn labels."""
     rows: list[dict[str, Any]] = []
 
     def cells(model: Model, alpha: float, N: int, seeds: int, method: str) -> list[Any]:
@@ -88,12 +89,12 @@ def sample(largest: int) -> list[dict[str, Any]]:
 
 
 def up_to(seeds: dict[int, int], largest: int) -> dict[int, int]:
-    """The sizes that are not larger."""
+    """The sizes up to ``largest``."""
     return {N: number for N, number in seeds.items() if largest >= N}
 
 
 def far_below() -> None:
-    """Print samples beside the laws at small loads, where a few extreme labels decide."""
+    """Print samples and laws at small loads, where a few extreme labels decide."""
     print(
         "| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | law's sd/sd - 1 |"
     )
@@ -118,7 +119,7 @@ def far_below() -> None:
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
-    """Put the law beside every measured row, and print the table of the page."""
+    """Compute the law for every measured row, and print the table of the page."""
     print("| what | a | alpha | N | cells | mean | law | sd | law |\n|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         model = Model(1, 1, row["a"])
@@ -222,7 +223,7 @@ def draw_spread(ax: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_climb(ax: Any) -> None:
-    """Threshold that samples show, relative to alpha_bbp."""
+    """The threshold that samples show, relative to alpha_bbp."""
     sizes = np.geomspace(1e2, 1e24, 90)
     for model, colour in zip(CLIMBERS, size_colours(len(CLIMBERS)), strict=True):
         alpha_bbp = transition(model).alpha_bbp

@@ -1,12 +1,12 @@
-"""How often the intervals of thresholds and of laws of the edge hold what was planted: two tables in minutes.
+"""Coverage of the intervals of thresholds and of laws of the edge on planted data: two tables in minutes.
 
-    nice python benchmarks/intervals.py                    # 1000 samples a line
+    nice python benchmarks/intervals.py                    # 1000 samples per line
     python benchmarks/intervals.py --samples 400 --only 0.6
 
 Samples are those of ``tests/counted_intervals.py``, which calls the estimators without the pass over a sweep;
-``benchmarks/coverage.py`` asks the public functions, of more estimators. Thresholds: share of
-samples with an interval that has both ends, of these the share that holds the truth, and the share of all
-samples of which anything said is wrong. Edge: share of intervals of c that hold the truth.
+``benchmarks/coverage.py`` calls the public functions, for more estimators. Thresholds: fraction of samples
+whose interval has both ends, the fraction of these that holds the truth, and the fraction of all samples with
+any wrong statement. Edge: fraction of intervals of c that hold the truth.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""One pass over a store of 1e7 cells against plain xarray with the store's own chunks: seconds and memory.
+"""One pass over a store of 1e7 cells, compared with plain xarray on the store's own chunks: seconds and
+memory.
 
     nice python benchmarks/lazy.py [--cells 1e7] [--ways pass plain ...]
 
-Makes a store as the engine leaves one: its layout, theory, tiles, checksums and ledger are written by the
-functions of `sweep`, the cells are planted, and every tenth tile has not come yet. Tiles are cut by the
-engine's own rule for a kernel of 2 us N a cell. Then every way reads it in a fresh process, page cache warm:
+Makes a store like those of the engine: layout, theory, tiles, checksums and ledger are written by the
+functions of `sweep`, the cells are planted, and every tenth tile is missing. Tiles are cut by the engine's
+own rule for a kernel that takes 2 us N per cell. Then each way reads it in a fresh process, with a warm page
+cache:
 
     pass, plain    cells done, mean, standard deviation and the bootstrap error of the mean of eigval_min, by
-                   `map_models` on what engine="bendscape" opens, and by plain xarray on the groups of the
+                   `map_models` on the dataset of engine="bendscape", and by plain xarray on the groups of the
                    store with their own chunks
-    limited        the pass, where the process may take 320 MiB more than it has when the store is open
-    loaded         the whole dataset, loaded under the same limit
+    limited        the pass, in a process limited to 320 MiB more than it has with the store open
+    loaded         loading the whole dataset, under the same limit
     distributed    the pass, in two worker processes of dask.distributed
     thresholds, edge_scaling, collapse, together
                    the analyses, and all three in one pass
@@ -86,7 +88,7 @@ def _seconds(cell: Cell) -> float:
 
 
 def write(folder: str, cells: float) -> dict[str, int]:
-    """Make the store; its models, tiles, cells and bytes."""
+    """Make the store; returns the numbers of its models, tiles, cells and bytes."""
     silence_zarr()
     kernel = Kernel(
         "hessian", HESSIAN.version, HESSIAN.variables, HESSIAN.compute, _seconds, lambda cell: 1e6, **NETWORK
@@ -179,17 +181,17 @@ def moments(block: xr.Dataset) -> Mapping[str, Any]:
 
 
 def opened(folder: str) -> xr.Dataset:
-    """As users open it."""
+    """The dataset as users open it."""
     return xr.open_dataset(folder, engine="bendscape", chunks={})
 
 
 def lazy_pass(folder: str) -> xr.Dataset:
-    """The pass, nothing computed."""
+    """The pass, without computing it."""
     return map_models(opened(folder), moments, OUTPUTS, ["status", "eigval_min"])
 
 
 def plain(folder: str) -> xr.Dataset:
-    """As one would write it, with the chunks that the store has, size by size."""
+    """As one would write it by hand, with the chunks of the store, size by size."""
     tree = xr.open_datatree(folder, engine="zarr", chunks={})
     counts, found = xr.DataArray(COUNTS, dims=("draw", "seed")), []
     for N in SIZES:
@@ -208,7 +210,7 @@ def plain(folder: str) -> xr.Dataset:
 
 
 def limited(folder: str, work: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
-    """Some work where the process may take no more than ``LIMIT`` beyond what it has with the store open."""
+    """Some work in a process that may take at most ``LIMIT`` beyond its memory with the store open."""
     ds = opened(folder)
     held = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (held + LIMIT, held + LIMIT))
@@ -216,7 +218,7 @@ def limited(folder: str, work: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset
 
 
 def distributed(folder: str) -> xr.Dataset:
-    """The pass in two worker processes; its seconds without their start."""
+    """The pass in two worker processes; their start is not timed."""
     from dask.distributed import Client, LocalCluster
 
     options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None}
@@ -232,7 +234,7 @@ def distributed(folder: str) -> xr.Dataset:
 
 
 def analyses(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Lazy, with 200 resamplings."""
+    """The analyses, lazy, with 200 resamplings."""
     return {
         "thresholds": thresholds(ds),
         "edge_scaling": edge_scaling(ds, prediction=False),
@@ -266,7 +268,7 @@ WAYS: dict[str, Callable[[str], xr.Dataset]] = {
 
 
 def _used() -> dict[str, float]:
-    """CPU seconds and peak memory of this process; ru_maxrss would count the parent before exec."""
+    """CPU seconds and peak memory of this process; ru_maxrss would include the parent before exec."""
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return {"cpu": time.process_time(), "peak_mib": peak / 1024}
 

@@ -1,10 +1,11 @@
-"""What the engine costs per cell: everything a real run does (workers, Zarr, ledger) around a trivial kernel.
+"""The cost of the engine per cell: everything that a real run does (workers, Zarr, ledger), with a trivial
+kernel.
 
     python benchmarks/overhead.py
 
-Each number is the median of `ROUNDS` fresh stores, taken in turn so that a noisy machine disturbs all
-alike. The reference is the bare loop over the same cells with the same random streams, in this process,
-without a store. `benchmarks/engine.py` lays other engines beside it.
+Each number is the median over `ROUNDS` fresh stores, taken in turn so that a noisy machine disturbs all
+equally. The reference is a bare loop over the same cells with the same random streams, in this process and
+without a store. `benchmarks/engine.py` compares with other engines.
 """
 
 from __future__ import annotations
@@ -80,12 +81,12 @@ def engine(campaign: Campaign, make: Callable[[], Executor]) -> float:
 
 
 def cold(campaign: Campaign) -> float:
-    """The same with a Ray of its own, started and shut down."""
+    """The same with its own Ray, started and shut down."""
     return engine(campaign, lambda: RayExecutor(ray_options()))
 
 
 def warm(campaign: Campaign) -> float:
-    """With processes whose server is there already, as a Ray that runs is."""
+    """The same with processes whose server is already running."""
     server = ForkServer()
     server.reports.poll(60)
     return engine(campaign, lambda: ProcessExecutor(server=server))
@@ -98,7 +99,7 @@ def main() -> None:
     rows: dict[tuple[int, str], list[float]] = {}
     for campaign in campaigns.values():
         rows[campaign.to_grid(AXES).cell_count(), "with Ray's start-up"] = [cold(campaign) for _ in range(2)]
-    keeper = RayExecutor(ray_options())  # owns the Ray that the others share
+    keeper = RayExecutor(ray_options())  # owns the Ray that the other runs join
     engine(campaigns[400], lambda: RayExecutor({}))  # the workers' first imports
     for _ in range(ROUNDS):
         for cells, campaign in campaigns.items():

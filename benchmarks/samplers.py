@@ -1,29 +1,29 @@
-"""Ways to the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
+"""Methods for the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
 
     python benchmarks/samplers.py                     # N = 512 .. 8192, p = 1, 2, 4 (over an hour)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
-    python benchmarks/samplers.py --large             # dice alone at N = 1e5 and 1e6, up to 10 GiB
+    python benchmarks/samplers.py --large             # only dice, at N = 1e5 and 1e6, up to 10 GiB
 
-Every contender but dice is given the same random state; dice draws a cell of its own, of the same law.
-All are asked for the lowest max(2, p p_star) eigenpairs, at a load near the threshold and at one above
-it, each in a process of its own with one BLAS thread: once untimed at a small size, then as often as time
-allows for the time of the fastest run (wall and CPU; ratios are of CPU), then once more under tracemalloc
-for the peak of what it allocates, data included (in a run of over a minute: counted from the shapes).
-"residual" is that of the lowest two pairs in double precision; dice's is its own.
+All contenders except dice get the same random state; dice draws its own cell, of the same law. All compute
+the lowest max(2, p p_star) eigenpairs, at a load near the threshold and at one above it, each in its own
+process with one BLAS thread: once untimed at a small size; then as often as time allows, of which the fastest
+run counts (wall and CPU; ratios are of CPU); then once more under tracemalloc for the peak of its
+allocations, data included (for runs of over a minute, computed from the shapes). "residual" is that of the
+lowest two pairs in double precision; for dice, its own.
 
-The same accuracy of all: dice stops where (residual/gap)^2, the squared sine between pair and
-eigenvector, is below 1e-6, explicit at tolerances of its own that are stricter. "eigsh", scipy's
-restarted Lanczos on an operator that reads the data twice a product, and "PRIMME" (where it can be
-imported) stop at a residual. "same" gives them 1e-3 times the least gap beside the pairs, which means the
-same and which they could not know beforehand: it is taken from a solution that is not timed. "strict" is
-the tolerance 1e-10 of who does not know the gap. A new contender is one function in ``CONTENDERS``.
+All reach the same accuracy: dice stops where (residual/gap)^2, the squared sine between Ritz vector and
+eigenvector, is below 1e-6, explicit at its own, stricter tolerances. "eigsh", scipy's restarted Lanczos on an
+operator that reads the data twice per product, and "PRIMME" (if it can be imported) stop at a residual. With
+"same" they stop at 1e-3 times the smallest gap beside the pairs, which is the same accuracy; they could not
+know this gap in advance, and it is taken from a solution that is not timed. "strict" is a tolerance of 1e-10,
+for users who do not know the gap. A new contender is one function in ``CONTENDERS``.
 
-With --large: wall and CPU seconds, peak resident memory, the share of time in matrix products with U
-(timed by a wrapper around them, in the same run, whose own time counts), and U's bytes, once a step and
-twice a batch of fresh vectors, over the whole time, beside a copy and a triad of long arrays timed just
+With --large: wall and CPU seconds, peak resident memory, and the fraction of time in matrix products with U
+(timed by a wrapper in the same run, whose own time is included). Also the bytes of U, read once per step and
+twice per batch of fresh vectors, over the whole time, beside a copy and a triad of long arrays timed just
 before.
 
-One JSON document goes to standard output; the tables to standard error.
+One JSON document is written to standard output, the tables to standard error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from bendscape.core.quadratic.sampling.reveal import Columns, LeftBasis, Workspa
 
 try:
     import primme
-except ImportError:  # no dependency of this project: compared with where it is there
+except ImportError:  # not a dependency of this project: compared only if installed
     primme = None
 
 MODELS = (Model(1, 1, 1.5), Model(2, 1, 1.5), Model(4, 2, 1.5))
@@ -66,25 +66,25 @@ BASELINE = "eigsh, strict"
 
 
 class Run(NamedTuple):
-    """One solve: what judges it, and what it read."""
+    """One solution: what judges it, and how much it read."""
 
     values: Any
     vectors: Any
     instance: Instance | None
     passes: float
-    """Times the whole of X was read; with dice, products."""
+    """Number of times that all of X was read; for dice, number of products."""
     residual: float | None = None
     overlap: float | None = None
 
 
 class Asked(NamedTuple):
-    """What gives the others the accuracy of dice."""
+    """Tolerances at which the others have the accuracy of dice."""
 
     residual: float
     lowest: float
-    """Lowest eigenvalue: eigsh asks for a residual relative to it."""
+    """Lowest eigenvalue; the tolerance of eigsh is relative to it."""
     norm: float
-    """Of H: PRIMME asks for a residual relative to it."""
+    """Norm of H; the tolerance of PRIMME is relative to it."""
 
 
 Contender = Callable[[Model, float, int, np.random.Generator, Asked], Run]
@@ -110,12 +110,12 @@ def two_pass_operator(instance: Instance) -> LinearOperator:
 
 
 def wanted(model: Model) -> int:
-    """Pairs asked for."""
+    """Number of pairs."""
     return max(2, int(model.p) * model.p_star)
 
 
 def with_eigsh(strict: bool) -> Contender:
-    """scipy's eigsh, 40 Krylov vectors or three for each pair."""
+    """scipy's eigsh, with 40 Krylov vectors or three for each pair."""
 
     def run(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
         instance = sample_instance(model, alpha, N, rng)
@@ -147,7 +147,7 @@ def with_primme(strict: bool) -> Contender:
 
 
 def counting(instance: Instance) -> tuple[LinearOperator, list[int]]:
-    """The operator of two passes, and where it counts its products."""
+    """The two-pass operator, and its counter of products."""
     inner, products = two_pass_operator(instance), [0]
 
     def counted(vector: Any) -> Any:
@@ -158,7 +158,7 @@ def counting(instance: Instance) -> tuple[LinearOperator, list[int]]:
 
 
 def with_dense(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
-    """LAPACK, as the method dense runs it."""
+    """LAPACK, as used by the method dense."""
     instance = sample_instance(model, alpha, N, rng)
     last = wanted(model) - 1
     values, vectors = eigh(
@@ -182,7 +182,7 @@ def with_dice(precision: Any = None) -> Contender:
 
 
 def with_lobpcg(model: Model, alpha: float, N: int, rng: np.random.Generator, same: Asked) -> Run:
-    """scipy's lobpcg without preconditioner, on the streamed products."""
+    """scipy's lobpcg without a preconditioner, on the streamed products."""
     instance = sample_instance(model, alpha, N, rng)
     inner, passes = hessian_product(instance), 0
 
@@ -230,7 +230,7 @@ LARGEST = {"lobpcg": 1024, "explicit, drawn": 2048, "LAPACK": 8192}  # of pN
 
 
 def same_accuracy(model: Model, values: Any) -> float:
-    """Residual at which (residual/gap)^2 of the lowest pairs is dice's tolerance; from pairs one too many."""
+    """Residual at which (residual/gap)^2 of the lowest pairs equals dice's tolerance; needs one pair more."""
     gaps = np.diff(values)
     space = int(model.p) * model.p_star
     least = min(gaps[0], gaps[1], values[space] - values[space - 1])
@@ -238,7 +238,7 @@ def same_accuracy(model: Model, values: Any) -> float:
 
 
 def asked(model: Model, alpha: float, N: int) -> Asked:
-    """The same for a cell, known from its solution by the explicit method with a pair more; not timed."""
+    """The same for a cell, from its solution by the explicit method with one pair more; not timed."""
     with threadpool_limits(1):
         rng = np.random.default_rng((2026, N))
         instance = sample_instance(model, alpha, N, rng)
@@ -250,7 +250,7 @@ def asked(model: Model, alpha: float, N: int) -> Asked:
 
 
 def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, Any]:
-    """One contender on one cell; runs in a process of its own."""
+    """One contender on one cell; called in a process of its own."""
     model = next(model for model in MODELS if model.p == p)
     solve = CONTENDERS[name]
     with threadpool_limits(1):
@@ -275,7 +275,7 @@ def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, A
             "eigval_min": float(run.values[0]), "overlap_sq": overlap,
         }  # fmt: skip
         del run
-        if max(seconds) > 60:  # what is allocated does not depend on how far the iteration goes
+        if max(seconds) > 60:  # allocations do not depend on the number of iterations
             found["peak_estimated"] = True
             found["peak_bytes"] = 8.0 * round(alpha * N) * N + 8.0 * p * N * (41 + wanted(model))
             return found
@@ -294,7 +294,7 @@ class Products:
         self.bytes = 0.0
 
     def watch(self) -> None:
-        """Put a clock around every product of the process; each costs some 1e-7 s more."""
+        """Time every product in this process; costs some 1e-7 s each."""
         combine, dot = Workspace.combine, Columns.dot
 
         def timed_combine(space: Workspace, coefficients: Any, vectors: Any) -> Any:
@@ -339,7 +339,7 @@ def streams(numbers: int = 2**26) -> dict[str, float]:
     b, c = np.ones(numbers, np.float32), np.ones(numbers, np.float32)
     a = np.empty_like(b)
 
-    def triad() -> None:  # numpy takes it in two steps, of 2 and of 3 arrays
+    def triad() -> None:  # numpy needs two steps, with 2 and with 3 arrays
         np.multiply(c, np.float32(3), out=a)
         np.add(a, b, out=a)
 
@@ -355,7 +355,7 @@ def streams(numbers: int = 2**26) -> dict[str, float]:
 
 
 def measure_large(alpha: float, N: int) -> dict[str, Any]:
-    """Dice alone, p = 1; runs in a process of its own."""
+    """Dice alone, p = 1; called in a process of its own."""
     model, products = MODELS[0], Products()
     products.watch()
     with threadpool_limits(1):
@@ -372,13 +372,13 @@ def measure_large(alpha: float, N: int) -> dict[str, Any]:
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Its result, from a process of its own."""
+    """The result of a function called in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
-    """Dice at sizes nothing else reaches: table to standard error."""
+    """Dice at sizes that no other method reaches; table on standard error."""
     rows = []
     sys.stderr.write("      N alpha  seconds    CPU   GiB steps converged  BLAS   GB/s   copy  triad\n")
     for N in sizes:
@@ -396,7 +396,7 @@ def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
 def compare(
     sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str]
 ) -> list[dict[str, Any]]:
-    """All contenders: table to standard error."""
+    """All contenders; table on standard error."""
     rows: list[dict[str, Any]] = []
     head = f"{'p':>2} {'alpha':>5} {'N':>5}  {'contender':18} {'seconds':>8} {'CPU':>8} {'faster':>7} "
     sys.stderr.write(head + f"{'passes':>7} {'MiB':>7} {'less':>6} {'asked':>9} {'residual':>9}\n")

@@ -1,14 +1,14 @@
-"""What a large campaign costs its driver: planning, resuming, the bookkeeping of every tile, the theory.
+"""The cost of a large campaign for its driver: planning, resuming, the records of every tile, the theory.
 
     python benchmarks/scale.py [--tiles 10000 100000 1000000] [--points 1000000]
 
-One campaign of each size, a hundred cells a tile, none of which is computed: the receipts are made up, so
-that only the driver's own work is timed. Each size runs in a process of its own, whose peak memory is
-measured. Time per tile and memory per tile of the largest campaign are compared with those of the smallest.
+One campaign of each size with a hundred cells per tile, none of which is computed: the receipts are made up,
+so only the driver's own work is timed. Each size runs in its own process, whose peak memory is measured. Time
+and memory per tile of the largest campaign are compared with those of the smallest.
 
-A first run also publishes the theory at every (p, p_star, a, alpha). It is planned and published for as many
-distinct points as asked for, with alpha around alpha_bbp, and compared with the same theory one point at a
-time: the scalar functions on a random sample, their time for the whole grid extrapolated.
+A first run also publishes the theory at every (p, p_star, a, alpha). It is planned and published for the
+given number of distinct points, with alpha around alpha_bbp, and compared with the same theory one point at a
+time (the scalar functions on a random sample, extrapolated to the whole grid).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ KERNEL = Kernel("made-up", 1, (Variable("x", "a number"),), None, _seconds, lamb
 
 
 class Answers:
-    """An executor whose workers are done at once."""
+    """An executor whose workers finish immediately."""
 
     slots = 2
 
@@ -103,7 +103,7 @@ class Answers:
             yield Result(job, receipts, None)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to do."""
 
 
 def peak_mib() -> float:
@@ -112,7 +112,7 @@ def peak_mib() -> float:
 
 
 def measure(tiles: int) -> dict[str, float]:
-    """CPU seconds of each step, and peak memory beyond what the imports take."""
+    """CPU seconds of each step, and peak memory beyond that of the imports."""
     campaign = parse_campaign(CAMPAIGN.format(seeds=100 * max(1, tiles // TILES_OF_100_SEEDS)))
     imports, console = peak_mib(), Console(quiet=True)
     found: dict[str, float] = {}
@@ -149,7 +149,8 @@ def measure(tiles: int) -> dict[str, float]:
 
 
 def measure_points(points: int) -> dict[str, float]:
-    """CPU seconds of planning and publishing a first run of distinct points, and of its theory as it was."""
+    """CPU seconds of planning and publishing a first run of distinct points, and of its theory point by
+    point."""
     campaign = parse_campaign(POINTS.format(offsets=max(1, points // POINTS_OF_AN_OFFSET)))
     imports = peak_mib()
     silence_zarr()

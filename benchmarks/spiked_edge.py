@@ -6,17 +6,18 @@ core/quadratic/finite_size/spiked_edge.py.
 G is real symmetric, n x n, with entries of variance 1/n off the diagonal and 2/n on it (edge at 2), and
 theta = 1 + w n^(-1/3) is added along r directions. Reduced to a band matrix from those directions, its
 entries are independent: N(0, 2)/sqrt(n) on the diagonal, N(0, 1)/sqrt(n) at distances 1 to r - 1 from it,
-chi_(n - j - r)/sqrt(n) at distance r. Extreme vectors decay within n^(1/3) r rows, so the corner is enough
-(Bloemendal and Virag, arXiv:1011.1877 and 1109.3704). Measured, with the same random numbers at every w:
+chi_(n - j - r)/sqrt(n) at distance r. Extreme vectors decay within n^(1/3) r rows, so a corner of the matrix
+is enough (Bloemendal and Virag, arXiv:1011.1877 and 1109.3704). Measured, with the same random numbers at
+every w:
 
     phi_r(w) = n^(1/3) <squared overlap with the r directions>, averaged over the r extreme vectors,
-    U_r(w) = the same of the first vector alone, over what it is for r -> inf,
+    U_r(w) = the same for the first vector alone, relative to its value for r -> inf,
     T_r(w) = (edge for r -> inf - largest eigenvalue)/(its Tracy-Widom scale): mean and standard deviation.
 
 The limit r -> inf at this n is known: z(x) = x + (1 - r/n)/x + (r/n)/(x - theta) has its minimum over x >
 theta at the edge, where the scale is (z''/(2 n^2))^(1/3) and the overlap (r/n)/(x - theta)^2. Relative to
-it little is left that depends on n. For w > 0 theta is chosen such that the overlap 1 - 1/theta^2 of one
-outlier is 2 w n^(-1/3). Prints the rows of the tables with their standard errors.
+this limit little depends on n. For w > 0, theta is chosen such that the overlap 1 - 1/theta^2 of one outlier
+is 2 w n^(-1/3). Prints the rows of the tables with their standard errors.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def corner(n: int, r: int, rng: np.random.Generator) -> list[FloatArray]:
 
 
 def many_spikes(theta: float, n: int, r: int) -> tuple[float, float, float]:
-    """Edge, Tracy-Widom scale and overlap of the first vector, n^(1/3) times, as if r were large."""
+    """Edge, Tracy-Widom scale and n^(1/3) times the overlap of the first vector, in the limit of large r."""
     share = r / n
     x = brentq(lambda x: 1 - (1 - share) / x**2 - share / (x - theta) ** 2, theta + 1e-9, theta + 9)
     edge = x + (1 - share) / x + share / (x - theta)
@@ -61,7 +62,8 @@ def many_spikes(theta: float, n: int, r: int) -> tuple[float, float, float]:
 
 
 def extreme(bands: list[FloatArray], theta: float, n: int) -> tuple[float, float, float]:
-    """Largest eigenvalue, squared overlap with the spiked directions: mean of r vectors, and the first."""
+    """Largest eigenvalue, and squared overlap with the spiked directions: mean over r vectors, first
+    vector."""
     r = len(bands) - 1
     diagonal = bands[0].copy()
     diagonal[:r] += theta

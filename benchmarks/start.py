@@ -1,15 +1,15 @@
-"""From the command to the cells: `bendscape run` with processes of this machine, and with a Ray of its own.
+"""Start-up time of `bendscape run`, with processes on this machine and with its own Ray.
 
     python benchmarks/start.py [--rounds 3] [--only PART ...] [--addresses local ray serial]
 
-first      seconds from the command to the end of the first cell, and of the command, for 400 cells; and,
-           to know the machine, the seconds that a bare Python takes to import numpy, scipy.linalg and zarr
+first      seconds from the command to the end of the first cell, and to its own end, for 400 cells; and, as a
+           reference for the machine, the seconds that Python takes to import numpy, scipy.linalg and zarr
 trivial    the whole command for 400 and for 4,000 cells that cost nothing
-kill       the whole command for 200 cells of 0.1 s on two workers, one of which is killed half way; and how
-           many cells that costs
+kill       the whole command for 200 cells of 0.1 s on two workers, one of which is killed half way; and the
+           number of cells lost
 
-Each number is the median of the rounds, taken in turn so that a noisy machine disturbs all alike. Prints a
-table with the ratios to `local` and writes start.json beside this file.
+Each number is the median over the rounds, taken in turn so that a noisy machine disturbs all equally. Prints
+a table with ratios to `local`, and writes start.json beside this file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NOTE = struct.Struct("=qd")  # of every cell: the process that computed it, and when that was done
+NOTE = struct.Struct("=qd")  # one per cell: the process that computed it, and when it finished
 KERNEL = """
 import os, struct, time
 from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
@@ -83,18 +83,18 @@ class Command:
         )  # fmt: skip
 
     def notes(self) -> list[tuple[int, float]]:
-        """Of the cells that were computed by now."""
+        """The notes of the cells computed so far."""
         with contextlib.suppress(FileNotFoundError):
             content = self._notes.read_bytes()
             return list(NOTE.iter_unpack(content[: len(content) // NOTE.size * NOTE.size]))
         return []
 
     def running(self) -> bool:
-        """Whether the command has not ended."""
+        """Whether the command is still running."""
         return self._process.poll() is None
 
     def end(self) -> tuple[float, float]:
-        """Seconds to the first cell, and to the end."""
+        """Seconds to the first cell, and to the end of the command."""
         _, said = self._process.communicate(timeout=600)
         seconds = time.time() - self._started
         if self._process.returncode:
@@ -103,7 +103,7 @@ class Command:
 
 
 def first(address: str, folder: Path) -> dict[str, float]:
-    """To the first cell."""
+    """Time to the first cell."""
     to_first, to_end = Command(address, 10, 0.0, folder).end()
     started = time.time()
     subprocess.run([sys.executable, "-c", "import numpy, scipy.linalg, zarr"], check=True)
@@ -112,12 +112,12 @@ def first(address: str, folder: Path) -> dict[str, float]:
 
 
 def trivial(address: str, folder: Path) -> dict[str, float]:
-    """To the last of many."""
+    """Time to the last of many cells."""
     return {"4,000 trivial cells": Command(address, 100, 0.0, folder).end()[1]}
 
 
 def kill(address: str, folder: Path) -> dict[str, float]:
-    """With a worker that is killed half way; alone in one process there is none to kill."""
+    """With a worker killed half way; not for the serial executor, which has none."""
     command = Command(address, 5, 0.1, folder)
     while address != "serial" and command.running() and len(command.notes()) < command.cells // 2:
         time.sleep(0.01)

@@ -1,13 +1,13 @@
-"""Thresholds and alpha_0 a second on one core: a map of models, one model at a time, and the direct way.
+"""Thresholds and alpha_0 per second on one core: as a map of models, one model at a time, and the direct way.
 
     python benchmarks/theory.py
 
-The direct way is what one writes first: the averages over y and y^ as nested `scipy.integrate.quad` over the
-densities of two chi variables (the square roots of the chi2 ones, which have no singularity at 0), and
-`scipy.optimize.brentq` on them. It is asked for 1e-9, the two others give 1e-11, and the three must agree to
-1e-9. alpha_0, by its three definitions, has no direct way: map and one at a time, of discontinuous models,
-must agree to 1e-9. The rates are over the CPU time of the process: medians of ROUNDS, each direct threshold
-and each alpha_0 one at a time once.
+The direct way is the obvious implementation: the averages over y and y^ as nested `scipy.integrate.quad` over
+the densities of two chi variables (the square roots of the chi2 ones, which have no singularity at 0), and
+`scipy.optimize.brentq` on them. Its tolerance is 1e-9, the two others give 1e-11, and all three must agree to
+1e-9. alpha_0, by its three definitions, has no direct way; map and one at a time, for discontinuous models,
+must agree to 1e-9. The rates are per CPU second of the process: medians over ROUNDS, but each direct
+threshold and each single alpha_0 only once.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 HERE = Path(__file__).parent
 ROUNDS = 7
 ACCURACY = 1e-9
-FLOOR = 1e-11  # of the averages, which are of order one
-REACH = 12.0  # in sqrt(y): beyond lies less than exp(-72)
+FLOOR = 1e-11  # absolute error of the averages, which are of order one
+REACH = 12.0  # in sqrt(y); less than exp(-72) lies beyond
 P, P_STAR = (1, 2, 4, 8), (1, 2)
 MIXED = np.geomspace(0.05, 20, 500)
-"""Both kinds, about evenly: 4000 models on (P, P_STAR, MIXED)."""
+"""Models of both kinds, about equally many: 4000 on (P, P_STAR, MIXED)."""
 
 DIRECT = [Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 2, 0.5), Model(8, 2, 4.0)]
-"""Two continuous and two discontinuous models for the slow one."""
+"""Two continuous and two discontinuous models for the direct way."""
 
 
 SPECTRA = [
@@ -54,11 +54,11 @@ SPECTRA = [
     (Model(4, 366, 130.0), 0.047),
     (Model(512, 512, 10.0), 600.0),
 ]
-"""Whose densities are timed: two usual ones and three hard ones."""
+"""Models whose densities are timed: two ordinary and three difficult ones."""
 
 
 def direct_alpha_bbp(model: Model) -> float:
-    """alpha_bbp by nested quadrature and brentq, written without the rest of the project."""
+    """alpha_bbp by nested quadrature and brentq, independent of the rest of the project."""
     p, p_star, a = int(model.p), model.p_star, model.a
 
     def density(x: float, dof: int) -> float:
@@ -91,7 +91,7 @@ def direct_alpha_bbp(model: Model) -> float:
 
 
 def rate(count: int, call: Callable[[], object], rounds: int) -> float:
-    """Calls' worth of `count` thresholds a CPU second, median of `rounds` after one to warm up."""
+    """Number of calls, times `count`, per CPU second; median of `rounds` after a warm-up call."""
     call()
     seconds = []
     for _ in range(rounds):

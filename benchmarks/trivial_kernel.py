@@ -1,4 +1,4 @@
-"""A kernel that costs nothing: what is left of a campaign's time is the engine."""
+"""A kernel that costs nothing: all the time of its campaign is the engine's."""
 
 import numpy as np
 

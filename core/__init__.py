@@ -1,18 +1,20 @@
 """The model, its asymptotic theory and its samplers, as pure functions of numbers and a random generator.
 
+Functions raise ParameterError for a parameter outside the range that their docstring states.
+
 Notation. One name for each quantity; asymptotic and measured quantities never share one.
 
 =================== ===================== ==================================================================
 symbol              code                  meaning
 =================== ===================== ==================================================================
-p                   ``p``                 student hidden units, >= 1 or ``math.inf``
-p*                  ``p_star``            teacher hidden units, >= 1
+p                   ``p``                 number of student hidden units, >= 1 or ``math.inf``
+p*                  ``p_star``            number of teacher hidden units, >= 1
 a                   ``a``                 offset in the denominator of the loss, > 0
 Delta               ``noise``             variance of noise on the teacher's pre-activations, >= 0; an option
 alpha               ``alpha``             samples per dimension: the load
 N                   ``N``                 input dimension
 M                   (sample_count)        samples, round(alpha N)
-M/N                 ``alpha_realised``    the load a finite instance really has
+M/N                 ``alpha_realised``    the load of a finite instance
 w_k, w*_l           ``students``,         weights, on spheres of radius sqrt(N)
                     ``teachers``
 x                   ``inputs``            samples, Gaussian unless told otherwise
@@ -25,7 +27,7 @@ D                   (none)                p x p weight of one sample in H
 d_perp, d_par       ``d_perp``,           eigenvalues of D: (2/p) (yhat - y)/(a + y), p - 1 times, and
                     ``d_par``             (2/p) (3 yhat - y)/(a + y), once
 rho(lambda)         ``rho``               density of the bulk, its mass 1 less the ``atom`` at 0
-N(lambda)           ``integrated``        share of the eigenvalues below lambda, atom included
+N(lambda)           ``integrated``        fraction of the eigenvalues below lambda, atom included
 g                   ``g``                 Stieltjes transform, ~ 1/z at infinity, < 0 left of the spectrum
 gamma               ``gamma``             -2 g/p, in (0, 1) left of the spectrum
 T(g)                (none)                (p-1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par)
@@ -51,14 +53,14 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 (none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
                     ``outlier_sample``,   of one instance, without its matrix
                     ``overlap_sq_sample``
-(none)              ``*_error``           absolute error estimate of the quantity of that name, a bound
+(none)              ``*_error``           bound on the absolute error of the quantity of that name
 =================== ===================== ==================================================================
 
 Averages are written with u = c yhat - y and D = a + (1 - gamma) y + gamma c yhat, for c = 1 (p - 1 times) and
 c = 3 (once): A = E[u/D], F = E[(y - 1) u/D], B = E[u^2/D^2], B_y = E[y u^2/D^2].
 
-Everything public is exported here, and loaded when it is first used. Folders: ``numerics`` knows no model,
-``quadratic`` is the two-layer quadratic network. Two functions share the name of their module and are
+Everything public is exported here and loaded on first use. Folders: ``numerics`` is independent of the model,
+``quadratic`` is the two-layer quadratic network. Two functions have the name of their module and must be
 imported from it: ``quadratic.theory.outlier.outlier`` and ``quadratic.sampling.observe.observe``.
 
 Source of the model and its theory: Annesi, Bocchi and Cammarota, arXiv:2510.18435.

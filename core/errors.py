@@ -1,4 +1,4 @@
-"""The one error that every bad parameter gives, the warning of lost precision, and checks of numbers."""
+"""The error for bad parameters, the warning of lost precision, and checks of numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from numbers import Real
 class ParameterError(ValueError):
     """A parameter outside its domain.
 
-    Its text is one line: the parameter, the value given, what is accepted, and (where there is one) the
-    remedy.
+    Its text is one line: the parameter, the value given, what is accepted, and the remedy if there is one.
 
     Parameters
     ----------
@@ -28,7 +27,7 @@ class ParameterError(ValueError):
     """
 
     def __init__(self, parameter: str, value: object, accepted: str, remedy: str = "") -> None:
-        super().__init__(parameter, value, accepted, remedy)  # every argument, so that the error pickles
+        super().__init__(parameter, value, accepted, remedy)  # all, so that the error can be pickled
         self.parameter = parameter
         self.value = value
         self.accepted = accepted
@@ -44,14 +43,14 @@ class ParameterError(ValueError):
 
 
 class PrecisionWarning(UserWarning):
-    """A number of the theory whose error estimate exceeds what the theory promises of it.
+    """The error estimate of a theoretical number exceeds the accuracy that the theory claims.
 
-    The number is returned all the same, with its estimate beside it.
+    The number is returned nevertheless, with its error estimate.
     """
 
 
 def as_real(value: object) -> float:
-    """Return a real number as a float, and anything else (booleans and strings included) as nan."""
+    """Return a real number as a float, and anything else (including booleans and strings) as nan."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     try:
@@ -78,7 +77,7 @@ def as_positive(parameter: str, value: object) -> float:
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """Without warnings of lost precision: for the many points of a grid or a figure."""
+    """Suppress warnings of lost precision, for the many points of a grid or a figure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrecisionWarning)
         yield

@@ -1,11 +1,11 @@
 """The campaign engine: a file becomes a grid, the grid tiles, tiles tasks, and tasks write Zarr chunks.
 
-Data flow one way in four hops: `run` (the driver) hands tasks to an executor, the executor to a worker,
-the worker computes whole tiles and writes them to the store; only small receipts come back, and the driver
-appends them to the ledger. Resuming a campaign is planning it again from the ledger.
+`run` (the driver) gives tasks to an executor, and the executor gives them to workers. A worker computes whole
+tiles and writes them to the store; only small receipts return to the driver, which appends them to the
+ledger. To resume a campaign, the driver plans it again and leaves out the tiles that the ledger lists.
 
-From Python: `Campaign`, `run`, `plan` and `status` do what the commands do, and `kernel` makes a kernel of a
-function. Each is loaded when it is first asked for.
+From Python: `Campaign`, `run`, `plan` and `status` do what the commands do, and `kernel` turns a
+function into a kernel. Each name is imported when it is first used.
 """
 
 from importlib import import_module

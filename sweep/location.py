@@ -17,13 +17,13 @@ ENVIRONMENT = (
 
 
 def store_url(location: str | os.PathLike[str]) -> str:
-    """An absolute URL for a path or URL, the same on every machine that sees the same file system.
+    """Absolute URL of a path or URL, the same on every machine that sees the same file system.
 
     Raises
     ------
     ParameterError
-        A scheme that is neither a path, file:// nor s3://; a URL with credentials, a port or a query, which
-        the error does not repeat.
+        The location is not a path, a file:// URL or an s3:// URL; or it has credentials, a port or a query,
+        which the message does not repeat.
     """
     text = os.fspath(location)
     scheme, separator, rest = text.partition("://")
@@ -34,7 +34,7 @@ def store_url(location: str | os.PathLike[str]) -> str:
         try:
             return Path(text).expanduser().absolute().as_uri()
         except RuntimeError:
-            remedy = "`~` stands for the home of a user, and there is none here"
+            remedy = "`~` stands for a home directory, and this user has none"
             raise ParameterError("store", text, accepted, remedy) from None
     if scheme not in ("file", "s3"):
         raise ParameterError("store", f"{scheme}://...", accepted)
@@ -49,5 +49,5 @@ def store_url(location: str | os.PathLike[str]) -> str:
 
 
 def folder_of(url: str) -> Path | None:
-    """The folder of a store on plain files, None for an object store."""
+    """Folder of a store on a file system; None for an object store."""
     return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None

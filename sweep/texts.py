@@ -1,4 +1,4 @@
-"""Text from outside (errors, hosts, paths) before it is kept: printable, encodable, of bounded length."""
+"""Text from outside (errors, hosts, paths) made printable and of bounded length before it is stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import traceback
 
 MESSAGE_CHARACTERS = 1000
-TRACEBACK_CHARACTERS = 8000  # the end of it, where the error is
+TRACEBACK_CHARACTERS = 8000  # the last ones, where the error is
 NAME_CHARACTERS = 200  # of an exception's type, a host, a user
 _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
@@ -15,22 +15,23 @@ _UNFIT = re.compile(
 
 
 def clean(text: object, most: int, *, lines: bool = True, end: bool = False) -> str:
-    r"""Text that any file, terminal and encoding of Unicode takes.
+    r"""Text that any file, any terminal and any Unicode encoding accepts.
 
-    Control characters, lone surrogates and marks that turn the direction of writing become escapes such as
-    `\x1b`; tabs stay, and line ends where `lines` is true. What is clean comes back as
-    it is, so cleaning twice is cleaning once.
+    Control characters, lone surrogates and bidirectional marks become escapes such as `\x1b`. Tabs stay; line
+    ends stay if `lines` is true, otherwise all white space collapses to single spaces. Clean text is returned
+    unchanged, so the function is idempotent.
 
     Parameters
     ----------
     text : object
-        What is no `str` is shown by its type.
+        An object that is not a `str` is replaced by the name of its type, `<bytes>` for example.
     most : int
-        Characters kept at most: the first, or the last with `end`, and a note of how many there were.
+        Largest number of characters returned. Longer text keeps its first characters (its last ones with
+        `end`) and a note of its original length.
     """
     if not isinstance(text, str):
         return f"<{type(text).__name__}>"
-    text = str.__str__(text)  # of a subclass, which may say something else of itself
+    text = str.__str__(text)  # a subclass may override __str__
     length = len(text)
     if length > most:
         text = text[-most:] if end else text[:most]
@@ -45,21 +46,21 @@ def clean(text: object, most: int, *, lines: bool = True, end: bool = False) -> 
 
 
 def message_of(error: BaseException, most: int = MESSAGE_CHARACTERS) -> str:
-    """What an exception says of itself; one that cannot is named by what went wrong then."""
+    """The message of an exception; if `str` of it raises, a placeholder that names the second exception."""
     try:
         return clean(str(error), most)
-    except BaseException as another:  # it is the code of whoever raised it
-        return f"<its message cannot be had: {type(another).__name__}>"
+    except BaseException as another:  # str() of the exception runs foreign code
+        return f"<its message cannot be read: {type(another).__name__}>"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Its traceback, the end of it; empty where there is none to be had."""
+    """The end of the traceback of an exception, where the error is."""
     try:
-        # Bounded before it is joined: a message of megabytes would push out where the error is.
+        # Each part is shortened before joining: a message of megabytes would push out the error's location.
         parts = [clean(part, 2 * MESSAGE_CHARACTERS) for part in traceback.format_exception(error)]
         return clean("".join(parts), TRACEBACK_CHARACTERS, end=True)
-    except BaseException as another:  # it is the code of whoever raised it
-        return f"<its traceback cannot be had: {type(another).__name__}>"
+    except BaseException as another:  # str() of the exception runs foreign code
+        return f"<its traceback cannot be read: {type(another).__name__}>"
 
 
 def host_name() -> str:

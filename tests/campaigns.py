@@ -1,4 +1,4 @@
-"""Small campaigns and kernels for the tests of the engine, and what they compare."""
+"""Small campaigns and kernels for the tests of the engine, and helpers to compare stores."""
 
 from __future__ import annotations
 
@@ -32,8 +32,13 @@ CALLS = Path({calls!r})
 
 def note(cell):
     name = "_".join(str(v) for v in cell[:-1])
-    (CALLS / (name + "-" + uuid.uuid4().hex)).write_text(str(os.getpid()))
-    return sum(1 for _ in CALLS.glob(name + "-*"))
+    for attempt in itertools.count(1):
+        try:
+            with open(CALLS / f"{{name}}-{{attempt}}", "x") as file:
+                file.write(str(os.getpid()))
+            return attempt
+        except FileExistsError:
+            pass
 
 def compute(cell, rng):
     attempt = note(cell)
@@ -77,7 +82,7 @@ DEFAULT: dict[str, Any] = {
 def write_kernel(
     folder: Path, body: str, variables: str = 'Variable("x", "a number")', version: int = 1
 ) -> str:
-    """Write a kernel module; in the folder `calls` every computed cell leaves a file for each attempt."""
+    """Write a kernel module whose cells leave a file in the folder `calls` for every attempt."""
     calls = folder / "calls"
     calls.mkdir(exist_ok=True)
     head = KERNEL_HEAD.format(calls=str(calls), variables=variables, version=version)
@@ -137,7 +142,7 @@ def calls(module: str) -> Counter[str]:
 
 
 def recorded(store: Path | str) -> set[str]:
-    """The cells that the ledger knows as finished, named as in `calls`."""
+    """The cells that the ledger records as finished, named as in `calls`."""
     found = read_store(store_url(store))
     if found is None:
         return set()
@@ -150,14 +155,14 @@ def recorded(store: Path | str) -> set[str]:
 
 
 class IdleExecutor(SerialExecutor):
-    """Takes no job: a run with it publishes the store and stops."""
+    """Accepts no job: a run with it publishes the store and stops."""
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
         yield from ()
 
 
 class DyingExecutor(SerialExecutor):
-    """Ends its driver with kill -9 when some jobs are back: nothing is flushed, nothing released."""
+    """Kills its driver with kill -9 after some jobs: nothing is flushed, nothing released."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs

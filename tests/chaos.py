@@ -1,19 +1,19 @@
-"""A world of its own in which campaigns are disturbed: episodes, each scripted by a number.
+"""Fault injection: campaigns disturbed in an isolated environment. A number determines each episode.
 
-    python tests/chaos.py FOLDER     reads the number of an episode a line, answers with a line of JSON
+    python tests/chaos.py FOLDER     reads episode numbers and answers each with a line of JSON
 
-The world is a Ray cluster of a head and two nodes of one core, and a new driver, `bendscape run`, for every
-episode. Where the system permits it, the world lives in user, mount and process namespaces of its own (no
-root is needed): a disk is then really full (a tmpfs of 4 MB and a neighbour's file that takes the rest) or
-really read-only (remounted, which stops root too), and nothing can be left behind, for everything ends with
-the first process. Without namespaces those two kinds of episode are left out.
+An environment has a Ray cluster (a head and two nodes with one core each) and starts a driver, `bendscape
+run`, for every episode. If the system permits it, it has its own user, mount and process namespaces; root
+rights are not needed. Disks can then really be full (a tmpfs of 4 MB and a file that fills the rest) or
+read-only (remounted, which stops root too), and every process ends with the first one. Without namespaces
+these two kinds of episode are left out.
 
-Out of memory is two things here: an allocation that the kernel refuses (MemoryError), and a cell that gets
-the SIGKILL which the kernel's out-of-memory killer sends. Ray's own monitor has a test beside the episodes.
+Two kinds of memory shortage are simulated: an allocation that the operating system refuses (MemoryError), and
+the SIGKILL of its out-of-memory killer. The memory monitor of Ray has a separate test.
 
-Episodes from `ON_S3` on have their store on an S3 server on loopback, which the namespaces share; it may fail
-or go away. Workers find it in their environment, as everywhere. Those from `LOCAL` on have plain files again
-and no Ray: the driver runs processes of its own, whose node is the process that forks them.
+Episodes from `ON_S3` on have their store on an S3 server on loopback, which may fail or disappear; workers
+find its address in their environment. Episodes from `LOCAL` on run without Ray: the driver starts worker
+processes, and the process that forks them counts as their node. Those from `LOCAL_ON_S3` on do both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from campaigns import KERNEL_HEAD, all_objects, calls, campaign_text, data_files
 GRID: dict[str, Any] = {"p": [1], "N": [64, 128]}
 CELLS, TILE, SLOTS = 2 * 3 * 2 * 6, 6, 2
 PAUSE = 0.04
-TIMEOUT = 1.5  # seconds a cell may take where one hangs
+TIMEOUT = 1.5  # time limit of a cell in episodes in which a cell hangs
 NAMESPACES = (
     "unshare",
     "--user",
@@ -60,7 +60,7 @@ NAMESPACES = (
     "--mount-proc",
 )
 
-# What a cell may do, with the error that it is recorded with and the least attempts of it.
+# What the misbehaving cell does, the error recorded for it, and the least number of attempts.
 DEEDS: dict[str, tuple[str, str, int]] = {
     "raises": ("raise ValueError('no luck')", "ValueError", 1),
     "no memory": ("bytearray(2**46)", "MemoryError", 1),
@@ -75,7 +75,7 @@ DEEDS: dict[str, tuple[str, str, int]] = {
 }
 LOST_BY_DEED = {"killed": 15, "segfault": 15, "exits": 15, "stuck in C": 10, "slow once": 1}
 
-# What happens to the world, with the exit codes of the driver and the cells that it may cost at most.
+# The disturbance, the possible exit codes of the driver, and the largest number of lost cells.
 EVENTS: dict[str, tuple[set[int], int]] = {
     "nothing": ({0, 1}, 0),
     "kill driver": ({-signal.SIGKILL, 0, 1}, SLOTS * TILE),
@@ -92,34 +92,29 @@ EVENTS: dict[str, tuple[set[int], int]] = {
     "read-only": ({74, 0, 1}, 3 * (SLOTS + 1) * TILE),
 }
 NEED_MOUNTS = {"full disk", "read-only"}
-SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, where there is a server
+SERVER_EVENTS: dict[str, tuple[set[int], int]] = {  # the same, for stores on a server
     "server fails": ({0, 1}, SLOTS * TILE),
     "server away": ({0, 1}, SLOTS * TILE),
     "server gone": ({74}, 3 * (SLOTS + 1) * TILE),
 }
 
-# The first episodes: every kind of fault, and every deed but two of one kind; the rest is drawn.
+# The first episodes. On Ray: the faults in which Ray takes part. With processes: every kind of fault, and all
+# deeds but two of one kind. The other episodes are random.
 FIRST: list[tuple[str, str]] = [
     ("kill driver", "well"),
     ("kill worker", "nan"),
     ("kill node", "raises"),
-    ("full disk", "well"),
-    ("read-only", "no memory"),
-    ("SIGTERM", "well"),
     ("SIGINT twice", "segfault"),
     ("SIGUSR1", "hangs"),
     ("grace", "slow once"),
-    ("nothing", "stuck in C"),
 ]
 
 
-ON_S3, LOCAL = 1000, 2000
-FIRST_ON_S3: list[tuple[str, str]] = [
+ON_S3, LOCAL, LOCAL_ON_S3 = 1000, 2000, 3000
+FIRST_ON_S3: list[tuple[str, str]] = [("server away", "well")]
+THEN_ON_S3: list[tuple[str, str]] = [
     ("kill driver", "well"),
     ("server fails", "raises"),
-    ("server away", "well"),
-]
-THEN_ON_S3: list[tuple[str, str]] = [
     ("server gone", "well"),
     ("kill worker", "nan"),
     ("kill node", "well"),
@@ -133,18 +128,23 @@ FIRST_LOCAL: list[tuple[str, str]] = [
     ("kill worker", "nan"),
     ("kill node", "raises"),
     ("full disk", "well"),
-    ("SIGTERM", "no memory"),
+    ("read-only", "no memory"),
+    ("SIGTERM", "well"),
+    ("SIGUSR1", "hangs"),
     ("SIGINT twice", "well"),
     ("grace", "slow once"),
     ("nothing", "segfault"),
     ("nothing", "stuck in C"),
 ]
+FIRST_LOCAL_ON_S3: list[tuple[str, str]] = [("kill driver", "well"), ("server fails", "raises")]
 
 
 def script(number: int) -> tuple[str, str]:
-    """What happens to the world, and what one cell does, in an episode."""
+    """The disturbance of an episode, and what its misbehaving cell does."""
     if number < len(FIRST):
         return FIRST[number]
+    if number >= LOCAL_ON_S3:
+        return FIRST_LOCAL_ON_S3[number - LOCAL_ON_S3]
     if number >= LOCAL:
         if number - LOCAL < len(FIRST_LOCAL):
             return FIRST_LOCAL[number - LOCAL]
@@ -168,7 +168,7 @@ def script(number: int) -> tuple[str, str]:
 
 @dataclass
 class World:
-    """The cluster, and the folder in which every episode has its own."""
+    """An isolated environment: the cluster, and a folder with a subfolder for every episode."""
 
     folder: Path
     mounts: bool
@@ -184,12 +184,12 @@ class World:
 
     @cached_property
     def cluster(self) -> Any:
-        """It starts with the first episode that needs it."""
+        """Start the cluster for the first episode that needs it."""
         import ray
         from ray.cluster_utils import Cluster
 
-        # `Cluster` writes its address into Ray's default folder, which it expects to be there. This one is
-        # nobody else's, so that no other Ray of this machine finds this cluster.
+        # `Cluster` writes its address into Ray's default folder, which must exist. This one is private, so
+        # that no other Ray on this machine finds the cluster.
         default = self.folder / "default"
         (default / "ray").mkdir(parents=True)
         os.environ["RAY_TMPDIR"] = str(default)
@@ -216,7 +216,7 @@ class World:
         )
 
     def episode(self, number: int) -> dict[str, Any]:
-        """Play one, resume until complete, and check what must hold."""
+        """Play one episode, resume its campaign until complete, and check the invariants."""
         event, deed = script(number)
         if event in NEED_MOUNTS and not self.mounts:
             return {"skip": "no namespaces here, and so no disk to fill"}
@@ -229,7 +229,7 @@ class World:
 
 @dataclass
 class Episode:
-    """One driver, one disturbance, one odd cell."""
+    """One driver, one disturbance, one misbehaving cell."""
 
     world: World
     number: int
@@ -242,7 +242,7 @@ class Episode:
         self.disk = self.place / "disk"
         self.disk.mkdir(exist_ok=True)
         self.local = self.number >= LOCAL
-        on_s3 = ON_S3 <= self.number < LOCAL
+        on_s3 = ON_S3 <= self.number < LOCAL or self.number >= LOCAL_ON_S3
         self.store = self.world.server.new_url() if on_s3 else store_url(self.disk / "s.zarr")
         self.campaign = parse_campaign(campaign_text(**GRID))
         self.cell = (1, 1, self.rng.choice([0.7, 1.5]), self.rng.choice([0.8, 1.0, 1.2]),
@@ -339,12 +339,12 @@ class Episode:
                 self.wait(lambda: self.begun() >= moment, driver)
             time.sleep(self.rng.uniform(0, 2 * PAUSE))
             self.strike(driver, undo)
-            driver.wait(400)  # it sits an outage out for minutes, and a loaded machine is slow
+            driver.wait(400)  # it may wait out an outage for minutes, and a loaded machine is slow
         self.wait(lambda: not any(map(alive, self.pids())), None)
         return driver.returncode, log.read_text()[-3000:]
 
     def strike(self, driver: subprocess.Popen[bytes], undo: contextlib.ExitStack) -> None:
-        """Do it, and note how it is made good when the driver is gone."""
+        """Cause the disturbance, and record how to undo it after the driver has ended."""
         if self.event == "kill driver":
             driver.kill()
         elif self.event == "kill worker":
@@ -394,13 +394,13 @@ class Episode:
 
 
 def sudo(*command: str) -> None:
-    """As the root of this namespace."""
+    """Run a command as root of this namespace."""
     subprocess.run(command, check=True, timeout=20)
 
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """A disk of four megabytes."""
+    """Mount a disk of four megabytes."""
     folder.mkdir()
     sudo("mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder))
     try:
@@ -410,14 +410,14 @@ def mounted(folder: Path) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Until the system says that there is no space left."""
+    """Fill a disk until the system reports that no space is left."""
     with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
         while True:
             stream.write(bytes(4096))
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, and is not only waiting to be reaped."""
+    """Whether a process is running, not just waiting to be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -430,7 +430,7 @@ def parent(pid: int) -> int:
 
 
 def ray_executor() -> Executor:
-    """On the cluster of this world, to which this process is connected."""
+    """Run on the cluster of this environment, to which this process is connected."""
     from bendscape.sweep.engine.ray_executor import RayExecutor
 
     return RayExecutor({})
@@ -439,7 +439,7 @@ def ray_executor() -> Executor:
 def main(folder: Path, mounts: bool) -> None:
     """Serve episodes until there is no more input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with World(folder, mounts) as world:
         for line in sys.stdin:

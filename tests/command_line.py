@@ -1,4 +1,4 @@
-"""The `bendscape` command: called in this process where only what it prints and its exit code matter."""
+"""The `bendscape` command, called in this process if only its output and exit code matter."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BENDSCAPE = Path(sys.executable).with_name("bendscape")
 
 
 def bendscape(*arguments: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
-    """What the command prints and returns, without a second interpreter that imports everything again.
+    """Output and exit code of the command, without a second interpreter that imports everything again.
 
-    The whole of `main` runs, so a traceback, a usage error and a warning look as they do for a user. Not for
-    commands that start a Ray, are sent signals, or whose environment matters: `process` is for those.
+    All of `main` runs, so tracebacks, usage errors and warnings look as they do to a user. For commands that
+    start Ray, receive signals, or depend on the environment, use `process`.
     """
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="\n", write_through=True) for _ in range(2)]
 

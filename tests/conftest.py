@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from bendscape.sweep.engine.executor import Executor
 
-# Property tests draw the same examples in every run, so that a red run says something about the change at
-# hand. To hunt with fresh ones: pytest --hypothesis-profile=default
+# Property tests use the same examples in every run, so that a failure is due to the change at hand. For fresh
+# examples: pytest --hypothesis-profile=default
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Groups, and a file at a time for tests of no group."""
+    """Distribute groups, and the remaining tests file by file."""
     from xdist.scheduler import LoadGroupScheduling
 
     class GroupsAndFiles(LoadGroupScheduling):
@@ -52,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_blas_thread() -> Iterator[None]:
-    """Small matrices on busy cores: a second thread only waits."""
+    """One BLAS thread: for small matrices on busy cores a second one only waits."""
     import scipy.linalg  # noqa: F401, so that its BLAS is loaded and limited too
 
     with threadpool_limits(1):
@@ -74,7 +74,7 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.ray)])
 def pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Executor]]:
-    """What makes an executor with workers that may be lost: processes of this machine, and Ray's."""
+    """Executors whose workers can be lost: processes on this machine, and Ray."""
     from bendscape.sweep.engine.executor import executor_at
 
     if request.param == "processes":

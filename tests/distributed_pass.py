@@ -2,9 +2,9 @@
 
     python tests/distributed_pass.py STORE
 
-A process of its own: a cluster of Dask's leaves threads and an event loop behind, and Ray, which the tests
-share, must not be among what it waits for at its end. Prints one JSON document: the processes that did the
-work, and whether both gave the same.
+It needs a process of its own, because a Dask cluster leaves threads and an event loop behind and must not
+wait for the Ray that the tests share. Prints one JSON document: the processes that did the work, and whether
+both results agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bendscape.analysis.estimate.thresholds import thresholds
 
 
 def process(block: xr.Dataset) -> Mapping[str, Any]:
-    """Where a block is worked on."""
+    """The process that computes a block."""
     return {"pid": os.getpid()}
 
 

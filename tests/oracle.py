@@ -1,4 +1,4 @@
-"""The theory with as many digits as asked for: slow, and sharing nothing with the package but its formulas.
+"""The theory to any number of digits: slow, and sharing only the formulas with the package.
 
 Two levels. ``direct_averages`` is a quadrature over the law of y, without any Laplace transform.
 ``laplace_averages`` is the Laplace form in extended precision, fast enough to solve equations with; it is

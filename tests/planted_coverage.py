@@ -1,5 +1,5 @@
-"""Sweeps of one model with one threshold planted for every estimator, and cells of a chosen law: what a
-coverage is counted on."""
+"""Sweeps of one model with one threshold planted for every estimator and cells of a chosen law, to measure
+coverage."""
 
 from __future__ import annotations
 

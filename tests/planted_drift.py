@@ -17,7 +17,7 @@ from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 SEEDS = {30_000: 60, 100_000: 40, 300_000: 24, 1_000_000: 16, 10_000_000: 8}
 LOADS = np.round(np.arange(0.76, 1.2, 0.02), 12)
 KINDS = {"drift": 4.2, "no_drift": 0.31}
-"""Amplitude planted by default: K, and alpha_bbp less the constant."""
+"""Default planted amplitudes: K, and alpha_bbp minus the constant."""
 
 
 def place(model: Model, law: str, amplitude: float) -> Callable[[float], float]:

@@ -1,7 +1,7 @@
-"""Models with known answers: what they are, what is known of them, and what makes each one hard.
+"""Models with known answers, and what makes each of them hard.
 
 The answers in ``data/asymptotic_reference.json`` come from an evaluation independent of this package. Every
-set there is one problem here; the ``SPOT`` tables add models whose numbers were derived apart.
+set there is one problem here; the ``SPOT`` tables add models with separately derived numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).parent / "data" / "asymptotic_reference.json"
 
 @dataclass(frozen=True)
 class Point:
-    """What is known at one load; ``outlier`` says where lambda_star lies."""
+    """Known answers at one load; ``outlier`` says where lambda_star lies."""
 
     alpha: float
     edge: EdgeKind

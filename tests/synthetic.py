@@ -1,4 +1,4 @@
-"""Sweeps of the shape a store gives, made in memory: with thresholds planted where a test wants them."""
+"""Sweeps like those read from a store, made in memory with planted thresholds."""
 
 from __future__ import annotations
 

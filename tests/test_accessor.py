@@ -1,4 +1,4 @@
-"""`ds.bend` tells what it offers: the parameters of each method, and a page in a shell or notebook."""
+"""`ds.bend` documents itself: the parameters of each method, and a summary in a shell or notebook."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_methods_have_the_parameters_of_the_functions_and_their_defaults(room: s
     assert inspect.signature(getattr(Bend, name)).return_annotation == "xr.Dataset"
 
 
-def test_it_says_what_it_offers_and_what_the_dataset_has() -> None:
+def test_its_repr_lists_the_methods_and_the_contents_of_the_dataset() -> None:
     ds = xr.Dataset({"x": (("N", "seed"), [[1.0, 2.0]])}, {"N": [64]}, {"name": "<b>mine</b>"})
     text = repr(ds.bend)
     assert "<b>mine</b>" in text

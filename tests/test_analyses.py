@@ -1,4 +1,4 @@
-"""Analyses are found by the variables and axes that they need, whichever kernel computed the cells."""
+"""Analyses are matched by the variables and axes that they need, whichever kernel computed the cells."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = ("overlap_sq", "overlap_sq_space", "eigval_min", "edge_sample")
 
 
 def third_party(folder: Path, kernel_file: KernelFile, *names: str) -> Path:
-    """A store of a kernel that no analysis knows, with some of the variables that analyses read."""
+    """A store of an unknown kernel with some of the variables that analyses read."""
     declared = ", ".join(f"Variable({name!r}, 'of somebody else')" for name in names)
     module = kernel_file(VALUES.replace("NAMES", repr(names)), declared)
     run(folder / "s.zarr", module, make_campaign(**GRID))
@@ -46,7 +46,7 @@ def third_party(folder: Path, kernel_file: KernelFile, *names: str) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a kernel with all that the analyses of a sweep of Hessians read."""
+    """A store with all variables that the analyses of a sweep of Hessians read."""
     folder = tmp_path_factory.mktemp("whole")
     return third_party(folder, partial(write_kernel, folder), *ALL)
 
@@ -57,7 +57,7 @@ def opened(store: Path) -> xr.Dataset:
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
-    """Install an analysis of one's own: a module with ANALYSIS, under a name, in a group."""
+    """Install a user's own analysis: a module with ANALYSIS, under a name, in a group."""
 
     def install(name: str, group: str, source: str) -> None:
         module = f"analysis_of_{name}_{uuid.uuid4().hex}"
@@ -91,7 +91,7 @@ ANALYSIS = Analysis("spread", spread, ("x",), {"seed": "seed"})
 # -- what an analysis needs
 
 
-def test_every_installed_analysis_says_what_it_needs_under_the_name_of_its_entry_point() -> None:
+def test_every_installed_analysis_declares_what_it_needs_and_has_the_name_of_its_entry_point() -> None:
     rows = {row["name"]: row for row in described()}
     assert {"thresholds", "collapse", "edge_scaling", "drift", "means", "shift_map"} <= set(rows)
     assert not any("error" in row for row in rows.values())
@@ -114,7 +114,7 @@ def test_a_kernel_with_the_variables_of_an_analysis_gets_it(whole: Path) -> None
     assert "left out" not in done.stderr
 
 
-def test_one_that_lacks_a_variable_gets_one_line_that_names_it(
+def test_a_store_that_lacks_a_variable_is_refused_in_one_line_that_names_it(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     store = third_party(tmp_path, kernel_file, *ALL[:-1])
@@ -135,7 +135,7 @@ def test_one_that_lacks_a_variable_gets_one_line_that_names_it(
         opened(store).assign(edge_sample=opened(store).eigval_min).bend.edge_scaling(extra_draws=2)
 
 
-def test_scaling_makes_what_the_variables_allow_and_says_what_is_left_out(
+def test_scaling_computes_what_the_variables_allow_and_reports_what_is_left_out(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     store = third_party(tmp_path, kernel_file, "eigval_min")
@@ -147,7 +147,7 @@ def test_scaling_makes_what_the_variables_allow_and_says_what_is_left_out(
     assert len(json.loads(done.stdout)["edge"]) > 0
 
 
-def test_a_store_that_nothing_can_be_made_of_is_refused_with_what_it_lacks(
+def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     run(tmp_path / "s.zarr", kernel_file("return Outcome({'x': 1.0})"), make_campaign(**GRID))
@@ -194,7 +194,7 @@ def test_any_kernel_that_measures_a_label_only_method_has_its_theory_beside_it(
     assert one.overlap_sq_theory_optimal.item() == pytest.approx(known.overlap_sq, rel=1e-9, nan_ok=True)
 
 
-def test_a_theory_of_somebody_else_that_cannot_be_imported_leaves_the_cells_readable(
+def test_a_broken_theory_of_another_package_leaves_the_cells_readable(
     tmp_path: Path, kernel_file: KernelFile, mine: Callable[[str, str, str], None]
 ) -> None:
     store = third_party(tmp_path, kernel_file, "eigval_min")
@@ -204,10 +204,10 @@ def test_a_theory_of_somebody_else_that_cannot_be_imported_leaves_the_cells_read
     assert ds.eigval_min.notnull().all()
 
 
-# -- analyses of somebody else
+# -- analyses of other packages
 
 
-def test_an_analysis_of_ones_own_is_found_by_its_name_and_asked_what_it_needs(
+def test_a_users_own_analysis_is_found_by_name_and_its_needs_are_checked(
     tmp_path: Path, kernel_file: KernelFile, mine: Callable[[str, str, str], None]
 ) -> None:
     mine("spread", ANALYSES, SPREAD)
@@ -226,7 +226,7 @@ def test_an_analysis_of_ones_own_is_found_by_its_name_and_asked_what_it_needs(
     ("source", "why"),
     [("import nothing_of_that_name", "ModuleNotFoundError"), ("ANALYSIS = 1", "an Analysis of that name")],
 )
-def test_one_that_cannot_be_loaded_is_listed_with_its_error(
+def test_an_analysis_that_cannot_be_loaded_is_listed_with_its_error(
     mine: Callable[[str, str, str], None], source: str, why: str
 ) -> None:
     mine("spread", ANALYSES, source)
@@ -238,9 +238,7 @@ def test_one_that_cannot_be_loaded_is_listed_with_its_error(
 # -- one function for one estimate
 
 
-def test_commands_figures_and_report_ask_for_the_same_estimates_of_the_same_analyses(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_commands_figures_and_report_use_the_same_estimates(whole: Path, tmp_path: Path) -> None:
     for name, of in PASSES.items():
         assert load_analysis(of.analysis.name) is of.analysis, name
     enough = ParameterError("test", "it", "asked no further")
@@ -262,7 +260,7 @@ def test_commands_figures_and_report_ask_for_the_same_estimates_of_the_same_anal
             assert sweep.call_args.args[0] is load_analysis(method)
 
 
-def test_an_estimate_loads_when_it_is_asked_for_and_not_before() -> None:
+def test_an_estimate_is_imported_only_when_it_is_used() -> None:
     script = (
         "import sys, bendscape.analysis.commands, bendscape.sweep.commands.cli; "
         "print(*(name for name in sys.modules if name.startswith('bendscape.analysis.') or name == 'xarray'))"

@@ -1,4 +1,4 @@
-"""One engine for any axes: what holds for a store holds whatever its kernel declares.
+"""One engine for any axes: a store has the same properties whatever its kernel declares.
 
 Kernels: one that declares no axes and so has those of the network; one with a curve and without an axis of
 sizes; one with an axis of text, sizes, an axis with a default, arrays in a cell, and no curve; one without
@@ -57,7 +57,7 @@ kernel = "any"
 
 
 class Case(NamedTuple):
-    """A declaration, what its cells know, a grid and a wider one: every axis has grown in it."""
+    """A declaration with its expected values, a grid, and a wider grid in which every axis has grown."""
 
     declared: str
     known: str
@@ -194,7 +194,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def whole(place: Place) -> xr.Dataset:
-    """The wider campaign, computed in one go."""
+    """The wider campaign, computed in a single run."""
     assert place.run("whole.zarr", place.case.wider) == "complete"
     return place.opened("whole.zarr")
 
@@ -222,7 +222,7 @@ class Ending(SerialExecutor):
             yield result
 
 
-def test_a_dataset_has_the_axes_that_are_declared_and_every_value_is_of_its_own_stream(
+def test_a_dataset_has_the_declared_axes_and_every_cell_its_own_stream(
     place: Place, whole: xr.Dataset
 ) -> None:
     assert whole["x"].dims == place.case.dims
@@ -240,7 +240,7 @@ def test_any_order_and_any_repetition_give_the_same_bits(place: Place, whole: xr
     xr.testing.assert_identical(place.opened("shuffled.zarr"), whole)
 
 
-def test_a_run_that_ended_in_the_middle_is_finished_by_the_same_run(place: Place, whole: xr.Dataset) -> None:
+def test_an_interrupted_run_is_completed_by_the_same_command(place: Place, whole: xr.Dataset) -> None:
     with pytest.raises(OSError, match="gone"):
         place.run("cut.zarr", place.case.wider, executor=Ending())
     some = place.opened("cut.zarr")["x"].notnull()
@@ -249,7 +249,7 @@ def test_a_run_that_ended_in_the_middle_is_finished_by_the_same_run(place: Place
     xr.testing.assert_identical(place.opened("cut.zarr"), whole)
 
 
-def test_every_axis_grows_by_itself_and_all_together_and_only_new_cells_are_computed(
+def test_axes_can_grow_singly_or_together_and_only_new_cells_are_computed(
     place: Place, whole: xr.Dataset
 ) -> None:
     grid, wider = place.case.grid, place.case.wider
@@ -290,7 +290,7 @@ def test_two_drivers_without_guards_corrupt_nothing(
     assert fsck(place.folder / "two.zarr").sound
 
 
-def test_a_failed_cell_is_found_by_its_coordinates_exactly_and_by_no_others(place: Place) -> None:
+def test_a_failed_cell_is_found_exactly_by_its_coordinates(place: Place) -> None:
     guard = f"if {place.case.bad}: raise ValueError('no luck')"
     module = module_of(place.case, place.folder / "bad.py", guard)
     summary = run(place.folder / "bad.zarr", module, place.campaign(place.case.wider))
@@ -308,7 +308,7 @@ def test_a_failed_cell_is_found_by_its_coordinates_exactly_and_by_no_others(plac
     assert {dim.removesuffix("_factor") for dim in place.case.dims} <= set(tiles[0])
 
 
-def test_references_cover_every_point_and_their_own_dimensions_alone(tmp_path: Path) -> None:
+def test_references_cover_every_point_and_have_only_their_own_dimensions(tmp_path: Path) -> None:
     case = CASES["no sizes"]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
     place.run("s.zarr", case.grid)
@@ -321,7 +321,7 @@ def test_references_cover_every_point_and_their_own_dimensions_alone(tmp_path: P
     xr.testing.assert_allclose(ds["work"].drop_vars("field"), (ds["field"] * ds["width"]).drop_vars("field"))
 
 
-def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_moves_no_stream(tmp_path: Path) -> None:
+def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_changes_no_stream(tmp_path: Path) -> None:
     case = CASES["text, no curve"]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
     place.run("constant.zarr", case.wider)
@@ -343,7 +343,7 @@ def test_an_axis_with_a_default_is_a_constant_until_it_is_named_and_moves_no_str
         place.run("swept.zarr", case.wider)
 
 
-def test_an_axis_with_a_default_that_a_kernel_gains_is_at_it_in_stores_made_before(tmp_path: Path) -> None:
+def test_an_axis_added_to_a_kernel_has_its_default_value_in_older_stores(tmp_path: Path) -> None:
     case = CASES["text, no curve"]
     gained = 'Axis("noise", "float64", least=0, default=0.0),'
     assert gained in case.declared
@@ -376,7 +376,7 @@ def test_an_axis_with_a_default_that_a_kernel_gains_is_at_it_in_stores_made_befo
         ({"spin": "[10]"}, "did you mean 'spins'?"),
         ({"alpha": "[1.0]"}, "one of rule, noise, load, spins, seeds, where"),
         ({"where": '"p > 1"'}, "the names rule, noise, load, spins; found 'p'"),
-        ({"where": "\"(rule or rule) * 999999999 == 'x'\""}, "texts in comparisons alone"),
+        ({"where": "\"(rule or rule) * 999999999 == 'x'\""}, "strings used only in comparisons"),
     ],
 )
 def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, str], line: str) -> None:
@@ -397,13 +397,13 @@ def test_bad_input_names_the_axes_of_the_kernel(tmp_path: Path, grid: dict[str, 
             (Axis("x", "float64", "curve"), Axis("y", "float64", "curve"), Axis("seed", "int64", "seed")),
             "at most one",
         ),
-        ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number on a curve"),
+        ((Axis("x", "str", "curve"), Axis("seed", "int64", "seed")), "a number, for a curve"),
         ((Axis("N", "float64", "size"), Axis("seed", "int64", "seed")), "int64"),
-        ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "as Python names a variable"),
+        ((Axis("lambda", "float64"), Axis("seed", "int64", "seed")), "a valid Python variable name"),
         ((Axis("x", "float64", default=-1.0, least=0), Axis("seed", "int64", "seed")), "finite numbers >= 0"),
     ],
 )
-def test_axes_that_no_store_could_have_are_refused(axes: tuple[Axis, ...], line: str) -> None:
+def test_axes_that_no_store_can_have_are_refused(axes: tuple[Axis, ...], line: str) -> None:
     with pytest.raises(ParameterError) as caught:
         check_axes(Axes(axes))
     assert line in str(caught.value)
@@ -424,7 +424,7 @@ def test_streams_of_text_and_numbers_differ_wherever_their_coordinates_do() -> N
     assert len(draws) == len(cells)
 
 
-def test_the_example_of_the_docs_runs_and_knows_nothing_of_the_network(tmp_path: Path) -> None:
+def test_the_example_of_the_docs_runs_independently_of_the_network(tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text(encoding="utf-8")
     module, file = (
         next(block for block in re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) if "retrieval" in block)
@@ -441,7 +441,7 @@ def test_the_example_of_the_docs_runs_and_knows_nothing_of_the_network(tmp_path:
         np.testing.assert_allclose(ds["relative_loading"][0], ds["loading_factor"])
 
 
-def test_arrays_of_a_cell_are_read_in_part_with_their_own_coordinates_and_plainly_by_xarray(
+def test_arrays_of_a_cell_are_read_in_part_with_their_coordinates_and_by_plain_xarray(
     tmp_path: Path,
 ) -> None:
     case = CASES["text, no curve"]
@@ -480,7 +480,9 @@ def test_arrays_of_a_cell_are_read_in_part_with_their_own_coordinates_and_plainl
         ("np.ma.masked_array(np.zeros(3), [0, 1, 0])", "not a masked value or array"),
     ],
 )
-def test_an_array_that_is_not_what_was_declared_fails_its_cell(tmp_path: Path, value: str, line: str) -> None:
+def test_an_array_that_does_not_match_its_declaration_fails_its_cell(
+    tmp_path: Path, value: str, line: str
+) -> None:
     case = CASES["text, no curve"]
     case = case._replace(values=case.values.replace("rng.normal(size=3)", value))
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
@@ -489,7 +491,7 @@ def test_an_array_that_is_not_what_was_declared_fails_its_cell(tmp_path: Path, v
         assert all(line in message for message in errors["message"].values), errors["message"].values
 
 
-def test_inner_dimensions_are_part_of_what_a_store_is(tmp_path: Path) -> None:
+def test_inner_dimensions_can_never_change_within_a_store(tmp_path: Path) -> None:
     case = CASES["text, no curve"]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
     place.run("s.zarr", case.grid)

@@ -93,7 +93,7 @@ def test_a_where_that_keeps_nothing_or_is_undefined_is_refused(where: str) -> No
         plan_campaign(make_campaign(where=where), costs)
 
 
-def test_a_campaign_of_too_many_tiles_is_refused_before_they_are_counted_one_by_one() -> None:
+def test_a_campaign_of_too_many_tiles_is_refused_without_enumerating_them() -> None:
     costs = Kernel(
         "probe", 1, (), lambda cell, rng: Outcome({}), lambda cell: 1.0, lambda cell: 1.0, **NETWORK
     )
@@ -119,7 +119,7 @@ def test_alpha_around_a_threshold_is_that_multiple_of_it() -> None:
             assert grid.curve_values[index] == pytest.approx([0.5 * at, at, 1.5 * at], rel=1e-13)
 
 
-def test_where_keeps_the_points_it_is_true_for() -> None:
+def test_where_keeps_the_points_at_which_it_is_true() -> None:
     grid = make_campaign(p=[1, 2, 4], p_star=[1, 2], where="p >= p_star and (N < 100 or alpha > 1)").to_grid(
         AXES
     )

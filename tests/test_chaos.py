@@ -1,4 +1,4 @@
-"""Nothing is lost under any failure: campaigns are disturbed, on processes and on a real Ray cluster.
+"""Nothing is lost under any failure: campaigns disturbed on local processes and on a real Ray cluster.
 
 Each episode of `tests/chaos.py` checks: the resumed dataset is that of a serial run, bit for bit; what the
 ledger knew before the resume is never computed again; no more work is lost than what was under way; the
@@ -20,7 +20,19 @@ from typing import Any
 
 import chaos
 import pytest
-from chaos import DEEDS, EVENTS, FIRST, FIRST_LOCAL, FIRST_ON_S3, LOCAL, ON_S3, SERVER_EVENTS, script
+from chaos import (
+    DEEDS,
+    EVENTS,
+    FIRST,
+    FIRST_LOCAL,
+    FIRST_LOCAL_ON_S3,
+    FIRST_ON_S3,
+    LOCAL,
+    LOCAL_ON_S3,
+    ON_S3,
+    SERVER_EVENTS,
+    script,
+)
 
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.ledger import Ledger
@@ -33,7 +45,7 @@ MORE_ON_S3 = range(ON_S3 + len(FIRST_ON_S3), ON_S3 + len(FIRST_ON_S3) + 20)
 
 
 class World:
-    """The world, seen from outside. It starts with the first episode, and anew after one that hung."""
+    """The world, from outside. It is started for the first episode, and again after one that hung."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +114,7 @@ def play(world: World, number: int) -> None:
 
 
 def on_ray(test: Callable[..., None]) -> Any:
-    """On the world's cluster, which is not the Ray of other tests and is started once."""
+    """The world's cluster, separate from the Ray of other tests and started once."""
     return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
 
 
@@ -131,6 +143,15 @@ def test_nothing_is_lost_with_processes_of_this_machine(world: World, number: in
     play(world, number)
 
 
+@pytest.mark.parametrize(
+    "number",
+    range(LOCAL_ON_S3, LOCAL_ON_S3 + len(FIRST_LOCAL_ON_S3)),
+    ids=[": ".join(names) for names in FIRST_LOCAL_ON_S3],
+)
+def test_nothing_is_lost_on_s3_with_processes_of_this_machine(world: World, number: int) -> None:
+    play(world, number)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", MORE_LOCAL)
 def test_nothing_is_lost_with_processes_whatever_happens(world: World, number: int) -> None:
@@ -156,7 +177,7 @@ def test_nothing_is_lost_whatever_happens_at_whatever_moment(world: World, numbe
 def test_a_cell_that_fills_the_memory_is_found_by_the_workers_that_ray_ends(
     tmp_path: Path, kernel_file: Callable[..., str]
 ) -> None:
-    # Ray's own monitor, told that memory ends 1.5 GB above what is used now.
+    # Ray's own monitor, with a limit of 1.5 GB above the memory in use now.
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     memory = {name: 1024 * int(number) for name, number, *_ in lines}
     limit = Path("/sys/fs/cgroup/memory.max")

@@ -1,5 +1,5 @@
-"""Claims are read off measured critical loads and laws of the edge: right where the data are right, and
-contradicted where they are made to be."""
+"""Verdicts on the claims follow from measured critical loads and laws of the edge: supported by correct data,
+contradicted by data that were altered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEEDS = {320: 200, 640: 160, 1280: 120}
 
 @pytest.fixture(scope="module")
 def sweep() -> xr.Dataset:
-    """Collapses planted at theory's critical loads: all continuous at a = 0.3, two of each kind at 0.7."""
+    """Collapses planted at theory's critical loads: at a = 0.3 all continuous, at 0.7 two of each kind."""
     families = []
     for a in (0.3, 0.7):
         family = []
@@ -55,12 +55,12 @@ def by_name(found: list[Claim]) -> dict[str, Claim]:
 
 
 def with_laws(edge: xr.Dataset, sharp: str, smooth: str) -> xr.Dataset:
-    """The laws of the edge as if these had been chosen at every load."""
+    """Laws of the edge, with the given ones chosen at every load."""
     code = np.where(edge["edge"] == 0, *(tuple(OUTCOMES).index(law) for law in (sharp, smooth)))
     return edge.assign(law=edge["law"].copy(data=code.astype(np.int8)))
 
 
-def test_what_was_planted_at_theorys_loads_supports_or_is_consistent_with_every_claim(
+def test_loads_planted_at_theorys_values_support_or_agree_with_every_claim(
     loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset
 ) -> None:
     found = by_name(claims(loads, with_laws(edge, "n_two_thirds", "one_over_log"), above))
@@ -113,7 +113,7 @@ def test_an_overlap_above_threshold_that_is_not_theorys_contradicts_its_claim(
     assert by_name(claims(loads, edge, twice))["overlap"].verdict == "contradicted"
 
 
-def test_a_wide_student_with_a_large_error_supports_no_limit(
+def test_a_wide_student_with_a_large_error_does_not_support_the_limit(
     loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset
 ) -> None:
     vague = loads.copy(deep=True)

@@ -1,4 +1,4 @@
-"""The command line's contracts: one JSON document on stdout, one clear line on stderr, telling exit codes."""
+"""The contracts of the command line: one JSON document on stdout, one clear line on stderr, exit codes."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_theory_prints_the_contract() -> None:
     assert found["sizes"][0]["seen"] == "threshold seen, between alpha_0 and alpha_bbp"
 
 
-def test_theory_knows_infinite_width_and_a_branch_without_a_zero() -> None:
+def test_theory_handles_infinite_width_and_a_branch_without_a_zero() -> None:
     wide = document("theory", "--p", "inf", "--a", 1.5)
     assert (wide["p"], wide["transition"]) == ("inf", "discontinuous")
     assert wide["alpha_bbp"] == pytest.approx(1.25, rel=1e-14)
@@ -170,7 +170,7 @@ def test_theory_prints_a_table_for_people() -> None:
     assert "continuous" in shown
 
 
-def test_sample_gives_the_kernels_variables_and_what_they_cost() -> None:
+def test_sample_gives_the_kernels_variables_and_their_cost() -> None:
     call = (
         "sample",
         "--p",
@@ -203,7 +203,7 @@ def test_sample_gives_the_kernels_variables_and_what_they_cost() -> None:
     assert dense["peak_bytes"] > 2**20
 
 
-def test_plan_tells_what_would_run_and_writes_nothing(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_plan_shows_what_would_run_and_writes_nothing(tmp_path: Path, kernel_file: KernelFile) -> None:
     file, store = tmp_path / "c.toml", tmp_path / "c.zarr"
     file.write_text(campaign_text())
     found = document("plan", file, "--store", store, "--kernel-module", kernel_file(RANDOM))
@@ -250,7 +250,7 @@ def test_status_of_an_unfinished_campaign_counts_what_is_left(
     assert (status["missing"], status["done"]) == (144, 0)
 
 
-def test_scaling_tells_critical_loads_and_laws_and_keeps_them(hessians: Path, tmp_path: Path) -> None:
+def test_scaling_prints_and_stores_critical_loads_and_laws(hessians: Path, tmp_path: Path) -> None:
     store = hessians.with_suffix(".zarr")
     place = tmp_path / "out"
     options = ("--least-size", 16, "--n-boot", 100)
@@ -353,7 +353,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[object
     ],
     ids=["usage", "warning", "refused"],
 )
-def test_a_command_in_a_process_of_its_own_is_what_it_is_in_these_tests(
+def test_a_command_in_its_own_process_behaves_as_in_these_tests(
     arguments: tuple[object, ...],
 ) -> None:
     ours, own = bendscape(*arguments), process(*arguments)
@@ -361,7 +361,7 @@ def test_a_command_in_a_process_of_its_own_is_what_it_is_in_these_tests(
     assert own.stderr
 
 
-def test_lost_precision_is_told_once_in_one_line() -> None:
+def test_lost_precision_is_reported_once_in_one_line() -> None:
     done = bendscape("theory", "--p", "inf", "--a", "1e-6")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()

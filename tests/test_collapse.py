@@ -1,4 +1,4 @@
-"""The collapse of all sizes finds the load that was planted, says how well, and what the load stands for."""
+"""The collapse of all sizes finds the planted load, its error, and the definition that it supports."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_planted_load_lies_within_four_errors_of_its_estimate(found: xr.Data
     assert of["alpha_c_total_error"].item() == pytest.approx(total)
 
 
-def test_a_correction_left_out_of_the_fit_biases_it_and_one_allowed_for_does_not() -> None:
+def test_a_correction_biases_the_fit_unless_it_is_allowed_for() -> None:
     sweep = planted_collapse.sweep(CONTINUOUS, SIZES, correction=(1.0,), spread=0.1)
     truth = critical_point(CONTINUOUS).alpha
     plain, allowed = (at(collapse(sweep, n_boot=100, correction=size), "collapse") for size in (0.0, 2.0))
@@ -93,7 +93,7 @@ def test_a_correction_left_out_of_the_fit_biases_it_and_one_allowed_for_does_not
 
 
 def test_crossings_of_sizes_are_extrapolated_by_the_law_that_a_correction_gives_them() -> None:
-    """alpha_c + K (N N')^(-1/3): sizes so large that the first order is all."""
+    """alpha_c + K (N N')^(-1/3), at sizes so large that only the first order matters."""
     truth, sizes = critical_point(CONTINUOUS).alpha, (10**4, 4 * 10**4, 16 * 10**4, 64 * 10**4)
     loads = np.round(np.linspace(1.1, 1.4, 31), 12)
     sweep = planted_collapse.sweep(
@@ -133,7 +133,7 @@ def test_below_the_crossover_a_discontinuous_transition_is_found_at_alpha_0_and_
     assert here["overlap_exponent_at_bbp"].item() > -1 / 3 + 3 * here["overlap_exponent_at_bbp_error"].item()
 
 
-def test_few_data_cannot_tell_the_kind_nor_the_definitions_apart() -> None:
+def test_few_data_distinguish_neither_the_kinds_nor_the_definitions() -> None:
     sweep = planted_collapse.sweep(DISCONTINUOUS, dict.fromkeys((160, 320, 640), 40))
     of = at(collapse(sweep, n_boot=100), "collapse")
     assert word(ANSWERS, of["answer"]) == "cannot_tell"
@@ -141,7 +141,7 @@ def test_few_data_cannot_tell_the_kind_nor_the_definitions_apart() -> None:
     assert 0.05 < of["probability_discontinuous"].item() < 0.95
 
 
-def test_the_definitions_of_a_continuous_transition_are_one_value(found: xr.Dataset) -> None:
+def test_the_definitions_coincide_for_a_continuous_transition(found: xr.Dataset) -> None:
     of = at(found, "theory_curve")
     assert word(ANSWERS, of["answer"]) == "one_value"
     assert word(KINDS, of["kind_from_data"]) in ("continuous", "cannot_tell")
@@ -171,7 +171,7 @@ def test_the_square_root_is_biased_low_and_its_systematic_error_says_so(found: x
     assert abs(of["alpha_c"].item() - truth) < 3 * of["alpha_c_total_error"].item()
 
 
-def test_sizes_that_do_not_collapse_are_a_poor_fit_from_which_nothing_is_concluded() -> None:
+def test_sizes_that_do_not_collapse_are_flagged_as_a_poor_fit_without_conclusions() -> None:
     sweep = planted_collapse.sweep(CONTINUOUS, SIZES, spread=0.1)
     sweep["overlap_sq_space"].values[..., 1, :] *= 1.3
     of = at(collapse(sweep, n_boot=100), "collapse")
@@ -181,7 +181,7 @@ def test_sizes_that_do_not_collapse_are_a_poor_fit_from_which_nothing_is_conclud
     assert word(KINDS, of["kind_from_data"]) == "no_estimate"
 
 
-def test_a_systematic_error_is_what_choices_change_beyond_their_own_noise(found: xr.Dataset) -> None:
+def test_the_systematic_error_is_the_change_between_choices_beyond_its_noise(found: xr.Dataset) -> None:
     of = at(found, "collapse")
     values, errors, p = (
         of[name].values for name in ("alpha_c_by_choice", "difference_error_by_choice", "p_value_by_choice")
@@ -216,12 +216,12 @@ def test_a_model_without_a_critical_point_of_its_own_has_a_collapse_and_no_theor
     assert word(SUPPORT, of["supported"].sel(definition="alpha_0_principal_value")) == "undefined"
 
 
-def test_a_store_being_filled_gives_what_it_can_with_its_coverage(continuous: xr.Dataset) -> None:
+def test_a_partially_filled_store_gives_partial_results_with_their_coverage(continuous: xr.Dataset) -> None:
     sweep = continuous.copy(deep=True)
     status = sweep["status"].values
     status[..., ::2, 0, :] = 0  # every other alpha of the smallest size
-    status[..., 1, 50:] = 2  # a quarter of the seeds of the next
-    status[..., 3, :] = 0  # nothing of the largest
+    status[..., 1, 50:] = 2  # a quarter of the seeds of the next size
+    status[..., 3, :] = 0  # all cells of the largest
     result = collapse(sweep, n_boot=100)
     here = result.isel(p=0, p_star=0, a=0)
     assert here["n_sizes"].item() == 3
@@ -244,14 +244,14 @@ def test_a_store_being_filled_gives_what_it_can_with_its_coverage(continuous: xr
 @pytest.mark.parametrize(
     ("part", "expected"), [(slice(0, 9), "above_the_alpha_range"), (slice(28, 39), "below_the_alpha_range")]
 )
-def test_a_load_outside_the_alphas_measured_is_said_to_lie_on_its_side(part: slice, expected: str) -> None:
+def test_a_load_outside_the_measured_alphas_is_flagged_with_its_side(part: slice, expected: str) -> None:
     sweep = planted_collapse.sweep(CONTINUOUS, dict.fromkeys(SIZES, 100), spread=0.1)
     of = at(collapse(sweep.isel(alpha=part), n_boot=100), "theory_curve")
     assert word(FLAGS, of["flag"]) == expected
     assert math.isnan(of["alpha_c"].item())
 
 
-def test_the_result_comes_back_from_zarr_as_it_was(found: xr.Dataset, tmp_path: Path) -> None:
+def test_the_result_survives_a_round_trip_through_zarr(found: xr.Dataset, tmp_path: Path) -> None:
     found.to_zarr(tmp_path / "collapse.zarr", consolidated=False)
     back = xr.open_zarr(tmp_path / "collapse.zarr", consolidated=False).load()
     xr.testing.assert_identical(back, found)
@@ -305,7 +305,7 @@ def test_the_odds_of_a_discontinuous_transition_are_those_of_the_two_likelihoods
     assert log_odds_discontinuous(value, error, alpha_bbp) == pytest.approx(math.log(odds), abs=1e-6)
 
 
-def test_the_kind_is_told_only_when_the_odds_are_long_enough() -> None:
+def test_the_kind_is_decided_only_at_sufficient_odds() -> None:
     assert kind_of(1.25, 0.3, 1.25) == "cannot_tell"
     assert kind_of(1.25, 0.02, 1.25) == "continuous"
     assert kind_of(1.1, 0.02, 1.25) == "discontinuous"
@@ -314,7 +314,7 @@ def test_the_kind_is_told_only_when_the_odds_are_long_enough() -> None:
     assert kind_of(0.1, 1e-3, 1.25) == "discontinuous"  # 1150 errors away: no overflow
 
 
-def test_what_is_supported_follows_from_the_distances() -> None:
+def test_support_follows_from_the_distances() -> None:
     places = dict(zip(DEFINITIONS, (1.4, 1.1, 1.0, math.nan), strict=True))
     expected = {(1.1, 0.02): "one", (1.05, 0.04): "several", (1.2, 0.3): "cannot_tell", (2.0, 0.1): "none"}
     for (value, error), words in expected.items():
@@ -326,7 +326,7 @@ def test_what_is_supported_follows_from_the_distances() -> None:
 
 
 @pytest.mark.parametrize("r", [1, 4])
-def test_the_universal_curve_at_many_places_is_that_at_each(r: int) -> None:
+def test_the_vectorised_universal_curve_agrees_with_the_scalar_one(r: int) -> None:
     w = np.array([-60.0, -7.3, -1.1, 0.0, 0.37, 2.2, 9.0, 80.0])
     one_by_one = [critical_overlap(float(x), r) for x in w]
     np.testing.assert_allclose(universal_overlap(w, r), one_by_one, rtol=2e-4)

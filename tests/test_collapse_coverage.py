@@ -1,5 +1,4 @@
-"""The intervals of the collapse hold the planted load as often as they say, and data that do not know it say
-so."""
+"""The intervals of the collapse have their nominal coverage, and uninformative data give no interval."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ RANGES = {"below": np.arange(0.2, 0.901, 0.05), "above": np.arange(1.5, 3.401, 0
 
 
 def sweep(alpha: Floats, seeds: int, cells: str, entropy: int, correction: float = CORRECTION) -> xr.Dataset:
-    """Three sizes, with a correction to scaling of its own drawn from what the fit allows for."""
+    """Three sizes, with a correction to scaling drawn from the prior of the fit."""
     g = correction * np.random.default_rng([5, entropy]).standard_normal(3)
     return planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES, seeds), alpha, cells=cells, correction=tuple(g), entropy=entropy
@@ -55,7 +54,7 @@ def outcomes(alpha: Floats, seeds: int, cells: str, repeats: int) -> dict[str, C
 
 
 def too_few(estimated: int) -> int:
-    """So many of these 95 per cent intervals, or fewer, hold the truth in one run in a thousand."""
+    """The number of these 95 per cent intervals that hold the truth, or fewer, in one run of a thousand."""
     return int(binom.ppf(0.001, estimated, 0.95)) - 1
 
 
@@ -70,7 +69,7 @@ def too_few(estimated: int) -> int:
         pytest.param(64, "exponential", 400, marks=pytest.mark.slow),
     ],
 )
-def test_intervals_hold_the_planted_load_as_often_as_they_say(seeds: int, cells: str, repeats: int) -> None:
+def test_intervals_of_the_collapse_have_their_nominal_coverage(seeds: int, cells: str, repeats: int) -> None:
     """Alphas on both sides. A right estimator fails with a probability of 0.001. 60 estimates show a coverage
     of 0.80 with a probability of 0.79 and one of 0.85 with 0.41; 400 show 0.85 in all of 1000 runs and 0.90
     in 0.77 of them. An estimator with fewer than 30 estimates is not judged: few seeds leave it without."""
@@ -87,7 +86,7 @@ def test_intervals_hold_the_planted_load_as_often_as_they_say(seeds: int, cells:
 @pytest.mark.parametrize(
     ("seeds", "repeats"), [(6, 20), (60, 10), pytest.param(12, 200, marks=pytest.mark.slow)]
 )
-def test_alphas_beside_the_threshold_give_no_estimate_but_a_side_or_a_bound(
+def test_alphas_that_miss_the_threshold_give_only_a_side_or_a_bound(
     part: str, seeds: int, repeats: int
 ) -> None:
     """An interval would have to end on both sides of the wrong place: 1 of 1300 did. So 2 of one estimator
@@ -130,7 +129,7 @@ def test_a_continuous_model_far_below_its_threshold_is_not_called_discontinuous(
         assert np.isnan(found["probability_discontinuous"]).all()
 
 
-def test_a_crossing_of_two_sizes_has_no_degrees_of_freedom_and_says_nothing_of_the_kind() -> None:
+def test_a_crossing_of_two_sizes_has_no_degrees_of_freedom_and_no_kind() -> None:
     ds = planted_coverage.threshold_sweep(MODEL, {160: 200, 1280: 200}, WIDE, cells="normal")
     at = collapse(ds, n_boot=100).squeeze().sel(estimator="crossing")
     assert tuple(FLAGS)[int(at["flag"])] == "estimated"
@@ -142,7 +141,7 @@ def test_a_crossing_of_two_sizes_has_no_degrees_of_freedom_and_says_nothing_of_t
     assert tuple(ANSWERS)[int(at["answer"])] == "no_estimate"
 
 
-def test_the_ends_of_an_interval_are_where_chi_squared_says_and_open_where_it_says_nothing() -> None:
+def test_the_ends_of_an_interval_follow_from_chi_squared_and_may_be_open() -> None:
     grid = np.linspace(0.0, 10.0, 41)
     fit = Fit(np.array([4.0]), freedom=10.0, dof=5, chi2=5.0, grid=grid, deviance=((grid - 4.0) / 0.5) ** 2)
     low, high = fit.interval(0.95)

@@ -1,4 +1,5 @@
-"""Control variates: planted answers, honest intervals, no bias, and what they cut on real cells."""
+"""Control variates: planted answers, coverage, absence of bias, and the reduction of variance on real
+cells."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def skewed(rng: np.random.Generator, n: int) -> tuple[FloatArray, FloatArray]:
 
 
 def brute_force(f: FloatArray, c: FloatArray, centre: FloatArray, weight: float) -> float:
-    """The definition: slopes fitted anew without each cell."""
+    """The definition: slopes refitted without each cell."""
     terms = []
     for i in range(len(f)):
         rest = np.delete(np.arange(len(f)), i)
@@ -48,7 +49,7 @@ def brute_force(f: FloatArray, c: FloatArray, centre: FloatArray, weight: float)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_the_mean_is_the_one_with_slopes_fitted_anew_without_each_cell(k: int) -> None:
+def test_the_mean_equals_that_with_slopes_refitted_without_each_cell(k: int) -> None:
     rng = np.random.default_rng(k)
     f, c = planted(rng, 12, 0.7, k)
     extra = rng.standard_normal((30, k)) + 1
@@ -121,7 +122,7 @@ def test_the_variance_falls_as_planted(rho: float, m: float) -> None:
 
 
 @pytest.mark.parametrize(("rho", "n"), [(0.3, 12), (0.9, 12), (0.9, 40)])
-def test_the_interval_covers_as_often_as_it_says(rho: float, n: int) -> None:
+def test_the_interval_has_its_nominal_coverage(rho: float, n: int) -> None:
     """3000 intervals of 90 percent, extra draws ten times the cells: 4 sd, 10^-4 by chance, and 2 percent.
 
     The 2 percent are for the degrees of freedom at 12 cells, which what the extra draws leave does not share.
@@ -145,7 +146,7 @@ def test_a_curved_relation_leaves_no_bias_where_fitting_on_all_cells_does() -> N
     assert abs((means + overfit).mean() - 2) > 8 * error
 
 
-def test_on_skewed_cells_the_interval_covers_nearly_as_often_as_it_says() -> None:
+def test_on_skewed_cells_the_interval_nearly_has_its_nominal_coverage() -> None:
     """1500 intervals of 95 percent at 60 cells, where skewness takes the plain mean's coverage down to 88."""
     rng = np.random.default_rng(7)
     hits = plain = 0
@@ -200,7 +201,7 @@ def test_every_cell_has_its_controls_with_or_without_an_outlier() -> None:
         ([1.0, 2, 3, 4], [1.0, 2, 3, 4], {"expected": [1.0, 2.0]}, "expected"),
     ],
 )
-def test_what_cannot_be_averaged_is_refused_by_name(
+def test_input_that_cannot_be_averaged_is_refused_by_name(
     values: Any, controls: Any, about: dict[str, Any], names: str
 ) -> None:
     with pytest.raises(ParameterError) as caught:

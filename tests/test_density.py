@@ -29,8 +29,8 @@ from bendscape.core.quadratic.theory.integrals import averages
         (Model(1, 40, 1e3), 5e4),
         (Model(22, 16, 0.7), 688.6),
         (Model(2, 1, 1e-6), 1.0),  # a peak at 0
-        (Model(4, 366, 130.0), 0.047),  # an all but isolated piece
-        (Model(68, 16, 0.67, 36.7), 1.0001),  # an all but sharp edge next to 0
+        (Model(4, 366, 130.0), 0.047),  # an almost isolated piece
+        (Model(68, 16, 0.67, 36.7), 1.0001),  # an almost sharp edge next to 0
     ],
     ids=str,
 )
@@ -63,9 +63,9 @@ def somewhere(rng: np.random.Generator) -> tuple[Model, float]:
 
 def check_somewhere(rng: np.random.Generator) -> None:
     model, alpha = somewhere(rng)
-    with unwarned():  # the estimates may exceed what the theory promises, but not lie
+    with unwarned():  # the error estimates may exceed the claimed accuracy, but must be bounds
         grid, weights, density = density_rule(model, alpha)
-        # As many points in the middle of the mass as spread out over the whole of it.
+        # Half the points in the middle of the mass, half spread over all of it.
         points = np.concatenate([rng.choice(grid, 20), np.linspace(grid[0], grid[-1], 20)])
         points = np.sort(points[points != 0])
         found = bulk_density(model, alpha, points)

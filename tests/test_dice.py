@@ -1,4 +1,4 @@
-"""The sampler that reveals its data as it goes, against matrices that are drawn whole."""
+"""The sampler that reveals its data step by step, compared with fully drawn matrices."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from bendscape.core.quadratic.sampling.reveal import Array, LeftBasis, bartlett
 FloatArray = npt.NDArray[np.float64]
 
 FALSE_ALARMS = 1e-3
-"""Chance that a correct sampler fails any test of this file, had the seeds not been fixed; shared evenly."""
+"""Probability that a correct sampler fails any test of this file with random seeds; divided equally."""
 
 
-# Every direction revealed: the iteration as algebra, and the law of the data it has made up
+# Every direction revealed: the algebra of the iteration, and the law of the data that it has drawn
 
 
 class Revealed(NamedTuple):
@@ -99,7 +99,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("model", "alpha", "N"), WHOLE, ids=str)
-def test_with_every_direction_revealed_it_tridiagonalises_the_hessian_of_what_it_revealed(
+def test_with_every_direction_revealed_it_tridiagonalises_the_revealed_hessian(
     monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int
 ) -> None:
     for seed in range(3):
@@ -161,7 +161,7 @@ SCORE = float(stats.norm.isf(FALSE_ALARMS / 4 / (2 * 3 * len(LAW))))
 
 
 @pytest.mark.parametrize(("model", "alpha", "N"), LAW, ids=str)
-def test_what_it_reveals_has_the_law_of_gaussian_data_given_the_labels(
+def test_the_revealed_data_have_the_law_of_gaussian_data_given_the_labels(
     monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int
 ) -> None:
     deviations, errors = data_scores(monkeypatch, model, alpha, N, LAW_CELLS)
@@ -199,7 +199,9 @@ WRONG_REVEALS = {"no fresh numbers": no_fresh_numbers, "no projection": no_proje
 
 
 @pytest.mark.parametrize("wrong", [*WRONG_FACTORS, *WRONG_REVEALS])
-def test_the_law_of_the_data_tells_every_wrong_variant(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_the_test_of_the_data_law_detects_every_wrong_variant(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
     if wrong in WRONG_FACTORS:
         monkeypatch.setattr(dice_module, "bartlett", WRONG_FACTORS[wrong])
     else:
@@ -208,7 +210,7 @@ def test_the_law_of_the_data_tells_every_wrong_variant(monkeypatch: pytest.Monke
     assert np.abs(deviations / errors).max() > SCORE
 
 
-# The law of what is measured, against matrices drawn whole and diagonalised
+# The law of the measurements, compared with fully drawn and diagonalised matrices
 
 
 def by_dice(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArray, list[float]]:
@@ -289,7 +291,9 @@ def unturned(advance: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("wrong", [*WRONG_REVEALS, "all degrees of freedom", "teacher not turned"])
-def test_the_joint_law_tells_a_wrong_variant(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_the_test_of_the_joint_law_detects_a_wrong_variant(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
     model, alpha, N = Model(1, 2, 1.0), 4.0, 40
     if wrong in WRONG_REVEALS:
         monkeypatch.setattr(LeftBasis, "reveal", WRONG_REVEALS[wrong](LeftBasis.reveal))
@@ -311,7 +315,7 @@ PRECISE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "alpha", "N", "cells"), PRECISE)
-def test_one_percent_of_the_mean_eigenvalue_would_show(
+def test_an_error_of_one_percent_in_the_mean_eigenvalue_is_detected(
     model: Model, alpha: float, N: int, cells: int
 ) -> None:
     (dice, edges), (matrix, edges_there) = (
@@ -329,11 +333,11 @@ def test_one_percent_of_the_mean_eigenvalue_would_show(
     assert p_value(dice * np.array([1.01, 1, 1, 1])) < level
 
 
-# What stopping, rounding and the array library cost
+# Effects of stopping, rounding and the array library
 
 
 @pytest.mark.parametrize(("model", "alpha"), [(Model(1, 1, 1.5), 1.375), (Model(2, 2, 1.0), 2.4)], ids=str)
-def test_where_it_stops_every_pair_is_what_the_full_run_makes_of_it(model: Model, alpha: float) -> None:
+def test_where_it_stops_every_pair_agrees_with_the_full_run(model: Model, alpha: float) -> None:
     N, space = 40, int(model.p) * model.p_star
     for seed in range(30):
         stopped = sample_dice(model, alpha, N, np.random.default_rng(seed))
@@ -349,7 +353,7 @@ def test_where_it_stops_every_pair_is_what_the_full_run_makes_of_it(model: Model
         assert together == pytest.approx(full.overlaps_sq[:space].mean(), abs=2 * math.sqrt(TOLERANCE))
 
 
-def test_fewer_steps_than_it_takes_are_reported_with_honest_residuals() -> None:
+def test_too_few_steps_are_reported_with_honest_residuals() -> None:
     model = Model(2, 1, 1.0)
     short = sample_dice(model, 1.5, 200, np.random.default_rng(0), max_steps=20)
     full = sample_dice(model, 1.5, 200, np.random.default_rng(0))
@@ -361,7 +365,7 @@ def test_fewer_steps_than_it_takes_are_reported_with_honest_residuals() -> None:
     assert (short.residuals > 1e3 * full.residuals).all()
 
 
-def test_a_null_space_among_the_lowest_pairs_is_no_convergence() -> None:
+def test_with_a_null_space_among_the_lowest_pairs_it_does_not_converge() -> None:
     model, seen = Model(1, 1, 1.0), set()
     for seed in range(30):  # two samples in eight dimensions: at most two eigenvalues below 0
         dice = sample_dice(model, 0.25, 8, np.random.default_rng(seed))
@@ -443,7 +447,7 @@ def test_the_same_state_of_the_generator_gives_the_same_bits() -> None:
     ],
     ids=["p", "N", "dtype", "max_steps"],
 )
-def test_what_it_cannot_do_is_refused_in_one_line(changed: dict[str, Any], message: str) -> None:
+def test_unsupported_input_is_refused_in_one_line(changed: dict[str, Any], message: str) -> None:
     arguments = {"model": Model(1, 1, 1.0), "alpha": 2.0, "N": 20, "rng": np.random.default_rng(0)}
     with pytest.raises(ParameterError, match=message) as caught:
         sample_dice(**(arguments | changed))

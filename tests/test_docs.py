@@ -1,4 +1,4 @@
-"""The documents speak of code, tests and files that exist."""
+"""The code, tests and files named in the documents exist."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_inline_formulas_hold_no_backslash_that_markdown_would_eat() -> None:
     assert not [formula for formula in formulas if re.search(r"\\[^a-zA-Z]", formula)]
 
 
-def test_what_does_not_exist_is_found_out(tmp_path: Path) -> None:
+def test_references_to_missing_things_are_detected(tmp_path: Path) -> None:
     assert resolves("bendscape.core.quadratic.sampling.hessian.Instance.d_par")
     assert resolves("bendscape.core.quadratic.sampling.hessian.Instance.fields")
     assert resolves("bendscape.core")

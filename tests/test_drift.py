@@ -1,5 +1,5 @@
-"""Beyond the crossover size the load that was planted is found, within intervals that hold what they promise,
-and the law of its climb is told, hardly ever told wrong, and never used to extrapolate."""
+"""Beyond the crossover size the planted load is found with correct coverage, and the law of its climb is
+identified, rarely wrongly, and never used to extrapolate."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_threshold_climbs_where_the_transition_is_continuous_or_the_width_inf
     assert hiding_curve(Model(1, 1, 0.7)).alpha.size == 0
 
 
-def test_the_mean_overlap_is_what_no_label_hides_times_the_share_that_shows_it() -> None:
+def test_the_mean_overlap_is_the_unhidden_overlap_times_the_fraction_that_shows_it() -> None:
     """And a little more, behind a label. 60 cells of drawn labels alone (``sample_drawn_labels``) at N = 1e5,
     alpha = 0.95 gave a mean overlap 0.0513 +- 0.0022 against 0.0427 of that product and the law's 0.0456: the
     right sign, and 2.6 errors short of it, as labels hide by degrees."""
@@ -88,7 +88,7 @@ def test_the_mean_overlap_is_what_no_label_hides_times_the_share_that_shows_it()
 
 
 @pytest.mark.parametrize("kind", planted_drift.KINDS)
-def test_intervals_at_each_size_hold_the_planted_load_as_often_as_they_say(kind: str) -> None:
+def test_intervals_at_each_size_have_their_nominal_coverage(kind: str) -> None:
     """20 sweeps of five sizes: 95 per cent intervals hold it in at least the 1e-3 quantile at 93 per cent."""
     seen = planted_drift.place(MODEL, kind, planted_drift.KINDS[kind])
     inside, off = [], []
@@ -102,7 +102,9 @@ def test_intervals_at_each_size_hold_the_planted_load_as_often_as_they_say(kind:
 
 
 @pytest.mark.parametrize("kind", planted_drift.KINDS)
-def test_a_planted_law_is_told_in_nine_sweeps_of_ten_and_the_wrong_one_in_one_of_a_hundred(kind: str) -> None:
+def test_the_planted_drift_law_is_chosen_in_nine_of_ten_sweeps_and_the_wrong_one_in_one_of_a_hundred(
+    kind: str,
+) -> None:
     """20 sweeps, each bound the 1e-3 quantile: a change of seeds fails one in a thousand times, or less."""
     outcomes = Counter(law(at) for at in planted(kind))
     (other,) = set(planted_drift.KINDS) - {kind}
@@ -114,7 +116,7 @@ def test_a_planted_law_is_told_in_nine_sweeps_of_ten_and_the_wrong_one_in_one_of
         assert inside.sum() >= binom.ppf(1e-3, SWEEPS, 0.93)
 
 
-def test_a_width_other_than_theorys_is_fitted_and_told_as_a_systematic_error() -> None:
+def test_a_width_other_than_theorys_is_fitted_and_reported_as_a_systematic_error() -> None:
     narrow, right = planted("drift", 0.5, 8), planted("drift")
     stretches = [np.median([at["stretch"].values for at in sweeps]) for sweeps in (narrow, right)]
     assert stretches[0] < 0.75 < stretches[1] < 1.35
@@ -131,7 +133,7 @@ def test_a_width_other_than_theorys_is_fitted_and_told_as_a_systematic_error() -
     assert abs(free) < abs(fixed)
 
 
-def test_few_seeds_cannot_tell_the_laws_apart() -> None:
+def test_few_seeds_do_not_distinguish_the_laws() -> None:
     seen = planted_drift.place(MODEL, "no_drift", 0.31)
     few = {300_000: 5, 600_000: 5, 1_000_000: 5}
     outcomes = Counter(law(found_in(planted_drift.sweep(MODEL, seen, few, entropy=i))) for i in range(8))
@@ -153,7 +155,7 @@ def test_sizes_below_the_crossover_are_left_out_and_continuous_transitions_do_no
     assert (flags(continuous), law(continuous)) == (["not_applicable"], "not_applicable")
 
 
-def test_what_cannot_be_estimated_is_flagged_with_its_reason() -> None:
+def test_a_missing_estimate_is_flagged_with_its_reason() -> None:
     def outcome(place: float, seeds: int = 8, loads: Any = planted_drift.LOADS) -> str:
         ds = planted_drift.sweep(MODEL, lambda N: place, {10**6: seeds}, loads=np.asarray(loads))
         (flag,) = flags(found_in(ds))
@@ -180,7 +182,7 @@ def test_alpha_bbp_is_theorys_unless_asked_and_then_comes_with_a_warning() -> No
     assert law(free) == law(at)
 
 
-def test_how_far_the_leading_order_is_from_theorys_own_threshold_is_told() -> None:
+def test_the_error_of_the_leading_order_is_reported() -> None:
     at = planted("drift")[0]
     N, bbp = at["N"].values.astype(float), at["alpha_bbp"].item()
     known = np.array([alpha_bbp_at_size(MODEL, n) for n in N])
@@ -202,7 +204,7 @@ def test_the_measured_overlap_of_hessians_serves_as_that_of_labels_does() -> Non
     assert hessian["alpha_seen"].values == pytest.approx(labels["alpha_seen"].values, abs=0.01)
 
 
-def test_a_half_filled_sweep_on_dask_gives_what_it_can_without_computing_at_once() -> None:
+def test_a_half_filled_sweep_on_dask_gives_partial_results_lazily() -> None:
     seen = planted_drift.place(MODEL, "drift", 4.2)
     ds = planted_drift.sweep(MODEL, seen, {10**5: 12, 10**6: 12})
     ds["status"].values[..., 1, 4:] = 0
@@ -235,7 +237,7 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], named: str) ->
         drift(ds.drop_vars("overlap_sq_sample"))
 
 
-def test_laws_of_ones_own_are_fitted_as_those_of_the_edge_are() -> None:
+def test_user_defined_laws_are_fitted_like_those_of_the_edge() -> None:
     N = np.array([1e4, 1e5, 1e6])
     fit = fit_law("flat", N, np.array([1.0, 2.0, 3.0]), np.ones(3), laws={"flat": np.ones_like})
     assert (fit.c, fit.chi2) == (pytest.approx(2.0), pytest.approx(2.0))

@@ -58,7 +58,7 @@ class TwoDimensional:
     [(Model(1, 1, 1.5), 0.9), (Model(4, 2, 0.5), 0.7), (Model(3, 1, 1.0), 1.0), (Model(2, 5, 0.1), 0.3)],
     ids=str,
 )
-def test_label_noise_is_that_of_the_two_dimensional_averages(model: Model, gamma: float) -> None:
+def test_label_fluctuations_agree_with_two_dimensional_averages(model: Model, gamma: float) -> None:
     found, direct = label_fluctuations(model, gamma), TwoDimensional(model, gamma)
     yt = direct.y * direct.t
     assert found.var_t == pytest.approx(direct.cov(direct.t, direct.t), rel=1e-9)
@@ -69,7 +69,7 @@ def test_label_noise_is_that_of_the_two_dimensional_averages(model: Model, gamma
     assert found.B_prime == pytest.approx(-2 * direct.mean(direct.cube), rel=1e-9)
 
 
-def test_label_noise_goes_on_smoothly_past_the_pole() -> None:
+def test_label_fluctuations_continue_smoothly_past_the_pole() -> None:
     model = Model(2, 1, 1.5)
     at = [np.array(label_fluctuations(model, gamma)) for gamma in (0.999, 1.0, 1.001)]
     assert at[2] - at[1] == pytest.approx(at[1] - at[0], rel=0.05)
@@ -122,7 +122,7 @@ def test_labels_move_an_outlier_by_the_influence_of_its_equation() -> None:
 
 
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(2, 2, 0.5)], ids=str)
-def test_just_above_threshold_the_matrix_moves_an_outlier_as_it_moves_a_critical_spike(model: Model) -> None:
+def test_just_above_threshold_the_matrix_part_is_that_of_a_critical_spike(model: Model) -> None:
     """m^4 (2/(p N)) S'^2/|z'| is (C p N)^(-4/3) 4 w there, so the spread is that of the universal law."""
     alpha, N = transition(model).alpha_bbp * (1 + 1e-4), 1e13
     law, scales = lowest_eigenvalue_law(model, alpha, N), edge_scales(model, alpha)
@@ -165,7 +165,7 @@ def test_far_below_threshold_the_law_of_a_sharp_edge_is_tracy_widoms() -> None:
 
 
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(1, 1, 1.5)], ids=str)
-def test_the_law_has_no_step_where_the_outlier_is_born(model: Model) -> None:
+def test_the_law_has_no_step_where_the_outlier_appears(model: Model) -> None:
     alpha = critical_point(model).alpha
     for N in (100, 1e5):
         below, above = (
@@ -234,7 +234,7 @@ def test_large_samples_of_labels_have_the_spread_the_law_gives_to_labels(model: 
     assert np.std(moved, ddof=1) == pytest.approx(law.sd_labels, rel=0.32)
 
 
-def test_where_no_edge_is_seen_the_extreme_label_gives_the_eigenvalue() -> None:
+def test_without_an_edge_the_extreme_label_determines_the_eigenvalue() -> None:
     """25 cells of N = 20000 far below alpha_0: the edge of their labels within one predicted sd."""
     model, alpha, N = Model(1, 1, 1.5), 0.3, 20_000
     cells = [sample_drawn_labels(model, alpha, N, np.random.default_rng((6, s))) for s in range(25)]
@@ -243,7 +243,7 @@ def test_where_no_edge_is_seen_the_extreme_label_gives_the_eigenvalue() -> None:
     assert np.mean([c.edge_sample for c in cells]) == pytest.approx(law.mean, abs=law.sd)
 
 
-def test_with_growing_size_the_tail_is_counted_down_to_lambda_minus() -> None:
+def test_with_growing_size_the_tail_reaches_down_to_lambda_minus() -> None:
     model, alpha = Model(1, 1, 1.5), 1.0
     lambda_minus, seen = left_edge(model, alpha).lambda_minus, edge_scales(model, alpha).lambda_edge
     laws = [lowest_eigenvalue_law(model, alpha, N) for N in (1e4, 1e9, 1e14, 1e24, 1e100)]

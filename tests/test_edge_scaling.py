@@ -1,5 +1,5 @@
-"""The law by which the lowest eigenvalue approaches the edge is told where it was planted, hardly ever told
-wrong, and not told where the data do not."""
+"""The law of the approach of the lowest eigenvalue to the edge is identified where it was planted, rarely
+wrongly, and left open if the data are insufficient."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def found(sweeps: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_a_planted_law_is_told_in_nine_sweeps_of_ten_and_the_wrong_one_in_one_of_a_hundred_at_most(
+def test_the_planted_edge_law_is_chosen_in_nine_of_ten_sweeps_and_the_wrong_one_in_at_most_one_of_a_hundred(
     found: dict[str, xr.Dataset], law: str
 ) -> None:
     """200 sweeps of nine sizes with 40 seeds; the rates of a long run are in docs/analysis.md."""
@@ -77,7 +77,7 @@ def test_a_planted_law_is_told_in_nine_sweeps_of_ten_and_the_wrong_one_in_one_of
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_where_the_distance_is_lost_in_the_noise_the_answer_is_that_nobody_can_tell(law: str) -> None:
+def test_if_the_distance_is_lost_in_the_noise_the_answer_is_cannot_tell(law: str) -> None:
     outcomes = told(
         edge_scaling(planted(law, 0.2 * AMPLITUDE[law], FOUR, noise=2.5), prediction=False).compute()
     )
@@ -85,7 +85,7 @@ def test_where_the_distance_is_lost_in_the_noise_the_answer_is_that_nobody_can_t
     assert outcomes["n_two_thirds"] + outcomes["one_over_log"] <= binom.isf(1e-3, 200, 0.03)
 
 
-def test_with_errors_of_known_size_the_wrong_law_is_chosen_as_rarely_as_it_says_at_any_amplitude() -> None:
+def test_with_known_errors_the_wrong_law_is_chosen_at_most_at_the_stated_rate() -> None:
     """At 10 per cent and the amplitude where it happens most often, 2000 draws an amplitude."""
     rng = np.random.default_rng(3)
     N = np.geomspace(128, 8192, 7)
@@ -146,7 +146,7 @@ def test_errors_of_mean_and_median_are_those_of_many_resamplings() -> None:
     assert t.std() == pytest.approx(1.0, rel=0.03)
 
 
-def test_intervals_of_the_amplitude_cover_as_often_as_they_say(found: dict[str, xr.Dataset]) -> None:
+def test_intervals_of_the_amplitude_have_their_nominal_coverage(found: dict[str, xr.Dataset]) -> None:
     for law, c in AMPLITUDE.items():
         at = found[law]
         inside = (at[f"{law}_c_low"] < c) & (c < at[f"{law}_c_high"])
@@ -170,7 +170,7 @@ def test_medians_are_fitted_like_means(sweeps: dict[str, xr.Dataset]) -> None:
     assert few["prediction_chi2"].isnull().all()
 
 
-def test_alphas_that_are_not_below_the_threshold_seen_have_means_and_no_fit() -> None:
+def test_alphas_at_or_above_the_threshold_have_means_but_no_fit() -> None:
     model = Model(1, 1, 1.5)
     window, bbp = alpha_0(model).principal_value, transition(model).alpha_bbp
     alpha = np.array([0.8 * window, 0.5 * (window + bbp), 1.1 * bbp])
@@ -234,7 +234,7 @@ def sampled() -> xr.Dataset:
     return synthetic.with_coverage(ds)
 
 
-def test_the_control_variate_cuts_the_error_and_is_that_of_the_core(sampled: xr.Dataset) -> None:
+def test_the_control_variate_reduces_the_error_and_agrees_with_core(sampled: xr.Dataset) -> None:
     at = edge_scaling(sampled, min_size=30, extra_draws=6, seed=2).compute().squeeze()
     assert at.attrs["statistic"] == "controlled"
     assert (at["variance_ratio"] > 1.3).all()
@@ -268,10 +268,10 @@ def test_a_fitted_edge_finds_a_planted_shift_and_warns() -> None:
     assert "warning" not in edge_scaling(sweep.isel(alpha=[0])).attrs
 
 
-def test_a_sweep_still_filling_gives_what_is_done_and_says_how_much_that_is() -> None:
+def test_a_partial_sweep_gives_partial_results_and_their_coverage() -> None:
     whole = planted("n_two_thirds", 5.0, dict.fromkeys((128, 256, 512, 1024, 2048), 12), alpha=ALPHA[:4])
     partial = whole.copy(deep=True)
-    partial["status"].values[0, 0, 0, 0, 4] = 0  # a size that has not come
+    partial["status"].values[0, 0, 0, 0, 4] = 0  # a size not yet computed
     partial["status"].values[0, 0, 0, 1, 4, 4:] = 0  # one with too few seeds for a fit
     partial["status"].values[0, 0, 0, 2] = 0  # an alpha without any
     partial["status"].values[0, 0, 0, 3, 0, 0] = 2  # one failed cell
@@ -289,7 +289,7 @@ def test_a_sweep_still_filling_gives_what_is_done_and_says_how_much_that_is() ->
     assert float(at["n_two_thirds_c"][0]) == float(smaller["n_two_thirds_c"][0])
 
 
-def test_a_result_is_lazy_and_comes_back_from_zarr_as_it_was(tmp_path: Path) -> None:
+def test_a_result_is_lazy_and_survives_a_round_trip_through_zarr(tmp_path: Path) -> None:
     sweep = synthetic.planted(
         p=(1, 2), a=(0.6, 0.7), seeds=dict.fromkeys((64, 128, 256), 8), alpha_factor=[0.8, 1.2]
     )

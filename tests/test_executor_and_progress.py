@@ -1,4 +1,4 @@
-"""Jobs run in a bounded window on cores that are ours, and the person at the terminal sees how far it is."""
+"""Jobs run in a bounded window on our own cores, and the terminal shows the progress."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_tile_is_one_object_of_each_variable(tmp_path: Path, kernel_file: 
         assert len(chunks) == plan.total("tiles") == 24
 
 
-def test_a_local_ray_is_our_own_and_keeps_within_our_cores() -> None:
+def test_a_local_ray_is_private_and_uses_only_our_cores() -> None:
     options = ray_options()
     assert options["address"] == "local"
     assert 1 <= options["num_cpus"] == available_cores()
@@ -82,7 +82,7 @@ def test_a_local_ray_is_our_own_and_keeps_within_our_cores() -> None:
         ray_options(0)
 
 
-def test_an_address_is_a_place_or_a_cluster_and_never_whatever_is_found() -> None:
+def test_an_address_is_a_place_or_a_cluster_and_never_auto() -> None:
     with socket.create_server(("127.0.0.1", 0)) as cluster:
         address = f"127.0.0.1:{cluster.getsockname()[1]}"
         assert place_options(address, None) == {"address": address}
@@ -121,7 +121,7 @@ def test_the_end_is_predicted_from_measured_costs(kernel_file: KernelFile) -> No
     shown = meter(kernel_file, Console(quiet=True))
     assert shown.core_seconds_left == pytest.approx(144 * 0.25)
     shown.advance(128, done=6, failed=0, computed=6, estimated=1.5, measured=6.0)
-    # A size of which nothing is known goes by what this machine made of the others.
+    # A size without measurements uses the correction measured for the others.
     assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + 72 * 0.25 * 4)
     shown.advance(64, done=6, failed=0, computed=0, estimated=1.5, measured=0.0)  # found in the store
     assert shown.core_seconds_left == pytest.approx((72 - 6) * 0.25 * 4 + (72 - 6) * 0.25 * 4)
@@ -150,9 +150,7 @@ def test_before_anything_was_measured_the_end_is_called_the_kernels_estimate(ker
     assert shown.line().endswith("ETA 0:00:17")
 
 
-def test_the_end_of_a_run_and_status_and_plan_tell_one_time_that_is_left(
-    tmp_path: Path, kernel_file: KernelFile
-) -> None:
+def test_run_status_and_plan_agree_on_the_time_left(tmp_path: Path, kernel_file: KernelFile) -> None:
     module = kernel_file(f"if cell.seed == 2: raise ValueError\ntime.sleep(4e-4 * cell.N)\n{RANDOM}")
     path = Path(module)
     path.write_text(path.read_text().replace("lambda cell: 0.25", "lambda cell: 1e-3 * cell.N * cell.alpha"))
@@ -201,7 +199,7 @@ def test_a_task_beyond_the_memory_is_refused_before_anything_is_made_or_computed
     assert run(tmp_path / "s.zarr", str(module), make_campaign(), max_memory=1e6).outcome == "complete"
 
 
-def test_a_size_that_no_machine_holds_is_refused_by_plan_and_run_alike() -> None:
+def test_a_size_too_large_for_any_machine_is_refused_by_plan_and_run() -> None:
     grid = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [10**7], "seeds": 1}
     campaign = parse_campaign(campaign_text(**grid).replace('"probe"\n\n', '"hessian"\n\n'))
     plan = plan_campaign(campaign, load_kernel("hessian"))
@@ -209,7 +207,7 @@ def test_a_size_that_no_machine_holds_is_refused_by_plan_and_run_alike() -> None
         plan.check_memory(available_memory())
 
 
-def test_the_kernel_has_no_limit_of_memory_beside_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_sets_the_only_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = AXES.cell(p=1, p_star=1, a=0.7, alpha=1.5, N=64, seed=0)
     kernel, usual = load_kernel("hessian"), {}
     usual = kernel.compute(cell, np.random.default_rng(1)).values

@@ -1,4 +1,4 @@
-"""Whatever runs the jobs, the store is the same; processes start at once and leave nothing."""
+"""The store is the same whichever executor runs the jobs; processes start at once and leave nothing."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ def test_a_job_that_wants_the_whole_node_runs_alone(
     assert at_the_same_time(tmp_path) == 1
 
 
-def test_an_error_of_a_job_comes_back_as_what_it_is(
-    tmp_path: Path, kernel_file: KernelFile, pool: Pool
-) -> None:
+def test_an_error_in_a_job_keeps_its_type(tmp_path: Path, kernel_file: KernelFile, pool: Pool) -> None:
     module = kernel_file(RANDOM)
     run(tmp_path / "s.zarr", module, make_campaign(**SMALL))
     stale = Changed(pool(), lambda job: job._replace(order=job.order._replace(revision=9)))
@@ -247,7 +245,7 @@ def test_forked_workers_do_not_draw_the_same_random_numbers(tmp_path: Path, kern
     assert len(set(drawn)) == CELLS
 
 
-def test_what_cells_print_goes_to_standard_error_whole(
+def test_everything_that_cells_print_reaches_standard_error(
     tmp_path: Path, kernel_file: KernelFile, capfd: pytest.CaptureFixture[str]
 ) -> None:
     long = "Q" * 200_000  # more than a pipe holds
@@ -270,7 +268,7 @@ def test_when_the_process_that_forks_is_killed_another_takes_over(
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"])
-def test_what_a_cell_has_started_ends_with_its_worker_and_nobody_waits_for_it(
+def test_processes_started_by_a_cell_end_with_its_worker_without_waiting(
     tmp_path: Path, kernel_file: KernelFile, end: str
 ) -> None:
     # The child of a fork holds all that its parent had open, the way to the driver too.
@@ -289,7 +287,7 @@ def test_what_a_cell_has_started_ends_with_its_worker_and_nobody_waits_for_it(
     wait_until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
-def test_a_worker_that_closes_its_way_to_the_driver_is_lost_and_not_waited_for(
+def test_a_worker_that_closes_its_connection_is_lost_without_waiting(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     module = kernel_file(f"if {ODD}:\n    os.closerange(3, 1000)\n    time.sleep(3600)\n{RANDOM}")
@@ -379,7 +377,7 @@ def test_where_no_worker_can_start_the_run_ends_with_the_reason(
     assert run(tmp_path / "s.zarr", module, campaign).outcome == "complete"
 
 
-def test_an_end_for_want_of_memory_is_told_from_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_out_of_memory_kill_is_distinguished_from_other_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 3
     monkeypatch.setattr(processes, "_times_out_of_memory", lambda: count)
     executor = ProcessExecutor(1)
@@ -392,12 +390,12 @@ def test_an_end_for_want_of_memory_is_told_from_a_kill(monkeypatch: pytest.Monke
     executor.close()
 
 
-def test_linux_counts_the_processes_that_it_ends_for_want_of_memory() -> None:
+def test_linux_counts_its_out_of_memory_kills() -> None:
     assert processes._times_out_of_memory() >= 0
     assert any(line.startswith("oom_kill ") for line in Path("/proc/vmstat").read_text().splitlines())
 
 
-def test_an_error_that_does_not_pickle_is_told_by_its_name() -> None:
+def test_an_error_that_does_not_pickle_is_reported_by_name() -> None:
     class Local(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""An export is the dataset of the store, whole or not there at all, for readers who have xarray alone."""
+"""An export is the dataset of the store, complete or absent, for readers who have only xarray."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def half_filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(half_filled: Path, tmp_path: Path) -> Path:
-    """A copy of it, the test's own."""
+    """A copy of the store for one test."""
     shutil.copytree(half_filled, tmp_path / "s.zarr")
     return tmp_path / "s.zarr"
 
@@ -84,7 +84,7 @@ def expected(store: Path) -> xr.Dataset:
 
 
 def read(path: Path, group: str | None = None, mask_and_scale: bool = False) -> xr.Dataset:
-    """With what a reader has who does not have this package."""
+    """Open it with only what a reader without this package has."""
     options: dict[str, Any] = {"group": group, "mask_and_scale": mask_and_scale}
     if path.suffix == ".nc":
         return xr.load_dataset(path, **options)
@@ -203,7 +203,7 @@ def test_the_errors_of_failed_cells_travel_with_their_coordinates(
         assert row["attempts"].item() == 1
 
 
-def test_errors_of_cells_that_the_campaign_has_dropped_stay_behind(
+def test_errors_of_cells_that_the_campaign_has_dropped_are_not_exported(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     path, module = tmp_path / "s.zarr", kernel_file(MIXED, VARIABLES)
@@ -237,7 +237,7 @@ def test_netcdf_has_flag_values_of_the_type_of_their_variable(store: Path, tmp_p
             assert ds[name].attrs["flag_values"].dtype == ds[name].dtype == np.int8
 
 
-def test_a_campaign_file_longer_than_an_attribute_of_hdf5_travels_whole(
+def test_a_campaign_file_longer_than_an_hdf5_attribute_is_exported_whole(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     text = campaign_text(p=[1], N=[64], seeds=1) + "# " + 2**17 * "α"
@@ -246,9 +246,7 @@ def test_a_campaign_file_longer_than_an_attribute_of_hdf5_travels_whole(
     assert read(tmp_path / "e.nc").attrs["campaign"] == text
 
 
-def test_what_exists_is_replaced_only_when_asked_for_and_only_if_it_is_an_export(
-    store: Path, tmp_path: Path
-) -> None:
+def test_only_an_earlier_export_is_replaced_and_only_with_overwrite(store: Path, tmp_path: Path) -> None:
     (tmp_path / "photos.zarr").mkdir()
     (tmp_path / "photos.zarr" / "cat").write_text("")
     (tmp_path / "folder.nc").mkdir()

@@ -18,7 +18,9 @@ from bendscape.core.quadratic.sampling.observe import observe
 @pytest.mark.parametrize(
     ("model", "alpha", "N"), [(Model(1, 1, 1.5), 0.3, 2000), (Model(4, 1, 1.5), 0.4, 500)], ids=str
 )
-def test_their_edges_are_those_of_whole_cells_of_labels(model: Model, alpha: float, N: int) -> None:
+def test_their_edges_agree_with_cells_in_which_all_labels_are_drawn(
+    model: Model, alpha: float, N: int
+) -> None:
     """150 cells: mean within 4 standard errors of both, sd within 50 percent: heavy tails."""
     cells = [sample_drawn_labels(model, alpha, N, np.random.default_rng((7, s))) for s in range(150)]
     seen = [c.edge_sample if math.isnan(c.outlier_sample) else c.outlier_sample for c in cells]
@@ -31,7 +33,7 @@ def test_their_edges_are_those_of_whole_cells_of_labels(model: Model, alpha: flo
 @pytest.mark.parametrize(
     ("model", "alpha", "N"), [(Model(4, 1, 1.5), 0.4, 150), (Model(8, 1, 0.7), 0.35, 100)], ids=str
 )
-def test_samples_spread_as_the_law_says_where_no_edge_exists(model: Model, alpha: float, N: int) -> None:
+def test_samples_have_the_spread_of_the_law_where_no_edge_exists(model: Model, alpha: float, N: int) -> None:
     """100 cells: mean within 0.8 sd, sd within 45 percent; 10^-4 by chance."""
     assert math.isnan(edge_scales(model, alpha).gamma_edge)
     seen = [observe(model, alpha, N, np.random.default_rng((17, s))).eigval_min for s in range(100)]

@@ -1,4 +1,4 @@
-"""The numbers behind the figures are what their columns say, by ways of their own."""
+"""The numbers behind the figures agree with independent computations of their columns."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of(results: Results) -> Mapping[str, Mapping[str, xr.Dataset]]:
         return {name: numbers_of(results, name) for name in FIGURES}
 
 
-def test_every_column_says_what_it_is(of: Mapping[str, Mapping[str, xr.Dataset]]) -> None:
+def test_every_column_has_a_meaning(of: Mapping[str, Mapping[str, xr.Dataset]]) -> None:
     for name, tables in of.items():
         assert next(iter(tables)) == name
         for table_name, table in tables.items():
@@ -204,7 +204,7 @@ def test_thresholds_are_those_of_theory_at_every_width_and_of_the_collapse(
         assert row["flag"][0] == loads["flag"].attrs["flag_meanings"].split()[int(at["flag"])]
 
 
-def test_kinds_are_what_the_data_say_upon_the_theory(
+def test_kinds_are_those_of_the_data_and_the_background_that_of_theory(
     results: Results, of: Mapping[str, Mapping[str, xr.Dataset]]
 ) -> None:
     measured, theory = of["kinds"].values()

@@ -1,4 +1,4 @@
-"""Figures show the data and the theory they say they show, and leave matplotlib as they found it."""
+"""Figures show the data and theory that they claim to show, and do not change matplotlib's state."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FINE = 21
 
 @pytest.fixture(scope="module")
 def full() -> xr.Dataset:
-    """What every figure can be drawn of."""
+    """A sweep from which every figure can be drawn."""
     return synthetic.planted(
         a=(0.7, 1.5), seeds={64: 16, 128: 12, 256: 8}, alpha_factor=np.linspace(0.6, 1.6, 15)
     )
@@ -71,7 +71,7 @@ def full() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def numbers(full: xr.Dataset) -> dict[str, Numbers]:
-    """Behind every figure of ``full``."""
+    """The numbers behind every figure of ``full``."""
     results_of_full = Results(full)
     return {name: numbers_of(results_of_full, name) for name in FIGURES}
 
@@ -80,7 +80,7 @@ def containers(axes: object) -> dict[str, object]:
     return {bars.get_label(): bars for bars in axes.containers}  # type: ignore[attr-defined]
 
 
-def test_there_is_a_panel_a_model_and_points_a_size(sweep: xr.Dataset) -> None:
+def test_there_is_a_panel_for_each_model_and_points_for_each_size(sweep: xr.Dataset) -> None:
     for figure in (overlap_figure(sweep), eigenvalue_figure(sweep)):
         assert isinstance(figure, Figure)
         assert len(figure.axes) == 4
@@ -165,7 +165,7 @@ def test_absent_cells_leave_gaps_and_models_without_any_cell_leave_no_panel(swee
     assert first.n_seeds[0, 4:7].tolist() == [12, 0, 1]
 
 
-def test_a_sweep_without_a_single_cell_is_refused_in_words(sweep: xr.Dataset) -> None:
+def test_a_sweep_without_any_finished_cell_is_refused_with_a_message(sweep: xr.Dataset) -> None:
     with pytest.raises(ParameterError, match="at least one cell"):
         overlap_figure(sweep.assign(status=sweep["status"] * 0))
 
@@ -383,7 +383,7 @@ def test_lower_error_bars_of_the_edge_figure_are_whole(numbers: dict[str, Number
     np.testing.assert_allclose(sorted(drawn), sorted(ends.tolist()), rtol=1e-9, atol=1e-12)
 
 
-def test_a_figure_without_its_data_is_left_out_and_why_is_said(sweep: xr.Dataset, tmp_path: Path) -> None:
+def test_a_figure_without_its_data_is_left_out_with_the_reason(sweep: xr.Dataset, tmp_path: Path) -> None:
     one_size = sweep.isel(p=[0], N=[0])
     written = write_figures(one_size.drop_attrs(deep=False), tmp_path, ("svg",))
     assert "overlap.svg" in {path.name for path in tmp_path.iterdir()}
@@ -448,7 +448,7 @@ def test_zarr_numbers_replace_earlier_ones_and_nothing_else(full: xr.Dataset, tm
     assert xr.open_zarr(tmp_path / "overlap-curves.zarr", consolidated=False)["mine"] == 1
 
 
-def test_what_figures_share_is_computed_once(
+def test_results_shared_by_figures_are_computed_once(
     full: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []

@@ -1,4 +1,4 @@
-"""The threshold samples of finite size show: alpha_0, then a logarithmic climb to alpha_bbp."""
+"""The threshold that samples of finite size show: alpha_0, then a logarithmic climb to alpha_bbp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws of finite size over their whole domain: no jump from one load to the next, nothing impossible."""
+"""The finite-size laws over their whole domain: no jumps between neighbouring loads, no impossible values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALVINGS = 40
 
 
 def numbers(model: Model, alpha: float, N: float) -> tuple[float, float, float]:
-    """log of the overlap, and mean eigenvalue and sd in units of the sd; all that can be checked at once."""
+    """log of the overlap, and mean eigenvalue and sd in units of the sd; also checks their ranges."""
     overlap_sq, law = mean_overlap_sq(model, alpha, N), lowest_eigenvalue_law(model, alpha, N)
     lowest = mean_overlap_sq_lowest(model, alpha, N)
     assert 0.3 * model.p_star / N < overlap_sq <= 1  # a random vector has p_star/N
@@ -74,7 +74,7 @@ def largest_jump(model: Model, N: float, points: int, accepted: float) -> tuple[
     ],
     ids=str,
 )
-def test_no_law_jumps_from_one_load_to_the_next(model: Model, N: float) -> None:
+def test_no_law_jumps_between_neighbouring_loads(model: Model, N: float) -> None:
     """A drawn label that enters or leaves moves the mean of 400 cells by less than 1 percent."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -118,7 +118,7 @@ def test_the_laws_are_there_at_alpha_0_itself_whatever_the_rounding_and_for_wide
     assert math.isfinite(lowest_eigenvalue_law(wide, 0.8, 64).mean)
 
 
-def test_of_a_shift_of_the_map_an_outlier_feels_the_part_outside_the_teacher() -> None:
+def test_a_shift_of_the_map_moves_an_outlier_by_its_part_outside_the_teacher_span() -> None:
     """60 cells of N = 64 have -0.3143 +- 0.0062; with the whole shift, of the edge, the law was -0.3183 at
     5.0 and, of drawn labels, -0.2357 at 3.5, where cells have -0.2505 +- 0.0052: within 2 errors of each."""
     model = Model(8, 1, 5.0)
@@ -126,7 +126,7 @@ def test_of_a_shift_of_the_map_an_outlier_feels_the_part_outside_the_teacher() -
     assert lowest_eigenvalue_law(model, 3.5, 64).mean == pytest.approx(-0.2505, abs=2 * 0.0052)
 
 
-def test_where_the_continued_edge_ends_no_later_root_stands_for_it() -> None:
+def test_beyond_the_end_of_the_continued_edge_no_later_root_is_taken_for_it() -> None:
     """At 1.0 the equation of the edge of this model has another root, at gamma = 205."""
     model = Model(2, 2, 1.5)
     gamma, least = continued_edge_end(model)

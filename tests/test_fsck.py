@@ -1,4 +1,4 @@
-"""A check of a store finds every way in which data and ledger can part, and mends it from the data."""
+"""fsck finds every disagreement between data and ledger, and repairs the ledger from the data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_whole_store_is_sound_and_a_check_changes_nothing(store: tuple[Path, s
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
 
-def test_whether_the_outlier_is_there_right_at_a_threshold_is_no_damage(
+def test_rounding_of_the_outlier_at_a_threshold_is_not_reported_as_damage(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     path = tmp_path / "s.zarr"
@@ -157,7 +157,9 @@ def test_cells_that_failed_are_sound_and_keep_their_errors(tmp_path: Path, kerne
     assert len(ledger.records.errors()) == CELLS // 6
 
 
-def test_the_command_tells_what_it_found_and_fails_until_it_is_mended(store: tuple[Path, str]) -> None:
+def test_the_command_lists_its_findings_and_fails_until_the_store_is_repaired(
+    store: tuple[Path, str],
+) -> None:
     path, _ = store
     chunk(path, "x").write_bytes(b"")
 
@@ -196,7 +198,7 @@ def cut(path: Path, name: str, to: int) -> None:
         ("N=128/status/zarr.json", 0),
     ],
 )
-def test_a_repair_mends_whatever_was_cut_short(store: tuple[Path, str], name: str, to: int) -> None:
+def test_a_repair_restores_truncated_files(store: tuple[Path, str], name: str, to: int) -> None:
     path, module = store
     whole, root = data_files(path), json.loads((path / "zarr.json").read_text())
     with xr.open_dataset(path, engine="bendscape") as ds:
@@ -232,7 +234,7 @@ def test_a_root_that_was_deleted_is_made_again_and_a_run_before_that_is_refused(
     assert data_files(path) == whole
 
 
-def test_a_damaged_snapshot_is_done_without(
+def test_a_damaged_snapshot_is_ignored(
     tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "COMPACT_SEGMENTS", 1)

@@ -19,7 +19,7 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transi
 
 
 def frame(p: tuple[int, ...], p_star: tuple[int, ...], a: tuple[float, ...], **axis: object) -> xr.Dataset:
-    """A sweep of which no cell is done."""
+    """A sweep without finished cells."""
     return synthetic.frame(p, p_star, a, {64: 2}, **(axis or {"alpha": np.linspace(0.4, 2.0, 9)}))
 
 

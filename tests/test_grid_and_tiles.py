@@ -1,4 +1,4 @@
-"""Cells have streams of their own, and tiles cover the grid exactly once, before and after it grows."""
+"""Every cell has its own stream, and tiles cover the grid exactly once, before and after it grows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_stream_depends_on_every_coordinate_and_on_the_entropy() -> None:
 
 
 def test_a_stream_never_changes_between_releases() -> None:
-    # Published campaigns depend on these bits; a change of them is a new kernel version for every store.
+    # Published campaigns depend on these bits; changing them would need a new kernel version for every store.
     assert cell_rng(20261122, CELL).integers(2**63) == STREAM
 
 

@@ -1,4 +1,5 @@
-"""Cells that the latest campaign file does not name are kept, counted wherever one looks, and can be seen."""
+"""Cells that the latest campaign file does not name are kept, are counted in all summaries, and can be
+read."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ FIRST = {"p": [1, 2], "a": [0.7, 1.5], "alpha": [0.8, 1.0], "N": [64], "seeds": 
 DISJOINT = FIRST | {"a": [3.0], "alpha": [2.0], "N": [96]}  # 8 cells
 
 
-def test_axes_that_share_nothing_hide_every_earlier_cell_and_say_so(
+def test_axes_without_common_values_hide_every_earlier_cell_with_a_message(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
@@ -56,7 +57,7 @@ def test_axes_that_share_nothing_hide_every_earlier_cell_and_say_so(
     assert run(store, module, make_campaign(**FIRST | both)).hidden == 0
 
 
-def test_what_is_hidden_is_counted_cell_by_cell(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_hidden_cells_are_counted_individually(tmp_path: Path, kernel_file: KernelFile) -> None:
     store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
     run(store, module, make_campaign(**FIRST))
     run(store, module, make_campaign(**FIRST | {"seeds": 6}))
@@ -67,7 +68,9 @@ def test_what_is_hidden_is_counted_cell_by_cell(tmp_path: Path, kernel_file: Ker
         assert ds.attrs["hidden"] == "seeds 3 to 5 of N = 64"
 
 
-def test_status_and_plan_of_the_command_line_tell_it_too(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_the_commands_status_and_plan_report_hidden_cells_too(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
     store, module, file = tmp_path / "s.zarr", kernel_file(RANDOM), tmp_path / "c.toml"
     run(store, module, make_campaign(**FIRST))
     run(store, module, make_campaign(**DISJOINT))

@@ -1,4 +1,5 @@
-"""A store is of one source of its kernel: an edit under the same version is never mixed in unasked."""
+"""A store has one source of its kernel: a changed source under the same version is refused unless
+accepted."""
 
 from __future__ import annotations
 
@@ -91,13 +92,13 @@ def test_an_edited_kernel_has_a_generation_of_its_own(tmp_path: Path, kernel_fil
     assert generation(store_url(store), campaign, load_kernel("probe", [module])) == beside
 
 
-def test_a_store_of_before_is_held_to_the_digests_that_its_runs_noted(
+def test_an_older_store_is_checked_against_the_digests_recorded_by_its_runs(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
     run(store, module, make_campaign(**SMALL))
     first = digest(module)
-    # As such a store has it: nothing in its root, and the digest with the path of the module in the lease.
+    # Such a store has no digest in its root; the lease has it with the path of the module.
     root = json.loads((store / "zarr.json").read_text())
     del root["attributes"]["kernel_source"]
     (store / "zarr.json").write_text(json.dumps(root))
@@ -113,7 +114,7 @@ def test_a_store_of_before_is_held_to_the_digests_that_its_runs_noted(
         run(store, kernel_file(OTHER), make_campaign(**MORE))
 
 
-def test_an_installed_kernel_stands_by_its_version_and_its_package_is_kept(tmp_path: Path) -> None:
+def test_an_installed_kernel_is_identified_by_its_version_and_its_package_is_recorded(tmp_path: Path) -> None:
     text = campaign_text(**SMALL).replace('"probe"\n\n', '"theory"\n\n')
     run(tmp_path / "s.zarr", "", parse_campaign(text))
     assert "kernel_source" not in open_store(tmp_path / "s.zarr").attributes
@@ -139,7 +140,7 @@ def test_a_kernel_that_is_edited_while_its_run_is_at_work_ends_the_run(
     assert sum(calls(module).values()) == 0
 
 
-def test_what_runs_is_the_text_of_the_digest_even_within_one_tick_of_the_clock(
+def test_the_code_that_runs_is_that_of_the_digest_even_within_one_clock_tick(
     tmp_path: Path,
 ) -> None:
     text = """

@@ -1,4 +1,4 @@
-"""The one-dimensional averages against quadrature with many digits, and the limits that are known exactly."""
+"""The one-dimensional averages compared with high-precision quadrature and exact limits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Intervals of 95 per cent hold what was planted in 93 to 97 of a hundred samples: few seeds, skewed cells,
-alphas beside the threshold.
+"""Intervals of 95 per cent hold the planted value in 93 to 97 of a hundred samples: with few seeds, skewed
+cells, or alphas that miss the threshold.
 
-The counts are binomial. Every test states what share it takes as right, how often it fails all the same, and
-how often it sees intervals that hold less."""
+The counts are binomial. Every test states the coverage that it accepts, its false-alarm rate at that
+coverage, and its power against a lower one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def holds_as_often_as_it_says(counts: dict[tuple[str, int, str], Count]) -> bool
     return each and least_held(estimated, 0.94, 1e-3) <= held <= binom.isf(1e-3, estimated, 0.98)
 
 
-def test_thresholds_hold_as_often_as_they_say_with_six_and_twelve_seeds_and_cells_of_three_laws() -> None:
+def test_intervals_of_thresholds_have_their_nominal_coverage() -> None:
     """12 counts of 300 samples. At a coverage of 0.94 or more it fails once in 1000 runs; intervals
     that hold 0.90 all together are seen in 999 of 1000, a single count of 0.80 in 999 of 1000."""
     counts = pooled(300, (6, 12), ("alpha_overlap", "alpha_gap"))
@@ -64,7 +64,7 @@ def test_thresholds_hold_as_often_as_they_say_with_six_and_twelve_seeds_and_cell
     assert sum(count.estimated for count in counts.values()) > 2700
 
 
-def test_intervals_that_are_a_fifth_too_narrow_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_that_are_a_fifth_too_narrow_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nominal limits times 0.8, a coverage of 0.88."""
     limits = Sums.t_limits
 
@@ -77,7 +77,7 @@ def test_intervals_that_are_a_fifth_too_narrow_are_seen(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_thresholds_hold_as_often_as_they_say_in_a_long_count() -> None:
+def test_intervals_of_thresholds_have_their_nominal_coverage_in_a_long_count() -> None:
     """48 counts of 500 samples, four seeds included. It fails once in 200 runs; a single count of 0.85 is
     seen in 99 of 100, 0.925 all together in 999 of 1000."""
     counts = pooled(500, (4, 6, 12, 64), counted_intervals.ESTIMATORS)
@@ -88,7 +88,7 @@ def test_thresholds_hold_as_often_as_they_say_in_a_long_count() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0.2, 0.9), (0.5, 1.2), (1.3, 2.2), (1.5, 3.4)])
-def test_alphas_beside_the_threshold_hardly_ever_give_an_interval(first: float, last: float) -> None:
+def test_alphas_that_miss_the_threshold_rarely_give_an_interval(first: float, last: float) -> None:
     """Any interval is wrong here, as the threshold is 1.24. 3 of 100 are allowed for; at that each of
     the 32 counts fails once in 1000 runs, and sees 0.12 in 98 of 100."""
     for cells in ("normal", "exponential"):
@@ -99,7 +99,7 @@ def test_alphas_beside_the_threshold_hardly_ever_give_an_interval(first: float, 
 
 @pytest.mark.parametrize("seeds", [6, 12])
 @pytest.mark.parametrize("cells", planted_coverage.CELLS)
-def test_amplitudes_of_edge_laws_hold_as_often_as_they_say(cells: str, seeds: int) -> None:
+def test_intervals_of_edge_amplitudes_have_their_nominal_coverage(cells: str, seeds: int) -> None:
     """2000 samples of five sizes. At 0.935 it fails once in 10000 runs; it sees 0.90 in 98 of 100."""
     count = edge_count(cells, seeds, SIZES, 2000)
     assert least_held(2000, 0.935) <= count.held <= binom.isf(1e-4, 2000, 0.97), count
@@ -107,7 +107,7 @@ def test_amplitudes_of_edge_laws_hold_as_often_as_they_say(cells: str, seeds: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cells", planted_coverage.CELLS)
-def test_amplitudes_of_edge_laws_hold_as_often_as_they_say_in_a_long_count(cells: str) -> None:
+def test_intervals_of_edge_amplitudes_have_their_nominal_coverage_in_a_long_count(cells: str) -> None:
     """4000 samples a count, twelve counts. At 0.92 it fails once in 800 runs; it sees 0.88 in 999 of 1000."""
     for seeds in (6, 12, 64):
         for sizes in (SIZES[:3], SIZES):
@@ -116,7 +116,7 @@ def test_amplitudes_of_edge_laws_hold_as_often_as_they_say_in_a_long_count(cells
                 assert least_held(4000, 0.92) <= count.held <= binom.isf(1e-4, 4000, 0.97), (seeds, count)
 
 
-def test_without_skewness_the_limits_are_those_of_student_and_of_welch() -> None:
+def test_without_skewness_the_limits_are_those_of_student_and_welch() -> None:
     cells = Means(np.array([1.0, 2.0]), np.array([0.3, 0.1]), np.zeros(2), np.array([5.0, 9.0]))
     sums = weighted(np.array([[1.0, 0.0], [1.0, -1.0]]), cells)
     welch = 0.4**2 / (0.3**2 / 5 + 0.1**2 / 9)
@@ -128,7 +128,7 @@ def test_without_skewness_the_limits_are_those_of_student_and_of_welch() -> None
     assert np.isfinite(flat).all()
 
 
-def test_a_tail_to_the_right_lengthens_the_left_limit_alone() -> None:
+def test_a_tail_to_the_right_extends_only_the_left_limit() -> None:
     right, left = (Sums(*(np.array([x]) for x in (0.0, 1.0, third, 0.02))) for third in (0.5, -0.5))
     q = t.ppf(0.975, 50)
     lower, upper = right.t_limits(0.95)
@@ -140,7 +140,7 @@ def test_a_tail_to_the_right_lengthens_the_left_limit_alone() -> None:
     np.testing.assert_allclose(transformed, -q)
 
 
-def test_moments_of_means_leave_out_what_does_not_count_and_are_unbiased() -> None:
+def test_moments_of_means_exclude_uncounted_cells_and_are_unbiased() -> None:
     rng = np.random.default_rng(2)
     values, counted = rng.exponential(size=(3, 9)), rng.random((3, 9)) < 0.8
     found = means(np.where(counted, values, np.nan), counted)
@@ -191,7 +191,7 @@ def test_a_curve_without_noise_crosses_at_one_point() -> None:
     assert both.value == pytest.approx(1.0, abs=1e-9)
 
 
-def test_noise_says_nothing_of_the_side_on_which_a_threshold_lies() -> None:
+def test_pure_noise_does_not_name_a_side_of_the_threshold() -> None:
     """Means are zero: 5 per cent of samples may claim a side, and as good as none a crossing."""
     rng, alpha = np.random.default_rng(4), np.linspace(0.0, 2.0, 12)
     flags = [

@@ -1,4 +1,4 @@
-"""A cell has its time, the one to blame is found, and stopping has a bound."""
+"""Cells have time limits, the cell that ended a worker is identified, and stopping takes a bounded time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def forever() -> None:
 # -- limits
 
 
-def test_by_default_a_cell_has_an_hour_and_ten_times_what_is_expected_of_it() -> None:
+def test_the_default_limit_is_an_hour_plus_ten_times_the_expected_time() -> None:
     assert cell_limit(kernel(60.0), CELL, None, pace=1.0) == 3600 + 600
     assert cell_limit(kernel(60.0), CELL, None, pace=0.1) == 3600 + 600
     assert cell_limit(kernel(60.0), CELL, None, pace=3.0) == 3600 + 1800
@@ -55,7 +55,7 @@ def test_by_default_a_cell_has_an_hour_and_ten_times_what_is_expected_of_it() ->
     assert all(cell_limit(kernel(bad), CELL, None, 1.0) == 1e8 for bad in (math.inf, math.nan, 1e300))
 
 
-def test_a_limit_raises_where_the_cell_is_and_the_next_cell_has_its_own() -> None:
+def test_a_limit_raises_inside_the_cell_and_the_next_cell_has_its_own() -> None:
     with Limits() as limits:
         for _ in range(2):
             with pytest.raises(CellTimeout, match=r"0\.05 s"), limits.cell(0.05):
@@ -81,7 +81,7 @@ def test_a_cell_that_swallows_the_first_alarm_gets_another(monkeypatch: pytest.M
     assert len(swallowed) == 1
 
 
-def test_handlers_and_timers_of_others_are_given_back() -> None:
+def test_handlers_and_timers_of_the_caller_are_restored() -> None:
     rung: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
     try:
@@ -158,7 +158,7 @@ def test_a_cell_over_its_limit_fails_and_its_tile_goes_on(
     assert "time.sleep(3600)" in error.traceback, "where it was"
 
 
-def test_a_value_that_is_no_number_fails_its_cell_only(
+def test_a_value_that_is_not_a_number_fails_only_its_cell(
     tmp_path: Path, kernel_file: Callable[..., str]
 ) -> None:
     module = kernel_file(f"if cell.seed == 1:\n    return Outcome({{'x': 'many'}})\n{RANDOM}")
@@ -180,7 +180,7 @@ def note(bit: int, ago: float = 0.0, limit: float = 60.0) -> Note:
 def campaign_of_losses(
     isolation: Isolation, tiles: list[Tile], bad: set[int], error: Exception
 ) -> tuple[int, int, list[Verdict], int]:
-    """Play workers that die at the first bad cell: cells done, cells blamed, verdicts, workers lost."""
+    """Simulate workers that die at the first bad cell: cells done, cells blamed, verdicts, workers lost."""
     done = blamed = losses = 0
     verdicts: list[Verdict] = []
     assert isolation.lost(tiles, None, None, error) is None
@@ -209,7 +209,7 @@ def test_only_the_cells_that_end_their_workers_are_blamed(bad: set[int]) -> None
     assert losses == len(bad) * (CRASHES + 1)
 
 
-def test_a_cell_that_takes_its_node_down_is_found_after_nodes_were_forgiven() -> None:
+def test_a_cell_that_takes_its_node_down_is_found_after_the_forgiven_losses() -> None:
     done, blamed, _, losses = campaign_of_losses(Isolation(), [tile(0b111)], {1}, NODE)
     assert (done, blamed) == (0b101, 0b010)
     assert FORGIVEN < losses <= FORGIVEN + 2 + CRASHES
@@ -293,7 +293,7 @@ def test_a_cell_that_runs_out_of_memory_gets_a_whole_node_before_it_is_blamed() 
 
 
 @pytest.mark.parametrize(("ago", "named"), [(1.0, False), (600.0, True)])
-def test_a_worker_that_the_hard_limit_ended_is_told_from_a_crash(ago: float, named: bool) -> None:
+def test_the_end_of_a_worker_by_the_hard_limit_is_distinguished_from_a_crash(ago: float, named: bool) -> None:
     isolation = Isolation()
     isolation.lost([tile(0b1)], None, None, CRASH)
     verdict = None
@@ -322,7 +322,7 @@ def test_a_signal_sets_a_deadline_and_a_budget_has_one() -> None:
     assert (late.asked, late.reason) == (1, "end of the time budget")
 
 
-def test_a_second_signal_stops_at_once_but_cuts_no_record_in_two() -> None:
+def test_a_second_signal_stops_at_once_but_never_truncates_a_record() -> None:
     stop, recorded = Stop(), []
 
     def record() -> None:
@@ -354,7 +354,7 @@ def test_a_serial_run_does_not_wait_longer_than_it_may_for_the_cell_under_way(
     assert run(tmp_path / "s.zarr", module, campaign).outcome == "complete"
 
 
-def test_abandoned_work_is_no_failure_of_a_cell() -> None:
+def test_abandoned_work_is_not_a_failure_of_its_cell() -> None:
     with Limits(until=lambda: time.monotonic() - 1.0) as limits, pytest.raises(Abandoned), limits.cell(60.0):
         forever()
 

@@ -1,4 +1,5 @@
-"""Kernels: the example of the page runs, files execute nothing, and what breaks the contract is told."""
+"""Kernels: the documented example runs, campaign files execute nothing, and breaches of the contract are
+reported."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ GOOD = {
 
 
 def module(path: Path, **changes: str) -> str:
-    """A module whose KERNEL is good but for the changes, which are source code."""
+    """A module with a valid KERNEL except for the changes, given as source code."""
     path.write_text(MODULE.format(arguments=", ".join(f"{k}={v}" for k, v in (GOOD | changes).items())))
     return str(path)
 
@@ -129,7 +130,7 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
         ("raise SystemExit(0)", "SystemExit"),
     ],
 )
-def test_a_module_that_is_no_kernel_is_one_line_and_leaves_no_store(
+def test_a_module_without_a_kernel_is_refused_in_one_line_and_leaves_no_store(
     tmp_path: Path, source: str, named: str
 ) -> None:
     broken, file = tmp_path / "broken.py", tmp_path / "c.toml"
@@ -236,7 +237,7 @@ def test_a_malformed_declaration_is_refused_when_it_is_loaded(
         ({"peak_bytes": "lambda cell: float('nan')"}, "KERNEL.peak_bytes = nan"),
     ],
 )
-def test_an_estimate_that_is_no_estimate_is_refused_when_it_is_planned(
+def test_an_invalid_estimate_is_refused_by_the_plan(
     tmp_path: Path, changes: dict[str, str], named: str
 ) -> None:
     kernel = load_kernel("mine", [module(tmp_path / "mine.py", **changes)])
@@ -258,7 +259,7 @@ def test_a_malformed_kernel_is_one_line_of_the_command_line(tmp_path: Path) -> N
 
 
 class Masses(float):
-    """A number that means more than its value: here, a unit."""
+    """A number that carries more than its value: here, a unit."""
 
 
 class Convertible:
@@ -294,9 +295,9 @@ BAD_FLOATS: list[tuple[object, str]] = [
     (Masses(0.5), "not Masses"),
     (Convertible(), "not Convertible"),
     (xr.DataArray(0.5), "not DataArray"),
-    (2**53 + 1, "9007199254740993 is no float64"),
-    (np.uint64(2**64 - 1), "18446744073709551615 is no float64"),
-    (10**400, "an integer of more than 40 digits is no float64"),
+    (2**53 + 1, "9007199254740993 is not exactly a float64"),
+    (np.uint64(2**64 - 1), "18446744073709551615 is not exactly a float64"),
+    (10**400, "an integer of more than 40 digits is not exactly a float64"),
 ]
 BAD_INTEGERS: list[tuple[object, str]] = [
     (1.0, "not float"),
@@ -319,21 +320,25 @@ def outcome_of(tmp_path: Path, outcome: object) -> Outcome:
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_FLOATS, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_is_no_plain_number_is_not_made_one(tmp_path: Path, value: object, message: str) -> None:
+def test_a_value_that_is_not_a_plain_number_is_not_converted(
+    tmp_path: Path, value: object, message: str
+) -> None:
     with pytest.raises(BadOutcome, match=r"^x ") as caught:
         outcome_of(tmp_path, Outcome({"x": value, "n": 1}))  # type: ignore[dict-item]
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_INTEGERS, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_is_no_integer_of_its_range_is_not_made_one(tmp_path: Path, value: object, message: str) -> None:
+def test_a_value_that_is_not_an_integer_in_range_is_not_converted(
+    tmp_path: Path, value: object, message: str
+) -> None:
     with pytest.raises(BadOutcome, match=r"^n ") as caught:
         outcome_of(tmp_path, Outcome({"x": 0.5, "n": value}))  # type: ignore[dict-item]
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("converged", [None, 1, 0.0, "no", np.array(False), np.array([True]), np.ma.masked])
-def test_converged_is_true_or_false_and_nothing_that_only_looks_so(tmp_path: Path, converged: object) -> None:
+def test_converged_must_be_exactly_true_or_false(tmp_path: Path, converged: object) -> None:
     with pytest.raises(BadOutcome, match="converged must be True or False"):
         outcome_of(tmp_path, Outcome({"x": 0.5, "n": 1}, converged=converged))  # type: ignore[arg-type]
 
@@ -448,7 +453,7 @@ def test_nan_is_a_value_and_not_converged_is_not_a_failure(tmp_path: Path) -> No
         assert bool(np.isnan(ds.x).all())
 
 
-def test_reserved_names_are_all_that_a_store_gives_names_to(
+def test_reserved_names_are_exactly_those_that_a_store_uses(
     tmp_path: Path, kernel_file: Callable[..., str]
 ) -> None:
     for around in ("[1.0]", '{ around = "alpha_bbp", values = [1.0] }'):
@@ -458,11 +463,11 @@ def test_reserved_names_are_all_that_a_store_gives_names_to(
             names = set(ds.variables) - {"x"}
         for name in names:
             module = kernel_file(RANDOM, variables=f'Variable("x", "a number"), Variable("{name}", "taken")')
-            with pytest.raises(ParameterError, match="named otherwise"):
+            with pytest.raises(ParameterError, match="a name other than"):
                 load_kernel("probe", [module])
 
 
-def test_every_installed_kernel_is_held_to_its_declaration_and_otherwise_itself() -> None:
+def test_every_installed_kernel_is_checked_against_its_declaration_and_otherwise_unchanged() -> None:
     for name in ("hessian", "spectral", "theory"):
         assert load_kernel(name).name == name
     loaded = load_kernel("hessian")

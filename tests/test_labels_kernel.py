@@ -1,4 +1,4 @@
-"""The `labels` kernel through a real campaign: what the theory makes of each cell's own labels."""
+"""The `labels` kernel in a real campaign: the theory conditional on each cell's own labels."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_campaign_of_the_page_fits_into_an_hour_of_two_cores() -> None:
     assert sum(size.seconds for size in plan.sizes.values()) < 2 * 3600
 
 
-def test_scaling_of_a_store_of_labels_tells_the_drift_and_what_it_lacks_for_the_rest(
+def test_scaling_of_a_store_of_labels_gives_the_drift_and_lists_what_the_rest_lacks(
     store: Path, tmp_path: Path
 ) -> None:
     call = ("scaling", store, "--n-boot", 100)

@@ -105,7 +105,7 @@ def test_at_full_depth_the_whole_spectrum_is_there() -> None:
     assert seen.n_products == 40
 
 
-def test_giving_up_is_reported_with_what_was_reached() -> None:
+def test_giving_up_is_reported_with_the_accuracy_reached() -> None:
     matrix = symmetric(np.linspace(-1, 1, 200))
     seen = lowest_eigenpairs(lambda V: matrix @ V, start(200, 2), 2, max_steps=9)
     assert not seen.converged
@@ -132,7 +132,7 @@ def test_looser_tolerances_take_fewer_steps_and_blocks_fewer_than_single_vectors
     [("count", {"count": 0}), ("count", {"count": 30}), ("space", {"count": 2, "space": 3}),
      ("max_vectors", {"count": 2, "max_vectors": 9})],
 )  # fmt: skip
-def test_what_cannot_be_done_is_refused(parameter: str, arguments: dict[str, Any]) -> None:
+def test_impossible_requests_are_refused(parameter: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=parameter):
         lowest_eigenpairs(lambda V: V, start(30, 2), **arguments)
     assert least_vectors(30, 2, 2) == 10 <= default_vectors(30, 2, 2) == 30
@@ -193,7 +193,7 @@ def test_blocks_have_streams_of_their_own_and_the_law_they_should() -> None:
 @pytest.mark.parametrize("stored", [True, False])
 @each_precision
 @each_shape
-def test_explicit_finds_what_dense_finds_on_the_same_state(
+def test_explicit_agrees_with_dense_on_the_same_random_state(
     model: Model, precision: Precision, stored: bool
 ) -> None:
     """In single precision errors are those of a product, 3e-7 of a norm near 10, and over the gap."""
@@ -211,7 +211,7 @@ def test_explicit_finds_what_dense_finds_on_the_same_state(
     assert (seen.edge_sample, seen.alpha_realised) == (dense.edge_sample, dense.alpha_realised)
 
 
-def test_single_precision_errs_far_less_than_cells_differ() -> None:
+def test_errors_of_single_precision_are_far_below_the_spread_of_cells() -> None:
     """Over 12 cells: the largest error of the mean's ingredients below 1e-3 of their spread."""
     model, N = Model(1, 1, 0.7), 256
     double, single = (
@@ -226,7 +226,7 @@ def test_single_precision_errs_far_less_than_cells_differ() -> None:
 
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(3, 2, 1.0)], ids=str)
 @each_precision
-def test_memory_without_stored_data_is_foreseen_and_does_not_grow_with_their_number(
+def test_memory_without_stored_data_is_predicted_and_does_not_grow_with_their_number(
     model: Model, precision: Precision
 ) -> None:
     N, alpha, options = 250, 40.0, {"precision": precision, "stored": False}
@@ -246,7 +246,7 @@ def test_memory_without_stored_data_is_foreseen_and_does_not_grow_with_their_num
         observe(model, alpha, N, np.random.default_rng(0), "explicit", max_bytes=needed)
 
 
-def test_other_methods_do_not_pretend_to_another_law() -> None:
+def test_methods_for_gaussian_data_refuse_other_laws() -> None:
     with pytest.raises(ParameterError, match="inputs"):
         observe(Model(1, 1, 1.0), 1.0, 100, np.random.default_rng(0), "conditional", inputs="rademacher")
 

@@ -1,4 +1,4 @@
-"""The ledger forgets nothing, replays from any state it can be left in, and lets one driver in at a time."""
+"""The ledger loses nothing, replays from any state it can be left in, and admits one driver at a time."""
 
 from __future__ import annotations
 

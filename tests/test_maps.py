@@ -1,4 +1,4 @@
-"""Maps of the transition: the same thresholds as one at a time, for any model, on any grid."""
+"""Maps of the transition agree with the scalar functions, for any model on any grid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def flat(model: Model) -> Any:
 
 
 def agree(found: dict[str, Any], name: str, value: complex, error: float, error_name: str = "") -> None:
-    """Equal within both error estimates, and the map's own small."""
+    """Equal within both error estimates, and the error of the map small."""
     own = found[f"{error_name or name}_error"].item()
     assert math.isnan(own) == math.isnan(error)
     if name == "alpha_0_complex_re":
@@ -57,7 +57,7 @@ def agree(found: dict[str, Any], name: str, value: complex, error: float, error_
 @pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")  # small jumps say so
 @settings(max_examples=100, deadline=None)
 @given(noisy_models)
-def test_one_element_of_a_map_is_what_the_scalar_functions_give(model: Model) -> None:
+def test_each_element_of_a_map_agrees_with_the_scalar_functions(model: Model) -> None:
     found = values(p=model.p, p_star=model.p_star, a=model.a, noise=model.noise)
     assert {array.shape for name, array in found.items() if name != "a_tricritical"} == {(1, 1, 1)}
     known = transition(model)
@@ -104,7 +104,7 @@ def test_alpha_0_of_a_map_is_that_of_the_scalar_function_by_every_definition() -
 @pytest.mark.parametrize(
     "model", [Model(1, 1, 1e-6), Model(1, 1, 1.5), Model(512, 512, 1e3), Model(512, 7, 1e-2)], ids=str
 )
-def test_errors_of_a_map_bound_what_many_digits_say(model: Model) -> None:
+def test_errors_of_a_map_bound_the_difference_from_high_precision(model: Model) -> None:
     found = values(p=model.p, p_star=model.p_star, a=model.a)
     exact = oracle.transition(model, found["gamma"].item())
     for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq"):
@@ -150,7 +150,7 @@ def test_the_short_rule_gives_the_averages_of_the_long_one(model: Model, gamma: 
 
 @settings(max_examples=50, deadline=None)
 @given(noisy_models, st.floats(0.01, 1))
-def test_derivatives_in_gamma_are_the_averages_they_are_said_to_be(model: Model, gamma: float) -> None:
+def test_derivatives_in_gamma_are_the_stated_averages(model: Model, gamma: float) -> None:
     found = many.averages(flat(model), np.array([gamma]), many.REAL.fine)
     along = [each.imag / 1e-30 for each in averages(model, complex(gamma, 1e-30))[:3]]
     scale = abs(along[2]) + found.B.item() / gamma

@@ -131,7 +131,7 @@ def test_a_bad_parameter_gives_one_line_that_names_it_with_its_value_and_what_is
     assert len(line) < 220
 
 
-def test_an_error_keeps_its_text_on_its_way_through_a_pickle_and_shortens_long_values() -> None:
+def test_an_error_survives_pickling_and_shortens_long_values() -> None:
     error = ParameterError("y", np.arange(1000.0), "short", "shorten it")
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, ParameterError)

@@ -1,5 +1,5 @@
-"""The pass over the models of a sweep: lazy, each chunk read once, the same on threads, processes and
-nothing."""
+"""The pass over the models of a sweep: lazy, each chunk read once, the same on threads, on processes and
+without Dask."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_result_does_not_depend_on_how_the_sweep_is_chunked(
 
 
 class _Counted:
-    """An array of one number a chunk that notes which parts are taken of it, and how many at a time."""
+    """An array of one number per chunk that records which parts are read, and how many at a time."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self.values, self.taken = values, []  # type: ignore[var-annotated]
@@ -139,7 +139,7 @@ def test_no_more_models_are_in_memory_than_there_are_threads(sweep: xr.Dataset) 
     assert 1 <= most[0] <= 2
 
 
-def test_a_dataset_that_is_no_sweep_is_refused_by_name(sweep: xr.Dataset) -> None:
+def test_a_dataset_that_is_not_a_sweep_is_refused_by_name(sweep: xr.Dataset) -> None:
     with pytest.raises(ParameterError, match="ds"):
         map_models(sweep.isel(p=0), moments, OUTPUTS, READS)
 
@@ -217,7 +217,7 @@ def test_a_value_outside_its_range_counts_only_in_a_cell_that_is_done(small: xr.
     assert found["overlap_sq_space"].max() < 1
 
 
-def test_rounding_and_nan_are_inside_every_range_and_the_infinite_is_not() -> None:
+def test_rounding_errors_and_nan_are_within_every_range_but_infinity_is_not() -> None:
     inside = outside_range([0.0, 1.0, -1e-7, 1 + 1e-7, np.nan], 0.0, 1.0)
     assert not inside.any()
     assert outside_range([-1e-3, 1.001, 50.0, np.inf, -np.inf], 0.0, 1.0).all()

@@ -17,7 +17,7 @@ from bendscape.core.quadratic.theory.integrals import Averages, averages
 from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, transition
 
 
-def test_without_noise_every_bit_is_that_of_a_model_that_knows_none() -> None:
+def test_zero_noise_gives_the_bits_of_a_model_without_noise() -> None:
     plain, silent = Model(2, 2, 0.7), Model(2, 2, 0.7, noise=0)
     assert plain == silent
     ours, rng = np.random.default_rng(5), np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Label noise as an axis: sampled by the kernels that can, in their theory, in stores, before analyses.
+"""Label noise as an axis: in samples, theory and stores, and refused by analyses.
 
 tests/data/hessian-store-without-noise.zip was written before kernels had this axis, with a kernel whose
 options were fewer than now.
@@ -56,7 +56,7 @@ GRID: Mapping[str, str] = {
     "N": "[16]",
     "seeds": "4",
 }
-"""That of the old store."""
+"""The grid of the old store."""
 NOISES = (0.0, 0.5)
 
 
@@ -113,7 +113,7 @@ def test_labels_are_drawn_with_noise_too(tmp_path: Path) -> None:
             np.testing.assert_array_equal(at[name].item(), value)
 
 
-def test_cells_without_noise_have_the_bits_of_a_store_that_knows_none(noisy: Path, old: Path) -> None:
+def test_cells_with_zero_noise_have_the_bits_of_a_store_without_the_axis(noisy: Path, old: Path) -> None:
     ds, before = opened(noisy).drop_attrs(), opened(old).drop_attrs()
     clean = ds.sel(noise=0.0)
     for name in ("status", "wanted", "n_seeds", "n_matvecs", "alpha_realised", "coverage"):
@@ -122,7 +122,7 @@ def test_cells_without_noise_have_the_bits_of_a_store_that_knows_none(noisy: Pat
     xr.testing.assert_allclose(clean, before, rtol=1e-9)
 
 
-def test_the_streams_of_cells_with_noise_are_facts_and_no_others() -> None:
+def test_the_streams_of_cells_with_noise_never_change() -> None:
     facts = {0.0: 4_167_105_112_565_973_004, 0.5: 4_369_206_239_159_564_158}
     for noise, fact in facts.items():
         cell = AXES.cell(1.2, p=2, p_star=1, a=1.5, noise=noise, alpha=1.5, N=32, seed=3)
@@ -152,7 +152,7 @@ def test_theory_beside_the_cells_is_that_of_the_noisy_model(noisy: Path) -> None
                 assert point[name].item() == pytest.approx(value, rel=1e-9, nan_ok=True)
 
 
-def test_alpha_0_of_the_noisy_model_is_a_unit_of_alpha_too(tmp_path: Path) -> None:
+def test_alpha_can_be_relative_to_alpha_0_of_the_noisy_model(tmp_path: Path) -> None:
     grid = {"alpha": '{ around = "alpha_0", values = [1.0] }', "a": "[4.0]", "p": "[1]", "seeds": "1"}
     run(tmp_path / "s.zarr", "", campaign("labels", **grid, noise="[0.0, 0.2]"))
     alpha = opened(tmp_path / "s.zarr")["alpha"].squeeze()
@@ -161,7 +161,7 @@ def test_alpha_0_of_the_noisy_model_is_a_unit_of_alpha_too(tmp_path: Path) -> No
         assert alpha.sel(noise=noise).item() == pytest.approx(exact, rel=1e-9)
 
 
-def test_the_theory_kernel_has_what_holds_with_noise_and_nan_for_what_does_not(tmp_path: Path) -> None:
+def test_with_noise_the_theory_kernel_gives_nan_for_laws_that_do_not_hold(tmp_path: Path) -> None:
     grid = {"noise": "[0.0, 0.2]", "a": "[4.0]", "alpha": "[3.0]", "N": "[1000]", "seeds": "1", "p": "[1]"}
     assert run(tmp_path / "s.zarr", "", campaign("theory", **grid)).outcome == "complete"
     ds = opened(tmp_path / "s.zarr").squeeze()
@@ -207,7 +207,9 @@ def test_a_store_without_noise_is_read_with_it_as_the_constant_that_it_was(old: 
     assert store_status(old)["done"] == 24
 
 
-def test_it_is_resumed_and_extended_into_what_one_run_of_today_gives(old: Path, tmp_path: Path) -> None:
+def test_the_old_store_is_resumed_and_extended_to_the_result_of_a_single_new_run(
+    old: Path, tmp_path: Path
+) -> None:
     assert run(old, "", campaign()).computed == 0
     grown = {"a": "[0.7, 1.5]", "N": "[16, 20]", "seeds": "{ 16 = 6, 20 = 2 }"}
     summary = run(old, "", campaign(**grown))
@@ -222,7 +224,7 @@ def test_it_is_resumed_and_extended_into_what_one_run_of_today_gives(old: Path, 
     assert [store.options["tolerance"] for store in stores] == [None] * 2
 
 
-def test_its_lost_root_is_made_again(old: Path) -> None:
+def test_a_lost_root_of_the_old_store_is_restored(old: Path) -> None:
     before = opened(old)
     (old / "zarr.json").unlink()
     shutil.rmtree(old / "alpha_bbp")

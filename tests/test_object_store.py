@@ -1,4 +1,4 @@
-"""A store on S3 is a store like any other, and nothing of its credentials is ever written or shown."""
+"""A store on S3 behaves like any other, and its credentials are never written or shown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KernelFile = Callable[..., str]
 CELLS = 2 * 2 * 3 * 2 * 6
 
 
-# -- the engine's law, on S3
+# -- the guarantees of the engine, on S3
 
 
 @pytest.mark.parametrize("jobs", [0, 2])
@@ -59,7 +59,7 @@ def test_a_driver_killed_on_s3_is_finished_by_the_same_run_with_the_bits_of_plai
     assert sum(before.values()) + summary.computed == CELLS
 
 
-def test_a_store_on_s3_grows_computing_only_what_is_new(
+def test_a_store_on_s3_is_extended_by_computing_only_new_cells(
     tmp_path: Path, s3_url: str, kernel_file: KernelFile
 ) -> None:
     module = kernel_file(RANDOM)
@@ -102,9 +102,7 @@ def test_a_second_driver_on_s3_is_refused_while_the_first_is_alive(
     assert run(s3_url, kernel_file(RANDOM), make_campaign(N=[64])).outcome == "complete"
 
 
-def test_a_record_that_was_written_and_not_confirmed_is_not_taken_for_another_drivers(
-    s3: S3Server, s3_url: str
-) -> None:
+def test_an_unconfirmed_write_is_not_mistaken_for_that_of_another_driver(s3: S3Server, s3_url: str) -> None:
     ledger = Ledger(connect(s3_url))
     ledger.acquire(print)
     vars(ledger)["_newest_epoch"] = lambda: 1  # so that the write is the next request, which is obeyed
@@ -176,7 +174,7 @@ def test_plain_xarray_opens_a_store_on_s3(s3_url: str, kernel_file: KernelFile) 
         assert int((tree["N=64"].status == 1).sum()) == CELLS // 2
 
 
-def test_what_travels_to_a_worker_holds_no_credentials(s3: S3Server, s3_url: str) -> None:
+def test_nothing_sent_to_a_worker_contains_credentials(s3: S3Server, s3_url: str) -> None:
     order = Order(s3_url, 1, ("kernel",), (("N=64/0.0.0.0.0", 1),))
     connect(s3_url)
     for thing in (order, Job(order, 1)):
@@ -250,7 +248,7 @@ def test_a_server_that_ignores_conditions_is_refused_before_anything_is_written(
     assert all_objects(s3_url) == {}
 
 
-def test_the_probe_is_content_with_files_and_with_s3_and_leaves_nothing(tmp_path: Path, s3_url: str) -> None:
+def test_the_probe_accepts_files_and_s3_and_leaves_nothing(tmp_path: Path, s3_url: str) -> None:
     for url in (s3_url, store_url(tmp_path)):
         probe(url)
         assert all_objects(url) == {}

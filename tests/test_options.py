@@ -1,4 +1,4 @@
-"""Options of a kernel: checked, part of what a store is, and with the bits of version 2 at their defaults."""
+"""Options of a kernel are validated, fixed for a store, and give the bits of version 2 at their defaults."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_option_reaches_the_cells_and_their_estimates() -> None:
 def test_a_looser_tolerance_takes_fewer_products_and_is_that_close_to_the_exact_eigenpairs(
     method: str,
 ) -> None:
-    """Dice draws instances of its own, so that it is held against its own tightest."""
+    """Dice draws its own instances, so it is compared with its own result at the tightest tolerance."""
     cell = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.3, N=48, seed=0)
 
     def found(method: str, tolerance: float | None, seed: int) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ def test_a_looser_tolerance_takes_fewer_products_and_is_that_close_to_the_exact_
     assert products[1e-3] < 0.9 * products[1e-6] < 0.81 * products[1e-9]
 
 
-def test_estimates_know_the_tolerance_and_those_at_the_default_are_as_before() -> None:
+def test_estimates_depend_on_the_tolerance_and_are_unchanged_at_the_default() -> None:
     cell = AXES.cell(p=2, p_star=1, a=1.5, alpha=1.3, N=256, seed=0)
     for method, default in (("explicit", 1e-6), ("dice", 1e-3)):
         plain, spelt, tight = (
@@ -90,7 +90,7 @@ def test_estimates_know_the_tolerance_and_those_at_the_default_are_as_before() -
     assert steps[1e-10] / steps[1e-3] < 1.1 * grown, "memory grows like the steps of dice"
 
 
-def test_the_default_tolerance_of_a_method_is_what_its_docstring_says_to_the_bit() -> None:
+def test_the_default_tolerance_of_a_method_is_exactly_that_of_its_docstring() -> None:
     for method, tolerance in (("explicit", 1e-6), ("dice", 1e-3)):
         plain, spelt = (
             load_kernel("hessian", (), {"method": method} | of).compute(CELL, cell_rng(7, CELL))
@@ -111,7 +111,7 @@ def test_options_at_their_defaults_are_the_kernel_without_options(tmp_path: Path
     assert (again.outcome, again.computed) == ("complete", 0)
 
 
-def test_options_belong_to_what_a_store_is(tmp_path: Path) -> None:
+def test_options_can_never_change_within_a_store(tmp_path: Path) -> None:
     run(tmp_path / "s.zarr", "", campaign('method = "dense"'))
     assert open_store(tmp_path / "s.zarr").options["method"] == "dense"
     with pytest.raises(ParameterError, match=r"options: .*'dense'.*there.*'auto'.*here"):
@@ -139,7 +139,7 @@ def test_a_bad_option_is_one_line(tmp_path: Path, table: str, line: str) -> None
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_the_table_names_the_kernel_too_and_the_hash_of_a_campaign_without_options_is_as_it_was() -> None:
+def test_the_table_may_name_the_kernel_and_hashes_without_options_are_unchanged() -> None:
     named = campaign('name = "labels"')
     assert named.kernel_name == "labels"
     assert named.spec_hash(AXES) == parse_campaign(
@@ -159,7 +159,7 @@ def test_the_options_of_a_kernel_are_listed_with_defaults_and_meanings() -> None
     assert all(of["long_name"] for of in options.values())
 
 
-def test_an_own_kernel_has_options_too(tmp_path: Path) -> None:
+def test_a_users_own_kernel_can_have_options(tmp_path: Path) -> None:
     module = tmp_path / "own.py"
     module.write_text(
         """

@@ -1,4 +1,4 @@
-"""Outputs: never inside a store, never over anything but an earlier one of their kind, whole or not there."""
+"""Outputs are never inside a store, replace only earlier ones of their kind, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(tmp_path: Path, kernel_file: KernelFile) -> Path:
 
 @pytest.fixture
 def refused(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], str], str]:
-    """Run a command that must be refused, and leave everything as it was; the words of its error."""
+    """Run a command that must be refused and leave everything unchanged; returns its error."""
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('kernel = "probe"', 'kernel = "hessian"'))
     (tmp_path / "sound").mkdir()
@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[Path, Any]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_writes_into_a_store_whatever_way_leads_there(
+def test_no_command_writes_into_a_store_by_any_path(
     command: str, store: Path, refused: Callable[[list[str], str], str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -92,7 +92,7 @@ def test_no_command_writes_into_a_store_whatever_way_leads_there(
     ("command", "words"),
     [("figures", "outside"), ("scaling", "outside"), ("export", "new place"), ("theory map", "new place")],
 )
-def test_a_store_is_no_place_for_a_folder_of_outputs(
+def test_a_folder_of_outputs_is_refused_inside_a_store(
     command: str, words: str, store: Path, refused: Callable[[list[str], str], str]
 ) -> None:
     assert words in refused(COMMANDS[command][0], str(store))
@@ -134,7 +134,7 @@ def test_a_report_marks_itself_and_is_written_again_also_through_a_link(
     check_report(page)
 
 
-def test_what_fails_while_it_is_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("before")
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / "x").write_text("before")
@@ -158,7 +158,7 @@ def planted() -> xr.Dataset:
 
 
 @pytest.mark.parametrize("name", ["overlap.svg", "overlap.csv"])
-def test_figures_do_not_replace_files_of_their_name_that_are_none(
+def test_figures_do_not_replace_other_files_of_the_same_name(
     planted: xr.Dataset, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("a,b\n1,2\n")
@@ -168,7 +168,7 @@ def test_figures_do_not_replace_files_of_their_name_that_are_none(
     assert contents(tmp_path) == before
 
 
-def test_figures_and_tables_replace_their_own(planted: xr.Dataset, tmp_path: Path) -> None:
+def test_figures_and_tables_replace_their_own_earlier_files(planted: xr.Dataset, tmp_path: Path) -> None:
     (tmp_path / "notes-1.svg").write_text("mine")
     first = write_figures(planted, tmp_path, ["svg", "png", "pdf"], ["eigenvalue"])
     texts = contents(tmp_path)
@@ -178,7 +178,7 @@ def test_figures_and_tables_replace_their_own(planted: xr.Dataset, tmp_path: Pat
     assert contents(tmp_path)[tmp_path / "eigenvalue.svg"] == texts[tmp_path / "eigenvalue.svg"]
 
 
-def test_a_table_is_known_by_its_columns(tmp_path: Path) -> None:
+def test_a_table_is_recognised_by_its_columns(tmp_path: Path) -> None:
     numbers = {"overlap": table([{"p": 1, "alpha": [0.5, 1.0]}])}
     (path,) = write_numbers(numbers, tmp_path, "csv")
     check_table(path)
@@ -209,7 +209,7 @@ def test_scaling_and_export_replace_only_their_own(store: Path, tmp_path: Path) 
         assert contents(tmp_path) == before
 
 
-def test_a_place_for_a_hierarchy_may_be_one_and_its_folder_may_not(store: Path, tmp_path: Path) -> None:
+def test_a_hierarchy_may_replace_one_but_not_lie_inside_one(store: Path, tmp_path: Path) -> None:
     check_writable(store, hierarchy=True)
     with pytest.raises(ParameterError, match="outside any Zarr hierarchy"):
         check_writable(store / "x.zarr", hierarchy=True)

@@ -51,7 +51,7 @@ def test_the_error_of_the_law_falls_with_the_size_that_is_reached() -> None:
     assert abs(math.log(large.finite_size)) < abs(math.log(small.finite_size))
 
 
-def test_a_sweep_below_its_threshold_or_without_seeds_says_nothing() -> None:
+def test_a_sweep_below_its_threshold_or_without_seeds_gives_no_ratio() -> None:
     assert overlaps_above(found().isel(alpha=[0])) == []
     few = found()
     assert overlaps_above(few.assign(overlap_sq_space_n_seeds=few["overlap_sq_space_n_seeds"] * 0 + 5)) == []

@@ -26,7 +26,7 @@ from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
 
 @pytest.mark.parametrize("w", [-2.0, 0.0, 1.0])
-def test_the_table_is_what_spiked_matrices_show(w: float) -> None:
+def test_the_table_agrees_with_sampled_spiked_matrices(w: float) -> None:
     """800 corners of n = 10^4: within 4 standard errors and 4 percent (n^(-1/3) = 0.046); 10^-4 by chance."""
     n, rows, draws = 10_000, 240, 800
     rng = np.random.default_rng(9)
@@ -50,7 +50,7 @@ def test_the_table_is_what_spiked_matrices_show(w: float) -> None:
 
 
 @pytest.mark.parametrize("r", [1, 3, 20])
-def test_the_universal_function_grows_and_has_both_limits(r: int) -> None:
+def test_the_universal_function_increases_and_has_both_limits(r: int) -> None:
     w = np.linspace(-30, 30, 400)
     phi = [critical_overlap(float(x), r) for x in w]
     assert phi == sorted(phi)
@@ -82,7 +82,7 @@ def test_below_threshold_it_tends_to_that_of_a_vector_at_the_edge() -> None:
 
 
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(2, 2, 0.5)], ids=str)
-def test_at_a_continuous_threshold_its_level_is_that_thresholds_are_read_off_at(model: Model) -> None:
+def test_at_a_continuous_threshold_it_equals_the_level_used_by_the_estimator(model: Model) -> None:
     critical = critical_point(model)
     level = 1e4 * mean_overlap_sq(model, critical.alpha, 1e12)
     assert level == pytest.approx(critical.overlap_level, rel=0.02)  # both sampled apart, to 1 percent
@@ -129,14 +129,14 @@ def test_beyond_the_crossover_the_overlap_appears_at_the_threshold_of_that_size(
 
 
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(1, 1, 1.5)], ids=str)
-def test_it_grows_with_the_load_and_stays_between_0_and_1(model: Model) -> None:
+def test_it_increases_with_the_load_and_stays_between_0_and_1(model: Model) -> None:
     for N in (100, 1e5, 1e10, 1e24):
         curve = [mean_overlap_sq(model, float(alpha), N) for alpha in np.linspace(0.7, 40, 120)]
         assert curve == sorted(curve)
         assert 0 <= curve[0] <= curve[-1] <= 1
 
 
-def test_what_has_no_law_is_nan_and_what_is_no_size_is_refused() -> None:
+def test_the_law_is_nan_where_there_is_none_and_invalid_sizes_are_refused() -> None:
     assert math.isnan(mean_overlap_sq(Model(math.inf, 1, 1.0), 1.0, 100))
     with pytest.raises(ParameterError, match="N must be"):
         mean_overlap_sq(Model(1, 1, 1.5), 1.0, 1)
@@ -176,7 +176,7 @@ def test_the_edge_of_many_spikes_holds_at_any_number(r: int) -> None:
     assert np.std(xi) == pytest.approx(sd, rel=0.4)
 
 
-def test_any_number_of_spikes_lies_between_the_tabulated_and_infinitely_many() -> None:
+def test_untabulated_numbers_of_spikes_lie_between_the_table_and_infinity() -> None:
     for x in (-10.0, -1.0, 0.0, 2.0, 20.0):
         scale = many_spikes(x)[1]
         for moment, limit in ((0, TRACY_WIDOM_MEAN), (1, TRACY_WIDOM_SD)):
@@ -190,7 +190,7 @@ def test_any_number_of_spikes_lies_between_the_tabulated_and_infinitely_many() -
             assert far[2] < 0.02
 
 
-def test_the_distance_at_which_many_spikes_have_their_edge_is_where_the_map_turns() -> None:
+def test_the_edge_of_many_spikes_is_the_minimum_of_the_map() -> None:
     for x in (-1e4, -3.0, 0.0, 0.7, 5.0, 1e4):
         edge, scale, overlap = many_spikes(x)
         s = overlap / 2

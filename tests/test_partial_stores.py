@@ -1,4 +1,4 @@
-"""Stores that are still filling: every analysis answers with what is recorded, and says how much that is."""
+"""Stores that are still filling: every analysis uses what is recorded, and reports its coverage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(whole: Path) -> dict[str, xr.Dataset]:
-    """Of the complete store."""
+    """Results of the complete store."""
     return every_answer(opened(whole))
 
 
@@ -55,7 +55,7 @@ def opened(store: Path) -> xr.Dataset:
 
 
 def every_answer(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Of one pass, and the map that is made of it."""
+    """Results of one pass, and the map made from it."""
     lazy = (
         thresholds(ds),
         collapse(ds, n_boot=100),
@@ -72,8 +72,8 @@ def receipts(store: Path) -> list[Receipt]:
 
 
 def as_if_only(store: Path, recorded: list[Receipt], place: Path) -> Path:
-    """The store as it is when these receipts alone have come, in this order; whatever else lies in its arrays
-    is not recorded, as cells are that a worker has just written."""
+    """The store with only these receipts, in this order; other cells in its arrays are unrecorded,
+    like those that a worker has just written."""
     if not place.exists():
         shutil.copytree(store, place)
         for folder in ("segments", "snapshots"):
@@ -93,14 +93,14 @@ def models_of(found: xr.Dataset) -> list[dict[str, int]]:
 
 
 def finished_models(ds: xr.Dataset) -> list[dict[str, int]]:
-    """Places of the models of which all that is wanted is done."""
+    """Indices of the models whose wanted cells are all done."""
     share = ds["coverage"].fillna(1).min([dim for dim in ds["coverage"].dims if dim not in MODEL]).compute()
     return [at for at in models_of(ds) if share.isel(at).item() == 1]
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_store_filling_in_any_order_has_answers_with_their_coverage_and_finished_models_keep_theirs(
+def test_a_store_filled_in_any_order_gives_results_with_coverage_and_finished_models_keep_theirs(
     data: st.DataObject, whole: Path, answers: Mapping[str, xr.Dataset], tmp_path: Path
 ) -> None:
     kept = []

@@ -1,4 +1,4 @@
-"""Many points at once: the same edge, outlier and overlap as one at a time, at any load of any model."""
+"""Edge, outlier and overlap of many points agree with the scalar functions, at any load of any model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_model(model: Model, alpha: Any) -> Points:
 
 
 def agrees(found: Points, at: int, known: Asymptotics, model: Model) -> None:
-    """Equal within both error estimates, these like each other, and equal to 1e-11 besides."""
+    """Equal within both error estimates, similar error estimates, and equal to 1e-11."""
     assert EDGE_KINDS[found.edge[at]] == known.edge
     assert math.isnan(found.overlap_sq[at]) == math.isnan(known.overlap_sq)
     for name in ("lambda_minus", "lambda_star", "overlap_sq"):
@@ -63,7 +63,7 @@ def agrees(found: Points, at: int, known: Asymptotics, model: Model) -> None:
 @example(Model(1, 1, 1e-6), [0.0, 1e-4], 0.5)
 @example(Model(1, 512, 1e3), [0.1, 0.2, 0.3, 0.4], 0.5)
 @example(Model(2, 15, 1e-12), [-8.0, -16.0, 4.0], 0.0)  # edges all but at gamma = 1, where averages bend fast
-def test_a_point_is_what_the_scalar_functions_give(model: Model, decades: list[float], near: float) -> None:
+def test_each_point_agrees_with_the_scalar_functions(model: Model, decades: list[float], near: float) -> None:
     thresholds = transition(model)
     apart = 10 ** -(3 + 5 * near)  # closer by than 1e-8 a continuous overlap is all but lost
     loads = [thresholds.alpha_bbp * 10**decade for decade in decades]
@@ -75,7 +75,7 @@ def test_a_point_is_what_the_scalar_functions_give(model: Model, decades: list[f
 
 
 @lossy
-def test_along_a_curve_of_loads_every_point_is_what_the_scalar_functions_give() -> None:
+def test_along_a_curve_of_loads_every_point_agrees_with_the_scalar_functions() -> None:
     """Where the roots between two anchors begin by interpolation, loads dense and sparse."""
     rng = np.random.default_rng(20261128)
     outliers = 0
@@ -105,7 +105,7 @@ def test_all_points_of_the_reference_table_in_one_call() -> None:
 
 
 @pytest.mark.parametrize("model", [Model(1, 1, 1e-6), Model(1, 1, 1.5), Model(512, 7, 1e-2)], ids=str)
-def test_errors_of_points_bound_what_many_digits_say(model: Model) -> None:
+def test_errors_of_points_bound_the_difference_from_high_precision(model: Model) -> None:
     alpha_bbp = transition(model).alpha_bbp
     loads = alpha_bbp * np.linspace(1.05, 3.0, 12)  # the fifth lies between two anchors
     found, at = of_model(model, loads), 4

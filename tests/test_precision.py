@@ -1,4 +1,4 @@
-"""Every asymptotic number is judged twice: is it accurate, and is its error estimate an honest bound?"""
+"""Every asymptotic number is judged twice: is it accurate, and is its error estimate a bound?"""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_alpha_0_is_accurate_and_its_errors_honest(model: Model) -> None:
     assert found.complex_error <= 1e-9 * float(abs(exact))
 
 
-def test_just_above_a_continuous_threshold_the_overlap_says_how_much_is_lost_and_warns() -> None:
+def test_just_above_a_continuous_threshold_the_overlap_reports_its_lost_digits_and_warns() -> None:
     model = Model(1, 1, 0.7)
     alpha_bbp = transition(model).alpha_bbp
     for distance in (1e-7, 1e-9, 1e-11):
@@ -113,7 +113,7 @@ def test_numbers_that_are_good_to_ten_digits_do_not_warn() -> None:
             asymptotics(model, 2.2 * transition(model).alpha_bbp)
 
 
-def test_what_does_not_return_the_jump_does_not_warn_of_it() -> None:
+def test_functions_that_do_not_return_the_jump_do_not_warn_of_it() -> None:
     barely = Model(1, 1, a_tricritical(1, 1) * (1 + 1e-6))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

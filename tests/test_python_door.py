@@ -1,4 +1,5 @@
-"""From Python: campaigns of dictionaries and keywords, `run`, `plan`, `status`, and functions as kernels."""
+"""The Python interface: campaigns from dictionaries and keywords, `run`, `plan`, `status`, function
+kernels."""
 
 from __future__ import annotations
 
@@ -109,7 +110,7 @@ def test_a_dictionary_keywords_and_a_file_are_the_same_campaign_with_the_bits_of
         assert status(tmp_path / name)["done"] == ran["done"] == 30
 
 
-def test_what_a_store_keeps_of_a_dictionary_is_a_file_of_the_same_campaign(tmp_path: Path) -> None:
+def test_a_store_keeps_a_dictionary_as_a_file_of_the_same_campaign(tmp_path: Path) -> None:
     go(walks(tmp_path / "s"), kernel=walk)
     text = json.loads((tmp_path / "s" / "zarr.json").read_text())["attributes"]["campaign"]
     kept, given = parse_campaign(text), Campaign.from_dict(walks(tmp_path / "s")).of_kernel("walk")
@@ -121,7 +122,7 @@ def test_what_a_store_keeps_of_a_dictionary_is_a_file_of_the_same_campaign(tmp_p
     assert first.sizes["steps"] == 2
 
 
-def test_a_text_of_toml_says_what_the_dictionary_did() -> None:
+def test_the_generated_toml_has_the_contents_of_the_dictionary() -> None:
     hard = 'quotes " and \\, a line\nmore, \x7f, \x01, é, \U0001d6fc'
     document = {
         "campaign": {"name": hard, "store": Path("/a b"), "entropy": np.int64(3)},
@@ -153,7 +154,7 @@ def test_a_text_of_toml_says_what_the_dictionary_did() -> None:
         ("grid", "steps", {"start": 1, "stop": 2}),
     ],
 )
-def test_bad_input_is_told_in_the_line_of_a_file_without_its_place(
+def test_bad_input_is_reported_as_for_a_file_but_without_a_line_number(
     tmp_path: Path, section: str, key: str, value: object
 ) -> None:
     document = walks(tmp_path / "s")
@@ -196,7 +197,7 @@ def test_a_campaign_that_no_file_could_hold_is_refused_by_its_key(tmp_path: Path
         ({"max_memory": 10.0}, "memory"),
     ],
 )
-def test_bad_options_are_told_in_one_line_before_a_store_is_made(
+def test_bad_options_are_reported_in_one_line_before_a_store_is_created(
     tmp_path: Path, options: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(ParameterError) as caught:
@@ -232,7 +233,7 @@ def test_a_function_is_a_kernel_that_runs_resumes_extends_and_fails_cell_by_cell
     assert again.computed == 9
 
 
-def test_a_function_of_another_text_is_refused_under_the_same_name_unless_accepted(tmp_path: Path) -> None:
+def test_a_changed_function_of_the_same_name_is_refused_unless_accepted(tmp_path: Path) -> None:
     go(walks(tmp_path / "s"), kernel=walk)
 
     def changed() -> Kernel:
@@ -284,7 +285,7 @@ def test_a_campaign_that_names_another_kernel_is_refused(tmp_path: Path) -> None
     [
         ({"axes": Axes(STEPS.declared[:1])}, "exactly one axis of role seed"),
         ({"variables": ()}, "a tuple of at least one Variable"),
-        ({"variables": (Variable("steps", "taken"),)}, "named otherwise than"),
+        ({"variables": (Variable("steps", "taken"),)}, "a name other than"),
         ({"version": 0}, "an integer >= 1"),
     ],
 )
@@ -295,10 +296,12 @@ def test_a_declaration_that_is_not_accepted_is_refused_where_the_function_is_dec
         kernel(**{"axes": STEPS, "variables": END} | declared)(_named_walk)
 
 
-def test_a_function_without_a_text_and_one_that_cannot_travel_are_refused(tmp_path: Path) -> None:
+def test_a_function_without_source_text_or_that_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
     scope: dict[str, Any] = {}
     exec("def walk(cell, rng): return {'end': 0.0}", scope)
-    with pytest.raises(ParameterError, match=r"^kernel = 'walk' .* a function whose text Python can read"):
+    with pytest.raises(
+        ParameterError, match=r"^kernel = 'walk' .* a function whose source text Python can read"
+    ):
         kernel(axes=STEPS, variables=END)(scope["walk"])
     for held, line in ((threading.Lock(), "can be pickled"), (bytes(MAX_PICKLE), "at most")):
 
@@ -313,7 +316,8 @@ def test_a_function_without_a_text_and_one_that_cannot_travel_are_refused(tmp_pa
 
 
 def test_a_kernel_of_a_script_runs_in_a_process_that_does_not_have_the_script(tmp_path: Path) -> None:
-    # What any executor with processes of its own does: bytes there, and the numbers of this process back.
+    # What any executor with processes does: the kernel is sent as bytes, and the results agree with this
+    # process.
     place = tmp_path / "script.py"
     place.write_text(
         textwrap.dedent("""
@@ -356,7 +360,7 @@ def test_a_function_on_ray_has_the_bits_of_this_process(tmp_path: Path, local_ra
     assert with_the_bits_of_this_process(tmp_path, "ray")
 
 
-def test_a_run_in_a_thread_that_hears_no_signals_is_like_any_other(tmp_path: Path) -> None:
+def test_a_run_in_a_thread_without_signals_is_like_any_other(tmp_path: Path) -> None:
     found: list[Summary | BaseException] = []
 
     def cell_of_a_notebook() -> None:
@@ -392,7 +396,7 @@ def test_an_interrupt_ends_a_run_with_its_summary_and_the_same_call_goes_on(tmp_
     assert go(walks(tmp_path / "s"), kernel=interrupting).outcome == "complete"
 
 
-def test_a_run_tells_its_progress_on_standard_error_or_nothing(
+def test_a_run_reports_progress_on_standard_error_or_not_at_all(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     go(walks(tmp_path / "quiet"), kernel=walk)
@@ -429,7 +433,7 @@ def test_in_a_notebook_one_bar_is_drawn_and_then_redrawn_in_place(
 
 
 @pytest.mark.parametrize("door", [bendscape.core, bendscape.sweep], ids=["core", "sweep"])
-def test_the_doors_load_nothing_before_they_are_used_and_are_all_there(door: types.ModuleType) -> None:
+def test_the_public_names_all_exist_and_are_imported_on_first_use(door: types.ModuleType) -> None:
     script = (
         f"import sys, {door.__name__} as s; print(*sorted(m for m in sys.modules if '.' not in m)); s.zzz"
     )

@@ -1,4 +1,4 @@
-"""Whatever the code of a cell raises fails that cell alone, and what it says is kept clean and short."""
+"""Whatever a cell raises fails only that cell, and its message is kept, cleaned and shortened."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from campaigns import RANDOM, data_files, make_campaign, run
 KernelFile = Callable[..., str]
 ONE = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
 
-# What the cell of seed 1 does; the name of the error that it is recorded with, and a piece of the message.
+# What the cell of seed 1 does, the recorded name of its error, and a part of the message.
 DEEDS: dict[str, tuple[str, str, str]] = {
     "str raises": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
         "E",
-        "<its message cannot be had: ValueError>",
+        "<its message cannot be read: ValueError>",
     ),
     "str is no text": ("class E(Exception):\n    def __str__(self): return 3\nraise E", "E", "TypeError"),
     "str exits": ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E", "E", "SystemExit"),
@@ -91,7 +91,7 @@ def test_what_a_cell_raises_fails_that_cell_and_no_other(
             assert text.replace("\n", "").replace("\t", "").isprintable()
 
 
-def test_an_error_that_never_says_what_it_is_has_its_time(
+def test_an_error_whose_message_never_returns_is_cut_off(
     tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bendscape.sweep.engine.worker.DESCRIBE_SECONDS", 0.2)
@@ -103,7 +103,7 @@ def test_an_error_that_never_says_what_it_is_has_its_time(
 
 
 @pytest.mark.parametrize("swallowed", [False, True])
-def test_a_signal_that_ends_the_run_is_no_failure_of_the_cell_even_where_it_is_swallowed(
+def test_a_signal_that_ends_the_run_is_not_a_failure_of_the_cell_even_if_caught(
     tmp_path: Path, kernel_file: KernelFile, swallowed: bool
 ) -> None:
     # Twice, so that it does not wait: the second raises where the cell is.
@@ -121,7 +121,7 @@ def test_a_signal_that_ends_the_run_is_no_failure_of_the_cell_even_where_it_is_s
     assert data_files(store) == data_files(tmp_path / "undisturbed")
 
 
-def test_limits_tell_the_exception_of_a_handler_from_an_equal_one_of_the_cell() -> None:
+def test_limits_distinguish_a_handlers_exception_from_the_same_one_of_the_cell() -> None:
     with Limits() as limits:
         with pytest.raises(KeyboardInterrupt) as own, limits.cell(60.0):
             raise KeyboardInterrupt
@@ -132,7 +132,9 @@ def test_limits_tell_the_exception_of_a_handler_from_an_equal_one_of_the_cell() 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_failures_with_long_messages_make_no_large_store(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_failures_with_long_messages_do_not_make_a_store_large(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
     module = kernel_file("raise ValueError(str(cell.seed) + 'x' * 270_000)")
     store = tmp_path / "s.zarr"
     assert run(store, module, make_campaign(**(ONE | {"seeds": 200}))).failed == 200

@@ -1,5 +1,5 @@
-"""What a reader of a store meets: damaged tiles, integers that are not there, cells nobody asked for, forks,
-chunks, groups and the store opened without its engine."""
+"""Reading a store: damaged tiles, integers of absent cells, unwanted cells, forks, chunks, groups, and
+opening it without the engine."""
 
 from __future__ import annotations
 
@@ -131,9 +131,7 @@ def counted(s3_session: S3Server, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.mark.parametrize("reader", READERS, ids=[reader.__name__ for reader in READERS])
-def test_whoever_reads_a_store_reads_its_root_once(
-    s3: S3Server, counted: str, reader: Callable[[str], None]
-) -> None:
+def test_every_reader_reads_the_root_once(s3: S3Server, counted: str, reader: Callable[[str], None]) -> None:
     s3.requests.clear()
     reader(counted)
     read = [path for method, path in s3.requests if method == "GET"]
@@ -170,7 +168,7 @@ def test_a_tile_without_one_of_its_chunks_is_left_out_with_a_warning_that_names_
     xr.testing.assert_identical(ds.status.where(rest), whole.status.where(rest))
 
 
-def test_on_files_the_status_knows_of_a_missing_chunk_before_its_variable_is_read(store: Path) -> None:
+def test_on_files_a_missing_chunk_shows_in_the_status_before_its_variable_is_read(store: Path) -> None:
     shutil.rmtree(store / "N=64" / "count" / "c" / "1")
     ds = opened(store)
     with pytest.warns(DamageWarning, match=r"N=64/1\.0\.0\.0\.0: count missing; .* and 3 more tiles"):
@@ -210,7 +208,7 @@ def test_after_fsck_and_another_run_everything_is_as_it_was(store: Path, module:
     xr.testing.assert_equal(opened(store).load(), whole)
 
 
-def test_a_tile_of_nothing_but_nan_is_no_damage(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_a_tile_of_only_nan_is_not_damage(tmp_path: Path, kernel_file: KernelFile) -> None:
     run(tmp_path / "s.zarr", kernel_file("return Outcome({'x': math.nan})"), make_campaign(p=[1]))
     assert bool((opened(tmp_path / "s.zarr").load().status == 1).all())
 
@@ -227,10 +225,10 @@ def test_theory_that_is_missing_is_an_error_with_its_remedy(store: Path) -> None
     assert np.isfinite(opened(store).alpha_bbp).all()
 
 
-# -- integers that are not there, and cells nobody asked for
+# -- integers of absent cells, and unwanted cells
 
 
-def test_integers_of_cells_that_are_not_there_are_nan_in_every_statistic(store: Path) -> None:
+def test_integers_of_absent_cells_are_nan_in_every_statistic(store: Path) -> None:
     forget(store, 64)
     ds = opened(store, chunks={})
     done = ds.status.isin([1, 3])
@@ -243,7 +241,7 @@ def test_integers_of_cells_that_are_not_there_are_nan_in_every_statistic(store: 
     assert sorted(np.unique(ds.sort.values[~np.isnan(ds.sort.values)])) == [1, 2]
 
 
-def test_as_they_are_stored_integers_have_a_fill_value_of_their_own(store: Path) -> None:
+def test_stored_integers_have_a_fill_value_of_their_own(store: Path) -> None:
     raw, ds = opened(store, mask_and_scale=False).load(), opened(store).load()
     for name, dtype in (("count", np.int64), ("sort", np.int8)):
         assert raw[name].dtype == dtype
@@ -252,7 +250,7 @@ def test_as_they_are_stored_integers_have_a_fill_value_of_their_own(store: Path)
     assert opened(store, decode_cf=False)["count"].dtype == np.int64
 
 
-def test_integers_that_floats_cannot_hold_are_told(tmp_path: Path, kernel_file: KernelFile) -> None:
+def test_integers_that_floats_round_give_a_warning(tmp_path: Path, kernel_file: KernelFile) -> None:
     body = 'return Outcome({"count": 2**53 + 1 + cell.seed})'
     run(tmp_path / "s.zarr", kernel_file(body, 'Variable("count", "how many", "int64")'), make_campaign())
     with pytest.warns(UserWarning, match=r"above 2\^53.*mask_and_scale=False"):
@@ -276,7 +274,7 @@ def test_integers_and_status_survive_netcdf_and_zarr_as_they_are(store: Path, tm
         raw.close()
 
 
-def test_the_status_tells_what_was_never_asked_for_from_what_is_not_there_yet(store: Path) -> None:
+def test_the_status_distinguishes_unwanted_cells_from_cells_not_yet_computed(store: Path) -> None:
     forget(store, 64)
     status = opened(store).status
     codes = dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"], strict=True))
@@ -289,7 +287,7 @@ def test_the_status_tells_what_was_never_asked_for_from_what_is_not_there_yet(st
     assert int(asked.sum()) == make_campaign(**GRID).to_grid(AXES).cell_count()
 
 
-def test_the_share_done_is_that_of_the_wanted_cells_whatever_masks_the_dataset(store: Path) -> None:
+def test_the_fraction_done_refers_to_wanted_cells_however_the_dataset_is_masked(store: Path) -> None:
     forget(store, 64)
     ds = opened(store)
     share = share_done(ds, ("alpha", "N", "seed"))
@@ -346,7 +344,7 @@ def test_a_store_on_files_is_read_in_forked_processes_before_and_after_the_fork(
     assert spawned == f"{value} {value}"
 
 
-def test_an_object_store_says_at_once_that_a_forked_process_cannot_read_it(
+def test_a_forked_process_is_told_at_once_that_it_cannot_read_an_object_store(
     s3_url: str, module: str, tmp_path: Path
 ) -> None:
     run(s3_url, module, make_campaign(**GRID))
@@ -366,7 +364,7 @@ def test_a_process_that_is_a_fork_of_a_writer_does_not_write(
     assert float(opened(store).x.mean()) != 0
 
 
-# -- what xarray offers
+# -- features of xarray
 
 
 def test_chunks_are_consistent_so_that_blocks_can_be_mapped(store: Path) -> None:
@@ -400,7 +398,7 @@ def test_a_tree_holds_the_cells_and_the_errors(store: Path) -> None:
     assert BendscapeBackend.supports_groups
 
 
-def test_without_an_engine_a_store_says_how_its_cells_are_opened(store: Path, module: str) -> None:
+def test_opened_without_the_engine_a_store_says_how_to_open_its_cells(store: Path, module: str) -> None:
     for _ in range(2):
         assert 'engine="bendscape"' in xr.open_dataset(store).attrs["comment"]
         assert "comment" not in opened(store).attrs
@@ -413,7 +411,7 @@ def test_without_an_engine_a_store_says_how_its_cells_are_opened(store: Path, mo
     assert read_store(store_url(store)) is not None
 
 
-def test_an_axis_of_rounded_values_says_how_values_of_ones_own_are_found(tmp_path: Path, module: str) -> None:
+def test_an_axis_of_rounded_values_says_how_to_select_your_own_values(tmp_path: Path, module: str) -> None:
     own = np.linspace(0.7, 1.3, 7)
     alpha = "{ start = 0.7, stop = 1.3, num = 7 }"
     run(tmp_path / "s.zarr", module, make_campaign(alpha=alpha, N=[64], p=[1]))
@@ -426,6 +424,6 @@ def test_an_axis_of_rounded_values_says_how_values_of_ones_own_are_found(tmp_pat
     np.testing.assert_allclose(ds.sel(alpha=own, method="nearest").alpha, own, rtol=1e-11)
 
 
-def test_dask_and_multiprocessing_are_as_this_file_takes_them() -> None:
+def test_dask_and_multiprocessing_behave_as_these_tests_assume() -> None:
     assert multiprocessing.get_start_method() == "fork"
     assert dask.config.get("scheduler", None) is None

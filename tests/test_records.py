@@ -1,4 +1,4 @@
-"""Records of a million tiles in arrays say what their receipts said, in any order and after a round trip."""
+"""Records in arrays hold the contents of their receipts, merged in any order and after a round trip."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_snapshot_and_the_lines_of_a_segment_lose_nothing(history: list[Receip
     assert len(everything(again)) == len(everything(records)) + 1
 
 
-def test_tiles_of_which_nothing_is_known_are_not_recorded() -> None:
+def test_tiles_without_receipts_are_not_recorded() -> None:
     records = Records()
     records.add(receipt(TileKey(64, (2, 0, 1, 0, 3)), 0b101))
     assert records.masks(TileKey(64, (2, 0, 1, 0, 3))) == (0b101, 0)
@@ -85,7 +85,7 @@ def test_attempts_of_a_failed_cell_add_up() -> None:
     assert [e.attempts for e in records.errors()] == [3]
 
 
-def test_a_checksum_is_kept_while_it_speaks_of_all_that_is_finished() -> None:
+def test_a_checksum_is_kept_while_it_covers_all_finished_cells() -> None:
     part, whole = receipt(KEY, 0b001, checksum=7), receipt(KEY, 0b011, checksum=8)
     for order in ((part, whole), (whole, part)):
         records = Records()
@@ -96,7 +96,7 @@ def test_a_checksum_is_kept_while_it_speaks_of_all_that_is_finished() -> None:
     assert checksum_of(records) == 0, "of cells from two receipts, neither of which saw the other's"
 
 
-def test_only_a_check_of_the_store_can_take_a_finished_cell_back() -> None:
+def test_only_fsck_can_revoke_a_finished_cell() -> None:
     records = Records()
     records.add(receipt(KEY, 0b0111, checksum=7))
     records.add(Receipt.from_json(Receipt(str(KEY), done=0b1000, lost=0b0011, checksum=8).to_json()))
@@ -107,14 +107,14 @@ def test_only_a_check_of_the_store_can_take_a_finished_cell_back() -> None:
 
 
 @pytest.mark.parametrize("end", [0, 100, -1])
-def test_a_snapshot_that_is_not_whole_is_refused(end: int) -> None:
+def test_a_truncated_snapshot_is_refused(end: int) -> None:
     records = Records()
     records.add(receipt(KEY, 1))
     with pytest.raises(ValueError, match=r"Error|Bad"):
         Records.from_bytes(records.to_bytes()[:end])
 
 
-def test_a_mask_of_any_width_finds_room() -> None:
+def test_masks_of_any_width_fit() -> None:
     records, widths = Records(), (3, 1008, 64, 4096)
     for index, width in enumerate(widths):
         records.add(receipt(TileKey(64, (0, 0, 0, index, 0)), (1 << width) - 1))

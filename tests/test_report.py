@@ -1,4 +1,4 @@
-"""The report is one page that loads nothing, says what the numbers are, and escapes what it is given; the
+"""The report is one page that loads nothing else, explains its numbers, and escapes its input; the
 commands are thin."""
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
     assert "interval at 95 %" in text
 
 
-def test_every_figure_has_a_place_an_alternative_text_and_a_caption(html: str) -> None:
+def test_every_figure_has_a_container_an_alternative_text_and_a_caption(html: str) -> None:
     page = Page(html)
     assert {"figure-overlap", "figure-eigenvalue", "figure-critical", "figure-scaled"} <= set(page.ids)
     assert page.attributes.count(("role", "img")) == page.tags.count("figcaption") == 5
@@ -216,7 +216,7 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
     assert "alpha_0 (the principal value" in section
 
 
-def test_a_discontinuous_transition_is_held_against_alpha_0_and_never_against_alpha_bbp() -> None:
+def test_a_discontinuous_transition_is_compared_with_alpha_0_and_never_with_alpha_bbp() -> None:
     known = {"alpha_bbp": 1.4, "alpha_0_principal_value": 1.1, "alpha_0_tangent": 1.0, "alpha_0_complex": 1.2}
     assert expected_definition("continuous", known) == "alpha_bbp"
     assert expected_definition("discontinuous", known) == "alpha_0_principal_value"
@@ -224,7 +224,7 @@ def test_a_discontinuous_transition_is_held_against_alpha_0_and_never_against_al
     assert expected_definition("discontinuous", without) == "alpha_0_complex"
 
 
-def test_an_estimate_that_does_not_fit_says_nothing(sweep: xr.Dataset) -> None:
+def test_a_poor_fit_gives_no_verdict(sweep: xr.Dataset) -> None:
     found = collapse(sweep, n_boot=100)
     estimated = [row for row in load_rows(found) if row["flag"] == "estimated"]
     assert "not enough data" not in {row["verdict"] for row in estimated}
@@ -334,7 +334,7 @@ def test_a_store_without_any_cell_still_gives_a_page(sweep: xr.Dataset) -> None:
     assert "script" not in Page(html).tags
 
 
-def test_what_overparametrization_buys_is_told_in_numbers_and_words(html: str, sweep: xr.Dataset) -> None:
+def test_the_gain_of_overparametrization_is_given_in_numbers_and_words(html: str, sweep: xr.Dataset) -> None:
     text = Page(html).text
     assert "gain" in Page(html).ids
     bought = gains(sweep)
@@ -351,16 +351,14 @@ def test_what_overparametrization_buys_is_told_in_numbers_and_words(html: str, s
     assert "none is measured" in text
 
 
-def test_theory_is_told_of_a_store_without_any_cell_too(sweep: xr.Dataset, html: str) -> None:
+def test_theory_is_shown_for_a_store_without_any_cell(sweep: xr.Dataset, html: str) -> None:
     empty = synthetic.with_coverage(sweep.assign(status=sweep["status"] * 0))
     page = render_report(Results(empty, n_boot=100))
     section = re.compile(r'<section id="gain">.*?</section>', re.DOTALL)
     assert section.findall(page) == section.findall(html) != []
 
 
-def test_a_teacher_the_campaign_wants_nothing_of_has_no_section(
-    sweep: xr.Dataset, result: xr.Dataset
-) -> None:
+def test_a_teacher_without_wanted_cells_has_no_section(sweep: xr.Dataset, result: xr.Dataset) -> None:
     unwanted = sweep.assign(coverage=sweep["coverage"].where(sweep["a"] < 1))
     text = Page(render_report(Results(unwanted, n_boot=200))).text
     assert "p* = 1, a = 0.7Labels" in text.replace("\n", "")

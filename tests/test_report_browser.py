@@ -1,5 +1,5 @@
-"""The report in a real browser: it draws, follows what is chosen, hovers, prints, fits a phone, loads
-nothing."""
+"""The report in a real browser: drawing, choosing, hovering, printing, small screens, and no network
+requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from bendscape.analysis.findings.results import Results
 from bendscape.analysis.report.page import write_report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.browser
 FIGURES = ("overlap", "eigenvalue", "critical", "scaled")
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three models, as nothing is done at (2, 1, 0.7), of which one lacks a size, with a hostile name."""
+    """Three models (nothing is done at (2, 1, 0.7)), one of which lacks a size, with a hostile name."""
     ds = synthetic.planted(p=(1, 2), a=(0.7, 1.5), seeds={128: 12, 512: 8}, entropy=3)
     ds["status"].values[1, 0, 0] = 0
     ds["status"].values[0, 0, 1, :, 1] = 0
@@ -64,36 +64,65 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(Results(ds, n_boot=100), tmp_path_factory.mktemp("page") / "report.html")
 
 
-@pytest.fixture
-def open_page(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
-    """Opens the report in a fresh context of given options. At the end: not a word on the console, no error,
-    and no request but that for the page itself."""
-    wrong: list[str] = []
-    contexts = []
+class Reader:
+    """Opens the report in fresh contexts; records console messages, errors, and all requests except that for
+    the report itself."""
 
-    def opened(**options: Any) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser, self.url = browser, url
+        self.wrong: list[str] = []
+        self.contexts: list[BrowserContext] = []
+
+    def __call__(self, **options: Any) -> Page:
+        context = self.browser.new_context(**options)
+        self.contexts.append(context)
         page = context.new_page()
         context.route(
-            "**/*",
-            lambda route: route.continue_() if route.request.url == report.as_uri() else route.abort(),
+            "**/*", lambda route: route.continue_() if route.request.url == self.url else route.abort()
         )
-        page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
+        page.on("console", lambda message: self.wrong.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
         page.on(
             "request",
-            lambda request: wrong.append(request.url) if request.url != report.as_uri() else None,
+            lambda request: self.wrong.append(request.url) if request.url != self.url else None,
         )
-        page.goto(report.as_uri())
+        page.goto(self.url)
         page.wait_for_selector("html[data-drawn]", state="attached")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+        assert self.wrong == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, report: Path) -> Iterator[Reader]:
+    """Opens the report with given options of a context."""
+    reader = Reader(browser, report.as_uri())
+    yield reader
+    reader.close()
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Browser, report: Path) -> Iterator[tuple[Reader, Page]]:
+    """The report on a desktop screen, opened once."""
+    reader = Reader(browser, report.as_uri())
+    yield reader, reader(viewport={"width": 1200, "height": 900})
+    reader.close()
+
+
+@pytest.fixture
+def page(desk: tuple[Reader, Page]) -> Iterator[Page]:
+    """The page of `desk`, reset to its initial choice: the first model and all sizes."""
+    reader, page = desk
+    page.select_option("#choose-a", "0.7")
+    for size in page.locator("#sizes input:enabled").all():
+        size.check()
+    page.mouse.move(0, 0)
+    yield page
+    assert reader.wrong == []
 
 
 def numbers_of(page: Page) -> dict[str, Any]:
@@ -124,8 +153,7 @@ def markers(page: Page, figure: str) -> int:
     return page.locator(f"#figure-{figure} .scatterlayer .points path").count()
 
 
-def test_every_figure_is_drawn_with_all_its_points(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_every_figure_is_drawn_with_all_its_points(page: Page) -> None:
     model = numbers_of(page)["models"][0]
     assert (model["p"], model["a"]) == (1, 0.7)
     for figure, column in (("overlap", "overlap"), ("eigenvalue", "eigenvalue"), ("scaled", "Y")):
@@ -141,8 +169,7 @@ def test_every_figure_is_drawn_with_all_its_points(open_page: Callable[..., Page
     assert page.locator("#figure-overlap .errorbars path").count() > 0
 
 
-def test_choosing_another_model_draws_its_numbers(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_choosing_another_model_draws_its_numbers(page: Page) -> None:
     before = points_of(page, "overlap")
     page.select_option("#choose-a", "1.5")
     models = {(model["p"], model["a"]): model for model in numbers_of(page)["models"]}
@@ -158,22 +185,19 @@ def test_choosing_another_model_draws_its_numbers(open_page: Callable[..., Page]
     ]
 
 
-def test_a_model_that_is_not_there_gives_way_to_the_nearest_that_is(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_a_model_without_data_is_replaced_by_the_nearest_with_data(page: Page) -> None:
     page.select_option("#choose-p", "2")  # nothing is done at a = 0.7 there
     assert page.input_value("#choose-a") == "1.5"
     assert "p = 2, p* = 1, a = 1.5" in page.inner_text("#chosen")
 
 
-def test_a_size_can_be_left_out(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_a_size_can_be_left_out(page: Page) -> None:
     page.uncheck("#sizes input[value='128']")
     for figure in ("overlap", "eigenvalue", "scaled"):
         assert [trace["name"] for trace in points_of(page, figure)] == ["N = 512"]
 
 
-def test_the_chooser_works_from_the_keyboard_and_its_parts_have_names(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_the_chooser_works_from_the_keyboard_and_its_parts_have_names(page: Page) -> None:
     page.focus("#choose-a")
     page.keyboard.press("ArrowDown")
     assert page.input_value("#choose-a") == "1.5"
@@ -184,8 +208,7 @@ def test_the_chooser_works_from_the_keyboard_and_its_parts_have_names(open_page:
     assert page.get_by_role("combobox", name="p*").input_value() == "1"
 
 
-def test_hovering_tells_the_numbers_of_a_point(open_page: Callable[..., Page]) -> None:
-    page = open_page(viewport={"width": 1200, "height": 900})
+def test_hovering_shows_the_numbers_of_a_point(page: Page) -> None:
     size = numbers_of(page)["models"][0]["sizes"][1]
     place = page.locator("#figure-eigenvalue .scatterlayer .trace", has=page.locator(".points path")).nth(1)
     point = place.locator(".points path").nth(15)
@@ -203,8 +226,7 @@ def test_hovering_tells_the_numbers_of_a_point(open_page: Callable[..., Page]) -
     assert f"theory at N: {theory:.4f} ({(value - theory) / error:.1f} σ)" in text
 
 
-def test_the_table_of_numbers_says_what_hovering_says(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_the_table_of_numbers_says_what_hovering_says(page: Page) -> None:
     page.click("summary")
     size = numbers_of(page)["models"][0]["sizes"][0]
     rows = page.locator("#points tr")
@@ -219,7 +241,7 @@ def test_the_table_of_numbers_says_what_hovering_says(open_page: Callable[..., P
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_fingers_hit_what_they_mean(
-    open_page: Callable[..., Page],
+    open_page: Reader,
 ) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -238,7 +260,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_fingers_hit_what_they_m
 CUE = "e => getComputedStyle(e, '::before').display === 'block' && getComputedStyle(e, '::before').content"
 
 
-def test_a_table_wider_than_the_screen_says_so_and_no_other_does(open_page: Callable[..., Page]) -> None:
+def test_a_table_wider_than_the_screen_says_so_and_no_other_does(open_page: Reader) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     tables = page.locator(".scroll")
     until(page, "document.querySelector('#thresholds .scroll').classList.contains('wider')")
@@ -255,7 +277,7 @@ def test_a_table_wider_than_the_screen_says_so_and_no_other_does(open_page: Call
     assert wide.evaluate("e => e.classList.contains('wider') === e.scrollWidth > e.clientWidth + 1")
 
 
-def test_no_legend_of_a_narrow_window_lies_under_the_mode_bar(open_page: Callable[..., Page]) -> None:
+def test_no_legend_of_a_narrow_window_lies_under_the_mode_bar(open_page: Reader) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page.hover("#figure-eigenvalue")
     for figure in FIGURES:
@@ -272,7 +294,7 @@ def test_no_legend_of_a_narrow_window_lies_under_the_mode_bar(open_page: Callabl
         assert right <= panel["x"] + panel["width"] + 1
 
 
-def test_figures_follow_the_width_of_the_window(open_page: Callable[..., Page]) -> None:
+def test_figures_follow_the_width_of_the_window(open_page: Reader) -> None:
     page = open_page(viewport={"width": 1200, "height": 800})
     page.set_viewport_size({"width": 500, "height": 800})
     until(page, "document.querySelector('#figure-overlap svg.main-svg').clientWidth < 500")
@@ -284,7 +306,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_dark_page_has_light_figures_and_paper_is_always_light(open_page: Callable[..., Page]) -> None:
+def test_a_dark_page_has_light_figures_and_paper_is_always_light(open_page: Reader) -> None:
     ink = "getComputedStyle(document.querySelector('#figure-overlap .xtick text')).fill"
     light, dark = open_page(color_scheme="light"), open_page(color_scheme="dark")
     assert luminance(light.evaluate(ink)) < 80
@@ -297,7 +319,7 @@ def test_a_dark_page_has_light_figures_and_paper_is_always_light(open_page: Call
     assert luminance(light.evaluate(ink)) > 180
 
 
-def test_the_figures_of_the_chosen_model_fit_a_printed_page(open_page: Callable[..., Page]) -> None:
+def test_the_figures_of_the_chosen_model_fit_a_printed_page(open_page: Reader) -> None:
     page = open_page(viewport={"width": 1400, "height": 900})
     page.select_option("#choose-a", "1.5")
     page.emulate_media(media="print")
@@ -314,8 +336,7 @@ def test_the_figures_of_the_chosen_model_fit_a_printed_page(open_page: Callable[
     until(page, "document.querySelector('#figure-scaled svg.main-svg').clientWidth > 700")
 
 
-def test_a_hostile_name_is_shown_and_does_nothing(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+def test_a_hostile_name_is_shown_and_does_nothing(page: Page) -> None:
     assert page.inner_text("h1") == HOSTILE
     assert page.title() == f"{HOSTILE}: thresholds"
     assert page.locator("img").count() == 0

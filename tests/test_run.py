@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,12 +38,16 @@ from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, r
 
 KernelFile = Callable[..., str]
 Pool = Callable[..., Executor]
-LOCAL_AND_RAY = pytest.mark.parametrize("address", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 CELLS = 2 * 2 * 3 * 2 * 6
 
 
+def on_ray(*values: object) -> Any:
+    """Parameter values of a test that needs Ray."""
+    return pytest.param(*values, marks=pytest.mark.ray)
+
+
 def while_slow(seconds: float) -> str:
-    """Cells take as long while a file says so: what comes before and after a disturbance need not."""
+    """Make cells take this long while a file exists, so that only the disturbed part of a test is slow."""
     return f"if (CALLS.parent / 'slow').exists():\n    time.sleep({seconds})\n{RANDOM}"
 
 
@@ -114,8 +119,10 @@ def test_a_driver_killed_at_any_point_loses_nothing_that_reached_the_store(
     assert sum(before.values()) + summary.computed == CELLS
 
 
-@LOCAL_AND_RAY
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("address", "how"),
+    [("local", signal.SIGINT), ("local", signal.SIGKILL), on_ray("ray", signal.SIGKILL)],
+)
 def test_an_interrupted_command_is_finished_by_the_same_command(
     tmp_path: Path, kernel_file: KernelFile, address: str, how: signal.Signals
 ) -> None:
@@ -162,9 +169,14 @@ def test_an_interrupted_command_is_finished_by_the_same_command(
         assert set(calls(module).values()) == {1}
 
 
-@LOCAL_AND_RAY
 @pytest.mark.parametrize(
-    ("signals", "code"), [((signal.SIGTERM,), 75), ((signal.SIGINT, signal.SIGINT), 130)]
+    ("address", "signals", "code"),
+    [
+        ("local", (signal.SIGTERM,), 75),
+        ("local", (signal.SIGINT, signal.SIGINT), 130),
+        on_ray("ray", (signal.SIGTERM,), 75),
+        pytest.param("ray", (signal.SIGINT, signal.SIGINT), 130, marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
 )
 def test_signals_to_the_whole_process_group_stop_in_seconds_and_lose_nothing(
     tmp_path: Path, kernel_file: KernelFile, address: str, signals: tuple[signal.Signals, ...], code: int
@@ -318,6 +330,7 @@ def test_a_retry_that_succeeds_clears_the_error(tmp_path: Path, kernel_file: Ker
     assert data_files(store) == data_files(tmp_path / "b.zarr")
 
 
+@pytest.mark.parametrize("pool", ["processes"], indirect=True)  # on Ray: see the segfaults in test_chaos.py
 def test_a_cell_that_kills_its_worker_and_no_other_is_recorded_as_failed(
     tmp_path: Path, kernel_file: KernelFile, pool: Pool
 ) -> None:

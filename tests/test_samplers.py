@@ -1,4 +1,4 @@
-"""Instances, their Hessian as matrix and operator, its lowest eigenpairs found in two ways, and theory."""
+"""Instances, their Hessian as matrix and operator, its lowest eigenpairs by several methods, and theory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def drawn(model: Model, N: int, alpha: float = 1.7, seed: int = 0) -> Instance:
 
 
 def numbers(observation: Observation) -> FloatArray:
-    """The measured and predicted numbers, without what names the method."""
+    """The measured and predicted numbers, without the name of the method."""
     fields = dataclasses.asdict(observation)
     return np.array(
         [fields[name] for name in fields if name not in ("method", "n_matvecs", "residual")], dtype=float
@@ -179,7 +179,7 @@ def test_the_same_random_state_gives_the_same_bits(method: str) -> None:
         assert first.eigval_min != other.eigval_min
 
 
-def test_cells_too_small_for_the_space_they_should_average_over_still_have_one() -> None:
+def test_cells_smaller_than_the_space_to_average_over_average_over_what_there_is() -> None:
     seen = observe(Model(1, 4, 1.0), 3.0, 2, np.random.default_rng(0))
     assert seen.method == "dense"
     assert seen.overlap_sq == pytest.approx(1)  # four teachers span the plane
@@ -198,7 +198,7 @@ def test_not_converging_is_reported_and_leaves_nothing_measured(monkeypatch: pyt
     assert seen.alpha_realised == 1.3
 
 
-def test_dice_that_memory_stops_reports_it_and_leaves_nothing_measured(
+def test_dice_stopped_by_the_memory_limit_reports_it_and_measures_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bendscape.core.quadratic.sampling.observe, "PATIENCE", 0)
@@ -224,19 +224,19 @@ def test_dice_stays_within_the_memory_it_is_given(model: Model) -> None:
     assert peak <= given
 
 
-def test_a_few_samples_are_left_to_the_methods_that_know_the_null_space() -> None:
+def test_with_few_samples_auto_chooses_a_method_that_handles_the_null_space() -> None:
     seen = observe(Model(1, 1, 1.0), 0.005, 2000, np.random.default_rng(0))
     assert seen.method != "dice"
     assert seen.converged
 
 
 @pytest.mark.parametrize("method", ["dense", "dice", "conditional"])
-def test_a_precision_that_is_none_is_refused(method: str) -> None:
+def test_an_unknown_precision_is_refused(method: str) -> None:
     with pytest.raises(ParameterError, match="precision = 'half'"):
         observe(Model(1, 1, 1.0), 1.0, 50, np.random.default_rng(0), method, precision="half")  # type: ignore[arg-type]
 
 
-def test_data_that_are_not_gaussian_are_not_revealed() -> None:
+def test_dice_refuses_data_that_are_not_gaussian() -> None:
     model, rng = Model(1, 1, 1.5), np.random.default_rng(0)
     assert observe(model, 1.3, 1000, rng).method == "dice"
     assert observe(model, 1.3, 1000, rng, inputs="rademacher").method in ("dense", "explicit")
@@ -323,7 +323,7 @@ def test_auto_runs_the_method_that_the_cost_model_finds_fastest(N: int, fastest:
     assert observe(model, 1.3, N, np.random.default_rng(0)).method == fastest
 
 
-def test_auto_turns_to_what_fits_in_memory_and_what_does_not_is_refused() -> None:
+def test_auto_chooses_a_method_that_fits_in_memory_or_refuses() -> None:
     model, N = Model(1, 1, 0.7), 64
     sizes = {method: cost_bytes(model, 1.0, N, method) for method in ("dense", "explicit", "dice")}
     assert observe(model, 1.0, N, np.random.default_rng(0)).method == "dense"

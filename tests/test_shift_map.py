@@ -1,4 +1,4 @@
-"""Maps of thresholds over the models of a sweep: measured values beside exact ones, each with its method."""
+"""Maps of thresholds over the models of a sweep: measured values beside theory, each with its method."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_planted_loads_are_found_and_their_differences_carry_both_errors(
         assert bool(inside.all())
 
 
-def test_what_theory_alone_gives_is_under_its_own_name_and_nothing_measured_is_copied_from_it(
+def test_purely_theoretical_values_have_their_own_names_and_are_never_copied_into_measured_ones(
     found: xr.Dataset, result: xr.Dataset
 ) -> None:
     at = found.sel(p=1, p_star=1, a=1.5)
@@ -87,7 +87,7 @@ def test_what_theory_alone_gives_is_under_its_own_name_and_nothing_measured_is_c
         assert (found[f"{name}_error"].where(measured, 1.0) >= 0).all()
 
 
-def test_where_theorys_curve_does_not_fit_the_collapse_speaks_and_the_map_says_so(
+def test_if_theorys_curve_does_not_fit_the_map_uses_the_collapse_and_says_so(
     swept: xr.Dataset, result: xr.Dataset
 ) -> None:
     poor = result.copy(deep=True)
@@ -118,7 +118,7 @@ def test_a_model_without_data_is_not_covered_and_has_theory_alone(found: xr.Data
     assert at.alpha_0_theory.item() > 0
 
 
-def test_a_map_comes_back_from_zarr_as_it_was(found: xr.Dataset, tmp_path: Path) -> None:
+def test_a_map_survives_a_round_trip_through_zarr(found: xr.Dataset, tmp_path: Path) -> None:
     found.to_zarr(tmp_path / "map.zarr", zarr_format=3, consolidated=False)
     xr.testing.assert_identical(xr.open_zarr(tmp_path / "map.zarr", consolidated=False).load(), found)
 

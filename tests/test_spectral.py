@@ -23,7 +23,7 @@ from bendscape.core.quadratic.theory.label_only import (
 from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 from bendscape.core.quadratic.theory.outlier import asymptotics, transition
 
-# Close to thresholds small overlaps say that they are small differences.
+# Close to thresholds small overlaps warn that they are small differences.
 pytestmark = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 OPTIMAL = SpectralWeights.optimal()
@@ -48,7 +48,7 @@ families = st.one_of(
 
 @pytest.mark.parametrize("p_star", [1, 2, 5, 64])
 @pytest.mark.parametrize("a", [0.01, 0.7, 1.5, 20.0])
-def test_with_the_weights_of_the_limit_it_is_the_hessian_of_infinite_width(p_star: int, a: float) -> None:
+def test_the_limit_weights_give_the_hessian_of_infinite_width(p_star: int, a: float) -> None:
     """Two quadratures of the same averages: one in log y, one a Laplace integral; 1e-12 is theirs."""
     weights, wide = SpectralWeights.hessian_limit(a), Model(math.inf, p_star, a)
     found, expected = spectral_transition(p_star, weights), transition(wide)
@@ -263,7 +263,7 @@ def test_samples_below_the_threshold_show_the_edge_and_no_overlap() -> None:
     assert np.mean([cell.overlap_sq for cell in cells]) < 0.08
 
 
-def test_at_the_same_load_the_optimal_weights_see_what_the_limit_cannot() -> None:
+def test_at_the_same_load_the_optimal_weights_find_the_teacher_and_the_limit_weights_do_not() -> None:
     """alpha = 1 lies between 0.5 and 5.5. Over 120 samples 0.23 and 0.08 were measured, with spreads of 0.07
     and 0.05: means over 24 stay apart by a factor of 1.5 but for one seed in 10^6.
     """
@@ -310,7 +310,7 @@ def test_the_wrong_sign_shows_no_outlier_on_the_left() -> None:
 @pytest.mark.parametrize("p_star", [1, 3, 40])
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("a", [0.05, 2.0])
-def test_errors_are_honest_where_another_quadrature_tells(p_star: int, noise: float, a: float) -> None:
+def test_errors_bound_the_difference_from_another_quadrature(p_star: int, noise: float, a: float) -> None:
     """The Hessian of infinite width, by Laplace integrals, has errors of its own; both together bound the
     difference, and both are small. With noise it is continuous below a tricritical a."""
     weights, wide = SpectralWeights.hessian_limit(a), Model(math.inf, p_star, a, noise)
@@ -340,7 +340,7 @@ def test_noise_raises_the_optimal_threshold_by_the_square_of_its_factor(p_star: 
     assert abs(found.alpha_bbp - p_star * (1 + noise) ** 2 / 2) <= found.alpha_bbp_error
     assert found.alpha_bbp_error <= 1e-11 * found.alpha_bbp
     if p_star == 1 and noise > 1:  # the weights that are best for clean labels grow too fast near y = 0
-        with pytest.raises(ParameterError, match="the outlier does not stay"):
+        with pytest.raises(ParameterError, match="at large loads no outlier remains"):
             spectral_transition(p_star, OPTIMAL, noise=noise)
     for other in (CLIPPED, SpectralWeights.hessian_limit(1.0)):
         assert spectral_transition(p_star, other, noise=noise).alpha_bbp >= found.alpha_bbp * (1 - 1e-12)
@@ -352,7 +352,7 @@ def test_noise_raises_the_optimal_threshold_by_the_square_of_its_factor(p_star: 
 
 
 @pytest.mark.filterwarnings("default::bendscape.core.errors.PrecisionWarning")
-def test_a_kink_that_is_not_named_is_felt_by_the_error_and_warned_of() -> None:
+def test_an_undeclared_kink_shows_in_the_error_and_gives_a_warning() -> None:
     silent = SpectralWeights(CLIPPED.f, CLIPPED.infimum, (), "clipped without its kink")
     with pytest.warns(PrecisionWarning, match="alpha_bbp = .* of p_star = 2.*without its kink"):
         found = spectral_transition(2, silent)
@@ -369,7 +369,7 @@ def test_the_gain_comes_with_errors() -> None:
     assert gain.over_optimal_error == pytest.approx(2 * gain.alpha_bbp_error)
 
 
-def test_what_is_not_in_the_result_is_not_warned_about() -> None:
+def test_there_is_no_warning_about_numbers_that_are_not_returned() -> None:
     """At this a the jump of an infinitely wide student is known to 1e-9 alone; no field of the gain is it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")

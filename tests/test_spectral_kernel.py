@@ -131,7 +131,7 @@ def test_a_stopped_run_goes_on_to_the_same_store(tmp_path: Path) -> None:
     assert data_files(whole)
 
 
-def test_a_teacher_that_does_not_fit_is_a_failed_cell_with_its_reason(tmp_path: Path) -> None:
+def test_a_teacher_wider_than_the_input_fails_only_its_cell(tmp_path: Path) -> None:
     summary = run(tmp_path / "s.zarr", "", campaign(alpha=[1.0], N=[2], seeds=1))
     assert (summary.outcome, summary.done, summary.failed) == ("failed cells", 1, 1)
 

@@ -1,4 +1,4 @@
-"""How the outliers of a sample split: the parts of the Gaussian matrix, its limits, and samples."""
+"""The splitting of the outliers of a sample: the parts of the Gaussian matrix, its limits, and samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.theory.outlier import transition
 
 
-def test_drawn_labels_and_weights_split_as_the_parts_say() -> None:
+def test_drawn_labels_and_weights_split_according_to_the_parts() -> None:
     """K at lambda_star from 100 cells' own labels, with their p x p Stieltjes transform solved for.
 
     Each mean square has a relative standard error of (2/100)^(1/2) or less: within 50 percent, 3.5 of it, and

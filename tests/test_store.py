@@ -63,7 +63,7 @@ def test_the_backend_gives_one_lazy_dataset_of_six_dimensions(store: Path) -> No
     assert json.loads(ds.attrs["packages"])["numpy"] == np.__version__
 
 
-def test_cells_nobody_asked_for_are_nan_with_a_status_of_their_own_and_coverage_counts_the_wanted_ones(
+def test_unwanted_cells_are_nan_with_their_own_status_and_do_not_count_in_the_coverage(
     store: Path,
 ) -> None:
     ds = xr.open_dataset(store, engine="bendscape").load()
@@ -309,12 +309,12 @@ def test_the_version_in_a_store_has_the_commit_where_the_code_is_a_checkout() ->
         assert found == version("bendscape")
 
 
-def test_a_store_of_an_earlier_release_tells_its_version_too() -> None:
+def test_the_version_of_an_older_store_is_read_too() -> None:
     assert provenance.version_in({"code_version": "0.1.0"}) == "0.1.0"
 
 
 @pytest.mark.parametrize("make", ["nothing", "folder", "zarr", "newer"])
-def test_what_is_no_bendscape_store_is_refused_in_one_line(tmp_path: Path, make: str) -> None:
+def test_anything_but_a_bendscape_store_is_refused_in_one_line(tmp_path: Path, make: str) -> None:
     path = tmp_path / "s.zarr"
     if make != "nothing":
         path.mkdir()
@@ -366,7 +366,7 @@ def test_failed_cells_travel_with_the_dataset(tmp_path: Path, kernel_file: Kerne
         xr.open_dataset(path, engine="bendscape", group="wrong")
 
 
-def test_a_first_try_of_one_cell_does_not_bind_the_tiles_of_what_grows_from_it(
+def test_a_first_trial_with_one_cell_does_not_fix_small_tiles_for_its_extensions(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     path = tmp_path / "s.zarr"

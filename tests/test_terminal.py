@@ -1,4 +1,4 @@
-"""In a shell: any encoding, only results on standard output, closed terminals, budgets, nothing left over."""
+"""In a shell: any encoding, only results on standard output, closed terminals, budgets, no leftovers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_encoding_of_the_terminal_is_written_to(
 # -- standard output
 
 
-def test_what_a_kernel_prints_in_python_or_below_is_not_among_the_results(
+def test_output_of_a_kernel_from_python_or_c_does_not_mix_with_the_results(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with results_only():
@@ -100,24 +100,26 @@ def test_a_kernel_that_prints_leaves_the_json_of_a_serial_run_whole(
     assert all(words in done.stderr for words in ("in a cell", "below", "in the module"))
 
 
-# -- stores that cannot be
+# -- impossible stores
 
 
 @pytest.mark.parametrize("place", ["~nosuchuser/x.zarr", "", "a\0b", "a\x1b[2J.zarr", "\udcff.zarr"])
-def test_a_place_that_no_store_can_have_is_one_line(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_place_for_a_store_is_refused_in_one_line(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ParameterError, match="store = ") as caught:
         store_url(place)
     str(caught.value).encode()
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_home_that_is_unknown_is_one_line() -> None:
+def test_an_unknown_home_is_reported_in_one_line() -> None:
     done = bendscape("status", "~nosuchuser/x.zarr")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "there is none here" in done.stderr
 
 
-def test_a_store_that_is_read_only_is_told_in_words(
+def test_a_read_only_store_is_reported_in_plain_words(
     tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, file, store = kernel_file(RANDOM), tmp_path / "c.toml", tmp_path / "s.zarr"
@@ -197,7 +199,7 @@ def test_a_run_under_nohup_goes_on_when_the_terminal_is_closed() -> None:
 # -- budgets
 
 
-def test_a_budget_too_short_for_one_tile_says_so_and_what_would_do(
+def test_a_budget_too_short_for_one_tile_is_reported_with_one_that_suffices(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:
     module, said = kernel_file(RANDOM), io.StringIO()
@@ -213,7 +215,7 @@ def test_a_budget_too_short_for_one_tile_says_so_and_what_would_do(
     assert run(tmp_path / "s.zarr", module, make_campaign(), time_budget=3600.0).time_budget_needed is None
 
 
-def test_the_budget_that_is_named_admits_what_it_is_named_for() -> None:
+def test_the_suggested_budget_admits_a_tile() -> None:
     for seconds in np.geomspace(0.1, 1e5, 25):
         stop = Stop(least_budget(seconds) + 0.1)
         assert stop.admits(seconds)

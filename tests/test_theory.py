@@ -1,4 +1,4 @@
-"""The asymptotic theory against independent numbers, independent integrals, and the laws it must obey."""
+"""The asymptotic theory compared with independent numbers and integrals, and the laws that it must obey."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bendscape.core.quadratic.theory.outlier import alpha_0, asymptotics, outlie
 
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.slug)
 
-# Numbers that are small differences warn of it; that they do is tested in test_precision.py.
+# Numbers that are small differences give a warning, which is tested in test_precision.py.
 lossy = pytest.mark.filterwarnings("ignore::bendscape.core.errors.PrecisionWarning")
 
 models = st.builds(
@@ -308,7 +308,7 @@ def test_near_tricriticality_the_three_definitions_of_alpha_0_meet() -> None:
     assert found.complex_re == pytest.approx(found.principal_value, abs=1e-6 * window)
 
 
-def test_all_samples_tell_the_teacher_at_large_load() -> None:
+def test_at_large_load_the_overlap_tends_to_one() -> None:
     for model in (Model(1, 1, 0.7), Model(4, 2, 1.5)):
         found = [outlier(model, load).overlap_sq for load in (1e1, 1e2, 1e4, 1e6)]
         assert found == sorted(found)

@@ -75,7 +75,7 @@ def test_an_axis_is_numbers_and_ranges_in_ascending_order(
         "1:2:99999",
     ],
 )
-def test_an_axis_that_is_neither_is_refused_in_one_line(text: str) -> None:
+def test_an_invalid_axis_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ParameterError) as caught:
         parse_axis("--a", text)
     assert repr(text) in str(caught.value)
@@ -83,7 +83,7 @@ def test_an_axis_that_is_neither_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_map_comes_back_from_disk_as_it_was_written(ds: xr.Dataset, tmp_path: Path) -> None:
+def test_a_map_survives_a_round_trip_to_disk(ds: xr.Dataset, tmp_path: Path) -> None:
     path = write_map(ds, tmp_path / "map.zarr")
     with xr.open_zarr(path) as again:
         xr.testing.assert_identical(again.load(), ds)
@@ -104,7 +104,7 @@ def test_errors_are_stored_beside_what_they_bound_and_say_so(ds: xr.Dataset, tmp
         assert stored["noise"] == 0
 
 
-def test_a_noisy_map_says_how_noisy_and_is_another(ds: xr.Dataset) -> None:
+def test_a_noisy_map_records_its_noise_and_differs(ds: xr.Dataset) -> None:
     noisy = theory_map(p=[1, 2], p_star=[1], a=[0.5, 1, 2], noise=0.3, alpha_0=False)
     assert noisy["noise"] == 0.3
     assert noisy["a_tricritical"].sel(p=1, p_star=1) > ds["a_tricritical"].sel(p=1, p_star=1)

@@ -1,5 +1,4 @@
-"""Thresholds are found where they were planted, with honest intervals, and say why when they are not
-found."""
+"""Thresholds are found where they were planted, with correct intervals; otherwise the reason is given."""
 
 from __future__ import annotations
 
@@ -90,7 +89,7 @@ def test_absolute_alpha_gives_the_same_answer_as_the_factor_that_stands_for_it()
         np.testing.assert_allclose(by_factor[f"{name}_high"], by_load[f"{name}_high"], rtol=1e-9)
 
 
-def test_the_smoothing_narrows_with_the_size_so_that_a_wide_range_does_no_harm() -> None:
+def test_the_smoothing_narrows_with_the_size_so_a_wide_range_is_harmless() -> None:
     sweep = synthetic.planted(seeds={10**6: 40}, alpha=np.linspace(0.6, 4.0, 69), **PLANTED)
     assert thresholds(sweep)["alpha_overlap"].item() == pytest.approx(1.15, abs=0.02)
 
@@ -109,7 +108,7 @@ def test_absent_failed_and_unconverged_seeds_are_left_out(planted: xr.Dataset) -
     assert got["n_seeds"].values.ravel().tolist() == [57, 57]
 
 
-def test_a_half_filled_sweep_gives_what_it_can() -> None:
+def test_a_half_filled_sweep_gives_partial_results() -> None:
     sweep = synthetic.planted(seeds={128: 60, 512: 60, 2048: 60}, **PLANTED)
     sweep["status"].values[0, 0, 0, ::2, 0, :] = 0  # every other alpha missing
     sweep["status"].values[0, 0, 0, :, 1, 3:] = 0  # three seeds of sixty: too few
@@ -124,7 +123,7 @@ def test_a_half_filled_sweep_gives_what_it_can() -> None:
 
 
 def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None:
-    """Nothing above 0.9 is measured, or not with enough seeds: the table must not say > 3.00."""
+    """Above 0.9 nothing is measured, or with too few seeds: the table must not say > 3.00."""
     sweep = synthetic.planted(
         alpha=np.linspace(0.1, 3.0, 30), seeds={1024: 40, 4096: 40}, overlap_crossing=5.0, gap_crossing=5.0
     )
@@ -149,7 +148,7 @@ def test_the_range_of_a_threshold_is_that_of_the_alphas_that_were_used() -> None
     assert "> 2.00" in text.getvalue()
 
 
-def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> None:
+def test_a_threshold_is_read_off_at_the_realised_alpha() -> None:
     """The same cells with every M / N larger by 0.05, and the edges of the larger load."""
     sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 15), seeds={128: 60, 4096: 60}, **PLANTED)
     shifted = sweep.copy(deep=True).assign(alpha_realised=sweep["alpha_realised"] + 0.05)
@@ -167,7 +166,7 @@ def test_a_threshold_is_read_off_at_the_alpha_that_the_cells_really_have() -> No
     assert plain["alpha_gap_last"].values.ravel().tolist() == [2.0, 2.0]
 
 
-def test_two_alphas_with_the_same_number_of_samples_do_no_harm() -> None:
+def test_two_alphas_with_the_same_number_of_samples_are_harmless() -> None:
     sweep = synthetic.planted(alpha=np.linspace(0.6, 2.0, 60), seeds={16: 40}, **PLANTED)
     assert len(np.unique(sweep["alpha_realised"].values)) < 30
     result = thresholds(sweep)
@@ -217,7 +216,7 @@ def test_a_model_without_a_principal_value_has_no_overlap_level() -> None:
     assert flag(result, "alpha_pair", p=0, p_star=0, a=0, N=0) != "no_overlap_level_known"
 
 
-def test_the_interval_of_a_size_depends_on_its_cells_and_on_nothing_else(planted: xr.Dataset) -> None:
+def test_the_interval_of_a_size_depends_only_on_its_cells(planted: xr.Dataset) -> None:
     sweep = planted.isel(seed=slice(0, 40))
     alone, both = thresholds(sweep.isel(N=[1])), thresholds(sweep)
     assert alone["alpha_overlap_low"].item() == both["alpha_overlap_low"][..., 1].item()
@@ -381,11 +380,11 @@ def test_a_value_carries_its_error_in_units_of_its_last_digit(value: float, erro
     assert with_error(value, error) == text
 
 
-def test_a_part_of_a_sweep_that_no_analysis_can_read_is_one_clear_line(planted: xr.Dataset) -> None:
+def test_a_selection_that_no_analysis_can_read_is_refused_in_one_line(planted: xr.Dataset) -> None:
     for part, words in (
         (planted.isel(N=0, drop=True), "N among its dimensions"),
         (planted.isel(N=[]), "at least one value"),
-        (planted.isel(p=[0, 0]), "a value twice"),
+        (planted.isel(p=[0, 0]), "no value occurs twice"),
         (planted.isel(N=slice(None, None, -1)), "increasing order"),
     ):
         with pytest.raises(ParameterError, match=words):

@@ -1,4 +1,4 @@
-"""A tile may have many writers at once: the union of their cells stays, bit for bit, on files and on S3."""
+"""A tile may have several writers at once: the union of their cells is kept, bit for bit, on files and S3."""
 
 from __future__ import annotations
 
@@ -69,13 +69,11 @@ def place(url: str, kernel_file: KernelFile) -> Place:
 
 
 def nothing() -> None:
-    """A check that is content."""
+    """A check that always passes."""
 
 
 @pytest.mark.parametrize("trial", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 12))])
-def test_writers_of_one_tile_that_hammer_it_together_leave_the_union_of_their_cells(
-    place: Place, trial: int
-) -> None:
+def test_concurrent_writers_of_one_tile_leave_the_union_of_their_cells(place: Place, trial: int) -> None:
     order = random.Random(trial).sample(range(CELLS), CELLS)
     barrier = threading.Barrier(4, timeout=60)
 

@@ -55,7 +55,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {  # of either d
 
 
 class Unguarded:
-    """A driver process that takes no heed of leases."""
+    """A driver process that ignores leases."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -180,7 +180,11 @@ def together(drivers: list[Unguarded], url: str, module: str, case: str, trial: 
     print(case, trial, outcomes, reader.looks, "looks")
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize(
+    ("url", "case"),
+    [*(("files", case) for case in CASES), ("s3", "values and sizes"), ("s3", "failed cells")],
+    indirect=["url"],
+)
 def test_two_drivers_without_guards_corrupt_nothing(
     drivers: list[Unguarded], url: str, kernel_file: KernelFile, case: str
 ) -> None:
@@ -198,7 +202,7 @@ def test_two_drivers_without_guards_corrupt_nothing_at_whatever_moment(
     together(drivers, url, kernel_file(ONCE if CASES[case][2] else BODY, VARIABLES), case, trial)
 
 
-# -- one at the heels of the other, at the worst of moments
+# -- one driver takes over from the other at the worst moments
 
 
 def test_a_driver_that_was_taken_over_while_it_published_destroys_nothing(

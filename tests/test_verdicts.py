@@ -1,5 +1,5 @@
-"""What is said of an estimate beside theory: right where it should be, silent where it cannot know, and how
-often it is wrong."""
+"""Verdicts on an estimate compared with theory: correct, withheld if the data are insufficient, and their
+error rates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def said(
     flag: str = "estimated",
     theory: float = 1.0,
 ) -> Verdict:
-    """Of an estimate with a symmetric interval: standard error 0.1 by default."""
+    """An estimate with a symmetric interval; standard error 0.1 by default."""
     at = Estimate(value, value - side, value + side, 0.95, systematic, flag, "what the flag means")
     return against_theory(at, theory)
 
@@ -127,7 +127,7 @@ def counted(
     return found
 
 
-def test_a_right_threshold_seldom_differs_and_a_wrong_one_does_not_agree() -> None:
+def test_a_true_threshold_rarely_differs_and_a_wrong_one_never_agrees() -> None:
     """48 verdicts at the true threshold: a rate of 1 % passes 2 or fewer with a probability of 0.99, one of
     15 % with 0.02. A threshold 1.4 times theory's is 3.2 errors away at least wherever an agreement is
     possible."""
@@ -139,7 +139,7 @@ def test_a_right_threshold_seldom_differs_and_a_wrong_one_does_not_agree() -> No
 
 
 @pytest.mark.slow
-def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
+def test_a_true_threshold_differs_at_most_once_in_a_hundred() -> None:
     """300 verdicts: a rate of 1 % passes 8 or fewer with a probability of 0.996, one of 5 % with 0.04. An
     agreement needs an error below an eighth of theory: 17 of 120 verdicts on another stream had it, 10 of
     them of 11 alphas at N = 512. So 42 of 300 are expected, and 15 is lower by three errors, those of the 42
@@ -149,7 +149,7 @@ def test_a_right_threshold_differs_once_in_a_hundred_at_most() -> None:
     assert right["agrees"] >= 15, right
 
 
-def test_five_alphas_at_a_small_size_are_not_held_against_theory_by_their_statistical_error_alone() -> None:
+def test_five_alphas_at_a_small_size_include_the_systematic_error_in_the_verdict() -> None:
     loads = np.round(np.linspace(0.6, 1.6, 5) * BBP, 3)
     many = planted_collapse.sweep(MODEL, {64: 1000}, alpha_c=0.85 * BBP, loads=loads)
     (row,) = thresholds_table(thresholds(many).compute())
@@ -212,7 +212,7 @@ def test_the_alpha_0_of_a_model_is_one_number_in_scaling_in_the_report_and_on_th
     assert shift_map(ds, results["loads"])["alpha_0_theory"].item() == pytest.approx(known, rel=1e-9)
 
 
-def test_neither_law_of_the_edge_says_why_and_a_good_fit_from_below_is_told_from_two_bad_ones() -> None:
+def test_neither_law_of_the_edge_gives_its_reason_fit_from_below_or_two_bad_fits() -> None:
     sizes, alpha = {256: 40, 512: 40, 1024: 40, 2048: 40}, np.array([0.8, 1.0])
     below = synthetic.approaching_edge(MODEL, sizes, lambda N: -6 * N ** (-2 / 3), alpha=alpha)
     crooked = synthetic.approaching_edge(MODEL, sizes, lambda N: 40 / N + 0 * N + (N > 600), alpha=alpha)

@@ -1,4 +1,4 @@
-"""Stores and cells of version 2, when all kernels had the axes of one network, are those of today.
+"""Stores and cells of version 2, when all kernels had the axes of one network, are read and reproduced.
 
 tests/data holds two stores as version 2 wrote them: one of the kernel `labels`, and one of a kernel of a
 user's own, some of whose cells failed. The numbers below were computed by version 2.
@@ -73,7 +73,7 @@ def opened(store: Path) -> xr.Dataset:
         return ds.load().drop_attrs()
 
 
-def test_they_are_read_as_they_were_and_found_sound(labels: Path) -> None:
+def test_stores_of_version_2_are_read_unchanged_and_sound(labels: Path) -> None:
     assert json.loads((labels / "zarr.json").read_text())["attributes"]["bendscape_store_version"] == 2
     ds = opened(labels)
     assert ds["edge_sample"].dims == ("p", "p_star", "a", "alpha_factor", "N", "seed")
@@ -82,7 +82,7 @@ def test_they_are_read_as_they_were_and_found_sound(labels: Path) -> None:
     assert store_status(labels)["done"] == 72
 
 
-def test_they_are_resumed_and_grow_on_every_axis_into_what_one_run_of_today_gives(labels: Path) -> None:
+def test_they_are_resumed_and_extended_to_the_result_of_a_single_new_run(labels: Path) -> None:
     before = opened(labels)
     same = run(labels, "", parse_campaign(CAMPAIGN.format(kernel="labels", **OLD)))
     assert (same.outcome, same.computed) == ("complete", 0)
@@ -103,7 +103,7 @@ def test_they_are_resumed_and_grow_on_every_axis_into_what_one_run_of_today_give
     assert fsck(labels).sound
 
 
-def test_failed_cells_of_a_kernel_of_ones_own_are_found_and_tried_again(own: Path, tmp_path: Path) -> None:
+def test_failed_cells_of_a_users_own_kernel_are_found_and_retried(own: Path, tmp_path: Path) -> None:
     with xr.open_dataset(own, engine="bendscape", group="errors") as errors:
         assert errors.sizes["failure"] == 12
         assert set(errors["N"].values) == {24}

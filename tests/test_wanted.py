@@ -1,4 +1,4 @@
-"""Plans of large campaigns: the tiles that are wanted and left, as arrays, and in little memory."""
+"""Plans of large campaigns: the wanted and remaining tiles, as arrays, in little memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kernel(seconds: float) -> Kernel:
 
 
 def brute(plan: Plan, records: Records) -> tuple[int, int, int]:
-    """Wanted, finished and failed cells, looked at one by one."""
+    """Wanted, finished and failed cells, counted one by one."""
     wanted = done = failed = 0
     for task in Plan(plan.layout, plan.grid, plan.kernel).tasks(1):
         for tile in task.tiles:
@@ -54,7 +54,7 @@ def brute(plan: Plan, records: Records) -> tuple[int, int, int]:
     return wanted, done, failed
 
 
-def test_a_plan_counts_what_looking_at_every_cell_counts() -> None:
+def test_a_plan_agrees_with_counting_every_cell() -> None:
     grown = make_campaign(p=[1, 2, 3], alpha=[0.8, 0.9, 1.0, 1.2], seeds=9, N=[32, 64, 128])
     grid, records, rng = make_campaign().to_grid(AXES), Records(), np.random.default_rng(3)
     layout = Layout.of(grid, kernel(0.3))
@@ -74,7 +74,7 @@ def test_a_plan_counts_what_looking_at_every_cell_counts() -> None:
         assert again.total("failed") == found[2]
 
 
-def test_which_cells_of_a_block_are_recorded_is_what_their_masks_say() -> None:
+def test_the_recorded_cells_of_a_block_are_those_of_their_masks() -> None:
     grid, records = make_campaign(p=[1, 2, 3], seeds=7).to_grid(AXES), Records()
     layout, rng = Layout.of(grid, kernel(0.3)), np.random.default_rng(4)
     expected = np.zeros(layout.shape(64), dtype=bool)

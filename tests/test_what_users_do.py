@@ -1,5 +1,5 @@
-"""A dataset in the hands of its users: masked, selected, transposed, loaded, saved. Every method of `ds.bend`
-answers as it does for the dataset that was opened."""
+"""Datasets that users have masked, selected, transposed, loaded or saved: every method of `ds.bend` gives the
+same results as for the dataset as opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEAR = {"thresholds"}  # of the figures: theory at many widths
 
 @pytest.fixture(scope="module", params=["alpha", pytest.param("alpha_factor", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sampled Hessians, not all of them there and not all points wanted, seeds unequal."""
+    """Sampled Hessians, some missing, some points not wanted, with unequal numbers of seeds."""
     alpha = AROUND if request.param == "alpha_factor" else [0.75, 1.0, 1.25, 1.5, 2.0]
     text = campaigns.campaign_text(
         p=[1, 2], a=[0.7], alpha=alpha, N=[16, 24, 32], seeds="{ 16 = 8, 24 = 8, 32 = 6 }",
@@ -87,7 +87,7 @@ KEPT: dict[str, Callable[[Path, Path], xr.Dataset]] = {
     "exported to Zarr": lambda store, folder: xr.open_zarr(export_store(store, folder / "e.zarr")["output"]),
     "lists": lambda store, _: opened(store).isel(p=[0, 1], N=[0, 1, 2]),
 }
-"""What loses no cell."""
+"""Changes that lose no cell."""
 
 SELECTED: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "a model by lists": lambda ds: ds.sel(p=[1]),
@@ -96,7 +96,7 @@ SELECTED: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "a model, then done": lambda ds: masked(ds.sel(p=1, a=0.7)),
     "done, dropping": lambda ds: ds.sel(p=[1]).where(ds.status == 1, drop=True),
 }
-"""What leaves all cells of p = 1."""
+"""Changes that leave all cells of p = 1."""
 
 POORER: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "one size": lambda ds: ds.sel(N=24),
@@ -108,18 +108,18 @@ POORER: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     ),
     "seeds": lambda ds: masked(ds).isel(seed=[5, 1, 3]),
 }
-"""What leaves too few cells for most answers."""
+"""Changes that leave too few cells for most results."""
 
 
 def answers(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Of every analysis."""
+    """Results of every analysis."""
     bend = Bend(ds)
     found = {name: getattr(bend, name)(**options).compute() for name, options in ANALYSES.items()}
     return found | {"shift_map": bend.shift_map(found["collapse"])}
 
 
 def tables(ds: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Behind every figure that does not need theory at many widths and that the store has the data of."""
+    """Behind every figure that does not need theory at many widths and for which the store has data."""
     bend, found = Bend(ds), {}
     for figure in FIGURES.keys() - DEAR:
         with contextlib.suppress(LeftOutError):
@@ -148,16 +148,14 @@ def some_slow(changes: Iterable[str], fast: Collection[str]) -> list[Any]:
 @pytest.mark.parametrize(
     "change", some_slow(KEPT, ("done", "done, lazily", "transposed", "done and NetCDF", "exported to Zarr"))
 )
-def test_every_answer_is_that_of_the_dataset_that_was_opened(
+def test_every_result_is_that_of_the_dataset_as_opened(
     store: Path, original: dict[str, xr.Dataset], tmp_path: Path, change: str
 ) -> None:
     assert_same(answers(KEPT[change](store, tmp_path)), original)
 
 
 @pytest.mark.usefixtures("fewer_resamplings")
-def test_the_tables_behind_figures_are_those_of_the_dataset_that_was_opened(
-    store: Path, tmp_path: Path
-) -> None:
+def test_the_tables_behind_figures_are_those_of_the_dataset_as_opened(store: Path, tmp_path: Path) -> None:
     wanted = tables(opened(store))
     assert len(wanted) > 6
     changed = netcdf(KEPT["done and transposed"](store, tmp_path), tmp_path)
@@ -165,7 +163,7 @@ def test_the_tables_behind_figures_are_those_of_the_dataset_that_was_opened(
 
 
 @pytest.mark.parametrize("change", some_slow(SELECTED, ("a model by scalars", "a model, then done")))
-def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
+def test_a_selected_model_has_the_same_results_as_in_the_sweep(
     store: Path, original: dict[str, xr.Dataset], change: str
 ) -> None:
     found = answers(SELECTED[change](opened(store)))
@@ -175,7 +173,7 @@ def test_a_model_that_was_selected_has_the_answers_it_has_in_the_sweep(
 
 
 @pytest.mark.parametrize("change", some_slow(POORER, ("one size", "one cell", "seeds")))
-def test_what_is_left_of_a_sweep_has_answers_or_says_what_is_missing(store: Path, change: str) -> None:
+def test_a_reduced_sweep_gives_results_or_names_what_is_missing(store: Path, change: str) -> None:
     ds = POORER[change](opened(store))
     for name, options in ANALYSES.items():
         found = getattr(Bend(ds), name)(**options).compute()

@@ -1,8 +1,8 @@
-"""Analyses by what they need: the variables and axes that each reads, and the one function that makes it.
+"""Analyses, found by what they need: each declares the variables and axes that it reads, and one function.
 
-An entry point of `bendscape.analyses` is an :class:`Analysis` that is asked for by its name; one of
-`bendscape.theories` is laid beside the cells of every store that has what it needs, when the store is opened.
-Whose kernel computed the cells plays no part.
+An entry point of `bendscape.analyses` is an :class:`Analysis`, requested by name. One of
+`bendscape.theories` is evaluated when a store is opened that has what it needs, and its result is put beside
+the cells. The name of the kernel plays no part.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
 import xarray as xr
 
 from bendscape.analysis.dataset.models import MODEL, alpha_axis, as_sweep
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.plugins import entry_points
 
 Role = Literal["model", "curve", "size", "seed"]
 
@@ -29,21 +30,21 @@ NETWORK: Mapping[str, Role] = {
     "N": "size",
     "seed": "seed",
 }
-"""Axes of the two-layer network with their roles."""
+"""The axes of the two-layer network, with their roles."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is made of a sweep, by one function, and what the sweep must have for it.
+    """A function of a sweep, with the variables and axes that the sweep must have.
 
     Parameters
     ----------
     name
-        That of its entry point.
+        The name of its entry point.
     estimate
-        `estimate(ds, **options)`, which returns a Dataset; lazy where `ds` is.
+        `estimate(ds, **options)` returns a Dataset, which is lazy if `ds` is.
     variables
-        What it reads of `ds`: names, or several names of which one will do.
+        The variables of `ds` that it reads. An entry with several names needs only one of them.
     axes
         The axes that `ds` must have, by name, with their roles.
     """
@@ -54,14 +55,15 @@ class Analysis:
     axes: Mapping[str, Role] = field(default_factory=lambda: NETWORK)
 
     def __call__(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
-        """The estimate, of a dataset that has what is needed; any other is refused as by :meth:`check`."""
+        """The estimate for a dataset that has what is needed; others are refused, see :meth:`check`."""
         self.check(ds)
         return self.estimate(ds, **options)
 
     def lacking(self, ds: xr.Dataset, also: Sequence[str] = ()) -> list[str]:
-        """What a dataset does not have of what is needed, in words; `also` are further variables.
+        """What a dataset lacks, in words; `also` are further variables.
 
-        An axis that was selected to one value is there; one that a dataset gives another role is not.
+        An axis reduced to one value by a selection counts; an axis of the same name with another role does
+        not.
         """
         found = [
             name if isinstance(name, str) else f"one of {', '.join(name)}"
@@ -76,61 +78,62 @@ class Analysis:
         return found
 
     def check(self, ds: xr.Dataset, also: Sequence[str] = ()) -> None:
-        """Refuse a dataset that lacks a variable or an axis, by its name."""
+        """Refuse a dataset that lacks a variable or an axis, and name what is missing."""
         if lacking := self.lacking(ds, also):
             needed = f"a sweep with {', '.join(lacking)}"
-            raise ParameterError("store", in_words(ds), needed, f"{self.name} reads what is missing here")
+            raise ParameterError("store", in_words(ds), needed, f"the analysis {self.name} needs them")
 
     def sweep(self, ds: xr.Dataset, also: Sequence[str] = ()) -> xr.Dataset:
-        """A dataset that has what is needed; one over the axes of the network as
-        :func:`sweep_of_network` has it.
+        """A dataset that has what is needed; a dataset over the axes of the network is brought into the form
+        of :func:`sweep_of_network`.
 
         Raises
         ------
         ParameterError
-            It lacks a variable or an axis, which the line names; or as :func:`sweep_of_network`.
+            The dataset lacks a variable or an axis; or as :func:`sweep_of_network`.
         """
         self.check(ds, also)
         return sweep_of_network(ds) if self.axes == NETWORK else ds
 
 
 def in_words(ds: xr.Dataset) -> str:
-    """The name of a dataset and the kernel that computed it, as errors have them."""
+    """A dataset in error messages: its name, and the kernel that computed it."""
     return f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}"
 
 
 def sweep_of_network(ds: xr.Dataset) -> xr.Dataset:
-    """A dataset over the axes of the network as :func:`bendscape.analysis.dataset.models.as_sweep` has it,
-    with at least one value along each, none twice, and sizes that increase; any other is refused."""
+    """A dataset over the axes of the network in the form of
+    :func:`bendscape.analysis.dataset.models.as_sweep`. Refuses a dimension without values or with a repeated
+    value, and sizes that do not increase."""
     ds = as_sweep(ds)
     for dim in (*MODEL, alpha_axis(ds), "N", "seed"):
         if not ds.sizes[dim]:
             raise ParameterError("ds", dim, "a dataset with at least one value of it")
         if dim != "seed" and not ds.indexes[dim].is_unique:
-            raise ParameterError("ds", dim, "a dataset without a value twice along it")
+            raise ParameterError("ds", dim, "a dataset in which no value occurs twice along it")
     if not ds.indexes["N"].is_monotonic_increasing:
         raise ParameterError("ds", ds["N"].values.tolist(), "sizes in increasing order", 'ds.sortby("N")')
     return ds
 
 
 def installed(group: str = ANALYSES) -> dict[str, EntryPoint]:
-    """Entry points of a group by name; nothing is imported."""
+    """The entry points of a group by name; imports nothing."""
     return {point.name: point for point in sorted(entry_points(group=group))}
 
 
 @cache
 def theories() -> tuple[EntryPoint, ...]:
-    """Entry points of ``THEORIES``, looked for once in a process, as xarray looks for its engines."""
+    """The entry points of ``THEORIES``, looked up once in a process, as xarray does for its engines."""
     return tuple(installed(THEORIES).values())
 
 
 def load_analysis(name: str, group: str = ANALYSES) -> Analysis:
-    """An installed analysis by its name.
+    """An installed analysis by name.
 
     Raises
     ------
     ParameterError
-        There is none of that name (the line lists those there are), or it cannot be imported.
+        There is none of that name (the message lists those that exist), or it cannot be imported.
     """
     points = installed(group)
     if name not in points:
@@ -144,12 +147,12 @@ def loaded(point: EntryPoint) -> Analysis:
     Raises
     ------
     ParameterError
-        It cannot be imported, or is no analysis of that name.
+        It cannot be imported, or is not an analysis of that name.
     """
     accepted = f"an Analysis of that name at {point.value}"
     try:
         found = point.load()
-    except Exception as error:  # it is the code of another package
+    except Exception as error:  # another package's code
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ParameterError("analysis", point.name, accepted, why) from None
     if not isinstance(found, Analysis) or found.name != point.name:
@@ -158,8 +161,8 @@ def loaded(point: EntryPoint) -> Analysis:
 
 
 def described(ds: xr.Dataset | None = None) -> list[dict[str, Any]]:
-    """Every installed analysis: ``name``, ``variables`` that it reads, ``axes`` with their roles, and what
-    ``ds`` is ``lacking`` for it; ``error`` where it cannot be loaded."""
+    """Every installed analysis: ``name``, the ``variables`` it reads, ``axes`` with their roles, and what
+    ``ds`` is ``lacking``; ``error`` if it cannot be loaded."""
     rows: list[dict[str, Any]] = []
     for name, point in installed().items():
         rows.append({"name": name})

@@ -1,7 +1,7 @@
-"""The cells of a store as arrays over its dimensions, sizes and seeds: only what is asked for is read.
+"""The cells of a store as lazy arrays over its dimensions, sizes and seeds: only what is requested is read.
 
-A cell is there if the ledger has recorded it and every variable of its tile can be read. A tile of which
-something is missing or damaged is left out as if it had not been computed, with a warning that names it.
+A cell is present if the ledger has recorded it and every variable of its tile can be read. A tile with a
+missing or damaged chunk is treated as not computed, with a warning that names it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from bendscape.sweep.store.ledger import DamageWarning
 from bendscape.sweep.store.records import Records, cells_in
 
 EXACT = 2**53
-"""Up to here every integer is a float64."""
+"""Integers up to here are exact as float64."""
 
 _UNKNOWN, _WHOLE, _DAMAGED = 0, 1, 2
-_NAMED = 3  # tiles that a warning names
+_NAMED = 3  # tiles named in a warning
 
 Picks = list[NDArray[np.intp]]
 
 
 class Axes(NamedTuple):
-    """Sorted values of a campaign's axes, and where each lies in storage."""
+    """Sorted values of a campaign's axes, and the storage index of each."""
 
     values: dict[str, NDArray[Any]]
     storage: tuple[NDArray[np.intp], ...]
 
     @classmethod
     def of(cls, grid: Grid, layout: Layout) -> Axes:
-        """The axes of a campaign in a store that holds it."""
+        """The axes of a campaign, in a store that holds it."""
         places = tuple(
             np.array([layout.dims[name].index(value) for value in values])
             for name, values in grid.dims.items()
@@ -53,7 +53,7 @@ class Axes(NamedTuple):
 
 
 class Lazy(BackendArray):
-    """An array that reads a block for the outer product of index arrays, one for each dimension."""
+    """An array that reads blocks given by one index array for each dimension (an outer product)."""
 
     shape: tuple[int, ...]
 
@@ -72,7 +72,7 @@ class Lazy(BackendArray):
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a store: what is wanted, what was recorded of it, and which tiles were found damaged."""
+    """The cells of a store: which are wanted, which are recorded, and which tiles were found damaged."""
 
     url: str
     axes: Axes
@@ -81,36 +81,36 @@ class Cells:
     seeds: NDArray[np.int64]
     wanted: NDArray[np.bool_]
     records: Records
-    variables: Mapping[str, int]  # of inner dimensions of each
+    variables: Mapping[str, int]  # number of inner dimensions by name
     _state: dict[int, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
     def sized(self) -> bool:
-        """Whether there is an axis of sizes."""
+        """Whether there is a size axis."""
         return self.layout.axes.size is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the variables that are measured: points, sizes where there is an axis of them, seeds."""
+        """Shape of the measured variables: points, sizes (if there is a size axis), seeds."""
         return (*self.wanted.shape, int(self.seeds.max()))
 
     def path(self, key: TileKey, name: str) -> str:
-        """The chunk that keeps one variable of a tile."""
+        """Path of the chunk with one variable of a tile."""
         return self.layout.path(key, name, self.variables[name])
 
     def split(self, picks: Picks) -> tuple[Picks, NDArray[np.intp], Picks]:
-        """Picked points, sizes (the only one, where there is no axis of them), and what follows."""
+        """Split picks into points, sizes (the only size, without a size axis), and the rest."""
         points = picks[: len(self.layout.dims)]
         rest = picks[len(points) :]
         return (points, rest[0], rest[1:]) if self.sized else (points, np.zeros(1, np.intp), rest)
 
     def blocks(self, size: int) -> tuple[int | None, int]:
-        """Curve and seed blocks of a tile; None for the first where there is no curve."""
+        """Curve and seed blocks of a tile; the first is None without a curve."""
         blocks = self.layout.sizes[size]
         return None if self.layout.curve is None else blocks.curve_block, blocks.seed_block
 
     def tile_picks(self, size: int, places: Picks, seeds: NDArray[np.intp]) -> Picks:
-        """Indices of the tiles that hold an outer product of storage indices, on every dimension."""
+        """Indices of the tiles that hold an outer product of storage indices, along each dimension."""
         chunks = self.layout.chunks(size)
         return [pick // chunk for pick, chunk in zip([*places, seeds], chunks, strict=True)]
 
@@ -119,9 +119,9 @@ class Cells:
         return [place[pick] for place, pick in zip(self.axes.storage, picks, strict=False)]
 
     def recorded(self, kind: str, size: int, places: Picks, seeds: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which cells of one size are "done" or "failed", at the outer product of storage indices.
+        """Which cells of one size are "done" or "failed", at an outer product of storage indices.
 
-        A cell in a tile that is not whole is neither.
+        A cell in an incomplete tile is neither.
         """
         n = self.sizes[size]
         tiles = self.tile_picks(n, places, seeds)
@@ -131,7 +131,7 @@ class Cells:
         return there
 
     def tiles(self, size: int, tiles: Picks, states: tuple[int, ...] = (_UNKNOWN, _WHOLE)) -> list[TileKey]:
-        """Those of an outer product of tile indices that hold a finished cell, and are in such a state."""
+        """The tiles of an outer product of indices that hold a finished cell and are in one of the states."""
         distinct = [np.unique(index) for index in tiles]
         at = np.ix_(*distinct)
         there = self.records.sizes[size].done[at].any(axis=-1) & np.isin(self._states(size)[at], states)
@@ -141,15 +141,15 @@ class Cells:
         return [TileKey(size, tuple(map(int, index))) for index in chosen]
 
     def leave_out(self, damage: dict[TileKey, str]) -> None:
-        """From now on these tiles are not there; a warning says why."""
+        """Treat these tiles as absent from now on, and warn why."""
         for key in damage:
             self._states(key.size)[key.chunk] = _DAMAGED
         if damage:
             named = "; ".join(f"{self.layout.name(key)}: {why}" for key, why in list(damage.items())[:_NAMED])
             more = f"; and {len(damage) - _NAMED} more tiles" if len(damage) > _NAMED else ""
-            remedy = f"`bendscape fsck --repair {self.url}`, then its campaign computes them again"
+            remedy = f"repair with `bendscape fsck --repair {self.url}`, then run the campaign again"
             warnings.warn(
-                f"cells recorded as done are left out, since their tiles are damaged: {named}{more}; "
+                f"cells recorded as done are left out because their tiles are damaged: {named}{more}; "
                 f"{remedy}",
                 DamageWarning,
                 stacklevel=2,
@@ -159,7 +159,7 @@ class Cells:
         return self._state.setdefault(size, np.zeros(self.layout.tile_shape(size), np.int8))
 
     def _look(self, size: int, tiles: Picks) -> None:
-        # On plain files it costs microseconds to see whether each variable has its chunk.
+        # On plain files, checking that each variable has its chunk takes microseconds.
         folder, states = folder_of(self.url), self._states(size)
         if folder is None:
             return
@@ -173,11 +173,11 @@ class Cells:
 
 
 class Measured(Lazy):
-    """One variable of all sizes over dimensions, sizes and seeds; only the tiles asked for are read.
+    """One variable over dimensions, sizes and seeds; only the requested tiles are read.
 
-    Inner dimensions of a variable come last. What is not there is NaN, or in an integer the lowest number of
-    its type; the status tells what is not wanted from what is not there yet. With `floats` a reader makes
-    floats of integers.
+    Inner dimensions come last. Absent cells are NaN or, for integers, the lowest value of the dtype; the
+    status distinguishes cells that are not wanted from cells not yet computed. With `floats`, integers will
+    be converted to floats by the reader.
     """
 
     def __init__(self, name: str, arrays: list[zarr.Array[Any]], cells: Cells, floats: bool = False) -> None:
@@ -188,7 +188,7 @@ class Measured(Lazy):
 
     @property
     def fill(self) -> Any:
-        """What a cell holds that is not there."""
+        """The value of an absent cell."""
         if self.dtype.kind in "fc":
             return np.nan
         return STATUS["absent"] if self._name == "status" else np.iinfo(self.dtype).min
@@ -206,7 +206,7 @@ class Measured(Lazy):
             values = np.full([*map(len, [*places, seeds, *inner])], self.fill, dtype=self.dtype)
             if self._cells.recorded("done", size, places, seeds).any():
                 found = self._stored(size, places, seeds, inner)
-                # after the reading, which can find a tile damaged
+                # after reading, which may find a tile damaged
                 there = self._cells.recorded("done", size, places, seeds)
                 values = np.where(there.reshape(*there.shape, *[1] * len(inner)), found, values)
             if self._name == "status":
@@ -221,7 +221,7 @@ class Measured(Lazy):
     def _warn_of_rounding(self, block: NDArray[Any]) -> None:
         if (np.abs(block[block != self.fill]) > EXACT).any():
             warnings.warn(
-                f"{self._name} holds integers above 2^53, which are rounded to floats: open the store with "
+                f"{self._name} holds integers above 2^53, which floats round: open the store with "
                 "mask_and_scale=False to have them exactly",
                 UserWarning,
                 stacklevel=2,
@@ -232,9 +232,9 @@ class Measured(Lazy):
         tiles = cells.tile_picks(n, places, seeds)
         try:
             found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds, *inner)])
-        except (OSError, ParameterError, MemoryError):  # of the store, not of a chunk
+        except (OSError, ParameterError, MemoryError):  # an error of the store, not of one chunk
             raise
-        except Exception:  # each codec has its own
+        except Exception:  # each codec raises its own
             damage = {key: why for key in cells.tiles(n, tiles) if (why := self._why(array, key))}
             if not damage:
                 raise
@@ -247,7 +247,7 @@ class Measured(Lazy):
         return found
 
     def _why(self, array: zarr.Array[Any], key: TileKey) -> str:
-        """Why a chunk cannot be read; empty where it can."""
+        """Why a chunk cannot be read; empty if it can."""
         try:
             array[self._cells.layout.region(key)]
         except Exception as error:
@@ -269,7 +269,7 @@ class Measured(Lazy):
 
 
 class Coverage(Lazy):
-    """Share of the wanted seeds that is done, over dimensions and sizes."""
+    """Fraction of the wanted seeds that are done, over dimensions and sizes."""
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells

@@ -1,4 +1,4 @@
-"""What there is of a sweep: which cells are wanted, which are done, and at which alpha they really are."""
+"""Counts of a sweep: which cells are wanted, which are done, and their realised alpha."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bendscape.analysis.dataset.curves import Floats
 from bendscape.sweep.campaign.kernel import STATUS
 
 DONE = STATUS["done"]
-"""Status of a cell that counts."""
+"""Status of a cell that enters estimates."""
 
 
 def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
-    """The alpha that cells really have, M / N with M = round(alpha N), which is up to 0.5/N off alpha.
+    """The realised alpha of cells, M / N with M = round(alpha N); it differs from alpha by at most 0.5/N.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
     Returns
     -------
     array, shape (N, n)
-        Mean of ``alpha_realised`` over the seeds that are done, which all have the same; alpha itself where
+        Mean of ``alpha_realised`` over the seeds that are done (all have the same value); alpha itself if
         none is done or the variable is absent.
     """
     nominal = np.broadcast_to(alpha, (block.sizes["N"], len(alpha)))
@@ -37,13 +37,13 @@ def realised_alpha(block: xr.Dataset, alpha: Floats) -> Floats:
     n = np.isfinite(cells).sum(axis=2)
     shift = np.where(np.isfinite(cells), cells - nominal[..., None], 0.0).sum(axis=2)
     mean = nominal + np.divide(shift, n, out=np.zeros(n.shape), where=n > 0)
-    return np.asarray(np.round(mean, 12), dtype=np.float64)  # two alphas with the same M stay the same
+    return np.asarray(np.round(mean, 12), dtype=np.float64)  # alphas with equal M remain equal
 
 
 def wanted_points(ds: xr.Dataset) -> xr.DataArray:
-    """Whether the campaign wants cells at a point: ``wanted``, which no mask of cells changes.
+    """Whether the campaign wants cells at a point: ``wanted``, which masking cells does not change.
 
-    In datasets without it, where ``coverage`` is not nan; everywhere, in those that have neither."""
+    In datasets without it: where ``coverage`` is not nan; in datasets without either: everywhere."""
     if "wanted" in ds:
         return ds["wanted"].reset_coords(drop=True)
     if "coverage" in ds:
@@ -52,7 +52,7 @@ def wanted_points(ds: xr.Dataset) -> xr.DataArray:
 
 
 def wanted_cells(ds: xr.Dataset) -> xr.DataArray:
-    """Whether the campaign wants a cell: a seed below ``n_seeds``, where there is one, at such a point."""
+    """Whether the campaign wants a cell: its point is wanted, and its seed is below ``n_seeds`` if given."""
     wanted = xr.ones_like(ds["status"], bool) & wanted_points(ds)
     return wanted & (ds["seed"] < ds["n_seeds"]) if "n_seeds" in ds else wanted
 
@@ -70,8 +70,8 @@ def share_done(block: xr.Dataset, over: Sequence[str]) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        In [0, 1], over the other dimensions; nan where nothing is wanted. Cells that failed or did not
-        converge are not done: no estimate rests on them.
+        In [0, 1], over the other dimensions; nan where nothing is wanted. Failed and unconverged cells do not
+        count as done: no estimate uses them.
     """
     wanted = wanted_cells(block)
     cells = wanted.sum(over)

@@ -1,4 +1,4 @@
-"""Mean curves against alpha, their bootstrap over seeds, and where they change sign."""
+"""Mean curves against alpha, their bootstrap over seeds, and their sign changes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 LEAST_NEIGHBOURS = 6
-"""A local parabola sees at least this many values of alpha."""
+"""A local parabola uses at least this many values of alpha."""
 
 
 def resampling_counts(n_seeds: int, n_boot: int, rng: np.random.Generator) -> Floats:
-    """How often each of n_seeds seeds is drawn, one bootstrap sample a row; row 0 is the data itself, every
-    seed once."""
+    """Bootstrap counts: how often each of n_seeds seeds is drawn, one resampling in each row. Row 0 is the
+    data itself, every seed once."""
     drawn = rng.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=n_boot)
     return np.vstack([np.ones((1, n_seeds)), drawn])
 
 
 def resampled_means(values: Floats, done: Flags, counts: Floats) -> Floats:
-    """Means over the seeds that are done, for every row of counts: (alpha, seed) and (row, seed) -> (row,
-    alpha).
+    """Means over the seeds that are done, weighted by each row of counts: (alpha, seed) and (row, seed) ->
+    (row, alpha).
 
-    Where a resampling leaves an alpha without a seed, the mean of the data stands in.
+    If a resampling contains no seed of an alpha, the mean of the data is used there.
     """
     weight = counts @ done.T.astype(np.float64)
     total = counts @ np.where(done, values, 0.0).T
@@ -34,33 +34,33 @@ def resampled_means(values: Floats, done: Flags, counts: Floats) -> Floats:
 
 
 def half_width(values: Floats) -> float:
-    """Half the width of the central 68 % of resamplings, nan where it leaves the range, or without any."""
+    """Half the width of the central 68 % of the resamplings; nan if it is unbounded or there are none."""
     if not len(values):
         return math.nan
-    left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")  # never interpolates inf
+    left, right = np.quantile(values, (0.158655, 0.841345), method="nearest")  # does not interpolate inf
     return float((right - left) / 2) if math.isfinite(left) and math.isfinite(right) else math.nan
 
 
 def local_smoother(x: Floats, grid: Floats, bandwidth: float, weights: Floats) -> Floats:
-    """Matrix of the local quadratic regression that takes values on x to a smooth curve on grid.
+    """Matrix of the local quadratic regression from values at x to a smooth curve on grid.
 
-    At each point t of the grid a parabola is fitted with weights w_i (1 - |x_i - t|^3/h^3)^3, and its value
-    at t is taken. The half width h is the bandwidth, widened where it would hold fewer than
-    ``LEAST_NEIGHBOURS`` of the x; below four values of x it is a line.
+    At each point t of the grid a parabola is fitted with weights w_i (1 - |x_i - t|^3/h^3)^3 and evaluated at
+    t. The half width h is the bandwidth, increased where needed to include ``LEAST_NEIGHBOURS`` of the x.
+    With fewer than four values of x a straight line is fitted.
 
     Parameters
     ----------
     x, weights : array, shape (n,)
-        Abscissae, sorted, and the number of seeds behind each.
+        Abscissae in increasing order, and the number of seeds at each.
     grid : array, shape (g,)
-        Where the curve is wanted.
+        Where the curve is evaluated.
     bandwidth : float
         Half width h, in units of x.
 
     Returns
     -------
     array, shape (g, n)
-        Rows sum to 1. Parabolas (lines) are reproduced exactly, which ``tests/test_thresholds.py`` holds.
+        Rows sum to 1. Parabolas (lines) are reproduced exactly; held by ``tests/test_thresholds.py``.
     """
     degree = 2 if len(np.unique(x)) > 3 else 1
     distance = np.abs(x - grid[:, None])
@@ -73,11 +73,11 @@ def local_smoother(x: Floats, grid: Floats, bandwidth: float, weights: Floats) -
 
 
 def sign_change(grid: Floats, curves: Floats) -> Floats:
-    """Where curves change sign from negative to positive, one answer a row.
+    """Where curves change sign from negative to positive, one value for each row.
 
-    The point t that minimises the integral of the curve up to t: for a curve that crosses once this is its
-    zero; of several crossings made by noise it is the one with most of the negative part before it and most
-    of the positive part after it.
+    The point t that minimises the integral of the curve up to t. For a curve with a single crossing this is
+    its zero. Of several crossings due to noise it is the one with most of the negative part before it and
+    most of the positive part after it.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def sign_change(grid: Floats, curves: Floats) -> Floats:
     Returns
     -------
     array, shape (n,)
-        Interpolated linearly between points of the grid; -inf where the curve is positive from the start (the
-        change, if any, lies before the grid), +inf where it stays negative on balance.
+        Interpolated linearly between grid points; -inf where the integral is smallest at the start (the curve
+        has changed sign before the grid, if at all), +inf where it is smallest at the end.
     """
     steps = 0.5 * (curves[:, 1:] + curves[:, :-1]) * np.diff(grid)
     integral = np.concatenate([np.zeros((len(curves), 1)), np.cumsum(steps, axis=1)], axis=1)

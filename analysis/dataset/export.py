@@ -1,10 +1,10 @@
-"""A store as one dataset for sharing: plain Zarr, Zarr in a zip, or NetCDF4. Plain xarray reads it.
+"""Export of a store as one dataset for sharing (Zarr, Zarr in a zip, or NetCDF4) that plain xarray reads.
 
-What is written is `xr.open_dataset(store, engine="bendscape")`, complete or half-filled, bit for bit, and
-beside it the group `errors`, one row for each failed cell, where there are any. Integers are written as they
-are stored, with a `_FillValue` for cells that are not there, which xarray reads as NaN. One block of one
-variable is in memory at a time. The work is done in a hidden folder beside the output, which takes its name
-at the end: what carries the name is whole.
+The export is `xr.open_dataset(store, engine="bendscape")`, complete or half-filled, bit for bit. If cells
+have failed, it also has a group `errors` with one row for each. Integers are written as stored, with a
+`_FillValue` for absent cells, which xarray reads as NaN. Memory holds one block of one variable at a time.
+The export is written to a hidden folder beside the output and renamed at the end, so anything under the final
+name is complete.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from bendscape.sweep.store.root import open_store
 
 FORMATS = {".zarr": "Zarr", ".zip": "Zarr in a zip", ".nc": "NetCDF4"}
 CHUNK_BYTES = 2**22
-"""Most bytes of a chunk, before compression: what a reader of one cell reads."""
+"""Largest chunk in bytes before compression: what is read for a single cell."""
 BLOCK_BYTES = 2**26
-"""Most bytes of a block, whole chunks that are read and written at once: a shard, where there are shards."""
+"""Largest block in bytes: whole chunks that are copied together; with shards, one shard."""
 TITLE = "bendscape export of "
 _Lengths: TypeAlias = dict[Hashable, tuple[dict[Hashable, int], dict[Hashable, int]]]
 _GROWTH = ("seed", "alpha", "alpha_factor", "a", "p_star", "p", "N")
-_STORE_MARK = "bendscape_store_version"  # what `bendscape run` and the backend know a store by
+_STORE_MARK = "bendscape_store_version"  # marks a store for `bendscape run` and the backend
 
 
 def export_store(
@@ -54,42 +54,42 @@ def export_store(
     overwrite: bool = False,
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Any]:
-    """Write a store as one six-dimensional dataset that needs no bendscape to be read.
+    """Write a store as one dataset that can be read without bendscape.
 
     Parameters
     ----------
     location : path or URL
-        The store; it may still be filling.
+        The store, which may still be filling.
     output : path
         ``.zarr``, ``.zip`` (the same in one file, not compressed again) or ``.nc``.
     variables : sequence of str
-        Variables of the kernel to write, all by default. Status, coverage and theory always go along.
+        Variables of the kernel to write, by default all. Status, coverage and theory are always written.
     shards : bool
-        Zarr: one file for each block of chunks instead of one for each chunk.
+        For Zarr: one file for each block of chunks instead of one for each chunk.
     overwrite : bool
         Replace an earlier export.
     block_bytes : int
-        Most bytes of one variable that are in memory at once; a few times as much is needed in all.
+        Largest block of one variable in memory; the total is a few times as much.
 
     Returns
     -------
     dict
-        ``output``, ``format``, ``bytes``, ``files``, ``variables``; of the cells that the campaign wants,
-        ``cells`` in all and those ``done``, ``failed`` and ``not_converged``; ``coverage``, the share of done
-        and not converged; ``errors``, the rows of that group.
+        ``output``, ``format``, ``bytes``, ``files``, ``variables``; of the cells that the campaign wants, the
+        number of ``cells`` and of those ``done``, ``failed`` and ``not_converged``; ``coverage``, the
+        fraction that is done or not converged; ``errors``, the number of rows of that group.
 
     Raises
     ------
     ParameterError
-        No store there, an unknown variable or ending, a place that is taken or cannot be written, or
-        NetCDF without its library.
+        There is no store; a variable or file ending is unknown; the output exists or cannot be written; or
+        the NetCDF library is missing.
     """
     path = Path(os.path.abspath(Path(output).expanduser()))
     _check_output(str(output), path, shards, overwrite)
     silence_zarr()
-    store: Any = open_store(location)  # a type that xarray hands to the engine as it is
+    store: Any = open_store(location)  # xarray passes this type to the engine unchanged
     errors = xr.open_dataset(store, engine="bendscape", group="errors")
-    # integers as they are stored, whole: a reader masks them by their _FillValue
+    # integers as stored, without conversion: a reader masks them by their _FillValue
     with xr.open_dataset(store, engine="bendscape", mask_and_scale=False) as source:
         ds = _with_attributes(_select(source, variables), path.suffix)
         lengths = _lengths(ds, block_bytes)
@@ -143,9 +143,9 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _aside(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Where to write what shall lie at `path`: it gets there when the body has ended well, or never.
+    """A temporary place for `path`, renamed to `path` if the body of the context succeeds.
 
-    The folder's lock goes with its process, so that what is found in it unlocked is a leftover.
+    The lock on the folder is released when its process ends, so an unlocked folder is a leftover.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.unfinished")
@@ -162,7 +162,7 @@ def _aside(path: Path, overwrite: bool) -> Iterator[Path]:
             for leftover in work.iterdir():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield work / path.name
-            _check_free(path, overwrite)  # again: hours may have passed
+            _check_free(path, overwrite)  # again, since hours may have passed
             if path.is_dir():
                 path.rename(work / "replaced")
             (work / path.name).rename(path)
@@ -181,7 +181,7 @@ def _select(ds: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
 
 
 def _with_attributes(ds: xr.Dataset, suffix: str) -> xr.Dataset:
-    # An export is no store: the mark of one would let `bendscape run` take it for its own.
+    # Without the mark of a store, so that `bendscape run` does not take the export for one.
     kept = {name: value for name, value in ds.attrs.items() if name != _STORE_MARK}
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     ds = ds.assign_attrs()
@@ -193,23 +193,24 @@ def _with_attributes(ds: xr.Dataset, suffix: str) -> xr.Dataset:
     for variable in ds.variables.values():
         fill = variable.attrs.pop("_FillValue", None)
         variable.encoding = {} if fill is None else {"_FillValue": fill}
-        if suffix == ".nc" and "flag_values" in variable.attrs:  # CF: of the variable's own type
+        if suffix == ".nc" and "flag_values" in variable.attrs:  # CF: same type as the variable
             flags = np.asarray(variable.attrs["flag_values"], dtype=variable.dtype)
             variable.attrs = {**variable.attrs, "flag_values": flags}
     return ds
 
 
 def _lengths(ds: xr.Dataset, block_bytes: int) -> _Lengths:
-    """Chunk and block of every variable: whole curves over seed and alpha first, then models, then sizes.
+    """Chunk and block shape of every variable: whole curves over seed and alpha first, then models, then
+    sizes.
 
-    Those of the cells are cut alike, whatever their width, so that they are read together.
+    All variables of cells are cut in the same way, whatever their dtype, so that they are read together.
     """
     cells = ds["status"].variable
     chunk = _grow(cells.sizes, dict.fromkeys(cells.dims, 1), min(CHUNK_BYTES, block_bytes))
     block = _grow(cells.sizes, chunk, block_bytes)
     found: _Lengths = {}
     for name, variable in ds.variables.items():
-        if name == "coverage":  # a block of it is counted from a block of the status
+        if name == "coverage":  # a block of it is computed from a block of the status
             pair = block, block
         elif variable.ndim == cells.ndim:
             pair = chunk, block
@@ -224,7 +225,7 @@ def _lengths(ds: xr.Dataset, block_bytes: int) -> _Lengths:
 
 
 def _grow(shape: Mapping[Hashable, int], unit: Mapping[Hashable, int], target: int) -> dict[Hashable, int]:
-    # Multiples of `unit` below `target` bytes, cutting each dimension into equal parts.
+    # Multiples of `unit` below `target` bytes that cut each dimension into equal parts.
     lengths, size = dict(unit), 8 * math.prod(unit.values())
     for dim in (dim for dim in _GROWTH if dim in shape):
         units = math.ceil(shape[dim] / unit[dim])
@@ -243,7 +244,7 @@ def _write_zarr(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, folder: P
             encoding[name]["fill_value"] = np.nan
         if shards and chunk != block:
             encoding[name]["shards"] = tuple(block.values())
-    # Empty chunks too: NaN has many bit patterns, and each stays as it is in the store.
+    # Empty chunks are written too: NaN has many bit patterns, and each is kept as in the store.
     _in_blocks(ds, lengths).to_zarr(
         folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding
     )
@@ -276,7 +277,7 @@ def _zip(folder: Path, file: Path) -> None:
 
 
 def _counts(ds: xr.Dataset) -> dict[str, Any]:
-    """Of the cells that the campaign wants: how many there are, and in what state those written are."""
+    """The number of cells that the campaign wants, and how many of those written are in which state."""
     cells = int((ds["status"] != NOT_WANTED).sum())
     names = ("done", "failed", "not_converged")
     counts = {name: int((ds["status"] == STATUS[name]).sum()) for name in names}

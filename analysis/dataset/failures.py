@@ -1,4 +1,4 @@
-"""The failed cells of a store as a dataset: where, what went wrong, and how often it was tried."""
+"""The failed cells of a store as a dataset: coordinates, error, host, and number of attempts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _KINDS: dict[str, Any] = {"int64": int, "float64": float, "str": str}
 
 
 def failures(grid: Grid, layout: Layout, records: Records) -> xr.Dataset:
-    """One row for each failed cell that the campaign wants, in the order of the axes; none may have failed.
+    """One row for each failed cell that the campaign wants, in the order of the axes; may be empty.
 
     Returns
     -------
     xarray.Dataset
-        Over ``failure``: the values of the cell on every axis, and the coordinate of a relative curve
-        (``alpha_factor`` for alpha, say), ``error`` (the name of the exception), ``message``, ``traceback``,
-        ``host``, where it last failed, and ``attempts``.
+        Over ``failure``: the value of the cell on every axis, and the coordinate of a relative curve (such as
+        ``alpha_factor``); ``error`` (the name of the exception), ``message``, ``traceback``; ``host``, where
+        it last failed; ``attempts``.
     """
     axes = layout.axes
     kinds = {axis.name: _KINDS[axis.dtype] for axis in axes.declared if axis.name not in layout.constants}

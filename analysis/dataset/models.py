@@ -1,8 +1,8 @@
-"""One lazy pass over the models of a sweep: a function of one (p, p_star, a) becomes a Dataset over all.
+"""One lazy pass over the models of a sweep: applies a function of one (p, p_star, a) to all of them.
 
-The cells of a model, all its sizes included, are what every analysis here needs at once, and no analysis
-needs two models at once. So Dask gets blocks of whole models, each chunk of the store is read once, and what
-is in memory is one block for every thread or worker.
+Every analysis here needs all cells of a model at once, all sizes included, and never two models at once. So
+Dask gets blocks of whole models, each chunk of the store is read once, and memory holds one block for each
+thread or worker.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from bendscape.core.quadratic.theory.outlier import transition
 from bendscape.sweep.campaign.kernel import FINITE, STATUS, outside_range, range_in_words
 
 MODEL = ("p", "p_star", "a")
-"""Dimensions that tell models apart."""
+"""The dimensions that distinguish models."""
 
 CELL = (*MODEL, "alpha_factor", "alpha", "N", "seed")
-"""Coordinates of a cell, in the order in which it is named by them."""
+"""Coordinates that name a cell in messages, in this order."""
 
 _LIMITS = {"min": -math.inf, "max": math.inf}
 _OF_MODEL = ("alpha_bbp", "alpha_sharp", "transition")
 _OF_LOAD = ("edge", "lambda_minus", "lambda_star", "overlap_sq_theory")
 
 BLOCK_BYTES = 2**25
-"""Of one block, where the dataset has no Dask chunks that say how many models go together."""
+"""Bytes of one block, for a dataset without Dask chunks."""
 
 
 class Output(NamedTuple):
-    """One variable of a result: its dimensions after (p, p_star, a), its type and its attributes."""
+    """One variable of a result: its dimensions after (p, p_star, a), its dtype and its attributes."""
 
     dims: tuple[str, ...]
     dtype: npt.DTypeLike
@@ -44,12 +44,12 @@ class Output(NamedTuple):
 
 
 def number_output(dims: tuple[str, ...], words: str, dtype: npt.DTypeLike = np.float64) -> Output:
-    """An output that is a number without unit; words are its long name."""
+    """A dimensionless number as an output; `words` is its long_name."""
     return Output(dims, dtype, {"long_name": words, "units": "1"})
 
 
 def code_output(dims: tuple[str, ...], words: str, meanings: Iterable[str]) -> Output:
-    """An output that is int8, the place of its value in meanings, which its attributes hold."""
+    """An int8 output: the index of a value in `meanings`, which are stored in its attributes."""
     names = list(meanings)
     values = np.arange(len(names), dtype=np.int8)
     return Output(
@@ -58,26 +58,26 @@ def code_output(dims: tuple[str, ...], words: str, meanings: Iterable[str]) -> O
 
 
 def alpha_axis(ds: xr.Dataset) -> str:
-    """Name of the axis along alpha, in a sweep or in a result."""
+    """Name of the dimension along alpha, in a sweep or a result."""
     return "alpha_factor" if "alpha_factor" in ds.variables else "alpha"
 
 
 def as_sweep(ds: xr.Dataset) -> xr.Dataset:
-    """A sweep with its dimensions as it was opened: every analysis begins here, whatever was done to ``ds``.
+    """A sweep with the dimensions that it had when opened, whatever was done to ``ds`` since.
 
-    - Dimensions that a selection of one value has made scalars are back, of length 1.
-    - Dimensions are in the order of a store again, where a transposition has changed it.
-    - Theory that ``ds.where(ds.status == 1)`` has spread over the cells, and masked with them, is over its
-      own dimensions again: that of a model is computed anew, that of a load is NaN where no cell was left.
-    - Labels are clean: noise 0, which was a constant of the store or was selected, is no coordinate any more.
+    - Dimensions that a selection has reduced to scalars are restored, with length 1.
+    - Dimensions are put back into the order of a store.
+    - Theory that ``ds.where(ds.status == 1)`` has broadcast over the cells and masked is returned to its own
+      dimensions: theory of a model is computed again, theory at a load is NaN if no cell is left there.
+    - Noise 0, whether a constant of the store or selected, is dropped as a coordinate.
 
-    Nothing is read but theory of models; a dataset that needs nothing comes back as it is.
+    Reads nothing but the theory of models. A dataset that needs no change is returned as it is.
 
     Raises
     ------
     ParameterError
-        A dimension is missing, as after a mean over it or a selection with ``drop=True``; or labels carry
-        noise.
+        A dimension is missing, as after a mean over it or a selection with ``drop=True``; or the labels are
+        noisy.
     """
     ds = _noiseless(ds)
     alpha_dim = alpha_axis(ds)
@@ -143,7 +143,7 @@ def _campaign_names(ds: xr.Dataset, axis: str) -> bool:
 
 
 def _theory_of_models(ds: xr.Dataset, attributes: Mapping[str, dict[Any, Any]]) -> dict[str, Any]:
-    """Variables of ``_OF_MODEL`` by name, from theory, each with its attributes."""
+    """The variables of ``_OF_MODEL`` by name, computed from theory, each with its attributes."""
     found = {name: np.empty(tuple(ds.sizes[dim] for dim in MODEL)) for name in attributes}
     for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):
         at = transition(Model(*(ds[dim].values[k].item() for dim, k in zip(MODEL, index, strict=True))))
@@ -170,31 +170,31 @@ def map_models(
     Parameters
     ----------
     ds : xarray.Dataset
-        A sweep (:func:`as_sweep`); in memory, or on Dask with any chunks. Chunks along p, p_star and
-        a say how many models go together, all other dimensions are read whole; without Dask a block holds
+        A sweep (:func:`as_sweep`), in memory or on Dask with any chunks. Chunks along p, p_star and a decide
+        how many models form a block; all other dimensions are read whole. Without Dask a block holds
         ``BLOCK_BYTES``.
     function : callable
-        From the dataset of one model to one array for each output. The model's dataset is in memory, holds
-        ``variables`` and the coordinates, of which p, p_star and a are scalars (:func:`model_of`). It runs in
-        threads, or in the workers of ``dask.distributed`` where a client is set: it and what it is bound to
-        must pickle then.
+        From the dataset of one model to one array for each output. That dataset is in memory and holds
+        ``variables`` and the coordinates, of which p, p_star and a are scalars (:func:`model_of`). The
+        function runs in threads or, if a ``dask.distributed`` client is set, in its workers; then it must be
+        picklable, with everything bound to it.
     outputs : mapping of str to Output
-        The variables of the result; their dimensions are dimensions of ``ds`` or of ``labels``.
+        The variables of the result. Their dimensions are dimensions of ``ds`` or of ``labels``.
     variables : iterable of str
-        Variables of ``ds`` that the function reads; nothing else is.
+        The variables of ``ds`` that the function reads; no others are loaded.
     labels : mapping of str to sequence of str, optional
-        Dimensions that the result has and ``ds`` has not, with their coordinates.
+        Dimensions of the result that ``ds`` does not have, with their coordinates.
 
     Returns
     -------
     xarray.Dataset
         Each output over (p, p_star, a) and its own dimensions, with those coordinates of ``ds`` that lie on
-        them. Computed if ``ds`` is in memory. On Dask it is lazy: ``compute()`` makes the one pass, and
-        ``dask.compute(one, another)`` a single one for several results of the same ``ds``.
+        them. In memory if ``ds`` is. On Dask it is lazy: ``compute()`` makes the one pass, and
+        ``dask.compute(one, another)`` makes a single pass for several results of the same ``ds``.
 
     Notes
     -----
-    Every pass refuses done cells outside the range that a variable declares (``valid_min``, ``valid_max``).
+    Every pass refuses done cells outside the declared range of a variable (``valid_min``, ``valid_max``).
     Memory: one block of ``variables`` for each thread or worker, and the result. Held by
     ``tests/test_models_pass.py``.
     """
@@ -221,19 +221,19 @@ def map_models(
     kwargs = {"function": function, "outputs": outputs, "lengths": lengths}
     mapped = xr.map_blocks(_map_block, blocks, kwargs=kwargs, template=template)
     mapped = mapped.assign_coords({name: at.variable for name, at in frame.items() if name not in outputs})
-    # strings of any length, so that Zarr gives back what it was given
+    # strings of variable length, so that Zarr returns what it was given
     mapped = mapped.assign_coords({dim: np.array(list(names), object) for dim, names in labels.items()})
     return mapped if read.chunks else mapped.compute()
 
 
 def model_of(block: xr.Dataset) -> Model:
-    """The model whose cells a function of :func:`map_models` was given."""
+    """The model of the block passed to a function of :func:`map_models`."""
     return Model(*(block[dim].item() for dim in MODEL))
 
 
 def _check_ranges(block: xr.Dataset) -> None:
-    """Refuse a block with a done cell outside the range that its variable declares, by the attributes
-    ``valid_min`` and ``valid_max``; name the first such cell in the order of the dimensions."""
+    """Refuse a block with a done cell outside the declared range of a variable (attributes ``valid_min`` and
+    ``valid_max``), and name the first such cell in the order of the dimensions."""
     for name, variable in block.data_vars.items():
         low, high = (variable.attrs.get(f"valid_{end}", limit) for end, limit in _LIMITS.items())
         bad = xr.apply_ufunc(outside_range, variable, low, high)
@@ -269,7 +269,7 @@ def _in_blocks(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _nothing(dims: tuple[str, ...], chunks: Mapping[Any, tuple[int, ...]], dtype: npt.DTypeLike) -> Any:
-    """A Dask array that tells shape, chunks and type, and is never computed."""
+    """A Dask array with this shape, chunks and dtype, which is never computed."""
     import dask.array
 
     cuts = tuple(chunks[dim] for dim in dims)
@@ -282,7 +282,8 @@ def _map_block(
     outputs: Mapping[str, Output],
     lengths: Mapping[str, int],
 ) -> xr.Dataset:
-    """The outputs of all models of one block; `lengths` are those of the dimensions that are not cut."""
+    """The outputs of all models of a block; `lengths` gives the lengths of the dimensions that are not
+    cut."""
     models = tuple(block.sizes[dim] for dim in MODEL)
     found = {
         name: np.empty((*models, *(lengths[dim] for dim in output.dims)), output.dtype)

@@ -1,4 +1,4 @@
-"""The load at which an overlap is born, from the collapse of all sizes of a sweep, and what it stands for."""
+"""The critical load from the collapse of all sizes of a sweep, and what it says of the transition."""
 
 from __future__ import annotations
 
@@ -101,18 +101,18 @@ def collapse(
 ) -> xr.Dataset:
     """Critical load alpha_c of every model of a sweep, from all its sizes together.
 
-    alpha_c is where the residual overlap is born at the sizes measured. By theory it is alpha_bbp where the
-    transition is continuous; where it is discontinuous it is alpha_0 at sizes below the crossover size N_x,
+    alpha_c is the load where the residual overlap appears at the sizes measured. In theory it is alpha_bbp
+    for a continuous transition. For a discontinuous one it is alpha_0 at sizes below the crossover size N_x,
     beyond which the threshold climbs towards alpha_bbp like 1/log N (``alpha_bbp_N``). Sizes above N_x/10 are
-    left out. So no estimate here is one of alpha_bbp for a discontinuous transition: that comes from theory.
+    left out. So nothing here estimates alpha_bbp of a discontinuous transition, which comes from theory only.
 
     Estimators, by name along ``estimator``: ``collapse``, ``theory_curve``, ``crossing``, ``square_root``
     (:data:`bendscape.analysis.estimate.collapse_fits.ESTIMATORS`). The first two fit
 
         N^(1/3) <overlap_sq_space> = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3)/width,
 
-    in the window |w| <= ``window`` (4 N^(-1/3) in alpha at (1, 1, 1.5)), with f a polynomial of order
-    ``order`` or the theory's A phi_r, and g a parabola whose coefficients are normal with standard deviation
+    in the window |w| <= ``window`` (4 N^(-1/3) in alpha at (1, 1, 1.5)). f is a polynomial of order ``order``
+    or the theory's A phi_r; g is a parabola whose coefficients have a normal prior with standard deviation
     ``correction`` N^(1/3) <overlap_sq_space> at alpha_c.
 
     Parameters
@@ -121,50 +121,51 @@ def collapse(
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
         one pass of :func:`bendscape.analysis.dataset.models.map_models` when the result is computed.
     least_size : int
-        Smaller sizes are left out.
+        Smallest size used.
     window : float
         Half width, in units of width N^(-1/3), > 0.
     order : int
-        Of the polynomial, 2 to 6.
+        Order of the polynomial, 2 to 6.
     correction : float
-        >= 0; 0 leaves the correction to scaling out.
+        >= 0; 0 omits the correction to scaling.
     n_boot : int
         Resamplings of the mean overlaps, >= 100, for the errors of differences between choices.
     level : float
-        Of the intervals and of ``supported``, in (0, 1).
+        Level of the intervals and of ``supported``, in (0, 1).
     seed : int
-        Of the resampling, >= 0.
+        Random seed of the resampling, >= 0.
 
     Returns
     -------
     xarray.Dataset
-        Lazy if ``ds`` is. Over (p, p_star, a), with dimensions ``estimator``, ``definition`` and ``choice``
-        besides: ``alpha_c`` with ``alpha_c_error``, ``alpha_c_low``, ``alpha_c_high``,
+        Lazy if ``ds`` is. Over (p, p_star, a), with further dimensions ``estimator``, ``definition`` and
+        ``choice``: ``alpha_c`` with ``alpha_c_error``, ``alpha_c_low``, ``alpha_c_high``,
         ``alpha_c_systematic``, ``flag``, ``chi2``, ``dof``, ``p_value``; theory's ``alpha_bbp``, three
         ``alpha_0_*`` and ``crossover_size``; ``distance`` from each of them in total errors and
         ``supported``, with ``answer`` for all together; ``kind_from_data`` and ``probability_discontinuous``
-        (Bayes factor of :func:`bendscape.analysis.estimate.verdicts.log_odds_discontinuous`); the estimate by
-        every choice that the systematic error is read off; sizes, and ``coverage``, the share of the wanted
-        cells that is done, nan where the campaign wants none. nan where the flag says why.
+        (Bayes factor of :func:`bendscape.analysis.estimate.verdicts.log_odds_discontinuous`); the estimate
+        for every choice that enters the systematic error; sizes; and ``coverage``, the fraction of the wanted
+        cells that is done, nan if the campaign wants none. Where there is no estimate, nan and a flag with
+        the reason.
 
     Notes
     -----
-    An interval holds the loads at which chi^2 is above its minimum by at most the square of Student's
-    quantile, the errors being those that all alphas of a size make together
+    An interval holds the loads at which chi^2 exceeds its minimum by at most the square of Student's
+    quantile, with errors pooled over all alphas of a size
     (:func:`bendscape.analysis.estimate.collapse_points.scaled_points`); ``alpha_c_error`` is half its length
-    at 68 per cent. An end that the alphas do not hold is nan. Of ``collapse`` and ``crossing`` no interval is
-    shorter than the errors alone let expect. Where there is no minimum or crossing within the alphas,
-    ``alpha_c`` is nan and the end that is not is a bound. Coverage of 95 % intervals flagged ``estimated``,
-    on planted sweeps with a correction to scaling as ``correction`` has it: 0.92 to 1.00 from 6 seeds on, for
-    normal, exponential and lognormal cells; alphas beside the threshold give 1 estimate of 1300
-    (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
+    at 68 per cent. An end outside the measured alphas is nan. For ``collapse`` and ``crossing`` no interval
+    is shorter than the errors alone imply. If there is no minimum or crossing within the alphas, ``alpha_c``
+    is nan and the end that is not nan is a bound. Coverage of 95 % intervals flagged ``estimated``, on
+    planted sweeps with a correction to scaling drawn from the prior: 0.92 to 1.00 with 6 seeds or more, for
+    normal, exponential and lognormal cells; of 1300 sweeps whose alphas miss the threshold one gave an
+    estimate (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
 
     The systematic error is the largest (d^2 - s^2)^(1/2) over the choices of ``choice`` with a p-value above
-    0.01, d the change of the estimate and s the standard error of d from resamplings common to all; for the
-    square root at least its bias on theory's curve. Cells at different alphas count as independent, which
-    those of a campaign are. The kind is inferred against theory's alpha_bbp: without it, nothing below the
-    crossover size tells the kinds apart; an estimate that is flagged, or has no degrees of freedom left,
-    tells none. Source: this project's own, on the scaling law of arXiv:2604.27992.
+    0.01, where d is the change of the estimate and s the standard error of d from common resamplings; for the
+    square root it is at least the bias on theory's curve. Cells at different alphas are taken as independent,
+    as they are in a campaign. The kind is inferred relative to theory's alpha_bbp: without that, nothing
+    below the crossover size distinguishes the kinds. A flagged estimate, or one without degrees of freedom,
+    gives no kind. Source: this project's own, on the scaling law of arXiv:2604.27992.
     """
     ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
@@ -217,7 +218,7 @@ def _of_model(
 
 
 def collapse_point(scaling: PointScaling, settings: Settings, known: Landmarks) -> dict[str, Any]:
-    """All numbers of one model by their names in the dataset, from nothing but its points."""
+    """All numbers of one model by their names in the dataset, computed from its points."""
     level, bbp = scaling.level, known.definitions["alpha_bbp"]
     slope = overlap_exponent(scaling.points, bbp, scaling.width)
     bias = scaling.square_root_bias(settings)

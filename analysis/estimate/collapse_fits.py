@@ -1,21 +1,21 @@
-"""The critical load of one model by finite-size scaling of its mean overlap: four estimators, each with its
-interval and its resamplings.
+"""The critical load of one model by finite-size scaling of its mean overlap: four estimators with intervals
+and resamplings.
 
-Around the load alpha_c at which the residual overlap is born, Y = N^(1/3) <overlap_sq_space> follows
+Near the load alpha_c at which the residual overlap appears, Y = N^(1/3) <overlap_sq_space> follows
 
     Y = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3) / width,
 
-f the master curve and g the first correction to scaling. f can be a polynomial or the theory's A phi_r, and g
-is a parabola whose coefficients are unknown but not arbitrary: each is taken to be normal with mean 0 and
-standard deviation ``correction`` times Y(0). A free g costs most of the precision and none at all biases;
-this way its uncertainty is part of the interval.
+with f the master curve and g the first correction to scaling. f is a polynomial or the theory's A phi_r. g is
+a parabola with a normal prior on each coefficient, of mean 0 and standard deviation ``correction`` times
+Y(0). An unconstrained g would cost most of the precision, and no g at all would bias alpha_c; with the prior
+its uncertainty is part of the interval.
 
-An interval holds all loads that the data do not reject: those at which chi^2, all else fitted, is above its
-minimum by no more than the square of Student's quantile. It knows when the data say little: then it leaves
-the alphas. Where f is free, each end is judged by the window around it, for a window that the noise has moved
-would reject the truth too often, and chi^2 rises no faster than a curve of the universal shape lets expect:
-where data are few, an interval that ends within the alphas would mostly owe it to chance. Resamplings, normal
-with the standard errors of Y, serve the errors of differences alone.
+An interval holds all loads that the data do not reject: those at which chi^2, minimised over everything else,
+exceeds its minimum by at most the square of Student's quantile. If the data are weak the interval extends
+beyond the alphas. Where f is free, each end is judged in the window around it, since a single window placed
+by the noise would reject the true load too often. Also, chi^2 rises no faster than expected for a curve of
+the universal shape: with few data, intervals that end within the alphas would otherwise mostly do so by
+chance. Resamplings (normal, with the standard errors of Y) are used only for the errors of differences.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ESTIMATORS: Mapping[str, str] = {
         "is longer by what that bias is on theory's curve"
     ),
 }
-"""Estimators by name, each with its definition."""
+"""The estimators by name, each with its definition."""
 
 FLAGS: Mapping[str, str] = {
     "estimated": "estimated",
@@ -75,28 +75,28 @@ FLAGS: Mapping[str, str] = {
     ),
     "beyond_the_crossover": "every size lies beyond a tenth of the crossover size, where nothing collapses",
 }
-"""Outcomes of one estimate, each in words; stored as int8, the place in this order."""
+"""Outcomes of one estimate, in words; stored as int8, the index in this order."""
 
 USUAL_WIDTH = 6.0
-"""Width in alpha N^(1/3) where theory has none."""
+"""Width in alpha N^(1/3) if theory gives none."""
 LINE = (1.0, 3.0)
 """Window of the straight line above alpha_c, in units of width N^(-1/3)."""
 
-_CORRECTION = 3  # coefficients of g
-_RISE = 0.877  # of log phi_r with w at w = 0, times r^(1/3)
+_CORRECTION = 3  # number of coefficients of g
+_RISE = 0.877  # d log phi_r / dw at w = 0, times r^(1/3)
 _GRID = 121
 _LINE_GRID = 801
-_LEAST_POINTS = 3  # of one size in the window
+_LEAST_POINTS = 3  # per size in the window
 _LEAST_DOF = 3
 LEAST_CELLS = 64
-"""Of one size, at all its alphas: fewer do not know their standard deviation well enough to be held against a
-known curve, where they are skewed."""
+"""Per size, over all its alphas. With fewer, skewed cells do not determine their standard deviation well
+enough for a comparison with a known curve."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a collapse is fitted: half width of the window in units of width N^(-1/3), order of the polynomial,
-    standard deviation of the coefficients of g in units of Y at alpha_c, sizes left out at the small end,
+    """Settings of a fit: half width of the window in units of width N^(-1/3), order of the polynomial,
+    standard deviation of the coefficients of g in units of Y at alpha_c, number of smallest sizes left out,
     start of the straight line's window."""
 
     window: float = 0.65
@@ -106,7 +106,7 @@ class Settings:
     line_start: float = LINE[0]
 
     def choices(self) -> dict[str, Settings]:
-        """These settings and those that a systematic error is read off."""
+        """These settings and the variations from which the systematic error is determined."""
         return {
             "default": self,
             "narrow_window": replace(self, window=self.window / 1.5, line_start=1.25 * self.line_start),
@@ -119,7 +119,7 @@ class Settings:
 
 
 CHOICES = tuple(Settings().choices())
-_INDIFFERENT = {  # what does not enter an estimator at all
+_INDIFFERENT = {  # choices that an estimator does not depend on
     "collapse": (),
     "theory_curve": ("next_order",),
     "crossing": ("next_order", "narrow_window", "wide_window"),
@@ -133,11 +133,10 @@ class PointScaling:
     Parameters
     ----------
     points : Points
-        Of :func:`bendscape.analysis.estimate.collapse_points.scaled_points`, at the sizes that are to be
-        used.
+        From :func:`bendscape.analysis.estimate.collapse_points.scaled_points`, at the sizes to be used.
     model : Model
     level : float
-        Of the intervals.
+        Level of the intervals.
     n_boot, seed : int
         Number and random seed of the resamplings.
     """
@@ -156,7 +155,7 @@ class PointScaling:
         self._fits: dict[tuple[str, Settings], Fit] = {}
 
     def fits(self, name: str, settings: Settings) -> dict[str, Fit]:
-        """One estimator by all the choices that enter it, in the order of ``CHOICES``."""
+        """One estimator for all choices that enter it, in the order of ``CHOICES``."""
         return {
             choice: self.fit(name, chosen)
             for choice, chosen in settings.choices().items()
@@ -190,7 +189,7 @@ class PointScaling:
         )
 
     def _start(self, points: Points) -> float:
-        """Where a window is centred first: where sizes cross, or the end of the alphas if they do beyond."""
+        """Centre of the first window: where the sizes cross, or the end of the alphas nearest to it."""
         crossing = self.fit("crossing", Settings(correction=0.0)).values
         where = float(np.median(points.alpha)) if crossing is None else float(crossing[0])
         return float(np.clip(where, points.alpha.min(), points.alpha.max()))
@@ -198,7 +197,7 @@ class PointScaling:
     def _scaled(
         self, settings: Settings, columns: Callable[[Floats], Floats], known: Callable[[Floats], Floats]
     ) -> Fit:
-        """Least squares of Y on known(w) + columns(w) + N^(-1/3) g(w), its minimum over alpha_c."""
+        """Least squares of Y against known(w) + columns(w) + N^(-1/3) g(w), minimised over alpha_c."""
         n_free = columns(np.zeros(1)).shape[-1]
         used = np.isin(self.points.N, self.sizes[settings.skip :])
         if not n_free:
@@ -208,8 +207,8 @@ class PointScaling:
         mean = self.points.mean.copy()
 
         def profile(centre: float) -> tuple[Flags, Points, Floats, Floats] | None:
-            """Which points the window around a load holds, these, loads to search, and chi^2 there; later
-            errors follow the fit."""
+            """The points in the window around a load, loads to search, and chi^2 there; errors are updated
+            from the fit."""
             keep = used & self._window(centre, settings.window)
             here = self.points._replace(mean=mean).where(keep)
             if keep.sum() < n_free + 1 + _LEAST_DOF or len(np.unique(here.N)) < (2 if n_free else 1):
@@ -224,7 +223,7 @@ class PointScaling:
         centre, seen = self._start(self.points.where(used)), set[bytes]()
         while found := profile(
             centre
-        ):  # the window follows the estimate until it holds the same points again
+        ):  # move the window to the estimate until it holds the same points again
             keep, here, grid, chi2 = found
             if keep.tobytes() in seen:
                 break
@@ -241,8 +240,8 @@ class PointScaling:
             grid=grid,
             deviance=chi2 - chi2.min(),
         )
-        # A load is judged by the window around it, so each end of the interval by another window: a
-        # polynomial finds what looks like a collapse where noise has put the window; a known curve does not.
+        # Each load is judged in the window around it, so each end of the interval in its own: where noise has
+        # put the window, a polynomial can mimic a collapse; a known curve cannot.
         for end in np.clip(fit.interval(self.level), grid[0], grid[-1]) if n_free else ():
             if found := profile(float(end)):
                 fit = fit.or_not_rejected(found[2], found[3] - found[3].min())
@@ -251,7 +250,7 @@ class PointScaling:
         return fit.at_most(nearest, information) if n_free else fit._replace(skewness=skewness)
 
     def _window(self, centre: float, half_width: float) -> Flags:
-        """The points around a load, of the sizes that have enough of them there."""
+        """The points around a load, from sizes with enough points there."""
         keep = np.abs(self.points.alpha - centre) * np.cbrt(self.points.N) <= half_width * self.width
         sizes, counts = np.unique(self.points.N[keep], return_counts=True)
         return np.asarray(keep & np.isin(self.points.N, sizes[counts >= _LEAST_POINTS]))
@@ -265,8 +264,8 @@ class PointScaling:
         columns: Callable[[Floats], Floats],
         known: Callable[[Floats], Floats],
     ) -> tuple[Floats, Floats]:
-        """chi^2 of every row of Y at every alpha_c of the grid, all else fitted; and the best fit to the
-        first row."""
+        """chi^2 of every row of Y at every alpha_c of the grid, minimised over the rest; and the best fit to
+        the first row."""
         basis = self._basis(points, grid, settings, columns)
         n = len(points.alpha)
         prior = self.drawn[: len(Y), : _CORRECTION if settings.correction > 0 else 0]
@@ -282,8 +281,7 @@ class PointScaling:
     def _basis(
         self, points: Points, grid: Floats, settings: Settings, columns: Callable[[Floats], Floats]
     ) -> Floats:
-        """What is fitted beside alpha_c at every alpha_c of the grid: orthonormal columns over points and
-        prior."""
+        """The regressors at every alpha_c of the grid: orthonormal columns over points and prior."""
         n_prior = _CORRECTION if settings.correction > 0 else 0
         unit = settings.correction * self._level(points)  # standard deviation of the coefficients of g
         w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width
@@ -296,15 +294,15 @@ class PointScaling:
         return np.asarray(np.linalg.qr(design)[0])
 
     def _level(self, points: Points) -> float:
-        """Y at alpha_c, by theory or else about."""
+        """Y at alpha_c, from theory or, without it, approximately."""
         level = self.critical.overlap_level
         return float(points.Y.mean()) if math.isnan(level) else level
 
     def _information(
         self, points: Points, place: float, settings: Settings, columns: Callable[[Floats], Floats]
     ) -> tuple[float, float]:
-        """What chi^2 is expected to rise by with the square of the distance from alpha_c, for a curve of the
-        universal shape, and the skewness of the weighted sum of Y that alpha_c depends on."""
+        """Expected rise of chi^2 with the squared distance from alpha_c, for a curve of the universal shape;
+        and the skewness of the weighted sum of Y that determines alpha_c."""
         r, root = int(self.model.p) * self.model.p_star, np.cbrt(points.N)
         w, step = (points.alpha - place) * root / self.width, 0.01
         phi = universal_overlap(np.stack([w - step, w + step, np.zeros_like(w)]), r)
@@ -319,7 +317,7 @@ class PointScaling:
         return information, third / information**1.5
 
     def _crossing(self, settings: Settings) -> Fit:
-        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, Y the smooth curves of all sizes."""
+        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, with Y the smooth curves of all sizes."""
         sizes = self.sizes[settings.skip :]
         if len(sizes) < 2:
             return Fit(None, "not_enough_data")
@@ -400,8 +398,8 @@ class PointScaling:
         return None
 
     def square_root_bias(self, settings: Settings) -> float:
-        """What the straight line makes of the theory's own curve at the same points, less the critical load;
-        nan where theory has none."""
+        """What the straight line gives for the theory's own curve at the same points, minus the critical
+        load; nan without theory."""
         line = self._line(settings)
         return (
             math.nan
@@ -416,6 +414,6 @@ class PointScaling:
 
 
 def scale_width(model: Model) -> float:
-    """Width in alpha N^(1/3), the usual one where theory has none."""
+    """Width in alpha N^(1/3) from theory, or ``USUAL_WIDTH``."""
     width = critical_point(model).width
     return USUAL_WIDTH if math.isnan(width) else width

@@ -1,5 +1,5 @@
-"""What a collapse is fitted to: scaled mean overlaps of all sizes with their errors, the universal curve, and
-the two minimisations."""
+"""The data of a collapse (scaled mean overlaps of all sizes with their errors), the universal curve, and two
+minimisations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
 
 class Points(NamedTuple):
     """Y = N^(1/3) <overlap_sq_space> at all sizes and alphas with data, arrays of shape (n,): alpha, N,
-    seeds, Y, the mean of Y as its neighbours or a fit have it, the standard error of Y over that mean, the
-    degrees of freedom of the errors of this size, and the skewness of its cells."""
+    seeds, Y, the mean of Y smoothed over alpha or from a fit, the standard error of Y relative to that mean,
+    the degrees of freedom of the errors of this size, and the skewness of its cells."""
 
     alpha: Floats
     N: Floats
@@ -37,22 +37,22 @@ class Points(NamedTuple):
         return self.mean * self.relative_error
 
     def where(self, keep: Flags) -> Points:
-        """Those of them that are kept."""
+        """The points selected by a mask."""
         return Points(*(values[keep] for values in self))
 
     def cells(self) -> Floats:
-        """Cells of the size of each point, at all alphas that are kept."""
+        """Number of cells of the size of each point, over all alphas kept."""
         return np.asarray([self.n_seeds[self.N == N].sum() for N in self.N], dtype=np.float64)
 
     def joint_freedom(self) -> float:
-        """Degrees of freedom of the error of an estimate to which all sizes contribute alike, by the rule of
-        Welch and Satterthwaite."""
+        """Welch-Satterthwaite degrees of freedom of the error of an estimate to which all sizes contribute
+        equally."""
         each = self.freedom[np.unique(self.N, return_index=True)[1]]
         return float(len(each) ** 2 / (1 / each).sum())
 
     def smoothed(self, N: float, grid: Floats, width: float) -> tuple[Floats, Floats]:
-        """Matrix that takes Y to the smooth curve of one size on a grid, (grid, n), and the curve's standard
-        error; nan outside its alphas."""
+        """Matrix from Y to the smooth curve of one size on a grid, (grid, n), and the curve's standard error;
+        nan outside the alphas of that size."""
         here = self.N == N
         alpha = self.alpha[here]
         smoother = np.zeros((len(grid), len(self.Y)))
@@ -62,7 +62,7 @@ class Points(NamedTuple):
 
 
 def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
-    """Y of all sizes of one model, with errors that all alphas of a size make together.
+    """Y of all sizes of one model, with errors pooled over all alphas of a size.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         ``status``, ``overlap_sq_space`` and, where there is one, ``alpha_realised``, in memory, dimensions
         (alpha, N, seed).
     alpha : array, shape (n,)
-        As the campaign wants it; the abscissae are those of
+        Alphas of the campaign; the abscissae are those of
         :func:`bendscape.analysis.dataset.counts.realised_alpha`.
     width : float
         Width in alpha N^(1/3).
@@ -78,17 +78,18 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
     Returns
     -------
     Points
-        Of the alphas with ``LEAST_SEEDS`` cells at sizes with ``LEAST_ALPHAS`` of them, where mean and spread
-        are positive.
+        At alphas with ``LEAST_SEEDS`` cells, of sizes with ``LEAST_ALPHAS`` such alphas, where mean and
+        spread are positive.
 
     Notes
     -----
-    A few cells do not know their own standard deviation, and an error that follows the fluctuations of its
-    own mean gives low means more weight, and biases. So the mean is smoothed along alpha, and the relative
-    standard deviation s(alpha) of one cell is the exponential of a parabola (of a line below 12 alphas, a
-    constant below 6), its mean square right. Its
-    degrees of freedom are what the scatter of the m squares around it says: 2 (m - 3) over the variance of
-    (measured/s)^2, at most the cells less one at each alpha. Cells of different alpha count as independent.
+    A few cells do not determine their own standard deviation, and an error that follows the fluctuation of
+    its own mean gives low means more weight, which is a bias. So the mean is smoothed along alpha, and the
+    relative standard deviation s(alpha) of one cell is modelled as the exponential of a parabola (a line with
+    fewer than 12 alphas, a constant with fewer than 6), scaled so that its mean square is right. Its degrees
+    of freedom follow from the scatter of the m squares about it: 2 (m - 3) over the variance of
+    (measured/s)^2, but at most the cells minus one at each alpha. Cells at different alphas are taken as
+    independent.
     """
     realised = realised_alpha(block, alpha)
     parts = []
@@ -111,11 +112,11 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         centre = x.mean()
         smooth = np.exp(np.polyval(np.polyfit(x - centre, np.log(relative), parameters - 1), x - centre))
         scatter = (relative / smooth) ** 2
-        smooth *= np.sqrt(scatter.mean())  # logarithms average too low
+        smooth *= np.sqrt(scatter.mean())  # corrects the bias of averaging logarithms
         variance = np.var(scatter / scatter.mean(), ddof=1) if len(x) > 1 else np.inf
         most = (count - 1).sum()
         freedom = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
-        third = means(kept[good], done[use][good]).third * count**2  # of one cell
+        third = means(kept[good], done[use][good]).third * count**2  # per cell
         skewness = (third / (mean * smooth) ** 3).mean()
         each = np.broadcast_to([[N], [freedom], [skewness]], (3, len(x)))
         parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), *each[1:]))
@@ -125,11 +126,11 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
 
 
 def overlap_exponent(points: Points, alpha: float, width: float) -> tuple[float, float]:
-    """Slope of log <overlap_sq_space> against log N at one load, and its standard error; nan where fewer
-    than two sizes have it within their alphas.
+    """Slope of log <overlap_sq_space> against log N at one load, and its standard error; nan if fewer than
+    two sizes have the load within their alphas.
 
-    -1/3 where the overlap is critical, more where it survives; a check on the kind, not independent of
-    alpha_c.
+    -1/3 at criticality, larger where the overlap survives; a check of the kind of transition, which is not
+    independent of alpha_c.
     """
     at = [(N, *points.smoothed(N, np.array([alpha]), width)) for N in np.unique(points.N)]
     spans = [(N, float(curve[0] @ points.Y), float(e[0])) for N, curve, e in at if np.isfinite(e[0])]
@@ -143,28 +144,28 @@ def overlap_exponent(points: Points, alpha: float, width: float) -> tuple[float,
 
 
 def finer(alpha: Floats, between: int = 4) -> Floats:
-    """A grid from the first alpha to the last, with so many steps between two of them."""
+    """A grid from the first alpha to the last, with ``between`` steps from each alpha to the next."""
     places = np.arange(between * (len(alpha) - 1) + 1) / between
     return np.asarray(np.interp(places, np.arange(len(alpha)), alpha), dtype=np.float64)
 
 
 @lru_cache(maxsize=32)
 def _universal(r: int) -> PchipInterpolator:
-    """log phi_r on a fine grid in asinh(w / r^(1/3)), from -150 to 150."""
+    """Interpolant of log phi_r in asinh(w / r^(1/3)), for w from -150 to 150."""
     at = np.linspace(-5.7, 5.7, 457)
     phi = [critical_overlap(float(w), r) for w in r ** (1 / 3) * np.sinh(at)]
     return PchipInterpolator(at, np.log(phi))
 
 
 def universal_overlap(w: Floats, r: int) -> Floats:
-    """phi_r of :func:`bendscape.core.quadratic.finite_size.spiked_edge.critical_overlap` at many w at once,
-    to 1e-4 relative."""
+    """phi_r of :func:`bendscape.core.quadratic.finite_size.spiked_edge.critical_overlap` at many w, to 1e-4
+    relative."""
     at = np.clip(np.arcsinh(w / r ** (1 / 3)), -5.7, 5.7)
     return np.asarray(np.exp(_universal(r)(at)), dtype=np.float64)
 
 
 def lowest(grid: Floats, chi2: Floats) -> tuple[Floats, Floats]:
-    """Place and value of the minimum of every row, by a parabola through three points; -inf and inf where it
+    """Position and value of the minimum of every row, by a parabola through three points; -inf or inf if it
     is at an end of the grid."""
     rows, k = np.arange(len(chi2)), chi2.argmin(axis=1)
     inner = np.clip(k, 1, len(grid) - 2)
@@ -177,8 +178,8 @@ def lowest(grid: Floats, chi2: Floats) -> tuple[Floats, Floats]:
 
 
 def zero_of_line(points: Points, Y: Floats, grid: Floats) -> tuple[Floats, Floats, float]:
-    """Where a weighted straight line through Y rises through zero, for every row (-inf where it does not
-    rise); and of the first row the line over its standard error on a grid, and chi^2."""
+    """Zero of a weighted straight line through Y, for every row (-inf if the line does not rise); and, for
+    the first row, the line over its standard error on a grid, and chi^2."""
     centre = points.alpha.mean()
     design = np.stack([np.ones_like(points.alpha), points.alpha - centre], axis=1) / points.error[:, None]
     target, inverse = Y / points.error, np.linalg.pinv(design)

@@ -1,9 +1,9 @@
-"""The overlap expected where a residual overlap is born: the level a threshold is read off at, one size at a
-time.
+"""The overlap expected at the critical load, which is the level at which a threshold is read off for one
+size.
 
-Where an outlier is born continuously, the lowest eigenpairs follow the universal law of r = p p_star critical
-spikes at the edge of a real symmetric random matrix. All that depends on the model is an amplitude and a
-width in alpha, and both follow from the expansion of the theory around the critical g."""
+Where an outlier appears continuously, the lowest eigenpairs follow the universal law of r = p p_star critical
+spikes at the edge of a real symmetric random matrix. The model enters only through an amplitude and a width
+in alpha, and both follow from the expansion of the theory around the critical g."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bendscape.core.quadratic.theory.branch import load_on_branch, principal_val
 from bendscape.core.quadratic.theory.outlier import transition_at
 
 SAFE = 10.0
-"""Sizes up to the crossover size over this show a critical load: an extreme label hides one overlap in ten
-there."""
+"""Sizes up to the crossover size divided by this show a critical load; there an extreme label hides one
+overlap in ten."""
 
 
 class CriticalPoint(NamedTuple):
-    """Where the residual overlap is born at sizes below the crossover, and the scales of its finite-size
-    law."""
+    """The load where the residual overlap appears at sizes below the crossover, and the scales of its
+    finite-size law."""
 
     alpha: float
     amplitude: float
@@ -34,7 +34,7 @@ class CriticalPoint(NamedTuple):
 
 def _critical_gamma(model: Model) -> float:
     """Zero of psi: in (0, 1) for a continuous transition, above 1 on the principal-value branch for a
-    discontinuous one, or nan."""
+    discontinuous one; nan if there is none."""
     at_bbp = transition_at(model)
     if at_bbp.kind == "continuous":
         return at_bbp.gamma

@@ -1,4 +1,4 @@
-"""Where a mean curve rises through zero, and the interval of loads that its data do not exclude."""
+"""Where a mean curve crosses zero upwards, and the interval of loads that the data do not exclude."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from bendscape.analysis.dataset.curves import Flags, Floats, local_smoother, sign_change
 from bendscape.analysis.estimate.student import ONE_SIGMA, Means, means, weighted
 
-_FINE = 16  # points of the fine grid between two values of alpha
-_STRICTER = 3  # than Bonferroni, where chance alone is to be ruled out
+_FINE = 16  # points of the fine grid per interval of alpha
+_STRICTER = 3  # factor beyond Bonferroni, where chance alone is to be ruled out
 
 
 class Curve(NamedTuple):
@@ -22,13 +22,13 @@ class Curve(NamedTuple):
     bandwidth: float
 
     def smoother(self, grid: Floats) -> Floats:
-        """Weights of the means at points of a grid within the alphas, (grid, n)."""
+        """Weights of the means at the points of a grid within the alphas, (grid, n)."""
         return local_smoother(self.alpha, grid, self.bandwidth, self.cells.freedom + 1)
 
 
 class Crossing(NamedTuple):
-    """Where a curve rises through zero, its standard error and the ends of its interval, or the flag that
-    says why there is none; the first and the last alpha it was looked for at."""
+    """Zero of a rising curve, its standard error and interval, or the flag that says why there is none; the
+    first and the last alpha searched."""
 
     flag: str
     value: float = math.nan
@@ -40,53 +40,52 @@ class Crossing(NamedTuple):
 
 
 def mean_curve(alpha: Floats, values: Floats, counted: Flags, bandwidth: float) -> Curve:
-    """Curve of the cells (alpha, seed) that count, at least 3 at every alpha."""
+    """Curve through the counted cells (alpha, seed), at least 3 at every alpha."""
     return Curve(alpha, means(values, counted), bandwidth)
 
 
 def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
-    """Where a curve rises through another one or through a number.
+    """Where a curve rises through another curve or through a number.
 
-    With f the smoothed curve less the other and s its standard error,
+    With f the smoothed curve minus the other and s its standard error,
 
         f = sum_i S_i y_i,    s^2 = sum_i S_i^2 v_i,    t = f/s,
 
-    y_i the mean of the cells at one alpha, v_i its variance from these cells and S the smoother, the estimate
-    is :func:`bendscape.analysis.dataset.curves.sign_change` of f. The interval holds the loads at which the
-    curve could vanish: it reaches down to the last load before the estimate at which t is below its lower
-    limit, and up to the first one behind it at which t is above the upper one, limits of
-    :meth:`bendscape.analysis.estimate.student.Sums.t_limits`.
+    where y_i is the mean of the cells at one alpha, v_i its variance from these cells and S the smoother, the
+    estimate is :func:`bendscape.analysis.dataset.curves.sign_change` of f. The interval holds the loads at
+    which the curve could vanish. Its lower end is the last load below the estimate at which t is below its
+    lower limit, its upper end the first load above the estimate at which t is above its upper limit, with the
+    limits of :meth:`bendscape.analysis.estimate.student.Sums.t_limits`.
 
-    Noise alone passes a limit somewhere, as there are as many independent places as the smoothing has free
-    parameters m. So with the limits of the level 1 - (1 - level)/(3 m), an end where t passes the limit needs
-    t to go on to the sum of both on its side. Where it does not, the end is where t passes the farther limit,
-    and open where it never does. Without the 3, which is stricter than Bonferroni, the few intervals that
-    data of little information have would too often owe both ends to noise.
+    Noise alone exceeds a limit somewhere, since there are as many independent places as the smoothing has
+    free parameters, m. Therefore such an end counts only if t, somewhere on that side, exceeds the sum of its
+    limit and that of the level 1 - (1 - level)/(3 m). Otherwise the end is where t exceeds the latter limit,
+    and it is open if t never does. Without the factor 3, which is stricter than Bonferroni, the few closed
+    intervals from data with little information would too often owe both ends to noise.
 
     Parameters
     ----------
     here : Curve
-        With independent cells.
+        A curve with independent cells.
     other : Curve or float
-        What it rises through.
+        The curve or number that it rises through.
     level : float
-        Of the interval, in (0, 1).
+        Level of the interval, in (0, 1).
 
     Returns
     -------
     Crossing
-        ``estimated``; ``interval_leaves_the_alpha_range`` with nan for an end that is open;
-        ``above_the_alpha_range`` and ``below_the_alpha_range``, without a number, where f does not change
-        sign and t is beyond the limit at the last or the first alpha; ``not_enough_data`` where it is not.
-        ``error`` is half the width of the interval of loads at 68 %, without the second condition; nan where
-        an end is open.
+        ``estimated``; ``interval_leaves_the_alpha_range`` with nan for an open end;
+        ``above_the_alpha_range`` or ``below_the_alpha_range``, without a number, if f does not change sign
+        and t exceeds the limit at the last or first alpha, otherwise ``not_enough_data``. ``error`` is half
+        the width of the interval at 68 %, without the condition on m; nan if an end is open.
 
     Notes
     -----
-    Limits: the mean crosses once; it follows a parabola over the half width of the smoothing; cells of
-    different alphas and seeds are independent, as those of the engine are, each of which draws from a stream
-    of its own. Source: the inverted test of Fieller, J. R. Stat. Soc. B 16 (1954) 175, and this project's own
-    condition on open ends. ``benchmarks/intervals.py`` measures the coverage.
+    Limits: the mean crosses once; it follows a parabola over the half width of the smoothing; cells at
+    different alphas and seeds are independent, as the engine's are, each with its own random stream. Source:
+    the inverted test of Fieller, J. R. Stat. Soc. B 16 (1954) 175, and this project's own condition on open
+    ends. ``benchmarks/intervals.py`` measures the coverage.
     """
     both = [here, *([other] if isinstance(other, Curve) else [])]
     first, last = max(float(c.alpha.min()) for c in both), min(float(c.alpha.max()) for c in both)
@@ -120,8 +119,8 @@ def crossing(here: Curve, other: Curve | float, level: float) -> Crossing:
 
 
 def _ends(grid: Floats, t: Floats, limits: tuple[Floats, Floats], value: float) -> tuple[float, float]:
-    """The last load before value at which t is below the lower limit, and the first one behind it at which t
-    is above the upper one, by a straight line between points of the grid; nan where there is none."""
+    """The last load below value at which t is below its lower limit, and the first above it at which t is
+    above its upper limit, interpolated linearly between grid points; nan where there is none."""
     below, above = t - limits[0], t - limits[1]
     low = high = math.nan
     if len(found := np.flatnonzero((below < 0) & (grid <= value))):
@@ -134,13 +133,13 @@ def _ends(grid: Floats, t: Floats, limits: tuple[Floats, Floats], value: float) 
 
 
 def _zero(x: Floats, y: Floats) -> float:
-    """Where a rising line through two points vanishes, the middle where one of them is at infinity."""
+    """Zero of the rising line through two points; the midpoint if one of them is infinite."""
     share = -y[0] / (y[1] - y[0]) if np.isfinite(y).all() and y[1] > y[0] else 0.5
     return float(x[0] + (x[1] - x[0]) * min(1.0, max(0.0, share)))
 
 
 def fine_grid(alpha: Floats, first: float, last: float) -> Floats:
-    """Points from first to last, ``_FINE`` between two values of alpha."""
+    """Points from first to last, ``_FINE`` for each interval between neighbouring alphas."""
     knots = np.unique([first, *alpha[(alpha > first) & (alpha < last)], last])
     places = np.arange(_FINE * (len(knots) - 1) + 1) / _FINE
     return np.asarray(np.interp(places, np.arange(len(knots)), knots), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Beyond the crossover size: the threshold that samples show climbs with N, and by which law."""
+"""The climb with N, beyond the crossover size, of the threshold that samples show, and its law."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LAWS: Mapping[str, Callable[[Floats], Floats]] = {
     "drift": lambda N: 1 / np.log(N),
     "no_drift": lambda N: np.ones_like(N),
 }
-"""How alpha_bbp - alpha_seen falls with N, alpha_bbp being theory's."""
+"""Laws of the decrease of alpha_bbp - alpha_seen with N, with alpha_bbp from theory."""
 
 OUTCOMES: Mapping[str, str] = {
     "not_applicable": "the transition is continuous: its threshold is alpha_bbp at every size",
@@ -51,10 +51,10 @@ OUTCOMES: Mapping[str, str] = {
     "no_drift": "alpha_seen = constant",
     "neither": "neither law fits",
 }
-"""What can be said of the law, each in words; stored as int8, the place in this order."""
+"""Outcomes for the law, in words; stored as int8, the index in this order."""
 
 OVERLAPS = ("overlap_sq_space", "overlap_sq_sample")
-"""Variables that show the teacher: measured, and by the theory of a cell's own labels."""
+"""Variables from which the threshold is seen: measured, and from the theory of a cell's own labels."""
 
 ALPHA_BBP_SOURCE = "theory: at no size within reach do data know it"
 FREE_WARNING = (
@@ -124,17 +124,17 @@ def drift(
 ) -> xr.Dataset:
     """The load alpha_seen(N) at which samples begin to show the teacher, and the law of its climb.
 
-    There the mean overlap is what no label hides times exp(-kappa), and alpha_seen is where exp(-kappa) = 1/e
-    (:func:`bendscape.analysis.estimate.drift_curves.alpha_seen`). Over the sizes it is fitted by least
-    squares to
+    The mean overlap is the overlap without hiding labels times exp(-kappa), and alpha_seen is the load where
+    exp(-kappa) = 1/e (:func:`bendscape.analysis.estimate.drift_curves.alpha_seen`). As a function of size it
+    is fitted by least squares to
 
         drift:     alpha_seen = alpha_bbp - K/log N,    alpha_bbp from theory,
         no_drift:  alpha_seen = constant,
 
-    with weights 1/alpha_seen_total_error^2, the statistical part as that of Student's t. ``law`` is by
-    :func:`bendscape.analysis.estimate.edge_fits.chosen_law`, as that of
-    :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling` is. alpha_bbp of a discontinuous transition
-    is never extrapolated from data: it is theory's.
+    with weights 1/alpha_seen_total_error^2, where the statistical part is that of Student's t. ``law`` is
+    chosen by :func:`bendscape.analysis.estimate.edge_fits.chosen_law`, as in
+    :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`. alpha_bbp of a discontinuous transition is
+    never extrapolated from data; it is theory's.
 
     Parameters
     ----------
@@ -142,20 +142,21 @@ def drift(
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not, with
         one of ``OVERLAPS``.
     overlap : {"overlap_sq_space", "overlap_sq_sample"}, optional
-        What shows the teacher; the first where there is one. An absent outlier counts as no overlap.
+        The variable that shows the teacher; by default the first of these that is present. An absent outlier
+        counts as overlap 0.
     beyond : float
-        Sizes from this many crossover sizes on are estimated and fitted, >= 1.
+        Sizes of at least this many crossover sizes are fitted, >= 1.
     free_alpha_bbp : bool
-        Also tell what a fit with alpha_bbp free would give, with ``warning`` in the attributes; no choice
-        and no other number depends on it.
+        Also report a fit with alpha_bbp free, with ``warning`` in the attributes; no choice and no other
+        number depends on it.
     n_boot : int
         Bootstrap resamplings of the seeds, >= 100, the same draw at every alpha of one size.
     wrong, misfit : float
-        Probabilities of choosing the wrong law, and of refusing a law that holds; in (0, 0.5).
+        Probabilities of choosing the wrong law, and of rejecting a law that holds; in (0, 0.5).
     level : float
-        Of the intervals, in (0, 1).
+        Level of the intervals, in (0, 1).
     seed : int
-        Of the resampling, >= 0.
+        Random seed of the resampling, >= 0.
 
     Returns
     -------
@@ -166,15 +167,15 @@ def drift(
         p-value of both laws and of theory's alpha_bbp_N, which has no free parameter;
         ``leading_order_error``, ``prediction_offset``; ``alpha_bbp``, ``crossover_size``. Over these and
         N: ``alpha_seen`` with errors, interval, ``flag`` and cross-check, ``alpha_bbp_N``, ``n_seeds``.
-        nan where the flag says why.
+        Where there is no estimate, nan and a flag with the reason.
 
     Notes
     -----
-    Limits: a size counts from 4 alphas with 4 seeds on, the law needs 3 sizes. The drift is the leading
-    order in 1/log N, of theory and of data: K is an effective one, of the sizes used, which exceeds
-    K_theory by ``K_at_size`` there, and with errors below ``leading_order_error`` the answer may be
-    neither. alpha_bbp_N is a leading order too, and is off by ``prediction_offset``. Coverage and rates
-    on planted data are held by ``tests/test_drift.py``; docs/drift.md has what label samples give.
+    Limits: a size counts with at least 4 alphas of 4 seeds, the law needs 3 sizes. The drift is the leading
+    order in 1/log N, for theory and data alike: K is an effective value at the sizes used, which exceeds
+    K_theory as ``K_at_size`` does, and with errors below ``leading_order_error`` the answer may be
+    neither. alpha_bbp_N is a leading order too, and is off by ``prediction_offset``. Coverage and error rates
+    on planted data are held by ``tests/test_drift.py``; docs/drift.md has the results of label samples.
     Source: this project's own.
     """
     ds = ANALYSIS.sweep(ds)
@@ -202,7 +203,7 @@ def drift(
 
 
 def _overlap(ds: xr.Dataset, wanted: str | None) -> str:
-    """The variable to read."""
+    """The overlap variable to read."""
     there = [name for name in OVERLAPS if name in ds]
     if wanted is not None and wanted not in there:
         raise ParameterError("overlap", wanted, f"one of {', '.join(there)}")
@@ -261,7 +262,7 @@ def _coded(flags: list[str], outcome: str) -> dict[str, Any]:
 def _visible(
     model: Model, alpha_bbp: float, curve: HidingCurve, loads: Floats, N: int, overlap: str
 ) -> Floats:
-    """Mean overlap of samples that no label hides: nan below the principal-value branch."""
+    """Mean overlap of samples in which no label hides the teacher; nan below the principal-value branch."""
     found = np.full(len(loads), math.nan)
     for i in np.flatnonzero(loads >= curve.alpha[0]):
         alpha = float(loads[i])
@@ -285,7 +286,7 @@ def _fits(
     level: float,
     **_: Any,
 ) -> tuple[dict[str, float], str]:
-    """The numbers of ``_OF_MODEL`` that the sizes decide, and the outcome."""
+    """The numbers of ``_OF_MODEL`` that follow from the sizes, and the outcome."""
     use = (freedom > 2) & (at_size["alpha_seen_error"] > 0)
     N, bbp = sizes[use].astype(np.float64), float(at_size["alpha_bbp"])
     found: dict[str, float] = {"n_sizes": len(N), "freedom": max(0, len(N) - 1)}
@@ -329,7 +330,7 @@ def _fits(
 
 
 def _without_one(whole: Fit, N: Floats, gap: Floats, error: Floats) -> float:
-    """Largest (d^2 - s^2)^(1/2) over the sizes, d the change of K without one and s its standard error."""
+    """Largest (d^2 - s^2)^(1/2) over sizes, d the change of K without that size and s its standard error."""
     excess = [0.0]
     for k in range(len(N)):
         rest = np.arange(len(N)) != k

@@ -1,4 +1,4 @@
-"""The load at which samples of one size begin to show the teacher: a curve of theory moved over the data."""
+"""The load at which samples of one size begin to show the teacher, by shifting theory's curve."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ FLAGS: Mapping[str, str] = {
     "alphas_too_far_apart": "the overlap jumps from hidden to seen between two alphas",
     "interval_leaves_the_alpha_range": "estimated, but the interval leaves the alphas measured",
 }
-"""Outcomes at one size, each in words; stored as int8, the place in this order."""
+"""Outcomes at one size, in words; stored as int8, the index in this order."""
 
 STRETCHES = np.geomspace(0.4, 2.5, 11)
 """Widths that are tried, in units of theory's; the middle one is 1."""
 
-_FARTHEST = 4.0  # between two alphas at the estimate, in units of the width of exp(-kappa)
-_PLACES = 200  # loads tried
+_FARTHEST = 4.0  # largest spacing of alphas at the estimate, in units of the width of exp(-kappa)
+_PLACES = 200  # number of loads tried
 
 
 class Seen(NamedTuple):
     """alpha_seen of one size, or the flag that says why there is none.
 
     ``error`` is the standard error, ``low`` and ``high`` the interval, ``stretch`` the fitted width over
-    theory's, ``cross_check`` the estimate with theory's width, ``systematic`` what their difference has
-    beyond its own error, ``freedom`` the degrees of freedom of the error.
+    theory's, ``cross_check`` the estimate with theory's width, ``systematic`` the part of their difference
+    that exceeds its own error, ``freedom`` the degrees of freedom of the error.
     """
 
     flag: str
@@ -53,8 +53,8 @@ class Seen(NamedTuple):
 
 
 class SizeCurve(NamedTuple):
-    """What one size shows: loads, cells (alpha, seed), which are done, and the overlap of what is not
-    hidden at each load."""
+    """The data of one size: loads, cells (alpha, seed), which are done, and the overlap without hiding labels
+    at each load."""
 
     N: int
     alpha: Floats
@@ -70,29 +70,30 @@ def alpha_seen(
 
         <overlap_sq>(alpha) = visible(alpha) exp(-kappa(alpha_bbp(N) + (alpha - t)/r)),
 
-    weighted by the seeds at each alpha. kappa and visible are theory's; its place t and its width r are read
-    off the data, which is the estimate; with r = 1 the place alone, which is the cross-check.
+    weighted by the seeds at each alpha. kappa and visible are theory's. The estimate fits the position t and
+    the width r; the cross-check fits t alone, with r = 1.
 
     Parameters
     ----------
     model : Model
-        With a discontinuous transition.
+        A model with a discontinuous transition.
     curve : HidingCurve
-        Of this model.
+        The hiding curve of this model.
     size : SizeCurve
-        Beyond the crossover size; loads where ``visible`` is nan are left out.
+        The data of a size beyond the crossover; loads where ``visible`` is nan are left out.
     n_boot, level, seed : int, float, int
-        Resamplings of the seeds, the same draw at every alpha; level of the interval; random seed.
+        Number of resamplings of the seeds, the same draw at every alpha; level of the interval; random seed.
 
     Returns
     -------
     Seen
-        Error and interval are those of n_boot resamplings of n seeds, times (n/(n - 1))^(1/2) and, for the
-        interval, by which Student's t with n - 1 degrees of freedom exceeds the normal quantile.
+        Error and interval come from n_boot resamplings of n seeds, times (n/(n - 1))^(1/2) and, for the
+        interval, times the ratio of the quantile of Student's t with n - 1 degrees of freedom to the normal
+        one.
 
     Notes
     -----
-    alpha_bbp(N) is no input: kappa is 1 at t whatever it is. Coverage: ``tests/test_drift.py`` and
+    alpha_bbp(N) is no input: kappa is 1 at t whatever its value. Coverage: ``tests/test_drift.py`` and
     ``benchmarks/drift.py``. Source: this project's own; the interval is the expanded percentile interval of
     Hesterberg, Am. Stat. 69 (2015) 371.
     """
@@ -119,7 +120,7 @@ def alpha_seen(
         return Seen("alphas_too_far_apart")
     tail = 0.5 + level / 2
     expanded = small_sample * float(stdtrit(freedom, tail) / ndtri(tail))
-    ends = np.quantile(places[1:], (1 - tail, tail), method="nearest")  # never interpolates inf
+    ends = np.quantile(places[1:], (1 - tail, tail), method="nearest")  # does not interpolate inf
     low, high = (value + expanded * (float(end) - value) if math.isfinite(end) else math.nan for end in ends)
 
     others, _ = moved.fitted(means[:, order], np.ones(1))
@@ -137,7 +138,7 @@ def alpha_seen(
 
 
 class _Moved:
-    """Theory's curve at every place and stretch, to be compared with many resamplings at once."""
+    """Theory's curve at every position and stretch, compared with many resamplings at once."""
 
     def __init__(self, curve: HidingCurve, N: int, alpha: Floats, visible: Floats, weights: Floats) -> None:
         self.curve, self.N, self.alpha, self.visible, self.weights = curve, N, alpha, visible, weights
@@ -148,8 +149,8 @@ class _Moved:
         self.width = step / float(here - ahead)
 
     def fitted(self, means: Floats, stretches: Floats) -> tuple[Floats, Floats]:
-        """Place and stretch of least squares for every row of means; -inf and inf where the place is the
-        first or the last that was tried."""
+        """Least-squares position and stretch for every row of means; -inf or inf if the position is the first
+        or the last tried."""
         least = np.full(len(means), np.inf)
         place, stretch, rows = np.zeros(len(means)), np.zeros(len(means)), np.arange(len(means))
         for r in stretches:
@@ -164,7 +165,7 @@ class _Moved:
         return place, stretch
 
     def _vertex(self, squares: Floats, lowest: Floats) -> Floats:
-        """Lowest point of the parabola through the least square and its neighbours."""
+        """Minimum of the parabola through the least square and its neighbours."""
         rows, last = np.arange(len(squares)), len(self.places) - 1
         middle = np.clip(lowest, 1, last - 1).astype(np.intp)
         left, centre, right = (squares[rows, middle + k] for k in (-1, 0, 1))

@@ -1,4 +1,4 @@
-"""Two laws by which the lowest eigenvalue could approach the edge, fitted to a few sizes, and the choice
+"""Two laws for the approach of the lowest eigenvalue to the edge, fitted to a few sizes, and the choice
 between them."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LAWS: Mapping[str, Callable[[Floats], Floats]] = {
     "n_two_thirds": lambda N: N ** (-2 / 3),
     "one_over_log": lambda N: 1 / np.log(N),
 }
-"""How the distance to the edge falls with N: at a sharp edge, and in an exponentially thin tail."""
+"""Decrease of the distance to the edge with N: at a sharp edge, and in an exponentially thin tail."""
 
 OUTCOMES: Mapping[str, str] = {
     "not_applicable": "alpha is not below the threshold that these sizes show",
@@ -27,14 +27,14 @@ OUTCOMES: Mapping[str, str] = {
     "one_over_log": "lambda_minus + c / log N",
     "neither": "neither law fits",
 }
-"""What can be said of the law, each in words; stored as int8, the place in this order."""
+"""Outcomes for the law, in words; stored as int8, the index in this order."""
 
 LEAST_SEEDS = 6
 LEAST_FREEDOM = 2
 
 
 class Fit(NamedTuple):
-    """One law fitted by weighted least squares: its amplitude, and what was added to lambda_minus."""
+    """One law fitted by weighted least squares: its amplitude, and the fitted shift of lambda_minus."""
 
     c: float
     c_error: float
@@ -63,13 +63,13 @@ def fit_law(
     free_edge : bool
         Fit the shift too.
     laws : mapping of str to callable
-        How the gap falls with N; those of the edge by default.
+        Decrease of the gap with N; by default the laws of the edge.
 
     Returns
     -------
     Fit
-        Errors are those of known variances; the p-value is that of chi^2 with n - 1 or n - 2 degrees of
-        freedom. ``shift`` is 0 where it is not fitted.
+        Errors assume known variances; the p-value is that of chi^2 with n - 1 or n - 2 degrees of freedom.
+        ``shift`` is 0 if it is not fitted.
     """
     columns = [laws[name](N)] + [np.ones_like(N)] * free_edge
     design = np.column_stack(columns) / error[:, None]
@@ -85,16 +85,16 @@ def fit_law(
 
 
 def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
-    """Standard errors of the means, from a power law of the variance of one cell in N.
+    """Standard errors of the means, from a power law in N for the variance of one cell.
 
-    The law is a line through log(variance n_seeds) against log N, weighted by the degrees of freedom, and
-    scaled so that it is right on average; the errors are :func:`widened` by its degrees of freedom. One size
-    keeps its own.
+    The law is a straight line through log(variance n_seeds) against log N, weighted by the degrees of freedom
+    and scaled to be right on average; the errors are :func:`widened` by its degrees of freedom. A single size
+    keeps its own error.
 
     Notes
     -----
-    Errors of their own would give the sizes that are low by chance more weight, where cells are skewed, and a
-    small sum of squares to many of few seeds.
+    With separately measured errors, sizes that are low by chance would get more weight where cells are
+    skewed, and sums of squares of few seeds would often be too small.
     """
     variance, freedom = cells.variance * n_seeds, cells.freedom
     slope = min(len(N) - 1, 1)
@@ -108,17 +108,17 @@ def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
 def amplitude(
     name: str, N: Floats, n_seeds: Floats, cells: Means, free_edge: bool, level: float
 ) -> dict[str, float]:
-    """Amplitude of a law with its interval, by weights that do not depend on the data.
+    """Amplitude of a law with its interval, with weights that do not depend on the data.
 
-    c, or c and the shift, of least squares with weights N n_seeds: cells of one size have a variance of order
-    1/N. Errors come from the variances measured at each size, whatever they are.
+    c, or c and the shift, by least squares with weights N n_seeds, since cells of one size have a variance of
+    order 1/N. Errors come from the variances measured at each size and do not assume this.
 
     Returns
     -------
     dict
         ``c``, ``c_low``, ``c_high`` at the level, by
         :meth:`bendscape.analysis.estimate.student.Sums.t_limits`; ``c_error``, half the width of the interval
-        at 68 %; ``shift`` and ``shift_error``, 0 where it is not fitted.
+        at 68 %; ``shift`` and ``shift_error``, 0 if it is not fitted.
     """
     design = np.column_stack([LAWS[name](N)] + [np.ones_like(N)] * free_edge)
     root = np.sqrt(N * n_seeds)
@@ -138,15 +138,16 @@ def amplitude(
 def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:
     """Which of two laws the fits support: ``cannot_tell``, ``neither`` or a name in ``fits``.
 
-    A law fits if its p-value is at least ``misfit`` and its amplitude is not negative by more than ndtri(1 -
-    misfit) of its errors. Where none fits: neither. The law of smaller chi^2 is chosen if it fits and chi^2
-    differs by at least the 1 - ``wrong`` quantile of chi^2 with one degree of freedom.
+    A law fits if its p-value is at least ``misfit`` and its amplitude is not negative by more than
+    ndtri(1 - misfit) of its errors. If none fits the result is neither. The law with the smaller chi^2 is
+    chosen if it fits and chi^2 differs by at least the 1 - ``wrong`` quantile of chi^2 with one degree of
+    freedom.
 
     Notes
     -----
     With normal errors of known size the wrong law is chosen with probability at most ``wrong``, whatever c,
-    the sizes and the errors: in the plane of both laws the data of the true one are c u + noise, and the
-    wrong one wins in two convex sets, each at distance sqrt(quantile) from the line of u.
+    the sizes and the errors: in the plane spanned by both laws the data are c u + noise, with u the true law,
+    and the wrong law wins in two convex sets, each at distance sqrt(quantile) from the line along u.
     """
     lowest = -float(ndtri(1 - misfit))
     fitting = [name for name, fit in fits.items() if fit.p_value >= misfit and fit.c >= lowest * fit.c_error]
@@ -158,12 +159,12 @@ def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:
 
 
 def mean_error(values: Floats) -> float:
-    """Standard error of the mean: that of infinitely many resamplings, times (n/(n - 1))^(1/2)."""
+    """Standard error of the mean: the limit of many bootstrap resamplings, times (n/(n - 1))^(1/2)."""
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def median_error(values: Floats) -> float:
-    """Standard error of the median: that of infinitely many resamplings of the n values.
+    """Standard error of the median: the bootstrap limit of infinitely many resamplings of the n values.
 
     The median of a resampling is the k-th value with probability I_{k/n}(h, h) - I_{(k-1)/n}(h, h), h =
     (n + 1)/2 and I the incomplete beta function; for even n this is the median between the two middle ones.
@@ -179,6 +180,6 @@ def median_error(values: Floats) -> float:
 
 
 def widened(error: float, freedom: int) -> float:
-    """Root mean square of the error in units of which an estimate scatters like one with a known error:
-    Student's t with that many degrees of freedom has variance freedom/(freedom - 2)."""
+    """Root mean square of the error, relative to which an estimate with an estimated error scatters like one
+    with a known error: Student's t has variance freedom/(freedom - 2)."""
     return error * math.sqrt(freedom / (freedom - 2))

@@ -1,4 +1,4 @@
-"""How the lowest eigenvalue approaches the edge of the bulk as N grows, below threshold, and by which law."""
+"""The approach of the lowest eigenvalue to the edge of the bulk with N, below threshold, and its law."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def edge_scaling(
 ) -> xr.Dataset:
     """Lowest eigenvalue against N at every (p, p_star, a, alpha) below threshold, fitted to two laws.
 
-    With y(N) the statistic of eigval_min over the seeds that are done and lambda_minus the theory's edge at
-    the realised alpha = M/N of each size, c of
+    With y(N) the statistic of eigval_min over the seeds that are done, and lambda_minus the theory's edge at
+    the realised alpha = M/N of each size, c in
 
         n_two_thirds:  y = lambda_minus + c N^(-2/3)        (sharp edge)
         one_over_log:  y = lambda_minus + c/log N           (exponentially thin tail)
@@ -108,38 +108,38 @@ def edge_scaling(
     is found by least squares with weights N n_seeds, which do not depend on the data: cells of one size have
     a variance of order 1/N. Its interval comes from the variance and the skewness measured at each size
     (:func:`bendscape.analysis.estimate.edge_fits.amplitude`). chi^2 of a law is the smallest for any c, with
-    the errors of a power law of the variance in N
-    (:func:`bendscape.analysis.estimate.edge_fits.smooth_errors`). ``law`` is by
-    :func:`bendscape.analysis.estimate.edge_fits.chosen_law`: the law of smaller chi^2 if it fits (p-value at
-    least ``misfit``, c not negative beyond that level) and chi^2 differs by the 1 - ``wrong`` quantile of
-    chi^2 with one degree of freedom, 6.63 at 0.01; neither if none fits; else cannot_tell. So the wrong one
-    of the two is chosen with probability at most ``wrong``, given normal errors.
+    errors from a power law of the variance in N
+    (:func:`bendscape.analysis.estimate.edge_fits.smooth_errors`). ``law`` is chosen by
+    :func:`bendscape.analysis.estimate.edge_fits.chosen_law`: the law with the smaller chi^2, if it fits
+    (p-value at least ``misfit``, c not significantly negative) and chi^2 differs by at least the 1 -
+    ``wrong`` quantile of chi^2 with one degree of freedom, 6.63 at 0.01; neither if none fits; otherwise
+    cannot_tell. Given normal errors, the wrong one of the two is chosen with probability at most ``wrong``.
 
     Parameters
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     statistic : {"mean", "median", "controlled"}, optional
-        What is fitted; "controlled" where there are extra draws, else "mean".
+        The statistic that is fitted; by default "controlled" with extra draws, else "mean".
     min_size : int
-        Sizes below it are left out of fits and prediction, >= 2: see the limits.
+        Smallest size in fits and prediction, >= 2; see the limits.
     extra_draws : int
-        Labels drawn for every measured cell, of which the control variate takes its expectation
+        Labels drawn for every measured cell to estimate the expectation of the control variate
         (:func:`bendscape.core.quadratic.sampling.control_variate.controlled_mean` on min(edge_sample,
-        outlier_sample)); 0 for none. The gain is nearly all there at 8. One draw takes 1 ms at N = 1000, and
-        grows like N.
+        outlier_sample)); 0 for no control variate. 8 give nearly the full gain. One draw takes 1 ms at N =
+        1000, and the time grows like N.
     prediction : bool
-        Compare with :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law` too:
-        milliseconds to tenths of a second a point, seconds far below alpha_0.
+        Also compare with :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law`, which
+        takes milliseconds to tenths of a second a point, and seconds far below alpha_0.
     free_edge : bool
-        Fit the edge too. Then the wrong law can win, and ``warning`` in the attributes says so; the choice is
-        made all the same.
+        Also fit the edge. Then the wrong law can win; ``warning`` in the attributes says so, and the choice
+        is made all the same.
     wrong, misfit : float
-        Probabilities of choosing the wrong law, and of refusing a law that holds; in (0, 0.5).
+        Probabilities of choosing the wrong law, and of rejecting a law that holds; in (0, 0.5).
     level : float
-        Of the intervals of c, in (0, 1).
+        Level of the intervals of c, in (0, 1).
     seed : int
-        Of the extra draws, >= 0. They depend on it, on the model, on N and on M, and on nothing else.
+        Random seed of the extra draws, >= 0. They depend only on it, the model, N and M.
 
     Returns
     -------
@@ -150,23 +150,22 @@ def edge_scaling(
         (of a fitted edge), ``_chi2`` and ``_p_value``; ``freedom``, ``n_sizes``; ``prediction_chi2`` and its
         p-value (not for medians); ``edge``, the theory's kind of edge. Over these and N: ``n_seeds``,
         ``coverage``, ``lambda_minus``, ``mean``, ``median`` and ``controlled`` with their errors,
-        ``variance_ratio``, ``prediction``. nan where there is none.
+        ``variance_ratio``, ``prediction``. nan where there is no value.
 
     Notes
     -----
-    Applies below threshold: alphas not below
+    Applies below threshold. Alphas at or above
     :func:`bendscape.core.quadratic.finite_size.crossover.alpha_bbp_at_size` at the smallest size used
-    (alpha_bbp, or alpha_0 where the transition is discontinuous) are ``not_applicable``, and have means and
-    medians only. A size counts from 6 seeds on, a fit needs 2 degrees of freedom.
+    (alpha_bbp, or alpha_0 where the transition is discontinuous) are ``not_applicable`` and have only means
+    and medians. A size needs 6 seeds, a fit 2 degrees of freedom.
 
-    Limits: both laws are leading orders. Measured on sampled Hessians (``docs/analysis.md``): at a sharp edge
-    corrections make it neither with sizes from 64 or 128 on, and n_two_thirds is told with sizes from 256 on.
-    Inside a smooth edge and below the crossover size the truth is neither, where the principal-value edge
-    exists: that edge, above lambda_minus, plus an N^(-2/3). With sizes from 512 on it is told as
-    one_over_log, which there only means slower than N^(-2/3).
-    The prediction is as accurate as ``lowest_eigenvalue_law`` says; where the errors are smaller, so is its
-    p-value. Rates of right and wrong choices on planted data are held by ``tests/test_edge_scaling.py``.
-    Source: this project's own.
+    Limits: both laws are leading orders. On sampled Hessians (``docs/analysis.md``): at a sharp edge the
+    result is neither if sizes start at 64 or 128, because of corrections, and n_two_thirds if they start at
+    256. Inside a smooth edge and below the crossover size, where the principal-value edge exists, the truth
+    is neither: it is that edge, above lambda_minus, plus a term N^(-2/3). With sizes from 512 on the result
+    is one_over_log, which then only means slower than N^(-2/3). The accuracy of the prediction is that of
+    ``lowest_eigenvalue_law``; where the errors of the data are smaller, so is the p-value. Rates of right and
+    wrong choices on planted data are held by ``tests/test_edge_scaling.py``. Source: this project's own.
     """
     of_labels = ["edge_sample", "outlier_sample"] if extra_draws else []
     ds = ANALYSIS.sweep(ds, also=of_labels)
@@ -237,7 +236,7 @@ def _of_model(
     found |= {name: np.full(shape[0], math.nan) for name in _AT_ALPHA}
     if "edge" in block:
         kinds = block["edge"].values.astype(np.float64)
-        for place in np.flatnonzero(np.isnan(kinds)):  # masked with all its cells
+        for place in np.flatnonzero(np.isnan(kinds)):  # masked together with its cells
             kinds[place] = EDGE_KINDS.index(left_edge(model, float(alpha[place])).kind)
         found["edge"] = kinds
     found["n_seeds"] = done.sum(axis=2)
@@ -279,9 +278,8 @@ def _statistics(
     seed: int,
     **_: Any,
 ) -> tuple[dict[str, float], int, float]:
-    """Mean, median and, where they are of use, controlled mean and prediction of one (alpha, N), with the
-    degrees of freedom of the error of the statistic, 0 where it is not to be used, and its third moment, 0
-    where it is not known."""
+    """Mean, median and, where useful, controlled mean and prediction at one (alpha, N); with the degrees of
+    freedom of the statistic's error (0 if it cannot be used) and its third moment (0 if unknown)."""
     values = cells["eigval_min"]
     n = len(values)
     found = {"mean": float(values.mean()), "median": float(np.median(values))}
@@ -325,7 +323,7 @@ def _fits(
     level: float,
     **_: Any,
 ) -> tuple[dict[str, float], str]:
-    """The numbers of ``_AT_ALPHA`` that there are, and the outcome, from the statistics at all sizes."""
+    """The numbers of ``_AT_ALPHA`` and the outcome, from the statistics at all sizes."""
     use: Flags = (freedom > 2) & (at_size[f"{statistic}_error"] > 0)
     n_sizes = int(use.sum())
     found: dict[str, float] = {"n_sizes": n_sizes, "freedom": max(0, n_sizes - 1 - free_edge)}

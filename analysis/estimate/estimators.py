@@ -1,4 +1,4 @@
-"""The estimators of a threshold: what each is, what can become of it, and the curves it is read off."""
+"""The estimators of a threshold: their definitions, their outcomes, and the curves they are read off from."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ESTIMATORS: Mapping[str, str] = {
         "error."
     ),
 }
-"""Estimators by name, each with its definition."""
+"""The estimators by name, each with its definition."""
 
 SHORT_NAMES: Mapping[str, str] = {
     "alpha_overlap": "overlap level",
@@ -61,23 +61,23 @@ FLAGS: Mapping[str, str] = {
     "no_overlap_level_known": "no overlap level is known for this p, p_star, a",
     "no_larger_size": "no larger size to compare with",
 }
-"""Outcomes of one estimate, each in words; stored as int8, the place in this order."""
+"""Outcomes of one estimate, in words; stored as int8, the index in this order."""
 
 MEASURED = ("status", "overlap_sq_space", "eigval_min", "edge_sample")
 LEAST_SEEDS = 4
 LEAST_ALPHAS = 4
 SMOOTHING = 1.5
-"""Half width of the smoothing over alpha, in units of width N^(-1/3): the curves change little within it."""
+"""Half width of the smoothing over alpha, in units of width N^(-1/3), within which curves change little."""
 
 
 def flag_code(flag: str) -> int:
-    """The int8 that stands for an outcome."""
+    """The int8 code of an outcome."""
     return tuple(FLAGS).index(flag)
 
 
 class Cells(NamedTuple):
-    """Cells of one quantity at one size, (alpha, seed), which of them count, the loads, those with data
-    alone, and the half width of the smoothing."""
+    """Cells of one quantity at one size, (alpha, seed); which of them count; the loads; the loads with data;
+    and the half width of the smoothing."""
 
     alpha: Floats
     values: Floats
@@ -86,9 +86,9 @@ class Cells(NamedTuple):
 
 
 def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, Cells]]:
-    """What thresholds are read off at each size: ``overlap``, N^(1/3) overlap_sq_space; ``gap``, lambda_minus
-    - eigval_min; ``gap_sample``, edge_sample - eigval_min; without those that have too few seeds at too few
-    alphas.
+    """The quantities from which thresholds are read off, at each size: ``overlap``, N^(1/3) overlap_sq_space;
+    ``gap``, lambda_minus - eigval_min; ``gap_sample``, edge_sample - eigval_min. Quantities with too few
+    seeds or alphas are left out.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[s
         ``MEASURED``, ``lambda_minus`` and, where there is one, ``alpha_realised`` of this model, in memory,
         dimensions (alpha, N, seed).
     alpha : array, shape (n,)
-        As the campaign wants it; abscissae are those of
+        Alphas of the campaign; the abscissae are those of
         :func:`bendscape.analysis.dataset.counts.realised_alpha`.
     model : Model
     """
@@ -134,11 +134,11 @@ def crossings(cells: list[dict[str, Cells]], k: int, overlap_level: float, level
     cells : list of dict
         What :func:`cells_by_size` returns.
     k : int
-        Place of the size.
+        Index of the size.
     overlap_level : float
-        Of N^(1/3) <overlap_sq_space>, nan where none is known.
+        Level of N^(1/3) <overlap_sq_space>; nan if none is known.
     level : float
-        Of the intervals.
+        Level of the intervals.
     """
     curves = {name: mean_curve(*of) for name, of in cells[k].items()}
     if "overlap" not in curves:

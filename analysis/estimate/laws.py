@@ -1,4 +1,4 @@
-"""Theory at a point, kept: estimates, figures and the report of one sweep ask for the same points."""
+"""Cached theory at a point: estimates, figures and the report of one sweep need the same points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An estimate with the interval of all values that the data do not reject, and what its outcome is."""
+"""An estimate with the interval of all values that the data do not reject, and its outcome."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.student import t_limits
 
 POOR = 0.01
-"""P-value below which a fit is poor."""
+"""P-value below which a fit is called poor."""
 
 SURER = 0.1
-"""Share of the error rate at which one end of the alphas must be rejected for a side to be named."""
+"""Fraction of the error rate at which one end of the alphas must be rejected before a side is named."""
 
 
 class Fit(NamedTuple):
     """One estimate with its resamplings (row 0 is the estimate; inf or -inf beyond the alphas searched), or
-    the flag that says why there is none; chi^2 with its degrees of freedom and those of the errors; the
-    alphas searched and the deviance there, chi^2 less its minimum; the bias that the estimate can have, by
-    which the interval is longer on both sides; the skewness of the mean overlaps in it, as far as it counts:
-    where they are low by chance the estimate is high and its error small."""
+    the flag that says why there is none; chi^2 with its degrees of freedom, and those of the errors; the
+    alphas searched, with the deviance there (chi^2 minus its minimum); the possible bias of the estimate, by
+    which the interval is extended on both sides; and the skewness of the mean overlaps, as far as it matters:
+    where they are low by chance, the estimate is high and its error small."""
 
     values: Floats | None
     flag: str = "estimated"
@@ -37,12 +37,12 @@ class Fit(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Probability of a larger chi^2 by the law F, nan without degrees of freedom."""
+        """Probability of a larger chi^2 by the F distribution; nan without degrees of freedom."""
         return float(f_law.sf(self.chi2 / self.dof, self.dof, self.freedom)) if self.dof > 0 else math.nan
 
     def interval(self, level: float) -> tuple[float, float]:
-        """First and last alpha that the data do not reject at this level; -inf or inf where it is an end of
-        the alphas searched."""
+        """First and last alpha that the data do not reject at this level; -inf or inf if it is an end of the
+        alphas searched."""
         if self.values is None:
             return -math.inf, math.inf
         limits = t_limits(np.array(self.skewness), np.array(self.freedom), level)
@@ -50,23 +50,24 @@ class Fit(NamedTuple):
         return low - abs(self.bias), high + abs(self.bias)
 
     def or_not_rejected(self, grid: Floats, deviance: Floats) -> Fit:
-        """With the alphas searched by another fit too, and the lesser deviance where both have one."""
+        """This fit extended to the alphas searched by another, with the smaller deviance where both have
+        one."""
         every = np.union1d(self.grid, grid)
         pairs = ((self.grid, self.deviance), (grid, deviance))
         each = [np.interp(every, *pair, left=math.inf, right=math.inf) for pair in pairs]
         return self._replace(grid=every, deviance=np.minimum(*each))
 
     def at_most(self, place: float, information: float) -> Fit:
-        """With a deviance that rises no faster around a place than by this information times the square of
-        the distance: where data are few, chance makes a curve steeper than it can be, and intervals that owe
-        their ends to it miss too often."""
+        """This fit with the deviance limited to information times the squared distance from a place. With few
+        data, chance makes curves steeper than they can be, and intervals that owe their ends to this miss the
+        truth too often."""
         return self._replace(deviance=np.minimum(self.deviance, information * (self.grid - place) ** 2))
 
     def flagged(self, level: float) -> Fit:
-        """With the flag that estimate, interval and chi^2 ask for.
+        """This fit with the flag that follows from estimate, interval and chi^2.
 
-        Without a minimum or crossing within the alphas a side is named only if the other end of them is
-        rejected, at a tenth of the error rate."""
+        Without a minimum or crossing within the alphas, a side is named only if the opposite end is rejected,
+        at a tenth of the error rate."""
         if self.values is None:
             return self
         value, (low, high) = float(self.values[0]), self.interval(level)
@@ -83,9 +84,9 @@ class Fit(NamedTuple):
 
 
 def one_sided(grid: Floats, z: Floats, zero: float) -> tuple[Floats, Floats]:
-    """Deviance of loads as the zero of a rising curve, on a grid and at the estimate ``zero``, z the curve
-    over its standard error: the largest square of z that is negative between a load and the estimate or, to
-    the right of it, positive."""
+    """Deviance of loads as the zero of a rising curve, on a grid and at the estimate ``zero``, where z is the
+    curve over its standard error: the largest square of z among those that are negative between a load and
+    the estimate or, for loads above the estimate, positive."""
     if math.isfinite(zero) and zero not in grid:
         k = int(np.searchsorted(grid, zero))
         grid, z = np.insert(grid, k, zero), np.insert(z, k, 0.0)
@@ -93,13 +94,13 @@ def one_sided(grid: Floats, z: Floats, zero: float) -> tuple[Floats, Floats]:
     right = np.maximum.accumulate(np.maximum(z, 0.0) ** 2 * (grid > zero))
     deviance = np.where(grid < zero, left, right)
     if math.isinf(zero):
-        deviance[-1 if zero > 0 else 0] = 0.0  # what lies beyond is not rejected
+        deviance[-1 if zero > 0 else 0] = 0.0  # loads beyond the grid are not rejected
     return grid, np.asarray(deviance)
 
 
 def accepted(grid: Floats, deviance: Floats, most: float) -> tuple[float, float]:
-    """First and last place of a grid whose deviance is at most ``most``, interpolated on its square root;
-    -inf and inf where that is an end of the grid."""
+    """First and last grid point whose deviance is at most ``most``, interpolated in its square root; -inf or
+    inf if that is an end of the grid."""
     root, inside = np.sqrt(np.maximum(deviance, 0.0)), np.flatnonzero(deviance <= most)
     ends = [-np.inf, np.inf]
     for i, (at, step, end) in enumerate(((inside[0], -1, 0), (inside[-1], 1, len(grid) - 1))):

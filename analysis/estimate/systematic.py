@@ -1,5 +1,5 @@
-"""By how much a threshold read off at one size can be wrong whatever the number of seeds: the spacing of the
-alphas, and the corrections that the critical law leaves out at small N."""
+"""Systematic error of a threshold read off at one size, which more seeds do not reduce: the spacing of the
+alphas, and corrections to the critical law at small N."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def systematic_errors(block: xr.Dataset, model: Model) -> Floats:
     Returns
     -------
     array, shape (N,)
-        nan where there is no overlap level, too few alphas have enough seeds, or the alphas are so far apart
-        that theory's own curve does not cross between them.
+        nan where there is no overlap level, where too few alphas have enough seeds, or where the alphas are
+        so far apart that theory's own curve does not cross between them.
 
     Notes
     -----
-    :func:`spacing_error` at theory's critical load and :func:`small_size_error`. Held by
+    :func:`spacing_error` at theory's critical load, and :func:`small_size_error`. Held by
     ``tests/test_verdicts.py``. Source: this project's own.
     """
     critical = critical_point(model)
@@ -61,25 +61,25 @@ def systematic_errors(block: xr.Dataset, model: Model) -> Floats:
 
 
 def spacing_error(critical: CriticalPoint, r: int, N: float, alpha: Floats, n_seeds: Floats) -> float:
-    """Largest distance at which alpha_overlap finds a threshold of theory's curve without noise.
+    """Largest error of alpha_overlap on theory's curve without noise.
 
-    N^(1/3) <overlap_sq_space> = A phi_r(w) is laid at these alphas, with its threshold at theory's critical
-    load and up to half the spacing of the alphas there beside it, and smoothed as the cells are.
+    N^(1/3) <overlap_sq_space> = A phi_r(w) is evaluated at these alphas, with its threshold at theory's
+    critical load or shifted by up to half the spacing of the alphas there, and smoothed as the cells are.
 
     Parameters
     ----------
     critical : CriticalPoint
-        Of the model.
+        Critical point of the model.
     r : int
         p p_star.
     N : float
     alpha, n_seeds : array, shape (n,)
-        Realised loads with data in increasing order, and the seeds behind each.
+        Realised loads with data, in increasing order, and the number of seeds at each.
 
     Returns
     -------
     float
-        inf where the threshold is not found between the alphas.
+        inf if the threshold is not found between the alphas.
     """
     place = int(np.clip(np.searchsorted(alpha, critical.alpha), 1, len(alpha) - 1))
     planted = critical.alpha + _SHIFTS * (alpha[place] - alpha[place - 1])
@@ -92,8 +92,8 @@ def spacing_error(critical: CriticalPoint, r: int, N: float, alpha: Floats, n_se
 
 
 def small_size_error(critical: CriticalPoint, r: int, N: float) -> float:
-    """Shift of alpha_overlap by a first correction to the critical law of relative size ``CORRECTION``
-    N^(-1/3):
+    """Shift of alpha_overlap due to a first correction to the critical law, of relative size
+    ``CORRECTION`` N^(-1/3):
 
         CORRECTION N^(-2/3) width phi_r(0)/phi_r'(0).
     """

@@ -60,12 +60,12 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     - alpha_gap, of lambda_minus - <eigval_min>;
     - alpha_gap_sample, of <edge_sample - eigval_min>.
 
-    The abscissa of every size is the mean of alpha_realised = M / N, lambda_minus is taken there, and alpha
-    serves where the dataset has no alpha_realised: at N = 16 the two differ by up to 0.03.
+    The abscissa at every size is the mean of alpha_realised = M / N, and lambda_minus is taken there. Without
+    alpha_realised in the dataset, alpha is used: at N = 16 the two differ by up to 0.03.
 
-    width and overlap_level are those of :func:`bendscape.analysis.estimate.critical.critical_point`, the sign
-    change is :func:`bendscape.analysis.dataset.curves.sign_change`. The interval holds the loads at which the
-    curve could vanish by a t test, with the variance of the cells at each alpha and their skewness
+    width and overlap_level are from :func:`bendscape.analysis.estimate.critical.critical_point`, the sign
+    change from :func:`bendscape.analysis.dataset.curves.sign_change`. The interval holds the loads at which
+    the curve could vanish according to a t test with the variance and the skewness of the cells at each alpha
     (:func:`bendscape.analysis.estimate.crossings.crossing`).
 
     Parameters
@@ -74,27 +74,27 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
         one pass of :func:`bendscape.analysis.dataset.models.map_models` when the result is computed.
     level : float
-        Of the intervals, in (0, 1).
+        Level of the intervals, in (0, 1).
 
     Returns
     -------
     xarray.Dataset
         Lazy if ``ds`` is. Over (p, p_star, a, N), for each name in ``ESTIMATORS``: ``name``, the estimate;
         ``name_error``, half the width of its interval at 68 %; ``name_low`` and ``name_high``, its interval;
-        ``name_flag``, int8 with the meanings in its attributes. They are nan where the flag says why, and so
-        is an end of an interval that the alphas it was looked for at do not decide, ``name_first`` to
-        ``name_last``: those with data at this size, for alpha_pair at both sizes. Also
-        ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells done), ``coverage`` (cells done over
-        cells wanted), and from theory ``alpha_bbp``, ``transition`` and ``alpha_bbp_N``, the threshold
-        expected to be seen at each N.
+        ``name_flag``, int8 with the meanings in its attributes; ``name_first`` and ``name_last``, the alphas
+        between which it was searched (those with data at this size; for alpha_pair, at both sizes). Without
+        an estimate the numbers are nan and the flag gives the reason; an end of an interval that these alphas
+        do not determine is nan too. Also ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells
+        done), ``coverage`` (cells done over cells wanted), and from theory ``alpha_bbp``, ``transition`` and
+        ``alpha_bbp_N``, the threshold expected to be seen at each N.
 
     Notes
     -----
-    Limits: at least 4 alphas with 4 seeds each; cells of different alphas and seeds are independent, as those
-    of the engine are; the error is that of the seeds, without the bias of the smoothing and of the size. On
+    Limits: at least 4 alphas with 4 seeds each; cells at different alphas and seeds are independent, as the
+    engine's are; the error is that of the seeds, without the bias from smoothing and finite size. On
     sampled Hessians with p = p_star = 1 and N = 128 to 1024, alpha_overlap was within 5 % of alpha_bbp
-    (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128, at
-    N = 1024 still 10 to 15 % (a = 0.7) and within 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
+    (a = 0.7) and of alpha_0 (a = 1.5), while both gaps were 35 to 60 % above alpha_bbp at N = 128 and, at
+    N = 1024, still 10 to 15 % (a = 0.7) and up to 7 % (a = 1.5). With p = 2 (a = 0.7, and p_star = 2,
     a = 0.5) alpha_overlap was 6 to 9 % low at N = 64 and within 5 % from N = 128 on. The coverage of the
     intervals on planted data is in docs/analysis.md and held by ``tests/test_intervals.py``. Source: this
     project's own estimators, on the scaling law of arXiv:2604.27992.
@@ -153,7 +153,7 @@ _LONG_NAMES = {
 
 
 def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows of the table of thresholds, one a model and size, in the order of the axes.
+    """Rows of the table of thresholds, one for each model and size, in the order of the axes.
 
     Parameters
     ----------
@@ -165,11 +165,11 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     list of dict
         ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
         ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
-        alphas between which it was looked for), ``flag`` (its name) and ``reason`` (in words);
+        alphas between which it was searched), ``flag`` (its name) and ``reason`` (in words);
         ``systematic``, the error of alpha_overlap from the spacing of the alphas and from small N;
-        ``verdict`` and ``verdict_reason``, those of
-        :func:`bendscape.analysis.estimate.verdicts.against_theory` on alpha_overlap against alpha_bbp_N.
-        Models of which no cell is done at any size are left out.
+        ``verdict`` and ``verdict_reason`` from
+        :func:`bendscape.analysis.estimate.verdicts.against_theory`, alpha_overlap against alpha_bbp_N.
+        Models without a finished cell are left out.
     """
     rows: list[dict[str, Any]] = []
     values = {str(name): variable.values for name, variable in result.compute().variables.items()}
@@ -199,7 +199,7 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
-    """What alpha_overlap at one size says of the threshold that theory expects there, and why."""
+    """How alpha_overlap at one size compares with the threshold that theory expects there, and why."""
     model, at = Model(row["p"], row["p_star"], row["a"]), row["alpha_overlap"]
     if at["flag"] == "estimated" and row["N"] > crossover_size(model) / SAFE:
         beyond = "N lies beyond a tenth of the crossover size, where the overlap level no longer holds"

@@ -1,4 +1,4 @@
-"""What a measured critical load says: which definitions it supports, and of which kind the transition is."""
+"""Verdicts on a measured critical load: which definitions it supports, and the kind of the transition."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DEFINITIONS: Mapping[str, str] = {
     "alpha_0_tangent": "end of the pre-critical window by the tangent to overlap_sq at alpha_bbp",
     "alpha_0_complex": "end of the pre-critical window at the complex zero, its real part",
 }
-"""What alpha_c may stand for, all from theory. All are one for a continuous transition; for a discontinuous
-one the collapse finds alpha_0 at sizes below the crossover."""
+"""What alpha_c may stand for, with values from theory. For a continuous transition they coincide; for a
+discontinuous one the collapse finds alpha_0 at sizes below the crossover."""
 
 SUPPORT: Mapping[str, str] = {
     "no_estimate": "no estimate that can be trusted",
@@ -27,7 +27,7 @@ SUPPORT: Mapping[str, str] = {
     "rejected": "the estimate lies farther from it than the level allows",
     "supported": "the estimate does not tell it from the truth at the level",
 }
-"""Verdicts on one definition; int8 in this order."""
+"""Verdicts on one definition; stored as int8 in this order."""
 
 ANSWERS: Mapping[str, str] = {
     "no_estimate": "no estimate that can be trusted",
@@ -37,7 +37,7 @@ ANSWERS: Mapping[str, str] = {
     "one": "the data support one definition and reject all others",
     "none": "the data reject every definition",
 }
-"""Verdicts on all definitions of one model; int8 in this order."""
+"""Verdicts on all definitions of one model together; stored as int8 in this order."""
 
 KINDS: Mapping[str, str] = {
     "no_estimate": "no estimate that can be trusted",
@@ -46,23 +46,23 @@ KINDS: Mapping[str, str] = {
     "discontinuous": "the overlap is born below theory's alpha_bbp",
     "neither": "the overlap is born more than 3 errors above theory's alpha_bbp, as in neither kind",
 }
-"""Kind of the transition as the data have it; int8 in this order."""
+"""Kind of the transition according to the data; stored as int8 in this order."""
 
 SURE_ODDS = 0.95
 IMPOSSIBLE = 3.0
 AGREES = 2.0
-"""Errors within which an estimate agrees with theory."""
+"""Number of errors within which an estimate agrees with theory."""
 SURE = 3.0
-"""Errors beyond which it differs: between the two nothing is said."""
+"""Number of errors beyond which it differs. Between the two there is no verdict."""
 
 TELLING = 0.25
-"""Share of theory's value that ``AGREES`` errors may reach where an estimate agrees with it."""
+"""Largest ``AGREES`` errors, relative to theory's value, with which an estimate can agree."""
 
 NOT_ENOUGH_DATA = "not enough data"
 
 
 class Landmarks(NamedTuple):
-    """The theory an estimate is held against: definitions by name, and the crossover size."""
+    """The theory that an estimate is compared with: definitions by name, and the crossover size."""
 
     definitions: dict[str, float]
     crossover_size: float
@@ -71,14 +71,14 @@ class Landmarks(NamedTuple):
 def landmarks(model: Model) -> Landmarks:
     """Values of ``DEFINITIONS`` and the crossover size N_x of one model."""
     found = alpha_0(model)
-    complex_re = found.complex_re if found.complex_re > 0 else math.nan  # no load
+    complex_re = found.complex_re if found.complex_re > 0 else math.nan  # not a load
     values = (transition_at(model).alpha_bbp, found.principal_value, found.tangent, complex_re)
     return Landmarks(dict(zip(DEFINITIONS, values, strict=True)), crossover_size(model))
 
 
 def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
-    """Name of the definition that sizes below the crossover show: alpha_bbp of a continuous transition,
-    alpha_0 of a discontinuous one, its principal value or, where that branch has no zero, the complex one."""
+    """Name of the definition that sizes below the crossover show: alpha_bbp for a continuous transition; for
+    a discontinuous one the principal-value alpha_0 or, where that branch has no zero, the complex one."""
     if kind == "continuous":
         return "alpha_bbp"
     known = math.isfinite(definitions["alpha_0_principal_value"])
@@ -86,8 +86,8 @@ def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
 
 
 class Verdict(NamedTuple):
-    """What an estimate says of theory: ``agrees``, ``differs by k sigma`` or ``not enough data``; k; and the
-    reason in words."""
+    """Result of a comparison with theory: ``agrees``, ``differs by k sigma`` or ``not enough data``; k; and
+    the reason in words."""
 
     words: str
     sigma: float
@@ -95,8 +95,8 @@ class Verdict(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A measured load, the ends of its statistical interval at ``level``, its systematic error, and the flag
-    of its estimator with what that means."""
+    """A measured load, its statistical interval at ``level``, its systematic error, and the flag of its
+    estimator with its meaning."""
 
     value: float
     low: float
@@ -115,10 +115,10 @@ def against_theory(estimate: Estimate, theory: float) -> Verdict:
 
         k = |d| / (h^2/z^2 + systematic^2)^(1/2).
 
-    It agrees where k <= ``AGREES`` to a tenth and ``AGREES`` errors are at most ``TELLING`` of theory's
-    value, and differs where k > ``SURE``. There is not enough data between the two, without a value of
-    theory, for an estimate with any flag but ``estimated``, where a part of the error is not known, and where
-    the error is too large for an agreement to say anything.
+    k is rounded to a tenth. The estimate agrees if k <= ``AGREES`` and ``AGREES`` errors are at most
+    ``TELLING`` of theory's value. It differs if k > ``SURE``. Otherwise there is not enough data; also
+    without a value of theory, with any flag but ``estimated``, with an unknown part of the error, or with an
+    error too large for agreement to mean anything.
 
     Notes
     -----
@@ -156,7 +156,8 @@ def _undecided(reason: str) -> Verdict:
 
 
 def supported(value: float, error: float, definition: float, level: float) -> str:
-    """Verdict of ``SUPPORT`` on one definition: within the two-sided normal interval of this level or not."""
+    """Verdict of ``SUPPORT`` on one definition: whether it lies in the two-sided normal interval of this
+    level."""
     if not (math.isfinite(value) and math.isfinite(error)):
         return "no_estimate"
     if math.isnan(definition):
@@ -165,7 +166,7 @@ def supported(value: float, error: float, definition: float, level: float) -> st
 
 
 def answer(verdicts: Mapping[str, str], definitions: Mapping[str, float]) -> str:
-    """The verdict of ``ANSWERS`` that verdicts on single definitions amount to."""
+    """The verdict of ``ANSWERS`` that follows from the verdicts on single definitions."""
     defined = {name: verdict for name, verdict in verdicts.items() if verdict != "undefined"}
     if "no_estimate" in defined.values():
         return "no_estimate"
@@ -181,17 +182,17 @@ def answer(verdicts: Mapping[str, str], definitions: Mapping[str, float]) -> str
 
 
 def log_odds_discontinuous(value: float, error: float, alpha_bbp: float) -> float:
-    """Natural logarithm of the odds that the overlap is born below alpha_bbp, not at it.
+    """Natural logarithm of the odds that the overlap appears below alpha_bbp rather than at it.
 
-    Continuous: the estimate is normal around alpha_bbp. Discontinuous: around alpha_bbp - Delta, Delta
-    uniform in (0, alpha_bbp). With even odds before, d = value - alpha_bbp and s the error,
+    Continuous: the estimate is normal around alpha_bbp. Discontinuous: normal around alpha_bbp - Delta, with
+    Delta uniform in (0, alpha_bbp). With even prior odds, d = value - alpha_bbp and s the error,
 
         odds = s (Phi((alpha_bbp + d)/s) - Phi(d/s)) / (alpha_bbp phi(d/s)).
 
     Parameters
     ----------
     value, error : float
-        Estimate of alpha_c and its error, statistical and systematic.
+        Estimate of alpha_c and its total error, statistical and systematic.
     alpha_bbp : float
 
     Returns
@@ -201,22 +202,22 @@ def log_odds_discontinuous(value: float, error: float, alpha_bbp: float) -> floa
 
     Notes
     -----
-    A threshold right at alpha_bbp speaks for a continuous transition the more, the smaller the error: the
-    odds are then about (pi/2)^(1/2) s/alpha_bbp. A window much narrower than the error cannot be seen, and
-    is called continuous or neither. Nothing else in the data tells the kinds apart below the crossover size.
-    Held by ``tests/test_collapse.py``.
+    A threshold exactly at alpha_bbp favours a continuous transition the more strongly, the smaller the error:
+    the odds are then about (pi/2)^(1/2) s/alpha_bbp. A window much narrower than the error cannot be
+    resolved, and is called continuous or neither. Below the crossover size nothing else in the data tells the
+    kinds apart. Held by ``tests/test_collapse.py``.
     """
     if not (math.isfinite(value) and error > 0):
         return math.nan
     d = (value - alpha_bbp) / error
-    # Phi(b) - Phi(a) by the tail that does not cancel
+    # Phi(b) - Phi(a) from the tails, to avoid cancellation
     upper, lower = norm.logsf(d), norm.logsf(d + alpha_bbp / error)
     between = upper + math.log1p(-math.exp(min(lower - upper, -1e-12)))
     return float(between - norm.logpdf(d) + math.log(error / alpha_bbp))
 
 
 def kind_of(value: float, error: float, alpha_bbp: float) -> str:
-    """Verdict of ``KINDS``: 95 % of the odds of :func:`log_odds_discontinuous` on either side."""
+    """Verdict of ``KINDS``: a kind needs 95 % of the odds of :func:`log_odds_discontinuous`."""
     log_odds = log_odds_discontinuous(value, error, alpha_bbp)
     if math.isnan(log_odds):
         return "no_estimate"
@@ -228,6 +229,6 @@ def kind_of(value: float, error: float, alpha_bbp: float) -> str:
 
 
 def preferred_estimator(flags: Mapping[str, str]) -> str:
-    """The estimator of a critical load to go by, from the flags of those there are: theory_curve, the more
-    precise, where its fit holds, else collapse. The rule does not look at the values."""
+    """The preferred estimator of a critical load, given their flags: theory_curve, which is more precise, if
+    its fit holds, else collapse. The rule does not depend on the values."""
     return "theory_curve" if flags.get("theory_curve") == "estimated" else "collapse"

@@ -1,4 +1,4 @@
-"""The overlap with the teacher and the lowest eigenvalue against alpha, at every size, with their theory."""
+"""The overlap with the teacher and the lowest eigenvalue against alpha, at every size, with theory."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 CURVES = 6
-"""Sizes of one model that a finite-size curve is drawn for, evenly chosen."""
+"""Number of sizes per model, evenly chosen, for which a finite-size curve is drawn."""
 
 _FINE = 33  # alphas of such a curve
-_APART = 4  # of these, where extreme labels are drawn for each
+_APART = 4  # where labels are drawn, only every fourth of them is evaluated
 
 
 def overlap_numbers(results: Results) -> Numbers:
     """``overlap``: <overlap_sq_space> at every size and alpha with data. ``overlap-curves``: theory against
-    alpha, at N = inf the outlier's overlap (0 up to alpha_bbp), at finite N
+    alpha; at N = inf the outlier's overlap (0 up to alpha_bbp), at finite N
     :func:`bendscape.core.quadratic.finite_size.overlap_law.mean_overlap_sq`.
 
-    Where the law of finite N is a mean over drawn labels it is evaluated at every fourth alpha of its curve,
-    with monotone cubics between: within 2 per cent of the law.
+    Where the law at finite N is a mean over drawn labels, it is evaluated at every fourth alpha of its curve
+    and interpolated by monotone cubics, which is within 2 per cent of the law.
     """
     found = results.panels
     theory = (("overlap_sq_theory", "overlap_sq"),)
@@ -81,7 +81,7 @@ def _head(panel: Panel) -> dict[str, Any]:
 def _measured(
     found: list[Panel], variable: str, theory: tuple[tuple[str, str], ...]
 ) -> Iterator[dict[str, Any]]:
-    """One row a size and alpha that have a seed, with theory at the realised alpha."""
+    """One row for each size and alpha with data, with theory at the realised alpha."""
     for panel in found:
         means, model = panel.measured[variable], Model(*_head(panel).values())
         for k, i in np.ndindex(means.n_seeds.shape):
@@ -118,8 +118,8 @@ def _overlap_curves(panel: Panel) -> Iterator[dict[str, Any]]:
 
 
 def _law_along(model: Model, alpha: FloatArray, N: int) -> FloatArray:
-    """The law at growing loads; where labels are drawn for it, at every ``_APART``-th and between them a
-    monotone cubic, as each draw takes some 0.05 seconds and the law is smooth there."""
+    """The law at increasing loads. Where labels are drawn for it, which takes some 0.05 seconds a load, it is
+    evaluated at every ``_APART``-th load and interpolated by a monotone cubic; the law is smooth there."""
     drawn = np.array([share_of_drawn(edge_scales(model, load)) > 0 for load in alpha.tolist()], dtype=bool)
     if not drawn.any():
         return np.array([mean_overlap_sq(model, load, N) for load in alpha.tolist()])
@@ -131,15 +131,15 @@ def _law_along(model: Model, alpha: FloatArray, N: int) -> FloatArray:
 
 
 def draw_overlap(numbers: Numbers) -> Figure:
-    """Points: <overlap_sq_space> and its standard error, a colour a size. Thin lines: theory at that size.
-    Thick line: the limit of large N, 0 up to alpha_bbp (dashed, vertical)."""
+    """Points: <overlap_sq_space> with its standard error, one colour for each size. Thin lines: theory at
+    that size. Thick line: the limit of large N, 0 up to alpha_bbp (dashed, vertical)."""
     measured, curves = numbers.values()
     return _draw(measured, curves, "overlap_sq_space", _overlap_theory)
 
 
 def draw_eigenvalue(numbers: Numbers) -> Figure:
-    """Points: <eigval_min> and its standard error, a colour a size. Lines: lambda_minus (grey) and, above
-    alpha_bbp (dashed, vertical), lambda_star."""
+    """Points: <eigval_min> with its standard error, one colour for each size. Lines: lambda_minus (grey) and,
+    above alpha_bbp (dashed, vertical), lambda_star."""
     measured, curves = numbers.values()
     return _draw(measured, curves, "eigval_min", _eigenvalue_theory)
 

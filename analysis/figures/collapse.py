@@ -1,4 +1,4 @@
-"""All sizes on one curve: at the critical load that the data have, and at the theory's threshold."""
+"""All sizes on one curve, around the measured critical load and around the theory's threshold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPAN = (-2.0, 2.5)
-"""Of w, in the figure."""
+"""Range of w in the figure."""
 
 _FINE = 91
 _BAND = "#eef1f5"
@@ -39,8 +39,8 @@ _CENTRES = {"w": r"\alpha_c", "w_bbp": r"\alpha_{\rm BBP}"}
 
 def collapse_numbers(results: Results) -> Numbers:
     """``collapse``: Y = N^(1/3) <overlap_sq_space> of the sizes that the collapse uses, against w around the
-    measured alpha_c and around theory's alpha_bbp, with what the fit says. ``collapse-curves``: the universal
-    curve A phi_r(w), r = p p_star, which has nothing fitted.
+    measured alpha_c and around theory's alpha_bbp, with the results of the fit. ``collapse-curves``: the
+    universal curve A phi_r(w), r = p p_star, without fitted parameters.
 
     Sizes beyond a tenth of the crossover size are left out, as
     :func:`bendscape.analysis.estimate.collapse.collapse` does."""
@@ -95,7 +95,7 @@ def _scaled(panel: Panel, width: float, alpha_c: float, least: int, most: float)
 
 def draw_collapse(numbers: Numbers) -> Figure:
     """Left: around the measured alpha_c, where all sizes meet; the band is the window of the fit. Right:
-    around theory's alpha_bbp, where they do so for continuous transitions alone. Line: the universal
+    around theory's alpha_bbp, where they meet only if the transition is continuous. Line: the universal
     curve."""
     points, curves = numbers.values()
     models = groups(numbers, MODEL)

@@ -1,4 +1,4 @@
-"""The figures of a sweep by their names, and the numbers behind them, written to files."""
+"""The figures of a sweep by name, written to files together with the numbers behind them."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ FORMATS = ("svg", "png", "pdf")
 
 
 class Drawn(NamedTuple):
-    """One figure: its numbers from the results of a sweep, its page from its numbers, the columns that tell
-    its groups of panels apart, how much room of a page such a group takes, and what of the store it needs
-    (:data:`bendscape.analysis.findings.results.PASSES`)."""
+    """One figure: the function from the results of a sweep to its numbers, the function from numbers to a
+    page, the columns that distinguish its groups of panels, the share of a page that such a group takes, and
+    what it needs from the store (:data:`bendscape.analysis.findings.results.PASSES`)."""
 
     numbers: Callable[[Results], Numbers]
     draw: Callable[[Numbers], Figure]
@@ -66,11 +66,11 @@ FIGURES: Mapping[str, Drawn] = {
     "kinds": Drawn(kinds_numbers, draw_kinds, ("p_star",), needs=("loads",)),
     "collapse": Drawn(collapse_numbers, draw_collapse, MODEL, room=3, needs=("means", "loads")),
 }
-"""Figures by name, in the order in which they are drawn."""
+"""The figures by name, in the order in which they are drawn."""
 
 
 class Written(NamedTuple):
-    """The files of each figure, and of each that was left out why."""
+    """The files of each figure, and for each figure that was left out the reason."""
 
     files: dict[str, list[Path]]
     left_out: dict[str, str]
@@ -87,21 +87,21 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
     Parameters
     ----------
     ds : xarray.Dataset or Results
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; its ``Results`` where several
-        figures are to share them.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; or its ``Results``, to share
+        them between several figures.
     name : str
         One of ``FIGURES``.
 
     Returns
     -------
     mapping of str to xarray.Dataset
-        Tidy tables along ``row``, whose columns carry their meaning as ``long_name``
+        Tidy tables along ``row``; the meaning of a column is its ``long_name``
         (:data:`bendscape.analysis.figures.tables.COLUMNS`).
 
     Raises
     ------
     LeftOutError
-        The store lacks what this figure needs, or lacks it yet; a ParameterError.
+        The store lacks what this figure needs, perhaps only for now; a ParameterError.
     """
     drawn = FIGURES[_known(name)]
     results = ds if isinstance(ds, Results) else Results(ds)
@@ -110,15 +110,15 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
 
 
 def draw_figure(ds: xr.Dataset | Results, name: str) -> Figure:
-    """A figure by its name, all its panels on one page; arguments and errors as :func:`numbers_of`."""
+    """A figure by name, with all its panels on one page; arguments and errors as in :func:`numbers_of`."""
     return FIGURES[_known(name)].draw(numbers_of(ds, name))
 
 
 def pages(name: str, numbers: Numbers) -> Iterator[tuple[str, Figure]]:
-    """A figure in pages of at most ``PANELS`` panels, or as many as fit, one at a time.
+    """A figure in pages of at most ``PANELS`` panels, or as many as fit, one page at a time.
 
-    Each comes with its name: that of the figure where one page holds all, ``<figure>-1`` and so on where
-    there are more."""
+    Each comes with its name: that of the figure if there is one page, otherwise ``<figure>-1`` and so
+    on."""
     drawn = FIGURES[name]
     found, each = groups(numbers, drawn.by), max(1, PANELS // drawn.room)
     for start in range(0, len(found), each):
@@ -140,23 +140,22 @@ def write_figures(
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
     directory : path
-        Made if it is not there; files that an earlier call wrote are replaced, and pages of the same figures
-        that this one does not write are removed. Where anything else has the name of a file, nothing is
-        written.
+        Made if it does not exist. Files written by an earlier call are replaced, and pages of the same
+        figures that this call does not write are removed. If anything else has the name of a file to be
+        written, nothing is written.
     formats : sequence of str
         Any of ``FORMATS``.
     only : sequence of str
-        Names of ``FIGURES``; all where it is empty.
+        Names from ``FIGURES``; empty means all.
     numbers : {"csv", "zarr"}
-        How tables are written; in CSV an absent number is an empty field.
+        File format of the tables; in CSV an absent number is an empty field.
 
     Returns
     -------
     Written
-        Of each figure ``<figure>.<format>``, where there are more panels than fit a page
-        ``<figure>-1.<format>`` and so on, and its tables ``<table>.csv`` or ``<table>.zarr``; of each figure
-        whose data are not in the store, or not yet, why it was left out. It is an error only if that is all
-        of them.
+        For each figure ``<figure>.<format>`` (with several pages ``<figure>-1.<format>`` and so on) and its
+        tables ``<table>.csv`` or ``<table>.zarr``; for each figure whose data are not in the store, or not
+        yet, the reason. It is an error only if all figures are left out.
     """
     for name in formats:
         if name not in FORMATS:
@@ -185,7 +184,7 @@ def write_figures(
         ]
     if not files:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ParameterError("only", list(left_out), "figures that this store has the data of", reasons)
+        raise ParameterError("only", list(left_out), "figures for which this store has data", reasons)
     written = Written(files, left_out)
     _remove_other_pages(place, asked, {path.stem for path in written.paths if path.suffix[1:] in FORMATS})
     return written
@@ -209,9 +208,9 @@ def _write_pages(place: Path, drawn: Iterator[tuple[str, Figure]], formats: Sequ
 
 
 def _check_files(place: Path, asked: Sequence[str], formats: Sequence[str], numbers: str) -> None:
-    """Refuse, before any work, a folder in which something else has the name of a figure or of its table.
+    """Before any work, refuse a folder in which something else has the name of a figure or of a table.
 
-    A page with a number may never be written: it is looked at when it is.
+    Numbered pages are checked when they are written, since they may never be.
     """
     for path in sorted(place.iterdir()) if place.is_dir() else ():
         if path.stem in asked and path.suffix[1:] in formats:
@@ -226,7 +225,7 @@ def _is_page(path: Path, asked: Sequence[str]) -> bool:
 
 
 def _remove_other_pages(place: Path, asked: Sequence[str], stems: set[str]) -> None:
-    """Remove pages of ours that an earlier call divided otherwise: by name, and by what is written inside."""
+    """Remove our own pages of an earlier call with other page breaks, recognised by name and by content."""
     for path in place.iterdir():
         if _is_page(path, asked) and path.stem not in stems and path.is_file() and holds(path, TITLE):
             path.unlink()

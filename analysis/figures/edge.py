@@ -1,4 +1,4 @@
-"""How the lowest eigenvalue approaches the edge of the bulk below threshold, on logarithmic axes."""
+"""The approach of the lowest eigenvalue to the edge of the bulk below threshold, on logarithmic axes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOADS = (0.55, 0.85)
-"""Where it is shown: at the alphas of the campaign nearest to these parts of the threshold that the smallest
-size fitted shows."""
+"""The alphas shown: those of the campaign nearest to these fractions of the threshold that the smallest
+fitted size shows."""
 
 LEAST_SIZES = 2
 _TICKS = 5
@@ -45,8 +45,8 @@ _SHORT = {"n_two_thirds": r"$N^{-2/3}$", "one_over_log": r"$1/\log N$"}
 def edge_numbers(results: Results) -> Numbers:
     """``edge``: <eigval_min> - lambda_minus at two alphas below threshold of every model, with both laws
     fitted by :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`, the law that the data support,
-    and the prediction without a free parameter. Alphas with fewer than two positive gaps, which is all that
-    logarithmic axes show, are left out."""
+    and the prediction without a free parameter. Alphas with fewer than two positive gaps are left out, as
+    logarithmic axes show only positive ones."""
     least = results.least_size
     blocks = [
         block
@@ -64,7 +64,7 @@ def edge_numbers(results: Results) -> Numbers:
 
 
 def _loads(panel: Panel, least_size: int) -> list[int]:
-    """Places of the alphas shown."""
+    """Indices of the alphas shown."""
     seen = alpha_bbp_at_size(Model(panel.p, panel.p_star, panel.a), least_size)
     below = np.flatnonzero(panel.alpha < seen)
     if not len(below):
@@ -104,9 +104,9 @@ def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str,
 
 
 def draw_edge(numbers: Numbers) -> Figure:
-    """Points: <eigval_min> - lambda_minus and its standard error, a bar that reaches 0 down to the axis.
-    Lines: c N^(-2/3) (dashed) and c / log N (dotted) as fitted, the prediction without a free parameter
-    (full). What the data support is written at each alpha."""
+    """Points: <eigval_min> - lambda_minus with its standard error; a bar that reaches 0 extends down to the
+    axis. Lines: c N^(-2/3) (dashed) and c / log N (dotted) as fitted, and the prediction without a free
+    parameter (full). The law that the data support is written at each alpha."""
     from matplotlib.lines import Line2D
 
     (found,) = numbers.values()
@@ -137,9 +137,9 @@ def draw_edge(numbers: Numbers) -> Figure:
 
 
 def _limits(rows: dict[str, Any]) -> tuple[float, float]:
-    """Ends of the axis: all points and predictions, bars where they end above 0, and room for the legend.
+    """Range of the axis: all points and predictions, bars where they end above 0, and room for the legend.
 
-    Bars down to 0, or further down than half the smallest point, leave the panel at its lower end."""
+    Bars that extend to 0, or below half the smallest point, are cut at the lower end of the panel."""
     gap, error = rows["gap"], np.nan_to_num(rows["gap_error"])
     shown = np.concatenate([gap, rows["gap_prediction"]])
     least, upper = shown[shown > 0].min(), np.nanmax(np.append(shown, (gap + error)[gap > 0]))
@@ -153,7 +153,7 @@ def _draw_load(axes: Any, rows: dict[str, Any], colour: Any, marker: str) -> Non
     law, edge = rows["law"][0], rows["edge"][0]
     words = _SHORT.get(law, law.replace("_", " "))
     label = rf"$\alpha = {rows['alpha'][0]:.3g}$" + (f", {edge} edge" if edge else "") + f": {words}"
-    # What is negative has no logarithm: it is in the numbers alone.
+    # Negative values have no logarithm; they are only in the numbers.
     look = {"color": colour, "marker": marker, "label": label}
     draw_points(axes, N, np.where(gap > 0, gap, np.nan), rows["gap_error"], look)
     prediction = rows["gap_prediction"]

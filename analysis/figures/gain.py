@@ -1,6 +1,6 @@
 """What overparametrization buys: thresholds and overlaps of the Hessian beside those of label-only methods.
 
-All of it is theory, the limits of large N: it needs the axes of a sweep and none of its cells.
+All of it is theory in the limit of large N; it needs the axes of a sweep but none of its cells.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOADS = 4
-"""Alphas of the campaign at which a table gives overlaps."""
+"""Number of alphas of the campaign at which a table gives overlaps."""
 
 DRAWN = 6
-"""Widths in one panel of the figure."""
+"""Largest number of widths in one panel of the figure."""
 
 _FINE = 81
 _BESIDE = 1e-8
@@ -48,7 +48,7 @@ _BESIDE = 1e-8
 
 class Width(NamedTuple):
     """A student of width p: its thresholds, alpha_bbp over those of the label-only methods, and its squared
-    overlap at the loads of its group, 0 where there is no outlier."""
+    overlap at the loads of its group, 0 if there is no outlier."""
 
     p: int
     transition: str
@@ -60,8 +60,8 @@ class Width(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """All widths of one (p_star, a), the thresholds of the label-only methods and their squared overlaps at
-    the same loads. ``least`` is the width of the lowest threshold."""
+    """All widths of one (p_star, a), with the thresholds of the label-only methods and their squared overlaps
+    at the same loads. ``least`` is the width with the lowest threshold."""
 
     p_star: int
     a: float
@@ -74,19 +74,19 @@ class Gain(NamedTuple):
 
 
 def gains(ds: xr.Dataset) -> list[Gain]:
-    """Every (p_star, a) of a sweep with the widths that the campaign wants there, done or not.
+    """Every (p_star, a) of a sweep, with the widths that the campaign wants there, done or not.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; only its axes and the theory
-        of its root are read, and what the campaign wants.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; only its axes, the theory in
+        its root, and what the campaign wants are read.
 
     Returns
     -------
     list of Gain
-        In the order of the axes. ``alpha_0`` is the real part of its complex definition, nan where the
-        imaginary part, the width to which it is defined, is no smaller.
+        In the order of the axes. ``alpha_0`` is the real part of its complex definition; nan if the imaginary
+        part, which measures how sharply alpha_0 is defined, is not smaller.
 
     Notes
     -----
@@ -138,9 +138,9 @@ def _overlap_sq(at: Asymptotics) -> float:
 
 
 def gain_pages(found: Sequence[Gain]) -> Iterator[tuple[str, Figure]]:
-    """Squared overlap against alpha for students and label-only methods, a panel a (p_star, a).
+    """Squared overlap against alpha for students and label-only methods, a panel for each (p_star, a).
 
-    In pages of at most ``PANELS``, each with its name as :func:`bendscape.analysis.figures.draw.pages`."""
+    In pages of at most ``PANELS``, each with a name as in :func:`bendscape.analysis.figures.draw.pages`."""
     for start in range(0, len(found), PANELS):
         page = f"gain-{start // PANELS + 1}" if len(found) > PANELS else "gain"
         yield page, gain_figure(found[start : start + PANELS])
@@ -148,7 +148,7 @@ def gain_pages(found: Sequence[Gain]) -> Iterator[tuple[str, Figure]]:
 
 @unwarned()
 def gain_figure(found: Sequence[Gain]) -> Figure:
-    """One page: at most ``DRAWN`` widths a panel, evenly chosen, and both label-only methods."""
+    """One page: at most ``DRAWN`` widths per panel, evenly chosen, and both label-only methods."""
     widths = sorted({row.p for gain in found for row in few(gain.widths, DRAWN)})
     colours = dict(zip(widths, size_colours(len(widths)), strict=True))
     with style():
@@ -189,7 +189,7 @@ def gain_figure(found: Sequence[Gain]) -> Figure:
 
 
 def _curve(at: Callable[[float], Asymptotics], threshold: float, last: float) -> tuple[Floats, Floats]:
-    """From alpha = 0 to last: 0 up to the threshold, with the jump, if there is one, at it."""
+    """Curve from alpha = 0 to last: 0 up to the threshold, with the jump there, if any."""
     above = np.geomspace(threshold * (1 + _BESIDE), last, _FINE)
     overlap_sq = [_overlap_sq(at(alpha)) for alpha in above.tolist()]
     return np.concatenate([[0.0, threshold], above]), np.concatenate([[0.0, 0.0], overlap_sq])

@@ -1,4 +1,4 @@
-"""Whole spectra of Hessians from a campaign's own random streams, beside the density that theory gives."""
+"""Whole spectra of Hessians from a campaign's own random streams, with the density from theory."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPECTRA = 6
-"""Models that are drawn, evenly chosen: a spectrum takes a second."""
+"""Number of models drawn, evenly chosen: a spectrum takes a second."""
 
 LARGEST = 2048
-"""Largest p N of a Hessian, and how many eigenvalues of smaller ones are put together."""
+"""Largest p N of a Hessian; also the number of eigenvalues pooled from smaller ones."""
 
 SIDES = {"below": 0.7, "above": 2.0}
-"""Where the spectra are taken: at the alpha of the campaign nearest to so many alpha_bbp."""
+"""The spectra are taken at the alphas of the campaign nearest to these multiples of alpha_bbp."""
 
 SHOWN = 0.1
-"""Share of the spectrum beyond the right end of a panel: it has no right edge but a long tail."""
+"""Fraction of the spectrum beyond the right end of a panel: the spectrum has a long tail there, no edge."""
 
 _GRID = 240
-_ZERO = 1e-9  # eigenvalues nearer to 0 belong to the atom
+_ZERO = 1e-9  # eigenvalues of smaller modulus belong to the atom
 _FILL = "#c9d3e0"
 
 
@@ -58,8 +58,8 @@ def spectrum_numbers(results: Results) -> Numbers:
     lambda_star and the mass of the atom at 0.
 
     The Hessian of seed s is that of the cell (p, p_star, a, alpha, N, s) of the campaign, from the same
-    random stream: where the campaign has drawn the data itself, and not by dice, its eigval_min is the lowest
-    eigenvalue here. N is the largest size with data and p N <= ``LARGEST``, seeds are the first of them.
+    random stream. If the campaign has drawn the data themselves, and not used dice, its eigval_min is the
+    lowest eigenvalue here. N is the largest size with data and p N <= ``LARGEST``; the first seeds are used.
     """
     ds = results.ds
     if "entropy" not in ds.attrs:
@@ -85,7 +85,7 @@ def spectrum_numbers(results: Results) -> Numbers:
 
 
 def _size(panel: Panel) -> int:
-    """The largest size with data whose Hessian is small enough, 0 where there is none."""
+    """The largest size with data whose Hessian is small enough; 0 if there is none."""
     seen = panel.measured["eigval_min"].n_seeds.any(axis=1)
     return max(
         (N for N, some in zip(panel.N, seen, strict=True) if some and panel.p * N <= LARGEST), default=0
@@ -93,9 +93,9 @@ def _size(panel: Panel) -> int:
 
 
 def _loads(panel: Panel) -> Iterator[tuple[str, int]]:
-    """The place on the alpha axis of each side that there is."""
+    """The indices of the alphas shown, on each side of alpha_bbp where there is one."""
     for side, factor in SIDES.items():
-        off = np.round(abs(panel.alpha / panel.alpha_bbp - factor), 9)  # of two as near, the first
+        off = np.round(abs(panel.alpha / panel.alpha_bbp - factor), 9)  # the first of two equally near
         off = np.where((panel.alpha < panel.alpha_bbp) == (factor < 1), off, np.inf)
         if np.isfinite(off).any():
             yield side, int(off.argmin())
@@ -109,7 +109,7 @@ def _cells(panel: Panel, i: int, axis: float, n_seeds: int) -> list[Cell]:
 
 
 def _spectra(entropy: int, cells: list[Cell]) -> Iterator[dict[str, Any]]:
-    """All eigenvalues of each cell's Hessian, from below."""
+    """All eigenvalues of each cell's Hessian, in increasing order."""
     for cell in cells:
         instance = sample_instance(
             Model(cell.p, cell.p_star, cell.a), cell.alpha, cell.N, cell_rng(entropy, cell)
@@ -133,8 +133,8 @@ def _theory(model: Model, alpha: float) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def draw_spectrum(numbers: Numbers) -> Figure:
-    """Bars: all eigenvalues but the atom at 0, whose mass is written down. Line: theory's density. In the
-    inset the left end, with every eigenvalue a tick, lambda_minus dotted and lambda_star dashed."""
+    """Bars: all eigenvalues except the atom at 0, whose mass is written as text. Line: theory's density.
+    Inset: the left end, with a tick for every eigenvalue, lambda_minus dotted and lambda_star dashed."""
     spectrum, lines, marks = numbers.values()
     models = groups(numbers, MODEL)
     with style():
@@ -194,7 +194,8 @@ def _draw_panel(axes: Any, cells: dict[str, Any], line: dict[str, Any], mark: di
 
 
 def _bars(axes: Any, values: Floats, total: int, edges: Floats) -> float:
-    """Draw a histogram, as a density of all eigenvalues, the atom's too; the height of its highest bar."""
+    """Draw a histogram, normalised to all eigenvalues including the atom; returns the height of the highest
+    bar."""
     heights = np.histogram(values, edges)[0] / (total * np.diff(edges))
     axes.stairs(heights, edges, fill=True, color=_FILL, label="eigenvalues", zorder=1)
     return float(heights.max())

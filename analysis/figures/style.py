@@ -1,4 +1,4 @@
-"""How figures look: one style, applied to each figure and never to matplotlib's global state."""
+"""The style of figures, applied to each figure and never to matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ THEORY = INK
 THRESHOLD = "#b3261e"
 PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.7
 COLUMNS = 3
-"""Panels side by side, in a figure as wide as a page."""
+"""Panels side by side in a figure as wide as a page."""
 
 PANELS = 12
-"""Panels on one page of a figure: more would neither fit a page nor be laid out in linear time."""
+"""Panels on one page of a figure. More would not fit a page, and their layout would take too long."""
 
 DASHED: tuple[float, Sequence[float]] = (0, (4, 2))
 DOTTED: tuple[float, Sequence[float]] = (0, (1, 1.5))
@@ -67,21 +67,21 @@ RC: dict[str, Any] = {
 
 @contextmanager
 def style(**more: Any) -> Iterator[None]:
-    """Make and save figures inside this block; matplotlib's own settings are back after it."""
+    """Make and save figures inside this block; matplotlib's own settings are restored after it."""
     settings: Any = RC | more
     with matplotlib.rc_context(settings):
         yield
 
 
 def size_colours(n: int) -> list[tuple[float, float, float]]:
-    """Colours for n sizes in growing order: viridis, light to dark, without its palest end; safe for
-    colour-blind eyes."""
+    """Colours for n sizes in increasing order: viridis, light to dark, without its palest end; safe for
+    colour-blind readers."""
     places = np.linspace(0.78, 0.08, n) if n > 1 else np.array([0.35])
     return [tuple(map(float, colour[:3])) for colour in matplotlib.colormaps["viridis"](places)]  # type: ignore[misc]
 
 
 def columns_of(n: int) -> int:
-    """Panels side by side when there are n of them: as square as a page allows."""
+    """Number of panels side by side when there are n: as square as a page allows."""
     return 2 if n == 4 else min(n, COLUMNS)
 
 
@@ -114,11 +114,11 @@ def panels_in_rows(rows: Sequence[Sequence[Any]]) -> tuple[Figure, dict[Any, Any
 
 
 def model_rows(models: Sequence[tuple[int, int, float]], kinds: Mapping[Any, str]) -> list[list[Any]]:
-    """Models (p, p_star, a) in rows for the eye: those of one (p, p_star) side by side in the order of a, so
-    that a continuous transition stands beside a discontinuous one.
+    """Models (p, p_star, a) in rows: those of one (p, p_star) side by side in the order of a, so that a
+    continuous transition is beside a discontinuous one.
 
-    More than ``COLUMNS`` of them go in rows of one continuous and one discontinuous model each, the rest
-    after those; where no (p, p_star) has both kinds the rows are simply filled."""
+    If there are more than ``COLUMNS``, each row pairs a continuous with a discontinuous model, and the rest
+    follow. If no (p, p_star) has both kinds, the rows are filled in order."""
     of_widths: dict[Any, list[Any]] = {}
     for model in models:
         of_widths.setdefault(model[:2], []).append(model)
@@ -130,7 +130,7 @@ def model_rows(models: Sequence[tuple[int, int, float]], kinds: Mapping[Any, str
             rows.append(same)
             continue
         one, other = ([model for model in same if kinds[model] == kind] for kind in TRANSITION_KINDS)
-        pairs = list(zip(reversed(one), other, strict=False))  # nearest in a to the change of kind first
+        pairs = list(zip(reversed(one), other, strict=False))  # nearest to the change of kind first
         paired = {model for pair in pairs for model in pair}
         rows += [list(pair) for pair in pairs]
         rows += _filled([model for model in same if model not in paired], 2 if pairs else COLUMNS)
@@ -142,7 +142,7 @@ def _filled(models: Sequence[Any], columns: int) -> list[list[Any]]:
 
 
 def shared_legend(figure: Figure, all_axes: Iterable[Any], last: Mapping[str, Any] | None = None) -> None:
-    """One legend above all panels: sizes in their order, then whatever else has a label, then ``last``."""
+    """One legend above all panels: sizes in order, then everything else with a label, then ``last``."""
     entries: dict[str, Any] = {}
     for axes in all_axes:
         entries |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -158,7 +158,8 @@ def shared_legend(figure: Figure, all_axes: Iterable[Any], last: Mapping[str, An
 
 
 def _columns_that_fit(texts: Sequence[str], width: float) -> int:
-    """Most columns, filled one after the other as a legend does, whose widest entries fit side by side."""
+    """Largest number of columns, filled one after the other as in a legend, whose entries fit side by
+    side."""
     wide = [0.42 + 0.066 * len(re.sub(r"\\[a-zA-Z]+|[${}^_\\,]", "", text)) for text in texts]
     for columns in range(len(texts), 1, -1):
         if sum(max(part) for part in np.array_split(wide, columns)) <= width:
@@ -171,7 +172,7 @@ def _size_of(text: str) -> int:
 
 
 def size_looks(sizes: Iterable[float]) -> dict[float, dict[str, Any]]:
-    """Colour, marker and label of every size, in growing order: light to dark, safe in grey print."""
+    """Colour, marker and label of every size, in increasing order: light to dark, safe in grey print."""
     ordered = sorted(set(sizes))
     colours = size_colours(len(ordered))
     return {
@@ -191,8 +192,8 @@ def draw_points(axes: Any, x: Any, y: Any, error: Any, look: Mapping[str, Any]) 
 
 
 def plain_logarithmic(axis: Any, places: Sequence[float] | None = None) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5 of every decade (of many decades at 1) or at the places given,
-    as plain numbers."""
+    """Label a logarithmic axis with plain numbers: at 1, 2, 5 of every decade (over many decades, at 1), or
+    at the given places."""
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
@@ -203,5 +204,5 @@ def plain_logarithmic(axis: Any, places: Sequence[float] | None = None) -> None:
 
 
 def model_title(p: int, p_star: int, a: float, *, after: str = "") -> str:
-    """How a panel names its model."""
+    """The title of a panel: its model."""
     return f"$p = {p}$, $p^* = {p_star}$, $a = {a:g}${after}"

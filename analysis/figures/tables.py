@@ -1,4 +1,4 @@
-"""The numbers behind a figure: tidy tables, a row a point, written as CSV or Zarr."""
+"""The numbers behind a figure as tidy tables, one row for each point, written as CSV or Zarr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bendscape.sweep.commands.output import check_replaceable, whole
 from bendscape.sweep.store.publish import silence_zarr
 
 Numbers = Mapping[str, xr.Dataset]
-"""The tables behind one figure by their names, which are those of their files; the first holds what was
-measured."""
+"""The tables behind one figure by name, which is also the name of the file; the first holds the
+measurements."""
 
 NUMBERS = ("csv", "zarr")
 TITLE = "bendscape figures"
-"""What is written into every file: by it an earlier one of ours is known."""
+"""A mark written into every file, by which our own earlier files are recognised."""
 
 COLUMNS: Mapping[str, str] = {
     "p": "width of the student",
@@ -79,20 +79,20 @@ COLUMNS: Mapping[str, str] = {
     "dof": "its degrees of freedom",
     "distance_from_bbp": "alpha_c less alpha_bbp, in total errors",
 }
-"""Columns of all tables, each with its meaning, which is its ``long_name``."""
+"""The columns of all tables, each with its meaning, its ``long_name``."""
 
 
 class LeftOutError(ParameterError):
-    """What a figure needs is not in the store, or not yet; ``remedy`` says in words what."""
+    """The store does not have what a figure needs, or not yet; ``remedy`` says what."""
 
 
 def left_out(figure: str, reason: str) -> LeftOutError:
-    """The error of a figure that cannot be drawn, to be raised."""
-    return LeftOutError("figure", figure, "one that this store has the data of", reason)
+    """The error for a figure that cannot be drawn, to be raised by the caller."""
+    return LeftOutError("figure", figure, "a figure for which this store has data", reason)
 
 
 def table(blocks: Iterable[Mapping[str, Any]]) -> xr.Dataset:
-    """One table of blocks of rows; in a block numbers and words stand for as many rows as its arrays have."""
+    """One table from blocks of rows; scalars in a block are repeated for all its rows."""
     columns: dict[str, list[npt.NDArray[Any]]] = {}
     for block in blocks:
         length = max(np.size(values) for values in block.values())
@@ -113,13 +113,13 @@ def _attrs(name: str) -> dict[str, str]:
 
 
 def groups(numbers: Numbers, by: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The values of some columns of the first table, each combination once, in its order."""
+    """The distinct combinations of values of some columns of the first table, in their order there."""
     first = next(iter(numbers.values()))
     return list(dict.fromkeys(zip(*(first[name].values.tolist() for name in by), strict=True)))
 
 
 def rows_where(found: xr.Dataset, **values: Any) -> dict[str, npt.NDArray[Any]]:
-    """The columns of a table in the rows that have these values."""
+    """The columns of a table, restricted to the rows with these values."""
     keep = np.ones(found.sizes["row"], bool)
     for name, value in values.items():
         keep &= found[name].values == value
@@ -129,7 +129,7 @@ def rows_where(found: xr.Dataset, **values: Any) -> dict[str, npt.NDArray[Any]]:
 def restricted(
     numbers: Numbers, by: Sequence[str], wanted: Sequence[tuple[Any, ...]]
 ) -> dict[str, xr.Dataset]:
-    """All tables with no rows but those of the wanted groups."""
+    """All tables, restricted to the rows of the wanted groups."""
     chosen = set(wanted)
     parts = {}
     for name, found in numbers.items():
@@ -152,15 +152,15 @@ def write_numbers(numbers: Numbers, place: Path, kind: str) -> list[Path]:
 
 
 def replace_zarr(ds: xr.Dataset, path: Path, option: str) -> None:
-    """Write a dataset with a title as Zarr, over an earlier one of that title; anything else is refused."""
+    """Write a dataset with a title as Zarr. Only an earlier dataset with the same title is replaced."""
     check_replaceable(path, str(ds.attrs["title"]), what=f"dataset of {ds.attrs['title']}", name=option)
     with warnings.catch_warnings(), whole(path) as folder:
         silence_zarr()
-        ds.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)  # what `xr.open_zarr` looks for first
+        ds.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)  # `xr.open_zarr` looks for this first
 
 
 def check_table(path: Path) -> None:
-    """Refuse a place where something else than a table of ours lies, whose columns are all of ``COLUMNS``."""
+    """Refuse to overwrite anything but a table of ours, whose columns are all in ``COLUMNS``."""
     try:
         with path.open(encoding="utf-8") as file:
             columns = file.readline().strip().split(",")
@@ -170,11 +170,11 @@ def check_table(path: Path) -> None:
         columns = [str(path)]
     if columns != [""] and not set(columns) <= set(COLUMNS):
         raise ParameterError(
-            "output", str(path), "a new place, or an earlier table", "something else lies there"
+            "output", str(path), "a new place, or an earlier table", "something else is there: choose another"
         )
 
 
 def few(values: Sequence[Any], n: int) -> list[Any]:
-    """At most n of the values, evenly chosen, the first and the last among them."""
+    """At most n of the values, evenly chosen, including the first and the last."""
     places = np.linspace(0, len(values) - 1, min(n, len(values)))
     return [values[round(place)] for place in places.tolist()]

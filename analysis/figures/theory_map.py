@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 FORMATS = ("svg", "png", "pdf")
 TITLE = "bendscape theory map"
 MAX_POINTS = 10_000
-"""Most values on one axis of a map."""
+"""Largest number of values on one axis of a map."""
 
 _RANGE = "numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas"
-_ALPHA_0 = "alpha_0_complex_re"  # the definition that always exists
+_ALPHA_0 = "alpha_0_complex_re"  # the definition that exists for every model
 _CONTINUOUS, _DISCONTINUOUS = "#ffffff", "#ebedf0"
 _SOLID: dict[str, Any] = {"color": THRESHOLD, "linestyle": "solid", "linewidth": 1.2}
 _BROKEN: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.9}
-_SHORTEST_NAMED, _APART = 0.2, 0.12  # in panel widths: of a contour with a number, and between numbers
+_SHORTEST_NAMED, _APART = 0.2, 0.12  # in panel widths: shortest labelled contour, distance between labels
 _OFF_THE_LINE = 0.25  # in log a
 _METADATA: dict[str, dict[str, str | None]] = {
     "svg": {"Date": None, "Creator": TITLE},
     "pdf": {"CreationDate": None, "Creator": TITLE},
     "png": {"Software": TITLE},
 }
-_WIDTHS = 160  # at which lines between the integers are drawn
+_WIDTHS = 160  # number of points of lines drawn between integer widths
 
 
 def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
@@ -46,7 +46,7 @@ def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
     Parameters
     ----------
     option : str
-        Name that an error carries.
+        Name of the option, for errors.
     text : str
         Numbers and ranges ``START:STOP:COUNT[:log]``, both ends included, separated by commas.
     integer : bool
@@ -55,7 +55,7 @@ def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
     Returns
     -------
     list of float
-        Ascending, each once. Their domain is checked by whoever takes them.
+        In increasing order, without repetition. Their range is checked by the caller.
     """
     values: list[float] = []
     for item in text.split(","):
@@ -80,10 +80,10 @@ def parse_axis(option: str, text: str, *, integer: bool = False) -> list[float]:
 def theory_map(
     *, p: list[float], p_star: list[float], a: list[float], noise: float = 0.0, alpha_0: bool = True
 ) -> xr.Dataset:
-    """The map as a dataset over (p, p_star, a); ``alpha_0``: with it, by its three definitions.
+    """The map as a dataset over (p, p_star, a); with ``alpha_0``, also alpha_0 by its three definitions.
 
     See :func:`bendscape.core.quadratic.theory.maps.transition_map` for the variables, each with its error
-    estimate beside it; ``transition`` carries its flags, and the number ``noise`` of the whole map is a
+    estimate. ``transition`` has its flags as attributes; ``noise``, one number for the whole map, is a
     coordinate.
     """
     ds = xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, noise=noise, alpha_0=alpha_0))  # type: ignore[arg-type]
@@ -91,14 +91,14 @@ def theory_map(
 
 
 def write_map(ds: xr.Dataset, output: str | Path) -> Path:
-    """Write a map as a Zarr dataset; an earlier map at that place is replaced, anything else is refused."""
+    """Write a map as a Zarr dataset. Only an earlier map is replaced; anything else is refused."""
     path = Path(output)
     replace_zarr(ds, path, "--output")
     return path
 
 
 def check_figure(path: Path, axes: dict[str, list[float]]) -> None:
-    """Refuse, before any work, a file or axes of which no diagram can be drawn."""
+    """Before any work, refuse a file or axes for which no diagram can be drawn."""
     if path.suffix.removeprefix(".") not in FORMATS:
         raise ParameterError("--figure", str(path), f"a file named .{', .'.join(FORMATS)}")
     check_replaceable(path, TITLE, what="diagram", name="--figure")
@@ -108,12 +108,12 @@ def check_figure(path: Path, axes: dict[str, list[float]]) -> None:
 
 
 def phase_figure(ds: xr.Dataset) -> Figure:
-    """The (p, a) plane, one panel a p_star: the two kinds, and contours of alpha_bbp and alpha_0.
+    """The (p, a) plane, one panel for each p_star: the two kinds, and contours of alpha_bbp and alpha_0.
 
-    Grey: discontinuous, above the line of tricritical offsets a_tricritical(p). Contours are linear between
+    Grey: discontinuous, above the tricritical line a_tricritical(p). Contours are linear between
     the values of a; p = inf is left out. alpha_0 is its complex definition, drawn where its imaginary
-    part, the width to which it is defined, is below its real part; it departs from alpha_bbp at the line.
-    Between integer widths, where there is no model, all lines are smooth: monotone cubics in log p.
+    part, which measures how sharply it is defined, is below its real part; it splits off alpha_bbp at the
+    tricritical line. Between integer widths, where there is no model, lines are monotone cubics in log p.
     """
     ds = ds.sel(p=np.isfinite(ds["p"]))
     with style():
@@ -126,7 +126,7 @@ def phase_figure(ds: xr.Dataset) -> Figure:
 
 
 def draw_phase(axes: Any, ds: xr.Dataset) -> None:
-    """One panel of :func:`phase_figure`: the dataset over finite p and a alone."""
+    """One panel of :func:`phase_figure`, for the dataset over finite p and a."""
     widths = ds["p"].values
     ds = _between_widths(ds)
     p, a = ds["p"].values, ds["a"].values
@@ -159,7 +159,7 @@ def draw_phase(axes: Any, ds: xr.Dataset) -> None:
             for line in level
         ]
         axes.clabel(lines, fontsize=6.5, fmt="%g", inline_spacing=2, manual=[at for at in spots if at])
-        if broken:  # below the line it is alpha_bbp
+        if broken:  # below the tricritical line it equals alpha_bbp
             lines.set_clip_path(grey.get_paths()[0], axes.transData)
     axes.set_xticks(widths if len(widths) <= 6 else [x for x in 2.0 ** np.arange(10) if p[0] <= x <= p[-1]])
     axes.xaxis.set_major_formatter("{x:.0f}")
@@ -170,7 +170,7 @@ def draw_phase(axes: Any, ds: xr.Dataset) -> None:
 
 
 def _between_widths(ds: xr.Dataset) -> xr.Dataset:
-    """The numbers drawn, at many widths: a curve through the integers without kinks."""
+    """The numbers drawn, at many widths: smooth curves through the integer ones."""
     p = ds["p"].values
     fine = np.unique(np.append(np.geomspace(p[0], p[-1], _WIDTHS)[1:-1], p))
     names = [name for name in ("a_tricritical", "alpha_bbp", _ALPHA_0, "alpha_0_complex_im") if name in ds]
@@ -182,7 +182,7 @@ def _between_widths(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _curve(x: Any, values: Any, at: Any) -> Any:
-    """Monotone cubics down each column, nan before the first and after the last number of it."""
+    """Monotone cubics along each column; nan before its first and after its last number."""
     if values.ndim > 1:
         return np.stack([_curve(x, column, at) for column in values.T], axis=1)
     known = np.isfinite(values)
@@ -198,7 +198,7 @@ def _no_ticks() -> Any:
 
 
 def _levels(values: Any) -> Any:
-    """Round numbers, closer together where the range is small."""
+    """Round contour levels, closer together where the range is small."""
     low, high = np.nanmin(values), np.nanmax(values)
     low = low if low > 0 else high / 100
     steps = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high / low < 20 else (1, 1.5, 2, 3, 5, 7)
@@ -207,7 +207,7 @@ def _levels(values: Any) -> Any:
 
 
 def _spot(axes: Any, line: Any, edge: Any, above: bool, taken: list[Any]) -> tuple[float, float] | None:
-    """Where to write on a contour line: well inside the panel, off the tricritical line and other numbers."""
+    """Where to label a contour: well inside the panel, away from the tricritical line and other labels."""
     x, y = places = axes.transAxes.inverted().transform(axes.transData.transform(line)).T
     run = np.append(0.0, np.hypot(np.diff(x), np.diff(y)).cumsum())
     off = np.log(line[:, 1] / edge)
@@ -222,7 +222,7 @@ def _spot(axes: Any, line: Any, edge: Any, above: bool, taken: list[Any]) -> tup
 
 
 def phase_handles(*, alpha_0: bool) -> list[Any]:
-    """What a legend of :func:`draw_phase` shows."""
+    """Legend entries for :func:`draw_phase`."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -245,7 +245,8 @@ def _legend(figure: Figure, alpha_0: bool) -> None:
 
 
 def write_figure(ds: xr.Dataset, path: str | Path) -> Path:
-    """Write :func:`phase_figure`; its format is that of the file's name, and another file is not replaced."""
+    """Write :func:`phase_figure` in the format given by the file name; a file of another origin is not
+    replaced."""
     place = Path(path)
     check_replaceable(place, TITLE, what="diagram", name="--figure")
     figure = phase_figure(ds)

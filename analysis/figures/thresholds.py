@@ -1,4 +1,4 @@
-"""Thresholds against the student's width, and the (p, a) diagram of kinds: what was measured upon theory."""
+"""Thresholds against the student's width, and the (p, a) diagram of kinds: measurements on top of theory."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDEST = 16
-"""Theory is shown up to this width of the student at least."""
+"""Theory is shown at least up to this width of the student."""
 
 SHOWN = ("collapse", "theory_curve")
 """Estimators whose critical loads are shown."""
 
-_GRID = 49  # values of a in the diagram
-_BEYOND = 2.5  # factor by which it goes beyond those measured
+_GRID = 49  # number of values of a in the diagram
+_BEYOND = 2.5  # factor by which the diagram extends beyond the measured a
 _THEORY = ("alpha_bbp", "alpha_0_principal_value", "alpha_0_complex_re", "alpha_0_complex_im")
 _ESTIMATES = {"collapse": ("o", "measured: collapse"), "theory_curve": ("D", "measured: theory's curve")}
 _NUMBER = "number: probability of a jump"
@@ -53,7 +53,7 @@ _KINDS = {
 def thresholds_numbers(results: Results) -> Numbers:
     """``thresholds``: the critical load alpha_c of every model by two estimators of
     :func:`bendscape.analysis.estimate.collapse.collapse`. ``thresholds-theory``: alpha_bbp and alpha_0 for p
-    from 1 to ``WIDEST``, or the widest of the sweep, and at p = inf, where alpha_bbp = p_star (a + 1)/2."""
+    from 1 to ``WIDEST``, or to the widest of the sweep, and for p = inf, where it is p_star (a + 1)/2."""
     found = table_of_loads(results["loads"], "thresholds")
     axes = [np.unique(found[name].values).tolist() for name in ("p_star", "a")]
     theory = theory_map(p=[*_widths(found), math.inf], p_star=axes[0], a=axes[1], alpha_0=True)
@@ -64,9 +64,9 @@ def thresholds_numbers(results: Results) -> Numbers:
 
 
 def kinds_numbers(results: Results) -> Numbers:
-    """``kinds``: the kind of every model's transition as the data have it, with its probability, by
+    """``kinds``: the kind of every model's transition according to the data, with its probability, by
     :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`. ``kinds-theory``: the kind, alpha_bbp
-    and the tricritical a over a grid of p and a around them."""
+    and the tricritical a, over a grid of p and a around the models."""
     found = table_of_loads(results["loads"], "kinds")
     found = found.isel(row=_best_rows(found))
     a = np.unique(found["a"].values)
@@ -81,7 +81,7 @@ def kinds_numbers(results: Results) -> Numbers:
 
 
 def _best_rows(found: xr.Dataset) -> list[int]:
-    """Of every model the row of the estimator to go by, or the only one."""
+    """For every model the row of its preferred estimator, or its only row."""
     places: dict[Any, dict[str, int]] = {}
     for k, (*model, estimator) in enumerate(
         zip(*(found[name].values for name in (*MODEL, "estimator")), strict=True)
@@ -105,8 +105,8 @@ def _widths(found: xr.Dataset) -> Sequence[int]:
 
 
 def table_of_loads(loads: xr.Dataset, figure: str) -> xr.Dataset:
-    """The finite critical loads of :func:`bendscape.analysis.estimate.collapse.collapse`, a row a model and
-    estimator; the figure is left out where there is none."""
+    """The finite critical loads of :func:`bendscape.analysis.estimate.collapse.collapse`, one row for each
+    model and estimator; the figure is left out if there are none."""
     meanings = {name: loads[name].attrs["flag_meanings"].split() for name in ("flag", "kind_from_data")}
     blocks, flags = [], set()
     for model in np.ndindex(*(loads.sizes[dim] for dim in ("p", "p_star", "a"))):
@@ -148,7 +148,7 @@ def draw_thresholds(numbers: Numbers) -> Figure:
         figure, at = panels_in_rows([keys[start : start + columns] for start in range(0, len(keys), columns)])
         for (p_star, a), axes in at.items():
             points, lines = rows_where(measured, p_star=p_star, a=a), rows_where(theory, p_star=p_star, a=a)
-            seen = lines["p"] >= min(p_star, points["p"].min())  # narrower ones would set the scale
+            seen = lines["p"] >= min(p_star, points["p"].min())  # narrower students would set the scale
             _draw_theory(axes, {name: values[seen] for name, values in lines.items()})
             for shift, (name, (marker, words)) in zip((0.96, 1.04), _ESTIMATES.items(), strict=True):
                 for sound in (True, False):
@@ -192,7 +192,7 @@ def _draw_theory(axes: Any, rows: dict[str, Any]) -> None:
 
 def draw_kinds(numbers: Numbers) -> Figure:
     """Theory: grey where discontinuous, above the tricritical line; contours of alpha_bbp. Points: the kind
-    as the data have it, with the probability of a discontinuous transition."""
+    according to the data, with the probability of a discontinuous transition."""
     from matplotlib.lines import Line2D
 
     measured, theory = numbers.values()
@@ -222,7 +222,7 @@ def draw_kinds(numbers: Numbers) -> Figure:
 
 
 def _grid(rows: dict[str, Any]) -> xr.Dataset:
-    """The theory of one p_star over (p, a) again."""
+    """The theory of one p_star, restored to a grid over (p, a)."""
     p, a = np.unique(rows["p"]), np.unique(rows["a"])
     shape = (len(p), len(a))
     return xr.Dataset(

@@ -1,1 +1,1 @@
-"""What the estimates of a sweep say together: maps, gains, claims."""
+"""What the estimates of a sweep show together: maps, gains, claims."""

@@ -1,4 +1,5 @@
-"""What a sweep says of the claims of arXiv:2510.18435 (Annesi, Bocchi, Cammarota), one by one, in numbers."""
+"""What a sweep says about the claims of arXiv:2510.18435 (Annesi, Bocchi, Cammarota), one by one, in
+numbers."""
 
 from __future__ import annotations
 
@@ -31,23 +32,23 @@ from bendscape.core.quadratic.theory.outlier import transition_at
 Verdict = Literal["supported", "consistent", "contradicted", "not enough data"]
 
 SURE = 3.0
-"""Standard errors, statistical and systematic, from which a difference counts."""
+"""A difference counts from this number of standard errors (statistical and systematic) on."""
 RARE = 0.01
 MISFIT = 0.03
-"""Share of fits in which a law that holds is refused, as measured (docs/analysis.md)."""
+"""Fraction of fits in which a law that holds is rejected, as measured (docs/analysis.md)."""
 WIDE_RATIO = 4
-"""Width over that of the teacher from which a student is called wide."""
+"""A student is called wide if its width is at least this multiple of the teacher's."""
 LEAST_MODELS = 2
-"""Models that a claim on a limit, or on the overlap, must rest on to be supported."""
+"""Number of models that a claim on a limit, or on the overlap, needs to be supported."""
 TELLING = 0.1
-"""Relative error of the overlap above a threshold up to which it supports theory."""
+"""Largest relative error of an overlap above a threshold that supports theory."""
 WIDE = 1024
 """Width of a student whose exact threshold is shown beside the limit of infinite width."""
 
 
 class Claim(NamedTuple):
-    """One claim: its words, what the data say of it, in one word and in a sentence with numbers, and the
-    table that the sentence is read off: names of its columns, and rows of texts."""
+    """One claim: its text; the verdict of the data, in one word and in a sentence with numbers; and the table
+    behind the sentence, as column names and rows of texts."""
 
     name: str
     words: str
@@ -61,9 +62,9 @@ def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim
     """Every claim with its verdict.
 
     The critical load of a model is that of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`,
-    where its fit holds and two sizes are measured. Its theory is alpha_bbp for a continuous transition and
-    alpha_0 (principal value, where there is none complex) for a discontinuous one, whose alpha_bbp no size
-    within reach shows.
+    if its fit holds and two sizes are measured. Its theory is alpha_bbp for a continuous transition and
+    alpha_0 (the principal value or, without one, the complex definition) for a discontinuous one, whose
+    alpha_bbp no size within reach shows.
 
     Parameters
     ----------
@@ -78,37 +79,37 @@ def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim
     Returns
     -------
     list of Claim
-        ``width``: a wider student has a lower critical load. ``limit``: thresholds go to p_star (a + 1)/2.
+        ``width``: a wider student has a lower critical load. ``limit``: thresholds tend to p_star (a + 1)/2.
         ``kind``: continuous below the tricritical a, discontinuous above. ``edge``: corrections N^(-2/3) at a
-        sharp edge, slower, as 1/log N, inside a smooth one. ``window``: alpha_0 falls with the width even
-        where alpha_bbp rises. ``overlap``: the squared overlap above the threshold.
+        sharp edge; slower, as 1/log N, inside a smooth one. ``window``: alpha_0 decreases with the width even
+        where alpha_bbp increases. ``overlap``: the squared overlap above the threshold.
 
     Notes
     -----
-    *Supported*: the data would have shown it if it were false, and did not. *Consistent*: nothing in the data
-    is against it, and they could not have told it from another, or rest on theory's own numbers for it.
+    *Supported*: the data would have shown it if it were false, and did not. *Consistent*: the data do not
+    contradict it, but could not have distinguished it from an alternative, or depend on theory's own numbers.
 
-    A claim on loads is contradicted by one difference of ``SURE`` errors the wrong way, and supported if
-    there is none and all differences together (their sum over the root of their number) exceed ``SURE``
-    errors. With normal errors a true claim of n differences is contradicted with a probability of n 0.0013
-    at most. The limit is supported where ``LEAST_MODELS`` wide students with continuous transitions, which
-    alone show alpha_bbp, lie within ``AGREES`` errors of it, and consistent where one of them has a small
-    error and none lies off its own theory. A kind is read off the distance of the measured load from theory's
-    alpha_bbp, so the claim on kinds is consistent at most; it is contradicted where the load is ``SURE``
-    errors from that of the kind claimed.
+    A claim on loads is contradicted by one difference of ``SURE`` errors in the wrong direction. It is
+    supported if there is none and all differences together (their sum over the root of their number) exceed
+    ``SURE`` errors. With normal errors a true claim with n differences is contradicted with a probability of
+    at most 0.0013 n. The limit is supported if ``LEAST_MODELS`` wide students with continuous transitions
+    (only these show alpha_bbp) lie within ``AGREES`` errors of it, and consistent if one of them has a small
+    error and none disagrees with its own theory. A kind is inferred from the distance of the measured load
+    from theory's alpha_bbp, so the claim on kinds is consistent at most; it is contradicted if the load is
+    ``SURE`` errors from that of the claimed kind.
 
-    The claim on edges counts loads, whose cells are independent: one law is preferred where a fair coin would
-    prefer it as often with a probability below ``RARE``, and refuses no more than ``MISFIT``. A preference
-    for 1/log N says that the approach is slower than N^(-2/3), and no more: the claim is consistent at most.
-    Smooth edges count where they have no continuation
-    (:func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`): elsewhere samples below the
-    crossover size see the continuation's sharp edge, and the truth is neither law.
+    The claim on edges counts loads, whose cells are independent. A law is preferred if a fair coin would
+    prefer it as often with a probability below ``RARE`` and it is rejected no more often than ``MISFIT``.
+    A preference for 1/log N only says that the approach is slower than N^(-2/3), so the claim is consistent
+    at most. Smooth edges count where they have no continuation
+    (:func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`): elsewhere, samples below the
+    crossover size see the sharp edge of the continuation, and neither law is true.
 
-    The overlap above the threshold is held against theory's law at the same N
+    The overlap above the threshold is compared with theory's law at the same N
     (:func:`bendscape.analysis.findings.overlap_above.overlaps_above`): contradicted by one model ``SURE``
-    errors off, supported where ``LEAST_MODELS`` models have an error of ``TELLING`` at most at an N where
-    that law lies within a quarter of the overlap at infinite N, else consistent. lambda_* and the limit
-    p_star/2 of small a have no claim here. Source of the claims: arXiv:2510.18435.
+    errors off; supported if ``LEAST_MODELS`` models have an error of at most ``TELLING`` at an N where
+    that law is within a quarter of the overlap at infinite N; otherwise consistent. lambda_* and the limit
+    p_star/2 at small a have no claim here. Source of the claims: arXiv:2510.18435.
     """
     measured = measured_loads(loads)
     of_loads = [_width(measured), _limit(measured), _kind(measured)]
@@ -170,8 +171,8 @@ def _limit(measured: Sequence[Load]) -> Claim:
         limit = _limit_of(load)
         theory = transition_at(Model(WIDE, load.p_star, load.a)).alpha_bbp
         rows.append((*_load_row(load), f"{load.alpha_bbp:.4f}", f"{theory:.4f}", f"{limit:.4f}"))
-        # alpha_bbp itself is seen at continuous transitions alone, and tested if the error is small beside
-        # what the widening has taken off it
+        # only continuous transitions show alpha_bbp; the test needs an error that is small compared with the
+        # decrease of alpha_bbp due to the width
         if load.kind == "continuous" and SURE * load.error < abs(narrow.theory - load.theory):
             seen.append(load)
     reached = [load for load in seen if abs(load.value - _limit_of(load)) <= AGREES * load.error]
@@ -200,7 +201,7 @@ def _limit(measured: Sequence[Load]) -> Claim:
 
 
 def _limit_of(load: Load) -> float:
-    """alpha_bbp of an infinitely wide student of the same teacher and loss."""
+    """alpha_bbp of an infinitely wide student, for the same teacher and loss."""
     return load.p_star * (load.a + 1) / 2
 
 
@@ -252,7 +253,7 @@ def _kind(measured: Sequence[Load]) -> Claim:
 
 
 _CLAIMED = {"sharp": ("n_two_thirds", "one_over_log"), "smooth": ("one_over_log", "n_two_thirds")}
-"""Of each edge the law that is claimed, and the other one."""
+"""For each edge the law that is claimed, and the other one."""
 _CONTINUED = "smooth, seen as sharp at these sizes"
 
 
@@ -266,7 +267,7 @@ def _edge(edge: xr.Dataset) -> Claim:
         return total > 0 and binomtest(count, total, share, "greater").pvalue < RARE
 
     chosen = {seen: [counts[seen][law] for law in laws] for seen, laws in _CLAIMED.items()}
-    refused = any(  # more often than a law that holds
+    refused = any(  # more often than a law that holds would be
         often(counts[seen]["neither"], sum(counts[seen].values()), MISFIT) for seen in _CLAIMED
     )
     finding = "; ".join(
@@ -294,8 +295,8 @@ def _edge(edge: xr.Dataset) -> Claim:
 
 
 def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
-    """The edge at the load of a row, sharp, smooth or ``_CONTINUED``: a smooth edge whose tail is too thin
-    for samples within reach, and not far below alpha_0, is seen as the sharp edge of its continuation."""
+    """The edge at the load of a row: sharp, smooth or ``_CONTINUED``. A smooth edge whose tail is too thin
+    for samples within reach, not far below alpha_0, looks like the sharp edge of its continuation."""
     dim = alpha_axis(edge)
 
     def kind(row: Mapping[str, Any]) -> str:
@@ -306,7 +307,7 @@ def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
         model = Model(row["p"], row["p_star"], row["a"])
         seen = at["n_seeds"].isel({dim: place}) >= LEAST_SEEDS
         used = at["N"].values[(seen & (at["N"] >= edge.attrs["min_size"])).values]
-        beyond = used.size and used.min() >= crossover_size(model)  # where samples see the tail itself
+        beyond = used.size and used.min() >= crossover_size(model)  # here samples see the tail itself
         continued = math.isfinite(edge_scales(model, row["alpha"]).gamma_edge)
         return _CONTINUED if continued and not beyond else "smooth"
 
@@ -390,12 +391,12 @@ def _overlap(rows: Sequence[OverlapAbove]) -> Claim:
 
 
 def _signed(distance: float) -> str:
-    """A distance in errors; empty where the definition has no value."""
+    """A distance in errors; empty if the definition has no value."""
     return f"{distance:+.1f}" if math.isfinite(distance) else ""
 
 
 def render_claims(found: Sequence[Claim]) -> str:
-    """The claims as Markdown: a heading, the claim, the verdict with its numbers, and the table of each."""
+    """The claims as Markdown, each with a heading, its text, the verdict with numbers, and a table."""
     parts = []
     for claim in found:
         lines = [

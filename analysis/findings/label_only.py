@@ -1,5 +1,5 @@
-"""Theory of the label-only methods beside the cells of a store that has them, each point computed where it is
-read, and kept."""
+"""Theory of the label-only methods beside the cells of a store that measured them; each point is computed
+when it is read, and cached."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FIELDS = {
     "lambda_star": ("lambda_star", "outlier of the label-only matrix; NaN where there is none"),
     "overlap_sq_theory": ("overlap_sq", "squared overlap of that outlier; NaN where there is none"),
 }
-"""Variables of the theory, one for each weights: field and meaning."""
+"""Variables of the theory for each choice of weights: field and meaning."""
 
 MEASURED = {f"overlap_sq_{suffix}": suffix for suffix in WEIGHTS}
-"""What a kernel measures of each weights."""
+"""What a kernel measures for each choice of weights."""
 
 
 @lru_cache(maxsize=2**16)
 def label_only_asymptotics(weights: str, p_star: int, a: float, alpha: float) -> Asymptotics:
-    """Edge, outlier and overlap with the weights of that name; see
+    """Edge, outlier and overlap for the named weights; see
     :func:`bendscape.core.quadratic.theory.label_only.spectral_asymptotics`."""
     with unwarned():
         return spectral_asymptotics(p_star, WEIGHTS[weights][1](a), alpha)
@@ -40,15 +40,15 @@ def label_only_asymptotics(weights: str, p_star: int, a: float, alpha: float) ->
 
 @lru_cache(maxsize=2**12)
 def label_only_threshold(weights: str, p_star: int, a: float) -> float:
-    """Threshold with the weights of that name; see
+    """Threshold for the named weights; see
     :func:`bendscape.core.quadratic.theory.label_only.spectral_transition`."""
     with unwarned():
         return spectral_transition(p_star, WEIGHTS[weights][1](a)).alpha_bbp
 
 
 class _Points(Lazy):
-    """One number of the theory at the points of a dataset: of p_star, a and alpha the values, each with the
-    dimensions of a point that it depends on."""
+    """One number of the theory at the points of a dataset: the values of p_star, a and alpha, each with the
+    dimensions that it depends on."""
 
     def __init__(
         self, suffix: str, field: str, shape: tuple[int, ...], of: list[tuple[list[int], NDArray[Any]]]
@@ -66,18 +66,18 @@ class _Points(Lazy):
 
 
 def label_only_theory(ds: xr.Dataset) -> xr.Dataset:
-    """Beside each method that was measured its limit of large N.
+    """For each label-only method that was measured, its limit of large N.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        A store as it was opened, with some of ``MEASURED``.
+        A store as opened, with some of ``MEASURED``.
 
     Returns
     -------
     xarray.Dataset
-        For each weights: ``alpha_bbp_<weights>`` over (p_star, a), and the variables of ``FIELDS`` over the
-        points of ``ds``, which are computed where they are read. Nothing where labels carry noise.
+        For each choice of weights ``alpha_bbp_<weights>`` over (p_star, a), and the variables of ``FIELDS``
+        over the points of ``ds``, computed when they are read. Empty if the labels are noisy.
     """
     if "noise" in ds and ds["noise"].values.any():
         return xr.Dataset()

@@ -1,4 +1,4 @@
-"""The critical loads that a sweep has measured, one a model, and how they fall with the width."""
+"""The critical loads that a sweep has measured, one for each model, and their decrease with the width."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bendscape.analysis.estimate.verdicts import preferred_estimator
 from bendscape.analysis.findings.scaling import load_rows
 
 LEAST_SIZES = 2
-"""Sizes that a critical load rests on."""
+"""Number of sizes that a critical load must use."""
 
 
 class Load(NamedTuple):
-    """A measured critical load with its total error, theory's value for it, and the kind that data and theory
-    say the transition is of, and its distances from ``DEFINITIONS`` in total errors."""
+    """A measured critical load with its total error, theory's value for it, the kind of the transition by
+    data and by theory, and its distances from ``DEFINITIONS`` in total errors."""
 
     p: int
     p_star: int
@@ -35,7 +35,7 @@ class Load(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """From theory's value, in total errors."""
+        """Distance from theory's value, in total errors."""
         return (self.value - self.theory) / self.error
 
     def text(self) -> str:
@@ -54,8 +54,8 @@ def measured_loads(loads: xr.Dataset) -> list[Load]:
     Returns
     -------
     list of Load
-        That of :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`, where it is estimated
-        without a flag and ``LEAST_SIZES`` sizes are measured.
+        By :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`, if the estimate has no flag and
+        ``LEAST_SIZES`` sizes are measured.
     """
     rows: dict[tuple[int, int, float], dict[str, Any]] = {}
     for row in load_rows(loads):
@@ -85,7 +85,7 @@ def measured_loads(loads: xr.Dataset) -> list[Load]:
 
 
 def families_of(measured: Sequence[Load]) -> Iterator[list[Load]]:
-    """Loads of equal p_star and a, in the order of the width, where there are two of them."""
+    """Groups of at least two loads with equal p_star and a, in the order of the width."""
     for key in dict.fromkeys((load.p_star, load.a) for load in measured):
         family = [load for load in measured if (load.p_star, load.a) == key]
         if len(family) > 1:
@@ -93,10 +93,10 @@ def families_of(measured: Sequence[Load]) -> Iterator[list[Load]]:
 
 
 def fall_between(wide: Load, narrow: Load) -> float:
-    """By how many errors the wider student's load lies below the other's."""
+    """By how many errors the wider student's load is below the other's."""
     return (narrow.value - wide.value) / math.hypot(narrow.error, wide.error)
 
 
 def together(falls: Sequence[float]) -> float:
-    """Several independent differences, each in its errors, as one; nan without any."""
+    """Several independent differences, each in units of its error, combined into one; nan without any."""
     return sum(falls) / math.sqrt(len(falls)) if falls else math.nan

@@ -1,4 +1,4 @@
-"""The overlap with the teacher above the threshold, as measured, beside theory at the same N."""
+"""The measured overlap with the teacher above the threshold, compared with theory at the same N."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition
 
 ACCURACY = 0.125
-"""Half of the 25 per cent within which samples at N = 128 lie of the law at finite N; falls like N^(-1/3)."""
+"""Half of the 25 per cent within which samples at N = 128 follow the finite-N law; decreases like
+N^(-1/3)."""
 
 
 class OverlapAbove(NamedTuple):
-    """Measured overlap over theory's at the same N, all loads of one model above alpha_bbp together, at the
-    largest size measured there; its error, statistical and that of the law; and theory's overlap at this N
-    over that at N = infinity."""
+    """Measured overlap over theory's at the same N, for all loads of one model above alpha_bbp together, at
+    the largest size measured there; its error, statistical and that of the law; and theory's overlap at this
+    N relative to N = infinity."""
 
     model: Model
     N: int
@@ -32,7 +33,7 @@ class OverlapAbove(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """From 1, in errors."""
+        """Distance from 1, in errors."""
         return (self.ratio - 1) / self.error
 
 
@@ -53,7 +54,7 @@ def overlaps_above(found: xr.Dataset) -> list[OverlapAbove]:
     Returns
     -------
     list of OverlapAbove
-        In the order of the axes. Loads count from ``LEAST_SEEDS`` seeds on.
+        In the order of the axes. A load needs ``LEAST_SEEDS`` seeds.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Theory and means over seeds of every model of a sweep: what the figures against alpha show."""
+"""Theory and means over seeds for every model of a sweep: the contents of the figures against alpha."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bendscape.core.quadratic.model import TRANSITION_KINDS, Model
 from bendscape.core.quadratic.theory import outlier
 
 VARIABLES = ("overlap_sq", "overlap_sq_space", "eigval_min")
-"""What means are taken of."""
+"""The variables whose means are taken."""
 
 _FINE = 161
 _BESIDE = 1e-8
 
 
 class Means(NamedTuple):
-    """Mean over seeds of one variable with its standard error and the seeds behind it, (N, alpha), nan
+    """Mean over seeds of one variable, with its standard error and the number of seeds, (N, alpha); nan
     without data."""
 
     mean: Floats
@@ -36,8 +36,8 @@ class Means(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The numbers of one model: theory on a fine line of alpha, and means over seeds of ``VARIABLES``.
-    ``alpha`` is as the campaign wants it, ``alpha_realised``, (N, alpha), the abscissa."""
+    """The numbers of one model: theory on a fine grid of alpha, and means over seeds of ``VARIABLES``.
+    ``alpha`` are the campaign's values; ``alpha_realised``, (N, alpha), is the abscissa."""
 
     p: int
     p_star: int
@@ -69,8 +69,8 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Lazy if ``ds`` is. Over (p, p_star, a, N, alpha), for each of ``VARIABLES``: ``name``, its mean,
-        ``name_error`` and ``name_n_seeds``; ``alpha_realised``, the mean of M / N, alpha where there is none.
-        ``error`` is nan where a single seed is done, and both are nan where none is.
+        ``name_error`` and ``name_n_seeds``; ``alpha_realised``, the mean of M / N, or alpha without data.
+        ``error`` is nan with a single seed, and mean and error are nan with none.
 
     Notes
     -----
@@ -107,7 +107,7 @@ def panels(ds: xr.Dataset, found: xr.Dataset | None = None) -> list[Panel]:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns.
     found : xarray.Dataset, optional
-        What :func:`means` gave for it; computed where it is not given.
+        The result of :func:`means`; computed if not given.
 
     Returns
     -------

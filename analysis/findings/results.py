@@ -1,4 +1,4 @@
-"""What several figures and tables of one sweep are made of, computed once for all of them."""
+"""Results that several figures and tables of one sweep share, each computed once."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from bendscape.core.errors import ParameterError
 
 
 class Results:
-    """Results of a sweep, each computed when it is first asked for, and together in one pass if asked for
-    together.
+    """Results of a sweep. Each is computed when first requested; results requested together are computed in
+    one pass.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. What an
-        analysis needs of it is asked when that analysis is.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not. It is checked
+        for what an analysis needs when that analysis is requested.
     n_boot : int
-        Bootstrap resamplings behind critical loads and the drift.
+        Bootstrap resamplings for critical loads and the drift.
     least_size : int, optional
-        Size from which on fits are made; by default
+        Smallest size used in fits; by default
         :func:`bendscape.analysis.estimate.options.usual_least_size`.
     extra_draws : int
         Labels drawn for every cell, for the laws of the edge.
@@ -48,12 +48,12 @@ class Results:
 
     @cached_property
     def ds(self) -> xr.Dataset:
-        """The sweep, with its dimensions as those of a store."""
+        """The sweep, with the dimensions of a store."""
         return sweep_of_network(self._given)
 
     @property
     def alpha_dim(self) -> str:
-        """Name of its axis along alpha."""
+        """Name of the dimension along alpha."""
         return alpha_axis(self.ds)
 
     def lacking(self, name: str) -> list[str]:
@@ -61,12 +61,12 @@ class Results:
         return PASSES[name].analysis.lacking(self._given)
 
     def possible(self, names: Iterable[str]) -> list[str]:
-        """Those of ``PASSES`` that are named and that the dataset has what is needed for.
+        """Those of ``names`` for which the dataset has what is needed.
 
         Raises
         ------
         ParameterError
-            There is none of them; the line says what each lacks.
+            There are none; the message says what each lacks.
         """
         lacking = {name: self.lacking(name) for name in names}
         if all(lacking.values()):
@@ -76,7 +76,7 @@ class Results:
         return [name for name, what in lacking.items() if not what]
 
     def read(self, names: Iterable[str]) -> None:
-        """Compute those of ``PASSES`` that are named and not there yet, in one pass over the store."""
+        """Compute the named ``PASSES`` that have not been computed yet, in one pass over the store."""
         missing = [name for name in dict.fromkeys(names) if name not in self._found]
         for name in missing:
             PASSES[name].analysis.check(self._given)
@@ -97,12 +97,12 @@ class Results:
 
     @cached_property
     def least_size(self) -> int:
-        """Size from which on fits are made."""
+        """Smallest size used in fits."""
         return self._least_size or usual_least_size(self.ds)
 
 
 class Pass(NamedTuple):
-    """An analysis, and its options as commands, figures, claims and the report have them."""
+    """An analysis with the options that commands, figures, claims and the report use."""
 
     analysis: Analysis
     options: Callable[[Results], dict[str, Any]]
@@ -118,7 +118,7 @@ PASSES: Mapping[str, Pass] = {
     "drift": Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
     "thresholds": Pass(THRESHOLDS, lambda of: {}),
 }
-"""What a pass over the store can compute, by name."""
+"""The results that a pass over the store can compute, by name."""
 
 OF_A_REPORT = ("means", "loads", "edge", "thresholds")
-"""What the figures and the report of a sweep are made of."""
+"""The results that the figures and the report of a sweep use."""

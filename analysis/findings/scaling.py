@@ -26,7 +26,7 @@ LAWS = {
     "cannot_tell": "cannot tell",
     "neither": "neither",
 }
-"""Outcomes of the law of the edge that a table counts, by their names."""
+"""Outcomes for the law of the edge that a table counts, by name."""
 
 _DRIFT = (
     *(
@@ -57,7 +57,7 @@ def _word(code: xr.DataArray) -> str:
 
 
 def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows of the critical loads, one a model and estimator, in the order of the axes.
+    """Rows of the critical loads, one for each model and estimator, in the order of the axes.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     list of dict
         ``p, p_star, a, transition`` (theory's kind), ``estimator, alpha_c, error`` (statistical),
         ``systematic, low, high, flag, reason`` (the flag in words), ``kind_from_data,
-        probability_discontinuous, answer``, and ``definitions``: for each its value by theory, the distance
+        probability_discontinuous, answer``, and ``definitions``: for each its theoretical value, the distance
         in total errors, and whether it is supported. ``against`` names the definition that sizes below the
-        crossover show, and ``verdict`` with ``verdict_reason`` compares with it
-        (:func:`bendscape.analysis.estimate.verdicts.against_theory`); an estimate with a flag says nothing.
-        ``alpha_0`` is theory's at a discontinuous transition, the definition of ``against``, else nan. Models
-        without data are left out.
+        crossover show; ``verdict`` and ``verdict_reason`` compare with it
+        (:func:`bendscape.analysis.estimate.verdicts.against_theory`); a flagged estimate gives no verdict.
+        ``alpha_0`` is theory's, for a discontinuous transition in the definition of ``against``, else nan.
+        Models without data are left out.
     """
     rows = []
     for point, at in _models(result):
@@ -110,7 +110,7 @@ def load_rows(result: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows of the laws of the edge, one a model and alpha below threshold with data.
+    """Rows of the laws of the edge, one for each model and alpha below threshold with data.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _reason_of_law(row: Mapping[str, Any], misfit: float) -> str:
-    """Why a law of the edge was chosen, or none: from the numbers of both fits."""
+    """Why a law of the edge was chosen, or none was, from the numbers of both fits."""
     both = {name: row[name] for name in ("n_two_thirds", "one_over_log")}
     fits = [LAWS[name] for name, fit in both.items() if fit["p_value"] >= misfit]
     if row["law"] in both:
@@ -157,7 +157,7 @@ def _reason_of_law(row: Mapping[str, Any], misfit: float) -> str:
 
 
 def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows of the threshold that samples show beyond the crossover size, one a model that has such sizes.
+    """Rows of the threshold seen beyond the crossover size, one for each model with such sizes.
 
     Parameters
     ----------
@@ -169,9 +169,9 @@ def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     list of dict
         ``p, p_star, a, alpha_bbp`` (theory's), ``crossover_size, law, n_sizes, K`` with ``K_low, K_high,
         K_systematic, K_at_sizes, K_theory``, ``delta_chi2``, p-values, ``leading_order_error``,
-        ``prediction_offset``, and ``sizes``: for each beyond the crossover size with data its ``N,
+        ``prediction_offset``, and ``sizes``: for each size beyond the crossover with data its ``N,
         alpha_seen, error, systematic, low, high, alpha_bbp_N, flag``. Continuous transitions, and models
-        measured below their crossover size alone, are left out.
+        measured only below their crossover size, are left out.
     """
     rows = []
     for point, at in _models(result):
@@ -261,7 +261,7 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
 
 
 def render_drift(rows: list[dict[str, Any]]) -> Table:
-    """The threshold that samples show beyond the crossover size for a terminal."""
+    """The threshold seen beyond the crossover size, for a terminal."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""How overparametrization bends the transition: thresholds over (p, p_star, a), measured beside exact."""
+"""How overparametrization shifts the transition: measured thresholds over (p, p_star, a), beside theory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS: Mapping[str, str] = {
     "collapse": "collapse of all sizes on one curve",
     "theory_curve": "collapse of all sizes on theory's curve",
 }
-"""Where a measured value comes from; int8 in this order."""
+"""Origin of a measured value; stored as int8 in this order."""
 
 _READ = ("alpha_c", "alpha_c_total_error", "flag")
 _MEASURED: Mapping[str, str] = {
@@ -46,27 +46,27 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     result : xarray.Dataset, optional
-        What :func:`bendscape.analysis.estimate.collapse.collapse` gave for it; found where it is not given,
-        in a pass over ``ds``.
+        The result of :func:`bendscape.analysis.estimate.collapse.collapse`; if not given, computed in a pass
+        over ``ds``.
 
     Returns
     -------
     xarray.Dataset
-        Over (p, p_star, a), in memory: ``alpha_c``, ``window`` and ``shift``, as measured, each with
+        Over (p, p_star, a), in memory: measured ``alpha_c``, ``window`` and ``shift``, each with
         ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level of
         ``result``), ``_method`` (``METHODS``) and ``_theory``. From theory alone: ``alpha_bbp_theory``;
         ``alpha_0_theory``, the principal value or, where that branch has no zero, the complex one;
         ``jump_theory``, the overlap just above a discontinuous threshold; the three ``alpha_0_*``.
-        ``width_ratio`` = p/p_star; ``coverage``, the share of the wanted cells that is done, nan where the
-        campaign wants none, and ``covered``, whether alpha_c was estimated. Nothing measured here is the
-        alpha_bbp of a discontinuous transition, which sizes within reach do not show; the window is measured
-        at its lower end alone, and is nan at a continuous transition but for theory's 0. The shift is nan
-        where the sweep has no p = p_star.
+        ``width_ratio`` = p/p_star; ``coverage``, the fraction of the wanted cells that is done, nan if the
+        campaign wants none; and ``covered``, whether alpha_c was estimated. Nothing measured here is
+        alpha_bbp of a discontinuous transition, which sizes within reach do not show: only the lower end of
+        the window is measured. For a continuous transition the window is nan, except in theory, where it is
+        0. The shift is nan if the sweep has no p = p_star.
 
     Notes
     -----
-    Intervals are normal, with the total error of alpha_c; those of a shift add two models' errors in
-    quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for what is mapped.
+    Intervals are normal, with the total error of alpha_c; for a shift the errors of two models are added in
+    quadrature. Held by ``tests/test_shift_map.py``. Source: arXiv:2510.18435 for the quantities mapped.
     """
     result = (COLLAPSE.estimate(ds) if result is None else result).compute()
     names = result["flag"].attrs["flag_meanings"].split()
@@ -131,7 +131,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
 
 
 def _preferred(flags: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
-    """Of every model the name of the estimator to go by."""
+    """The name of the preferred estimator for every model."""
 
     def of_model(codes: npt.NDArray[np.int8]) -> str:
         each = zip(flags["estimator"].values.tolist(), codes, strict=True)
@@ -144,12 +144,12 @@ def _preferred(flags: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
 
 
 def _less_equal_width(values: xr.DataArray) -> xr.DataArray:
-    """Values less that of the student as wide as the teacher; nan where the sweep has none."""
+    """Values minus that of the student as wide as the teacher; nan if the sweep has none."""
     return values - _at_equal_width(values)
 
 
 def _in_quadrature(error: xr.DataArray) -> xr.DataArray:
-    """The error of such a difference; 0 for the student as wide as the teacher itself."""
+    """The error of such a difference; 0 for the student as wide as the teacher."""
     both: xr.DataArray = (error**2 + _at_equal_width(error) ** 2) ** 0.5
     return both.where(both["p"] != both["p_star"], 0.0 * error)
 
@@ -158,7 +158,7 @@ def _at_equal_width(values: xr.DataArray) -> xr.DataArray:
     if "p" not in values.dims or "p_star" not in values.dims:
         raise ParameterError("dataset", str(values.dims), "one over p, p_star and a")
     equal = values.where(values["p"] == values["p_star"])
-    return equal.max("p")  # one of them at most is not nan
+    return equal.max("p")  # at most one of them is not nan
 
 
 ANALYSIS = Analysis("shift_map", shift_map, COLLAPSE.variables)

@@ -1,1 +1,1 @@
-"""A sweep as one page."""
+"""The report: a sweep as one page."""

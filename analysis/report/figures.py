@@ -1,4 +1,4 @@
-"""The numbers behind the interactive figures of a report, as one compact JSON document for its script."""
+"""The numbers behind the interactive figures of a report, as a compact JSON document for its script."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition_at
 
 WIDTHS = 16
-"""Theory at every width up to this one joins those of the campaign."""
+"""Theory is shown at every width up to this one, and at those of the campaign."""
 
 _DIGITS = 6
 _SCALED = np.linspace(-3.0, 3.0, 121)
-_RANGES = {"light": (0.78, 0.08), "dark": (1.0, 0.48)}  # of viridis, that stand out on the page
+_RANGES = {"light": (0.78, 0.08), "dark": (1.0, 0.48)}  # of viridis, visible on the page
 
 
 def library() -> str:
-    """The JavaScript of plotly, fit to stand inside a script element."""
+    """The JavaScript of plotly, escaped for a script element."""
     return str(plotly.offline.get_plotlyjs()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def library_version() -> str:
-    """Version of the Python package that brings it."""
+    """Version of the plotly package."""
     return str(plotly.__version__)
 
 
@@ -60,19 +60,19 @@ def figure_numbers(
     Returns
     -------
     dict
-        ``sizes`` and a colour for each on a ``light`` and a ``dark`` page; ``models``, each with theory along
-        ``line``, with what was measured at each of ``sizes`` beside theory at that N, and with its collapse
-        ``scaled``; ``critical``, theory's loads against p at each (p_star, a). Numbers have six digits, null
+        ``sizes``, with a colour for each on a ``light`` and a ``dark`` page; ``models``, each with theory
+        along ``line``, the measurements at each of ``sizes`` beside theory at that N, and its collapse
+        ``scaled``; ``critical``, theory's loads against p at each (p_star, a). Numbers have six digits; null
         stands for nan.
 
     Notes
     -----
     overlap is the mean over the lowest p p_star eigenvectors, lowest that of the first alone. Theory at N is
-    that of :func:`bendscape.core.quadratic.finite_size.overlap_law.mean_overlap_sq` and
+    :func:`bendscape.core.quadratic.finite_size.overlap_law.mean_overlap_sq` and
     :func:`bendscape.core.quadratic.finite_size.edge_law.lowest_eigenvalue_law`, interpolated between the
-    alphas of the campaign and, for the overlap, the points half way. It is left out far below alpha_0, where
-    it would take drawn labels and a second a point, and for the eigenvalue above the threshold if p p_star >
-    1, where the splitting of the outliers takes a tenth of a second at each alpha.
+    alphas of the campaign and, for the overlap, the midpoints. It is left out where it is slow: far below
+    alpha_0, where labels would be drawn for a second a point, and for the eigenvalue above the threshold if
+    p p_star > 1, where the splitting of the outliers takes a tenth of a second at each alpha.
     """
     sizes = sorted({N for panel in found for N in panel.N})
     measured = {(row["p"], row["p_star"], row["a"], row["estimator"]): row for row in loads}
@@ -144,7 +144,7 @@ def _expected(panel: Panel, definitions: Mapping[str, float]) -> str:
 
 
 def _alpha_0(kind: str, definitions: Mapping[str, float]) -> float | None:
-    """alpha_0 as the verdicts take it; null at a continuous transition."""
+    """alpha_0 in the definition that the verdicts use; null for a continuous transition."""
     return None if kind == "continuous" else _short(definitions[expected_definition(kind, definitions)])
 
 
@@ -159,11 +159,11 @@ class _Laws:
         self.coarse = [x for x in coarse.tolist() if not self._split(x)]
 
     def _drawn(self, alpha: float) -> bool:
-        """Whether cells of extreme labels are drawn for it, some 0.03 seconds a size."""
+        """Whether the law at this alpha draws extreme labels, which takes some 0.03 seconds a size."""
         return share_of_drawn(edge_scales(self.model, alpha)) > 0
 
     def _split(self, alpha: float) -> bool:
-        """Whether there are outliers that split."""
+        """Whether there are several outliers, which split."""
         return self.model.p * self.model.p_star > 1 and math.isfinite(
             edge_scales(self.model, alpha).gamma_star
         )
@@ -176,7 +176,7 @@ class _Laws:
 
 
 def _at_size(panel: Panel, k: int, N: int, laws: _Laws, scaling: tuple[float, float]) -> dict[str, Any]:
-    """What one size shows, at alphas with data, beside theory at N and at N = infinity."""
+    """The measurements of one size, at alphas with data, beside theory at N and at N = infinity."""
     eigenvalue, lowest, overlap = (
         panel.measured[name] for name in ("eigval_min", "overlap_sq", "overlap_sq_space")
     )
@@ -212,7 +212,7 @@ def _at_size(panel: Panel, k: int, N: int, laws: _Laws, scaling: tuple[float, fl
 
 
 def _at(panel: Panel, values: Floats, alpha: Floats) -> Floats:
-    """Theory's line at some alphas, on the right side of the jump."""
+    """Theory's curve at some alphas, on the correct side of the jump."""
     above = panel.alpha_line > panel.alpha_bbp
     found = np.full(len(alpha), math.nan)
     for side, here in ((above, alpha > panel.alpha_bbp), (~above, alpha <= panel.alpha_bbp)):
@@ -222,7 +222,7 @@ def _at(panel: Panel, values: Floats, alpha: Floats) -> Floats:
 
 
 def _between(x: Sequence[float], y: Sequence[float], alpha: Floats) -> Floats:
-    """A law between the points where it was evaluated; nan outside, but for the rounding of M / N."""
+    """A law, interpolated between the points where it was evaluated; nan outside, up to rounding of M / N."""
     if len(x) < 2:
         return np.full(len(alpha), math.nan)
     slack = 0.2 * (x[1] - x[0])
@@ -247,7 +247,7 @@ def _critical(gain: Gain) -> dict[str, Any]:
 
 
 def _short(value: float) -> float | None:
-    """Six digits; null for what JSON has no number for."""
+    """A number with six digits; null if it is not finite."""
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
 
 

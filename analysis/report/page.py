@@ -74,15 +74,15 @@ _PROVENANCE = {
     "entropy": "Entropy",
     "spec_hash": "Hash of the specification",
     "bendscape_version": "Version of bendscape",
-    "code_version": "Version of bendscape",  # as older stores call it
+    "code_version": "Version of bendscape",  # the name in older stores
     "created": "Created",
     "bendscape_store_version": "Store format",
 }
 
 
 def inline_svg(figure: Figure, prefix: str, title: str) -> str:
-    """A figure as an svg element for use inside HTML: every id starts with prefix, the title is its
-    alternative text."""
+    """A figure as an svg element for HTML: every id starts with prefix, and the title is its alternative
+    text."""
     text = io.StringIO()
     with style(**{"svg.hashsalt": prefix}):
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -94,19 +94,19 @@ def inline_svg(figure: Figure, prefix: str, title: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg).replace("url(#", f"url(#{prefix}-")
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
-    # The least width keeps it legible on a phone, where it scrolls.
+    # The minimum width keeps it legible on a phone, where it scrolls.
     view = f'viewBox="0 0 {width:g} {height:g}" style="min-width: {0.6 * width:.0f}pt"'
     head = f'<svg class="plot" role="img" aria-labelledby="{prefix}-title" {view}>'
     return f'{head}<title id="{prefix}-title">{escape(title)}</title>{svg[svg.index(">") + 1 :].strip()}'
 
 
 def _two_decimals(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: further digits cannot be seen."""
+    """Coordinates rounded to a hundredth of a point: further digits are invisible."""
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
 
 
 def page_environment() -> Environment:
-    """Templates of the page: what is put in is escaped, as text and as JSON inside a script."""
+    """Template environment: inserted values are escaped, both as text and as JSON inside a script."""
     environment = Environment(
         loader=PackageLoader("bendscape.analysis.report", package_path=""),
         autoescape=True,
@@ -126,18 +126,18 @@ def render_report(ds: xr.Dataset | Results) -> str:
     Parameters
     ----------
     ds : xarray.Dataset or Results
-        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; its
-        ``Results`` where others are to share them.
+        What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; or its
+        ``Results``, to share them.
 
     Returns
     -------
     str
-        HTML with inline style, script and SVG: it loads nothing. The same input gives the same text.
+        HTML with inline style, script and SVG, which loads nothing else. Equal input gives equal text.
 
     Notes
     -----
-    One pass over the store, and another over the status of its cells, which is held: a byte a cell. The
-    library that draws is 5 MB of the page.
+    Makes one pass over the store and one over the status of its cells, which is kept in memory, a byte per
+    cell. The plotting library takes 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
     results.read(OF_A_REPORT)
@@ -158,7 +158,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         name=ds.attrs.get("name", "") or "sweep",
         sizes=sizes,
         total=total,
-        share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only when all are
+        share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,  # 100.0 only if all are done
         failed=failed_cells(status),
         axes={dim: [f"{value:g}" for value in ds[dim].values.tolist()] for dim in MODEL},
         alphas=ds.sizes[results.alpha_dim],
@@ -208,7 +208,7 @@ def _inline(pages: list[tuple[str, Figure]], title: str, quantity: str, caption:
 
 
 def gain_in_words(gain: Gain) -> str:
-    """What the numbers of one (p_star, a) say."""
+    """The numbers of one (p_star, a), in words."""
     least, first, last = gain.least, gain.widths[0], gain.widths[-1]
     beside = 100 * (least.over_hessian_limit - 1)
     share = f"{abs(beside):.1f} % {'more' if beside > 0 else 'fewer'} samples than"
@@ -242,8 +242,8 @@ def gain_in_words(gain: Gain) -> str:
 
 
 def write_report(ds: xr.Dataset | Results, path: str | Path) -> Path:
-    """Write the page of :func:`render_report`. A path that cannot be written, or where something else than a
-    report lies, is refused before it is made."""
+    """Write the page of :func:`render_report`. Before it is made, a path that cannot be written, or that
+    holds anything but a report, is refused."""
     place = Path(path)
     check_report(place)
     text = render_report(ds)
@@ -253,12 +253,12 @@ def write_report(ds: xr.Dataset | Results, path: str | Path) -> Path:
 
 
 def _load(row: dict[str, Any]) -> str:
-    """A critical load with its total error in units of its last digits, or a dash."""
+    """A critical load with its total error in units of the last digits, or a dash."""
     return with_error(row["alpha_c"], math.hypot(row["error"], row["systematic"])) if _known(row) else "–"
 
 
 def _errors(row: dict[str, Any]) -> str:
-    """Its two errors."""
+    """Its statistical and systematic error."""
     if not _known(row):
         return ""
     statistical = f"± {row['error']:.3f}" if math.isfinite(row["error"]) else "± ?"
@@ -270,7 +270,7 @@ def _known(row: dict[str, Any]) -> bool:
 
 
 def _interval(estimate: dict[str, Any]) -> str:
-    """The interval, with an ellipsis for an end beyond the alphas measured; empty without an estimate."""
+    """The interval, with an ellipsis for an end beyond the measured alphas; empty without an estimate."""
     if not math.isfinite(estimate["value"]):
         return ""
     low, high = (f"{end:.3f}" if math.isfinite(end) else "…" for end in (estimate["low"], estimate["high"]))
@@ -278,12 +278,12 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 
 def _overlap(overlap_sq: float) -> str:
-    """Three digits; 0 without an outlier."""
+    """Three digits; 0 if there is no outlier."""
     return f"{overlap_sq:.3f}" if overlap_sq else "0"
 
 
 def _packages(text: str) -> dict[str, str]:
-    """Versions by package; what is not the JSON it should be is shown as it is."""
+    """Versions by package; invalid JSON is shown as it is."""
     try:
         packages = json.loads(text or "{}")
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""What the tables of a report hold: cells by outcome, and the laws of the edge by model."""
+"""The tables of a report: cells by outcome, and the laws of the edge by model."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bendscape.core.quadratic.model import EDGE_KINDS
 from bendscape.sweep.campaign.kernel import STATUS
 
 LISTED = 50
-"""Failed cells that are listed one by one."""
+"""Largest number of failed cells that are listed one by one."""
 
 OUTCOMES = {code: name.replace("_", " ") for name, code in STATUS.items()}
-"""What can be said of a cell, by its status."""
+"""Words for the status of a cell."""
 
 _PRESENT = {code: words for code, words in OUTCOMES.items() if code != STATUS["absent"]}
 
 
 def edges_by_model(edge: xr.Dataset) -> list[dict[str, Any]]:
-    """For every model with a fit, at how many alphas which law of the edge was found, and theory's kinds of
-    edge there, from a computed :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`."""
+    """For every model with a fit, the number of alphas at which each law of the edge was found, and theory's
+    kinds of edge there; from a computed :func:`bendscape.analysis.estimate.edge_scaling.edge_scaling`."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for at in edge_rows(edge):
         point = {name: at[name] for name in MODEL}
@@ -42,7 +42,7 @@ def edges_by_model(edge: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Cells planned at each N and how many of them are absent, done, failed and not converged."""
+    """Number of cells planned at each N, and how many are absent, done, failed and not converged."""
     others = [dim for dim in ds["status"].dims if dim != "N"]
     planned = wanted_cells(ds).sum(others)
     counts = xr.concat([(ds["status"] == code).sum(others) for code in _PRESENT], "code").compute()
@@ -56,8 +56,7 @@ def coverage_by_size(ds: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def failed_cells(ds: xr.Dataset, limit: int = LISTED) -> list[dict[str, Any]]:
-    """Coordinates of cells that failed or did not converge, at most limit of them, in the order of the
-    axes."""
+    """Coordinates of cells that failed or did not converge, at most ``limit``, in the order of the axes."""
     found: list[dict[str, Any]] = []
     alpha_dim = alpha_axis(ds)
     for index in np.ndindex(*(ds.sizes[dim] for dim in MODEL)):

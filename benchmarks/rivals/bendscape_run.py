@@ -6,19 +6,21 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import numpy as np
 from cell import SECONDS, WARM, axes, draw
 from rich.console import Console
 
-from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.executor import Executor, executor_at
 from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
+
+# what a user writes: a file with the kernel, and the campaign
+import numpy as np  # isort: skip
+from bendscape.sweep.campaign.axes import Cell  # isort: skip
+from bendscape.sweep.campaign.kernel import Kernel, Outcome, Variable  # isort: skip
 
 
 def compute(cell: Cell, rng: np.random.Generator) -> Outcome:
@@ -47,6 +49,7 @@ alpha = {alpha}
 N = {N}
 seeds = {seeds}
 """
+# to here
 
 
 def run(store: str, seeds: int, make: Callable[[], Executor], **changes: object) -> float:
@@ -63,7 +66,7 @@ if __name__ == "__main__":
     silence_zarr()
     store, seeds, address = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if address == "local":
-        server = ForkServer()  # its imports outlive no sweep, but are the start of everything
+        server = ForkServer()  # started before the imports, as by the command
         server.reports.poll(60)
         seconds = run(store, seeds, executor_at(address, 2, server=server))
     else:

@@ -1,8 +1,9 @@
-"""The cell that every engine computes, and the axes it is swept over.
+"""The cell that every engine computes, and the axes that it is swept over.
 
-`BENCH_SECONDS` of the environment is CPU time to burn, as a numerical kernel does: in a library that releases
-the interpreter lock. Where `BENCH_NOTES` names a folder, every call leaves there its time by the wall and by
-the thread's CPU clock. N in WARM is for starting workers: long enough to need them all, and leaves nothing.
+The environment variable `BENCH_SECONDS` is CPU time to use up as a numerical kernel does, in a library that
+releases the interpreter lock. If `BENCH_NOTES` names a folder, every call records its wall time and its
+thread's CPU time there. The N in WARM only start workers: they take long enough to need all of them, and
+record nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ MATRIX = np.full((128, 128), 0.5)
 
 
 def axes(seeds: int) -> dict[str, list]:
-    """40 cells a seed."""
+    """The axes: 40 cells for each seed."""
     alpha = [0.5, 0.66, 0.83, 1.0, 1.16, 1.33, 1.5, 1.66, 1.83, 2.0]
     return {"a": [0.7, 1.5], "alpha": alpha, "N": [128, 256], "seed": list(range(seeds))}
 
 
 def draw(a: float, alpha: float, N: int, seed: int) -> float:
-    """One random number of the cell's own."""
+    """One random number from the cell's own stream."""
     if N in WARM:
         time.sleep(0.02)
         return 0.0
@@ -43,13 +44,13 @@ def draw(a: float, alpha: float, N: int, seed: int) -> float:
 
 
 def burn(since: float) -> None:
-    """Multiply matrices until the thread's CPU clock has gone on for SECONDS."""
+    """Multiply matrices until the thread's CPU clock has advanced by SECONDS."""
     while SECONDS and time.thread_time() - since < SECONDS:
         MATRIX @ MATRIX
 
 
 def note(wall: float, cpu: float) -> None:
-    """Append the time since then to this process's file: one write, so that a kill leaves it whole."""
+    """Append the time since then to this process's file, in one write, so that a kill never truncates it."""
     os.write(_file(os.getpid()), NOTE.pack(time.perf_counter() - wall, time.thread_time() - cpu))
 
 

@@ -1,14 +1,16 @@
 """xsweep: its process or thread executor, two workers, into a Zarr store. STORE SEEDS EXECUTOR CHUNK
 
-CHUNK is the width of the store's chunks along the seeds, the unit it writes; 0 leaves that to xsweep.
+CHUNK is the length of the store's chunks along the seeds, the unit of writing; 0 leaves the choice to xsweep.
 """
 
 import json
 import sys
 import time
 
-import xarray as xr
 from cell import axes, draw
+
+# what a user writes
+import xarray as xr  # isort: skip
 from xsweep import SweepPolicy, sweep
 
 
@@ -17,12 +19,16 @@ def point(a, alpha, N, seed):
     return draw(a, alpha, N, seed)
 
 
+def sweep_all(store, grid, executor, **options):
+    policy = SweepPolicy(store=store, executor=executor, max_workers=2, force_unlock=True, **options)
+    point(xr.Dataset(coords=grid), policy=policy)
+
+
+# to here
+
 if __name__ == "__main__":
     store, seeds, executor, chunk = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    policy = SweepPolicy(store=store, executor=executor, max_workers=2, force_unlock=True)
-    if chunk:
-        chunks = {"a": 1, "alpha": 1, "N": 1, "seed": chunk}
-        policy = SweepPolicy(**{**vars(policy), "store_chunks": chunks})
+    options = {"store_chunks": {"a": 1, "alpha": 1, "N": 1, "seed": chunk}} if chunk else {}
     started = time.perf_counter()
-    point(xr.Dataset(coords=axes(seeds)), policy=policy)
+    sweep_all(store, axes(seeds), executor, **options)
     print(json.dumps({"seconds": time.perf_counter() - started}))

@@ -1,1 +1,1 @@
-"""Numerics that know no model: eigenvalue solvers and rules of integration."""
+"""Numerics independent of any model: eigenvalue solvers and integration rules."""

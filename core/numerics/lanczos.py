@@ -1,9 +1,9 @@
 """Lowest eigenpairs of a symmetric operator by block Lanczos with thick restarts.
 
-The identity every step keeps: H Q = Q T + W E^T, with Q^T Q = I, T symmetric and E the last columns of the
+Every step keeps the identity H Q = Q T + W E^T, with Q^T Q = I, T symmetric and E the last columns of the
 identity. A Ritz pair (theta, Q s) then has the residual norm |W E^T s|, which costs no product with H. The
-operator is used only through block products H V: what a product reads (data, say) is read once per step for
-all columns of the block. Nothing here is specific to a Hessian.
+operator is used only through block products H V: whatever a product reads (data, say) is read once per step
+for all columns of the block. Nothing here is specific to a Hessian.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from bendscape.core.errors import ParameterError
 
 FloatArray = npt.NDArray[np.float64]
 Product = Callable[[FloatArray], FloatArray]
-"""V of shape (n, b) to H V of that shape."""
+"""A function from V, shape (n, b), to H V of the same shape."""
 
 EIGVAL_TOLERANCE = 1e-9
-"""Error that the residuals allow in an eigenvalue, absolute."""
+"""Bound on the error of an eigenvalue from the residuals, absolute."""
 VECTOR_TOLERANCE = 1e-6
-"""Error that the residuals allow in a unit vector or in the lowest space: the sine of an angle."""
+"""Bound on the error of a unit vector or of the lowest space from the residuals: the sine of an angle."""
 MOST_STEPS = 5000
 
-_FULL_RANK = 1e-10  # of a new block relative to H V: below it the Krylov space is exhausted
-_CANCELLED = 1e-2  # what is left of H V after projection, below which a second projection is due
-_NOTHING_TO_GAIN = 100 * np.finfo(np.float64).eps  # a residual relative to the norm of H
-_KEPT_SHARE = 0.4  # of the basis that a restart keeps
+_FULL_RANK = 1e-10  # a new block smaller than this, relative to H V, means that the Krylov space is exhausted
+_CANCELLED = 1e-2  # if projection leaves less than this of H V, project a second time
+_NOTHING_TO_GAIN = 100 * np.finfo(np.float64).eps  # smallest useful residual, relative to the norm of H
+_KEPT_SHARE = 0.4  # fraction of the basis kept by a restart
 
 
 class Eigenpairs(NamedTuple):
-    """Lowest Ritz pairs in ascending order and how far they may be from eigenpairs.
+    """Lowest Ritz pairs in ascending order, with bounds on their distance from eigenpairs.
 
-    ``residuals`` are norms |H v - theta v| by the recurrence; ``eigval_error`` is the largest of min(r,
-    r^2/gap) over the pairs, ``vector_error`` r/gap of the lowest vector and ``space_error`` |r|/gap of the
-    lowest ``space`` vectors together, each gap to the nearest Ritz value outside. ``n_steps`` counts block
-    products, ``n_products`` columns multiplied.
+    ``residuals`` are norms |H v - theta v| from the recurrence; ``eigval_error`` is the largest of min(r,
+    r^2/gap) over the pairs, ``vector_error`` is r/gap of the lowest vector, and ``space_error`` is |r|/gap of
+    the lowest ``space`` vectors together, each gap to the nearest Ritz value outside. ``n_steps`` counts
+    block products, ``n_products`` multiplied columns.
     """
 
     values: FloatArray
@@ -67,39 +67,44 @@ def lowest_eigenpairs(
 ) -> Eigenpairs:
     """Lowest eigenpairs H v = theta v of a symmetric operator.
 
-    Block Lanczos: W = H Q_j - Q_{j-1} B^T - Q_j A, A = Q_j^T H Q_j, then W less its projection on the whole
-    basis, and W = Q_{j+1} B. When the basis is full it is replaced by its lowest Ritz vectors.
+    Block Lanczos: W = H Q_j - Q_{j-1} B^T - Q_j A, A = Q_j^T H Q_j, then W is projected orthogonal to the
+    whole basis, and W = Q_{j+1} B. When the basis is full it is replaced by its lowest Ritz vectors.
 
     Parameters
     ----------
     product : callable
         V of shape (n, b), b at most the width of ``start``, to H V.
     start : array, shape (n, b)
-        First block, of any scale; its width is that of every block. Random, so that no eigenvector is missed.
+        First block, of any scale; it sets the block width. Should be random, so that no eigenvector is
+        missed.
     count : int
-        Pairs wanted, 1 <= count < n.
+        Number of pairs, 1 <= count < n.
     space : int
-        Number of lowest vectors whose span is wanted too, whatever the individual vectors are.
+        Dimension of the lowest space, whose span must converge even if the individual vectors need not.
     eigval_tolerance, vector_tolerance : float
         Stop when ``eigval_error`` is at most the first, ``vector_error`` and ``space_error`` the second, or
         residuals have reached 100 rounding errors of the norm of H, as in a degenerate space.
     max_vectors : int, optional
-        Number of basis vectors held, at least :func:`least_vectors`; by default :func:`default_vectors`.
+        Number of basis vectors in memory, at least :func:`least_vectors`; by default :func:`default_vectors`.
     max_steps : int
-        Block products after which to give up.
+        Largest number of block products.
 
     Returns
     -------
     Eigenpairs
-        Unit vectors in columns, ``converged`` False after ``max_steps``.
+        Unit vectors in columns; ``converged`` is False after ``max_steps``.
+
+    Raises
+    ------
+    ParameterError
+        ``count``, ``space`` or ``max_vectors`` is outside its range.
 
     Notes
     -----
-    Exact at full depth. For an eigenvalue with several eigenvectors, only as many as the block is wide are
+    Exact at full depth. Of a degenerate eigenvalue, only as many eigenvectors as the block is wide are
     certain to be found. The basis is orthonormal to 1e-12 at any depth; memory 8 n (max_vectors + count)
-    bytes and a few blocks. The residuals are those of the operator as it is applied: a product in single
-    precision has eigenpairs of its own, which differ by 1e-7 of the norm of H. Held by
-    ``tests/test_lanczos.py``.
+    bytes and a few blocks. The residuals are those of the operator as applied: a product in single precision
+    has its own eigenpairs, which differ by 1e-7 of the norm of H. Held by ``tests/test_lanczos.py``.
     """
     n, b = start.shape
     if not 1 <= count < n:
@@ -151,7 +156,7 @@ def least_vectors(n: int, count: int, width: int) -> int:
 
 
 def default_vectors(n: int, count: int, width: int) -> int:
-    """Default number of basis vectors held: 160 for single vectors, 320 and more for blocks.
+    """Default number of basis vectors in memory: 160 for single vectors, 320 and more for blocks.
 
     Restarts at this depth cost about a tenth more steps than none (docs/decisions/0007-lanczos.md).
     """
@@ -167,14 +172,14 @@ class _Basis:
         self.Q = np.empty((n, most + width), order="F")
         self.T = np.zeros((most + width, most + width))
         self.depth, self.coupled = 0, 0
-        self.norm = 0.0  # largest |H q| seen, a lower bound to the norm of H
+        self.norm = 0.0  # largest |H q| so far, a lower bound on the norm of H
         self.width = width
         self.Q[:, :width] = np.linalg.qr(start[:, :width])[0]
         self.B = np.zeros((0, 0))
         self.fresh = 0
 
     def extend(self, product: Product) -> None:
-        """Multiply the next block, project, and replace it by the block after it."""
+        """Multiply the next block by H, project, and replace it by the following block."""
         Q, T, m, b = self.Q, self.T, self.depth, self.width
         block = Q[:, m : m + b]
         W = product(block)
@@ -218,7 +223,7 @@ class _Basis:
         return q, R @ (s[kept, np.newaxis] * vh[kept])
 
     def _another(self) -> FloatArray:
-        """A unit vector outside an invariant space, which no product reaches."""
+        """A unit vector outside an invariant space, which products with H never leave."""
         self.fresh += 1
         vector = np.random.default_rng(self.fresh).standard_normal((self.n, 1))
         past = self.Q[:, : self.depth]
@@ -233,7 +238,7 @@ class _Basis:
         values, S = eigh(self.T[:m, :m], subset_by_index=(0, kept - 1), driver="evr", check_finite=False)
         B = self.B @ S[self.coupled :]
         block = self.Q[:, m : m + b].copy()
-        for rows in range(0, self.n, 4096):  # a few rows at a time: in place
+        for rows in range(0, self.n, 4096):  # in place, a few rows at a time
             some = self.Q[rows : rows + 4096]
             some[:, :kept] = some[:, :m] @ S
         self.T[:] = 0
@@ -243,7 +248,7 @@ class _Basis:
 
 
 class _Ritz:
-    """Ritz values, coordinates and what their residuals allow."""
+    """Ritz values, their coordinates, and the error bounds from their residuals."""
 
     def __init__(self, basis: _Basis, count: int, space: int) -> None:
         m = basis.depth
@@ -271,7 +276,7 @@ class _Ritz:
             self.space_error = _quotient(float(np.linalg.norm(r[:space])), gaps[space - 1])
 
     def ratio(self, eigval_tolerance: float, vector_tolerance: float) -> float:
-        """Largest error relative to its tolerance; at most 1 when everything asked for has converged."""
+        """Largest error relative to its tolerance; at most 1 once everything requested has converged."""
         if self.enough and self.residuals[:-1].max() <= self.floor:
             return 0.0
         worst = max(self.vector_error, self.space_error)
@@ -285,7 +290,7 @@ def _quotient(residual: float, gap: float) -> float:
 
 
 class _Schedule:
-    """When to compute the Ritz values: the error falls exponentially, so the end can be predicted."""
+    """When to compute the Ritz values: the error decreases exponentially, so the end can be extrapolated."""
 
     def __init__(self, first: int) -> None:
         self.next = first
@@ -295,7 +300,7 @@ class _Schedule:
         return depth >= self.next
 
     def note(self, depth: int, ratio: float) -> None:
-        """Check again at 80 per cent of the way to the extrapolated end, 4 to 20 per cent deeper."""
+        """Check again at 80 per cent of the way to the extrapolated end, but 4 to 20 per cent deeper."""
         self.seen.append((depth, float(np.log(min(ratio, 1e300)))))
         ahead = 0.1 * depth
         if len(self.seen) > 1:

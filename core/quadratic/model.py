@@ -12,21 +12,21 @@ EdgeKind = Literal["sharp", "smooth"]
 TransitionKind = Literal["continuous", "discontinuous"]
 
 EDGE_KINDS: tuple[EdgeKind, ...] = ("sharp", "smooth")
-"""Kinds of left edge; a kind is stored as int8, its place in this tuple."""
+"""Kinds of left edge; stored as int8, the index in this tuple."""
 
 TRANSITION_KINDS: tuple[TransitionKind, ...] = ("continuous", "discontinuous")
-"""Kinds of transition at alpha_bbp; stored as int8, the place in this tuple."""
+"""Kinds of transition at alpha_bbp; stored as int8, the index in this tuple."""
 
 LARGEST_SAMPLE_COUNT = 2**53
-"""Above this an integer M is no longer exact as a double, and M / N stops being what was asked for."""
+"""Above this, M is no longer exact as a double, and M / N is no longer the requested load."""
 
 
 LARGEST_ALPHA = 1e100
-"""Beyond it the theory's gamma, of order alpha^(-1/2) or 1/alpha, and its powers underflow."""
+"""Above this, the theory's gamma, of order alpha^(-1/2) or 1/alpha, and its powers underflow."""
 
 
 def as_load(alpha: object) -> float:
-    """Return a load alpha that the theory accepts as a float, or raise ParameterError."""
+    """Return a load that the theory accepts as a float, or raise ParameterError."""
     load = as_positive("alpha", alpha)
     if load > LARGEST_ALPHA:
         raise ParameterError("alpha", alpha, f"at most {LARGEST_ALPHA:g}")
@@ -34,12 +34,12 @@ def as_load(alpha: object) -> float:
 
 
 SMALLEST_A, LARGEST_A = 1e-12, 1e12
-"""Range of a; the accuracies stated hold from 1e-6 to 1e3, and beyond it the error estimates tell."""
+"""Range of a. The stated accuracies hold from 1e-6 to 1e3; beyond that the error estimates apply."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Two-layer quadratic student and teacher, with the loss whose landscape is studied.
+    """Two-layer quadratic student and teacher, with the loss that is studied.
 
     The student has ``p`` hidden units, the teacher ``p_star``; both average the squares of their
     pre-activations, yhat = (1/p) sum_k lambda_k^2 and y = (1/p_star) sum_l u_l^2, and the loss of one sample
@@ -48,15 +48,15 @@ class Model:
     Parameters
     ----------
     p : int or math.inf
-        Student hidden units, >= 1. ``math.inf`` is the limit p -> inf, taken after N -> inf: theory only.
+        Student hidden units, >= 1. ``math.inf`` is the limit p -> inf, taken after N -> inf; for theory only.
     p_star : int
         Teacher hidden units, >= 1. It may exceed p.
     a : float
         Offset in the denominator of the loss, finite and > 0.
     noise : float, optional
         Variance Delta >= 0 of Gaussian noise on the teacher's pre-activations, u_l -> u_l + sqrt(noise) xi_l
-        with a fresh xi_l for every sample. Noise added to y itself would make it negative, and a + y
-        singular.
+        with independent xi_l for every sample. (Noise added to y itself could make y negative and a + y
+        singular.)
 
     Notes
     -----
@@ -108,9 +108,14 @@ def sample_count(alpha: float, N: int) -> int:
     int
         M >= 1.
 
+    Raises
+    ------
+    ParameterError
+        ``alpha`` is not finite and > 0, N < 2, or alpha N is not in [1, 2^53].
+
     Notes
     -----
-    Python's rounding: a half goes to the even neighbour. Held by ``tests/test_model.py``.
+    Python's rounding: halves go to the even neighbour. Held by ``tests/test_model.py``.
     """
     N = as_integer("N", N, 2)
     load = as_positive("alpha", alpha)

@@ -1,1 +1,1 @@
-"""What to compute: the campaign file, its grid, the tiles, and the contract of a kernel."""
+"""What to compute: the campaign file, its grid, its tiles, and what a kernel must declare."""

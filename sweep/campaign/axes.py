@@ -1,4 +1,4 @@
-"""The axes of a kernel: what a value on each may be, the cell at a point of them, and its random stream."""
+"""The axes of a kernel: the values that each accepts, the cells, and the random stream of a cell."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from bendscape.core.errors import ParameterError
 
 Scalar: TypeAlias = int | float | str
 Cell: TypeAlias = Any
-"""One point of a grid: a named tuple of the values on every axis, by the names of the axes, and last
-`coordinate`, that of the curve as the campaign has it (a factor where it is relative); None without one."""
+"""One point of a grid: a named tuple with the value on every axis, by axis name, and a last field
+`coordinate`: the coordinate of the curve as the campaign gives it (a factor, if the curve is relative to a
+threshold), or None for a kernel without a curve."""
 
 Threshold: TypeAlias = Callable[..., npt.NDArray[np.float64]]
-"""Values of the model axes as arrays of one length, by name, to the threshold of each."""
+"""A function from the model axes (arrays of one length, by name) to the threshold of each model."""
 
 MAX_AXIS = 4096
-"""Values on one axis: the chunk of a coordinate array, so that growing an axis rewrites one object."""
+"""Largest number of values on an axis: one chunk of its coordinate array, so growth rewrites one object."""
 DIGITS = 12
-"""Significant ones of a real coordinate: the same coordinate, hence the same stream, however it was spelt."""
+"""Significant digits kept of a real coordinate, so that 0.1 and 0.1 + 1e-15 have one random stream."""
 MAX_INTEGER = 2**53
-_LONGEST = 200  # characters of a coordinate of dtype str
+_LONGEST = 200  # characters of a str coordinate
 _PACKED = {"int64": "<q", "float64": "<d"}
 _TAKEN = frozenset(
     {"coordinate", "count", "index", "status", "wanted", "coverage", "n_seeds", "where", "seeds"}
@@ -43,25 +44,25 @@ class Axis:
     Parameters
     ----------
     name, long_name, units
-        As coordinates of a dataset have them.
+        As in the coordinates of the dataset.
     dtype
         "int64", "float64", or "str" for short identifiers.
     role
-        "model": a tile has one value of it. "curve" (at most one): stored in blocks, and relative to a
-        threshold where a campaign asks for it. "size" (at most one, int64): sizes are stored apart, since
-        their costs and numbers of seeds differ by orders of magnitude. "seed" (exactly one, int64).
+        "model": constant within a tile. "curve" (at most one): stored in blocks; a campaign may give it
+        relative to a threshold. "size" (at most one, int64): each size is stored in a group of its own, since
+        costs and numbers of seeds differ by orders of magnitude. "seed" (exactly one, int64).
     least, most, above
-        Range of a number, ends included; with `above` the lower end is not.
+        Accepted range of a number, least <= value <= most; with `above`, least < value <= most.
     choices
-        The strings that are accepted; empty for any.
+        Accepted strings; empty accepts any short string.
     default
-        What holds where a campaign does not name the axis: a constant of the store, and no dimension.
+        Value where a campaign does not name the axis, which is then a constant of the store, not a dimension.
     relative_to
-        Of a curve: thresholds by name, with the functions that give them.
+        For a curve: the functions that give the thresholds it can be relative to, by name.
     """
 
     name: str
-    dtype: Literal["int64", "float64", "str"]
+    dtype: Literal["int64", "float64", "str"] = "float64"
     role: Literal["model", "curve", "size", "seed"] = "model"
     long_name: str = ""
     units: str = "1"
@@ -74,7 +75,7 @@ class Axis:
 
     @property
     def accepted(self) -> str:
-        """What a value must be, in words."""
+        """The accepted values, in words."""
         if self.dtype == "str":
             return f"one of {', '.join(self.choices)}" if self.choices else "short texts"
         kind = "integers" if self.dtype == "int64" else "finite numbers"
@@ -83,7 +84,7 @@ class Axis:
         return " ".join([kind, " and ".join(ends)]).strip()
 
     def holds(self, value: object) -> bool:
-        """Whether a value may be on this axis."""
+        """Whether this axis accepts a value."""
         if self.dtype == "str":
             known = not self.choices or value in self.choices
             return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST and known
@@ -93,7 +94,7 @@ class Axis:
         return inside and not (self.above and value == self.least)
 
     def canonical(self, value: Any) -> Scalar:
-        """A value that `holds`, as it is stored."""
+        """An accepted value as it is stored."""
         if self.dtype == "float64":
             return float(f"{value:.{DIGITS}g}")
         return int(value) if self.dtype == "int64" else str(value)
@@ -104,7 +105,7 @@ class Axis:
         Raises
         ------
         ValueError
-            With what is accepted.
+            States what is accepted.
         """
         spelt = (
             "as a value or a list" if self.dtype == "str" else "as a value, a list or { start, stop, num }"
@@ -123,7 +124,7 @@ class Axis:
         return tuple(values)
 
     def to_json(self) -> dict[str, Any]:
-        """The declaration without its functions; infinite ends are left out."""
+        """The declaration without its functions; infinite bounds are left out."""
         document = {k: v for k, v in asdict(self).items() if k != "relative_to"}
         document = {k: v for k, v in document.items() if not (isinstance(v, float) and math.isinf(v))}
         return document | {"choices": list(self.choices), "relative_to": list(self.relative_to)}
@@ -136,7 +137,7 @@ class Axis:
 
 
 def is_number(item: object) -> bool:
-    """Whether something is a finite number below 2^53, where integers and floats agree."""
+    """Whether this is a finite number below 2^53 in modulus, where integers are exact as floats."""
     return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < MAX_INTEGER
 
 
@@ -162,17 +163,17 @@ class Axes:
     declared: tuple[Axis, ...]
 
     def of_role(self, role: str) -> tuple[Axis, ...]:
-        """Those of one role."""
+        """The axes with a given role."""
         return tuple(axis for axis in self.declared if axis.role == role)
 
     @property
     def curve(self) -> Axis | None:
-        """The axis that is stored in blocks, if there is one."""
+        """The axis stored in blocks, or None."""
         return next(iter(self.of_role("curve")), None)
 
     @property
     def size(self) -> Axis | None:
-        """The axis whose values are stored apart, if there is one."""
+        """The axis whose values are stored in separate groups, or None."""
         return next(iter(self.of_role("size")), None)
 
     @property
@@ -182,11 +183,11 @@ class Axes:
 
     @property
     def required(self) -> Axes:
-        """Those without a default, which every campaign names."""
+        """The axes without a default, which every campaign must name."""
         return Axes(tuple(axis for axis in self.declared if axis.default is None))
 
     def extends(self, other: Axes) -> bool:
-        """Whether these are the axes of `other`, and beside them none but axes with a default."""
+        """Whether these are the axes of `other`, with at most some axes with a default added."""
         mine, theirs = (
             {axis.name: (axis.dtype, axis.role, axis.default) for axis in of.declared} for of in (self, other)
         )
@@ -198,15 +199,15 @@ class Axes:
         return next(axis for axis in self.declared if axis.name == name)
 
     def cell(self, coordinate: Scalar | None = None, **values: Scalar) -> Cell:
-        """The cell at given values; axes with a default may be left out, and `coordinate` where it is the
-        value of the curve itself."""
+        """The cell at the given values. Axes with a default may be left out; so may `coordinate`, if the
+        curve is not relative to a threshold."""
         defaults = {axis.name: axis.default for axis in self.declared if axis.default is not None}
         if coordinate is None and self.curve is not None:
             coordinate = values[self.curve.name]
         return cell_type(self)(**defaults | values, coordinate=coordinate)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """As it is stored."""
+        """The declarations, as stored."""
         return [axis.to_json() for axis in self.declared]
 
     @classmethod
@@ -217,7 +218,7 @@ class Axes:
 
 @lru_cache(maxsize=64)
 def cell_type(axes: Axes) -> Any:
-    """The named tuple of the cells of these axes; its attribute `axes` is what it was made of."""
+    """The named-tuple type of the cells on these axes; its attribute `axes` is `axes`."""
     names = [*(axis.name for axis in axes.declared), "coordinate"]
     return type("Cell", (namedtuple("Cell", names),), {"__slots__": (), "axes": axes})
 
@@ -225,11 +226,12 @@ def cell_type(axes: Axes) -> Any:
 def cell_rng(entropy: int, cell: Cell) -> np.random.Generator:
     """The random stream of one cell, from the campaign's entropy and the cell's coordinates alone.
 
-    The same bits on any worker, in any order, before and after an extension. The spawn key is the
-    coordinates as little-endian 32-bit words: model axes and the curve in declared order, then size and seed;
-    integers as int64, numbers as IEEE float64, text as its length and its UTF-8 bytes. An axis with a default
-    counts only away from it, behind all others and with its place among the axes; so such an axis that is
-    added to a kernel, behind others of its kind, moves no stream, and two different cells never share a key.
+    The bits are the same on any worker, in any order, before and after an extension. The spawn key consists
+    of the coordinates as little-endian 32-bit words: the model axes and the curve in declared order, then
+    size and seed. Integers are packed as int64, real numbers as IEEE float64, strings as their length and
+    UTF-8 bytes. A coordinate on an axis with a default is packed only where it differs from the default,
+    after all the others and preceded by the index of its axis. Hence adding such an axis to a kernel, after
+    the others of its role, changes no stream, and two different cells never have the same key.
     """
     axes: Axes = cell.axes
     plain, moved = [], []
@@ -254,22 +256,22 @@ def packed(axis: Axis, value: Any) -> bytes:
 
 
 def check_axes(axes: Axes) -> None:
-    """Refuse axes that no store could have.
+    """Refuse axes that no store can have.
 
     Raises
     ------
     ParameterError
-        With the axis and what is accepted.
+        Names the axis and states what is accepted.
     """
     names = [axis.name for axis in axes.declared]
     for axis in axes.declared:
         told = f"axes, {axis.name}"
         name = axis.name
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name[0] == "_":
-            raise ParameterError("KERNEL.axes", name, "named as Python names a variable, without _ in front")
+            raise ParameterError("KERNEL.axes", name, "a valid Python variable name without a leading _")
         if name in _TAKEN or names.count(name) > 1:
             raise ParameterError(
-                "KERNEL.axes", name, f"of distinct names, none of {', '.join(sorted(_TAKEN))}"
+                "KERNEL.axes", name, f"distinct names, none of them {', '.join(sorted(_TAKEN))}"
             )
         if axis.dtype not in ("int64", "float64", "str"):
             raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "int64, float64 or str")
@@ -279,10 +281,10 @@ def check_axes(axes: Axes) -> None:
             raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "int64 for a size or a seed")
         if axis.role != "model" and axis.default is not None:
             raise ParameterError(
-                f"KERNEL.{told}, default", axis.default, "given for axes of role model alone"
+                f"KERNEL.{told}, default", axis.default, "absent: only axes of role model may have one"
             )
         if axis.role == "curve" and axis.dtype == "str":
-            raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "a number on a curve")
+            raise ParameterError(f"KERNEL.{told}, dtype", axis.dtype, "a number, for a curve")
         if axis.default is not None and not axis.holds(axis.default):
             raise ParameterError(f"KERNEL.{told}, default", axis.default, axis.accepted)
     for role, least, most in (("curve", 0, 1), ("size", 0, 1), ("seed", 1, 1)):

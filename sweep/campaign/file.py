@@ -50,10 +50,10 @@ class CampaignSection(BaseModel):
 
 
 class Campaign(BaseModel):
-    """A whole campaign: `[campaign]` checked, `[grid]` as written until a kernel says what its axes are.
+    """A campaign: `[campaign]` validated, `[grid]` as written until the axes of the kernel are known.
 
-    Made by `from_file`, `from_dict` or, of keywords, `of`: equal ones have the same `spec_hash`. `text` is
-    what a store keeps of it.
+    Made by `from_file`, `from_dict` or, from keywords, `of`. Equal campaigns have the same `spec_hash`.
+    `text` is what a store keeps.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,18 +65,18 @@ class Campaign(BaseModel):
 
     @property
     def kernel_name(self) -> str:
-        """The kernel that it names, in the table `[kernel]` or as `campaign.kernel`."""
+        """The kernel that the campaign names, in the table `[kernel]` or as `campaign.kernel`."""
         named: str = self.kernel.get("name", self.campaign.kernel)
         return named
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the kernel, as they are written."""
+        """Options of the kernel, as written."""
         return {name: value for name, value in self.kernel.items() if name != "name"}
 
     @property
     def text(self) -> str:
-        """The file as it was read, or what a file of the same campaign would be."""
+        """The text of the campaign file; for a campaign made in Python, the text of an equivalent file."""
         return self._text
 
     @classmethod
@@ -86,19 +86,19 @@ class Campaign(BaseModel):
         Raises
         ------
         ParameterError
-            One line: the key and its line in the file, the value found, what is accepted.
+            One line with the key, its line in the file, the value found, and what is accepted.
         """
         return load_campaign(path)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Campaign:
-        """Validate a campaign that is given as a campaign file would be parsed: `{"campaign": {...}, "grid":
-        {...}}`, of numbers, texts, lists, tables, NumPy's numbers and arrays.
+        """Validate a campaign given as the dictionary that a campaign file is parsed to: `{"campaign": {...},
+        "grid": {...}}` with numbers, strings, lists, tables, and NumPy numbers and arrays.
 
         Raises
         ------
         ParameterError
-            One line, as for a file: the key, the value found, what is accepted.
+            One line with the key, the value found, and what is accepted.
         """
         if not isinstance(document, Mapping):
             raise ParameterError("campaign", document, 'a dictionary {"campaign": {...}, "grid": {...}}')
@@ -124,12 +124,12 @@ class Campaign(BaseModel):
         return cls.from_dict({"campaign": section, "grid": grid, **table})
 
     def of_kernel(self, name: str) -> Campaign:
-        """This campaign with a kernel that it does not yet name.
+        """This campaign with the kernel set to `name`.
 
         Raises
         ------
         ParameterError
-            It names another one.
+            The campaign names another kernel.
         """
         named = self.kernel_name
         if named == name:
@@ -146,7 +146,7 @@ class Campaign(BaseModel):
         Raises
         ------
         ParameterError
-            One line: the key and its line in the file, the value found, what is accepted.
+            One line with the key, its line in the file, the value found, and what is accepted.
         """
         raw = dict(self.grid)
         accepted = [*(axis.name for axis in axes.declared if axis.role != "seed"), "seeds", "where"]
@@ -190,7 +190,7 @@ class Campaign(BaseModel):
         return _place(self._text, self._source, key, hint)
 
     def canonical(self, axes: Axes) -> dict[str, Any]:
-        """What it asks for, however the file is laid out: `campaign` and `grid`, for JSON."""
+        """What the campaign asks for, however its file is written, for JSON: `campaign` and `grid`."""
         grid = self.to_grid(axes)
         described: dict[str, Any] = {name: list(values) for name, values in grid.values.items()}
         if axes.curve is not None and axes.curve.name in described:
@@ -203,7 +203,7 @@ class Campaign(BaseModel):
         return {"campaign": campaign, "grid": described, **options}
 
     def spec_hash(self, axes: Axes) -> str:
-        """BLAKE2b of the canonical JSON: equal for equal campaigns."""
+        """BLAKE2b of the canonical JSON; equal campaigns have equal hashes."""
         canonical = json.dumps(self.canonical(axes), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
@@ -227,7 +227,7 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     Raises
     ------
     ParameterError
-        One line: the key and its line in the file, the value found, what is accepted.
+        One line with the key, its line in the file, the value found, and what is accepted.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -258,15 +258,15 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
 
 
 def _place(text: str, source: str, key: str, hint: str = "") -> str:
-    # Where to look, after what to do: "did you mean 'alpha'?; see figure-1.toml, line 9". What was not
-    # written as a file has no lines.
+    # Where to look, placed after the hint: "did you mean 'alpha'?; see figure-1.toml, line 9". A campaign
+    # made in Python has no line numbers.
     lines = enumerate(text.splitlines(), start=1)
     at = next((f", line {n}" for n, line in lines if re.match(rf"\s*\[?{re.escape(key)}\b", line)), "")
     return "; ".join(part for part in (hint, source and f"see {source}{at}") if part)
 
 
 def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:
-    # A misspelt key explains the missing one, so it is shown first.
+    # A misspelt key is the cause of a missing one, so it is reported first.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     path = [part for part in first["loc"] if isinstance(part, str)]

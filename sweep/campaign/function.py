@@ -1,4 +1,4 @@
-"""A kernel that is a decorated function, of a module or a notebook, and how it travels to workers."""
+"""Kernels made from a decorated function, in a module or a notebook."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def kernel(
     peak_bytes: Estimate = 1e8,
     version: int = 1,
 ) -> Callable[[Function], Kernel]:
-    """Make a kernel of a function `f(cell, rng)` that returns a value for every variable.
+    """Make a kernel from a function `f(cell, rng)` that returns a value for every variable.
 
-    The kernel has the function's name. A digest of the function's text, decorator included, is kept in a
-    store: the same name with another text is refused there, unless `accept_kernel_change` says that its bits
-    are the same. What the function calls, or reads from its module or notebook, is not in that text: raise
-    `version` when a change there changes results.
+    The kernel has the function's name. The store keeps a digest of the function's source text, decorator
+    included, and refuses a different text under the same name and version unless `accept_kernel_change`
+    states that the bits are the same. The digest does not cover what the function calls or reads from its
+    module or notebook: raise `version` when a change there changes results.
 
     Parameters
     ----------
     axes
-        Of the cells; exactly one has the role "seed".
+        Axes of the cells; exactly one has the role "seed".
     variables
-        What the function returns, by name.
+        What the function returns, by name; see `Variable`.
     references
-        What is known of the points of a grid without drawing anything.
+        Exact values at the points of a grid, computed without random numbers; see `Reference`.
     seconds, peak_bytes
-        Estimates for a cell on one core, as numbers or functions of the cell. Tiles hold about two seconds of
-        work, and tasks reserve their memory, so state them where a cell takes much more or much less than a
-        tenth of a second and 100 MB.
+        Estimates for one cell on one core, as numbers or as functions of the cell. They set the size of tiles
+        (about two seconds of work) and the memory that a task reserves. State them if a cell takes much more
+        or much less than a tenth of a second and 100 MB.
     version
         An integer >= 1. A store never mixes two versions.
 
     Returns
     -------
     callable
-        Decorator that turns the function into a `Kernel`, whose `compute(cell, rng)` calls it.
+        Decorator that turns the function into a `Kernel`; `compute(cell, rng)` calls the function.
 
     Raises
     ------
     ParameterError
-        What is declared is not accepted, or the text of the function cannot be read.
+        The declaration is not accepted, or Python cannot read the source text of the function.
 
     Examples
     --------
@@ -75,8 +75,8 @@ def kernel(
             raise ParameterError("kernel", function, "a function of a cell and its random generator")
         digest = source_digest(function)
         if not digest:
-            accepted = "a function whose text Python can read"
-            raise ParameterError("kernel", name, accepted, "define it in a file or a cell of a notebook")
+            accepted = "a function whose source text Python can read"
+            raise ParameterError("kernel", name, accepted, "define it in a file or a notebook cell")
         made = Kernel(
             name=name, version=version, variables=variables, compute=partial(_outcome, function),
             seconds=_estimate(seconds), peak_bytes=_estimate(peak_bytes), digest=digest, axes=axes,

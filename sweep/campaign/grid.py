@@ -1,4 +1,4 @@
-"""The grid: the axes of a campaign, the points that `where` keeps, thresholds that a curve is relative to."""
+"""The grid of a campaign: its axes, the condition `where`, and curves relative to a threshold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Scalar
 
 NO_SIZE = 0
-"""The one size of a kernel without an axis of sizes."""
+"""The size recorded for a kernel without a size axis."""
 
 _WHERE_NODES = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.Lt, ast.LtE,
@@ -25,12 +25,12 @@ _WHERE_NODES = (
 
 
 def check_where(expression: object, axes: Axes) -> str:
-    """Accept arithmetic and comparisons of the axes, and nothing that could run code.
+    """Validate a condition: arithmetic and comparisons of the axes, and nothing that could run code.
 
     Raises
     ------
     ValueError
-        With what is accepted.
+        States what is accepted.
     """
     if not isinstance(expression, str) or len(expression) > 1000:
         raise ValueError("a condition in at most 1000 characters, such as 'p >= p_star'")
@@ -42,7 +42,7 @@ def check_where(expression: object, axes: Axes) -> str:
         raise ValueError(f"a condition such as '{(names or ['1'])[0]} >= 1' ({error.msg})") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and any(_is_text(part, texts) for part in ast.walk(node)):
-            raise ValueError("texts in comparisons alone, such as rule == 'hebb'")
+            raise ValueError("strings used only in comparisons, such as rule == 'hebb'")
         if not isinstance(node, _WHERE_NODES):
             raise ValueError(f"numbers, comparisons, + - * / % //, and, or, not; found {type(node).__name__}")
         if isinstance(node, ast.Name) and node.id not in names:
@@ -61,21 +61,21 @@ def _is_text(node: ast.AST, texts: set[str]) -> bool:
 
 
 def curve_dim(axes: Axes, around: str | None) -> str | None:
-    """Name of the dimension of the curve."""
+    """Name of the dimension that the curve has in a store, or None without a curve."""
     if axes.curve is None:
         return None
     return axes.curve.name if around is None else f"{axes.curve.name}_factor"
 
 
 def units_of(axes: Axes, around: str | None, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """What the coordinate of the curve multiplies to give its value, for models as flat arrays by axis.
+    """The factor that turns the coordinate of the curve into its value, for models given as flat arrays.
 
-    1, or the threshold that it is relative to.
+    1, or the threshold that the curve is relative to.
 
     Raises
     ------
     ParameterError
-        The threshold is not positive, or its function is not known here.
+        The threshold is not positive, or the kernel that defines it is not installed.
     """
     (length,) = {len(array) for array in values.values()} or {1}
     if around is None or axes.curve is None:
@@ -97,11 +97,11 @@ def units_of(axes: Axes, around: str | None, values: Mapping[str, NDArray[Any]])
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a campaign: values of the model axes and of the curve that it names, by name.
+    """The axes of a campaign: the values of the model axes and of the curve that it names, by name.
 
-    With `around`, the values of the curve are factors of that threshold. `constants` are the axes that the
-    campaign leaves at their defaults. `stored` are absolute values of the curve that a store has, in place of
-    those that the threshold gives.
+    With `around`, the values of the curve are multiples of that threshold. `constants` are the axes that the
+    campaign leaves at their defaults. `stored` are the absolute values of the curve in an existing store;
+    they replace those computed from the threshold.
     """
 
     axes: Axes
@@ -114,7 +114,7 @@ class Grid:
 
     @property
     def constants(self) -> dict[str, Scalar]:
-        """Axes at their defaults, by name."""
+        """The axes left at their defaults, by name."""
         return {
             axis.name: axis.default
             for axis in self.axes.declared
@@ -123,12 +123,12 @@ class Grid:
 
     @property
     def curve(self) -> str | None:
-        """Name of the dimension of the curve, the last one of `dims`."""
+        """Name of the curve's dimension, the last of `dims`."""
         return curve_dim(self.axes, self.around)
 
     @property
     def dims(self) -> dict[str, tuple[Scalar, ...]]:
-        """Values by dimension: the model axes in declared order, then the curve."""
+        """The values along each dimension: the model axes in declared order, then the curve."""
         named = [axis for axis in self.axes.of_role("model") if axis.name in self.values]
         dims = {axis.name: self.values[axis.name] for axis in named}
         if self.curve is not None and self.axes.curve is not None:
@@ -137,12 +137,12 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the points, over `dims`."""
+        """Shape of the grid of points, over `dims`."""
         return tuple(map(len, self.dims.values()))
 
     @cached_property
     def models(self) -> dict[str, NDArray[Any]]:
-        """Every model: values of all model axes by name, constants too, over the model dimensions."""
+        """The values of all model axes, constants included, by name, over the model dimensions."""
         named = {k: np.asarray(v) for k, v in self.dims.items() if k != self.curve}
         found = dict(zip(named, np.meshgrid(*named.values(), indexing="ij"), strict=True)) if named else {}
         shape = tuple(map(len, named.values()))
@@ -153,7 +153,7 @@ class Grid:
 
     @cached_property
     def curve_values(self) -> NDArray[np.float64]:
-        """Values of the curve, over `dims`; ones over the models of a kernel without one."""
+        """Absolute values of the curve, over `dims`; ones for a kernel without a curve."""
         if self.stored is not None:
             return self.stored
         shape = next(iter(self.models.values())).shape if self.models else ()
@@ -165,7 +165,7 @@ class Grid:
         return np.asarray(factors * units[..., np.newaxis])
 
     def wanted(self, size: int) -> NDArray[np.bool_]:
-        """Which points of one size the campaign wants, over `dims`; all seeds of a point share it."""
+        """Whether the campaign wants each point at one size, over `dims`; all seeds of a point agree."""
         if size not in self._wanted:
             self._wanted[size] = self._keep(size)
         return self._wanted[size]
@@ -191,7 +191,7 @@ class Grid:
         return np.array(kept, dtype=bool).reshape(self.shape)
 
     def points(self, size: int) -> dict[str, NDArray[Any]]:
-        """Values of every axis but the seed at all points, flat, in the order of `dims`."""
+        """The values of every axis but the seed at all points, flattened in the order of `dims`."""
         long = self.curve is not None
         models = {name: array[..., np.newaxis] if long else array for name, array in self.models.items()}
         found = {name: np.broadcast_to(array, self.shape).reshape(-1) for name, array in models.items()}
@@ -202,7 +202,8 @@ class Grid:
         return found
 
     def holds(self, coordinates: Mapping[str, Any]) -> bool:
-        """Whether the campaign wants a cell, by its coordinate on every dimension, its size and its seed."""
+        """Whether the campaign wants a cell, given its coordinates on all dimensions, its size and its
+        seed."""
         size = NO_SIZE if self.axes.size is None else coordinates[self.axes.size.name]
         if size not in self.sizes or coordinates["seed"] >= self.seeds[size]:
             return False
@@ -212,5 +213,5 @@ class Grid:
         return bool(self.wanted(size)[at])
 
     def cell_count(self) -> int:
-        """Cells that the campaign wants, over all sizes."""
+        """Number of cells that the campaign wants, summed over sizes."""
         return sum(int(self.wanted(size).sum()) * self.seeds[size] for size in self.sizes)

@@ -1,4 +1,4 @@
-"""The seam to what a cell computes: a kernel declares its variables, costs and version, and one function."""
+"""The contract between the engine and a kernel, which declares what a cell computes and what it costs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from bendscape.sweep.campaign.grid import Grid
 
 STATUS = {"absent": 0, "done": 1, "failed": 2, "not_converged": 3}
-"""Codes of the `status` variable, written last: a cell is stored exactly when its status is not absent."""
+"""Codes of the variable `status`, written last: a cell is stored if and only if its status is not absent."""
 
 NOT_WANTED = -1
-"""What readers see as the status of a cell that the campaign does not ask for; it is never stored."""
+"""The status that readers show for a cell that the campaign does not want. It is never stored."""
 
 
 BOOKKEEPING = frozenset({"status", "n_seeds", "wanted", "coverage"})
-"""Names that readers give to what the engine knows of cells: no variable of a kernel has one."""
+"""Names that readers use for the engine's own records. No variable of a kernel may have one of them."""
 
 ACCEPTED: dict[str, tuple[type, ...]] = {
     "float64": (float, int),
@@ -38,14 +38,14 @@ ACCEPTED: dict[str, tuple[type, ...]] = {
     "int64": (int, bool),
     "int8": (int, bool),
 }
-"""Types of number that each dtype takes, where it holds the value exactly."""
+"""Python number types accepted for each dtype, if the dtype represents the value exactly."""
 
-LONGEST_NAME, LONGEST_TEXT = 100, 1000  # characters: of a kernel or variable, and of what is said of one
+LONGEST_NAME, LONGEST_TEXT = 100, 1000  # characters: of names, and of long_name or units
 
 MOST_BYTES = 2**20
-"""Of one variable in one cell."""
+"""Largest size of one variable in one cell, in bytes."""
 ROUNDING = 1e-6
-"""By how much a value may miss an end of its range, relative to that end or to 1 if that is more."""
+"""Tolerance on the bounds of a valid range: relative to the bound, or absolute if the bound is below 1."""
 
 
 Dtype = Literal["float64", "float32", "complex128", "complex64", "int64", "int8", "str"]
@@ -53,7 +53,7 @@ Dtype = Literal["float64", "float32", "complex128", "complex64", "int64", "int8"
 
 @dataclass(frozen=True)
 class Dimension:
-    """An inner dimension of variables, always whole in a store: its coordinates, which never change."""
+    """An inner dimension of variables, stored whole in every cell: its coordinates never change."""
 
     name: str
     values: tuple[int | float, ...]
@@ -63,13 +63,13 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Variable:
-    """What a kernel returns for each cell, as it is stored: one number, or an array over inner dimensions.
+    """A quantity that a kernel returns for each cell: one number, or an array over inner dimensions.
 
-    Absent and failed cells hold NaN, integers the lowest number of their type.
+    Absent and failed cells hold NaN; integers hold the lowest value of their dtype.
 
-    `valid_range` holds every value that the variable can have, its ends included; NaN is always accepted.
-    `flags` are the meanings of the values 0, 1, ... of an int8. `nan` tells whether a reference can be NaN;
-    where it cannot, a NaN in a store is damage. `dims` are inner dimensions that the kernel declares.
+    `valid_range` bounds every value that the variable can take, ends included; NaN is always accepted.
+    `flags` are the meanings of the values 0, 1, ... of an int8. `nan` states whether a reference can be NaN;
+    if it cannot, a NaN in a store is damage. `dims` names inner dimensions declared by the kernel.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Variable:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """As the CF conventions have them: `long_name`, `units`, the ends of the range that are finite as
-        `valid_min` and `valid_max`, flags."""
+        """CF attributes: `long_name`, `units`, `valid_min` and `valid_max` where finite, `flag_values` and
+        `flag_meanings`."""
         kind = int if self.dtype.startswith("int") else float
         ends = zip(("valid_min", "valid_max"), self.valid_range, strict=True)
         found: dict[str, Any] = {"long_name": self.long_name, "units": self.units}
@@ -104,11 +104,11 @@ class Variable:
 
 
 FINITE = (-sys.float_info.max, sys.float_info.max)
-"""Range of whatever must be finite."""
+"""Valid range of a variable that must be finite."""
 
 
 def range_in_words(low: float, high: float) -> str:
-    """What a range accepts."""
+    """A valid range, in words."""
     return "a finite number" if (low, high) == FINITE else f"in [{low:g}, {high:g}]"
 
 
@@ -127,8 +127,8 @@ def outside_range(values: npt.ArrayLike, low: float, high: float) -> npt.NDArray
 class Outcome:
     """What a kernel returns for one cell: a value for every declared variable, and whether it converged.
 
-    A value is a plain number of Python or NumPy that its variable holds exactly, or an array of the shape of
-    its inner dimensions. NaN is a value like any other: a cell that holds it is done.
+    A value is a Python or NumPy number that the variable's dtype represents exactly, or an array with the
+    shape of the variable's inner dimensions. NaN is a valid result: a cell that holds NaN is done.
     """
 
     values: Mapping[str, complex | npt.NDArray[Any]]
@@ -137,17 +137,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is known of the points of a grid without drawing anything: kept in the store beside the cells.
+    """Exact values at the points of a grid, computed without random numbers and stored beside the cells.
 
     Parameters
     ----------
     variables
         What `compute` returns.
     over
-        Names of the axes that it depends on: all model axes, or all of them and the curve.
+        Names of the axes it depends on: all model axes, or all model axes and the curve.
     compute
-        Values of these axes as flat arrays, by name, to a flat array for each variable. For an axis with a
-        default its argument has that default too.
+        Function from the values of these axes (flat arrays of one length, by name) to one flat array for each
+        variable. The argument of an axis with a default must have the same default.
     """
 
     variables: tuple[Variable, ...]
@@ -155,7 +155,7 @@ class Reference:
     compute: Callable[..., Mapping[str, npt.NDArray[Any]]]
 
     def on(self, axes: Axes) -> Reference:
-        """The reference of a kernel that lacks some of the axes with a default."""
+        """This reference for a kernel that lacks some of the axes with a default."""
         known = {axis.name for axis in axes.declared}
         return replace(self, over=tuple(name for name in self.over if name in known))
 
@@ -165,35 +165,37 @@ NO_AXES = Axes(())
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a cell computes; `docs/kernels.md` shows how to write one.
+    """What a cell computes. `docs/kernels.md` shows how to write a kernel.
 
     Parameters
     ----------
     name, version
-        Identity: a store never mixes two kernels or two versions. Raise the version when bits change.
+        Identity: a store never mixes two kernels or two versions. Raise the version when results change.
     variables
         What `compute` returns for each cell.
     compute
-        `compute(cell, rng) -> Outcome`. A pure function of the cell and its random stream; an exception
-        marks this cell as failed, and its traceback is kept.
+        `compute(cell, rng) -> Outcome`, a pure function of the cell and its random stream. If it raises, the
+        cell is recorded as failed, with its traceback.
     seconds, peak_bytes
-        Estimates on one core, as functions of the cell: they size tiles and tasks and predict the end.
-        Finite; seconds > 0, bytes >= 0.
+        Estimates for one core, as functions of the cell; they set the sizes of tiles and tasks and the
+        predicted end. Finite; seconds > 0, bytes >= 0.
     digest
-        BLAKE2b of the source that it was loaded from: set by `load_kernel` for a module that was named to it,
-        by `hold` from the text of its function; empty for an installed kernel, which stands by its version.
+        BLAKE2b digest of the kernel's source: of the module, for a kernel from `--kernel-module`; of the text
+        of the function, for a kernel made in Python. Empty for an installed kernel, whose version stands for
+        it.
     axes
-        Of its cells; where it declares none, `load_kernel` gives it those of the default kernel that have no
-        default (of later ones its code knows nothing), with their references and their check.
+        Axes of the cells. A kernel that declares none gets from `load_kernel` the axes of the default kernel
+        that have no default value, with the references and the check of that kernel.
     references
-        What is known of the points of a grid.
+        Exact values at the points of a grid; see `Reference`.
     dimensions
         Inner dimensions of the variables, with their coordinates.
     options, configure
-        A pydantic model of what is constant in a campaign and decides bits, the table `[kernel]` of its file,
-        and the kernel for options of that model. `settings` are those it has, as a store keeps them.
+        A pydantic model of the settings that are constant in a campaign and decide the bits (the table
+        `[kernel]` of its file), and a function that returns the kernel for such options. `settings` holds
+        their values, as stored.
     check
-        Raises ParameterError for a grid with points that no cell can be computed at.
+        Raises ParameterError for a grid with points at which no cell can be computed.
     """
 
     name: str
@@ -212,7 +214,7 @@ class Kernel:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def inner_shape(self, variable: Variable) -> tuple[int, ...]:
-        """Shape of a variable in one cell."""
+        """Shape of one variable in one cell."""
         lengths = {dimension.name: len(dimension.values) for dimension in self.dimensions}
         return tuple(lengths[name] for name in variable.dims)
 
@@ -223,12 +225,12 @@ class Kernel:
 
 
 def check_declaration(kernel: Kernel, source: str) -> None:
-    """Refuse a declaration that is not accepted; `source` says where it is.
+    """Refuse an invalid declaration; `source` says where it was made.
 
     Raises
     ------
     ParameterError
-        With the part of it and what is accepted there.
+        Names the part of the declaration and states what is accepted.
     """
 
     def refuse(part: str, value: object, accepted: str) -> ParameterError:
@@ -254,11 +256,9 @@ def check_declaration(kernel: Kernel, source: str) -> None:
             raise refuse("variables", variable, "a tuple of Variable")
         name = variable.name
         if not isinstance(name, str) or not name.isidentifier() or len(name) > LONGEST_NAME:
-            raise refuse(
-                "variables", name, f"named as Python names a variable, in at most {LONGEST_NAME} letters"
-            )
+            raise refuse("variables", name, f"named by Python identifiers of at most {LONGEST_NAME} letters")
         if name in names:
-            raise refuse("variables", name, "of distinct names")
+            raise refuse("variables", name, "of distinct names, but two have this one")
         if unknown := [dim for dim in variable.dims if dim not in {of.name for of in kernel.dimensions}]:
             raise refuse(f"variables, dims of {name},", unknown[0], "one of the kernel's dimensions")
         if variable.dtype not in ACCEPTED:

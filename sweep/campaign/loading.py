@@ -1,4 +1,4 @@
-"""Where kernels come from: installed packages, modules, functions at hand; and how one travels to workers."""
+"""Where kernels come from (installed packages, modules, functions) and how they are sent to workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,13 +22,14 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import check_axes
 from bendscape.sweep.campaign.kernel import BOOKKEEPING, Kernel, check_declaration
 from bendscape.sweep.campaign.outcomes import NOT_OURS, computed, estimated, origin_of
+from bendscape.sweep.plugins import entry_points
 
 DEFAULT = "hessian"
-"""The kernel of a campaign that names none; a kernel that declares no axes has those of its axes that have no
-default."""
+"""The kernel of a campaign that names none. A kernel that declares no axes gets those of its axes that have
+no default."""
 
 MAX_PICKLE = 10_000_000
-"""Bytes of a kernel that travels with every task."""
+"""Largest size in bytes of a kernel that is sent with every task."""
 
 _BY_NAME = "rename it; a campaign asks for an installed kernel by its name alone"
 _WHERE = "a Python file or an importable module that defines KERNEL"
@@ -39,20 +40,21 @@ def load_kernel(
 ) -> Kernel:
     """Find a kernel by name: an installed entry point of `bendscape.kernels`, or one in the given modules.
 
-    A module is named on the command line, never in a campaign file: a path to a Python file, or a dotted
-    name, which defines `KERNEL`. Nothing else is imported: of the installed kernels only the one asked for.
+    A module is given on the command line, never in a campaign file: a path to a Python file or a dotted
+    name. It defines `KERNEL`. Of the installed kernels only the requested one is imported.
 
     Returns
     -------
     Kernel
-        With axes, and functions that are held to the declaration: estimates that are not what they should be
-        raise ParameterError, and `compute` raises BadOutcome where its outcome has other variables or types.
+        With axes, and with its functions checked at every call: an estimate that is not a number in its range
+        raises ParameterError; `compute` raises BadOutcome if its outcome does not match the declared
+        variables.
 
     Raises
     ------
     ParameterError
-        No kernel of that name (the line lists those there are), a module that cannot be imported, one name
-        for two kernels, or a declaration that is not accepted.
+        No kernel has this name (the message lists those that exist), a module cannot be imported, two kernels
+        have the same name, or a declaration is not accepted.
     """
     installed = _installed()
     own = _own(modules, installed)
@@ -66,12 +68,12 @@ def load_kernel(
 
 
 def with_options(kernel: Kernel, options: Mapping[str, Any], source: str) -> Kernel:
-    """A kernel for the options of a campaign; its own defaults stand for what is not given.
+    """The kernel with the options of a campaign; options that are not given take their defaults.
 
     Raises
     ------
     ParameterError
-        An option that the kernel does not have, or a value that it does not accept.
+        The kernel has no such option, or does not accept the value.
     """
     if kernel.options is None or kernel.configure is None:
         for name, value in options.items():
@@ -92,18 +94,18 @@ def with_options(kernel: Kernel, options: Mapping[str, Any], source: str) -> Ker
         return replace(kernel, settings=settings)
     made = kernel.configure(chosen)
     if (made.name, made.version) != (kernel.name, kernel.version):
-        raise ParameterError("KERNEL.configure", made.name, f"a kernel of the name {kernel.name!r}")
+        raise ParameterError("KERNEL.configure", made.name, f"a function that keeps the name {kernel.name!r}")
     check_declaration(made, source)
     return _held(replace(made, digest=kernel.digest, settings=settings), source)
 
 
 def hold(kernel: object, source: str) -> Kernel:
-    """A kernel that is at hand, as `load_kernel` gives it; `source` says in errors where it is declared.
+    """Check a kernel made in Python, as `load_kernel` does; `source` says in errors where it was made.
 
     Raises
     ------
     ParameterError
-        A declaration that is not accepted, or the name of an installed kernel.
+        The declaration is not accepted, or an installed kernel has the same name.
     """
     if not isinstance(kernel, Kernel):
         remedy = "decorate a function with bendscape.sweep.kernel"
@@ -115,7 +117,7 @@ def hold(kernel: object, source: str) -> Kernel:
 
 
 def source_digest(function: Callable[..., Any]) -> str:
-    """Digest of the text of a function; empty where Python cannot read it."""
+    """Digest of the source text of a function; empty if Python cannot read it."""
     try:
         return _digest(textwrap.dedent(inspect.getsource(function)).encode())
     except (OSError, TypeError):
@@ -123,10 +125,10 @@ def source_digest(function: Callable[..., Any]) -> str:
 
 
 def load_kernels(modules: Iterable[str] = ()) -> dict[str, Kernel | ParameterError]:
-    """Every kernel that there is, by name: those of the given modules, and the installed ones.
+    """Every available kernel by name: those of the given modules and the installed ones.
 
-    An installed kernel that cannot be loaded has its error in its place; what a module of the caller's own
-    raises is raised, as by `load_kernel`.
+    An installed kernel that cannot be loaded is replaced by its error. Errors in the caller's own modules are
+    raised, as by `load_kernel`.
     """
     installed = _installed()
     own = _own(modules, installed)
@@ -142,7 +144,7 @@ def load_kernels(modules: Iterable[str] = ()) -> dict[str, Kernel | ParameterErr
 
 
 def _own(modules: Iterable[str], installed: Mapping[str, EntryPoint]) -> dict[str, tuple[Kernel, str]]:
-    # The kernels of modules, with where each is from.
+    # The kernels of the given modules, each with its origin.
     own: dict[str, tuple[Kernel, str]] = {}
     for module in dict.fromkeys(modules):
         loaded, digest = _imported(module)
@@ -189,10 +191,10 @@ def _imported(module: str) -> tuple[ModuleType, str]:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or not path.is_file():
             raise ParameterError("--kernel-module", module, _WHERE)
-        # Compiled here, so that the digest is that of what runs, and no stale bytecode comes between.
+        # Compiled here, so that the digest is that of the code that runs and stale bytecode is never used.
         source = path.read_bytes()
         loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded  # where dataclasses and pickle look for a module
+        sys.modules[name] = loaded  # dataclasses and pickle look modules up here
         exec(compile(source, str(path), "exec", dont_inherit=True), loaded.__dict__)
         return loaded, _digest(source)
     except ParameterError:
@@ -233,7 +235,7 @@ def _held(kernel: Kernel, source: str) -> Kernel:
     taken |= {variable.name for reference in kernel.references for variable in reference.variables}
     for name in (of.name for declared in (kernel.variables, kernel.dimensions) for of in declared):
         if name in taken:
-            accepted = f"named otherwise than {', '.join(sorted(taken))}"
+            accepted = f"a name other than {', '.join(sorted(taken))}"
             raise ParameterError("KERNEL.variables", name, accepted, f"it is declared in {source}")
     return replace(
         kernel,
@@ -244,12 +246,12 @@ def _held(kernel: Kernel, source: str) -> Kernel:
 
 
 def pickled(kernel: Kernel) -> bytes:
-    """A kernel as bytes, for workers: functions of a script or notebook by their code, others by their names.
+    """A kernel as bytes, for workers: functions of a script or notebook by value, others by name.
 
     Raises
     ------
     ParameterError
-        It holds what cannot travel (an open file, a lock, ...), or more than `MAX_PICKLE`.
+        It holds something that cannot be pickled (an open file, a lock, ...), or is larger than `MAX_PICKLE`.
     """
     import cloudpickle  # type: ignore[import-untyped]
 
@@ -261,18 +263,18 @@ def pickled(kernel: Kernel) -> bytes:
         raise ParameterError("kernel", kernel.name, accepted, why) from None
     if len(found) > MAX_PICKLE:
         accepted = f"at most {MAX_PICKLE} bytes with the data that the function reads"
-        remedy = f"these are {len(found)}: let the function load them itself"
+        remedy = f"it has {len(found)}: let the function load the data itself"
         raise ParameterError("kernel", kernel.name, accepted, remedy)
     return found
 
 
 def unpickled(found: bytes, name: str) -> Kernel:
-    """Inverse of `pickled`; only for bytes that came from this run's own driver.
+    """Inverse of `pickled`. Only for bytes from this run's own driver: unpickling runs code.
 
     Raises
     ------
     ParameterError
-        Something that the kernel uses is not there, such as a module beside the driver's script.
+        Something that the kernel uses cannot be imported here, such as a module beside the driver's script.
     """
     import pickle
 

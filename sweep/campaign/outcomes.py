@@ -1,4 +1,4 @@
-"""What the functions of a kernel return, held to its declaration."""
+"""Checks that the functions of a kernel return what it declares."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from bendscape.sweep.campaign.kernel import (
 )
 from bendscape.sweep.texts import clean, message_of
 
-NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a module may raise
+NOT_OURS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)  # what a user's module may raise
 
 
 class BadOutcome(TypeError):
-    """What `compute` returned is not what its kernel declares; it marks the cell as failed."""
+    """The outcome of `compute` does not match the kernel's declaration; the cell is recorded as failed."""
 
 
 def origin_of(error: BaseException) -> str:
-    """An error and the line of the module that it comes from, not of what imported or called it."""
+    """An error with the file and line that raised it."""
     machinery = ("<frozen ", importlib.__file__, str(Path(__file__).parent))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -42,12 +42,12 @@ def origin_of(error: BaseException) -> str:
 
 
 def estimated(of: Callable[[Cell], float], field: str, bound: str, cell: Cell) -> float:
-    """An estimate of a kernel at a cell: a finite number, ``bound`` being "> 0" or ">= 0".
+    """The estimate of a kernel at a cell: a finite number, with ``bound`` "> 0" or ">= 0".
 
     Raises
     ------
     ParameterError
-        It is another one, or cannot be had.
+        The estimate is something else, or its function raises.
     """
     accepted, at = f"a finite number {bound} for every cell", f"this is at {cell}"
     try:
@@ -60,12 +60,12 @@ def estimated(of: Callable[[Cell], float], field: str, bound: str, cell: Cell) -
 
 
 def computed(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
-    """What a kernel computes for a cell: every declared variable, of its type and shape, within its range.
+    """Compute a cell and check every declared variable: dtype, shape and range.
 
     Raises
     ------
     BadOutcome
-        It is not what the kernel declares.
+        The outcome does not match the declaration.
     """
     outcome = kernel.compute(cell, rng)
     if not isinstance(outcome, Outcome):
@@ -97,7 +97,7 @@ def computed(kernel: Kernel, cell: Cell, rng: np.random.Generator) -> Outcome:
 
 
 def _array(variable: Variable, value: object, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    # Of the declared type, or of one whose every value it holds; a list or a masked array may mean more.
+    # A conversion must lose nothing: the dtype represents every value; lists and masked arrays are refused.
     name, dtype = variable.name, np.dtype(variable.dtype)
     if type(value) is not np.ndarray:
         raise BadOutcome(f"{name} must be a NumPy array of shape {shape}, not {_kind(value)}")
@@ -111,13 +111,13 @@ def _array(variable: Variable, value: object, shape: tuple[int, ...]) -> npt.NDA
         )
     cast_to = value.astype(dtype)
     if dtype.kind == "i" and (cast_to == np.iinfo(dtype).min).any():
-        raise BadOutcome(f"{name} holds the lowest {dtype}, which stands for a cell that is not there")
+        raise BadOutcome(f"{name} holds the lowest {dtype}, which is reserved for absent cells")
     return cast_to
 
 
 def _number(name: str, value: object, dtype: str) -> complex:
-    # By exact type: what only can be turned into a number may mean more than the number (a mask, a unit,
-    # further digits), which would be lost without a word.
+    # By exact type: an object that merely converts to a number may carry more (a mask, a unit, further
+    # digits), which would be lost silently.
     plain = value
     of_numpy = isinstance(value, np.generic | np.ndarray) and type(value) in (value.dtype.type, np.ndarray)
     if of_numpy and value.shape == () and value.dtype.kind in "biufc":  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ def _number(name: str, value: object, dtype: str) -> complex:
         return _held_exactly(name, cast(complex, plain), dtype)
     number = cast(int, plain)
     if not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
-        # the lowest value is what readers are given for a cell that is not there
+        # the lowest value is reserved for absent cells
         accepted = f"{np.iinfo(dtype).min + 1} to {np.iinfo(dtype).max}"
         raise BadOutcome(f"{name} = {_shown(number)} is outside the range of {dtype} variables, {accepted}")
     return number
@@ -142,7 +142,7 @@ def _held_exactly(name: str, number: complex, dtype: str) -> complex:
     if held != number and not (number != number and held != held):  # NaN is held as NaN
         shown = _shown(number) if isinstance(number, int) else number
         remedy = "float(...), or declare int64" if dtype == "float64" else f"np.{dtype}(...)"
-        raise BadOutcome(f"{name} = {shown} is no {dtype}: round it, {remedy}")
+        raise BadOutcome(f"{name} = {shown} is not exactly a {dtype}: round it, {remedy}")
     return number
 
 

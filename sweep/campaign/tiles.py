@@ -1,4 +1,4 @@
-"""Tiles: the Zarr chunk, the unit of write and of the ledger; and tasks, bundles of whole tiles.
+"""Tiles (Zarr chunks, the units of writing and of the ledger) and tasks (bundles of whole tiles).
 
 A tile holds the cells of one size and one model, a block of the curve and a block of seeds. Sets of cells
 within a tile are integers used as bit masks: cell (curve slot i, seed slot j) is bit i * seed_block + j.
@@ -22,11 +22,11 @@ from bendscape.sweep.campaign.loading import default_kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
 TILE_CELLS = 4096
-LEAST = 8  # seeds, and places on the curve, of a tile of cheap cells, even where fewer are asked for at first
+LEAST = 8  # fewest seeds and curve points in a tile of cheap cells, even if fewer are wanted now
 
 
 class TileKey(NamedTuple):
-    """The size of a tile, and the index of its chunk on the dimensions of storage."""
+    """The size of a tile and its chunk index along each dimension of storage."""
 
     size: int
     chunk: tuple[int, ...]
@@ -44,7 +44,7 @@ class TileKey(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeLayout:
-    """Storage of one size: seeds stored, and the curve and seed blocks of a tile (fixed for good)."""
+    """Storage of one size: number of seeds, and the curve and seed blocks of a tile, which never change."""
 
     seeds: int
     curve_block: int
@@ -53,10 +53,10 @@ class SizeLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where every cell lies in storage. Dimensions are append-only: a value never moves once it has an index.
+    """Where every cell is stored. Dimensions are append-only: a value keeps its index for good.
 
-    `dims` are the values of the model dimensions and, last, of the curve, in storage order; `axes` all axes
-    of the kernel, `constants` those that are no dimension.
+    `dims` holds the values of the model dimensions and, last, of the curve, in storage order; `axes` all axes
+    of the kernel; `constants` the values of the axes that are not dimensions.
     """
 
     axes: Axes
@@ -83,9 +83,9 @@ class Layout:
         return cls(grid.axes, dims, grid.constants, grid.around, grid.curve, sizes)
 
     def on(self, axes: Axes) -> Layout:
-        """This layout on the axes that its kernel has now: one that was added since takes its default.
+        """This layout on the present axes of its kernel: an axis added since takes its default value.
 
-        Of axes that are not these with more of them it is left as it is.
+        If `axes` does not extend the axes of this layout, the layout is returned unchanged.
         """
         if not axes.extends(self.axes):
             return self
@@ -95,7 +95,7 @@ class Layout:
 
     @property
     def models(self) -> dict[str, tuple[Scalar, ...]]:
-        """The dimensions but the curve."""
+        """The dimensions except the curve."""
         return {name: values for name, values in self.dims.items() if name != self.curve}
 
     def group(self, size: int) -> str:
@@ -103,16 +103,16 @@ class Layout:
         return "cells" if self.axes.size is None else f"{self.axes.size.name}={size}"
 
     def path(self, key: TileKey, variable: str, inner: int = 0) -> str:
-        """The chunk that keeps one variable of a tile, with so many inner dimensions."""
+        """Path of the chunk with one variable of a tile; `inner` is its number of inner dimensions."""
         return f"{self.group(key.size)}/{variable}/c/" + "/".join(map(str, (*key.chunk, *[0] * inner)))
 
     def name(self, key: TileKey) -> str:
-        """A tile as people read it."""
+        """The name of a tile in messages."""
         return f"{self.group(key.size)}/" + ".".join(map(str, key.chunk))
 
     @property
     def cell_dims(self) -> tuple[str, ...]:
-        """Names of the dimensions of cells of one size."""
+        """Names of the dimensions of the arrays of cells."""
         return (*self.dims, self.axes.seed.name)
 
     def shape(self, size: int) -> tuple[int, ...]:
@@ -120,22 +120,22 @@ class Layout:
         return (*map(len, self.dims.values()), self.sizes[size].seeds)
 
     def chunks(self, size: int) -> tuple[int, ...]:
-        """Chunk, that is tile, shape of the arrays of one size."""
+        """Shape of a chunk, and so of a tile, in the arrays of one size."""
         blocks = self.sizes[size]
         curve = () if self.curve is None else (blocks.curve_block,)
         return (*(1 for _ in self.models), *curve, blocks.seed_block)
 
     def tile_shape(self, size: int) -> tuple[int, ...]:
-        """Tiles along each dimension of the arrays of one size, wanted or not."""
+        """Number of tiles along each dimension of one size, wanted or not."""
         pairs = zip(self.shape(size), self.chunks(size), strict=True)
         return tuple(math.ceil(length / chunk) for length, chunk in pairs)
 
     def tile_cells(self, size: int) -> int:
-        """Cells of a whole tile."""
+        """Number of cells in a full tile."""
         return self.sizes[size].curve_block * self.sizes[size].seed_block
 
     def region(self, key: TileKey) -> tuple[slice, ...]:
-        """The part of the arrays that a tile covers, cut at the present end of the dimensions."""
+        """The slices of the arrays that a tile covers, clipped to the present length of the dimensions."""
         return tuple(
             slice(index * chunk, min((index + 1) * chunk, length))
             for index, chunk, length in zip(
@@ -144,26 +144,26 @@ class Layout:
         )
 
     def slots(self, key: TileKey) -> tuple[int, int]:
-        """Places on the curve and seeds of a tile, cut likewise."""
+        """Number of curve points and of seeds in a tile, clipped likewise."""
         *rest, seed = self.region(key)
         curve = rest[-1].stop - rest[-1].start if self.curve is not None else 1
         return curve, seed.stop - seed.start
 
     def model(self, key: TileKey) -> dict[str, Scalar]:
-        """The values of all model axes of a tile, by name."""
+        """The values of all model axes in a tile, by name."""
         return {
             **self.constants,
             **{name: values[at] for (name, values), at in zip(self.models.items(), key.chunk, strict=False)},
         }
 
     def coordinates(self, key: TileKey) -> tuple[Scalar | None, ...]:
-        """Coordinates on the curve of the slots of a tile."""
+        """Coordinates of the curve points of a tile."""
         if self.curve is None:
             return (None,)
         return self.dims[self.curve][self.region(key)[len(self.models)]]
 
     def curve_values(self, key: TileKey) -> NDArray[np.float64]:
-        """Values of the curve at the slots of a tile, from the threshold that it is relative to."""
+        """Absolute values of the curve points of a tile, computed from the threshold."""
         model = {name: np.array([value]) for name, value in self.model(key).items()}
         unit = units_of(self.axes, self.around, model)
         return np.asarray(np.array(self.coordinates(key), dtype=np.float64) * unit)
@@ -171,9 +171,9 @@ class Layout:
     def cells(
         self, key: TileKey, mask: int, curve: NDArray[np.float64] | None = None
     ) -> Iterator[tuple[int, tuple[int, int], Cell]]:
-        """The cells of a mask: the bit, (curve slot, seed slot) within the tile, and the cell.
+        """The cells of a mask: the bit, the index (curve point, seed) within the tile, and the cell.
 
-        `curve` are the values of the curve at the slots, where the store has them.
+        `curve` gives the absolute values of the tile's curve points, if the store has them.
         """
         seed_block = self.sizes[key.size].seed_block
         made, fixed, coordinates = cell_type(self.axes), self.model(key), self.coordinates(key)
@@ -193,7 +193,7 @@ class Layout:
             yield bit, (i, j), made(**fixed, coordinate=coordinates[i])
 
     def place(self, key: TileKey, bit: int) -> dict[str, Any]:
-        """Where a cell of a tile is found: its coordinate on every dimension, with size and seed."""
+        """The coordinates that identify a cell of a tile: one on every dimension, with size and seed."""
         i, j = divmod(bit, self.sizes[key.size].seed_block)
         found: dict[str, Any] = {name: self.model(key)[name] for name in self.models}
         if self.curve is not None:
@@ -203,12 +203,12 @@ class Layout:
         return found | {"seed": key.chunk[-1] * self.sizes[key.size].seed_block + j}
 
     def values(self, cell: Cell) -> dict[str, Any]:
-        """A cell by the names of its axes, with the coordinate of a relative curve."""
+        """The values of a cell by axis name, with the coordinate of a relative curve."""
         found = {name: value for name, value in cell._asdict().items() if name != "coordinate"}
         return found if self.curve is None else {**found, self.curve: cell.coordinate}
 
     def beyond(self, grid: Grid) -> str:
-        """The values that a grid does not name, axis by axis, in words; empty where it names them all."""
+        """The values of this layout that a grid does not name, in words; empty if it names them all."""
         named: dict[str, Any] = dict(grid.dims)
         missing = {name: sorted(set(values) - set(named[name])) for name, values in self.dims.items()}
         if self.axes.size is not None:
@@ -220,7 +220,7 @@ class Layout:
         return "; ".join(words)
 
     def to_json(self) -> dict[str, Any]:
-        """As stored in the root attributes."""
+        """The document stored in the root attributes."""
         return {
             "axes": self.axes.to_json(),
             "dims": {name: list(values) for name, values in self.dims.items()},
@@ -232,9 +232,10 @@ class Layout:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Layout:
-        """Inverse of `to_json`; also of the layout of version 2, whose axes were those of the default kernel.
+        """Inverse of `to_json`. Also reads the layout of version 2, which has the axes of the default kernel.
 
-        The functions of its thresholds are those of the default kernel too, where its axes are. See `on`.
+        The functions of thresholds cannot be stored. They are those of the default kernel where the axes are
+        the same; see also `on`.
         """
         sizes = {int(size): SizeLayout(*blocks) for size, blocks in document["sizes"].items()}
         around, today = document["around"], default_kernel().axes
@@ -253,7 +254,7 @@ class Layout:
 
 
 def in_words(value: Scalar) -> str:
-    """A coordinate with as many digits as it has."""
+    """A coordinate for messages: a string as it is, a number to 12 digits."""
     return value if isinstance(value, str) else f"{value:.12g}"
 
 
@@ -262,7 +263,7 @@ def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
     seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
     cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
-    # A first try of one cell would otherwise bind all that grows from it to tiles of one cell.
+    # Otherwise a first trial with a single cell would fix tiles of one cell for the whole store.
     least = min(LEAST, cells // LEAST)
     seed_block = max(_even(seeds, cells), least)
     if grid.curve is None:
@@ -273,7 +274,7 @@ def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
 
 
 def dearest(grid: Grid, size: int) -> Iterator[Cell]:
-    """The cell of every model with the largest coordinate on the curve and the first seed."""
+    """For each model, the cell with the largest coordinate on the curve and the first seed."""
     axes, models = grid.axes, {name: array.reshape(-1) for name, array in grid.models.items()}
     fixed: dict[str, Any] = {axes.seed.name: 0, "coordinate": None}
     if axes.size is not None:
@@ -287,12 +288,12 @@ def dearest(grid: Grid, size: int) -> Iterator[Cell]:
 
 
 def _even(length: int, block: int) -> int:
-    # The block length that cuts `length` into equal parts of at most `block`.
+    # Length of the blocks when `length` is cut into nearly equal parts of at most `block`.
     return math.ceil(length / math.ceil(length / block))
 
 
 class Tile(NamedTuple):
-    """A tile, the cells that are wanted of it, and their estimated seconds."""
+    """A tile, the mask of its wanted cells, and their estimated seconds."""
 
     key: TileKey
     mask: int
@@ -300,7 +301,7 @@ class Tile(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A bundle of whole tiles, computed by one worker in one go."""
+    """A bundle of whole tiles that one worker computes in one call."""
 
     tiles: tuple[Tile, ...]
 
@@ -311,7 +312,7 @@ class Task(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The size of its cells: a task holds tiles of one size."""
+        """The size of the cells; all tiles of a task have the same."""
         return self.tiles[0].key.size
 
     def within(self, seconds: float, pace: float) -> Task:
@@ -321,7 +322,8 @@ class Task(NamedTuple):
 
 
 def bundle(tiles: Iterable[Tile], seconds: float, correction: Callable[[int], float]) -> Iterator[Task]:
-    """Pack consecutive tiles of one size into tasks of about `seconds`, times `correction(size)`."""
+    """Pack consecutive tiles of one size into tasks of about `seconds`, with costs times
+    `correction(size)`."""
     pack: list[Tile] = []
     total = 0.0
     for tile in tiles:

@@ -1,4 +1,4 @@
-"""A campaign that was given as a dictionary, as the text of a campaign file."""
+"""Writes a campaign given as a dictionary as the text of a campaign file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ACCEPTED = "a number, a text, a list or a table"
 
 
 def to_toml(document: Mapping[str, Any]) -> str:
-    """TOML of nested dictionaries of numbers, texts and lists; NumPy's numbers and arrays are taken too.
+    """TOML of nested dictionaries of numbers, strings and lists, NumPy numbers and arrays included.
 
-    Keys whose value is None are left out: a file has no word for it.
+    Keys whose value is None are left out, since TOML has no null.
 
     Raises
     ------
     ParameterError
-        A value that a file could not hold, with its key.
+        A value that TOML cannot hold, with its key.
     """
     plain = {key: value for key, value in document.items() if not isinstance(value, Mapping)}
     lines = _entries(plain, "")

@@ -30,7 +30,7 @@ from bendscape.sweep.location import store_url
 from bendscape.sweep.store.publish import silence_zarr
 
 Asked = Campaign | str | os.PathLike[str] | Mapping[str, Any]
-"""A campaign, the path of its file, or the dictionary that such a file is parsed to."""
+"""A campaign, the path of a campaign file, or the dictionary that such a file is parsed to."""
 
 
 def run(
@@ -109,7 +109,7 @@ def run(
     hours = core_hours_of("core_hours", {} if core_hours is None else core_hours)
     choose(address)
     work = open_work(campaign, store, kernel, kernel_modules, new_generation=new_generation)
-    server = ForkServer() if address == "local" else None  # its imports and the plan go side by side
+    server = ForkServer() if address == "local" else None  # it imports while the plan is made
     with closing(server) if server else nullcontext():
         return bring_up(
             work, console=standard_error() if progress else Console(quiet=True),
@@ -127,7 +127,7 @@ def plan(
     address: str = "local",
     max_memory: str | float | None = None,
 ) -> dict[str, Any]:
-    """What a campaign would do, without doing it: the document that `bendscape plan --json` prints.
+    """What a campaign would do, without running it: the document that `bendscape plan --json` prints.
 
     Cells, tiles, tasks, core-hours, bytes and the peak memory of a task, also by size. Parameters and errors
     are those of `run`; a task that needs more memory than is available is an error too.
@@ -137,7 +137,14 @@ def plan(
 
 
 def status(store: str | os.PathLike[str], *, kernel_modules: Iterable[str] = ()) -> dict[str, Any]:
-    """Where a campaign stands, while it runs or after: the document that `bendscape status --json` prints.
+    """Progress of a campaign, during or after a run: the document that `bendscape status --json` prints.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the store.
+    kernel_modules
+        Modules with kernels that are not installed, as in `run`; needed to estimate the time left.
 
     Raises
     ------
@@ -149,7 +156,8 @@ def status(store: str | os.PathLike[str], *, kernel_modules: Iterable[str] = ())
 
 @dataclass(frozen=True)
 class Work:
-    """A campaign, its kernel and the URL of its store; `pickle` is the kernel if no name leads to it."""
+    """A campaign, its kernel and the URL of its store; `pickle` is the kernel if it cannot be loaded by
+    name."""
 
     campaign: Campaign
     url: str
@@ -166,7 +174,7 @@ def open_work(
     *,
     new_generation: bool = False,
 ) -> Work:
-    """Load and check everything that a campaign needs; compute and write nothing."""
+    """Load and check everything that a campaign needs, without computing or writing anything."""
     silence_zarr()
     modules = modules_of(kernel_modules)
     if isinstance(campaign, Mapping):
@@ -178,7 +186,7 @@ def open_work(
     else:
         held = with_options(hold(kernel, "Python"), campaign.options, "Python")
     named = campaign.of_kernel(held.name)
-    campaign.to_grid(held.axes)  # refuses what is wrong in it, with its line, before anything is written
+    campaign.to_grid(held.axes)  # refuses a mistake, with its line in the file, before anything is written
     pickle = b"" if kernel is None else pickled(held)
     url = store_url(store or named.campaign.store)
     if new_generation:
@@ -187,7 +195,7 @@ def open_work(
 
 
 def modules_of(modules: Iterable[str]) -> tuple[str, ...]:
-    """Names of modules, with files as absolute paths, since workers may start in another folder."""
+    """Module names, with files as absolute paths, since workers may start in another folder."""
     if isinstance(modules, str):
         raise ParameterError("kernel_modules", modules, "a list of files or modules")
     return tuple(str(Path(m).absolute()) if str(m).endswith(".py") else str(m) for m in modules)
@@ -220,9 +228,9 @@ def bring_up(
     accept_kernel_change: bool = False,
     server: ForkServer | None = None,
 ) -> Summary:
-    """Compute what is missing of opened work; see `run` and `run_campaign`.
+    """Compute what opened work lacks; see `run` and `run_campaign`.
 
-    `server` forks the processes on this machine, if it was started before.
+    `server` is a fork server for local processes, if one was started before.
     """
     choice, start = choose(address), executor_at(address, workers, max_memory, server)
 

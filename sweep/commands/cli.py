@@ -1,4 +1,4 @@
-"""The command line's root. Heavy imports are inside the commands, so that help answers at once."""
+"""Root of the command line. Heavy imports are inside the commands, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
 from bendscape.sweep.commands.options import Json, Memory, bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.commands.stores import Modules
+from bendscape.sweep.plugins import entry_points
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h
 
@@ -184,7 +185,7 @@ def run(
     """
     from bendscape.sweep.engine.fork_server import ForkServer
 
-    # Its imports and those below go side by side.
+    # The server imports in its own process while the imports below run here.
     server = ForkServer() if address == "local" else None
 
     from contextlib import closing, nullcontext
@@ -245,14 +246,14 @@ def run(
         say.print("reading the store for the table and the report ...")
         try:
             _invoke("report", store=url, output=report, table=not json)
-        except ParameterError as error:  # the campaign itself is done, and its own outcome comes first
+        except ParameterError as error:  # the campaign is done; its exit code takes precedence
             say.print(f"error: {error}", markup=False)
             _leave(summary.exit_code or EXIT_INPUT)
     _leave(summary.exit_code)
 
 
 def _leave(code: int) -> None:
-    # Past Ray's exit handlers: when its processes were ended from outside, they wait a minute and abort.
+    # Skips Ray's exit handlers: if its processes were killed from outside, they wait a minute and abort.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # a terminal that was closed
             stream.flush()
@@ -264,7 +265,7 @@ kernels.register(app)
 
 
 def _invoke(command: str, **arguments: Any) -> None:
-    # A command of another layer, found by the name it registered under.
+    # Calls a command of another layer by the name under which it is registered.
     for registered in app.registered_commands:
         if registered.name == command and registered.callback is not None:
             registered.callback(**arguments)
@@ -290,11 +291,11 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the results wants no more of them
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_IO)
     except Exception as error:
-        usage = getattr(error, "format_message", None)  # of what the parser of the command line refuses
+        usage = getattr(error, "format_message", None)  # a usage error of the command-line parser
         code = _exit_code(error) if usage is None else EXIT_INPUT
         if code == EXIT_BUG:
             traceback.print_exc()
@@ -305,27 +306,27 @@ def main() -> None:
 
 
 def _brief(line: str) -> str:
-    # What a store's library says, without the dump of its own structures that it puts behind that.
+    # The message of the store library without the debug output that follows it.
     return line.partition(" Debug source: ")[0].removeprefix("Generic LocalFileSystem error: ")[:400]
 
 
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Warnings about numbers or damage are shown without the place in the code that gave them."""
+    """Warnings about precision or damage are shown without file name and line number."""
     if category.__name__ in ("PrecisionWarning", "DamageWarning"):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _exit_code(error: Exception) -> int:
-    # Imported only now: asking for help must not load numpy.
+    # Imported here, because --help must not load numpy.
     from bendscape.core.errors import ParameterError
     from bendscape.sweep.engine.executor import WorkerLost
 
     if isinstance(error, ParameterError):
         return EXIT_INPUT
-    outside = ("obstore", "zarr", "ray")  # the store, its network, the cluster: not the input, not our bug
+    outside = ("obstore", "zarr", "ray")  # errors of the store, the network or the cluster
     if isinstance(error, OSError | WorkerLost) or type(error).__module__.partition(".")[0] in outside:
         return EXIT_IO
     return EXIT_BUG

@@ -24,7 +24,7 @@ _SPELT = {
 
 
 def _spelt(error: UnicodeError) -> tuple[str, int]:
-    # What an encoding lacks: spelt out where there is a usual way, else by its escape.
+    # Characters that the encoding lacks: spelt out where that is usual, otherwise as an escape.
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letter = error.object[error.start]
@@ -35,20 +35,20 @@ def take_any_encoding() -> None:
     """Let standard output and error print any text, whatever the encoding of the terminal or pipe."""
     codecs.register_error("bendscape-spelt", _spelt)
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # absent where a notebook or a test replaced it
+        reconfigure = getattr(stream, "reconfigure", None)  # absent if a notebook or test replaced the stream
         if reconfigure is not None:
             reconfigure(errors="bendscape-spelt")
 
 
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
-    """Keep standard output for results: other output meanwhile, including that of C code, goes to standard
+    """Keep standard output for results: meanwhile, all other output, even that of C code, goes to standard
     error.
 
-    Used around the code of kernels, whose output would otherwise be mixed with a JSON document.
+    Used around kernels, whose output would otherwise be mixed into a JSON document.
     """
     kept = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # where either is closed
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # if either stream is closed
         sys.stdout.flush()
         os.fstat(2)
         kept = os.dup(1)
@@ -63,7 +63,7 @@ def results_only() -> Iterator[None]:
 
 
 class _Lasting:
-    """Standard error that still works after its terminal was closed: no message may end a run."""
+    """Standard error that works even after its terminal was closed: no message may end a run."""
 
     def write(self, text: str) -> int:
         with _unbroken():
@@ -82,25 +82,25 @@ class _Lasting:
 def _unbroken() -> Iterator[None]:
     try:
         yield
-    except OSError:  # what is still in the buffer, and all that follows, goes nowhere
+    except OSError:  # drop what is in the buffer, and everything that follows
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
 
 
 def console() -> Console:
-    """Messages and progress: standard error."""
+    """The console for messages and progress, on standard error."""
     return Console(file=cast(TextIO, _Lasting()), soft_wrap=True, highlight=False)
 
 
 def out() -> Console:
-    """Results for people: standard output, at least 100 columns wide if it is not a terminal."""
+    """The console for results, on standard output; at least 100 columns wide if it is not a terminal."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=max(100, made.width))
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document; what is not finite becomes null."""
+    """Print one JSON document; numbers that are not finite become null."""
     json.dump(_plain(document), sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 

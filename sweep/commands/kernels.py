@@ -1,4 +1,4 @@
-"""The command that lists kernels: the axes of their cells, and what they compute."""
+"""The command that lists kernels: their axes, and what they compute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add it to the command line."""
+    """Add the command to the command line."""
     app.command("kernels")(kernels)
 
 
@@ -58,7 +58,7 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
 
 
 def describe(kernel: Kernel) -> dict[str, Any]:
-    """A kernel for JSON: name, version, where it is from, axes, variables, references."""
+    """A kernel for JSON: name, version, origin, axes, variables, references."""
     from bendscape.sweep.engine.provenance import package_of
 
     source = f"a source with digest {kernel.digest}" if kernel.digest else package_of(kernel.name)
@@ -94,11 +94,12 @@ def _options(kernel: Kernel) -> list[dict[str, Any]]:
 
 
 _ENDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-"""Ends of a range in JSON schema, in the order in which they are read aloud."""
+"""Bounds of a range in JSON schema, in the order of reading."""
 
 
 def _accepts(schema: dict[str, Any]) -> str:
-    """What an option accepts, in words, from its JSON schema; null is the default of one that has none."""
+    """What an option accepts, in words, from its JSON schema. A null only marks an option without a
+    default."""
     words = []
     for part in schema.get("anyOf", [schema]):
         if "enum" in part:

@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def seconds_of(name: str, text: str | float) -> float:
-    """Seconds of a time with its units, such as 1h30min, or given as a number."""
+    """Seconds from a number, or from a text with units such as 1h30min."""
     import math
     import re
 
@@ -74,7 +74,7 @@ def _positive(name: str, number: float, accepted: str) -> float:
 
 
 def bytes_of(name: str, text: str | float) -> float:
-    """Bytes of a size with its unit, such as 12GB, or given as a number."""
+    """Bytes from a number, or from a text with a unit such as 12GB."""
     import re
 
     from bendscape.core.errors import ParameterError

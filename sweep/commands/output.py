@@ -1,5 +1,5 @@
-"""Where a result may be written, checked before the work that makes it, and how it is written: whole or not
-at all, and never over anything but an earlier result of its kind."""
+"""Writing results to files: the place is checked before the work starts, and a result is written whole or not
+at all, and replaces nothing but an earlier result of its kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bendscape.core.errors import ParameterError
 REPORT = "bendscape report"
 _REPORT_MARKS = (
     f'<meta name="generator" content="{REPORT}">',
-    ": thresholds</title>",  # all that a report of bendscape 0.1 says of itself
+    ": thresholds</title>",  # the only mark in reports of bendscape 0.1
 )
 _HIERARCHY = ("zarr.json", ".zgroup", ".zarray")
 
@@ -26,25 +26,25 @@ _HIERARCHY = ("zarr.json", ".zgroup", ".zarray")
 def check_writable(
     path: str | Path, *, folder: bool = False, hierarchy: bool = False, name: str = "output"
 ) -> None:
-    """Refuse a place that cannot be written or that lies inside a store; nothing is created.
+    """Refuse a place that cannot be written or that lies inside a store; creates nothing.
 
     Parameters
     ----------
     path : path
-        A file, new or to be replaced, or a folder to put files in; missing parents are made
-        when it is written.
+        A file, new or to be replaced, or a folder for files; missing parents are created when it is
+        written.
     folder : bool
-        The path is meant as a folder.
+        Whether the path is to be a folder.
     hierarchy : bool
-        It is to become a Zarr hierarchy itself; `check_replaceable` decides whether what is there may go.
+        Whether it is to become a Zarr hierarchy; `check_replaceable` decides what may be replaced.
     name : str
-        Its name in an error: the option with which it was given.
+        The option that gave the path, for errors.
 
     Raises
     ------
     ParameterError
-        A URL; a place inside a store or another Zarr hierarchy, by whatever link; a folder where a file is
-        meant, a file where a folder is meant or stands in the way, or no permission.
+        A URL; a place inside a store or another Zarr hierarchy, links followed; a folder where a file is
+        meant; a file where a folder is meant or needed; no permission.
     """
     if re.match(r"[A-Za-z][\w+.-]*:/", os.fspath(path)):
         raise ParameterError(name, str(path), "a path on this machine", "copy the result there afterwards")
@@ -60,7 +60,7 @@ def check_writable(
     if not folder and not hierarchy and place.exists():
         if not os.access(place, os.W_OK):
             raise ParameterError(name, str(path), "a file that may be written", "permission denied")
-        place = place.resolve()  # it is replaced, which its folder must allow
+        place = place.resolve()  # replaced by renaming, so the folder of the target must be writable
     parent = place if folder and not hierarchy else place.parent
     while not os.path.lexists(parent):
         parent = parent.parent
@@ -71,13 +71,13 @@ def check_writable(
 
 
 def _is_hierarchy(folder: Path) -> bool:
-    """Whether it is the root, or part, of a Zarr hierarchy, or a store that has lost its root."""
+    """Whether this is the root or a part of a Zarr hierarchy, or a store that has lost its root."""
     return any(os.path.exists(folder / name) for name in (*_HIERARCHY, "ledger/segments", "ledger/lease"))
 
 
 def check_report(path: str | Path, *, name: str = "output") -> None:
-    """Refuse a place where no report may be written: as `check_writable`, and also an ending other than .html
-    or an existing file that is not a report."""
+    """Refuse a place where no report may be written: as `check_writable`, and also a name without .html and
+    an existing file that is not a report."""
     place = Path(path)
     if place.suffix.lower() not in (".html", ".htm"):
         raise ParameterError(name, str(path), "a file named .html")
@@ -86,7 +86,7 @@ def check_report(path: str | Path, *, name: str = "output") -> None:
 
 
 def check_replaceable(path: Path, *marks: str, what: str, name: str = "output") -> None:
-    """Refuse a place that holds something without any of the marks that our own outputs of this kind carry.
+    """Refuse a place that holds anything without one of the marks that our own outputs of this kind carry.
 
     An empty file may be replaced.
     """
@@ -97,8 +97,8 @@ def check_replaceable(path: Path, *marks: str, what: str, name: str = "output") 
 
 
 def holds(path: Path, mark: str) -> bool:
-    """Whether the title of a Zarr hierarchy, as a folder or in a zip, begins with a mark, whether a file has
-    it anywhere, or has nothing at all."""
+    """Whether a mark is in a file, or begins the title of a Zarr hierarchy (a folder or zip). An empty file
+    counts as marked."""
     try:
         if path.is_dir():
             return _titled((path / "zarr.json").read_text(encoding="utf-8"), mark)

@@ -1,4 +1,4 @@
-"""Where a campaign stands, read from its ledger while it runs or after."""
+"""Progress of a campaign, read from its ledger during or after a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store_status(
 ) -> dict[str, Any]:
     """Done, failed and missing cells by size, the rate, the time left, and who holds the lease.
 
-    Rate and ETA are those of a run at work, from the receipts of its last five minutes, and null otherwise.
+    Rate and ETA come from the receipts of the last five minutes of an active run, and are None otherwise.
     The core time left is that of `bendscape.sweep.engine.plan.Plan`: the kernel's estimate of what is
     missing, corrected by what finished cells took. If the kernel is neither installed nor in one of
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
@@ -135,7 +135,7 @@ def _ends(layout: Layout, key: TileKey) -> dict[str, Any]:
 
 
 def _recent(records: Records) -> tuple[float | None, float | None]:
-    # Cells a second and cores at work over the last minutes; the first receipt opens the interval.
+    # Cells per second and busy cores over the last minutes; the first receipt only opens the interval.
     columns = [np.zeros((3, 0))]
     for size in records.sizes.values():
         recent = (size.finished > time.time() - RATE_SECONDS) & (size.computed > 0)
@@ -149,7 +149,7 @@ def _recent(records: Records) -> tuple[float | None, float | None]:
 
 
 def _kernel(store: Store, modules: Iterable[str]) -> Kernel:
-    # A kernel that is not installed here has no cost model; everything else about the store is known.
+    # A kernel that is not installed has no cost model; a stand-in gives the rest of the status.
     try:
         return store.kernel(modules)
     except ParameterError:

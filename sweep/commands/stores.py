@@ -18,7 +18,7 @@ Modules = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the command line."""
+    """Add these commands to the command line."""
     app.command("status")(status)
     app.command("errors")(errors)
     app.command("fsck")(check_store)

@@ -1,4 +1,4 @@
-"""The loop of a run: orders what is missing, records what comes back, handles what is lost."""
+"""The loop of a run: hands out the missing tasks, records their receipts and handles lost tasks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.texts import message_of
 
-NOTES = "ledger/notes"  # of the cells that suspected workers are at; nothing here outlives a run
+NOTES = "ledger/notes"  # which cell a suspected worker is computing; deleted by the next run
 
 
 @dataclass
 class Driver:
-    """Orders what is missing, records what comes back, and handles what is lost."""
+    """Hands out the missing tasks, records their receipts and handles lost tasks."""
 
     plan: Plan
     executor: Executor
@@ -35,7 +35,7 @@ class Driver:
     meter: Meter
     stop: Stop
     console: Console
-    order: Order  # what all orders have in common
+    order: Order  # the fields common to all orders
 
     def __post_init__(self) -> None:
         self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
@@ -47,7 +47,7 @@ class Driver:
     def __call__(self) -> None:
         """Run until nothing is left, or until a stop was requested and all tasks are back or overdue.
 
-        However it ends, receipts that came back are flushed before anything else can fail.
+        Receipts that have been received are flushed however the loop ends.
         """
         self._forget_notes()
         try:
@@ -150,11 +150,11 @@ class Driver:
             self.meter.tiles_done -= self._isolation.back(key) > 0  # another part of it is still to come
 
     def _forget_notes(self) -> None:
-        # Those of a run that was killed: its workers are gone with it.
+        # Notes of a run that was killed; its workers ended with it.
         objects = connect(self.order.url)
         for page in obstore.list(objects, prefix=NOTES):
             for item in page:
-                with contextlib.suppress(FileNotFoundError):  # a driver that was taken over is at it too
+                with contextlib.suppress(FileNotFoundError):  # a driver without the lease may delete it
                     obstore.delete(objects, item["path"])
 
 

@@ -1,4 +1,4 @@
-"""The contract of an executor, the executor that needs no other process, and which executor an address names.
+"""The contract of an executor, the serial executor, and which executor an address stands for.
 
 An executor knows no physics and no ledger. Ray is imported only if it is asked for.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple, Protocol
 
 from bendscape.core.errors import ParameterError
@@ -15,14 +15,16 @@ from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.limits import never
 from bendscape.sweep.engine.machine import available_memory
 from bendscape.sweep.engine.worker import Order, run_tiles
+from bendscape.sweep.plugins import entry_points
 from bendscape.sweep.store.records import Receipt
 
 
 class Job(NamedTuple):
-    """An order for a worker, with the memory that it may take.
+    """An order for a worker, with its memory.
 
-    With `whole_node` no other job shares the memory of its node: for a job that ran out of memory. `until` is
-    a moment of `time.monotonic` after which nobody waits for it: it may change while the job runs.
+    With `whole_node` no other job shares the memory of the node; used for a job that ran out of memory.
+    `until` returns the time (on `time.monotonic`) after which nobody waits for the job; it may change
+    meanwhile.
     """
 
     order: Order
@@ -44,7 +46,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """Jobs that run at the same time."""
+        """Number of jobs that run at the same time."""
         ...
 
     @property
@@ -57,7 +59,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End what this executor started, at once."""
+        """End at once everything that this executor started."""
         ...
 
 
@@ -66,7 +68,7 @@ class WorkerLost(Exception):
 
 
 class NodeLost(WorkerLost):
-    """The node of the worker is gone, and the worker with it: this says nothing about the job."""
+    """The worker was lost with its node, which says nothing about the job."""
 
 
 class WorkerOutOfMemory(WorkerLost):
@@ -74,7 +76,7 @@ class WorkerOutOfMemory(WorkerLost):
 
 
 class PoolLost(Exception):
-    """All workers are gone for good: no job under way will come back."""
+    """All workers are gone for good; no running job will return."""
 
 
 def _run(job: Job) -> Result:
@@ -85,9 +87,9 @@ def _run(job: Job) -> Result:
 
 
 class SerialExecutor:
-    """One job after another in this process: the reference that every other executor must match.
+    """One job after another in this process: the reference that every other executor must reproduce.
 
-    A cell that never returns to Python, or ends its process, ends the run, since there is no other process.
+    A cell that never returns to Python, or that ends its process, ends the run, as there is no other process.
     """
 
     slots = 1
@@ -98,16 +100,16 @@ class SerialExecutor:
         return available_memory()
 
     def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-        """Results in the order of the jobs; raises `Abandoned` inside one that is no longer waited for."""
+        """Results in the order of the jobs; raises `Abandoned` inside a job that is no longer waited for."""
         while (job := next_job()) is not None:
             yield _run(job)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to do."""
 
 
 class Choice(NamedTuple):
-    """The executor that an address stands for, why, and whether its jobs run on this machine."""
+    """The executor that an address stands for, the reason, and whether its jobs run on this machine."""
 
     name: str
     reason: str
@@ -120,8 +122,8 @@ def choose(address: str) -> Choice:
     Raises
     ------
     ParameterError
-        Neither `local`, `serial`, a place of the entry-point group `bendscape.places` nor host:port; in
-        particular `auto`, which could join somebody else's cluster.
+        The address is neither `local`, `serial`, a place of the entry-point group `bendscape.places` nor
+        host:port. `auto` is refused because it could join somebody else's cluster.
     """
     if address == "local":
         why = "one machine needs no cluster; to use one, pass --address ray or host:port"
@@ -139,7 +141,8 @@ def choose(address: str) -> Choice:
 def executor_at(
     address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
 ) -> Callable[[], Executor]:
-    """A function that makes the executor for an address; a running cluster must answer now.
+    """A function that makes the executor for an address. A running cluster is contacted here, and must
+    answer.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ def executor_at(
     memory
         Bytes that the jobs on this machine may use together, by default what this process may use.
     server
-        Where local workers are forked from, if it was started before.
+        A fork server that was started before, for local workers.
 
     Raises
     ------
@@ -179,12 +182,12 @@ def _on_ray(options: dict[str, Any], workers: int | None) -> Executor:
 def place_options(address: str, workers: int | None, memory: float | None = None) -> dict[str, Any]:
     """Options of `ray.init` for an address: a place by name (`ray`), or host:port of a running cluster.
 
-    `workers` and `memory` (bytes of its tasks together) are for a place that starts a Ray of its own.
+    `workers` and `memory` (bytes that the tasks may use together) are for a place that starts its own Ray.
 
     Raises
     ------
     ParameterError
-        Neither, or a cluster that does not answer.
+        The address is neither, or the cluster does not answer.
     """
     places = _places()
     if address in places:
@@ -203,7 +206,7 @@ def _places() -> dict[str, EntryPoint]:
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens at host:port."""
+    """Whether something listens at host:port."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):

@@ -1,11 +1,11 @@
-"""A process that forks workers. It imports what they need once, and then a new worker takes milliseconds.
+"""A process that forks workers. It imports what they need once, so that a new worker takes milliseconds.
 
-This module imports nothing but the standard library, so that a command can start the server first and do its
-own imports meanwhile. The server runs no thread and never uses the client of object stores, which would hang
-in a fork. It has a session of its own, and so has each worker, so that a signal to the process group of the
-driver (Ctrl-C, say) reaches neither. Workers end with the server and the server ends with the driver, however
-that ends: the server sees its end of a socket close, and Linux kills the children of a process that dies.
-What cells print comes to the driver through a pipe, since a terminal that is closed must not fail them.
+This module imports only the standard library, so that a command can start the server first and do its own
+imports meanwhile. The server has a single thread and never uses the object-store client, which would hang in
+a fork. The server and each worker have sessions of their own, so a signal to the driver's process group
+(Ctrl-C) does not reach them. Workers end with the server, and the server with the driver, however it ends:
+the server notices that its socket was closed, and Linux kills the children of a process that dies. What cells
+print reaches the driver through a pipe, because writing to a closed terminal would make them fail.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from multiprocessing.connection import Connection, Pipe
 from types import FrameType
 from typing import Any
 
-# Libraries of other systems may not survive a fork: there each worker does its own imports.
+# On other systems some libraries do not survive a fork; there each worker does its own imports.
 PRELOADED = ("scipy.linalg", "bendscape.sweep.engine.worker") if sys.platform == "linux" else ()
-READY, FAILED = -1, -2  # in place of a worker's number, in what the server reports
-CLOSE_SECONDS = 5.0  # for workers to die of SIGKILL; a file system that hangs may keep one for longer
-LOOK_SECONDS = 1.0  # between two looks at whether the driver is there
+READY, FAILED = -1, -2  # reported in place of a worker's number
+CLOSE_SECONDS = 5.0  # wait for workers to die of SIGKILL; a hanging file system may keep one longer
+LOOK_SECONDS = 1.0  # between two checks that the driver is alive
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _FORK, _KILL = 0, 1
@@ -66,22 +66,22 @@ class ForkServer:
         self.close = weakref.finalize(
             self, _end, process, self._control, self.reports, self.output, self._forked
         )
-        """Ends the server and its workers within `CLOSE_SECONDS`; called again, it does nothing."""
+        """End the server and its workers within `CLOSE_SECONDS`. A second call does nothing."""
 
     def fork(self, number: int) -> Connection[Any, Any]:
-        """A new worker under that number, and the connection to it."""
+        """Fork a worker with this number; returns the connection to it."""
         ours, theirs = Pipe()
         self._forked.append(number)
-        with theirs, contextlib.suppress(OSError):  # that the server is gone is seen where it reports
+        with theirs, contextlib.suppress(OSError):  # a lost server is noticed when its reports are read
             socket.send_fds(self._control, [_REQUEST.pack(_FORK, number)], [theirs.fileno()])
         return ours
 
     def pass_on(self) -> bool:
-        """Pass what workers have printed on to standard error; whether more may come."""
+        """Pass what workers have printed on to standard error; returns whether more may come."""
         return _pass_on(self.output)
 
     def kill(self, number: int) -> None:
-        """End a worker, and what it has started; the server reports its end as any other."""
+        """Kill a worker and the processes it started; the server reports its end as usual."""
         with contextlib.suppress(OSError):
             self._control.sendall(_REQUEST.pack(_KILL, number))
 
@@ -95,7 +95,7 @@ def _end(
 ) -> None:
     control.close()
     reports.close()
-    if not forked:  # it may be in the middle of its imports
+    if not forked:  # it may still be importing
         process.kill()
     try:
         process.wait(CLOSE_SECONDS)
@@ -108,10 +108,10 @@ def _end(
 
 def _pass_on(output: int) -> bool:
     try:
-        for _ in range(16):  # there are other things to do, however much is printed
+        for _ in range(16):  # at most, so that a chatty worker does not hold up everything else
             if not (text := os.read(output, 65536)):
                 return False
-            with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+            with contextlib.suppress(OSError, ValueError):  # the terminal may be closed
                 sys.stderr.write(text.decode(errors="replace"))
     except BlockingIOError:
         pass
@@ -119,10 +119,10 @@ def _pass_on(output: int) -> bool:
 
 
 def serve(control: int, reports: int) -> None:
-    """The server: until the driver is gone, fork workers and report which of them have ended, and how.
+    """The server: until the driver is gone, fork workers and report how they end.
 
-    Reports are pairs: the number of a worker and its exit code, negative for a signal as `subprocess` has
-    them, or why it could not be forked; `READY`; or `FAILED` and why.
+    A report is a pair: the number of a worker and its exit code (negative for a signal, as in `subprocess`)
+    or the reason why it could not be forked; `READY` and 0; or `FAILED` and the reason.
     """
     _Server(socket.socket(fileno=control), Connection(reports)).run()
 
@@ -132,7 +132,7 @@ class _Server:
         self._control, self._reports = control, reports
         self._driver, self._pid = os.getppid(), os.getpid()
         self._workers: dict[int, int] = {}  # process id: number
-        for number in _ASKS_TO_STOP:  # the driver decides; a handler, since what cells start must not ignore
+        for number in _ASKS_TO_STOP:  # the driver decides; not SIG_IGN, which child processes would inherit
             signal.signal(number, _nothing)
         self._woken, waker = os.pipe()
         for end in (self._woken, waker):
@@ -148,7 +148,7 @@ class _Server:
         except BaseException:
             self._report(FAILED, traceback.format_exc())
             return
-        gc.freeze()  # what was imported is shared with the workers as long as nobody touches it
+        gc.freeze()  # imported objects stay shared with the workers while nobody writes to them
         self._report(READY, 0)
         while os.getppid() == self._driver:
             control = self._control.fileno()
@@ -166,7 +166,7 @@ class _Server:
             os.waitpid(pid, 0)
 
     def _serve_one(self) -> bool:
-        # One request; False where the driver has closed its end.
+        # Serve one request; False if the driver has closed its end.
         try:
             message, handles, _, _ = socket.recv_fds(self._control, _REQUEST.size, 1)
             while message and len(message) < _REQUEST.size:
@@ -182,7 +182,7 @@ class _Server:
             return True
         try:
             pid = os.fork()
-        except OSError as error:  # no more processes, or no memory
+        except OSError as error:  # no process or no memory left
             self._report(number, f"a worker could not be forked: {error.strerror}")
             pid = -1
         if pid == 0:
@@ -213,7 +213,7 @@ class _Server:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # what its cell has started
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # processes that its cell started
                 os.killpg(pid, signal.SIGKILL)
             self._report(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
 
@@ -227,7 +227,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def _kill(pid: int) -> None:
-    for kill in (os.killpg, os.kill):  # just forked, it does not lead its group yet
+    for kill in (os.killpg, os.kill):  # a process just forked may not lead its group yet
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
 
@@ -235,18 +235,18 @@ def _kill(pid: int) -> None:
 def _die_with(server: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != server:  # it was gone before that took hold
+        if os.getppid() != server:  # the server died before the call above took effect
             os._exit(1)
 
 
 def _become_first_to_go() -> None:
-    # When memory runs out, the system should end the worker that took it, not the driver.
+    # When memory runs out, the system should kill the worker that took it, not the driver.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
 
 
 def _work(orders: Connection[Any, Any]) -> None:
-    # On Linux the server has these already.
+    # On Linux the server has imported these already.
     import numpy as np
 
     from bendscape.sweep.engine.worker import run_tiles
@@ -267,7 +267,7 @@ def _work(orders: Connection[Any, Any]) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    # What does not survive the way to the driver would look like a lost worker.
+    # An error that cannot be pickled would look like a lost worker.
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,4 +1,4 @@
-"""Finished cells that the latest campaign file of a store does not name: how many, and how to see them."""
+"""Hidden cells: finished cells that the latest campaign file of a store does not name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bendscape.sweep.store.ledger import Ledger, campaign_path
 
 
 class Hidden(NamedTuple):
-    """Hidden cells, and by number the earlier campaign files of the store that show some, with how many.
+    """The number of hidden cells and, by revision, the number that each earlier campaign file shows.
 
-    `xr.open_dataset(store, engine="bendscape", revision=number)` opens the store as such a file has it.
+    `xr.open_dataset(store, engine="bendscape", revision=number)` opens the store as that file describes it.
     """
 
     cells: int
     revisions: dict[int, int]
 
     def line(self, url: str) -> str:
-        """One line for people; empty where nothing is hidden."""
+        """One line for people; empty if nothing is hidden."""
         if not self.cells:
             return ""
         named = max(self.revisions, key=lambda revision: (self.revisions[revision], revision), default=None)
@@ -36,7 +36,7 @@ class Hidden(NamedTuple):
 
 
 def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
-    """Cells recorded as finished but not wanted by a plan, whose records are those of the ledger."""
+    """Count the cells that are recorded as finished but not wanted by the plan."""
     if not plan.hidden:
         return Hidden(0, {})
     now, revisions, seen = _masks(plan), {}, set()
@@ -57,7 +57,7 @@ def hidden_cells(plan: Plan, ledger: Ledger) -> Hidden:
 
 
 def _masks(plan: Plan) -> dict[int, NDArray[np.uint8]]:
-    # The cells that a plan wants, by size, as the records keep theirs.
+    # The masks of the wanted cells, by size, in the form of the records.
     masks = {}
     for size in plan.grid.sizes:
         wanted = Wanted.of(plan.layout, plan.grid, plan.kernel, size)

@@ -1,5 +1,4 @@
-"""Which store a campaign may continue: one of the same kernel, source of the kernel, entropy and
-dimensions."""
+"""Which store a campaign may continue: one with the same kernel, kernel source, entropy and dimensions."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from bendscape.sweep.store.root import Store, read_store
 
 
 def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
-    """What may never change within a store: everything that decides the bits of a cell."""
+    """What must never change within a store: everything that decides the bits of a cell."""
     grid = campaign.to_grid(kernel.axes)
     return {
         "kernel": kernel.name,
@@ -33,9 +32,9 @@ def identity(campaign: Campaign, kernel: Kernel) -> dict[str, Any]:
 
 
 def kernel_digests(store: Store | None) -> list[str]:
-    """Digests of every source that computed cells of a store, the newest last; none of installed kernels.
+    """Digests of all kernel sources that computed cells of a store, newest last; empty for installed kernels.
 
-    A store records them itself; for older stores they are taken from the modules that their runs noted.
+    The store records them. For older stores they are taken from the modules recorded with each run.
     """
     if store is None:
         return []
@@ -47,9 +46,9 @@ def kernel_digests(store: Store | None) -> list[str]:
 
 
 def kernel_source(store: Store | None, kernel: Kernel) -> dict[str, Any]:
-    """Attributes of a store for the sources of its kernel, including this one; empty if it is installed.
+    """Root attributes that record the sources of the kernel, this one included; empty if it is installed.
 
-    `accepted` lists the digests that were accepted beside another by `--accept-kernel-change`.
+    `accepted` lists the digests accepted with `--accept-kernel-change`.
     """
     known = kernel_digests(store)
     attributes = {} if store is None else store.attributes
@@ -62,8 +61,8 @@ def kernel_source(store: Store | None, kernel: Kernel) -> dict[str, Any]:
 
 def _differences(store: Store, campaign: Campaign, kernel: Kernel) -> list[str]:
     wanted, layout = identity(campaign, kernel), store.layout.on(kernel.axes)
-    # Stores of version 2 have no words of their own for what their layout says. What a store does not know,
-    # an axis or an option that its kernel has since, is at its default there.
+    # Stores of version 2 have no attributes for what their layout says. An axis or option that the kernel has
+    # gained since a store was made has its default value there.
     of_layout = {
         "around": layout.around,
         "dimensions": list(layout.dims),
@@ -78,7 +77,8 @@ def _differences(store: Store, campaign: Campaign, kernel: Kernel) -> list[str]:
 
 
 def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Axes that are a constant of the one and a dimension of the other, in words; both are left without."""
+    """Describe axes that are a constant on one side and a dimension on the other, and remove them from
+    both."""
     pairs = ((there, here), (here, there))
     names = [name for one, other in pairs for name in one["constants"] if name in other["dimensions"]]
     words = []
@@ -95,7 +95,7 @@ def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _edited(store: Store, kernel: Kernel) -> str:
-    # The digests that the store knows, where this kernel's is not among them.
+    # The digests known to the store, if this kernel's is not among them.
     known = kernel_digests(store) if kernel.digest else []
     return " and ".join(known) if known and kernel.digest not in known else ""
 
@@ -108,8 +108,8 @@ def check_identity(
     Raises
     ------
     ParameterError
-        With each difference; with both digests where the source of the kernel has changed under the same
-        version, unless `accept_kernel_change`.
+        Lists every difference. With both digests, if the kernel's source has changed under the same version
+        and `accept_kernel_change` is false.
     """
     if differences := _differences(store, campaign, kernel):
         raise ParameterError(
@@ -128,7 +128,7 @@ def check_identity(
 
 
 def generation(url: str, campaign: Campaign, kernel: Kernel) -> str:
-    """The first that is this campaign's, or free, of `s.zarr`, `s.generation-2.zarr`, ..."""
+    """The first of `s.zarr`, `s.generation-2.zarr`, ... that is free or belongs to this campaign."""
     stem, suffix = (url.removesuffix(".zarr"), ".zarr") if url.endswith(".zarr") else (url, "")
     number, candidate = 1, url
     while (store := read_store(candidate)) is not None:

@@ -1,4 +1,4 @@
-"""Who is to blame for a lost worker: from the task to its tiles, and from a tile to the cell.
+"""Finding the cell that made a worker die: first its tile within the task, then the cell within the tile.
 
 A task whose worker died is retried tile by tile, and each worker notes the cell that it is computing. If one
 of them dies too, the cell of its note is retried alone and the rest of the tile without it, so one more loss
@@ -6,12 +6,12 @@ is enough to separate the cell from its tile, whatever the tile's size. A cell t
 while it is alone in them is recorded as failed; every other cell gets its value. A cell that was alone and
 past its hard limit is recorded at once: the limit may be hours, and it has had it two or three times by then.
 
-Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. They are
-forgiven only `FORGIVEN` times per tile, since a cell may itself bring its node down. After that a lost node
+Some losses say nothing about cells: a node that died, or a worker that died before it began a cell. At most
+`FORGIVEN` of these are ignored per tile, since a cell may itself bring its node down. After that, a lost node
 counts as any other loss, and workers that never begin a cell end the run. A worker killed from outside looks
-like a crash of the cell that it was computing: that cell is retried alone and, unless this happens three
-times, gets its value. A cell that ran out of memory gets a node's memory to itself before it is blamed. So
-the number of losses in one campaign is bounded by its tiles and by its bad cells.
+like a crash of the cell that it was computing: that cell is retried alone and gets its value, unless this
+happens three times. A cell that ran out of memory is retried with the memory of a whole node before it is
+blamed. So the number of losses in a campaign is bounded by the numbers of its tiles and of its bad cells.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from bendscape.sweep.engine.executor import NodeLost, WorkerLost, WorkerOutOfMem
 from bendscape.sweep.engine.limits import CellTimeout, grace
 from bendscape.sweep.engine.worker import Note, Verdict
 
-CRASHES = 3  # workers that a cell may end, alone in them, before it is recorded as failed
-FORGIVEN = 10  # losses of a tile that are put down to what it runs on
+CRASHES = 3  # workers that a cell may end while it is their only cell, before it is recorded as failed
+FORGIVEN = 10  # losses of a tile that are attributed to the machine
 
 
 class Part(NamedTuple):
-    """Some cells of one tile that are retried alone, whether their worker takes notes, and the memory they
-    get."""
+    """Cells of one tile to be retried by themselves, whether their worker takes notes, and their memory."""
 
     tile: Tile
     noted: bool = True
@@ -39,12 +38,12 @@ class Part(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether it is a single cell."""
+        """Whether this is a single cell."""
         return self.tile.mask.bit_count() == 1
 
 
 class Isolation:
-    """The parts of lost tasks that are to be retried, at most one part of a tile at a time."""
+    """The parts of lost tasks that wait for a retry; at most one part of a tile runs at a time."""
 
     def __init__(self) -> None:
         self._queue: deque[Part] = deque()
@@ -54,7 +53,7 @@ class Isolation:
         self._failures: Counter[TileKey] = Counter()
 
     def next(self) -> Part | None:
-        """A part to run now, of a tile of which no other part is under way, since each part writes its whole
+        """A part that can run now. No other part of its tile is running, since each part writes the whole
         tile."""
         for index, part in enumerate(self._queue):
             if part.tile.key not in self._busy:
@@ -64,14 +63,15 @@ class Isolation:
         return None
 
     def back(self, key: TileKey) -> int:
-        """Note that a tile, or a part of it, came back; return how many of its parts are still to be run."""
+        """Record that a tile, or a part of it, came back; returns how many of its parts are still to be
+        run."""
         self._busy.discard(key)
         return sum(part.tile.key == key for part in self._queue)
 
     def lost(
         self, tiles: list[Tile], part: Part | None, note: Note | None, error: Exception
     ) -> Verdict | None:
-        """Decide about an order that did not come back; returns a verdict if its one cell is to blame.
+        """Decide what to do about a lost order; returns a verdict if its only cell is to blame.
 
         Raises
         ------
@@ -81,14 +81,14 @@ class Isolation:
         """
         for tile in tiles:
             self._busy.discard(tile.key)
-        if part is None:  # a task: its tiles go alone, so that the one to blame shows itself
+        if part is None:  # a task: retry its tiles one by one, to find the one to blame
             noted = not isinstance(error, NodeLost)
             self._queue.extend(Part(tile, noted) for tile in tiles)
             return None
         key, mask, _ = part.tile
         if not isinstance(error, WorkerLost):
             self._failures[key] += 1
-            if self._failures[key] >= CRASHES - 1:  # once it went with others
+            if self._failures[key] >= CRASHES - 1:  # the first loss was with other tiles
                 raise error
             self._queue.append(part)
             return None
@@ -115,7 +115,7 @@ class Isolation:
             memory = isinstance(error, WorkerOutOfMemory)
             self._queue.append(part._replace(whole_node=part.whole_node or memory))
             return None
-        # The traceback of a loss is of this process, and tells nothing.
+        # The traceback of a loss is of this process and says nothing.
         cause = _timeout(note) if late else error.with_traceback(None)
         return Verdict(cause, self._strikes[key, mask], note.host)
 

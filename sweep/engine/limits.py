@@ -21,10 +21,10 @@ from types import FrameType, TracebackType
 from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.kernel import Kernel
 
-LEAST_SECONDS, TIMES_EXPECTED = 3600.0, 10.0  # the default: a cell that never ends must end some day
-LONGEST_SECONDS = 1e8  # what timers can hold, for a kernel that expects more
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # that may ask a run to stop
-AGAIN_SECONDS = 5.0  # between alarms, where a kernel catches the first
+LEAST_SECONDS, TIMES_EXPECTED = 3600.0, 10.0  # the default limit, so that no cell runs for ever
+LONGEST_SECONDS = 1e8  # the longest time that timers can hold
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # these ask a run to stop
+AGAIN_SECONDS = 5.0  # between alarms, if a kernel catches the first
 
 
 class CellTimeout(Exception):
@@ -32,50 +32,50 @@ class CellTimeout(Exception):
 
 
 class Abandoned(BaseException):
-    """The run may not wait for the cell under way; nothing of its tile is recorded."""
+    """The run cannot wait for the present cell; nothing of its tile is recorded."""
 
 
 def never() -> float:
-    """The deadline of a run that may take its time."""
+    """The deadline of a run without a time budget."""
     return math.inf
 
 
 def cell_limit(kernel: Kernel, cell: Cell, timeout: float | None, pace: float) -> float:
-    """Seconds a cell may take: `timeout`, or an hour plus ten times its expected time.
+    """Time limit of a cell in seconds: `timeout`, or an hour plus ten times the expected time.
 
-    The expected time is the kernel's estimate times `pace`, the ratio of measured to estimated seconds if
-    above 1.
+    The expected time is the kernel's estimate, times `pace`, the ratio of measured to estimated seconds, if
+    that is above 1.
     """
     if timeout is None:
         timeout = LEAST_SECONDS + TIMES_EXPECTED * max(1.0, pace) * kernel.seconds(cell)
-    return timeout if timeout < LONGEST_SECONDS else LONGEST_SECONDS  # also where it is not a number
+    return timeout if timeout < LONGEST_SECONDS else LONGEST_SECONDS  # NaN too
 
 
 def hurry(seconds: float) -> None:
-    """Make the cell under way in this process, if there is one, check its deadline within this time."""
+    """Make the cell under way in this process, if any, check its deadline within this many seconds."""
     clock = getattr(signal.getsignal(signal.SIGALRM), "__self__", None)
     if isinstance(clock, Limits) and signal.getitimer(signal.ITIMER_REAL)[0] > seconds:
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, seconds), AGAIN_SECONDS)
 
 
 def grace(limit: float) -> float:
-    """Least number of seconds between a cell's limit and the end of its process; at most it is twice this."""
+    """Seconds that a cell gets after its limit before its process is ended: at least this, at most twice."""
     return min(30.0, max(1.0, limit))
 
 
 class Limits:
-    """The clock over the cells of one order; a context in which SIGALRM is its own.
+    """The time limits of the cells of one order; a context that owns SIGALRM.
 
-    It also distinguishes what a cell raises from what is raised into it. A signal handler (Ctrl-C, say) that
-    raises while a cell is under way ends the order, even if the code of the cell catches the exception. The
-    same exception raised by the cell itself is the cell's.
+    It also separates exceptions raised by a cell from those raised into it. A signal handler (Ctrl-C, say)
+    that raises while a cell is running ends the order, even if the cell's code catches the exception. The
+    same exception raised by the cell itself is a failure of the cell.
 
     Parameters
     ----------
     hard
-        Whether this process may be ended. Never in a driver's own.
+        Whether this process may be ended; never true for the driver's own.
     until
-        A moment of `time.monotonic` after which a cell under way raises `Abandoned`.
+        Returns the time (on `time.monotonic`) after which a running cell raises `Abandoned`.
 
     Python handles signals only in the main thread: elsewhere there is no soft limit, only the hard one.
     """
@@ -107,9 +107,9 @@ class Limits:
         self.rest()
         if self._main:
             for number, handler in self._handlers.items():
-                if signal.getsignal(number) == self._pass_on:  # else the code of a cell has put its own there
+                if signal.getsignal(number) == self._pass_on:  # otherwise a cell has installed its own
                     signal.signal(number, handler)
-            if self._handler is not None:  # else not from Python, and not to be had back
+            if self._handler is not None:  # None: not installed from Python, cannot be restored
                 signal.signal(signal.SIGALRM, self._handler)
             left, interval = self._timer
             if left:
@@ -124,11 +124,11 @@ class Limits:
         Raises
         ------
         CellTimeout
-            It took longer.
+            The cell took longer.
         Abandoned
             `until` has passed.
         BaseException
-            What a signal handler raised meanwhile, even if the code of the cell has caught it.
+            What a signal handler raised during the cell, even if the cell's code has caught it.
         """
         try:
             now = time.monotonic()
@@ -146,18 +146,18 @@ class Limits:
                 raise self._raised
 
     def sent(self, error: BaseException) -> bool:
-        """Whether this was raised by a signal handler, and not by a cell."""
+        """Whether this exception was raised by a signal handler rather than by a cell."""
         return error is self._raised
 
     def rest(self) -> None:
-        """Between tiles, while results are written: no limit is running."""
+        """Stop all limits between tiles, while results are written."""
         self._disarm()
         if self._watched > -math.inf:
             faulthandler.cancel_dump_traceback_later()
             self._watched = -math.inf
 
     def _disarm(self) -> None:
-        # First the flag: an alarm in this very moment must not raise outside the cell.
+        # The flag first: an alarm at this moment must not raise outside the cell.
         self._armed = False
         if self._main:
             signal.setitimer(signal.ITIMER_REAL, 0)

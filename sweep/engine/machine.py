@@ -1,4 +1,4 @@
-"""How many cores and how much memory of the machine this process may use."""
+"""How many cores and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
-_V1 = "memory.limit_in_bytes"  # in version 1 of cgroups, whose controllers have trees of their own
-_KEPT = 0.1  # of the memory, for the driver, Ray and the file system
+_V1 = "memory.limit_in_bytes"  # of cgroups version 1, where each controller has its own tree
+_KEPT = 0.1  # fraction of the memory kept for the driver, Ray and the file system
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, reduced by a cgroup quota if there is one."""
+    """Cores that this process may use: its CPU affinity, reduced by a cgroup quota if there is one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
@@ -28,14 +28,14 @@ def available_memory() -> float:
     limits = [float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")]
     for path in _memory_limits():
         try:
-            limits.append(float(path.read_text()))  # "max" is none
+            limits.append(float(path.read_text()))  # "max" means no limit
         except (OSError, ValueError):
             continue
     return (1 - _KEPT) * min(limits)
 
 
 def _memory_limits() -> Iterator[Path]:
-    # Of every cgroup that this process is in, up to the root, which is its own in a container.
+    # Of every cgroup of this process up to the root; inside a container the root is the container's own.
     try:
         lines = _OWN_CGROUPS.read_text().splitlines()
     except OSError:

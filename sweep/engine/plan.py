@@ -18,7 +18,7 @@ from bendscape.sweep.campaign.tiles import Layout, Task, Tile, bundle
 from bendscape.sweep.engine.wanted import Wanted, count
 from bendscape.sweep.store.records import Records
 
-TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should wait for
+TASK_SECONDS = (0.5, 8.0)  # shortest worth a round trip, longest that a clean stop should have to wait for
 TASKS_PER_SLOT = 16
 MAX_TILES = 10_000_000
 
@@ -49,8 +49,7 @@ class SizePlan:
 
 
 def correction(size: int, estimated: Mapping[int, float], measured: Mapping[int, float]) -> float:
-    """Ratio of measured to estimated seconds of a size; of all sizes while it has none; 1 while there are
-    none."""
+    """Ratio of measured to estimated seconds of one size; if it has no records, of all sizes; else 1."""
     if estimated.get(size):
         return measured[size] / estimated[size]
     total = sum(estimated.values())
@@ -73,23 +72,24 @@ class Plan:
         self.recount()
 
     def correction(self, size: int) -> float:
-        """Factor that corrects the kernel's estimates for a size, from what is recorded."""
+        """Factor that corrects the kernel's estimates for a size, from the recorded times."""
         estimated = {n: of.estimated for n, of in self.sizes.items()}
         return correction(size, estimated, {n: of.measured for n, of in self.sizes.items()})
 
     @property
     def hidden(self) -> int:
-        """Finished cells of the store that this campaign does not name: kept, and not shown to readers."""
+        """Number of finished cells that this campaign does not name; they are kept but not shown to
+        readers."""
         finished = sum(int(np.bitwise_count(size.done).sum()) for size in self.records.sizes.values())
         return finished - int(self.total("done"))
 
     def check_memory(self, available: float) -> None:
-        """Refuse a plan that could never run, before anything runs.
+        """Refuse a plan that cannot run because of its memory, before anything runs.
 
         Raises
         ------
         ParameterError
-            A task that is left needs more than the `available` bytes.
+            A remaining task needs more than the `available` bytes.
         """
         for n, size in sorted(self.sizes.items(), reverse=True):
             if size.tiles_left and size.peak_bytes > available:
@@ -101,12 +101,12 @@ class Plan:
                 )  # fmt: skip
 
     def size_in_words(self, size: int) -> str:
-        """ "N = 128"; empty for a kernel without an axis of sizes."""
+        """ "N = 128"; empty for a kernel without a size axis."""
         axis = self.grid.axes.size
         return "" if axis is None else f"{axis.name} = {size}"
 
     def recount(self) -> None:
-        """Count again what is recorded: the records may have grown since."""
+        """Count again what is recorded, after the records have grown."""
         self.sizes = {n: self._count(wanted) for n, wanted in self._wanted.items()}
 
     def _count(self, wanted: Wanted) -> SizePlan:
@@ -131,12 +131,12 @@ class Plan:
         return float(self.kernel.cell_bytes() * self.layout.tile_cells(size))
 
     def total(self, name: str) -> Any:
-        """Sum of a column of `sizes`."""
+        """Sum over sizes of one attribute of `SizePlan`."""
         return sum(getattr(size, name) for size in self.sizes.values())
 
     @property
     def seconds_left(self) -> float:
-        """Seconds of one core that are left, estimates corrected by what was measured."""
+        """Seconds left on one core, with estimates corrected by measured times."""
         return sum(of.seconds_left * self.correction(n) for n, of in self.sizes.items())
 
     def task_seconds(self, slots: int) -> float:
@@ -148,8 +148,8 @@ class Plan:
     def tasks(self, slots: int, correction: Callable[[int], float] | None = None) -> Iterator[Task]:
         """Bundles of the tiles that have missing cells, the most expensive first.
 
-        `correction(size)` multiplies the estimates of a size. It is called as the tasks are taken, so that
-        what is learnt from finished tasks shapes the tasks still to come.
+        `correction(size)` multiplies the estimates of a size. It is called as tasks are taken, so that
+        finished tasks improve the estimates for later ones.
         """
         return bundle(self._left(), self.task_seconds(slots), correction or self.correction)
 
@@ -159,7 +159,7 @@ class Plan:
 
     @property
     def next_tile(self) -> tuple[int, float] | None:
-        """Size and seconds of the tile that would be computed first, estimates corrected."""
+        """Size and corrected seconds of the tile that would be computed first."""
         tile = next(self._left(), None)
         return None if tile is None else (tile.key.size, tile.seconds * self.correction(tile.key.size))
 

@@ -16,18 +16,18 @@ from bendscape.sweep.engine.executor import Job, NodeLost, Result, WorkerLost, W
 from bendscape.sweep.engine.fork_server import FAILED, READY, ForkServer
 from bendscape.sweep.engine.machine import available_cores, available_memory
 
-WAIT_SECONDS = 0.2  # signals are seen between two waits
+WAIT_SECONDS = 0.2  # signals are handled between two waits
 
 
 @dataclass
 class _Worker:
     connection: Connection[Any, Any]
     job: Job | None = None
-    closed: bool = False  # nothing more will come through its connection
+    closed: bool = False  # nothing more will come through the connection
 
 
 class ProcessExecutor:
-    """Worker processes on this machine, one job each; a lost worker is a result, and is replaced.
+    """Worker processes on this machine, one job each. A lost worker is reported as a result, and replaced.
 
     Jobs start in the order in which they are given, as soon as a worker is free and the total memory stays
     below `memory`. A job that wants the whole node, or more than is available, waits until no other job runs,
@@ -40,12 +40,12 @@ class ProcessExecutor:
     memory
         Bytes that the jobs may use together, by default what this process may use.
     server
-        Where workers are forked from, if it was started before.
+        A fork server that was started before.
 
     Raises
     ------
     WorkerLost
-        No worker can be started at all.
+        No worker can be started.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ProcessExecutor:
         held: Job | None = None
         results: deque[Result] = deque()
         while True:
-            # A worker that is free gets its next job before the driver sees what it did last.
+            # A free worker gets its next job before the driver handles its last result.
             more = True
             while more and len(self._jobs()) < self._slots:
                 held = held or next_job()
@@ -109,7 +109,7 @@ class ProcessExecutor:
         worker.job = job
         try:
             worker.connection.send(job.order)
-        except OSError:  # it has just died, which its server will report
+        except OSError:  # it has just died; the server will report that
             worker.closed = True
 
     def _wait(self) -> Iterator[Result]:
@@ -135,7 +135,7 @@ class ProcessExecutor:
             receipts, error = worker.connection.recv()
         except (EOFError, OSError):
             worker.closed = True
-            self._server.kill(number)  # if it is not dead: a cell may have closed what it does not own
+            self._server.kill(number)  # in case it is alive: a cell may have closed a connection not its own
             return
         if worker.job is not None:
             job, worker.job = worker.job, None
@@ -148,7 +148,7 @@ class ProcessExecutor:
             yield Result(worker.job, [], self._lost(what))
 
     def _last_words(self, number: int, worker: _Worker) -> Iterator[Result]:
-        # A result that was sent before the end is one.
+        # A result that was sent before the end counts.
         with worker.connection:
             if not worker.closed and worker.connection.poll():
                 yield from self._receive(number, worker)
@@ -163,7 +163,7 @@ class ProcessExecutor:
         return WorkerLost(f"a worker process {how}")
 
     def _server_lost(self) -> Iterator[Result]:
-        # Its workers died with it.
+        # The workers died with the server.
         workers, self._workers = self._workers, {}
         self._server.close()
         self._server, self._prints = _ready(ForkServer()), True
@@ -183,7 +183,7 @@ class ProcessExecutor:
 def _ready(server: ForkServer) -> ForkServer:
     try:
         while not server.reports.poll(WAIT_SECONDS):
-            server.pass_on()  # it would wait for ever where imports print more than a pipe holds
+            server.pass_on()  # imports that print more than the pipe holds would otherwise block for ever
         number, what = server.reports.recv()
     except (EOFError, OSError):
         number, what = FAILED, "the process that forks them ended at once"
@@ -201,7 +201,7 @@ def _signal_name(number: int) -> str:
 
 
 def _times_out_of_memory() -> int:
-    # How often Linux has killed a process for want of memory; it does not say which.
+    # How often Linux has killed a process because memory ran out; it does not say which process.
     try:
         counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
         return int(counters.get("oom_kill", 0))

@@ -33,7 +33,7 @@ class _Tail(ProgressColumn):
 
 
 class _Shown(NamedTuple):
-    """A bar as a notebook shows it: HTML in a browser, its line elsewhere."""
+    """A bar in a notebook: HTML in a browser, one line of text elsewhere."""
 
     ended: int
     cells: int
@@ -48,14 +48,14 @@ class _Shown(NamedTuple):
 
 
 class _NotebookBar:
-    """A bar in the output of a notebook's cell, redrawn in place; no widgets are needed."""
+    """A bar in the output of a notebook cell, redrawn in place; needs no widgets."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def show(self, shown: _Shown) -> None:
         if self._handle is None:
-            from IPython.display import display  # of the notebook's kernel
+            from IPython.display import display  # installed in any notebook
 
             self._handle = display(shown, display_id=True)
         else:
@@ -63,7 +63,7 @@ class _NotebookBar:
 
 
 class Meter:
-    """Counts what was computed, learns what cells cost, and predicts the end.
+    """Counts what was computed, learns the cost of cells, and predicts the end.
 
     The estimate of what is left is corrected, size by size, by the ratio of measured to estimated seconds
     seen so far, including those of earlier runs (`bendscape.sweep.engine.plan.correction`). Tasks of a size
@@ -104,7 +104,7 @@ class Meter:
     def advance(
         self, size: int, done: int, failed: int, computed: int, estimated: float, measured: float
     ) -> None:
-        """A tile came back: cells newly done and failed, and its estimated and measured seconds."""
+        """Count a tile that came back: cells newly done and failed, estimated and measured seconds."""
         self.done += done
         self.failed += failed
         self.computed += computed
@@ -116,7 +116,7 @@ class Meter:
         self._show()
 
     def tick(self) -> None:
-        """Nothing came back, but time passes."""
+        """Update the display when nothing has come back for a while."""
         self._show()
 
     def correction(self, size: int) -> float:
@@ -125,19 +125,19 @@ class Meter:
 
     @property
     def core_seconds_left(self) -> float:
-        """Estimated core seconds of what is left."""
+        """Estimated core seconds left."""
         return sum(seconds * self.correction(n) for n, seconds in self._left.items())
 
     @property
     def seconds_left(self) -> float:
-        """Estimated seconds until nothing is left."""
+        """Estimated seconds until the campaign is complete."""
         return sum(seconds * self.correction(n) / self._slots[n] for n, seconds in self._left.items())
 
     def line(self) -> str:
-        """The state in one line."""
+        """Progress in one line."""
         elapsed = time.monotonic() - self._started
         rate = self.computed / elapsed if elapsed > 0 else 0.0
-        # Until a cell was measured, all that is known is what its kernel says, of another machine.
+        # Until a cell has been measured there is only the kernel's estimate, made for another machine.
         unsure = "" if any(self._estimated.values()) or not self.seconds_left else " (kernel's estimate)"
         return (
             f"{self.done}/{self.cells} cells, {self.tiles_done}/{self.tiles} tiles, {self.failed} failed, "

@@ -1,21 +1,23 @@
-"""The code and the environment that computed something."""
+"""The code and the environment that computed a store."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import entry_points, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.plugins import entry_points
 
 PACKAGES = ("numpy", "scipy", "ray", "zarr", "obstore")
 
 
 def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The code and the environment that computed something; for a kernel its version and origin: the BLAKE2b
+    """The code and the environment of a computation. For a kernel, its version and origin: the BLAKE2b digest
     of its source if it is from a module named on the command line, otherwise its package.
     """
     about: dict[str, Any] = {}
@@ -27,20 +29,26 @@ def provenance(kernel: Kernel | None = None, kernel_modules: tuple[str, ...] = (
         **about,
         "bendscape_version": bendscape_version(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(_packages()),
     }
 
 
+@cache
+def _packages() -> tuple[tuple[str, str], ...]:
+    return tuple((name, version(name)) for name in PACKAGES)
+
+
 def package_of(name: str) -> str:
-    """The package that has installed a kernel, and its version."""
+    """The installed package that provides a kernel, with its version."""
     for point in entry_points(group="bendscape.kernels", name=name):
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
     return "not installed as a package"
 
 
+@cache
 def bendscape_version() -> str:
-    """Version of the package, with the commit and a `dirty` flag where it runs from a checkout."""
+    """Version of the package; in a checkout also the commit, with a `dirty` flag."""
     root, text = Path(__file__).parents[2], version("bendscape")
     if not (root / ".git").exists():
         return text
@@ -53,5 +61,5 @@ def bendscape_version() -> str:
 
 
 def version_in(attributes: Mapping[str, Any]) -> str:
-    """Version of bendscape in the attributes of a store; older ones have it under another name."""
+    """Version of bendscape in the attributes of a store; older stores have it under another name."""
     return str(attributes.get("bendscape_version") or attributes["code_version"])

@@ -1,4 +1,4 @@
-"""Ray as an executor: on a cluster, or on a Ray of its own. The only module that imports Ray."""
+"""Ray as an executor, on a cluster or started for one run. The only module that imports Ray."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _LOST: dict[type[Exception], type[WorkerLost]] = {
 
 
 def _work(order: Order) -> list[Receipt]:
-    return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver sees it, and others take over
+    return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver notices, and others take over
 
 
 class RayExecutor:
-    """Plain Ray tasks in a bounded window; a lost worker is a result like any other."""
+    """Plain Ray tasks in a bounded window; a lost worker is reported as a result."""
 
     def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
-        # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
+        # Workers use this environment as it is, not a copy that Ray would build under `uv run`.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -61,7 +61,7 @@ class RayExecutor:
                 os.chmod(own, 0o700)  # Ray opens it to everybody
                 node: Any = ray._private.worker._global_node
                 self._session = Path(node.get_session_dir_path())
-        # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
+        # The driver handles retries: a task retried by Ray itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}
         self._workers = workers
@@ -72,12 +72,12 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """Cores of the cluster, or fewer when asked for."""
+        """Cores of the cluster, or fewer if fewer were requested."""
         return min(self._workers or self._cores, self._cores)
 
     @property
     def memory(self) -> float:
-        """Memory of the largest node, as Ray counts it."""
+        """Memory of the largest node, according to Ray."""
         return self._memory
 
     def _window(self) -> int:
@@ -85,8 +85,8 @@ class RayExecutor:
         return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
 
     def _look(self) -> None:
-        # A signal to the process group ends Ray's own processes too, and any question to them then takes a
-        # minute and the life of this process. So knock first, and ask rarely.
+        # A signal to the process group also ends Ray's own processes. Any query to them would then take a
+        # minute and abort this process. So check the socket first, and query rarely.
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._lives = answers(self._head)
@@ -111,7 +111,7 @@ class RayExecutor:
                     self._refs[self._task.options(memory=memory).remote(job.order)] = job
             if not self._refs:
                 return
-            # Signals are seen between two waits, so each is short.
+            # Signals are handled between two waits, so each wait is short.
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
             for ref in ready:
                 job = self._refs.pop(ref)
@@ -126,7 +126,7 @@ class RayExecutor:
                 yield None
 
     def _check_memory(self, wanted: int) -> None:
-        # Ray would wait for ever for a node that does not come.
+        # Ray would wait for ever for a node that never comes.
         if wanted > self._memory:
             accepted = f"at most {self._memory:.3g} bytes, the memory of the largest node now"
             remedy = "the node that had more is gone; give the same command where there is one"

@@ -110,7 +110,7 @@ def run_campaign(
         Another driver works on this store, or took it over.
     """
     started = ready = time.monotonic()
-    campaign.to_grid(kernel.axes)  # a mistake in the file is told before a store is made
+    campaign.to_grid(kernel.axes)  # reports mistakes in the file before a store is created
     stop, meter = Stop(time_budget, grace), None
 
     def found() -> Store | None:
@@ -127,7 +127,7 @@ def run_campaign(
         ledger.acquire(console.print, about=provenance(kernel, kernel_modules) | {"charges": charges})
         try:
             ledger.replay()
-            store = found()  # again: it may have grown before the lease was ours
+            store = found()  # read again: another run may have extended it before we held the lease
             before = store.layout.on(kernel.axes) if store else None
             plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
             plan.check_memory(math.inf if max_memory is None else max_memory)
@@ -237,7 +237,7 @@ def _too_dear(
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:
     try:
         executor = make_executor()
-    except SystemExit:  # Ray's own answer to SIGTERM, in the moments before ours is back
+    except SystemExit:  # Ray's SIGTERM handler, until ours is installed again
         stop.ask(signal.SIGTERM)
         return None
     stop.listen()
@@ -264,7 +264,7 @@ def publish(
     Stopped
         By `heed`, before anything was published.
     ParameterError
-        There are cells, but no root that says what they are.
+        There are cells, but no root that describes them.
     """
     source = kernel_source(store, plan.kernel)
     attributes = store.attributes if store else None
@@ -274,7 +274,7 @@ def publish(
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:
         revision: int = attributes["revision"]
         current = attributes["bendscape_store_version"] == STORE_VERSION
-        if current and revision == ledger.revision:  # else an extension was cut short before it was published
+        if current and revision == ledger.revision:  # otherwise an extension was interrupted
             return revision
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     description = {
@@ -296,7 +296,7 @@ def publish(
                 raise Conflict("zarr.json")
             if rootless:
                 check_rootless(url)
-            # From the layout and the variables `fsck --repair` can make the root again.
+            # `fsck --repair` can rebuild the root from the layout and the variables.
             variables = [vars(variable) for variable in stored_variables(plan.kernel)]
             rebuilding = {"layout": plan.layout.to_json(), "variables": variables}
             revision = ledger.record_campaign({**description, **rebuilding})

@@ -1,5 +1,5 @@
-"""The folders that Ray makes, one for each run: removed when the run ends or, if it was killed, by the next
-run."""
+"""The folders that Ray makes, one for each run. A run removes its own at the end, and those of runs that were
+killed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from pathlib import Path
 
 from bendscape.core.errors import ParameterError
 
-_SESSION = re.compile(
-    r"session_[0-9_-]+_([0-9]+)"
-)  # Ray names it by time and by the process that asked for it
-LONGEST_PATH = 40  # bytes: Ray puts sockets some 65 below it, and the path of a socket has 107 at most
+_SESSION = re.compile(r"session_[0-9_-]+_([0-9]+)")  # Ray names a session by time and process id
+LONGEST_PATH = 40  # bytes: Ray adds about 65 for its sockets, whose paths may have at most 107
 
 
 def session_folder() -> Path:
@@ -28,7 +26,7 @@ def session_folder() -> Path:
     Raises
     ------
     ParameterError
-        It belongs to somebody else, or cannot be made.
+        The folder belongs to somebody else, or cannot be made.
     """
     name = f"bendscape-ray-{os.getuid()}"
     folder = Path(tempfile.gettempdir()) / name
@@ -46,7 +44,7 @@ def session_folder() -> Path:
 
 
 def remove_session(session: Path) -> None:
-    """Remove the folder of a session that has ended; what cannot be removed stays for the next run."""
+    """Remove the folder of an ended session; whatever cannot be removed is left for the next run."""
     shutil.rmtree(session, ignore_errors=True)
     latest = session.parent / "session_latest"
     with contextlib.suppress(OSError):
@@ -55,7 +53,7 @@ def remove_session(session: Path) -> None:
 
 
 def sweep_sessions(folder: Path) -> None:
-    """Remove the sessions in a folder whose run is gone."""
+    """Remove the sessions in a folder whose runs have ended."""
     for session in folder.glob("session_*"):
         named = _SESSION.fullmatch(session.name)
         if named and session.is_dir() and not session.is_symlink() and not _lives(session, int(named[1])):
@@ -66,11 +64,11 @@ def _lives(session: Path, pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        # A number says nothing of another container that shares this folder; Ray's own socket does.
+        # In another container that shares this folder the process id means nothing; Ray's socket does.
         with socket.socket(socket.AF_UNIX) as raylet, contextlib.suppress(OSError):
             raylet.connect(str(session / "sockets" / "raylet"))
             return True
         return False
-    except OSError:  # somebody else's
+    except OSError:  # it belongs to somebody else
         return True
     return True

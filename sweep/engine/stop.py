@@ -86,7 +86,7 @@ class Stop:
         hurry(self.grace)
 
     def _leave_terminals(self) -> None:
-        # Nothing can be printed to a terminal that was closed, and a run must not end for that.
+        # Printing to a closed terminal raises an error, which must not end the run.
         for descriptor in self._terminals:
             if not os.isatty(descriptor):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -103,7 +103,7 @@ class Stop:
         return not self.asked
 
     def heed(self) -> None:
-        """Raise `Stopped` once the run is to stop: for work of the driver's own."""
+        """Raise `Stopped` if the run is to stop; called during long work of the driver itself."""
         if self.overdue or self.asked:
             raise Stopped
 
@@ -131,11 +131,13 @@ class Stop:
             raise KeyboardInterrupt
 
     def listen(self) -> dict[int, Any]:
-        """Install the signal handlers, again after Ray's start, which replaces them; returns the previous
-        handlers."""
+        """Install the signal handlers (again after the start of Ray, which replaces them).
+
+        Returns the previous handlers.
+        """
         if threading.current_thread() is not threading.main_thread():
             return {}
-        # `nohup` has SIGHUP ignored, and it stays so.
+        # Under `nohup` SIGHUP is ignored, and stays ignored.
         heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
         return {number: signal.signal(number, self.ask) for number in heard}
 

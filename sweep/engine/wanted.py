@@ -1,4 +1,4 @@
-"""The wanted tiles of every size as arrays, so that a million of them are planned in seconds."""
+"""The wanted tiles of every size, as arrays: a million of them are planned in seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.tiles import Layout, Tile, TileKey
 from bendscape.sweep.store.records import Records, as_int
 
-BLOCK_CELLS = 2**22  # cells looked at together, one byte each
-ESTIMATES = 5  # curve blocks of a model at which the kernel is asked; in between, straight lines
+BLOCK_CELLS = 2**22  # cells handled together, one byte each
+ESTIMATES = 5  # curve blocks per model at which the kernel is asked; linear interpolation in between
 
 
 class Block(NamedTuple):
     """Wanted tiles of one size: rows are points (model dimensions, curve block), columns seed blocks.
 
     `points` holds storage indices, shape (rows, dimensions); `want`, `done` and `failed` are masks of shape
-    (rows, columns, bytes), what is recorded cut to what is wanted; `cell_seconds` and `peak_bytes`, shape
+    (rows, columns, bytes), the latter two restricted to wanted cells; `cell_seconds` and `peak_bytes`, shape
     (rows,), are the kernel's estimates at the largest wanted value of the curve.
     """
 
@@ -38,12 +38,12 @@ class Block(NamedTuple):
     peak_bytes: NDArray[np.float64]
 
     def missing(self, retry_failed: bool) -> NDArray[np.uint8]:
-        """The masks of what is to be computed."""
+        """The masks of the cells to be computed."""
         return self.want & ~self.done if retry_failed else self.want & ~(self.done | self.failed)
 
 
 def count(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Cells in every mask."""
+    """Number of cells in every mask."""
     counted: NDArray[np.int64] = np.bitwise_count(masks).sum(axis=-1, dtype=np.int64)
     return counted
 
@@ -62,7 +62,7 @@ class Wanted:
 
     @classmethod
     def of(cls, layout: Layout, grid: Grid, kernel: Kernel, size: int) -> Wanted:
-        """The points that `grid` wants of a size, and the kernel's estimates of their cost."""
+        """The points of one size that `grid` wants, and the kernel's estimates of their cost."""
         block, keep = layout.sizes[size].curve_block, grid.wanted(size)
         places = [_places(layout.dims[name], values) for name, values in grid.dims.items()]
         long = grid.curve is not None
@@ -84,7 +84,7 @@ class Wanted:
         return cls(layout, size, grid.seeds[size], points, by_block[there], seconds[there], peaks[there])
 
     def blocks(self, records: Records) -> Iterator[Block]:
-        """All wanted tiles with what is recorded of them, some at a time."""
+        """All wanted tiles with their records, in blocks of bounded size."""
         size = self.layout.sizes[self.size]
         columns = math.ceil(self.seeds / size.seed_block)
         cells = self.layout.tile_cells(self.size)
@@ -109,7 +109,7 @@ class Wanted:
             )
 
     def tiles(self, records: Records, retry_failed: bool) -> Iterator[Tile]:
-        """Every tile with cells to compute, and the mask of those."""
+        """Every tile with cells to compute, with the mask of those cells."""
         for block in self.blocks(records):
             missing = block.missing(retry_failed)
             cells = count(missing)
@@ -134,8 +134,8 @@ def _estimates(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Seconds and bytes of the most expensive wanted cell of every model and block of the curve.
 
-    The kernel is asked at a few points of a model, because its estimates can be interpolated linearly between
-    them. `keep` says which points of a model are wanted, `block_of` in which block each point lies.
+    The kernel is asked at a few points of each model; in between its estimates are interpolated linearly.
+    `keep` says which points of a model are wanted, `block_of` in which block each point lies.
     """
     seconds, peaks = np.zeros((len(keep), blocks)), np.zeros((len(keep), blocks))
     by_model = {name: column.reshape(len(keep), -1) for name, column in grid.points(size).items()}
@@ -150,7 +150,7 @@ def _estimates(
     for row in np.flatnonzero(keep.any(axis=1)).tolist():
         wanted = np.flatnonzero(keep[row])
         last = np.full(blocks, -1)
-        np.maximum.at(last, block_of[wanted], wanted)  # the coordinates of a campaign rise
+        np.maximum.at(last, block_of[wanted], wanted)  # the coordinates of a campaign increase
         present = np.flatnonzero(last >= 0)
         asked = np.sort(last[present])
         if len(asked) > ESTIMATES:
@@ -163,6 +163,6 @@ def _estimates(
 
 
 def wanted_tiles(layout: Layout, grid: Grid, kernel: Kernel) -> Iterator[Tile]:
-    """Every tile of the grid with the cells wanted, the largest sizes first."""
+    """Every tile of the grid with its wanted cells, the largest sizes first."""
     for size in sorted(grid.sizes, reverse=True):
         yield from Wanted.of(layout, grid, kernel, size).tiles(Records(), retry_failed=False)

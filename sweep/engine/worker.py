@@ -27,17 +27,17 @@ from bendscape.sweep.store.root import read_store
 from bendscape.sweep.store.tile_store import FINISHED, TileStore, mask_of, tile_checksum
 from bendscape.sweep.texts import host_name, message_of, traceback_of
 
-DESCRIBE_SECONDS = 10.0  # for an exception to say what it is: that is code of the cell's too
+DESCRIBE_SECONDS = 10.0  # time limit for the text of an exception, which is also code of the cell
 
 
 class Order(NamedTuple):
-    """Everything that is sent to a worker: the store, its revision, and the wanted cells of some tiles.
+    """Everything sent to a worker: the store, its revision, and the wanted cells of some tiles.
 
-    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. If `note`, the path of
-    an object, is given, the worker writes there which cell it is computing, so that the driver can tell which
-    cell ended a worker. `until` is a moment of `time.time`: tiles that would end later are left out, and have
-    no receipt. `kernel_digest` is that of the source with which the run began; empty for an installed kernel.
-    `kernel_pickle`, if given, is the kernel itself, which then has no name from which to load it.
+    `cell_timeout` and `pace` are those of `bendscape.sweep.engine.limits.cell_limit`. If `note` is given, the
+    path of an object, the worker records there which cell it is computing, so that the driver can tell which
+    cell ended a worker. Tiles that would end after `until` (on `time.time`) are left out and get no receipt.
+    `kernel_digest` is that of the source with which the run began; empty for an installed kernel.
+    `kernel_pickle`, if given, is the kernel itself, which then cannot be loaded by name.
     """
 
     url: str
@@ -53,7 +53,7 @@ class Order(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The driver's verdict on cells that keep ending their workers."""
+    """The driver's verdict on cells that repeatedly ended their workers."""
 
     error: Exception
     attempts: int
@@ -90,25 +90,25 @@ def _context(
 def run_tiles(
     order: Order, verdict: Verdict | None = None, *, hard: bool = False, until: Callable[[], float] = never
 ) -> list[Receipt]:
-    """Compute, write and account for every tile of an order, on one thread.
+    """Compute, write and report every tile of an order, on one thread.
 
-    Every cell has a time limit; `hard` and `until` are those of `bendscape.sweep.engine.limits.Limits`: in a
-    thread that is not the main one there is no soft limit. With `verdict`, the missing cells are recorded
-    as failed by it instead of computed: what the driver does with cells that keep ending their workers.
+    Every cell has a time limit; `hard` and `until` are those of `bendscape.sweep.engine.limits.Limits`.
+    Outside the main thread there is no soft limit. With `verdict`, the missing cells are not computed but
+    recorded as failed: the driver does this for cells that repeatedly ended their workers.
 
     Raises
     ------
     Superseded
         Another run has changed the store.
     ParameterError
-        The source of the kernel is not the one with which the run began.
+        The kernel's source is not the one with which the run began.
     Abandoned
-        `until` has passed; tiles that were written stay written.
+        `until` has passed; tiles written before stay.
     """
     context = _context(
         order.url, order.revision, order.kernel_modules, order.kernel_digest, order.kernel_pickle
     )
-    # A tile written with the layout of an older revision would cut off the cells that a newer one added.
+    # A tile written with the layout of an older revision would cut off cells that a newer one has added.
     newer = campaign_path(order.revision + 1)
 
     def check() -> None:
@@ -126,7 +126,7 @@ def run_tiles(
 
 
 def _expected(context: _Context, key: TileKey, mask: int, order: Order) -> float:
-    # Seconds that the cells of a tile will take; only a run with a time budget wants to know.
+    # Estimated seconds for the cells of a tile; needed only in a run with a time budget.
     if math.isinf(order.until):
         return 0.0
     store = context.store
@@ -147,12 +147,12 @@ def _run_tile(
     store, layout = context.store, context.store.layout
     status = store.read(key, "status")
     seed_block = layout.sizes[key.size].seed_block
-    # A failure that the ledger does not know is tried again, to learn its error.
+    # A failure that the ledger does not know is tried again, to record its error.
     todo = mask & ~mask_of(status, FINISHED, seed_block)
     errors: list[CellError] = []
     if todo:
         block = store.empty(key)
-        seconds: dict[int, float] = {}  # of a place on the curve: cells that differ in the seed cost the same
+        seconds: dict[int, float] = {}  # by curve point: cells that differ only in the seed cost the same
         for bit, slot, cell in layout.cells(key, todo, store.curve_values(key)):
             block["status"][slot] = STATUS["failed"]
             if verdict is not None:
@@ -168,7 +168,7 @@ def _run_tile(
                     outcome = context.kernel.compute(cell, cell_rng(context.entropy, cell))
                 names = (v.name for v in context.kernel.variables)
                 values = {name: np.asarray(outcome.values[name], block[name].dtype) for name in names}
-            except BaseException as error:  # SystemExit and the like end the cell, not the run
+            except BaseException as error:  # SystemExit and its like end the cell, not the run
                 if limits.sent(error):
                     raise
                 errors.append(_described(layout.values(cell), bit, error, limits))
@@ -180,7 +180,7 @@ def _run_tile(
         block = store.update(key, block, check)
     else:
         block = store.whole(key)
-    # Others may have had more luck with a cell that failed here.
+    # Another worker may have succeeded with a cell that failed here.
     done = mask_of(block["status"], FINISHED, seed_block)
     failed = mask_of(block["status"], ("failed",), seed_block)
     return Receipt(
@@ -205,7 +205,7 @@ def _described(cell: dict[str, Any], bit: int, error: BaseException, limits: Lim
 
 
 class Note(NamedTuple):
-    """Which cell a worker was computing, since when, on which host, and its time limit in seconds."""
+    """The cell that a worker was computing, since when, on which host, and its time limit in seconds."""
 
     bit: int
     host: str
@@ -214,13 +214,13 @@ class Note(NamedTuple):
 
 
 def write_note(order: Order, bit: int, limit: float) -> None:
-    """Note which cell comes next."""
+    """Record which cell is computed next."""
     note = Note(bit, host_name(), time.time(), limit)
     obstore.put(connect(order.url), order.note, json.dumps(note).encode())
 
 
 def take_note(order: Order) -> Note | None:
-    """Read the last note of an order's worker and remove it; None if the worker did not get that far."""
+    """Read and remove the last note of an order's worker; None if it did not begin a cell."""
     objects = connect(order.url)
     try:
         note = Note(*json.loads(bytes(obstore.get(objects, order.note).bytes())))
@@ -235,7 +235,7 @@ def cell_error(cell: dict[str, Any], bit: int, error: BaseException) -> CellErro
     return CellError(
         cell=cell,
         bit=bit,
-        error=type.__dict__["__name__"].__get__(type(error)),  # a metaclass may have another idea of it
+        error=type.__dict__["__name__"].__get__(type(error)),  # a metaclass may redefine __name__
         message=message_of(error),
         traceback=traceback_of(error),
         host=host_name(),

@@ -50,7 +50,7 @@ VARIABLES = (
 
 
 class Options(BaseModel):
-    """What is constant in a campaign of Hessians and decides its bits."""
+    """The settings that are constant in a campaign of Hessians and decide its bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     method: Literal["auto", "dense", "explicit", "dice", "conditional"] = Field(
@@ -58,7 +58,8 @@ class Options(BaseModel):
     )
     inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")
     precision: Literal["float64", "float32"] | None = Field(
-        default=None, description="of the data of explicit and of the long vectors of dice; theirs by default"
+        default=None,
+        description="of the data (explicit) or the long vectors (dice); by default, the method's",
     )
     tolerance: float | None = Field(
         default=None,
@@ -74,10 +75,10 @@ DEFAULTS = Options()
 
 
 def compute(cell: NoisyCell, rng: np.random.Generator, options: Options = DEFAULTS) -> Outcome:
-    """Draw the cell's instance and diagonalise its lower end.
+    """Draw the cell's instance and compute its lowest eigenpairs.
 
-    The method is one that fits `max_bytes`, whatever this machine has, so that bits are the same everywhere;
-    where none fits it is the smallest, and what that needs is for the plan to refuse (`--max-memory`).
+    The method is the fastest that fits `max_bytes`, whatever memory this machine has, so that bits are the
+    same everywhere. If none fits, it is the one that needs least, and the plan refuses it (`--max-memory`).
     """
     model = model_of(cell)
     allowed = max(options.max_bytes, _peak_bytes(cell, options))
@@ -118,7 +119,7 @@ def _peak_bytes(cell: NoisyCell, options: Options = DEFAULTS) -> float:
 
 
 def configured(options: Options) -> Kernel:
-    """The kernel with these options."""
+    """The kernel with the given options."""
     return Kernel(
         name="hessian",
         version=3,

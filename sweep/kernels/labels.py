@@ -1,7 +1,7 @@
 """The `labels` kernel: the labels of one sample and the theory conditional on them, without a Hessian.
 
-O(M) in time, so that cells reach sizes of 1e7 and 1e8, where no matrix does: far enough to see the threshold
-of a discontinuous transition climb.
+O(M) in time, so cells reach sizes of 1e7 and 1e8, out of reach of any matrix: large enough to see the
+threshold of a discontinuous transition drift with N.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from bendscape.sweep.kernels import hessian as hessian_kernel
 from bendscape.sweep.kernels.quadratic import NETWORK, NoisyCell, model_of
 
 KEPT_SAMPLES = 2**24
-"""Cells of up to so many samples keep their labels, in 256 MiB; larger ones draw them for every sum."""
+"""Cells with at most this many samples keep their labels, in 256 MiB; larger ones draw them for every sum."""
 
 # Seconds on one core with one BLAS thread, measured over N = 1e4 .. 1e7 and p = 1, 2, 8.
 _SECONDS_FIXED = 5e-4
-_SECONDS_NORMAL = 1.1e-8  # a Gaussian number
-_SECONDS_SUMS = 8e-8  # a sample and kind of direction, in all the sums
+_SECONDS_NORMAL = 1.1e-8  # per Gaussian number
+_SECONDS_SUMS = 8e-8  # per sample and kind of direction, all sums together
 _PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
 
 _NAMES = ("edge_sample", "outlier_sample", "overlap_sq_sample", "alpha_realised")
@@ -35,14 +35,14 @@ def compute(cell: NoisyCell, rng: np.random.Generator) -> Outcome:
 
 
 def seconds(cell: NoisyCell) -> float:
-    """Seconds on one core: good to a factor of 2 on a quiet one."""
+    """Seconds on one core; accurate to a factor of 2 on an idle core."""
     M, kinds = sample_count(cell.alpha, cell.N), min(cell.p, 2)
     draws = 1.0 if M <= KEPT_SAMPLES else _PASSES
     return _SECONDS_FIXED + M * (draws * (cell.p + cell.p_star) * _SECONDS_NORMAL + kinds * _SECONDS_SUMS)
 
 
 def peak_bytes(cell: NoisyCell) -> float:
-    """Bytes at the peak: one block of fields, and the labels where they are kept."""
+    """Peak memory in bytes: one block of fields, and the labels where they are kept."""
     M = sample_count(cell.alpha, cell.N)
     block = cost_bytes(model_of(cell), cell.alpha, cell.N, "conditional")
     return 1.25 * block + (16.0 * M if M <= KEPT_SAMPLES else 0.0)

@@ -1,4 +1,4 @@
-"""What the kernels of the two-layer quadratic network share: its axes, its thresholds and its theory."""
+"""What the kernels of the two-layer quadratic network share: axes, thresholds and theory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bendscape.sweep.campaign.kernel import Reference, Variable
 
 Floats = NDArray[np.float64]
 NONE = np.zeros(1)
-"""Noise of a kernel that has no axis of it."""
+"""Noise of a kernel without a noise axis."""
 MOST_NOISE = 10.0
-"""Of the labels: up to there theory is as accurate as without, 1e-12 relative; at 100 it is 1e-8."""
+"""Largest label noise. Up to 10 the theory is as accurate as without noise, 1e-12 relative; at 100, 1e-8."""
 
 
 class Cell(Protocol):
-    """A cell of this network: `alpha` is absolute, `coordinate` what the campaign has for it."""
+    """A cell of this network: `alpha` is absolute, `coordinate` is as the campaign gives it."""
 
     p: int
     p_star: int
@@ -41,7 +41,7 @@ class NoisyCell(Cell, Protocol):
 
 
 def model_of(cell: NoisyCell) -> Model:
-    """The model of a cell, with the noise of its labels."""
+    """The model of a cell, label noise included."""
     return Model(cell.p, cell.p_star, cell.a, cell.noise)
 
 
@@ -53,7 +53,7 @@ def alpha_bbp(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDA
 def alpha_0_complex(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDArray[Any] = NONE
 ) -> Floats:
-    """alpha_0 of each model by its complex definition, its real part."""
+    """Real part of alpha_0 of each model, in its complex definition."""
     return np.asarray(transitions_of_models(p, p_star, a, noise, alpha_0=True)["alpha_0_complex_re"])
 
 
@@ -131,7 +131,7 @@ REFERENCES = (
 
 
 def check_samples(grid: Grid) -> None:
-    """Refuse points with fewer than one sample, alpha N < 1."""
+    """Refuse points with less than one sample, alpha N < 1."""
     for size in grid.sizes:
         alpha = grid.curve_values[grid.wanted(size)]
         if alpha.size and size * float(alpha.min()) < 1:
@@ -143,10 +143,10 @@ def check_samples(grid: Grid) -> None:
 
 
 NETWORK: dict[str, Any] = {"axes": AXES, "references": REFERENCES, "check": check_samples}
-"""What a kernel of this network declares whose labels may carry noise: ``Kernel(..., **NETWORK)``."""
+"""Declarations for a kernel of this network with label noise: ``Kernel(..., **NETWORK)``."""
 
 NOISELESS: dict[str, Any] = NETWORK | {
     "axes": AXES.required,
     "references": tuple(of.on(AXES.required) for of in REFERENCES),
 }
-"""The same for a kernel that knows no noise."""
+"""The same for a kernel without label noise."""

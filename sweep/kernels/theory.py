@@ -1,6 +1,6 @@
 """The `theory` kernel: what is expected at each cell's own N, beside the N = infinity theory of the root.
 
-Nothing is drawn: every seed of a point gets the same numbers, so one seed is enough.
+Nothing is drawn: all seeds of a point get the same numbers, so one seed is enough.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _laws(model: Model, alpha: float, N: int) -> dict[str, float]:
 
 
 def compute(cell: NoisyCell, rng: np.random.Generator) -> Outcome:
-    """The theory at the cell's point; its random stream is not touched."""
+    """The theory at the cell's point; the random stream is not used."""
     model = model_of(cell)
     at_size = {"alpha_bbp_at_size": _at_size(model, cell.N)}
     return Outcome(at_size | _of_model(model) | _laws(model, cell.alpha, cell.N))
@@ -75,7 +75,7 @@ KERNEL = Kernel(
     version=4,
     variables=VARIABLES,
     compute=compute,
-    seconds=lambda cell: 0.2,  # of the first cell of a point; the others of a tile cost nothing
+    seconds=lambda cell: 0.2,  # first cell of a point; the other cells of a tile cost nothing
     peak_bytes=lambda cell: 1e6,
     **NETWORK,
 )

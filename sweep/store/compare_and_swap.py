@@ -1,4 +1,4 @@
-"""Writing objects that others may write too: an object is replaced only if it is still as it was read."""
+"""Compare-and-swap writes: an object is replaced only if it is unchanged since it was read."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 def zarr_store(url: str) -> ObjectStore[Objects]:
-    """The same objects as Zarr sees them."""
+    """The objects of a store, as a Zarr store."""
     return ObjectStore(connect(url))
 
 
 def reading_store(url: str) -> Store:
-    """A store as Zarr sees it that is only read; on plain files also in a forked process."""
+    """A read-only Zarr store; on plain files it also works in a forked process."""
     folder = folder_of(url)
     return Reading(connect(url), read_only=True) if folder is None else LocalStore(folder, read_only=True)
 
 
 class Reading(ObjectStore[Objects]):
-    """An object store that is only read: refuses a forked process, in which its client would hang, and says
-    in one line that it cannot be read.
+    """A read-only object store. It refuses a forked process, in which its client would hang, and reports a
+    read error in one line.
 
-    `missing` are the keys that were asked for in vain, where Zarr reads a chunk of fill values.
+    `missing` lists the keys that were requested but not found; Zarr then returns a chunk of fill values.
     """
 
     def __init__(self, store: Objects, *, read_only: bool = False) -> None:
@@ -52,7 +52,7 @@ class Reading(ObjectStore[Objects]):
         check_process()
         try:
             found = await super().get(key, prototype, byte_range)
-        except BaseError as error:  # its further lines are of no use to a user
+        except BaseError as error:  # its first line says enough
             raise OSError(f"{key} cannot be read: {str(error).splitlines()[0]}") from None
         if found is None:
             self.missing.add(key)
@@ -60,7 +60,7 @@ class Reading(ObjectStore[Objects]):
 
 
 class Conflict(Exception):
-    """Another writer has put this object since it was read."""
+    """Another writer has replaced this object since it was read."""
 
 
 def always() -> None:
@@ -68,10 +68,11 @@ def always() -> None:
 
 
 class CompareAndSwap(ObjectStore[Objects]):
-    """An object store as Zarr sees it that puts an object only over the version it was read at.
+    """A Zarr store on an object store that replaces an object only if it is the version last read.
 
-    What was not read since `forget` must not exist. So a chunk is written by compare-and-swap while Zarr's
-    codecs stay in charge of it. `check` is called between every read and the write that rests on it.
+    An object that was not read since `forget` is only created, never replaced. Thus chunks are written by
+    compare-and-swap, and Zarr's codecs still encode them. `check` is called between every read and the write
+    that depends on it.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class CompareAndSwap(ObjectStore[Objects]):
         self._seen: dict[str, PutMode] = {}
 
     def forget(self) -> None:
-        """Forget all versions that were read."""
+        """Forget the versions of all objects read so far."""
         self._seen.clear()
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As in `ObjectStore`; the version is remembered."""
+        """As in `ObjectStore`, but remembers the version."""
         if byte_range is not None:
             return await super().get(key, prototype, byte_range)
         self._seen.pop(key, None)
@@ -100,12 +101,12 @@ class CompareAndSwap(ObjectStore[Objects]):
         return prototype.buffer.from_bytes(await found.bytes_async())  # type: ignore[arg-type]
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Put an object over the version that was read.
+        """Replace the version that was read.
 
         Raises
         ------
         Conflict
-            Another version is there now.
+            The object has changed since.
         """
         mode = self._seen.pop(key, "create")
         self._check()
@@ -116,14 +117,14 @@ class CompareAndSwap(ObjectStore[Objects]):
 
 
 class Publisher:
-    """Puts the objects of a hierarchy: on files under the lock of its caller, else by compare-and-swap."""
+    """Writes the objects of a hierarchy: on files under the caller's lock, otherwise by compare-and-swap."""
 
     def __init__(self, url: str, check: Callable[[], None]) -> None:
         self.objects, self._check, self._locked = connect(url), check, folder_of(url) is not None
         self.zarr = zarr_store(url) if self._locked else CompareAndSwap(self.objects, check=check)
 
     def read(self, path: str) -> tuple[dict[str, Any] | None, PutMode]:
-        """A JSON document, None where there is none, and the mode in which it may be replaced."""
+        """A JSON document (None if there is none), and the mode with which it may be replaced."""
         try:
             found = obstore.get(self.objects, path)
         except FileNotFoundError:
@@ -135,7 +136,7 @@ class Publisher:
             raise Damaged(path, error) from None
 
     def put(self, path: str, document: dict[str, Any], mode: PutMode) -> None:
-        """Put a JSON document; raises `Conflict` if the stored one is no longer the one that was read."""
+        """Write a JSON document; raises `Conflict` if the stored one has changed since it was read."""
         self._check()
         try:
             obstore.put(self.objects, path, json.dumps(document).encode(), mode=mode)
@@ -143,8 +144,8 @@ class Publisher:
             raise Conflict(path) from None
 
     def open(self, path: str) -> tuple[zarr.Array[Any], NDArray[Any]]:
-        """An array to be written whole, and what it holds."""
-        # A chunk of fill values is deleted otherwise, whatever another driver has put there meanwhile.
+        """An array to be written in full, and its present values."""
+        # By default Zarr deletes a chunk of fill values, even one that another driver has just written.
         with zarr.config.set({"array.write_empty_chunks": True}):
             made = zarr.open_array(self.zarr, path=path, mode="r+")
         return made, np.asarray(made[...])

@@ -28,7 +28,7 @@ from bendscape.sweep.store.root import open_store
 from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.texts import host_name
 
-_TEMPORARY = re.compile(r"#[0-9]+$")  # of a writer on plain files that was killed
+_TEMPORARY = re.compile(r"#[0-9]+$")  # temporary file of a killed writer on a file system
 _TOP = {"zarr.json", "ledger"}
 
 
@@ -37,7 +37,7 @@ class Findings:
     """What a check found: documents and arrays by path, tiles by name, cells counted.
 
     `absent`, `damaged`, `hierarchy` and `ledger` are damage. `unrecorded` cells are finished but not yet in
-    the ledger: those of a run at work, or of one that was killed; the next run finds them. `unverified` tiles
+    the ledger: those of an active run, or of one that was killed; the next run finds them. `unverified` tiles
     had no checksum in the ledger. `orphans` are files that belong to no part of the store; they do no harm.
     """
 
@@ -63,24 +63,24 @@ class Findings:
 def fsck(
     location: str | os.PathLike[str], *, repair: bool = False, say: Callable[[str], None] = lambda line: None
 ) -> Findings:
-    """Read everything that the ledger or the data contain, and compare.
+    """Read the whole ledger and all the data, and compare them.
 
     With `repair`, damaged tiles and parts of the ledger are moved to `ledger/damaged/<run>/`. Cells that are
     missing are removed from the ledger, and cells that it did not know are added. Root, metadata, axes and
     references are rewritten where they are damaged, and temporary files of killed writers are removed. A
-    repair takes the lease, so no run may be at work. Without `repair` nothing is changed.
+    repair takes the lease, so no run may be active. Without `repair` nothing is changed.
 
     Raises
     ------
     ParameterError
-        There is no store, or nothing says what its cells are.
+        There is no store, or its layout cannot be recovered.
     LeaseHeld
-        `repair` while a run is at work.
+        `repair` while a run is active.
     """
     url = store_url(location)
     folder = folder_of(url)
     if folder is not None and not (folder / "ledger").is_dir():
-        open_store(location)  # it says what is wrong
+        open_store(location)  # raises the error that says what is wrong
     check_process()
     ledger = Ledger(connect(url))
     if repair:
@@ -144,7 +144,7 @@ def _compare(
             elif known and known.checksum and checksum != known.checksum:
                 found.damaged[name] = "its values are not those that were written"
             if name in found.damaged or name in found.absent:
-                yield _correction(name, lost=done)  # what is left of the tile cannot be told from what is not
+                yield _correction(name, lost=done)  # intact cells cannot be told from damaged ones
                 continue
             found.cells += there.bit_count()
             if new := there & ~done:
@@ -166,7 +166,7 @@ def _inside(hierarchy: Hierarchy, key: TileKey) -> bool:
 
 
 def _objects(url: str) -> Iterator[str]:
-    # On plain files by the file system: `obstore` does not show the temporary files of its writers.
+    # On a file system by os.walk: `obstore` does not list the temporary files of its writers.
     if (folder := folder_of(url)) is not None:
         for place, _, files in os.walk(folder):
             yield from (os.path.relpath(os.path.join(place, name), folder) for name in files)
@@ -205,7 +205,7 @@ def _canonical(text: str) -> bool:
 
 
 def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
-    # Out of the way of the next run, and not lost; `status` first, which names what is there.
+    # Moved, not deleted. `status` goes first: without it the other variables count as absent.
     store = connect(hierarchy.url)
     for name in sorted(hierarchy.variables(key.size), key="status".__ne__):
         path = hierarchy.chunk(key, name)
@@ -214,7 +214,7 @@ def _set_aside(hierarchy: Hierarchy, key: TileKey, aside: str) -> None:
 
 
 def _sweep(url: str, orphans: Iterable[str]) -> list[str]:
-    # No run is at work: nobody will finish these.
+    # The lease is held, so no writer is active and these files will not be completed.
     if (folder := folder_of(url)) is None:
         return []
     removed = [path for path in orphans if _TEMPORARY.search(path)]

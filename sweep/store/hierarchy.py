@@ -1,5 +1,5 @@
-"""The hierarchy of a store as it should be, compared with what is there: root, metadata, axes and
-references."""
+"""The hierarchy of a store as it should be (root, metadata, axes and references), compared with what is
+stored."""
 
 from __future__ import annotations
 
@@ -28,32 +28,33 @@ from bendscape.sweep.store.publish import (
 )
 from bendscape.sweep.store.root import Store, read_store
 
-CLOSE = 1e-9  # relative: theory computed with other versions of its libraries
+CLOSE = 1e-9  # relative tolerance: theory may have been computed with other versions of its libraries
 
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy(Store):
-    """What is published, or should have been; `damage` lists what differs, by path."""
+    """The hierarchy that is, or should be, published; `damage` lists the differences by path."""
 
     damage: dict[str, str]
 
     def array(self, path: str) -> zarr.Array[Any]:
-        """An array by the metadata that it should have, whatever its own file says; to be mended too."""
+        """An array opened with its expected metadata, whatever its own file says; may be written to."""
         return zarr.Array.from_dict(zarr.storage.StorePath(zarr_store(self.url), path), self.metadata[path])
 
     def chunk(self, key: TileKey, variable: str) -> str:
-        """The path of the chunk that keeps one variable of a tile."""
+        """Path of the chunk with one variable of a tile."""
         shape = self.metadata[f"{self.layout.group(key.size)}/{variable}"]["shape"]
         return self.layout.path(key, variable, len(shape) - len(self.layout.cell_dims))
 
 
 def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
-    """The hierarchy by its root or, where that is lost, by the newest campaign record, with all damage.
+    """The hierarchy according to its root or, if that is lost, to the newest campaign record; with all
+    damage.
 
     Raises
     ------
     ParameterError
-        There is neither.
+        There is neither a root nor a campaign record.
     """
     damage: dict[str, str] = {}
     try:
@@ -72,12 +73,12 @@ def read_hierarchy(url: str, ledger: Ledger) -> Hierarchy:
     for path, values in _contents(found).items():
         try:
             there = np.asarray(found.array(path)[...])
-        except Exception as error:  # each codec has its own
+        except Exception as error:  # each codec raises its own
             damage[path] = f"{type(error).__name__}: {error}"
             continue
         same = _same(there, values)
         if path in curved and not same.all():
-            # Right at a threshold, what is there can be a matter of the last digits of the curve.
+            # At a threshold, the stored value can depend on the last digits of the curve.
             moved = moved or [_contents(found, 1 + end) for end in (-CLOSE, CLOSE)]
             same |= _same(there, moved[0][path]) | _same(there, moved[1][path])
         if not same.all():
@@ -92,7 +93,7 @@ def _same(there: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def mend_hierarchy(found: Hierarchy) -> None:
-    """Rewrite what `damage` lists: documents, axes and references are all known without the data."""
+    """Rewrite everything listed in `damage`: documents, axes and references follow from the campaign."""
     objects = connect(found.url)
     for path, expected in found.metadata.items():
         if f"{path}/zarr.json" in found.damage:
@@ -111,7 +112,7 @@ def _json(url: str, path: str) -> dict[str, Any]:
 
 
 def _recorded(url: str, ledger: Ledger) -> Store:
-    # Of the newest campaign record, which is written before a root is replaced; never an older one.
+    # From the newest campaign record, which is written before the root is replaced; never from an older one.
     revision = ledger.revision
     record = _json(url, campaign_path(revision)) if revision else {}
     if "layout" not in record:
@@ -120,7 +121,7 @@ def _recorded(url: str, ledger: Ledger) -> Store:
             "nothing records what its cells are: run its campaign into a new store",
         )  # fmt: skip
     variables = [_variable(variable) for variable in record.pop("variables")]
-    record.pop("epoch", None)  # of the record, not of the store
+    record.pop("epoch", None)  # belongs to the record, not to the store
     metadata: dict[str, dict[str, Any]] = {}
     store = Store.of(url, {**record, "revision": revision}, metadata)
     layout = store.layout
@@ -147,7 +148,7 @@ def _differs(url: str, path: str, expected: dict[str, Any]) -> str:
     longer = [mine >= least for mine, least in pairs]
     if {**own, "shape": None} != {**expected, "shape": None} or not all(longer):
         return "it is not what the root says"
-    return ""  # an array may be longer than published: an extension that was cut short
+    return ""  # an array may be longer than published, if an extension was interrupted
 
 
 def _variable(document: dict[str, Any]) -> Variable:
@@ -169,6 +170,6 @@ def _contents(found: Hierarchy, stretch: float = 1.0) -> dict[str, NDArray[Any]]
     }
     try:
         values = compute_known(layout, None, found.references, blanks, stretch=stretch)
-    except ParameterError:  # a relative curve of a kernel that is not installed: its values cannot be checked
+    except ParameterError:  # the threshold's kernel is not installed: the curve cannot be checked
         values = {}
     return {**coordinates(layout, found.dimensions), **values}

@@ -41,11 +41,11 @@ FLUSH_SECONDS = 5.0
 FLUSH_RECEIPTS = 1000
 LEASE_SECONDS = 30.0
 COMPACT_SEGMENTS = 20
-UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # whose lease cannot be read
+UNKNOWN = {"host": "an unknown host", "user": "somebody", "pid": "unknown"}  # for an unreadable lease
 
 
 class LeaseHeld(Exception):
-    """Another driver is at work on this store."""
+    """Another driver is working on this store."""
 
 
 class DamageWarning(UserWarning):
@@ -57,7 +57,7 @@ class LeaseLost(Exception):
 
 
 def _machine() -> str:
-    # Where a pid means something: host, boot and pid namespace; empty where the system does not tell.
+    # Host, boot and pid namespace, within which a pid is unique; empty if the system does not report them.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{host_name()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -66,7 +66,7 @@ def _machine() -> str:
 
 
 def _rebooted(holder: dict[str, Any]) -> bool:
-    # The same host after another boot: what was not yet on its disk is gone.
+    # True if this is the holder's host after a restart: writes not yet on its disk are lost.
     host, _, boot = holder.get("machine", "").partition("/")
     here, _, now = _machine().partition("/")
     return bool(boot) and host == here and boot.partition("/")[0] != now.partition("/")[0]
@@ -80,7 +80,7 @@ def _process_start(pid: int) -> str:
 
 
 def _runs_here(holder: dict[str, Any]) -> bool | None:
-    # Whether a holder's process runs on this machine; None where that cannot be told from here.
+    # Whether the holder's process runs on this machine; None if the holder is on another machine.
     if not holder.get("machine") or holder["machine"] != _machine():
         return None
     return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
@@ -89,12 +89,12 @@ def _runs_here(holder: dict[str, Any]) -> bool | None:
 def _user() -> str:
     try:
         return clean(getpass.getuser(), NAME_CHARACTERS)
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # in a container the user may have no name
         return str(os.getuid())
 
 
 def campaign_path(revision: int) -> str:
-    """Where the campaign of a revision is kept; once it is there, older revisions are history."""
+    """Path of the campaign file of a revision; once it exists, workers of older revisions stop writing."""
     return f"ledger/campaign/{revision:06d}.json"
 
 
@@ -154,7 +154,7 @@ class Ledger:
                 warnings.warn(str(error), DamageWarning, stacklevel=2)
                 continue
             last = name.removesuffix(".npz")
-            # A driver that was taken over may have written more since the other looked.
+            # A driver that lost its lease may have written segments after this snapshot was prepared.
             after = min(last, self.records.follows or last)
             break
         own = f"{last.partition('-')[0]}-"
@@ -179,7 +179,7 @@ class Ledger:
         return found
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds the lease, or None where it was released; `alive` is null for another machine."""
+        """Who holds the lease, None if it was released; `alive` is None for a holder on another machine."""
         epoch = self._newest_epoch()
         if not epoch or self.beat_of(epoch).get("released"):
             return None
@@ -202,7 +202,7 @@ class Ledger:
 
     @property
     def epoch(self) -> int:
-        """The run that holds the lease through this ledger, 0 without."""
+        """Epoch of the lease that this ledger holds; 0 if it holds none."""
         return self._epoch
 
     @property
@@ -240,7 +240,7 @@ class Ledger:
             raise Damaged(path, error) from None
 
     def _load(self, name: str, into: Records) -> None:
-        # All of a segment or nothing: what it says besides may be as wrong as what cannot be read.
+        # A segment is loaded as a whole or not at all: if one line is damaged, the others may be wrong too.
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
             text = read_object(self.objects, path).decode()
@@ -302,11 +302,11 @@ class Ledger:
         self._pulsing.start()
 
     def _pulse(self) -> None:
-        # A thread of its own: starting Ray, publishing or a long cell here must not look like death.
+        # In a separate thread, so that the heartbeat goes on while the driver starts Ray or publishes.
         count = 1
         while not self._stopped.wait(LEASE_SECONDS / 6):
             count += 1
-            with contextlib.suppress(Exception):  # a store that fails here fails the driver's own writes too
+            with contextlib.suppress(Exception):  # if the store fails, the driver's own writes report it
                 self._beat(count)
 
     def _beat(self, count: int, released: bool = False, **end: Any) -> None:
@@ -340,7 +340,7 @@ class Ledger:
     def record_campaign(self, document: dict[str, Any]) -> int:
         """Keep the campaign file, code and environment of this run; from now on this is the revision."""
         revision = self.revision + 1
-        text = json.dumps({**document, "epoch": self._epoch})  # no two drivers write the same
+        text = json.dumps({**document, "epoch": self._epoch})  # the epoch makes the text unique
         self._create(campaign_path(revision), text, LeaseLost)
         return revision
 
@@ -370,14 +370,14 @@ class Ledger:
         self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
-        # Rarer as the records grow, so that a tile's share of the snapshots does not.
+        # Snapshots become rarer as the records grow: their cost per tile stays constant.
         if len(self._segments) >= max(COMPACT_SEGMENTS, len(self.records) // 20_000):
             self._compact(name.removesuffix(".jsonl"))
 
     def _compact(self, last: str) -> None:
         obstore.put(self.objects, f"ledger/snapshots/{last}.npz", self.records.to_bytes())
         self._segments.clear()
-        # A reader may be opening the one before; segments stay, they are the history.
+        # Keep the last two: a reader may be opening the older one. Segments are never deleted.
         for name in self._snapshots()[:-2]:
             obstore.delete(self.objects, f"ledger/snapshots/{name}")
 
@@ -385,6 +385,6 @@ class Ledger:
         try:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:
-            # A server may obey, fail to say so, and be asked again: what is there is then our own.
+            # If the reply to a successful write was lost, the retry finds our own object: not a conflict.
             if read_object(self.objects, path) != text.encode():
                 raise refusal(f"another run has just written {path}") from None

@@ -1,7 +1,7 @@
-"""The objects of a store: its URL, the connection, what the server must support, and locks on files.
+"""Access to the objects of a store: connection, requirements on the server, and locks on files.
 
 Credentials, endpoint and region of an object store come from the environment (AWS_*), never from a URL, so
-they cannot reach a store, a log, a pickle or an error. `docs/stores.md` describes what users should know.
+they cannot end up in a store, a log, a pickle or an error. `docs/stores.md` is the user's page on this.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _PATIENT: RetryConfig = {
 
 
 def connect(url: str, *, patient: bool = True) -> ObjectStore:
-    """The objects under a URL of `store_url`; a folder is made.
+    """Connect to the objects under a URL (see `store_url`); a missing folder is created.
 
     Parameters
     ----------
     patient : bool
-        Tolerate an outage of an object store for a minute; otherwise give up after seconds.
+        Tolerate an outage of the object store for a minute; otherwise give up within seconds.
     """
     folder = folder_of(url)
     if folder is None:
@@ -63,15 +63,15 @@ _client_of: int | None = None
 
 
 def check_process() -> None:
-    """Refuse a forked process in which the object-store client would hang: its threads stayed in the parent.
+    """Refuse a forked process, in which the object-store client would hang, as its threads are in the parent.
 
-    Plain files are read without the client (`read_object`, `names_in`), so reading them works after a fork
-    too. `connect` calls this for an object store, and so does everything that writes.
+    Plain files are read without the client (`read_object`, `names_in`), so reading them works after a fork.
+    `connect` calls this for an object store, and so does everything that writes.
 
     Raises
     ------
     ParameterError
-        The client was started by another process, of which this one is a fork.
+        The object-store client was started in the parent of this forked process.
     """
     global _client_of
     _client_of = _client_of or os.getpid()
@@ -89,7 +89,7 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
     Raises
     ------
     FileNotFoundError
-        There is none.
+        There is no such object.
     """
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         return (Path(objects.prefix) / path).read_bytes()
@@ -97,11 +97,11 @@ def read_object(objects: ObjectStore, path: str) -> bytes:
 
 
 def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
-    """Names of the objects directly in a folder, sorted; only those after a given name."""
+    """Sorted names of the objects directly in a folder; with `after`, only those that sort after it."""
     if isinstance(objects, LocalStore) and objects.prefix is not None:
         try:
             with os.scandir(Path(objects.prefix) / folder) as entries:
-                # "#" is in the names of files that a writer has not finished
+                # "#" marks files that a writer has not finished
                 found = [entry.name for entry in entries if "#" not in entry.name and entry.is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -111,20 +111,20 @@ def names_in(objects: ObjectStore, folder: str, after: str = "") -> list[str]:
 
 
 class Damaged(OSError):
-    """An object of a store is not what was written there; one line, with the remedy."""
+    """An object of a store is not what was written; the message is one line with the remedy."""
 
     def __init__(self, path: str, why: object) -> None:
         self.path, self.why = path, str(why)
         super().__init__(f"{path} of the store is damaged: {why}; `bendscape fsck --repair` repairs it")
 
 
-@lru_cache(maxsize=8)  # a connection is worth keeping: every new one shakes hands again
+@lru_cache(maxsize=8)  # a new connection costs a handshake
 def _bucket(url: str, patient: bool) -> ObjectStore:
     return from_url(url, retry_config=_PATIENT if patient else _HASTY)
 
 
 def exists(url: str, path: str) -> bool:
-    """Whether an object is there."""
+    """Whether an object exists."""
     try:
         obstore.head(connect(url), path)
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def exists(url: str, path: str) -> bool:
 
 
 def version_of(found: PutResult | obstore.ObjectMeta) -> UpdateVersion:
-    """The `mode` with which an object is replaced only if it is still this version."""
+    """The write mode that replaces an object only if it is still at this version."""
     version: UpdateVersion = {"e_tag": found["e_tag"]}
     if found["version"] is not None:
         version["version"] = found["version"]
@@ -141,7 +141,7 @@ def version_of(found: PutResult | obstore.ObjectMeta) -> UpdateVersion:
 
 
 def probe(url: str) -> None:
-    """Test the guarantees that correct writing rests on, and leave nothing behind.
+    """Test the guarantees on which correct writing depends; leaves nothing behind.
 
     An object that exists must not be created again; an object store must not replace one that has changed;
     plain files must have locks.
@@ -149,7 +149,7 @@ def probe(url: str) -> None:
     Raises
     ------
     ParameterError
-        The bucket does not exist, or the store accepts a write that it must refuse.
+        The bucket does not exist, or the store accepts a write that it should refuse.
     OSError, obstore.exceptions.BaseError
         The store does not answer, or denies access.
     """
@@ -176,7 +176,7 @@ def probe(url: str) -> None:
             raise
         raise ParameterError("store", url, "in a bucket that exists", "create the bucket first") from None
     finally:
-        with contextlib.suppress(FileNotFoundError, BaseError):  # the first error is the one to show
+        with contextlib.suppress(FileNotFoundError, BaseError):  # show the first error, not this one
             obstore.delete(objects, path)
 
 
@@ -195,9 +195,9 @@ def _unfit(url: str, why: str) -> ParameterError:
 
 @contextmanager
 def exclusive(url: str, name: str) -> Iterator[None]:
-    """Exclude, on plain files, all others who ask for `name`; object stores have conditional writes instead.
+    """On plain files, hold the lock `name` exclusively; object stores have conditional writes instead.
 
-    The lock belongs to an open file, so the system releases it when its process dies.
+    The operating system releases the lock when the process dies.
     """
     folder = folder_of(url)
     if folder is None:
@@ -211,7 +211,7 @@ def exclusive(url: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    # Opened for writing: NFS takes this lock as one on a byte range, which asks for it.
+    # Opened for writing, because NFS implements this lock as a byte-range lock, which requires it.
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:

@@ -1,16 +1,16 @@
-"""The store: one Zarr v3 hierarchy, on plain files or an object store, that readers can always open.
+"""The store: one Zarr v3 hierarchy, on plain files or an object store, readable at any moment.
 
     zarr.json        attributes (campaign, layout, provenance) and consolidated metadata: the publish point
     <axis>                          one array each: its values in storage order
-    <curve>                         values of a relative curve, over the dimensions
-    <reference>                     what the kernel knows of the points, over their dimensions
+    <curve>                         absolute values of a relative curve, over the dimensions
+    <reference>                     exact values at the points, over their dimensions
     <size axis>=<size>/<variable>   one array a variable, chunk = tile ("cells/" without an axis of sizes)
     ledger/                                    see `bendscape.sweep.store.ledger`
 
-Everything is written before it is published, and publishing replaces one object, so a reader sees the
-hierarchy before or after a change and nothing in between. Tile chunks land under arrays that are already
-published; `status` lands last. A change never deletes: a run that has been taken over without knowing it
-would otherwise delete what another run has written since.
+Everything is written before it is published, and publishing replaces a single object, so a reader sees the
+hierarchy either before or after a change. Chunks of tiles are written into arrays that are already published,
+`status` last. A change never deletes anything: otherwise a run that has been taken over without knowing it
+could delete what another run has written since.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from bendscape.sweep.store.compare_and_swap import Conflict, Publisher, always
 from bendscape.sweep.store.root import STORE_VERSION
 
 HOW_TO_READ = "comment"
-"""Attribute of the root for readers who open it as any Zarr group, in which the sizes are groups."""
+"""Root attribute for readers who open the store as an ordinary Zarr group, in which the sizes are groups."""
 REFERENCE_CHUNKS = (4, 16, 256)
-"""Of the arrays of references: of the curve the last, of the model axis before it the second."""
+"""Chunk lengths of reference arrays: along the curve (the last), along the model axis before it (the
+second)."""
 REFERENCE_POINTS = 2**14
-"""Points whose references are computed in one go, between two looks at whether the run should stop."""
+"""Number of points whose references are computed between two checks for a stop request."""
 STATUS_VARIABLE = Variable("status", "outcome of the cell", "int8", flags=tuple(STATUS))
 
 
@@ -51,11 +52,12 @@ def write_layout(
     check: Callable[[], None] = always,
     heed: Callable[[], None] = always,
 ) -> None:
-    """Create or extend the hierarchy to `layout`, write the references of what is new, and publish.
+    """Create or extend the hierarchy to `layout`, write the references of the new points, and publish.
 
-    Repeating it after a crash at any point, or after `heed` has raised, gives the same hierarchy: `heed` is
-    called between blocks of points whose references are computed. On files the caller holds a lock; on an
-    object store nothing is replaced that changed since it was read, and `check`, which raises if another
+    Repeating the call after a crash at any point, or after `heed` has raised, gives the same hierarchy.
+    `heed` is called between blocks of points. On files the caller holds a lock. On an object store nothing is
+    replaced that has changed since it was read, and `check`, which raises if another driver is about to
+    change the hierarchy, is called between every read and the write that depends on it.
     driver is about to change the hierarchy, is called between every read and the write that rests on it.
 
     Raises
@@ -79,7 +81,7 @@ def write_layout(
         if not found:
             to.put(f"{group}/zarr.json", metadata[group], mode)
     for path, array in arrays_of(layout, *declared).items():
-        # What was never published holds nothing, whatever an interrupted attempt left of it.
+        # What was never published holds no data, even if an interrupted attempt left something there.
         found, mode = to.read(f"{path}/zarr.json")
         metadata[path] = {**((found if path in kept else None) or array.metadata()), "shape": [*array.shape]}
         if metadata[path] != found:
@@ -97,7 +99,7 @@ def write_layout(
 def root_document(
     attributes: Mapping[str, Any], layout: Layout, metadata: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The root `zarr.json`: what is published."""
+    """The root `zarr.json`, which publishes the hierarchy."""
     return {
         "zarr_format": 3,
         "node_type": "group",
@@ -119,7 +121,7 @@ def group_metadata(layout: Layout, size: int) -> dict[str, Any]:
 
 
 class ArrayPlan(NamedTuple):
-    """An array as a layout wants it."""
+    """An array as a layout needs it."""
 
     of: Variable
     dims: tuple[str, ...]
@@ -128,14 +130,14 @@ class ArrayPlan(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Those of the variable; for integers of cells also what is masked, as plain xarray wants it."""
+        """Attributes of the variable; for integers of cells also the fill value, which xarray then masks."""
         fill = self.of.fill_value
         masked = {"_FillValue": fill} if "seed" in self.dims and isinstance(fill, int) and fill else {}
         return self.of.attributes | masked
 
     def metadata(self) -> dict[str, Any]:
-        """The `zarr.json` of a new one."""
-        # Made aside: in the store Zarr would also make a root, which is for `write_layout` to publish.
+        """The `zarr.json` of a new array."""
+        # Made in memory: in the store, Zarr would also create a root, which only `write_layout` may publish.
         aside: dict[str, Any] = {}
         zarr.create_array(
             MemoryStore(aside), shape=self.shape, chunks=self.chunks, dtype=self.of.dtype,
@@ -146,8 +148,7 @@ class ArrayPlan(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Something that is known of points without a cell: variables over the model dimensions, and over the
-    curve too where it is `long`."""
+    """Exact values at points: variables over the model dimensions and, if `long`, over the curve too."""
 
     variables: tuple[Variable, ...]
     long: bool
@@ -155,12 +156,12 @@ class Known(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Of its variables."""
+        """Names of the variables."""
         return [variable.name for variable in self.variables]
 
 
 def known(layout: Layout, references: Sequence[Reference]) -> list[Known]:
-    """What a store holds of its points: the values of a relative curve, and the kernel's references."""
+    """What a store holds for its points: the values of a relative curve, and the kernel's references."""
     curve = layout.axes.curve
     found = []
     if layout.around is not None and curve is not None:
@@ -185,7 +186,7 @@ def arrays_of(
     references: Sequence[Reference],
     dimensions: Sequence[Dimension] = (),
 ) -> dict[str, ArrayPlan]:
-    """Every array of a store by its path: dimensions, what is known of points and, for each size, seeds and
+    """Every array of a store by path: dimensions, exact values at points and, for each size, seeds and
     `variables`."""
     dims, shape = tuple(layout.dims), tuple(len(values) for values in layout.dims.values())
     models, inner = len(layout.models), {of.name: len(of.values) for of in dimensions}
@@ -217,7 +218,7 @@ def arrays_of(
 
 
 def axis_variable(layout: Layout, dim: str) -> Variable:
-    """A dimension as a variable."""
+    """The variable that describes a dimension."""
     if dim == layout.curve and layout.around is not None and layout.axes.curve is not None:
         return Variable(dim, f"{layout.axes.curve.name} relative to a threshold", "float64")
     axis = layout.axes[dim]
@@ -225,7 +226,7 @@ def axis_variable(layout: Layout, dim: str) -> Variable:
 
 
 def coordinates(layout: Layout, dimensions: Sequence[Dimension] = ()) -> dict[str, NDArray[Any]]:
-    """What the arrays of dimensions and seeds hold, by path."""
+    """The values of the arrays of dimensions and seeds, by path."""
     dims = {name: np.asarray(values) for name, values in layout.dims.items()}
     dims |= {of.name: np.asarray(of.values) for of in dimensions}
     return dims | {f"{layout.group(n)}/seed": np.arange(of.seeds) for n, of in sorted(layout.sizes.items())}
@@ -241,9 +242,9 @@ def compute_known(
     *,
     stretch: float = 1.0,
 ) -> dict[str, NDArray[Any]]:
-    """What is known at the points of `layout` that `before` did not have; the rest of `blocks` is kept.
+    """Compute the exact values at the points of `layout` that `before` lacks; keep the rest of `blocks`.
 
-    `stretch` multiplies every value of the curve, to see what depends on its last digits.
+    `stretch` multiplies the curve, to test which values depend on its last digits.
     """
     grid = Grid(layout.axes, _values(layout), layout.around, (), {})
     points, old = None, _old(layout, before)
@@ -271,7 +272,7 @@ def _values(layout: Layout) -> dict[str, tuple[Scalar, ...]]:
 
 
 def _old(layout: Layout, before: Layout | None) -> NDArray[np.bool_]:
-    """Which points a layout had before, over its dimensions; values are appended, so they come first."""
+    """Which points, over the dimensions, a layout already had. Values are appended, so these come first."""
     old = np.zeros(tuple(map(len, layout.dims.values())), dtype=bool)
     if before is not None:
         old[tuple(slice(len(before.dims[name])) for name in layout.dims)] = True
@@ -284,5 +285,6 @@ def stored_variables(kernel: Kernel) -> tuple[Variable, ...]:
 
 
 def silence_zarr() -> None:
-    """Consolidated metadata are not yet in the Zarr v3 text; every library here reads and writes them."""
+    """Silence Zarr's warning that consolidated metadata are not yet part of the v3 specification; all
+    libraries used here read and write them."""
     warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")

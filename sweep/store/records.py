@@ -1,7 +1,7 @@
-"""The records of all tiles, as arrays over the tiles: a million tiles take tens of megabytes.
+"""The records of all tiles, as arrays over tiles: a million tiles take tens of megabytes.
 
-A receipt is a worker's report on one tile; the records are all receipts merged. A merge never forgets a
-finished cell, in whatever order receipts come.
+A receipt is a worker's report on one tile; the records are all receipts merged. Merging in any order never
+forgets a finished cell.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.texts import MESSAGE_CHARACTERS, NAME_CHARACTERS, TRACEBACK_CHARACTERS, clean
 
-MOST_TILES, MOST_BYTES = 2**26, 2**33  # of one size, and of its masks; a receipt beyond that is damage
-HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers wider than JSON's numbers
+MOST_TILES, MOST_BYTES = 2**26, 2**33  # of one size: tiles, and bytes of masks; a larger receipt is damaged
+HEXADECIMAL = ("done", "failed", "checksum", "lost")  # integers too large for a JSON number
 
 
 @dataclass(frozen=True)
 class CellError:
     """A failed cell: its values on every axis, its bit in the tile's masks, and what went wrong.
 
-    A cell is identified by its tile and its bit; its other fields are for people.
+    A cell is identified by its tile and its bit; the other fields are for people.
 
-    Its texts come from users' code. They are cleaned here, so that texts in older stores are clean as well.
+    The texts come from users' code. They are cleaned here, so texts from older stores are clean as well.
     """
 
     cell: dict[str, Any]
@@ -48,7 +48,7 @@ class CellError:
             ("host", NAME_CHARACTERS),
         ):
             object.__setattr__(self, name, clean(getattr(self, name), most))
-        # Interned: the cells of a tile often fail alike.
+        # Interned: the cells of a tile often fail in the same way.
         tail = sys.intern(clean(self.traceback, TRACEBACK_CHARACTERS, end=True))
         object.__setattr__(self, "traceback", tail)
 
@@ -57,8 +57,8 @@ class CellError:
 class Receipt:
     """A worker's report on a tile: masks of finished and failed cells, and the cost.
 
-    `checksum` is that of the finished cells as they were written, 0 where it is not known. `lost` are cells
-    that were recorded as finished or failed but, by a check of the store, are neither.
+    `checksum` is that of the finished cells as written, or 0 if unknown. `lost` are cells recorded as
+    finished or failed that a check of the store found to be neither.
     """
 
     tile: str
@@ -73,7 +73,7 @@ class Receipt:
     errors: tuple[CellError, ...] = ()
 
     def to_json(self) -> str:
-        """One line of a segment; masks and checksum in hexadecimal, every distinct traceback once."""
+        """One line of a segment; masks and checksum in hexadecimal, each distinct traceback once."""
         errors, texts = _shared_texts(self.errors)
         hexadecimal = {name: f"{getattr(self, name):x}" for name in HEXADECIMAL}
         return json.dumps({**vars(self), **hexadecimal, "errors": errors, "tracebacks": texts})
@@ -93,7 +93,7 @@ def _shared_texts(errors: tuple[CellError, ...]) -> tuple[list[dict[str, Any]], 
 
 
 def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellError, ...]:
-    shared = dict(enumerate(texts))  # the earliest stores have the text itself
+    shared = dict(enumerate(texts))  # the earliest stores have the text in place of its index
     return tuple(
         CellError(**{**error, "traceback": shared.get(error["traceback"], error["traceback"])})
         for error in errors
@@ -113,7 +113,8 @@ class Account(NamedTuple):
 
 
 class TileRecord(NamedTuple):
-    """All that is recorded of one tile: `attempts` counts its receipts, `epoch` is the run of the last."""
+    """Everything recorded of one tile. `attempts` is the number of its receipts, `epoch` the run of the
+    last."""
 
     done: int
     failed: int
@@ -143,10 +144,10 @@ _MASKS = ("done", "failed")
 
 @dataclass
 class SizeRecords:
-    """The tiles of one size. Arrays over the tiles along each dimension of storage, in storage order.
+    """The tiles of one size, as arrays over the tiles along each dimension of storage.
 
-    `done` and `failed` have one more dimension: the mask, 8 cells a byte, the lowest bit first. Of size 0
-    until something is known.
+    `done` and `failed` have one more dimension: the mask, 8 cells to a byte, lowest bit first. The arrays are
+    empty until something is recorded.
     """
 
     done: NDArray[np.uint8]
@@ -161,7 +162,7 @@ class SizeRecords:
 
     @classmethod
     def empty(cls, dims: int) -> SizeRecords:
-        """Of tiles along so many dimensions."""
+        """No records yet, for tiles along this number of dimensions."""
         shape = (0,) * dims
         return cls(**{k: np.zeros((*shape, 0) if k in _MASKS else shape, of) for k, of in _COLUMNS.items()})
 
@@ -171,7 +172,7 @@ class SizeRecords:
         Raises
         ------
         ValueError
-            No store has so many.
+            No store can have so many tiles.
         """
         shape = tuple(map(max, (*tiles, (cells + 7) // 8), self.done.shape))
         if shape == self.done.shape:
@@ -183,7 +184,7 @@ class SizeRecords:
             setattr(self, name, np.pad(array, missing))
 
     def recorded(self, key: tuple[int, ...]) -> bool:
-        """Whether anything is known of a tile."""
+        """Whether anything is recorded of a tile."""
         inside = all(index < length for index, length in zip(key, self.attempts.shape, strict=True))
         return inside and bool(self.attempts[key])
 
@@ -193,8 +194,8 @@ def cells_in(
 ) -> NDArray[np.bool_]:
     """Which cells of an outer product of storage indices (model dimensions, curve, seed) are in the masks.
 
-    `blocks` are the curve and seed blocks of a tile, None for the first where there is no curve; the result
-    has one dimension for each of `picks`.
+    `blocks` are the curve and seed blocks of a tile, with None for the curve block if there is no curve. The
+    result has one dimension for each entry of `picks`.
     """
     curve_block, seed_block = blocks
     seed_tile, j = np.divmod(picks[-1], seed_block)
@@ -210,7 +211,7 @@ def cells_in(
 
 
 def as_int(mask: NDArray[np.uint8]) -> int:
-    """A mask as an integer, whose bits are the cells."""
+    """A mask as an integer with one bit per cell."""
     return int.from_bytes(mask.tobytes(), "little")
 
 
@@ -229,18 +230,19 @@ class Records:
         self._hosts: dict[str, int] = {"": 0}
 
     def size(self, size: int, dims: int) -> SizeRecords:
-        """The records of one size, whose tiles lie along so many dimensions."""
+        """The records of one size, whose tiles lie along this number of dimensions."""
         if size not in self.sizes:
             self.sizes[size] = SizeRecords.empty(dims)
         return self.sizes[size]
 
     def add(self, receipt: Receipt, epoch: int = 0) -> None:
-        """Merge a receipt of a run: what is finished stays so, and loses the error of an earlier attempt.
+        """Merge a receipt of a run. A finished cell stays finished, and the error of an earlier attempt is
+        dropped.
 
         Raises
         ------
         ValueError
-            The receipt is for a tile that no store can have.
+            No store can have the tile of this receipt.
         """
         key = TileKey.parse(receipt.tile)
         size, at = self.size(key.size, len(key.chunk)), key.chunk
@@ -250,7 +252,7 @@ class Records:
         before, width = as_int(size.done[at]) & ~receipt.lost, size.done.shape[-1]
         done = before | receipt.done
         failed = (as_int(size.failed[at]) & ~receipt.lost | receipt.failed) & ~done
-        # A checksum speaks of the cells that were finished when it was made.
+        # A checksum refers to the cells that were finished when it was made.
         if done == receipt.done:
             size.checksum[at] = receipt.checksum
         elif done != before:
@@ -280,7 +282,7 @@ class Records:
         return (as_int(size.done[at]), as_int(size.failed[at])) if size.recorded(at) else (0, 0)
 
     def get(self, key: TileKey) -> TileRecord | None:
-        """What is recorded of a tile, or None."""
+        """The record of a tile, or None."""
         size, at = self.size(key.size, len(key.chunk)), key.chunk
         if not size.recorded(at):
             return None
@@ -298,13 +300,13 @@ class Records:
         )
 
     def __iter__(self) -> Iterator[TileKey]:
-        """Every tile of which something is recorded, in the order of storage."""
+        """Every recorded tile, in the order of storage."""
         for size in sorted(self.sizes):
             for at in np.argwhere(self.sizes[size].attempts):
                 yield TileKey(size, tuple(at.tolist()))
 
     def __len__(self) -> int:
-        """Tiles of which something is recorded."""
+        """Number of recorded tiles."""
         return sum(int(np.count_nonzero(size.attempts)) for size in self.sizes.values())
 
     def errors(self) -> list[CellError]:
@@ -347,7 +349,7 @@ class Records:
                 size, _, name = path.partition("/")
                 setattr(records.size(int(size), array.ndim - (name in _MASKS)), name, array)
             errors = _with_texts(known["errors"], known["texts"])
-        except Exception as error:  # zipfile, zlib, numpy and json each have their own
+        except Exception as error:  # zipfile, zlib, numpy and json each raise their own
             raise ValueError(f"{type(error).__name__}: {error}") from None
         records.follows = known.get("follows", "")
         records.accounts = {int(run): Account(*sums) for run, sums in known.get("accounts", {}).items()}

@@ -1,4 +1,4 @@
-"""The root of a store, read once: what is published there, for everything that reads or resumes it."""
+"""The root of a store, read once: what is published there, for all code that reads or resumes the store."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from bendscape.sweep.store.objects import Damaged, connect, read_object
 if TYPE_CHECKING:
     from zarr.abc.store import Store as Objects
 
-STORE_VERSION = 3  # 1 had neither checksums nor snapshots of arrays, 2 the axes of one model alone
+STORE_VERSION = 3  # 1 lacked checksums and array snapshots; 2 knew the axes of one model only
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A store as it was published when its root was read. It stays so, whatever a run publishes later.
+    """A store as published when its root was read. It does not follow later changes by a run.
 
     Parameters
     ----------
     url
-        Where it lies.
+        Where the store lies.
     attributes
-        Of the root: campaign, identity and provenance.
+        Root attributes: campaign, identity and provenance.
     metadata
-        The document of every group and array, by path.
+        The metadata document of every group and array, by path.
     layout
-        Which cells it has, and where; on the axes that its kernel has now, where that is installed.
+        Which cells the store has, and where; on the present axes of its kernel if that is installed.
     references
-        Of the kernel; where that is not installed, of the default one, if the axes are the same.
+        References of the kernel; if it is not installed, of the default kernel, if the axes are the same.
     """
 
     url: str
@@ -72,26 +72,26 @@ class Store:
 
     @property
     def revision(self) -> int:
-        """Number of the campaign file that was published last."""
+        """Number of the campaign file published last."""
         return int(self.attributes["revision"])
 
     @property
     def kernel_name(self) -> str:
-        """Of the kernel that computes its cells."""
+        """Name of the kernel that computes the cells."""
         return str(self.attributes["kernel"])
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of that kernel; stores of version 2 name none."""
+        """Options of the kernel; empty for stores of version 2."""
         return dict(self.attributes.get("options", {}))
 
     def kernel(self, modules: Iterable[str] = ()) -> Kernel:
-        """The kernel with its options: installed, or of one of the modules.
+        """The kernel with its options, installed or from one of the modules.
 
         Raises
         ------
         ParameterError
-            There is none of that name.
+            There is no kernel of that name.
         """
         return load_kernel(self.kernel_name, modules, self.options)
 
@@ -103,14 +103,14 @@ class Store:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Its ledger, as replayed when it was first asked for."""
+        """The ledger, replayed on first use."""
         ledger = Ledger(connect(self.url))
         ledger.replay()
         return ledger
 
     def grid(self, revision: int | None = None) -> Grid:
-        """The grid of its latest campaign file, or of that of a revision; a relative curve has the values
-        that are stored.
+        """The grid of the latest campaign file, or of the file of a given revision; a relative curve has its
+        stored values.
 
         Raises
         ------
@@ -126,13 +126,13 @@ class Store:
         return replace(grid, stored=values[np.ix_(*places)])
 
     def variables(self, size: int) -> list[str]:
-        """Names of what is stored for the cells of one size, `status` included."""
+        """Names of the arrays of the cells of one size, `status` included."""
         prefix = f"{self.layout.group(size)}/"
         names = (path.removeprefix(prefix) for path in self.metadata if path.startswith(prefix))
         return [name for name in names if name != "seed"]
 
     def arrays(self) -> list[str]:
-        """Names of what is stored beside the cells: dimensions, references and the values of a curve."""
+        """Names of the arrays other than cells: dimensions, references and the values of a curve."""
         return [path for path, of in self.metadata.items() if "/" not in path and of["node_type"] == "array"]
 
     def dims(self, path: str) -> tuple[str, ...]:
@@ -144,24 +144,24 @@ class Store:
         return dict(self.metadata[path].get("attributes", {}))
 
     def array(self, path: str) -> zarr.Array[Any]:
-        """An array, to be read.
+        """An array, for reading.
 
         Raises
         ------
         ParameterError
-            The root does not list it.
+            The root does not list the array.
         """
         if path not in self.metadata:
             raise ParameterError("store", self.url, "a whole bendscape store", f"{path} is missing")
         return zarr.Array.from_dict(zarr.storage.StorePath(self._objects, path), self.metadata[path])
 
     def read(self, path: str) -> NDArray[Any]:
-        """All of an array.
+        """The values of an array.
 
         Raises
         ------
         Damaged
-            It cannot be decoded.
+            The array cannot be decoded.
         OSError
             The store does not answer.
         """
@@ -169,7 +169,7 @@ class Store:
             return np.asarray(self.array(path)[...])
         except (OSError, ParameterError):
             raise
-        except Exception as error:  # each codec has its own
+        except Exception as error:  # each codec raises its own
             raise Damaged(path, f"{type(error).__name__}: {error}") from None
 
     @cached_property
@@ -178,14 +178,14 @@ class Store:
 
 
 def open_store(location: str | os.PathLike[str] | Store) -> Store:
-    """The store at a path or URL, which must be there; one that is open already is handed on.
+    """The store at a path or URL, which must exist; an open store is returned unchanged.
 
     Raises
     ------
     ParameterError
-        There is none, or something else.
+        There is no store, or something else is there.
     OSError
-        The store does not answer or denies access; `Damaged` where its root is.
+        The store does not answer or denies access; `Damaged` if its root cannot be read.
     """
     if isinstance(location, Store):
         return location
@@ -198,7 +198,7 @@ def open_store(location: str | os.PathLike[str] | Store) -> Store:
 
 
 def read_store(url: str, *, patient: bool = False) -> Store | None:
-    """A store as its root has it now, or None where nothing has been published.
+    """The store as its root describes it now, or None if nothing has been published.
 
     This is the first thing that a command reads, so an object store that does not answer fails in seconds;
     `patient` as in `connect`.
@@ -208,22 +208,22 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
     ParameterError
         Something other than a bendscape store is there, or a store of a newer version.
     OSError
-        The store does not answer or denies access; `Damaged` where the root is.
+        The store does not answer or denies access; `Damaged` if the root cannot be read.
     """
     folder = folder_of(url)
     if folder is not None and not folder.exists():
         return None
-    if folder is not None and not folder.is_dir():  # asked second: another driver may make it at this moment
+    if folder is not None and not folder.is_dir():  # checked second: another driver may be creating it
         raise ParameterError("store", str(folder), "a folder, not a file")
     try:
         document = json.loads(read_object(connect(url, patient=patient), "zarr.json"))
-    except BaseError as error:  # its further lines are of no use to a user
+    except BaseError as error:  # its first line says enough
         raise OSError(f"{url} cannot be read: {str(error).splitlines()[0]}") from None
     except FileNotFoundError:
         if folder is not None and any(folder.iterdir()) and not (folder / "ledger").is_dir():
             raise ParameterError("store", str(folder), "a bendscape store or a new folder") from None
         return None
-    except ParameterError:  # of the connection; a ValueError too
+    except ParameterError:  # from `connect`; it is a ValueError too
         raise
     except ValueError as error:
         raise Damaged("zarr.json", error) from None
@@ -243,12 +243,12 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
 
 
 def check_rootless(url: str) -> None:
-    """Where a root is missing, allow only what an interrupted creation of a store leaves behind.
+    """If the root is missing, allow only what an interrupted creation of a store leaves behind.
 
     Raises
     ------
     ParameterError
-        There are cells or receipts: another layout on top of them would turn them into other cells.
+        There are cells or receipts: under another layout they would be taken for other cells.
     """
     folder = folder_of(url)
     if (folder is None or folder.is_dir()) and holds_cells(url):
@@ -261,7 +261,7 @@ def check_rootless(url: str) -> None:
 
 
 def holds_cells(url: str) -> bool:
-    """Whether there is any chunk of a kernel's variables or any receipt, whatever else is there."""
+    """Whether there is any chunk of a kernel's variable, or any receipt."""
     folder = folder_of(url)
     if folder is not None:
         chunks = (path for path in folder.glob("*/*/c") if path.parent.name != "seed")

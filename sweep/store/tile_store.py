@@ -67,7 +67,7 @@ class TileStore:
         return {name: self.read(key, name) for name in ("status", *(v.name for v in self._variables[:-1]))}
 
     def empty(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """A tile of absent cells, which hold what the arrays of this store have for them."""
+        """A tile of absent cells, filled with the fill values of the arrays of this store."""
         slots, found = self.layout.slots(key), {}
         for variable in self._variables:
             array = self._array(key.size, variable.name)
@@ -132,13 +132,13 @@ class TileStore:
 
 
 def _merge(name: str, own: NDArray[Any], stored: NDArray[Any], absent: Any) -> NDArray[Any]:
-    # What a cell holds stays: merging in any order, and twice, gives the same. A failed cell holds nothing.
+    # Finished cells are kept, so merging is idempotent and independent of order. Failed cells hold no values.
     if name == "status":
         stays = np.isin(stored, [STATUS[kind] for kind in FINISHED]) | (own == STATUS["absent"])
-    else:  # by bits: a NaN that a kernel returned is a value, and not every NaN is that of an absent cell
+    else:  # compare bits: a kernel may return NaN, whose bits differ from the NaN of an absent cell
         fill = np.full_like(stored, absent)
         differs = np.ascontiguousarray(stored).view(np.uint8) != np.ascontiguousarray(fill).view(np.uint8)
-        stays = differs.reshape(*stored.shape[:2], -1).any(axis=-1)  # of all numbers of a cell, or of none
+        stays = differs.reshape(*stored.shape[:2], -1).any(axis=-1)  # a cell is kept or replaced as a whole
         stays = stays.reshape(*stays.shape, *[1] * (stored.ndim - 2))
     return np.where(stays, stored, own)
 

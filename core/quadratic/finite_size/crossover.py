@@ -1,8 +1,9 @@
 """What a sample of size N shows of a discontinuous transition.
 
-Inside a smooth edge the density is exponentially thin. A sample in which no label falls into the part of the
-tail beyond the outlier cannot tell it from an isolated eigenvalue, so the threshold it shows is not alpha_bbp
-but the lower load at which that part of the tail holds about one eigenvalue in N.
+Inside a smooth edge the density is exponentially small. A sample in which no label falls into the part of the
+tail beyond the outlier cannot distinguish the outlier from an isolated eigenvalue. The threshold that it
+shows is therefore not alpha_bbp but the lower load at which that part of the tail holds about one eigenvalue
+in N.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from bendscape.core.quadratic.theory.outlier import transition_at
 FloatArray = npt.NDArray[np.float64]
 
 LARGEST_SIZE = 1e280
-"""Beyond it the probability of one sample in N is no longer a normal double."""
+"""Largest dimension: beyond it the probability of one sample in N is no longer a normal double."""
 
-_SMALLEST = 1e-300  # probabilities below it count as it: no N reaches there
+_SMALLEST = 1e-300  # smaller probabilities are replaced by this; no N reaches them
 
 
 def tail_probability(model: Model, gamma: float) -> float:
-    """Expected number of directions of one sample that lie beyond the pole, sum_c P(D_c < 0).
+    """Expected number of directions of one sample beyond the pole, sum_c P(D_c < 0).
 
     D_c = a + (1 - gamma) y + gamma c yhat is negative where y exceeds (a + gamma c yhat)/(gamma - 1): an
     incomplete gamma function of yhat, averaged over yhat by the trapezoidal rule in log yhat around the
@@ -44,7 +45,7 @@ def tail_probability(model: Model, gamma: float) -> float:
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     gamma : float
         Reduced Stieltjes variable, > 1.
 
@@ -66,12 +67,12 @@ def tail_probability(model: Model, gamma: float) -> float:
 
 
 def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatArray]:
-    """Values of yhat, equidistant in log yhat, and the probability of each jointly with D_c < 0."""
+    """Values of yhat, equidistant in log yhat, and the joint probability of each with D_c < 0."""
     n, m = model.p_star / 2, model.p / 2
     rate = n / (1 + model.noise)
     step = 0.2 / math.sqrt(1 + m)
     width = 40 / m + math.sqrt(80 / m)
-    # gammaincc falls like exp(-tilt yhat): with the density of yhat the peak is at m/(m + tilt).
+    # gammaincc decreases like exp(-tilt yhat); multiplied by the density of yhat it peaks at m/(m + tilt).
     tilt = rate * gamma * c / (gamma - 1)
     yhat = m / (m + tilt) * np.exp(np.arange(-width, math.log1p(width), step))
     log_density = m * np.log(m * yhat) - m * yhat - gammaln(m)
@@ -83,8 +84,8 @@ def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatA
 def window_end(model: Model) -> tuple[float, float]:
     """gamma and load at the end of the pre-critical window on the principal-value branch (alpha_0).
 
-    If that branch has no zero, the point at which its load equals the real part of the complex alpha_0 or, if
-    its load never falls so low, the point of its lowest load.
+    If that branch has no zero: the point at which its load equals the real part of the complex alpha_0 or, if
+    its load stays above that, the point of its lowest load.
     """
     gamma, reached = principal_value_end(model)
     load = load_on_branch(gamma, principal_value(model, gamma)).real
@@ -102,7 +103,7 @@ def window_end(model: Model) -> tuple[float, float]:
 
 
 def _log_expected(model: Model, gamma: float) -> float:
-    """log of alpha(gamma) sum_c P(D_c < 0): sample directions beyond the outlier, per dimension."""
+    """log of alpha(gamma) sum_c P(D_c < 0), the expected number of directions beyond the outlier over N."""
     load = load_on_branch(gamma, principal_value(model, gamma)).real
     return math.log(max(load * tail_probability(model, gamma), _SMALLEST))
 
@@ -111,8 +112,8 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
     """Threshold alpha_bbp(N) that samples of dimension N show.
 
     Continuous transition: alpha_bbp. Discontinuous: the load alpha(gamma) on the principal-value branch,
-    gamma > 1, at which N alpha sum_c P(D_c < 0) = 1; and alpha_0, where that branch ends, for all N too small
-    to reach it.
+    gamma > 1, at which N alpha sum_c P(D_c < 0) = 1; if N is too small for a solution, alpha_0, where the
+    branch ends.
 
     Parameters
     ----------
@@ -125,13 +126,19 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
     -------
     float
         A load in [alpha_0, alpha_bbp]: below it samples of this size show no overlap with the teacher, above
-        it they do. Where alpha_0 has no principal value, the real part of the complex alpha_0 takes its
-        place, or the lowest load of the branch if that is higher.
+        it they do. If alpha_0 has no principal value, it is replaced by the real part of the complex alpha_0
+        or by the lowest load of the branch, whichever is higher.
+
+    Raises
+    ------
+    ParameterError
+        N is outside this range.
 
     Notes
     -----
-    Limits: alpha_0 up to :func:`crossover_size`, then a climb towards alpha_bbp with a distance that falls
-    only like 1/log N. Accuracy of the equation's solution 1e-9; of the law itself, leading order in log N.
+    Limits: alpha_0 up to :func:`crossover_size`, then an increase towards alpha_bbp, at a distance that
+    decreases only like 1/log N. Accuracy of the equation's solution 1e-9; the law itself is the leading order
+    in log N.
     Held by ``tests/test_finite_size.py``. Source: this project's own, from the exact tail of the
     principal-value branch.
     """
@@ -159,7 +166,7 @@ def alpha_bbp_at_size(model: Model, N: float) -> float:
 
 
 def seen_at_size(model: Model, N: float) -> str:
-    """What :func:`alpha_bbp_at_size` means at this N, in words.
+    """The meaning of :func:`alpha_bbp_at_size` at this N, in words.
 
     "alpha_bbp" for a continuous transition; for a discontinuous one "alpha_0" up to the crossover size, and
     "threshold seen, between alpha_0 and alpha_bbp" beyond; "no threshold" at p = inf.
@@ -173,14 +180,14 @@ def seen_at_size(model: Model, N: float) -> str:
 
 
 def crossover_size(model: Model) -> float:
-    """Size N_x up to which a discontinuous transition is seen as a continuous one at alpha_0.
+    """Size N_x up to which a discontinuous transition looks like a continuous one at alpha_0.
 
     N_x = 1/(alpha_0 sum_c P(D_c < 0)) at the end of the principal-value branch.
 
     Parameters
     ----------
     model : Model
-        With finite p; nan for p = inf.
+        Finite p; nan for p = inf.
 
     Returns
     -------
@@ -190,7 +197,8 @@ def crossover_size(model: Model) -> float:
     Notes
     -----
     Below N_x samples behave as if the edge were sharp and alpha_0 the threshold; above it the threshold
-    climbs. An order of magnitude, held by ``tests/test_finite_size.py``. Source: this project's own.
+    increases with N. An order of magnitude, held by ``tests/test_finite_size.py``. Source: this project's
+    own.
     """
     if math.isinf(model.p):
         return math.nan

@@ -1,8 +1,8 @@
-"""How the threshold of a discontinuous transition climbs with N: the rate at which labels hide the teacher.
+"""The increase with N of the threshold of a discontinuous transition: how often labels hide the teacher.
 
-Beyond the crossover size a sample at load alpha, between alpha_0 and alpha_bbp, has kappa = N alpha sum_c
-P(D_c < 0) directions beyond the pole of the principal-value outlier on average, and shows the teacher if it
-has none: exp(-kappa) of all samples do. kappa = 1 at alpha_bbp(N).
+Beyond the crossover size, at a load between alpha_0 and alpha_bbp, a sample has on average kappa = N alpha
+sum_c P(D_c < 0) directions beyond the pole of the principal-value outlier. It shows the teacher only if it
+has none, which is the case for a fraction exp(-kappa) of all samples. kappa = 1 at alpha_bbp(N).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from bendscape.core.quadratic.theory.outlier import transition_at
 FloatArray = npt.NDArray[np.float64]
 
 _POINTS = 400
-_NEAREST = 0.02  # of the branch's length in gamma: what is nearer alpha_bbp hides at no size
-_LOWEST = 1e-280  # probability of a label beyond the pole
+_NEAREST = 0.02  # of the branch's length in gamma: closer to alpha_bbp labels hide the teacher at no size
+_LOWEST = 1e-280  # smallest probability of a label beyond the pole
 
 
 class HidingCurve(NamedTuple):
-    """The principal-value branch of a discontinuous transition, from its end up to close to alpha_bbp.
+    """The principal-value branch of a discontinuous transition, from its end to near alpha_bbp.
 
     Parameters
     ----------
     alpha : array, shape (n,)
         Loads, increasing from the end of the branch (alpha_0).
     log_rate : array, shape (n,)
-        log of alpha sum_c P(D_c < 0): with log N added, that of kappa.
+        log of alpha sum_c P(D_c < 0); adding log N gives log kappa.
     overlap_sq : array, shape (n,)
         Squared overlap m^2 of the principal-value outlier.
     """
@@ -45,7 +45,8 @@ class HidingCurve(NamedTuple):
     overlap_sq: FloatArray
 
     def log_kappa(self, alpha: FloatArray, N: float) -> FloatArray:
-        """log kappa at any loads: linear in alpha below the branch's end, -inf above its start."""
+        """log kappa at any loads: extrapolated linearly in alpha below the branch's end, -inf above its
+        start."""
         found = np.interp(alpha, self.alpha, self.log_rate, right=-math.inf)
         slope = (self.log_rate[1] - self.log_rate[0]) / (self.alpha[1] - self.alpha[0])
         below = self.log_rate[0] + slope * (alpha - self.alpha[0])
@@ -58,21 +59,21 @@ class HidingCurve(NamedTuple):
 
 @lru_cache(maxsize=256)
 def hiding_curve(model: Model) -> HidingCurve:
-    """Loads, rates and overlaps along the principal-value branch.
+    """Loads, hiding rates and overlaps along the principal-value branch.
 
     Parameters
     ----------
     model : Model
-        With finite p and a discontinuous transition.
+        Finite p and a discontinuous transition.
 
     Returns
     -------
     HidingCurve
-        Empty arrays where the transition is continuous or p = inf.
+        Empty arrays if the transition is continuous or p = inf.
 
     Notes
     -----
-    Interpolating linearly is accurate to 1e-3 in log kappa where kappa is between 1e-3 and 1e3. Held by
+    Linear interpolation is accurate to 1e-3 in log kappa for kappa between 1e-3 and 1e3. Held by
     ``tests/test_drift.py``. Source: this project's own.
     """
     if math.isinf(model.p) or transition_at(model).kind == "continuous":
@@ -86,15 +87,15 @@ def hiding_curve(model: Model) -> HidingCurve:
         overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
         rows.append((load, math.log(rate), min(1.0, max(0.0, overlap_sq))))
     found = np.array(rows).T
-    falls = np.flatnonzero(np.diff(found[0]) <= 0)  # the load may turn just before its end
+    falls = np.flatnonzero(np.diff(found[0]) <= 0)  # the load can turn around just before the end
     return HidingCurve(*found[:, 1 + int(falls[-1]) if falls.size else 0 :])
 
 
 def drift_amplitude(model: Model) -> float:
     """Amplitude K of the leading order alpha_bbp - alpha_bbp(N) = K/log N.
 
-    K = (p_star a/2) |d alpha/d gamma| at gamma = 1, d alpha/d gamma = (psi - gamma B_y)/(gamma F)^2; with
-    noise a/(1 + noise) takes the place of a.
+    K = (p_star a/2) |d alpha/d gamma| at gamma = 1, with d alpha/d gamma = (psi - gamma B_y)/(gamma F)^2.
+    With noise, a is replaced by a/(1 + noise).
 
     Parameters
     ----------
@@ -107,8 +108,9 @@ def drift_amplitude(model: Model) -> float:
 
     Notes
     -----
-    Limits: the limit is far from every size within reach: (alpha_bbp - alpha_bbp(N)) log N tends to 3.0 at
-    (2, 1, 1.5), and is 4.2 at N = 1e7. Held by ``tests/test_drift.py``. Source: this project's own.
+    Limits: the asymptotic value is far from that at any size within reach: (alpha_bbp - alpha_bbp(N)) log N
+    tends to 3.0 at (2, 1, 1.5), and is 4.2 at N = 1e7. Held by ``tests/test_drift.py``. Source: this
+    project's own.
     """
     if math.isinf(model.p) or transition_at(model).kind == "continuous":
         return math.nan

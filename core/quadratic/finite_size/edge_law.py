@@ -1,8 +1,8 @@
-"""The lowest eigenvalue of samples of dimension N: its mean and its spread, without a free parameter.
+"""Mean and spread of the lowest eigenvalue of samples of dimension N, without a free parameter.
 
-Three things move it. The sampled labels move edge and outlier by O(N^(-1/2)); given the labels the edge of a
-random matrix fluctuates by O(N^(-2/3)), and an outlier by O(N^(-1/2)); and inside a smooth edge a single
-extreme label can bind an eigenvalue of its own, far in the tail of the bulk.
+There are three effects. The sampled labels move the edge and the outlier by O(N^(-1/2)). Given the labels,
+the edge of a random matrix fluctuates by O(N^(-2/3)), and an outlier by O(N^(-1/2)). Inside a smooth edge a
+single extreme label can bind an eigenvalue of its own, far in the tail of the bulk.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from bendscape.core.quadratic.model import Model
 Regime = Literal["edge", "outlier", "tail"]
 
 _LEAST_OVERLAP = 1e-3
-"""Overlap of drawn cells and of averages from which on the splitting of outliers is drawn, 0.3 seconds."""
+"""Overlap of drawn cells and of averages above which the splitting of outliers is drawn; takes 0.3
+seconds."""
 
 
 class LowestEigenvalue(NamedTuple):
-    """Mean and standard deviation of the lowest eigenvalue over samples, and what makes them."""
+    """Mean and standard deviation of the lowest eigenvalue over samples, and their origin."""
 
     mean: float
     sd: float
@@ -50,29 +51,31 @@ class LowestEigenvalue(NamedTuple):
 def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenvalue:
     """Mean and standard deviation of eigval_min over samples of dimension N.
 
-    Without a label in the tail, with r = p p_star, xi_r the universal law of critical spikes at w = N^(1/3)
-    distance (:mod:`bendscape.core.quadratic.finite_size.edge_scales`), C the edge's softness and t, b the
-    direction averages of :mod:`bendscape.core.quadratic.finite_size.label_fluctuations`,
+    If no label lies in the tail, with r = p p_star, xi_r the universal law of critical spikes at w = N^(1/3)
+    distance (:mod:`bendscape.core.quadratic.finite_size.edge_scales`), C the softness of the edge and t, b
+    the direction averages of :mod:`bendscape.core.quadratic.finite_size.label_fluctuations`,
 
         mean = lambda + (C p N)^(-2/3) <xi_r(w) + max(w, 0)^2> + shift/N,    sd^2 = Var_labels + Var_matrix.
 
-    No outlier: lambda is the edge's, Var_labels = (4 alpha/(p^2 N)) Var t, Var_matrix = (C p N)^(-4/3) Var
-    xi_r. Outlier: lambda = lambda_star, with R = S'/z' there a cell's labels move it by (delta S - R delta
-    Sigma)/(1 - R), and the matrix by a variance m^4 (2/(p N)) S'^2/|z'| instead of (C p N)^(-4/3) 4 w. The
-    shift is that of the labels, alpha Var b/(p (2/gamma^3 + alpha B')), and of the p (p + p_star) directions
-    that teacher and student take from the bulk. It moves z at a given gamma; an outlier stays on S, so of
-    it only the part -R/(1 - R) = 1 - m^2 arrives there.
+    Without an outlier, lambda is the edge, Var_labels = (4 alpha/(p^2 N)) Var t, and Var_matrix =
+    (C p N)^(-4/3) Var xi_r. With an outlier, lambda = lambda_star; with R = S'/z' there, the labels of a cell
+    move it by (delta S - R delta Sigma)/(1 - R), and the matrix contributes the variance m^4 (2/(p N))
+    S'^2/|z'| instead of (C p N)^(-4/3) 4 w. The shift has two parts: that of the labels, alpha Var b/(p
+    (2/gamma^3 + alpha B')), and that of the p (p + p_star) directions of teacher and student, which are
+    missing from the bulk. It is a shift of z at fixed gamma. An outlier stays on S, so only the part -R/(1 -
+    R) = 1 - m^2 of it moves the outlier.
 
-    Inside a smooth edge (gamma > 1) mean and variance are those over cells of drawn extreme labels
+    Inside a smooth edge (gamma > 1), mean and variance are taken over cells with drawn extreme labels
     (:mod:`bendscape.core.quadratic.finite_size.extreme_labels`), each with its own edge or outlier and the
-    law above; an outlier of overlap m_i^2 splits as that of the averages at min(gamma, 1), times the ratio
-    of m_i^2 to its m^2, at most 1. With probability 1 - exp(-kappa), kappa = N alpha sum_c P(D_c < 0) at the
-    gamma of the averages' outlier or edge, by principal value, a label lies beyond it and decides.
+    law above. An outlier of overlap m_i^2 splits like the outlier of the averages at min(gamma, 1), times the
+    ratio of m_i^2 to the m^2 of the latter, at most 1. With probability 1 - exp(-kappa) a label lies beyond
+    the principal-value outlier (or edge) of the averages and decides; kappa = N alpha sum_c P(D_c < 0) at its
+    gamma.
 
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     alpha : float
         Samples per dimension, at least 1/N.
     N : float
@@ -81,24 +84,25 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
     Returns
     -------
     LowestEigenvalue
-        ``mean`` and ``sd`` in the units of H; ``sd_labels``, the part a cell's own labels explain;
-        ``tail_share``, the probability that a label in the tail decides; ``regime``, "tail" where that
+        ``mean`` and ``sd`` in the units of H; ``sd_labels``, the part of ``sd`` due to a cell's own labels;
+        ``tail_share``, the probability that a label in the tail decides; ``regime``, "tail" if that
         exceeds a half, else "outlier" or "edge".
 
     Notes
     -----
-    Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge far below
-    threshold. Accuracy of the mean at N = 128 to 512: 0.6 (C p N)^(-2/3) from terms of relative order
-    N^(-1/3) that are left out; of sd 15 per cent. The splitting of the p p_star outliers by labels, weights
-    and matrix is that of :mod:`bendscape.core.quadratic.finite_size.splitting`. Inside a smooth edge samples
-    lie above the law, by 0 to 0.5 sd (known to 0.1) at N = 64 and 256, alpha = 0.3, 0.5 and 1 of (p, p_star,
-    a) = (1, 1, 1.5), (4, 1, 1.5), (1, 2, 3) and (2, 2, 1.5), and by up to 0.75 sd where other points were
-    sampled; the sd is within 20 per cent at N = 256, and at N = 64 up to 37 per cent too wide at p = 1, known
-    to 7 (``benchmarks/finite_size.py --far``). Of that 0.05 sd is that of drawn means. At (2, 2, 30), N = 64
-    and alpha = 5 to 8.5 they lie below it, by 0.4 to 0.65 sd. Below alpha_0 the splitting in drawn cells is
-    left out for p p_star > 512. Heuristic: the
-    principal-value edge that tells ``regime`` and ``tail_share``. Held by ``tests/test_edge_law.py``. Source:
-    this project's own; the universal laws are those of Tracy and Widom and of Bloemendal and Virag
+    Limits: lambda_minus or lambda_star as N -> inf; 1.2065 (C p N)^(-2/3) above a sharp edge, far below
+    threshold. Accuracy at N = 128 to 512: of the mean 0.6 (C p N)^(-2/3), due to neglected terms of relative
+    order N^(-1/3); of the sd 15 per cent. The splitting of the p p_star outliers by labels, weights and
+    matrix is that of :mod:`bendscape.core.quadratic.finite_size.splitting`.
+
+    Inside a smooth edge (``benchmarks/finite_size.py --far``): samples lie above the law, by 0 to 0.5 sd
+    (known to 0.1) at N = 64 and 256, alpha = 0.3, 0.5 and 1, and (p, p_star, a) = (1, 1, 1.5), (4, 1, 1.5),
+    (1, 2, 3) and (2, 2, 1.5), and by up to 0.75 sd at other points sampled. 0.05 sd of this is the error of
+    drawn means. The sd is within 20 per cent at N = 256; at N = 64 and p = 1 it is up to 37 per cent too
+    large (known to 7). At (2, 2, 30), N = 64 and alpha = 5 to 8.5 samples lie below the law, by 0.4 to 0.65
+    sd. Below alpha_0 the splitting in drawn cells is neglected for p p_star > 512. The principal-value edge
+    that decides ``regime`` and ``tail_share`` is heuristic. Held by ``tests/test_edge_law.py``. Source: this
+    project's own; the universal laws are those of Tracy and Widom and of Bloemendal and Virag
     (arXiv:1011.1877, 1109.3704).
     """
     alpha, size = as_point(alpha, N)
@@ -119,7 +123,7 @@ def lowest_eigenvalue_law(model: Model, alpha: float, N: float) -> LowestEigenva
 
 
 def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
-    """Mean, variance by labels and variance by the matrix, from averages over all labels."""
+    """Mean, variance due to labels and variance due to the matrix, from averages over all labels."""
     p, r, of_labels = float(model.p), int(model.p) * model.p_star, 0.0
     if not math.isnan(scales.gamma_edge):
         gamma = scales.gamma_edge
@@ -128,7 +132,7 @@ def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) ->
     w = scales.distance * math.cbrt(size)
     xi_mean, xi_sd = critical_eigenvalue(w, r)
     per_label = 4 * alpha / (p * p * size)
-    # Right at the threshold the outlier's own expressions are 0/0, and go over into those of the edge.
+    # At the threshold the outlier's own expressions are 0/0; their limits are those of the edge.
     if math.isnan(scales.gamma_star) or w <= 1e-3:
         shift = of_labels + _of_directions(model, alpha, scales.gamma_edge, scales.lambda_edge)
         width = (scales.softness * p * size) ** (-2 / 3)
@@ -151,13 +155,13 @@ def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) ->
 
 
 def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tuple[float, float, float]:
-    """The same over cells of drawn extreme labels."""
+    """The same, over cells with drawn extreme labels."""
     cells = drawn_cells(model, alpha, size)
     xi_mean, xi_sd = critical_eigenvalues(cells.distance * math.cbrt(size), int(model.p) * model.p_star)
     width = np.where(np.isnan(cells.outlier_width), cells.width, cells.outlier_width)
     place = cells.place + width * xi_mean
     overlap_sq = 2 * cells.amplitude * np.maximum(0.0, cells.distance)
-    # The cells' own gammas scatter around 1, where averages over all labels are still finite.
+    # The gammas of cells scatter around 1, where averages over all labels are still finite.
     gamma = outermost(scales)
     gamma = 1.0 if math.isnan(gamma) else min(1.0, gamma)
     of_directions = _of_directions(model, alpha, gamma, float(cells.place.mean()))
@@ -168,13 +172,13 @@ def _of_drawn(model: Model, alpha: float, size: float, scales: EdgeScales) -> tu
     drawable = int(model.p) * model.p_star <= MOST_OUTLIERS or not math.isnan(scales.gamma_star)
     if drawable and min(of_averages, overlap_sq.mean()) > _LEAST_OVERLAP:
         split = outlier_splitting(model, alpha, gamma)
-        share = np.minimum(1.0, overlap_sq / of_averages)  # of m^2, by which K is multiplied
+        share = np.minimum(1.0, overlap_sq / of_averages)  # ratio of the m^2, which multiplies K
         mean += float(share.mean()) * split.eigval_mean / math.sqrt(size)
         var_matrix += float((share**2).mean()) * split.eigval_variance / size
     return mean, var_labels, max(0.0, var_matrix)
 
 
 def _of_directions(model: Model, alpha: float, gamma: float, eigval: float) -> float:
-    """N times what the p (p + p_star) directions of student and teacher move z by at one gamma."""
+    """N times the shift of z at fixed gamma due to the p (p + p_star) directions of student and teacher."""
     p, r = float(model.p), int(model.p) * model.p_star
     return (2 / p**2) * r / gamma + student_shift(model, alpha, gamma, eigval)

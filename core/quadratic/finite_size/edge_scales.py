@@ -1,9 +1,8 @@
-"""Where the lowest eigenvalues of a finite sample come from: the edge it sees, the outlier it sees, and the
-scales of both.
+"""Edge and outlier seen by samples of finite size, and their scales.
 
-Up to the crossover size a sample has no label beyond the pole of a smooth edge, and sees the edge and the
-outlier of the averages without it: the principal-value branch. So both are looked for at gamma in (0, inf),
-with the averages themselves up to 1 and their principal values beyond.
+Up to the crossover size a sample has no label beyond the pole of a smooth edge. It sees the edge and the
+outlier that the averages have without such labels: those of the principal-value branch. Both are therefore
+sought at gamma in (0, inf), with the averages themselves up to 1 and their principal values beyond.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from bendscape.core.quadratic.theory.integrals import Averages, averages
 from bendscape.core.quadratic.theory.outlier import transition_at
 
 ALL_AVERAGED = 0.8
-"""gamma of edge or outlier up to which single labels move them by no more than all others do."""
+"""Largest gamma of edge or outlier at which single labels move them no more than all the others do."""
 
 _FIRST_STEP, _STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e3
-_APART = 1e6  # distance of an outlier from an edge that has ended: the limit of the universal law
+_APART = 1e6  # distance of an outlier from an edge that has ended, to reach the limit of the universal law
 
 
 class EdgeScales(NamedTuple):
@@ -44,12 +43,12 @@ class EdgeScales(NamedTuple):
 
 
 def at_any_gamma(model: Model, gamma: float) -> Averages:
-    """The averages at gamma > 0, as principal values beyond 1."""
+    """The averages at gamma > 0; principal values beyond 1."""
     return averages(model, gamma) if gamma <= 1 else principal_value(model, gamma)
 
 
 def as_size(N: object) -> float:
-    """Return a dimension between 2 and 1e280 as a float, or raise ParameterError; it need not be whole."""
+    """Return a dimension between 2 and 1e280, not necessarily an integer, or raise ParameterError."""
     size = as_real(N)
     if not 2 <= size <= 1e280:
         raise ParameterError("N", N, "a number between 2 and 1e280")
@@ -57,7 +56,7 @@ def as_size(N: object) -> float:
 
 
 def as_point(alpha: object, N: object) -> tuple[float, float]:
-    """Return load and dimension of samples as floats, at least one input, or raise ParameterError."""
+    """Return load and dimension as floats, with at least one sample, or raise ParameterError."""
     size, load = as_size(N), as_load(alpha)
     if load * size < 1:
         raise ParameterError(
@@ -68,38 +67,38 @@ def as_point(alpha: object, N: object) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def edge_scales(model: Model, alpha: float) -> EdgeScales:
-    """Edge and outlier of the averages continued past gamma = 1, with what sets their finite-size scales.
+    """Edge and outlier of the averages continued past gamma = 1, with their finite-size scales.
 
-    The edge solves alpha gamma^2 B = 1; there z'' = -(8/p^3)(2/gamma^3 + alpha B'), C = sqrt(2/|z''|), S' =
+    The edge solves alpha gamma^2 B = 1. There z'' = -(8/p^3)(2/gamma^3 + alpha B'), C = sqrt(2/|z''|), S' =
     (4/p^2) alpha B_y, the overlap's amplitude A = (z''^2/(4 p))^(1/3)/S', and the distance w N^(-1/3) from
     criticality is
 
-        w = m^2 N^(1/3)/(2 A) where there is an outlier of overlap m^2,
-        w = -N^(1/3) |lambda_edge - S| (A p/S')^(1/2) where there is none,
+        w = m^2 N^(1/3)/(2 A) with an outlier of overlap m^2,
+        w = -N^(1/3) |lambda_edge - S| (A p/S')^(1/2) without one.
 
-    which makes both limits of the universal law exact: m^2 above, and below the overlap p_star S'/(N
-    (lambda_edge - S)^2) of an eigenvector at the edge.
+    This choice makes both limits of the universal law exact: m^2 above threshold, and below it the overlap
+    p_star S'/(N (lambda_edge - S)^2) of an eigenvector at the edge.
 
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     alpha : float
         Samples per dimension, > 0.
 
     Returns
     -------
     EdgeScales
-        ``gamma_edge``, ``lambda_edge`` (above 1, and above lambda_minus, inside a smooth edge), ``softness``
+        ``gamma_edge``, ``lambda_edge`` (inside a smooth edge above 1, and above lambda_minus), ``softness``
         C, ``amplitude`` A, ``distance`` w N^(-1/3); ``gamma_star``, ``lambda_star`` and ``overlap_sq`` of the
-        outlier. Where the continued edge has ended (z'' = 0), its place and softness are nan, and an outlier
-        that is still there, down to alpha_0, is far from any edge: m^2 = 2 A w N^(-1/3) with w the limit. All
-        nan where there is no outlier either: such samples see the tail of the bulk at every size.
+        outlier. Where the continued edge has ended (z'' = 0), its position and softness are nan, and an
+        outlier that remains, down to alpha_0, is far from any edge: m^2 = 2 A w N^(-1/3) with w in its limit.
+        All are nan if there is no outlier either; such samples see the tail of the bulk at every size.
 
     Notes
     -----
     For gamma <= 1 these are lambda_minus, lambda_star and overlap_sq. Accuracy 1e-10 relative, held by
-    ``tests/test_edge_law.py``. Source: this project's own; beyond gamma = 1 a heuristic.
+    ``tests/test_edge_law.py``. Source: this project's own; heuristic beyond gamma = 1.
     """
     refuse_noise(model, "the finite-size laws")
     if math.isinf(model.p):
@@ -132,7 +131,7 @@ def _past_outlier(model: Model, alpha: float, gamma: float) -> float:
 
 
 def _outlier_before(model: Model, alpha: float, gamma: float) -> tuple[float, float, float]:
-    """gamma, place and overlap of the outlier that lies before the given gamma."""
+    """gamma, position and overlap of the outlier that lies before the given gamma."""
     star = float(brentq(lambda x: _past_outlier(model, alpha, x), 0.0, gamma, **ROOT_TOLERANCE))
     at_star = at_any_gamma(model, star)
     overlap_sq = max(0.0, overlap_sq_on_branch(star, at_star).real)
@@ -140,7 +139,7 @@ def _outlier_before(model: Model, alpha: float, gamma: float) -> tuple[float, fl
 
 
 def _without_edge(model: Model, alpha: float) -> EdgeScales:
-    """Scales of an outlier alone, all nan where there is none: before gamma = 1, or on the branch beyond."""
+    """Scales of an outlier without an edge, before gamma = 1 or on the branch beyond; all nan without one."""
     nowhere = math.nan
     ends = [1.0]
     if transition_at(model).kind == "discontinuous":
@@ -154,30 +153,30 @@ def _without_edge(model: Model, alpha: float) -> EdgeScales:
 
 
 def outermost(scales: EdgeScales) -> float:
-    """gamma of the outlier, of the edge where there is none, nan where the averages have neither."""
+    """gamma of the outlier, or of the edge if there is no outlier; nan if the averages have neither."""
     return scales.gamma_edge if math.isnan(scales.gamma_star) else scales.gamma_star
 
 
 def share_of_drawn(scales: EdgeScales) -> float:
-    """Weight of the law with drawn extreme labels beside that of averages: 1 inside a smooth edge.
+    """Weight of the law with drawn extreme labels relative to that of averages; 1 inside a smooth edge.
 
-    Both hold before it; the weight falls linearly in gamma, to 0 at ``ALL_AVERAGED``, so that neither law
-    ends in a step.
+    Before it both laws hold. The weight decreases linearly in gamma to 0 at ``ALL_AVERAGED``, so that the
+    result has no step.
     """
     gamma = outermost(scales)
     return 1.0 if math.isnan(gamma) else min(1.0, max(0.0, (gamma - ALL_AVERAGED) / (1 - ALL_AVERAGED)))
 
 
 def hidden(model: Model, alpha: float, gamma: float, size: float) -> float:
-    """kappa, the expected number of directions of samples beyond the pole at gamma; nan for gamma = nan."""
+    """kappa, the expected number of sample directions beyond the pole at gamma; nan for gamma = nan."""
     return gamma if math.isnan(gamma) else size * alpha * tail_probability(model, gamma) if gamma > 1 else 0.0
 
 
 def critical_scales(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
-    """Amplitude A and width of the law of the overlap around a threshold at the given load and gamma.
+    """Amplitude A and width of the law of the overlap around a threshold at this load and gamma.
 
-    There the edge meets the outlier, alpha gamma^2 B = 1 = -alpha gamma F, and with gap = lambda_edge - S,
-    d gamma/d alpha = -(8/p^3) B/|z''| of the edge,
+    At a threshold the edge meets the outlier, alpha gamma^2 B = 1 = -alpha gamma F. With gap = lambda_edge -
+    S and d gamma/d alpha = -(8/p^3) B/|z''| of the edge,
 
         1/width = (d gap/d alpha) (A p/S')^(1/2),
         d gap/d alpha = (2/p) (1/(alpha gamma) + alpha B_y d gamma/d alpha).
@@ -201,7 +200,7 @@ def critical_scales(model: Model, alpha: float, gamma: float) -> tuple[float, fl
 
 
 def _slopes(model: Model, alpha: float, gamma: float, at: Averages) -> tuple[float, float]:
-    """|z''| and S' in g."""
+    """|z''| and S', derivatives with respect to g."""
     p = float(model.p)
     B_prime = -2 * DirectionAverages(model, gamma).single((1 - 1 / p, 1 / p), 3)
     z_second = (8 / p**3) * (2 / gamma**3 + alpha * B_prime)
@@ -210,9 +209,9 @@ def _slopes(model: Model, alpha: float, gamma: float, at: Averages) -> tuple[flo
 
 @lru_cache(maxsize=1024)
 def continued_edge_end(model: Model) -> tuple[float, float]:
-    """gamma and load at which the continued edge ends: the first minimum of the load 1/(gamma^2 B) it has.
+    """gamma and load at which the continued edge ends: the first minimum of its load 1/(gamma^2 B).
 
-    There z'' = 0. What solves the equation of the edge beyond is no edge of any sample.
+    There z'' = 0. Solutions of the equation of the edge beyond this gamma are not edges of any sample.
     """
 
     def load(gamma: float) -> float:

@@ -1,10 +1,10 @@
-"""The lowest eigenvalue where a few extreme labels decide: their law, by drawing them.
+"""The law of the lowest eigenvalue where a few extreme labels decide, by drawing these labels.
 
-Where the averages continued past gamma = 1 have no edge, a sample's edge is made by the labels nearest to the
-pole, and it fluctuates with each of them. Those few are drawn, some thirty a cell, from their exact law; all
-others are replaced by their average, whose fluctuations are Gaussian. The cell then has a sharp edge, and
-perhaps an outlier, at a gamma before its first pole, and the laws of a sharp edge hold for it with its own
-scales.
+Where the averages continued past gamma = 1 have no edge, the edge of a sample is determined by the labels
+nearest to the pole, and fluctuates with each of them. About thirty such labels per cell are drawn from their
+exact law; all others are replaced by their average, with Gaussian fluctuations. The cell then has a sharp
+edge, and perhaps an outlier, at a gamma before its first pole, and the laws of a sharp edge apply with the
+scales of the cell.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ FloatArray = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]
 
 CELLS = 400
-"""Cells drawn: means are known to 1/20 and standard deviations to 1/28 of a standard deviation."""
+"""Number of cells drawn: means are known to 1/20, standard deviations to 1/28 of a standard deviation."""
 EXTREMES = 30.0
-"""Labels drawn in each, on average."""
+"""Mean number of labels drawn in each cell."""
 
-_FARTHEST = 30.0  # labels with a pole beyond are never drawn one by one
+_FARTHEST = 30.0  # labels with a pole beyond this are never drawn
 _FIRST_GAMMA = 0.02
-# Of the averages over all other labels, which move no cell by more than 2e-5 standard deviations:
+# Accuracy of the averages over all other labels, which changes no cell by more than 2e-5 standard deviations:
 _GAMMAS, _OUTPUTS, _ROOTS = 64, 0.5, 24
-_NEAREST = 1e-3  # to the first pole of the others, relative to how far that is beyond 1
+_NEAREST = 1e-3  # distance to the first pole of the other labels, relative to its distance from 1
 _ROOT_TOLERANCE = 1e-9
-_LEAST_WEIGHT = 1e-22  # relative to the largest: what weighs less adds nothing anywhere before the last pole
+_LEAST_WEIGHT = 1e-22  # relative to the largest; smaller weights contribute nothing before the last pole
 
 
 class DrawnCells(NamedTuple):
-    """Edge or outlier of each drawn cell, arrays of shape (CELLS,), as of
+    """Edge or outlier of each drawn cell, arrays of shape (CELLS,), with the scales of
     core/quadratic/finite_size/edge_scales.py."""
 
     place: FloatArray
@@ -55,7 +55,7 @@ class DrawnCells(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """alpha times averages: of t = u/D, y t, b = u^2/D^2, y b, u^3/D^3, and of t t, t y t, y t y t."""
+    """alpha times the averages of t = u/D, y t, b = u^2/D^2, y b, u^3/D^3, and of t t, t y t, y t y t."""
 
     t: FloatArray
     yt: FloatArray
@@ -70,7 +70,7 @@ class _Sums(NamedTuple):
 def _ratios(
     model: Model, y: FloatArray, yhat: FloatArray, gamma: FloatArray
 ) -> Iterator[tuple[float, FloatArray]]:
-    """Share of c among the directions, and u/D of samples (..., labels) at gamma (..., 1)."""
+    """Fraction of directions with each c, and u/D of samples (..., labels) at gamma (..., 1)."""
     p, of_y = float(model.p), (1 - gamma) * y
     for c, share in ((1.0, (p - 1) / p), (3.0, 1 / p)):
         if share:
@@ -90,7 +90,7 @@ def _sums(model: Model, weight: FloatArray, y: FloatArray, yhat: FloatArray, gam
 
 
 class _Rest:
-    """alpha times the averages over all labels whose pole lies beyond ``last``, as functions of gamma."""
+    """alpha times the averages over all labels with poles beyond ``last``, as functions of gamma."""
 
     def __init__(self, model: Model, alpha: float, last: float) -> None:
         n, m = model.p_star / 2, model.p / 2
@@ -100,7 +100,7 @@ class _Rest:
         c = 1.0 if model.p > 1 else 3.0
         end = np.minimum((model.a + last * c * yhat) / (last - 1), 2 + 45 / n)
         x, of_x = np.polynomial.legendre.leggauss(_ROOTS)
-        root = np.sqrt(end)[:, np.newaxis] * (1 + x) / 2  # y = root^2: no singularity at 0
+        root = np.sqrt(end)[:, np.newaxis] * (1 + x) / 2  # y = root^2 removes the singularity at 0
         y = root**2
         log_density = n * math.log(n) + (2 * n - 1) * np.log(root) - n * y - gammaln(n)
         log_outputs = m * np.log(m * yhat) - m * yhat - gammaln(m)
@@ -108,7 +108,7 @@ class _Rest:
         weight *= of_x
         outputs = np.broadcast_to(yhat[:, np.newaxis], y.shape)
         kept = weight > _LEAST_WEIGHT * weight.max()
-        # The averages vary on the scale of gamma and of the distance from the first pole that they contain.
+        # The averages vary on the scale of gamma and of the distance from their first pole.
         self._last, self._end = last, last - _NEAREST * (last - 1)
         nodes = weight[kept], y[kept], outputs[kept]
         places = np.linspace(logit(_FIRST_GAMMA / last), logit(self._end / last), _GAMMAS)
@@ -121,7 +121,7 @@ class _Rest:
 
 
 def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    """The last pole, and weight (0 or 1), y and yhat of the extreme labels, of shape (CELLS, labels)."""
+    """The last pole; and weight (0 or 1), y and yhat of the extreme labels, of shape (CELLS, labels)."""
     c, n = (1.0 if model.p > 1 else 3.0), model.p_star / 2
 
     def excess(log_step: float) -> float:
@@ -133,10 +133,10 @@ def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, F
         low = high
         while excess(low) > 0:
             low -= 1.0
-        high = float(brentq(excess, low, low + 1.0, xtol=1e-6))  # of the number drawn: any is as good
+        high = float(brentq(excess, low, low + 1.0, xtol=1e-6))  # need not be accurate: sets the number drawn
     last = 1 + math.exp(high)
     nodes, mass = tail_nodes(model, last, c)
-    # The same arrivals and places at every load and size: the law has no noise from point to point.
+    # The same random numbers at every load and size, so that the law has no noise from point to point.
     rng = np.random.default_rng(2026)
     shape = (CELLS, 2 * int(EXTREMES))
     arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
@@ -150,7 +150,7 @@ def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, F
 
 
 def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
-    """The x > first at which the tail of a gamma variable of shape n is ``share`` of that beyond first."""
+    """The x > first at which the tail of a gamma variable of shape n is ``share`` times that beyond first."""
     x = np.geomspace(first.min(), first.max() + 40, 4000)
     tail = gammaincc(n, x)
     kept = tail > 0
@@ -160,7 +160,7 @@ def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
 
 
 def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, cells: Cells) -> FloatArray:
-    """Where a function of gamma turns positive in each cell; ``high`` where it does not before."""
+    """Where a function of gamma turns positive in each cell, or ``high`` if it does not before."""
     bracket = np.full(len(high), _FIRST_GAMMA), high
     found = elementwise.find_root(past, bracket, args=(cells,), tolerances={"xrtol": _ROOT_TOLERANCE})
     places: FloatArray = np.where(found.success, found.x, high)
@@ -171,14 +171,15 @@ def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, ce
 def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     """Edge or outlier of ``CELLS`` cells with drawn extreme labels.
 
-    With M alpha-weighted averages split as <.>_rest + (1/N) sum over the drawn labels, the edge solves
-    gamma^-2 = alpha B between 0 and the first pole; where -alpha gamma F > 1 there, the outlier solves -alpha
-    gamma F = 1 before it. Scales as of :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`.
+    With alpha times each average split as alpha <.>_rest + (1/N) sum over the drawn labels, the edge solves
+    gamma^-2 = alpha B between 0 and the first pole; if -alpha gamma F > 1 there, the outlier solves
+    -alpha gamma F = 1 before it. Scales as in
+    :func:`bendscape.core.quadratic.finite_size.edge_scales.edge_scales`.
 
     Parameters
     ----------
     model : Model
-        With finite p, without noise.
+        Finite p, without noise.
     alpha : float
         Samples per dimension.
     size : float
@@ -188,14 +189,14 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     -------
     DrawnCells
         ``place`` of edge or outlier, ``width`` (C p N)^(-2/3), ``amplitude`` A, ``distance`` w N^(-1/3),
-        ``outlier_width`` (the scale that replaces ``width`` for an outlier; nan where there is none) and
-        ``var_rest``, the variance of the place by the labels that were not drawn; ``first_pole``, the gamma
-        of the pole of the most extreme label.
+        ``outlier_width`` (the scale that replaces ``width`` for an outlier; nan without one) and
+        ``var_rest``, the variance of the place due to the labels not drawn; ``first_pole``, the gamma of the
+        pole of the most extreme label.
 
     Notes
     -----
-    Same numbers at every call. Held by ``tests/test_extreme_labels.py`` against whole cells of labels.
-    Source: this project's own.
+    Returns the same numbers at every call. Held by ``tests/test_extreme_labels.py`` against cells in which
+    all labels are drawn. Source: this project's own.
     """
     p = float(model.p)
     last, weight, y, yhat = _draw(model, alpha, size)
@@ -209,10 +210,10 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
 
     def past_edge(gamma: FloatArray, cells: Cells) -> FloatArray:
         b = rest(gamma).b
-        with np.errstate(divide="ignore"):  # at the pole itself
+        with np.errstate(divide="ignore"):  # at the pole
             for share, ratio in _ratios(model, y[cells], yhat[cells], gamma[:, np.newaxis]):
                 b = b + share * np.einsum("cl,cl,cl->c", weight[cells] / size, ratio, ratio)
-        return gamma - b**-0.5  # straight up to the pole, unlike b itself
+        return gamma - b**-0.5  # nearly linear up to the pole, unlike b
 
     def past_outlier(gamma: FloatArray, cells: Cells) -> FloatArray:
         at = total(gamma, cells)
@@ -240,7 +241,7 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
         scale = overlap_sq * S_prime_star * np.sqrt(2 / (p * size) / ((4 / p**2) * Z) / (4 * w))
     outlier_width = np.where(isolated & (w > 1e-3), scale, np.nan)
     others = rest(star)
-    # An outlier is moved by (delta S - R delta Sigma)/(1 - R), an edge by delta Sigma.
+    # The labels move an outlier by (delta S - R delta Sigma)/(1 - R), an edge by delta Sigma.
     of_yt = overlap_sq
     of_t = np.where(isolated, (1 - overlap_sq), 1.0)
     noise = (
@@ -249,7 +250,7 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
         + of_yt**2 * (others.yt_sq - others.yt**2 / alpha)
     )
     noise = 4 / (p * p * size) * np.maximum(0.0, noise)
-    # What the drawn labels add at one gamma is known on average: their deviation is taken out of the mean.
+    # The mean contribution of the drawn labels at fixed gamma is known: use it as a control variate.
     fixed = np.full(CELLS, float(np.minimum(1.0, star).mean()))
     here, known = total(fixed), averages(model, float(fixed[0]))
     drawn_t = here.t - alpha * float(known.A)

@@ -1,14 +1,15 @@
-"""How much the sampled labels move the theory of one cell: variances over the law of one sample.
+"""Fluctuations of one cell's theory due to its sampled labels: variances over the law of one sample.
 
-A cell's own theory replaces averages over (y, yhat) by means over M = alpha N samples, so whatever it
-predicts moves by O(N^(-1/2)), with a variance that is that of one sample's term. With the direction averages
+The theory of a cell replaces averages over (y, yhat) by means over M = alpha N samples, so its predictions
+fluctuate by O(N^(-1/2)), with variances determined by the term of a single sample. With the direction
+averages
 
     t = (1/p) sum_c u_c/D_c,    b = (1/p) sum_c u_c^2/D_c^2 = -dt/dgamma
 
 over the p directions of a sample, the self-energy of a cell is (2/(p N)) sum_mu t_mu. Products of two
-directions are joined by Feynman's parameter, 1/(D_c D_c') = int_0^1 dx 1/((1-x) D_c + x D_c')^2, which turns
-every such average into the Laplace integral of :mod:`bendscape.core.quadratic.theory.integrals` at a mixed c;
-for gamma > 1 they are finite parts, from the same rotated ray.
+directions are combined by Feynman's parameter, 1/(D_c D_c') = int_0^1 dx 1/((1-x) D_c + x D_c')^2, which
+turns every such average into the Laplace integral of :mod:`bendscape.core.quadratic.theory.integrals` at a
+mixed c; for gamma > 1 they are finite parts, on the same rotated ray.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from bendscape.core.quadratic.theory.integrals import RAY, log_nodes
 
 FloatArray = npt.NDArray[np.float64]
 
-_MIXING = 20  # Gauss-Legendre nodes in x: the integrands are analytic far beyond [0, 1]
+_MIXING = 20  # Gauss-Legendre nodes in x; the integrands are analytic far beyond [0, 1]
 
 
 class LabelFluctuations(NamedTuple):
-    """Covariances over one sample at one gamma, and the slope of B."""
+    """Covariances over one sample at one gamma, and the derivative of B."""
 
     var_t: float
     cov_t_yt: float
@@ -56,15 +57,15 @@ class _Pair:
         self.n, self.m, self.c, self.other, self.log_s = n, m, c, other, log_s
         self.x, self.weight = x[:, np.newaxis], weight
         mixed = c + (other - c) * self.x
-        spread = 1 + model.noise  # of y
+        spread = 1 + model.noise  # variance factor of y
         self.q = spread / (1 + s * (1 - gamma) * spread / n)
         self.k = 1 / (1 + s * gamma * mixed / m)
         self.mass = step * np.exp(-model.a * s - n * np.log1p(s * (1 - gamma) * spread / n)) * self.k**m
 
     def average(self, first: int, second: int, y_power: int = 0, yhat_power: int = 0) -> float:
-        """E[y^j yhat^l u_c^i u_c'^k / (D_c^i D_c'^k)]; the principal value or finite part for gamma > 1."""
+        """E[y^j yhat^l u_c^i u_c'^k / (D_c^i D_c'^k)]; for gamma > 1 its principal value or finite part."""
         order = first + second
-        # u = c yhat - y as polynomials in yhat, of which each power comes with the rest in y.
+        # u = c yhat - y as polynomials in yhat, whose coefficients are powers of y.
         power = np.polynomial.polynomial.polypow
         terms = np.convolve(power([-1.0, self.c], first), power([-1.0, self.other], second))
         moment: Any = 0.0
@@ -83,7 +84,7 @@ class _Pair:
 
 
 Weights = tuple[float, float]
-"""What the directions c = 1 and c = 3 of a sample count for."""
+"""Weights of the directions c = 1 and c = 3 of a sample."""
 
 
 class DirectionAverages:
@@ -108,7 +109,7 @@ class DirectionAverages:
 
 
 def label_fluctuations(model: Model, gamma: float) -> LabelFluctuations:
-    """Covariances of t, y t and b over one sample, and B = E[b] with its slope in gamma.
+    """Covariances of t, y t and b over one sample, and B = E[b] with its derivative in gamma.
 
     Var t, Cov(t, y t), Var(y t), Var b with t = (1/p) sum_c u_c/D_c, b = (1/p) sum_c u_c^2/D_c^2; B' = -2
     E[(1/p) sum_c u_c^3/D_c^3].
@@ -116,15 +117,15 @@ def label_fluctuations(model: Model, gamma: float) -> LabelFluctuations:
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     gamma : float
-        > 0. Above 1 the averages are finite parts: the variances of the samples that a cell of size N sees as
-        long as it sees none beyond the pole, N alpha sum_c P(D_c < 0) << 1.
+        > 0. Above 1 the averages are finite parts: the variances over samples as seen by a cell of size N, as
+        long as it has none beyond the pole, N alpha sum_c P(D_c < 0) << 1.
 
     Returns
     -------
     LabelFluctuations
-        For one sample; a mean over M samples has these over M.
+        For one sample; the mean over M samples has 1/M of these.
 
     Notes
     -----
@@ -142,22 +143,22 @@ def label_fluctuations(model: Model, gamma: float) -> LabelFluctuations:
 
 
 def student_shift(model: Model, alpha: float, gamma: float, lambda_edge: float) -> float:
-    """N times what the p^2 directions of the student move the lowest eigenvalue of the bulk by.
+    """N times the shift of the lowest bulk eigenvalue due to the p^2 directions of the student.
 
-    (1/p) sum over directions of S_d'/(lambda_edge - S_d) - 1/g, where S_d is the self-energy the direction
-    has instead of Sigma. With q = (2/p) u/D across (q_1) and along (q_3) a sample's fields, S_d is alpha
-    E[yhat q_3] for the one direction that has w_k in block k, alpha E[yhat q_1] for the p (p-1)/2
-    antisymmetric and alpha E[yhat (q_1 + 2 (q_3 - q_1)/(p + 2))] for the p (p+1)/2 - 1 symmetric traceless
-    combinations.
+    (1/p) sum over directions of S_d'/(lambda_edge - S_d) - 1/g, where S_d replaces the self-energy Sigma for
+    the direction d. With q = (2/p) u/D perpendicular (q_1) and parallel (q_3) to a sample's fields, S_d is
+    alpha E[yhat q_3] for the one direction that has w_k in block k, alpha E[yhat q_1] for the p (p-1)/2
+    antisymmetric combinations, and alpha E[yhat (q_1 + 2 (q_3 - q_1)/(p + 2))] for the p (p+1)/2 - 1
+    symmetric traceless ones.
 
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     alpha : float
         Samples per dimension.
     gamma, lambda_edge : float
-        Place of the edge.
+        Position of the edge.
 
     Returns
     -------
@@ -166,7 +167,7 @@ def student_shift(model: Model, alpha: float, gamma: float, lambda_edge: float) 
 
     Notes
     -----
-    A direction like all others has S_d = Sigma and moves nothing, since z' = 0 at the edge. Held by
+    An ordinary direction has S_d = Sigma and causes no shift, since z' = 0 at the edge. Held by
     ``tests/test_edge_law.py``. Source: this project's own.
     """
     p = int(model.p)

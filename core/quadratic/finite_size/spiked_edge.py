@@ -1,10 +1,10 @@
-"""The edge of a Gaussian orthogonal matrix with critical spikes: the universal law by which every continuous
-outlier appears.
+"""The edge of a Gaussian orthogonal matrix with critical spikes: the universal law of an outlier that appears
+continuously.
 
-r spikes of equal strength theta = 1 + w n^(-1/3) on an n x n matrix with its edge at 2. Known: without spikes
-(w -> -inf) the extreme eigenvalue has the Tracy-Widom law; far above (w -> inf) the overlap is 2 w n^(-1/3)
-and the eigenvalue w^2 n^(-2/3) beyond the edge; far below the overlap is r/(n w^2). Between them it is
-tabulated, from the sampled matrices of ``benchmarks/spiked_edge.py``.
+r spikes of equal strength theta = 1 + w n^(-1/3) on an n x n matrix with its edge at 2. Known limits: without
+spikes (w -> -inf) the extreme eigenvalue has the Tracy-Widom law; far above (w -> inf) the overlap is
+2 w n^(-1/3) and the eigenvalue is w^2 n^(-2/3) beyond the edge; far below the overlap is r/(n w^2). Between
+the limits the law is tabulated, from the sampled matrices of ``benchmarks/spiked_edge.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.interpolate import PchipInterpolator
 FloatArray = npt.NDArray[np.float64]
 
 TRACY_WIDOM_MEAN, TRACY_WIDOM_SD = 1.2065335745820, 1.2679810
-"""Mean distance into the bulk and standard deviation of the extreme eigenvalue at beta = 1."""
+"""Mean distance into the bulk, and standard deviation, of the extreme eigenvalue at beta = 1."""
 
 _OVERLAP = (  # w, phi_1(w), its standard error
     (-8, 0.015382, 0.00015),
@@ -44,8 +44,8 @@ _OVERLAP = (  # w, phi_1(w), its standard error
     (6, 11.988, 0.0028),
     (8, 15.994, 0.0021),
 )
-_AT = (-6.0, -3.0, -1.5, -0.5, 0.0, 0.5, 1.5, 3.0, 6.0)  # w / r^(1/3)
-_FIRST = {  # r: U_r, mean and standard deviation of T_r, at these places
+_AT = (-6.0, -3.0, -1.5, -0.5, 0.0, 0.5, 1.5, 3.0, 6.0)  # values of w / r^(1/3)
+_FIRST = {  # r: U_r, mean and standard deviation of T_r at these values
     1: (
         (0.9879, 1.246, 1.274),
         (0.8915, 1.244, 1.27),
@@ -95,13 +95,13 @@ _FIRST = {  # r: U_r, mean and standard deviation of T_r, at these places
 
 @lru_cache(maxsize=1)
 def _overlap_ratio() -> tuple[PchipInterpolator, float, float]:
-    """phi_1 over a function with its limits on both sides, and the ends of the table."""
+    """phi_1 relative to a function with the same limits on both sides, and the ends of the table."""
     w, phi, _ = np.array(_OVERLAP).T
     return PchipInterpolator(w, np.log(phi / _overlap_limits(w))), float(w[0]), float(w[-1])
 
 
 def _overlap_limits(w: FloatArray) -> FloatArray:
-    """2 w for w -> inf, 1/w^2 for w -> -inf, and smooth between."""
+    """2 w for w -> inf, 1/w^2 for w -> -inf, smooth in between."""
     positive = (np.abs(w) + np.hypot(w, 2)) / 2
     h = np.where(w > 0, positive, 1 / positive)  # (w + (w^2 + 4)^(1/2))/2 without cancellation
     limits: FloatArray = np.asarray(2 * h**2 / np.cbrt(h**3 + 8))
@@ -109,12 +109,12 @@ def _overlap_limits(w: FloatArray) -> FloatArray:
 
 
 def critical_overlaps(w: FloatArray, r: int) -> FloatArray:
-    """:func:`critical_overlap` of many distances at once."""
+    """:func:`critical_overlap` for an array of distances."""
     ratio, low, high = _overlap_ratio()
     scale = r ** (1 / 3)
     x = w / scale
     inside = np.clip(x, low, high)
-    # Beyond the table the ratio goes on to 1, like the inverse square.
+    # Beyond the table the ratio approaches 1 like the inverse square.
     fade = np.where(x == inside, 1.0, (inside / np.where(x == 0, 1.0, x)) ** 2)
     phi: FloatArray = scale * _overlap_limits(x) * np.exp(ratio(inside) * fade)
     return phi
@@ -130,7 +130,7 @@ def critical_overlap(w: float, r: int) -> float:
     w : float
         Distance (theta - 1) n^(1/3) from criticality, or (1 - 1/theta^2) n^(1/3) / 2 above it.
     r : int
-        Spikes, >= 1.
+        Number of spikes, >= 1.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def critical_overlap(w: float, r: int) -> float:
     Notes
     -----
     Limits: 2 w for w -> inf, r/w^2 for w -> -inf; phi_1(0) = 0.842(5). Accuracy 1 per cent for r = 1; the
-    scaling with r is exact in both limits and holds to 2 per cent between them for r = 2, 3, 4, as sampled.
+    scaling with r is exact in both limits and, as sampled, holds to 2 per cent between them for r = 2, 3, 4.
     Held by ``tests/test_overlap_law.py``. Source: sampled from the block tridiagonal form of the spiked
     ensemble (Bloemendal and Virag, arXiv:1011.1877 and 1109.3704).
     """
@@ -159,11 +159,11 @@ def _distance(x: FloatArray) -> FloatArray:
 
 
 def many_spikes(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Edge, its Tracy-Widom scale and the first vector's overlap where r -> inf at x = w / r^(1/3).
+    """Edge, its Tracy-Widom scale and the first vector's overlap for r -> inf at x = w / r^(1/3).
 
-    The edge is E(x) = min over s > x, 0 of s^2 + 1/(s - x), in units of (r/n)^(2/3) beyond 2; the scale (1 +
-    (s - x)^(-3))^(1/3) n^(-2/3) and the overlap 2 s (r/n)^(1/3) = (s - x)^(-2) (r/n)^(1/3). Each of the shape
-    of x.
+    In units of (r/n)^(2/3) beyond 2, the edge is E(x) = min over s > x, 0 of s^2 + 1/(s - x). The scale is
+    (1 + (s - x)^(-3))^(1/3) n^(-2/3), the overlap 2 s (r/n)^(1/3) = (s - x)^(-2) (r/n)^(1/3). Each has the
+    shape of x.
     """
     d = _distance(x)
     s = 1 / (2 * d * d)
@@ -172,7 +172,8 @@ def many_spikes(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 @lru_cache(maxsize=64)
 def _first_table(r: int) -> PchipInterpolator:
-    """U_r, mean and standard deviation of T_r as functions of w / r^(1/3); between r linear in r^(-1/3)."""
+    """U_r, mean and standard deviation of T_r as functions of w / r^(1/3), interpolated linearly in
+    r^(-1/3)."""
     known = np.array([*sorted(_FIRST), math.inf])
     many = np.tile([1.0, TRACY_WIDOM_MEAN, TRACY_WIDOM_SD], (len(_AT), 1))
     rows = np.array([*(_FIRST[int(k)] for k in known[:-1]), many])
@@ -186,14 +187,14 @@ def _first_table(r: int) -> PchipInterpolator:
 
 
 def _first(x: FloatArray, r: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """U_r, mean and standard deviation of T_r at x, beyond the table too."""
+    """U_r, mean and standard deviation of T_r at x, also beyond the table."""
     inside = np.clip(x, _AT[0], _AT[-1])
     U, mean, sd = np.moveaxis(_first_table(r)(inside), -1, 0)
     fade = np.where(x == inside, 1.0, inside / np.where(x == 0, 1.0, x))
     below, above = np.where(x < _AT[0], fade, 1.0), np.where(x > _AT[-1], fade**1.5, 1.0)
     mean = TRACY_WIDOM_MEAN + (mean - TRACY_WIDOM_MEAN) * below
     sd = TRACY_WIDOM_SD + (sd - TRACY_WIDOM_SD) * below
-    if r == 1:  # one outlier is a Gaussian: its scale is half the distance to the edge it would have as many
+    if r == 1:  # a single outlier is Gaussian: its scale is half the distance to the edge of many spikes
         mean, sd = 2 + (mean - 2) * above, math.sqrt(2) + (sd - math.sqrt(2)) * above
     return 1 + (U - 1) * fade**2, mean, sd
 
@@ -209,19 +210,20 @@ def critical_eigenvalue(w: float, r: int) -> tuple[float, float]:
     w : float
         As in :func:`critical_overlap`.
     r : int
-        Spikes, >= 1.
+        Number of spikes, >= 1.
 
     Returns
     -------
     mean, sd : float
-        In units of n^(-2/3); a positive mean lies inside the bulk, or below the outlier's asymptotic place.
+        In units of n^(-2/3); a positive mean lies inside the bulk, or below the outlier's asymptotic
+        position.
 
     Notes
     -----
-    Limits: T_r is Tracy-Widom's, 1.2065 and 1.2680, for w -> -inf and for r -> inf; for w -> inf it is that
-    of the extreme eigenvalue of an r x r matrix, 2 and 2^(1/2) at r = 1: mean 0 and standard deviation 2
-    w^(1/2). Accuracy 0.05 k(x) for the mean and 3 per cent for the standard deviation at the tabulated r, 0.1
-    k(x) and 5 per cent beyond, by interpolation in r^(-1/3) between them and r = inf. Held by
+    Limits: T_r is the Tracy-Widom law, with 1.2065 and 1.2680, for w -> -inf and for r -> inf. For w -> inf
+    it is that of the extreme eigenvalue of an r x r matrix, 2 and 2^(1/2) at r = 1: mean 0 and standard
+    deviation 2 w^(1/2). Accuracy: at the tabulated r, 0.05 k(x) for the mean and 3 per cent for the standard
+    deviation; at other r, interpolated in r^(-1/3) up to r = inf, 0.1 k(x) and 5 per cent. Held by
     ``tests/test_overlap_law.py``. Source: as for :func:`critical_overlap`; the limit of many spikes is this
     project's own.
     """
@@ -230,11 +232,11 @@ def critical_eigenvalue(w: float, r: int) -> tuple[float, float]:
 
 
 def critical_eigenvalues(w: FloatArray, r: int) -> tuple[FloatArray, FloatArray]:
-    """:func:`critical_eigenvalue` of many distances at once."""
+    """:func:`critical_eigenvalue` for an array of distances."""
     x = np.asarray(w / r ** (1 / 3))
     edge, scale, _ = many_spikes(x)
     _, mean, sd = _first(x, r)
-    # E(x) - x^2 = 2 (s - x) x + (s - x)^2 + 1/(s - x): nothing cancels where the outlier is far.
+    # E(x) - x^2 = 2 (s - x) x + (s - x)^2 + 1/(s - x): no cancellation if the outlier is far away.
     d = _distance(x)
     edge = np.where(x > 0, 2 * d * x + d * d + 1 / d, edge)
     return -(r ** (2 / 3)) * edge + scale * mean, scale * sd
@@ -248,7 +250,7 @@ def critical_overlap_of_first(w: float, r: int) -> float:
     w : float
         As in :func:`critical_overlap`.
     r : int
-        Spikes, >= 1.
+        Number of spikes, >= 1.
 
     Returns
     -------
@@ -264,6 +266,6 @@ def critical_overlap_of_first(w: float, r: int) -> float:
 
 
 def critical_overlaps_of_first(w: FloatArray, r: int) -> FloatArray:
-    """:func:`critical_overlap_of_first` of many distances at once."""
+    """:func:`critical_overlap_of_first` for an array of distances."""
     x = np.asarray(w / r ** (1 / 3))
     return np.asarray(r ** (1 / 3) * many_spikes(x)[2] * _first(x, r)[0])

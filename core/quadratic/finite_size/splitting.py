@@ -1,23 +1,23 @@
-"""How the p p_star outliers of a sample split, and the effect of the splitting on the lowest of them.
+"""The splitting of the p p_star outliers of a sample, and its effect on the lowest of them.
 
-At N = inf they coincide. At finite N they are the eigenvalues of lambda_star + m^2 N^(-1/2) K, K a symmetric
-Gaussian matrix on R^p x R^p_star whose law is invariant under O(p) and O(p_star): a scalar, which moves all
-of them together, and parts that are traceless in p, in p_star or in both, which split them. With the weight
-of one sample Q = q_1 (1 - n n^T) + q_3 n n^T, q_c = (2/p) u_c/D_c, n the direction of its fields, and
-t = tr Q/p, tau = q_3 - q_1, three independent sources add up.
+At N = inf the outliers coincide. At finite N they are the eigenvalues of lambda_star + m^2 N^(-1/2) K, with K
+a symmetric Gaussian matrix on R^p x R^p_star whose law is invariant under O(p) and O(p_star). K consists of a
+scalar, which moves all outliers together, and of parts that are traceless in p, in p_star or in both, which
+split them. Let Q = q_1 (1 - n n^T) + q_3 n n^T be the weight of one sample, with q_c = (2/p) u_c/D_c and n
+the direction of its fields, and let t = tr Q/p, tau = q_3 - q_1. There are three independent sources.
 
 Labels. The average of u u^T x Q over alpha N samples has the parts y tau in p, p_star y t in p_star and
-p_star y tau in both. Q itself fluctuates within the bulk's g, which has a traceless part in p as well; that
-adds R tau to y tau, R = s_T/(1/g^2 - c_T), by the sector eigenvalues c, s of X -> alpha E[Q X Q] and
-alpha E[y Q X Q].
+p_star y tau in both. Q also fluctuates within the bulk's g, with a traceless part in p. This adds R tau to
+y tau, R = s_T/(1/g^2 - c_T), with the sector eigenvalues c, s of X -> alpha E[Q X Q] and alpha E[y Q X Q].
 
-Weights. They are not exactly orthogonal: two units of a network overlap by N^(-1/2), and with this covariance
-the averages alpha E[y t] and alpha E[(y + R) Q] are no longer multiples of the unit matrix.
+Weights. They are not exactly orthogonal: two units of a network have an overlap of order N^(-1/2). With this
+covariance the averages alpha E[y t] and alpha E[(y + R) Q] are no longer multiples of the identity.
 
-Matrix. Given labels and weights, each element of K fluctuates with the bulk's resolvent:
-kappa = s^2/(1/g^2 - c) in the scalar, symmetric and antisymmetric sectors of X. The first diverges where the
-outlier meets the edge, and alone makes K a Gaussian orthogonal matrix, the limit of the universal law of
-:mod:`bendscape.core.quadratic.finite_size.spiked_edge`, beyond which the rest moves the lowest eigenvalue.
+Matrix. Given labels and weights, each element of K fluctuates with the bulk's resolvent, with variance
+kappa = s^2/(1/g^2 - c) in the scalar, symmetric and antisymmetric sectors of X. The scalar sector diverges
+where the outlier meets the edge; there it makes K a Gaussian orthogonal matrix, the limit of the universal
+law of :mod:`bendscape.core.quadratic.finite_size.spiked_edge`. All other parts shift the lowest eigenvalue
+beyond that law.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from bendscape.core.quadratic.model import Model
 FloatArray = npt.NDArray[np.float64]
 
 DRAWN_NUMBERS = 400_000
-"""Numbers in the drawn matrices: 25000 draws at r = 4."""
+"""Total number of elements in the drawn matrices: 25000 draws at r = 4."""
 FEWEST_DRAWS, MOST_DRAWS = 32, 40_000
 
 MOST_OUTLIERS = 512
-"""Of p p_star: 32 drawn matrices and their parts took 1.6 GB at that; the fewer, the larger they are."""
+"""Largest p p_star: there 32 drawn matrices and their parts took 1.6 GB. Larger matrices are drawn less
+often."""
 
 _STEP = 1e-4  # of central differences, relative to gamma and to the distance from the edge
 
 
 class Parts(NamedTuple):
-    """Laws of the parts of K at one gamma: variances, two factors, the matrix's limit at the edge."""
+    """Laws of the parts of K at one gamma: variances, two factors, and the limit of the matrix part at the
+    edge."""
 
     labels_p: float
     labels_p_star: float
@@ -63,10 +65,10 @@ class Parts(NamedTuple):
 class Splitting(NamedTuple):
     """Effect of the splitting on the lowest outlier, to first order.
 
-    Mean of the eigenvalue times N^(1/2) and its variance times N, both beyond those of a Gaussian orthogonal
-    matrix, and N^(1/2) times all by which the overlap of its eigenvector exceeds m^2; ``orthogonal``, the
-    mean of -lambda_min of such a matrix of unit variances; ``*_error``, the standard errors of the drawn
-    means.
+    The mean of the eigenvalue times N^(1/2) and its variance times N, both in excess of those of a Gaussian
+    orthogonal matrix; N^(1/2) times the total excess of the overlap of its eigenvector over m^2;
+    ``orthogonal``, the mean of -lambda_min of such a matrix with unit variances; ``*_error``, the standard
+    errors of the drawn means.
     """
 
     eigval_mean: float
@@ -78,29 +80,29 @@ class Splitting(NamedTuple):
 
 
 def splitting_parts(model: Model, alpha: float, gamma: float) -> Parts:
-    """Laws of the parts of K at one gamma, except the labels' scalar part.
+    """Laws of the parts of K at one gamma, except the scalar part due to labels.
 
-    A part is its standard deviation times the projection of a symmetric matrix, whose own law has
-    the projector onto symmetric matrices as its covariance, onto the multiples of the unit matrix
-    ("scalar"), the
-    matrices that are traceless and symmetric in p or in p_star or in both, or antisymmetric in both. The
-    overlaps of the weights enter as factor times a matrix of zero diagonal and unit variances off it.
+    A part is its standard deviation times a projection of a random symmetric matrix, whose covariance is the
+    projector onto symmetric matrices. It is projected onto multiples of the identity ("scalar"), or onto
+    matrices that are traceless and symmetric in p, in p_star or in both, or antisymmetric in both. The
+    overlaps of the weights enter as a factor times a matrix with zero diagonal and unit variances off the
+    diagonal.
 
     Parameters
     ----------
     model : Model
-        With finite p.
+        Finite p.
     alpha : float
         Samples per dimension.
     gamma : float
-        Place on the branch; above 1 averages are finite parts.
+        Position on the branch; above 1 averages are finite parts.
 
     Returns
     -------
     Parts
-        All times N. ``matrix_scalar`` is the variance of the matrix's scalar part and of that traceless in
-        p_star, ``matrix_even`` of those traceless in p and in both, ``matrix_odd`` of the antisymmetric one;
-        relative to ``spike`` all three tend to 1 at the edge.
+        All times N. ``matrix_scalar`` is the variance of the matrix's scalar part and of its part traceless
+        in p_star, ``matrix_even`` of those traceless in p and in both, ``matrix_odd`` of the antisymmetric
+        one; relative to ``spike`` all three tend to 1 at the edge.
 
     Notes
     -----
@@ -163,12 +165,12 @@ def _orthogonal(r: int, count: int) -> FloatArray:
 
 @lru_cache(maxsize=64)
 def _lowest_of_orthogonal(r: int, count: int) -> FloatArray:
-    """Their lowest eigenvalues, of shape (count,)."""
+    """Lowest eigenvalues of such draws, of shape (count,)."""
     return np.asarray(np.linalg.eigvalsh(_orthogonal(r, count))[:, 0], dtype=np.float64)
 
 
 def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
-    """Standard draws of the parts, each of shape (draws, p p_star, p p_star), from one seed."""
+    """Standard draws of the parts, each of shape (draws, p p_star, p p_star), with a fixed seed."""
     r = p * p_star
     count = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWN_NUMBERS // r**2))
     rng = np.random.default_rng(2027)
@@ -196,24 +198,24 @@ def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
 
 @lru_cache(maxsize=1024)
 def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
-    """Shift of the lowest of p p_star outliers by their splitting, relative to critical spikes.
+    """Shift of the lowest of p p_star outliers due to their splitting, relative to critical spikes.
 
-    With v the lowest eigenvector of K and G that of a Gaussian orthogonal matrix of the variances ``spike``,
+    With v the lowest eigenvector of K, and G a Gaussian orthogonal matrix with the variances ``spike``,
 
         N^(1/2) delta lambda = m^2 (<lambda_min(K)> - <lambda_min(G)>),
         N^(1/2) delta m^2 = m^2 (d m^2/dz) <v K v> + m^4 sum_i (d_i'/d_i) <v K_i v>,
 
-    d_i^2 the variance of part i and ' = d/dz: of a Gaussian part, the slope at given value is its regression.
-    Averages over drawn K and G with the same random numbers.
+    where d_i^2 is the variance of part i and ' = d/dz: the derivative of a Gaussian part at a given value is
+    its regression. Averages are over drawn K and G with the same random numbers.
 
     Parameters
     ----------
     model : Model
-        With p p_star up to 512.
+        p p_star up to 512.
     alpha : float
         Samples per dimension.
     gamma : float
-        The outlier's place.
+        Position of the outlier.
 
     Returns
     -------
@@ -222,14 +224,13 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
 
     Notes
     -----
-    Limits: 0 for the eigenvalue where the outlier meets the edge. First order in
-    N^(-1/2). Held by ``tests/test_splitting.py``.
-    Source: this project's own.
+    Limits: 0 for the eigenvalue where the outlier meets the edge. First order in N^(-1/2). Held by
+    ``tests/test_splitting.py``. Source: this project's own.
     """
     p, p_star = int(model.p), model.p_star
     if p * p_star > MOST_OUTLIERS:
         accepted = f"such that p p_star = {p * p_star} <= {MOST_OUTLIERS} for an outlier at finite N"
-        raise ParameterError("p", p, accepted, "its p p_star-fold splitting is drawn")
+        raise ParameterError("p", p, accepted, "the splitting of p p_star outliers is sampled")
     if p * p_star == 1:
         return Splitting(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     h = _STEP * gamma * min(1.0, gamma**2 * _on_map(model, alpha, gamma)[1] * p / 2)
@@ -260,12 +261,12 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
 
 
 def overlap_sq_on_map(model: Model, alpha: float, gamma: float) -> float:
-    """m^2 of an outlier at this gamma and load, (z'/(z' - S')); 0 at the edge, negative beyond."""
+    """m^2 of an outlier at this gamma and load, z'/(z' - S'); 0 at the edge, negative beyond."""
     return _on_map(model, alpha, gamma)[0]
 
 
 def _on_map(model: Model, alpha: float, gamma: float) -> tuple[float, float]:
-    """Overlap m^2 on the map at this load, and dz/dgamma."""
+    """Overlap m^2 from the spectral map at this load, and dz/dgamma."""
     at = at_any_gamma(model, gamma)
     Z = gamma**-2 - alpha * float(at.B)
     return Z / (Z + alpha * float(at.B_y)), 2 / float(model.p) * Z

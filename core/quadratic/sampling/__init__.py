@@ -1,1 +1,1 @@
-"""One random instance, exact in law, by each method, and the theory for its own labels."""
+"""One random instance, exact in law, by each method; and the theory for its own labels."""

@@ -20,10 +20,10 @@ from bendscape.core.quadratic.sampling.drawn_labels import DrawnLabels
 
 FloatArray = npt.NDArray[np.float64]
 
-_SAME = 1e-10  # singular values below it, relative to the largest, are no direction of their own
-_FEWEST = 2.5  # cells that must carry a control, n (E d^2)^2/E d^4
+_SAME = 1e-10  # singular values below this, relative to the largest, are treated as zero
+_FEWEST = 2.5  # least number of cells that must carry a control, n (E d^2)^2/E d^4
 _TINY = np.finfo(np.float64).tiny
-_ALONE = 1e-9  # 1 - leverage of a cell without which a direction is lost
+_ALONE = 1e-9  # 1 - leverage below this: without this cell a direction is lost
 
 
 class Controlled(NamedTuple):
@@ -75,7 +75,8 @@ def label_controls(cells: Iterable[DrawnLabels]) -> FloatArray:
     Parameters
     ----------
     cells : iterable of DrawnLabels
-        Of measured cells, or of :func:`bendscape.core.quadratic.sampling.drawn_labels.sample_drawn_labels`.
+        For measured cells, or from
+        :func:`bendscape.core.quadratic.sampling.drawn_labels.sample_drawn_labels`.
 
     Returns
     -------
@@ -124,6 +125,12 @@ def controlled_mean(
     Controlled
         In the units of ``values``.
 
+    Raises
+    ------
+    ParameterError
+        A number is not finite, the shapes do not match, there are fewer than k + 3 cells, or not exactly one
+        of ``extra`` and ``expected`` is given.
+
     Notes
     -----
     Unbiased for any joint law and any n, because b_i depends neither on c_i nor on c': slopes along a
@@ -152,12 +159,12 @@ def controlled_mean(
     elif expected is not None and extra is None:
         name, drawn = "expected", _columns("expected", np.atleast_2d(expected))
     else:
-        raise ParameterError("extra", extra, "given where expected is not, and only there")
+        raise ParameterError("extra", extra, "given if and only if expected is not given")
     if drawn.shape[1] != k or len(drawn) == 0:
-        raise ParameterError(name, drawn.shape[1], f"{k} numbers wide, as the controls are, and not empty")
+        raise ParameterError(name, drawn.shape[1], f"a non-empty array with {k} columns, like controls")
     m = len(drawn) if expected is None else math.inf
     weight, centre = 1 / (1 + n / m), drawn.mean(axis=0)
-    if expected is None:  # a control that stands still is no control
+    if expected is None:  # a constant control carries no information
         carried = _carriers(drawn, n) >= _FEWEST
         c, centre = np.where(carried, c, 0.0), np.where(carried, centre, 0.0)
 
@@ -196,17 +203,17 @@ def controlled_mean(
 
 
 def _carriers(drawn: FloatArray, n: int) -> FloatArray:
-    """How many of n cells carry a control's variance: n/3 where it is normal, n P where only a share P has
-    it."""
+    """Number of n cells that carry a control's variance: n/3 for a normal control, n P if only a fraction P
+    of cells has it."""
     squares = (drawn - drawn.mean(axis=0)) ** 2
     found: FloatArray = n * squares.mean(axis=0) ** 2 / np.maximum((squares**2).mean(axis=0), _TINY)
     return found
 
 
 def _subtracted(c: FloatArray, centre: FloatArray, leverage: FloatArray) -> FloatArray:
-    """G with G.f = sum_i b_i (c_i - c'), b_i the slopes of any f on the controls of all cells but i.
+    """G with G.f = sum_i b_i (c_i - c'), where b_i are the slopes of any f on the controls without cell i.
 
-    By the update of least squares for one row less, b_i (c_i - c') = t_i Q^T f - (t_i Q_i) e_i/(1 -
+    By the least-squares update for removing one row, b_i (c_i - c') = t_i Q^T f - (t_i Q_i) e_i/(1 -
     leverage_i) with t_i = (c_i - c') S and e the residuals.
     """
     Q, to_slopes = _directions(c)
@@ -215,7 +222,7 @@ def _subtracted(c: FloatArray, centre: FloatArray, leverage: FloatArray) -> Floa
     turned = np.where(alone[:, np.newaxis], 0.0, away @ to_slopes)
     update = (turned * Q).sum(axis=1) / np.where(alone, 1.0, 1 - leverage)
     of_f: FloatArray = Q @ turned.sum(axis=0) - (update - update.mean() - Q @ (Q.T @ update))
-    for i in np.flatnonzero(alone):  # without which a direction is lost: the update is 0/0
+    for i in np.flatnonzero(alone):  # without this cell a direction is lost, and the update is 0/0
         rest = np.delete(np.arange(len(c)), i)
         directions, to_slopes = _directions(c[rest])
         of_f[rest] += directions @ (away[i] @ to_slopes)
@@ -223,16 +230,17 @@ def _subtracted(c: FloatArray, centre: FloatArray, leverage: FloatArray) -> Floa
 
 
 def _columns(name: str, numbers: npt.ArrayLike) -> FloatArray:
-    """Controls as a matrix, one row a cell."""
+    """Controls as a matrix with one row for each cell."""
     array = np.asarray(numbers, dtype=np.float64)
     array = array[:, np.newaxis] if array.ndim == 1 else array
     if array.ndim != 2 or not np.isfinite(array).all():
-        raise ParameterError(name, numbers, "finite numbers, one row a cell", "label_controls fills nan")
+        raise ParameterError(name, numbers, "finite numbers, one row per cell", "label_controls replaces nan")
     return array
 
 
 def _directions(c: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Orthonormal Q over the cells and S, with slopes S Q^T f (of least norm) of f on the controls c."""
+    """Orthonormal Q over the cells, and S such that S Q^T f are the (least-norm) slopes of f on the
+    controls."""
     Q, s, Vt = np.linalg.svd(c - c.mean(axis=0), full_matrices=False)
     floor = _SAME * max(float(s.max(initial=0.0)), float(np.abs(c).max(initial=0.0)))
     kept = s > floor

@@ -1,5 +1,5 @@
-"""The cost of a cell in seconds and bytes, by each method: for planning, and for the choice that `auto`
-makes."""
+"""The cost of a cell in seconds and bytes, for each method: for planning, and for the choice made by
+`auto`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ METHODS = ("dense", "explicit", "dice", "conditional", "auto")
 """Accepted values of ``method``."""
 
 MAX_BYTES = 8 * 2.0**30
-"""Memory one cell may take unless the caller says otherwise."""
+"""Default limit of the memory of one cell."""
 
-_COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over data that are kept, or that are drawn
-_PASSES = 20.0  # sums of the conditional theory: Newton steps for edge and outlier
-_STEPS, _STEPS_EXPONENT = 8.0, 0.45  # of explicit, with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
+_COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over the data, if these are kept or drawn again
+_PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
+_STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps of explicit with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 _DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1)}
-"""Default tolerance, and what each decade less adds to the steps at it: 5 to 7 per cent, and 7 to 10."""
+"""Default tolerance, and the relative increase in steps for each decade below it: 5 to 7, and 7 to 10 per
+cent."""
 
 SECONDS = {
     "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
@@ -38,12 +39,12 @@ SECONDS = {
     "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
     "conditional": (5e-4, 1.1e-8, 6e-8),
 }
-"""Seconds of each term of :func:`cost_terms` on one quiet core with one BLAS thread; fitted by
-``benchmarks/cost_model.py``, but for the terms of explicit that the fit cannot see."""
+"""Seconds of each term of :func:`cost_terms` on one idle core with one BLAS thread; fitted by
+``benchmarks/cost_model.py``, except for terms of explicit that its data do not determine."""
 
 
 def pairs_wanted(model: Model, N: int) -> int:
-    """Number of eigenpairs wanted from a cell: the lowest max(2, p p_star) of its pN."""
+    """Number of eigenpairs computed for a cell: the lowest max(2, p p_star) of its pN."""
     p = int(model.p)
     return min(max(2, p * model.p_star), p * N)
 
@@ -77,7 +78,7 @@ def resolve_method(
         possible.append("explicit")
     few = (
         p * sample_count(alpha, N) < 20 + 4 * p * model.p_star
-    )  # samples: eigenvalues may well be all positive
+    )  # few samples: the lowest eigenvalues may all be positive or zero
     if p + model.p_star <= int(N) and inputs == "gaussian" and not few:
         possible.append("dice")
     fitting = [name for name in possible if cost_bytes(model, alpha, N, name) <= max_bytes]
@@ -87,7 +88,7 @@ def resolve_method(
 
 
 def _more_steps(method: str, tolerance: float | None) -> float:
-    """By how much a tolerance multiplies the steps of a method."""
+    """Factor by which a tolerance increases the steps of a method."""
     if tolerance is None or method not in _DECADE:
         return 1  # an integer, so that counts stay exact
     default, share = _DECADE[method]
@@ -196,7 +197,9 @@ def cost_bytes(
     N : int
         Input dimension.
     method : {"auto", "dense", "explicit", "dice", "conditional"}
-        As in :func:`bendscape.core.quadratic.sampling.observe.observe`, like the other parameters.
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
+    precision, stored, tolerance
+        As in ``observe``.
 
     Returns
     -------

@@ -37,25 +37,25 @@ from bendscape.core.quadratic.sampling.reveal import (
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6
-"""Squared sine, as estimated by (residual/gap)^2, between a Ritz vector and the eigenvector it stands for.
+"""Squared sine, estimated as (residual/gap)^2, between a Ritz vector and its eigenvector.
 
-An estimate: an eigenvalue that the iteration has not yet seen makes the gap seem too wide. At 1e-4, 4 cells
-of 2000 missed one of their lowest pairs; at 1e-6 none did, for a tenth more steps.
+An eigenvalue that the iteration has not yet found makes the gap look too wide, so this is only an estimate.
+At 1e-4, 4 cells of 2000 missed one of their lowest pairs; at 1e-6 none did, for a tenth more steps.
 """
 STEPS = 10.0
-"""Steps a cell takes near its transition: 10 N^0.4 (p p_star/a)^0.2, to a factor of 1.6 for p p_star = 1 to
-6, a = 0.1 to 20 and N = 10^2 to 10^5."""
+"""Number of steps near the transition: 10 N^0.4 (p p_star/a)^0.2, to a factor of 1.6 for p p_star = 1 to 6,
+a = 0.1 to 20 and N = 10^2 to 10^5."""
 
 THIN = 0.25
-"""Share of the M dimensions that U may come to fill for float32 to be the default."""
+"""Largest fraction of the M dimensions that U may fill with float32 as the default."""
 
 PATIENCE = 4
-"""Times the expected number of steps after which an iteration gives up."""
+"""An iteration gives up after this multiple of the expected number of steps."""
 
 _FIRST_CHECK = 8
-_CHECKS = 16  # a check every k/16 steps, but
-_CHECK_EVERY = 4  # no more often than this: a check of a small cell takes as long as a step
-_EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # a step's length, relative to H
+_CHECKS = 16  # check every k/16 steps,
+_CHECK_EVERY = 4  # but not more often than this: a check of a small cell takes as long as a step
+_EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # length of a step relative to H
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
@@ -80,7 +80,7 @@ class Dice(NamedTuple):
     y, yhat : array, shape (M,)
         The cell's labels and student outputs.
     orthogonality : float
-        max |U^T U - 1| as measured, before it is corrected for.
+        max |U^T U - 1| as measured, before correction.
     """
 
     eigvals: FloatArray
@@ -100,8 +100,7 @@ def expected_steps(model: Model, N: int) -> int:
 
 
 def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[Any]]:
-    """float32 where U stays thin; float64 where it may fill the space, as in small cells, which can afford
-    it."""
+    """float32 if U fills only a small part of the space; float64 if it may fill it, as in small cells."""
     filling = int(model.p) * expected_steps(model, N) / sample_count(alpha, N)
     return np.float64 if filling > THIN else np.float32
 
@@ -124,7 +123,7 @@ def dice_bytes(
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
 
-@_on_one_thread  # products too short to share: threads would wait for each other
+@_on_one_thread  # products too short to share: threads would only wait for each other
 def sample_dice(
     model: Model,
     alpha: float,
@@ -250,7 +249,7 @@ def sample_dice(
             check = steps + max(_CHECK_EVERY, steps // _CHECKS)
             values, vectors = _lowest(diagonal, lengths, count + 1)
             residuals = np.zeros(len(values)) if exhausted else lengths[-1] * np.abs(vectors[-1])
-            if exhausted:  # short of pN steps the rest is null space, whose multiplicity does not show
+            if exhausted:  # before pN steps the rest is the null space, whose multiplicity is not seen
                 converged = steps == p * N or (len(values) >= count and values[count - 1] < -nothing)
             else:
                 converged = _resolved(values, residuals, count, p * p_star, tolerance)

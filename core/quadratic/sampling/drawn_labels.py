@@ -23,22 +23,22 @@ from bendscape.core.quadratic.model import Model, sample_count
 
 FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterable[tuple[FloatArray, FloatArray]]]
-"""What yields the labels y and outputs yhat of one cell, block by block and each time the same."""
+"""Yields the labels y and outputs yhat of one cell, block by block, and the same ones at every call."""
 
 BLOCK_NUMBERS = 2**18
-"""Gaussian numbers drawn at a time by :func:`sample_drawn_labels`: small enough for a cache."""
+"""Gaussian numbers drawn at a time by :func:`sample_drawn_labels`; they fit into the cache."""
 KEPT_SAMPLES = 2**20
-"""Cells of up to so many samples keep their labels; larger ones draw them again for every sum."""
+"""Cells with at most this many samples keep their labels; larger ones draw them again for every sum."""
 
 LARGEST_LABEL = 1e100
-"""Labels and outputs above it would overflow in squares."""
+"""Largest accepted label or output: the squares of larger ones would overflow."""
 
 _MOST_STEPS = 100
-_LAST_STEP = 2e-15  # relative
+_LAST_STEP = 2e-15  # relative size at which Newton's method stops
 
 
 class DrawnLabels(NamedTuple):
-    """What one cell's labels predict; outlier and overlap are nan where there is no outlier."""
+    """Predictions from one cell's labels; outlier and overlap are nan if there is no outlier."""
 
     edge_sample: float
     outlier_sample: float
@@ -46,7 +46,8 @@ class DrawnLabels(NamedTuple):
 
 
 class _Labels:
-    """Sums over one cell's samples and the p directions of each, divided by p N: they contain the load."""
+    """Sums over one cell's samples and the p directions of each, divided by p N, so that they include the
+    load."""
 
     def __init__(self, model: Model, N: int, blocks: Blocks) -> None:
         p = int(model.p)
@@ -79,12 +80,12 @@ class _Labels:
         return sums
 
     def edge_equation(self, gamma: float) -> tuple[float, float]:
-        """1/sqrt(B) - gamma and its slope: falls through zero at the edge, nearly straight all the way."""
+        """1/sqrt(B) - gamma and its slope: decreases through zero at the edge, and is almost linear."""
         B, cube = self.total(lambda y, ratio: ratio * ratio, lambda y, ratio: ratio**2 * ratio, gamma=gamma)
         return B**-0.5 - gamma, cube * B**-1.5 - 1
 
     def outlier_equation(self, gamma: float) -> tuple[float, float]:
-        """-gamma F - 1 and its slope: rises through zero at the outlier."""
+        """-gamma F - 1 and its slope: increases through zero at the outlier."""
         F, slope = self.total(
             lambda y, ratio: (y - 1) * ratio, lambda y, ratio: (y - 1) * ratio * ratio, gamma=gamma
         )
@@ -142,6 +143,11 @@ def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayL
         ``edge_sample`` and ``outlier_sample`` in units of the eigenvalues of H, ``overlap_sq_sample`` in [0,
         1]; the last two nan where no outlier is left of the edge.
 
+    Raises
+    ------
+    ParameterError
+        p is infinite, N < 2, or ``y`` or ``yhat`` has another shape or values outside this range.
+
     Notes
     -----
     Limits: lambda_minus, lambda_star and overlap_sq as N -> inf, except that a finite sample's edge is always
@@ -150,7 +156,7 @@ def drawn_labels_theory(model: Model, N: int, y: npt.ArrayLike, yhat: npt.ArrayL
     Source: this project's own, arXiv:2510.18435 with sample averages.
     """
     if math.isinf(model.p):
-        raise ParameterError("p", model.p, "finite for one cell's labels", "p = inf has theory only")
+        raise ParameterError("p", model.p, "finite for one cell's labels", "at p = inf there is only theory")
     N = as_integer("N", N, 2)
     labels, outputs = _numbers("y", y), _numbers("yhat", yhat)
     if labels.ndim != 1 or labels.size == 0 or not ((labels >= 0) & (labels <= LARGEST_LABEL)).all():
@@ -223,6 +229,11 @@ def sample_drawn_labels(
     DrawnLabels
         As of :func:`drawn_labels_theory`.
 
+    Raises
+    ------
+    ParameterError
+        p is infinite, or :func:`sample_count` refuses ``alpha`` and N.
+
     Notes
     -----
     The labels have exactly their law at finite N, including the overlaps between weights; the predictions
@@ -230,7 +241,7 @@ def sample_drawn_labels(
     memory is bounded at any N. Held by ``tests/test_drawn_labels.py``. Source: this project's own.
     """
     if math.isinf(model.p):
-        raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")
+        raise ParameterError("p", model.p, "finite for sampling", "at p = inf there is only theory")
     M = sample_count(alpha, N)
     N = int(N)
     directions = _directions(int(model.p) + model.p_star, N, rng)

@@ -120,7 +120,7 @@ class Instance:
 def refuse_infinite_width(model: Model) -> int:
     """Return p as an int, or raise ParameterError at p = inf, which has no samples."""
     if math.isinf(model.p):
-        raise ParameterError("p", model.p, "finite for sampling", "p = inf has theory only")
+        raise ParameterError("p", model.p, "finite for sampling", "at p = inf there is only theory")
     return int(model.p)
 
 
@@ -161,6 +161,12 @@ def sample_instance(
     -------
     Instance
         With |w_k|^2 = |w*_l|^2 = N to rounding.
+
+    Raises
+    ------
+    ParameterError
+        p is infinite, ``inputs`` or ``precision`` is unknown, or :func:`sample_count` refuses ``alpha`` and
+        N.
 
     Notes
     -----

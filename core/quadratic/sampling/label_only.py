@@ -13,8 +13,8 @@ from bendscape.core.quadratic.theory.label_weights import SpectralWeights
 
 
 class SpectralSample(NamedTuple):
-    """The low end of the spectrum of one D_f; the overlap of the lowest eigenvector, and the mean over the
-    lowest p_star."""
+    """Lowest eigenvalues of one D_f, the overlap of the lowest eigenvector, and its mean over the lowest
+    p_star."""
 
     eigval_min: float
     eigval_second: float

@@ -48,13 +48,13 @@ from bendscape.core.quadratic.sampling.products import hessian_product
 FloatArray = npt.NDArray[np.float64]
 
 MEASURED = ("eigval_min", "eigval_second", "overlap_sq", "overlap_sq_space", "residual")
-"""Fields of an observation that only eigenpairs give."""
+"""Fields of an observation that need eigenpairs."""
 
 LANCZOS_STEPS = 5000
 
 LEAST_TOLERANCE, MOST_TOLERANCE = 1e-10, 1e-3
-"""Accepted for ``tolerance``: tighter is below rounding, and at 1e-2 an iteration can stop before it has seen
-one of the lowest pairs."""
+"""Accepted range of ``tolerance``: below it is rounding, and at 1e-2 an iteration can stop before it has
+found one of the lowest pairs."""
 
 
 @dataclass(frozen=True)

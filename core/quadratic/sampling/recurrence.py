@@ -38,15 +38,15 @@ class TurningFrame:
         return self._frame[b, :1, :]
 
     def begin(self, pending: int = 0) -> None:
-        """Forget the products measured; so many images are about to be put."""
+        """Discard the measured products; `pending` images are about to be put."""
         self._products = np.zeros((1, self._frame.shape[1]))
 
     def measure(self, b: int, rows: Array) -> None:
-        """Add block b of the coordinates of X^T Y on what is known."""
+        """Add block b of the coordinates of X^T Y in the known space."""
         self._products += self.space.host(rows @ self._frame[b, :, :].T)
 
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
-        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
+        """Rotate to the next Lanczos vector, given what H v reveals; returns v.Hv and the rest's length."""
         ahead = np.concatenate([self._products[0, 1:], revealed[:, 0]])
         length = float(np.linalg.norm(ahead))
         if length:
@@ -66,7 +66,7 @@ class TurningFrame:
         return self._frame[b, :1, :]
 
     def commit(self) -> None:
-        """Count the images put."""
+        """Count the images that were put."""
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:
         """m^2 of the vectors sum_j weights_j v_j."""
@@ -107,23 +107,23 @@ class StoredImages:
         return self._images.combine(b, self._next)
 
     def begin(self, pending: int = 0) -> None:
-        """Forget the products measured; so many images are about to be put."""
+        """Discard the measured products; `pending` images are about to be put."""
         self._pending = pending
         self._products = np.zeros((len(self._vectors), len(self._images) + pending))
 
     def measure(self, b: int, rows: Array) -> None:
-        """Add block b of the coordinates of X^T Y on what is known."""
+        """Add block b of the coordinates of X^T Y in the known space."""
         self._images.dot(b, rows, self._products, self._pending)
 
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
-        """Turn to the next Lanczos vector, given what H v reveals; v.Hv and the length of the rest."""
+        """Rotate to the next Lanczos vectors, given what H v reveals; returns v.Hv and the rest's length."""
         ahead = np.concatenate([self._products, revealed.T], axis=1)
         self._make_room(ahead.shape[1])
         past = self._vectors[
             :, : self._count, : ahead.shape[1]
-        ]  # in place: a copy would cost what the rest does
+        ]  # in place: a copy would cost as much as the rest
         diagonal = float(np.vdot(past[:, -1], ahead))
-        for _ in range(2):  # three terms would do but for rounding
+        for _ in range(2):  # in exact arithmetic three terms would suffice
             along = sum(vectors @ row for vectors, row in zip(past, ahead, strict=True))
             ahead = ahead - np.stack([along @ vectors for vectors in past])
         length = float(np.linalg.norm(ahead))
@@ -141,7 +141,7 @@ class StoredImages:
         return self._images.combine(b, self._next, images.shape[0])
 
     def commit(self) -> None:
-        """Count the images put."""
+        """Count the images that were put."""
         self._images.commit(self._pending)
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:

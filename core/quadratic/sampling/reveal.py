@@ -29,17 +29,17 @@ Array = Any
 """An array of the library in use; the array API standard has no type of its own."""
 
 BLOCK_ROWS = 4096
-"""Rows of a block of one vector, of p vectors a p-th of them: short enough for the cache, but long enough
-that BLAS and not Python takes the time."""
+"""Rows of a block of one vector (of p vectors, divided by p): short enough for the cache, but long enough
+that BLAS takes the time, not Python."""
 BATCH = 32
-"""Fresh Gaussian vectors projected at a time: enough for BLAS to earn its copy of U's blocks."""
-_FEW = 4  # combinations
-GROWTH = 0.25  # by how much storage grows when it is full
-_WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # a squared norm, relative
+"""Fresh Gaussian vectors projected at a time: enough to make up for BLAS's copy of U's blocks."""
+_FEW = 4  # combinations computed one by one
+GROWTH = 0.25  # relative growth of the storage when it is full
+_WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # smallest relative squared norm
 
 
 class Workspace:
-    """Where the long vectors live: array library, precision, division into blocks, source of randomness.
+    """Storage and arithmetic of the long vectors: array library, precision, blocks, source of randomness.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Workspace:
         return self.xp.zeros((self.blocks, count, self.rows), dtype=self.dtype, **self._there)
 
     def normal(self, count: int) -> Array:
-        """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero and stay so."""
+        """Gaussian vectors, shape (blocks, count, rows); rows beyond M are zero and remain so."""
         shape = (self.blocks, count, self.rows)
         if self._normal is None:
             numbers = self.device_array(self.rng.standard_normal(shape, dtype=self.precision.type))
@@ -129,7 +129,7 @@ class Workspace:
         return coefficients @ vectors
 
     def gram(self, rows: Array) -> FloatArray:
-        """Products rows rows^T in double precision: small differences of them are taken."""
+        """Products rows rows^T in double precision, because small differences of them are needed."""
         exact = self.xp.asarray(rows, dtype=self.xp.float64)
         return self.host(exact @ exact.T)
 
@@ -152,16 +152,16 @@ class Columns:
             self.used.append(0)
 
     def put(self, b: int, rows: Array) -> None:
-        """Write block b of vectors to come; :meth:`commit` counts them once every block is written."""
+        """Write block b of new vectors; :meth:`commit` counts them once every block is written."""
         start = self.used[-1]
         self.parts[-1][b, start : start + rows.shape[0], :] = rows
 
     def commit(self, count: int) -> None:
-        """Count the vectors put since the last time."""
+        """Count the vectors put since the last call."""
         self.used[-1] += count
 
     def views(self, b: int, pending: int = 0, first: int = 0) -> list[tuple[slice, Array]]:
-        """Block b of the vectors from ``first`` on, with those put but not counted: places, rows."""
+        """Block b of the vectors from ``first`` on, including those put but not counted: (indices, rows)."""
         found, start = [], -first
         for i, (part, used) in enumerate(zip(self.parts, self.used, strict=True)):
             count = used + (pending if i == len(self.parts) - 1 else 0)
@@ -211,7 +211,7 @@ class LeftBasis:
         self.space, self.width = space, width
         self.columns = Columns(space, capacity)
         self.open = True
-        self.excess = np.zeros((0, 0))  # U^T U - 1, as far as it is measured
+        self.excess = np.zeros((0, 0))  # U^T U - 1, as far as it has been measured
         self._batch = max(1, BATCH // width)
         self._fresh = space.zeros(0)
         self.begin()
@@ -226,7 +226,7 @@ class LeftBasis:
         self._along = np.zeros((coming, len(self.columns) + pending - len(self.excess)))
 
     def measure(self, b: int, rows: Array) -> None:
-        """Add block b of the products of vectors Y with U, each other and the next fresh vectors."""
+        """Add block b of the products of Y with U, with itself and with the next fresh vectors."""
         if not self.open:
             return
         self.columns.dot(b, rows, self._known, self._pending)
@@ -237,7 +237,7 @@ class LeftBasis:
             self.columns.dot(b, coming, self._along, self._pending, len(self.excess))
 
     def factor(self, Y: Array) -> FloatArray:
-        """R of Y - U U^T Y = U_new R, shape (rank, p), from what was measured of Y."""
+        """R of Y - U U^T Y = U_new R, shape (rank, p), from the measured products of Y."""
         if self.open and not self._fresh.shape[1]:
             self._refill(Y)
         known, gained = self._known[:, : len(self.excess)], self._known[:, len(self.excess) :]
@@ -262,7 +262,7 @@ class LeftBasis:
         return factor
 
     def reveal(self, b: int, rows: Array) -> tuple[Array, Array]:
-        """Block b of U_new, from that of Y, and of p fresh vectors orthogonal to all of U."""
+        """Block b of U_new, from that of Y; and of p fresh vectors orthogonal to all of U."""
         for place, vectors in self.columns.views(b):
             rows = rows - self.space.combine(self._inside[:, place], vectors)
         new = self._inverse @ rows
@@ -277,9 +277,9 @@ class LeftBasis:
         self.columns.commit(self._pending)
 
     def _refill(self, Y: Array) -> None:
-        """Draw fresh vectors and project them out of U; measure the Gram matrix of what U has gained."""
+        """Draw fresh vectors and project U out of them; measure the Gram matrix of the new part of U."""
         count, old = len(self.columns), len(self.excess)
-        self._now = self._fresh = self.space.zeros(0)  # the old batch makes room for the new one
+        self._now = self._fresh = self.space.zeros(0)  # frees the old batch before the new one
         fresh = self.space.normal(self._batch * self.width)
         drawn = fresh.shape[1]
         products = np.zeros((drawn + count - old, count))

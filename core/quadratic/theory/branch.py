@@ -19,10 +19,10 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.bulk import ROOT_TOLERANCE
 from bendscape.core.quadratic.theory.integrals import RAY, Averages, averages
 
-FIRST_STEP, STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4  # of gamma - 1 on the principal-value branch
+FIRST_STEP, STEP_GROWTH, _FARTHEST = 1e-3, 1.15, 1e4  # grid of gamma - 1 on the principal-value branch
 _HOMOTOPY_STEP = 0.25  # in log a
-_NEWTON_STEP = 1e-5  # of the central difference; its error only slows the last Newton step
-_NEWTON_LARGEST = 0.1  # relative, as are the next two
+_NEWTON_STEP = 1e-5  # of the central difference; its error only slows the last Newton step down
+_NEWTON_LARGEST = 0.1  # largest relative step; the next two are relative too
 _NEWTON_CLOSE, _NEWTON_ROUNDING = 1e-9, 1e-15
 _SMALL, _FAR = 1e-3, 0.5
 
@@ -104,7 +104,7 @@ def complex_root(model: Model) -> complex:
     gamma, previous = complex(1.0), complex(1.0)
     for a in np.geomspace(start, model.a, stages + 1)[1:]:
         stage = Model(model.p, model.p_star, min(float(a), model.a), model.noise)
-        # Linear in a near tricriticality; far from it gamma changes by a like factor at every stage.
+        # Linear in a near tricriticality; far from it gamma changes by similar factors at every stage.
         step = gamma - previous
         if abs(step) > 0 and abs(previous - 1) > _FAR:
             step *= (gamma - 1) / (previous - 1)
@@ -124,7 +124,7 @@ def _newton(model: Model, gamma: complex) -> complex:
         size = abs(step / gamma)
         gamma += step * min(1.0, _NEWTON_LARGEST / max(size, 1e-300))
         if size < _NEWTON_ROUNDING or (size < _NEWTON_CLOSE and size > last / 4):
-            return gamma  # at the last digits, or no longer getting closer
+            return gamma  # converged to the last digits, or no longer improving
         last = size
     return complex(math.nan, math.nan)
 
@@ -146,8 +146,8 @@ def a_tricritical(p: int | float, p_star: int, noise: float = 0.0) -> float:
     Returns
     -------
     float
-        a > 0, falling with p and growing with p_star; (1 + noise)^2 - 1 + p_star noise^2/2 at p = inf, where
-        without noise every transition is discontinuous.
+        a > 0, decreasing with p and increasing with p_star; (1 + noise)^2 - 1 + p_star noise^2/2 at p = inf,
+        where without noise every transition is discontinuous.
 
     Notes
     -----

@@ -92,6 +92,11 @@ def self_energy(model: Model, alpha: float, g: float) -> float:
     float
         Sigma, in units of the eigenvalues of H.
 
+    Raises
+    ------
+    ParameterError
+        p is infinite, ``g`` is outside this range, or ``alpha`` is not > 0.
+
     Notes
     -----
     Limits: tr H / (pN) as g -> 0. Accuracy 1e-13 relative; held by ``tests/test_theory.py``. Source:

@@ -35,15 +35,15 @@ FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
 
 TOLERANCE = 1e-6
-"""Error of the integrated density above which a warning is raised."""
+"""Error of the integrated density above which a warning is given."""
 
 _MOST_BRACKETS = 80
 _ROUNDING = 4 * sys.float_info.epsilon
-_NOISE = 1e-14  # of E log D, alpha times which is in the integrated density
+_NOISE = 1e-14  # error of E log D, which enters the integrated density times alpha
 _GAUSS = 10  # nodes in a panel
-_MOST_PANELS = 300  # that share the tolerance
+_MOST_PANELS = 300  # which share the tolerance
 _MOST_HALVINGS, _MOST_AT_ONCE = 64, 1000
-_NEXT_TO_ZERO = 1e-12  # of the left end of the curve, where integrals along it begin on either side of 0
+_NEXT_TO_ZERO = 1e-12  # relative to the left end of the curve: where integrals begin on either side of 0
 
 
 class Density(NamedTuple):
@@ -96,7 +96,7 @@ def _nodes(spectrum: _Spectrum) -> FloatArray:
 
 
 def _between(low: FloatArray, high: FloatArray) -> FloatArray:
-    """Where to split an interval: at its geometric mean where it is wide, towards 0 where it begins there."""
+    """Where to split an interval: at its geometric mean if it is wide, towards 0 if it begins there."""
     least, most = np.minimum(abs(low), abs(high)), np.maximum(abs(low), abs(high))
     scaled = np.sign(low + high) * np.sqrt(most * np.maximum(least, 1e-6 * most))
     return np.where((low * high >= 0) & (most > 4 * least), scaled, (low + high) / 2)
@@ -115,7 +115,7 @@ def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
     while at_x[-1] < x.max():
         further = spectrum.curve([4 * tau[-1].real])
         tau, at_x = np.append(tau, further.tau), np.append(at_x, further.x)
-    at_x = np.maximum.accumulate(at_x)  # up to rounding it rises
+    at_x = np.maximum.accumulate(at_x)  # it increases, up to rounding
     cell = np.clip(np.searchsorted(at_x, x), 1, len(at_x) - 1)
     low, x_low, high, x_high = tau[cell - 1], at_x[cell - 1], tau[cell], at_x[cell]
 
@@ -133,7 +133,7 @@ def _invert(spectrum: _Spectrum, x: FloatArray) -> ComplexArray:
         above = middle.x > x[todo]
         for is_new, bound, x_bound in ((above, high, x_high), (~above, low, x_low)):
             bound[todo[is_new]], x_bound[todo[is_new]] = middle.tau[is_new], middle.x[is_new]
-        # Nothing is left between its ends: the nearer one, whose distance counts as an error.
+        # The bracket is exhausted: take the nearer end, whose distance counts as an error.
         nearer = np.where(x_high[todo] - x[todo] < x[todo] - x_low[todo], high[todo], low[todo])
         closed = (high[todo] - low[todo]).real <= _ROUNDING * abs(nearer)
         found[todo[closed]] = nearer[closed]
@@ -201,6 +201,11 @@ def bulk_density(model: Model, alpha: float, grid: npt.ArrayLike) -> Density:
         estimates ``rho_error`` and ``integrated_error``. nan, with a PrecisionWarning, at a point where no
         solution was found.
 
+    Raises
+    ------
+    ParameterError
+        ``grid`` is not such an array, or p or ``alpha`` is not as stated.
+
     Notes
     -----
     Limits: 0 left of lambda_minus, where it ends like a square root (sharp) or like exp(-A/(lambda -
@@ -264,6 +269,11 @@ def upper_quantile(model: Model, alpha: float, mass: float = 1e-8) -> float:
     float
         lambda with N(lambda) >= 1 - mass; the smallest such, to within the 256th part of a factor of two in
         tau.
+
+    Raises
+    ------
+    ParameterError
+        ``mass`` is outside this range, or p or ``alpha`` is not as stated.
 
     Notes
     -----

@@ -30,19 +30,22 @@ from bendscape.core.quadratic.model import Model
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
 
-_EFOLDS = 42.0  # what is cut off at either end weighs exp(-42)
-_SHY, _SHY_TIMES_ROOT = 0.55, 1.5  # rays stay away from the vertical by the least of these, over sqrt(n)
+_EFOLDS = 42.0  # the ends are cut off where the weight is exp(-42)
+_SHY, _SHY_TIMES_ROOT = (
+    0.55,
+    1.5,
+)  # angle kept from the vertical: the smaller of the first and the second/sqrt(n)
 _STRIP_EFOLDS = 36.0  # discretisation error exp(-36) for a strip as wide as that angle
-_NODES_AT_ONCE = 40_000  # in the cache
-_NEWTON_STEPS, _MOST_STEPS = 25, 100  # the latter enough to halve any bracket until nothing is left of it
-_ROOT = 1e-12  # of log v
-_SURE = 1e-3  # of log v, so far from the rounding of what it is computed from
+_NODES_AT_ONCE = 40_000  # fits into the cache
+_NEWTON_STEPS, _MOST_STEPS = 25, 100  # the latter suffices to halve any bracket down to nothing
+_ROOT = 1e-12  # accuracy of log v
+_SURE = 1e-3  # distance in log v that is far above the rounding of its equation
 _LEAST = 2.0**-53
-_NEWTON_ALONE = 12  # steps to a point at given x
-_CONVERGED = 1e-13  # last of them, relative to tau
-_NOISE = 1e-14  # of x, relative
-_HIDDEN = 0.1  # rounding of an average that is 1 at the height, where all that is left is noise
-_ROUNDING = 64 * sys.float_info.epsilon  # of an average, relative, a bound
+_NEWTON_ALONE = 12  # Newton steps to a point at given x
+_CONVERGED = 1e-13  # size of the last step, relative to tau
+_NOISE = 1e-14  # relative error of x
+_HIDDEN = 0.1  # rounding of an average that is 1 at the height, beyond which only noise is left
+_ROUNDING = 64 * sys.float_info.epsilon  # bound on the relative rounding of an average
 
 
 class Plane(NamedTuple):
@@ -189,7 +192,7 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
         high[todo] = np.where((bracket >= 0) & ~hidden, here, high[todo])
         done = (abs(change) <= _ROOT) | (high[todo] - low[todo] < _ROOT)
         done |= (abs(bracket) <= lost) & (lost < -_SURE * slope)
-        # So far down nothing can be seen: the root, if there is one, is further up or of no weight.
+        # So far down the root is invisible: it is further up, or its weight is negligible.
         floor[todo] = np.where(hidden & ~done, np.maximum(floor[todo], here), floor[todo])
         low[todo] = np.maximum(low[todo], floor[todo])
         average = 1 - bracket
@@ -198,7 +201,7 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
         for other in (here + np.log(np.maximum(thin, 1e-300)), (low[todo] + high[todo]) / 2):
             inside = (moved > low[todo]) & (moved < high[todo]) & (steps < _NEWTON_STEPS)
             moved = np.where(inside, moved, other)
-        # The bracket shrinks to the floor where there is no root above it.
+        # The bracket shrinks to its lower end if there is no root above it.
         gone = (high[todo] - floor[todo] < 1) & (low[todo] <= floor[todo]) & ~done
         log_v[todo] = np.where(gone, -math.inf, np.where(done, here, moved))
         todo = todo[~(done | gone)]
@@ -211,7 +214,7 @@ def heights(model: Model, alpha: float, xi: FloatArray, largest: float) -> Float
 
 
 def _bracket(alpha: float, tau: ComplexArray, at: Plane) -> FloatArray:
-    """Im x/v = 1 - alpha E[t^2/|tau - t|^2], written so that nothing cancels near tau = 0."""
+    """Im x/v = 1 - alpha E[t^2/|tau - t|^2], without cancellation near tau = 0."""
     near_zero: FloatArray = 1 - alpha + alpha * (tau * at.rest).imag / tau.imag
     return np.where(abs(at.rest) < 0.5, near_zero, 1 + alpha * at.A.imag / tau.imag)
 
@@ -270,7 +273,7 @@ def newton(
         size = abs(step) / abs(here)
         stalled = (size > last[todo] / 2) & ((size < 1e-9) | (abs(step * slope) < noise))
         done = inside & ((size < _CONVERGED) | stalled)
-        # On the real line, outside the bulk or all but, x rises with tau.
+        # On the real line, outside the bulk or nearly so, x increases with tau.
         done &= (moved.imag > 1e-9 * abs(moved)) | (slope.real > -1e-6)
         found[todo] = np.where(done, moved, found[todo])
         tau[todo], last[todo] = moved, size

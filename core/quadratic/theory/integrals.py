@@ -43,7 +43,7 @@ COMPLEX_STEP = 1e-30
 
 _DIFFERENCE_STEP = 1e-5
 _UNIT = 2.0**-53
-_OPERATIONS = 4.0  # roundings of a term whose size does not grow with the exponents
+_OPERATIONS = 4.0  # rounding errors of a term that do not grow with the exponents
 
 
 class Averages(NamedTuple):

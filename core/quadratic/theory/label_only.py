@@ -80,6 +80,11 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
         ``lambda_minus`` in units of the eigenvalues of D_f, and the jump ``overlap_sq``; then the absolute
         error estimates of four of them.
 
+    Raises
+    ------
+    ParameterError
+        The weights have E[(y - 1) f] >= 0, or no outlier remains at large loads.
+
     Notes
     -----
     Limits: hessian_limit gives p_star (a + 1)/2, discontinuous; optimal gives p_star/2, where the jump has
@@ -100,7 +105,9 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
     scan = np.append(_SCAN, 1.0)
     positive = next((i for i, x in enumerate(scan) if law.psi(x) >= 0), None)
     if positive == 0:
-        raise ParameterError("f", weights.kind, "bounded where labels are small", "the outlier does not stay")
+        raise ParameterError(
+            "f", weights.kind, "bounded where labels are small", "at large loads no outlier remains"
+        )
     kind: TransitionKind = "discontinuous"
     gamma, at_gamma = 1.0, at_one
     known = known_at_one = law.known(1.0, at_one)

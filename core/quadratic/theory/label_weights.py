@@ -28,9 +28,9 @@ from bendscape.core.quadratic.theory.precision import Known, as_root, error_of
 
 FloatArray = npt.NDArray[np.float64]
 
-_POINTS = 16  # of a Gauss-Legendre panel; panels are as long as the law of log y is wide
+_POINTS = 16  # per Gauss-Legendre panel; a panel is as long as the law of log y is wide
 _UNIT = 2.0**-53
-_OPERATIONS = 8.0  # roundings of a term, those of f included, whose size does not grow
+_OPERATIONS = 8.0  # rounding errors of a term, those of f included, that do not grow with the exponents
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class SpectralWeights:
     def __post_init__(self) -> None:
         infimum = as_real(self.infimum)
         if not (math.isfinite(infimum) and infimum < 0):
-            raise ParameterError("infimum", self.infimum, "finite and < 0", "without it no outlier goes left")
+            raise ParameterError(
+                "infimum", self.infimum, "finite and < 0", "otherwise no outlier is left of the bulk"
+            )
         object.__setattr__(self, "infimum", infimum)
         object.__setattr__(self, "kinks", tuple(sorted(as_positive("kinks", y) for y in self.kinks)))
 

@@ -29,15 +29,15 @@ from bendscape.core.quadratic.theory.precision import Known, as_root
 Array = npt.NDArray[Any]  # real or complex
 Floats = npt.NDArray[np.float64]
 
-CHUNK = 128  # models integrated together: what is in flight, about CHUNK x 100 doubles a term, stays in cache
+CHUNK = 128  # models integrated together: temporaries of CHUNK x 100 doubles per term fit into the cache
 
-_WIDEST = 1e200  # p/2 from which a gamma law of that shape is a point to all digits: p = inf as a number
+_WIDEST = 1e200  # for larger p/2 a gamma law of that shape is a point to all digits: stands for p = inf
 _MOST_STEPS = 60  # of Newton's method
 _UNIT = 2.0**-53
-_OPERATIONS = 4.0  # roundings of a term whose size does not grow with the exponents
+_OPERATIONS = 4.0  # rounding errors of a term that do not grow with the exponents
 
-# The C library hands memory above the largest block it ever took back at once to the system, and asks for it
-# again with every array: half the time of a map. A large block that is never touched ends that.
+# The C library returns memory above the largest block it ever freed to the system at once, and requests it
+# again for every array: half the time of a map. A large block that is never touched prevents that.
 np.empty(2**22, dtype=np.uint8)
 
 HALFWAY = math.pi / 4
@@ -45,7 +45,7 @@ HALFWAY = math.pi / 4
 
 
 class Models(NamedTuple):
-    """Flat arrays of parameters, one element a model; p may hold inf."""
+    """Flat arrays of parameters, one element for each model; p may hold inf."""
 
     p: Floats
     p_star: Floats
@@ -70,7 +70,8 @@ def checked(name: str, values: npt.ArrayLike) -> Floats:
         raise ParameterError(name, f"an array of shape {numbers.shape}", "of at most one dimension")
     if not numbers.size:
         return numbers
-    # A domain is an interval, of integers for p and p_star: its ends, or the first number that is none.
+    # The accepted values form an interval (of integers for p and p_star): check its ends, or the first bad
+    # number.
     wrong = numbers != np.floor(numbers) if name.startswith("p") else np.isnan(numbers)
     for value in (*numbers[wrong][:1].tolist(), float(numbers.min()), float(numbers.max())):
         as_load(value) if name == "alpha" else Model(**{"p": 1, "p_star": 1, "a": 1.0, name: value})
@@ -109,15 +110,15 @@ class Averages(NamedTuple):
 class Rules(NamedTuple):
     """The rules of one line of integration, by accuracy."""
 
-    coarse: partial[Rule]  # 1e-5 or better: for the way to a root
+    coarse: partial[Rule]  # 1e-5 or better, for the iterations towards a root
     fine: partial[Rule]
-    refined: partial[Rule]  # against which errors are estimated: half a step aside, further out
-    bound: partial[Rule]  # a digit of what is positive
+    refined: partial[Rule]  # for error estimates: shifted by half a step, wider
+    bound: partial[Rule]  # one digit of positive quantities
 
 
 def _rules(coarse: float, fine: float, bound: float, ray: float) -> Rules:
     """The rules with these steps."""
-    aside = 40.0 * math.exp(1.5 * fine)  # one node and a half further: discretisation errs the other way
+    aside = 40.0 * math.exp(1.5 * fine)  # shifted by one and a half nodes: discretisation errors change sign
     return Rules(
         partial(short_rule, step=coarse, depth=8.0, height=22.0, powers=2, ray=ray),
         partial(short_rule, step=fine, depth=11.0, height=40.0, powers=3, ray=ray),
@@ -134,7 +135,7 @@ CONTINUED = _rules(0.12, 0.05, 0.25, RAY)  # d = 0.32
 
 def _log2_scales(a: Floats, gamma: Array) -> npt.NDArray[np.int_]:
     """The rule that reaches down to the smallest scale in x of each model, a/|gamma| beyond |gamma| = 1."""
-    least = a / np.fmax(abs(gamma), 1.0)  # fmax: a gamma that was not found asks for nothing
+    least = a / np.fmax(abs(gamma), 1.0)  # fmax: ignore a gamma that was not found
     return np.asarray(np.floor(np.log2(least)), dtype=int)
 
 
@@ -205,7 +206,7 @@ def _integrate(models: Models, gamma: Array, rule: Rule, rounding: bool = False)
     x, weight = rule
     p, p_star, a, noise, gamma = (values[:, np.newaxis] for values in (*models, gamma))
     n, m, spread = p_star / 2, np.minimum(p / 2, _WIDEST), 1 + noise
-    one_n, one_m, more = 1 / n, 1 / m, 1 + 1 / n  # a division of arrays takes four times a product
+    one_n, one_m, more = 1 / n, 1 / m, 1 + 1 / n  # dividing arrays takes four times as long as multiplying
     s = x * (1 / a)
     s_y = s * (spread * (1 - gamma) / n)
     q = 1 / (1 + s_y)
@@ -283,7 +284,7 @@ def newton_step(gamma: Array, at_gamma: Averages) -> Array:
 
 
 Equation = Callable[[npt.NDArray[np.int_], Floats, Averages], tuple[Floats, Floats]]
-"""What is to vanish, and Newton's step towards its zero, of some models (their numbers) at their gamma."""
+"""An equation and Newton's step towards its zero, for some models (given by index) at their gamma."""
 
 
 def of_psi(which: npt.NDArray[np.int_], gamma: Floats, at_gamma: Averages) -> tuple[Floats, Floats]:

@@ -36,7 +36,7 @@ from bendscape.core.quadratic.theory.many import (
 from bendscape.core.quadratic.theory.precision import Known, error_of
 from bendscape.core.quadratic.theory.windows import paths, principal_value_and_complex, tangent_and_error
 
-BLOCK = 4096  # models worked on together: what is in flight is some hundred doubles a model
+BLOCK = 4096  # models worked on together: temporaries are some hundred doubles for each model
 
 _COARSE_CLOSE = 1e-3  # relative: Newton's next step then lands within the coarse rule's own error
 _COARSE_LOG_A = 1e-6
@@ -106,7 +106,7 @@ def transitions_of_models(
     again, and twenty megabytes. Held by ``tests/test_points.py``. Source: arXiv:2510.18435.
     """
     models = models_of(p, p_star, a, noise)
-    # Alike are neighbours of one p and of like a: they share rules of integration.
+    # Neighbours have the same p and similar a: they share integration rules.
     order = np.lexsort((models.noise, models.p_star, models.a, models.p))
     sorted_models = models.at(order)
     tricritical = None
@@ -126,7 +126,7 @@ def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
     known_at_one = known(models, gamma, averages(models, gamma, REAL.fine), REAL)
     at_one = known_at_one.values
     continuous = np.real(psi(gamma, at_one)) >= 0
-    # As if all were discontinuous; what is sharp is written over below.
+    # As if all were discontinuous; models with a sharp edge are overwritten below.
     found: dict[str, Any] = _on_branch(models, known_at_one)
     found["overlap_sq"] = overlap_sq_on_branch(gamma, at_one)
     found["overlap_sq_error"] = error_of(known_at_one, overlap_sq_on_branch)
@@ -191,7 +191,7 @@ def _tricritical(models: Models) -> Floats:
     bracket = elementwise.bracket_root(excess, start - 1, start + 1, args=args).bracket
     tolerances = {"xatol": _COARSE_LOG_A, "xrtol": 0.0, "fatol": 0.0, "frtol": 0.0}
     found = elementwise.find_root(excess, bracket, args=args, tolerances=tolerances)
-    # Two secants of the fine rule: from errors of 1e-4 and 1e-6 to 1e-10, then to the last digits.
+    # Two secant steps with the fine rule: errors from 1e-4 and 1e-6 to 1e-10, then to the last digits.
     here = np.where(found.success, found.x, math.nan)
     before = here + 1e-4
     value_before = excess(before, *args, REAL.fine)
@@ -330,7 +330,7 @@ def _add_windows(data: dict[str, npt.NDArray[Any]], models: Models, tricritical:
     discontinuous = np.flatnonzero(data["transition"] == TRANSITION_KINDS.index("discontinuous"))
     if not discontinuous.size:
         return
-    # Of each pair (p, p_star) at one noise the offset is followed to its largest, and the others lie on the
+    # For each pair (p, p_star) with one noise, a is followed up to its largest value; the others lie on the
     # way.
     order = np.lexsort((models.a, models.noise, models.p_star, models.p))
     discontinuous = order[np.isin(order, discontinuous)]

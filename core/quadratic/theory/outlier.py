@@ -1,4 +1,4 @@
-"""The eigenvalue that carries information on the teacher: where it lies, its overlap, and when it appears."""
+"""The eigenvalue that carries information on the teacher: its position, its overlap, and when it appears."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Outlier(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What happens at alpha_bbp, with estimated errors."""
+    """The transition at alpha_bbp, with estimated errors."""
 
     alpha_bbp: float
     kind: TransitionKind
@@ -99,7 +99,7 @@ def _outlier_left_of(edge: Edge, model: Model, alpha: float) -> Outlier:
     known = known_at_root(model, gamma, at_gamma, lambda x, at: alpha * x * at.F + 1)
     overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
     overlap_sq_error = error_of(known, overlap_sq_on_branch)
-    if overlap_sq <= overlap_sq_error:  # not to be told from an alpha at or below alpha_bbp
+    if overlap_sq <= overlap_sq_error:  # indistinguishable from an alpha at or below alpha_bbp
         return _NO_OUTLIER
     lambda_star = min(reduced_map(model, alpha, gamma, at_gamma), edge.lambda_minus)
     return Outlier(lambda_star, overlap_sq, map_error(model, alpha, known), overlap_sq_error)

@@ -34,14 +34,14 @@ from bendscape.core.quadratic.theory.many import (
 )
 from bendscape.core.quadratic.theory.precision import Known, as_root, error_of
 
-BLOCK = 4096  # points worked on together: what is in flight is some hundred doubles a point
+BLOCK = 4096  # points worked on together: temporaries are some hundred doubles for each point
 
 _NODES = np.array([0.01, 0.03, 0.07, 0.14, 0.23, 0.34, 0.46, 0.58, 0.70, 0.81, 0.90, 0.96, 1.0])
-_EVERY = 8  # loads of a model from one estimate of the averages' errors to the next
+_EVERY = 8  # errors of the averages are estimated at every eighth load of a model
 _COARSE_CLOSE = 1e-4  # relative: Newton's next step then lands within the coarse rule's own error
 _FINE_CLOSE = 1e-7  # relative: the last step is taken to second order
 _ROUNDING = 4e-16  # relative: no step is smaller than two last digits
-_NEAR_EDGE = 1e-8  # relative: how far past the edge an outlier is looked for, which its overlap then decides
+_NEAR_EDGE = 1e-8  # relative: how far past the edge an outlier is searched; its overlap then decides
 
 
 class Points(NamedTuple):
@@ -135,7 +135,7 @@ def asymptotics_of_points(
     *columns, load = np.broadcast_arrays(*models, checked("alpha", alpha))
     models = Models(*columns)
     found = np.full((len(Points._fields), len(load)), math.nan)
-    # Alike are neighbours of one p and of like a: they share rules of integration.
+    # Neighbours have the same p and similar a: they share integration rules.
     order = np.lexsort((load, models.noise, models.p_star, models.a, models.p))
     for start in range(0, len(order), BLOCK):
         here = order[start : start + BLOCK]
@@ -153,7 +153,7 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
     here = _at(at_one, of_model)
     found = np.full((len(Points._fields), len(alpha)), math.nan)
 
-    # As if every edge were smooth; what is sharp is written over below.
+    # As if every edge were smooth; sharp edges are overwritten below.
     sharp = np.flatnonzero(alpha * here.values.B > 1 + AT_THRESHOLD)
     found[0] = EDGE_KINDS.index("smooth")
     found[1], found[4] = _map(models, alpha, here)
@@ -166,9 +166,11 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
         for column, values in zip(at_edge, edge.values, strict=True):
             column[sharp] = values
 
-    # Whether the outlier lies beyond a sharp edge is left to its overlap, which vanishes there.
+    # Whether the outlier lies beyond a sharp edge is decided by its overlap, which vanishes there.
     least = np.full_like(alpha, AT_THRESHOLD)
-    least[sharp] = -_NEAR_EDGE * (alpha * gamma**2 * at_edge.B_y)[sharp]  # that far, as psi = 0 there
+    least[sharp] = (
+        -_NEAR_EDGE * (alpha * gamma**2 * at_edge.B_y)[sharp]
+    )  # at this distance, since psi = 0 there
     beyond = np.flatnonzero(-alpha * gamma * at_edge.F - 1 > least)
     if beyond.size:
         chosen, load = models.at(beyond), alpha[beyond]
@@ -177,7 +179,7 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
         place, place_error = _map(chosen, load, root)
         overlap_sq = np.real(overlap_sq_on_branch(root.gamma, root.values))
         overlap_sq_error = error_of(root, overlap_sq_on_branch)
-        isolated = overlap_sq > overlap_sq_error  # else not to be told from a load up to alpha_bbp
+        isolated = overlap_sq > overlap_sq_error  # otherwise indistinguishable from a load up to alpha_bbp
         rows = np.minimum(place, found[1, beyond]), overlap_sq, place_error, overlap_sq_error
         for row, values in zip((2, 3, 5, 6), rows, strict=True):
             found[row, beyond] = np.where(isolated, values, math.nan)
@@ -185,13 +187,13 @@ def _points(models: Models, alpha: Floats) -> npt.NDArray[np.float64]:
 
 
 def _new(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which rows differ from the one before."""
+    """Which rows differ from the previous one."""
     first = np.ones(1, dtype=bool)
     return np.append(first, np.any([column[1:] != column[:-1] for column in columns], axis=0))
 
 
 def _at(here: Known, which: Any) -> Known:
-    """What is known of some of the points."""
+    """The averages and errors of some of the points."""
     parts = (Averages(*(values[which] for values in part)) for part in here[2:])
     error = here.gamma_error
     return Known(here.gamma[which], error[which] if np.ndim(error) else error, *parts)
@@ -217,7 +219,7 @@ def _root(
     rough, _, step = approach(models, start, bracket, REAL.coarse, _COARSE_CLOSE * start, equation)
     gamma = np.clip(rough + step, rough / 2, high)
     gamma = np.where(np.isnan(gamma), high / 2, gamma)
-    # The averages bend fast next to gamma = 1 where a is small.
+    # For small a the averages vary rapidly near gamma = 1.
     close = _FINE_CLOSE * np.minimum(gamma, 1 - gamma + models.a) + _ROUNDING * gamma
     gamma, values = after_last_step(*approach(models, gamma, bracket, REAL.fine, close, equation))
 
@@ -232,7 +234,7 @@ def _root(
     shares = zip(at_anchors.errors, _scales(at_anchors.values), _scales(values), strict=True)
     errors = Averages(*(np.fmax((of / own)[left], (of / own)[right]) * scale for of, own, scale in shares))
     exact = Known(gamma, 0.0, values, errors, values.prime())
-    _, missed = equation(slice(None), gamma, values)  # what is left of the way counts as an error too
+    _, missed = equation(slice(None), gamma, values)  # the remaining step counts as an error too
     root = as_root(exact, fixed.residual(alpha))
     return root._replace(gamma_error=root.gamma_error + abs(missed))
 
@@ -251,7 +253,7 @@ def _start(fixed: _FixedPoint, table: Averages, of_model: Any, alpha: Floats, hi
     The load of a node is the one whose root it is; beyond the first node gamma is a power of the load.
     """
     r, log_slope = fixed.of(np.ones(1), table)
-    with np.errstate(invalid="ignore", divide="ignore"):  # no root of any load, or of the turning point
+    with np.errstate(invalid="ignore", divide="ignore"):  # nodes that are a root of no load, turning points
         loads = (np.log(r) - np.log(_NODES)) / fixed.power
         slopes = -fixed.power / (1 - _NODES * log_slope)
     x = np.log(alpha)
@@ -267,7 +269,7 @@ def _start(fixed: _FixedPoint, table: Averages, of_model: Any, alpha: Floats, hi
         y = y_left + t * rise + t * (1 - t) * ((1 - t) * bend_left + t * bend_right)
         beyond = np.exp(y_left - fixed.power * (x - x_left))
         start = np.where(right > 0, np.clip(np.exp(y), _NODES[left], _NODES[right]), beyond)
-    return np.where(start <= high, start, high)  # and where it is nan
+    return np.where(start <= high, start, high)  # also if it is nan
 
 
 def _scales(values: Averages) -> Averages:

@@ -24,18 +24,18 @@ from bendscape.core.quadratic.theory.integrals import Averages, averages_errors
 TOLERANCE = 1e-10
 """Relative error estimate above which a :class:`PrecisionWarning` is raised."""
 
-_ARITHMETIC = 8 * sys.float_info.epsilon  # roundings of an expression, and a root's last step, relative
-_RELATIVE_STEP = 1e-6  # of the central difference in gamma: errors need two digits of a slope
+_ARITHMETIC = 8 * sys.float_info.epsilon  # relative rounding of an expression, and a root's last step
+_RELATIVE_STEP = 1e-6  # of the central difference in gamma: errors need only two digits of a slope
 
 Expression = Callable[[complex, Averages], complex]
 
 
 class Known(NamedTuple):
-    """Averages at one gamma, with the errors of both: numbers, or arrays of one element a model."""
+    """Averages at one gamma, with the errors of both: numbers, or arrays with one element for each model."""
 
     gamma: Any
     gamma_error: Any
-    values: Any  # Averages, as the next two, or a named tuple with their fields and more
+    values: Any  # Averages, like the next two, or a named tuple that has their fields
     errors: Any
     prime: Any
 
@@ -81,7 +81,7 @@ def _from_averages(known: Known, expression: Expression) -> float:
 
 
 def _slope(known: Known, expression: Expression) -> complex:
-    """Derivative of an expression in gamma, the averages following along."""
+    """Total derivative of an expression in gamma, including that of the averages."""
     h = _RELATIVE_STEP * abs(known.gamma)
 
     def shifted(by: float) -> complex:
@@ -97,7 +97,7 @@ def _slope(known: Known, expression: Expression) -> complex:
 def warn_of_lost_precision(
     model: Model | str, unit: float | None = None, **quantities: tuple[float, float]
 ) -> None:
-    """Raise one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
+    """Give one PrecisionWarning that names the quantities, given as (value, error), beyond the tolerance.
 
     Errors are relative to the value; those of eigenvalues (lambda_...), which may vanish, to the scale of the
     spectrum where that is larger: ``unit``, or 2/p of the model.

@@ -40,15 +40,15 @@ from bendscape.core.quadratic.theory.many import (
 )
 from bendscape.core.quadratic.theory.precision import Known, error_of
 
-_STAGE = 0.5  # in log(a - a_tricritical)
-_NEAR = 1e-3  # a - a_tricritical of the first stage, relative
-_LARGEST_TURN = 0.5  # of a Newton step in log(gamma - 1)
+_STAGE = 0.5  # step in log(a - a_tricritical)
+_NEAR = 1e-3  # relative a - a_tricritical of the first stage
+_LARGEST_TURN = 0.5  # largest Newton step in log(gamma - 1)
 _MOST_STEPS = 30
 _ROUGH, _CLOSE = 1e-3, 3e-7  # relative to gamma - 1; the last step is taken to second order
 _ROUNDING = 1e-13
-_CLOSE_TO_ONE = 0.03  # gamma - 1 below which psi is so small a difference that coarse rules do not see it
-_BEFORE = 0.4  # the principal-value zero lies beyond this much of |gamma - 1| of the complex one
-_MOST_SCANNED = 60  # points of the grid
+_CLOSE_TO_ONE = 0.03  # for smaller gamma - 1, psi is too small a difference for coarse rules
+_BEFORE = 0.4  # the principal-value zero lies beyond this fraction of |gamma - 1| of the complex one
+_MOST_SCANNED = 60  # grid points
 
 
 class Paths(NamedTuple):
@@ -94,7 +94,7 @@ def paths(pairs: Models, least_a: float, tricritical: Floats) -> Paths:
             gamma = 1 + np.exp(2 * before[1] - before[0])
         else:
             gamma = 1 + np.exp(3 * before[-1] - 3 * before[-2] + before[-3])
-        # A stage past the last offset of a pair is of no use to it, and left as it is extrapolated.
+        # A stage beyond the last a of a pair is not needed there; its extrapolated value is left.
         wanted = (stage < 4) | (first + (stage - 1.5) * _STAGE < last)
         left = np.flatnonzero(wanted)
         here, _, step = _newton(models.at(left), gamma[left], _rough(CONTINUED, gamma[left]), _ROUGH)
@@ -157,7 +157,7 @@ def principal_value_and_complex(models: Models, start: Array) -> dict[str, Float
 
 
 def _principal_value_brackets(models: Models, distance: Floats) -> tuple[Floats, Floats]:
-    """Neighbours on the grid between which psi turns positive; the upper one 0 where alpha turns first."""
+    """Grid points between which psi turns positive; the upper one is 0 if alpha turns around first."""
     first = np.floor(np.log(_BEFORE * distance / FIRST_STEP) / math.log(STEP_GROWTH))
     low, high = np.ones_like(distance), np.zeros_like(distance)
     load_before = np.full_like(distance, math.inf)
@@ -170,7 +170,7 @@ def _principal_value_brackets(models: Models, distance: Floats) -> tuple[Floats,
         load = -1 / (gamma * at_gamma.F)
         ended = psi_here >= 0
         high[left[ended]] = gamma[ended]
-        # alpha falls with gamma as long as psi < gamma B_y, also where a rule does not see that.
+        # alpha decreases with gamma as long as psi < gamma B_y, even where a rule cannot resolve that.
         falls = (load < load_before[left]) | (psi_here < gamma * at_gamma.B_y)
         onwards = ~ended & (load > 0) & falls
         left, gamma = left[onwards], gamma[onwards]
