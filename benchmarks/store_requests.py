@@ -1,6 +1,6 @@
 """Requests and bytes that a tile costs on an object store: a run, readers and a check.
 
-    python benchmarks/store_requests.py [--tiles 16 80]
+    python benchmarks/store_requests.py [--tiles 8 32]
 
 A store with the variables of the kernel `hessian`, a hundred cells a tile, on an S3 server on loopback that
 counts what it is asked. Two campaigns that differ in their number of tiles alone are run by one worker; the
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,7 @@ from s3_server import S3Server
 
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
-from bendscape.sweep.campaign.tiles import TileKey
+from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
 from bendscape.sweep.store import ledger
@@ -92,9 +93,7 @@ def measure(server: S3Server, models: int, alpha: str) -> dict[str, Counter[str]
     kernel, console = load_kernel("requests", [MODULE]), Console(quiet=True)
 
     def run() -> None:
-        done = run_campaign(
-            campaign, url, kernel, SerialExecutor, console=console, kernel_modules=(MODULE,)
-        )
+        done = run_campaign(campaign, url, kernel, SerialExecutor, console=console, kernel_modules=(MODULE,))
         assert done.outcome == "complete"
 
     def read(names: list[str]) -> None:
@@ -115,23 +114,21 @@ def measure(server: S3Server, models: int, alpha: str) -> dict[str, Counter[str]
         "fsck": counted(lambda: fsck(url)),
     }
     assert fsck(url).sound
-    packed = server.new_url()
-    found["packed: write"] = counted(lambda: write_packed(url, packed, names))
+    packed, store = server.new_url(), open_store(url)
+    blocks = {name: store.read(f"N=64/{name}") for name in [*names, "status"]}
+    found["packed: write"] = counted(lambda: write_packed(packed, store.layout, blocks))
     found["packed: read"] = counted(lambda: xr.open_zarr(zarr_store(packed)).load())
     return found
 
 
-def write_packed(url: str, packed: str, names: list[str]) -> None:
-    """The cells of a store as one array for each type, read from it tile by tile without being counted."""
-    store, layout = open_store(url), open_store(url).layout
-    blocks = {name: store.read(f"N=64/{name}") for name in [*names, "status"]}
+def write_packed(packed: str, layout: Layout, blocks: dict[str, NDArray[Any]]) -> None:
+    """The cells of a store as one array for each type of number, written tile by tile."""
     kinds: dict[str, list[str]] = {}
     for name, block in blocks.items():
         kinds.setdefault(str(block.dtype), []).append(name)
     target = CompareAndSwap(connect(packed))
     zarr.create_group(target, overwrite=False)
-    size = 64
-    arrays = {}
+    size, arrays = 64, {}
     for kind, of in kinds.items():
         arrays[kind] = zarr.create_array(
             target, name=kind, shape=(*layout.shape(size), len(of)), chunks=(*layout.chunks(size), len(of)),
@@ -149,7 +146,7 @@ def write_packed(url: str, packed: str, names: list[str]) -> None:
 def main() -> None:
     """Measure two campaigns, print what a tile costs, write store_requests.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiles", type=int, nargs=2, default=[16, 80])
+    parser.add_argument("--tiles", type=int, nargs=2, default=[8, 32])
     few, many = parser.parse_args().tiles
     ledger.FLUSH_SECONDS = 1e9
     silence_zarr()

@@ -1,4 +1,4 @@
-"""The variables of the kernel `hessian` with random numbers in them: for counting requests, not for physics."""
+"""The variables of the kernel `hessian` with random numbers in them: to count requests, not for physics."""
 
 from dataclasses import replace
 

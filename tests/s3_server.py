@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto), which can also ignore conditions, deny keys, be far, fail and go away."""
+"""A real S3 server on loopback (moto), which can ignore conditions, deny keys, be slow, fail and vanish."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def plan_campaign(
         kernel.check(grid)
     if not any(grid.wanted(size).any() for size in grid.sizes):
         raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
-    grown = Layout.of(grid, kernel, layout)
+    grown = Layout.of(grid, kernel, layout, campaign.campaign.tile_seconds)
     tiles = sum(math.prod(grown.tile_shape(size)) for size in grid.sizes)
     if tiles > MAX_TILES:
         raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")
