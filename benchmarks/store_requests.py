@@ -17,8 +17,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ from s3_server import S3Server
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.tiles import Layout, TileKey
-from bendscape.sweep.engine.executor import SerialExecutor
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import run_campaign
+from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store import ledger
 from bendscape.sweep.store.compare_and_swap import CompareAndSwap, zarr_store
 from bendscape.sweep.store.fsck import fsck
@@ -63,6 +65,7 @@ seeds = 20
 ALPHA = "{ start = 0.5, stop = 2.0, num = 10 }"
 RELATIVE = '{ around = "alpha_bbp", start = 0.5, stop = 2.0, num = 10 }'
 TILES_OF_A_MODEL = 2
+FAR, FAR_TILES = 0.05, 16
 METHODS = ("PUT", "GET", "HEAD", "LIST", "DELETE")
 
 
@@ -121,6 +124,27 @@ def measure(server: S3Server, models: int, alpha: str) -> dict[str, Counter[str]
     return found
 
 
+def seconds_of_a_tile(server: S3Server, latency: float) -> float:
+    """Median time of a worker for a tile that costs nothing to compute, on a server so far away."""
+    url, kernel = server.new_url(), load_kernel("requests", [MODULE])
+    campaign = parse_campaign(CAMPAIGN.format(models=FAR_TILES // TILES_OF_A_MODEL, alpha=ALPHA))
+
+    class Nobody(SerialExecutor):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            yield from ()
+
+    console = Console(quiet=True)
+    run_campaign(campaign, url, kernel, Nobody, console=console, kernel_modules=(MODULE,))
+    layout, seconds = open_store(url).layout, []
+    server.latency = latency
+    for index in np.ndindex(*layout.tile_shape(64)):
+        key, began = TileKey(64, index), time.perf_counter()
+        run_tiles(Order(url, 1, (MODULE,), ((str(key), (1 << layout.tile_cells(64)) - 1),)))
+        seconds.append(time.perf_counter() - began)
+    server.latency = 0.0
+    return float(np.median(seconds))
+
+
 def write_packed(packed: str, layout: Layout, blocks: dict[str, NDArray[Any]]) -> None:
     """The cells of a store as one array for each type of number, written tile by tile."""
     kinds: dict[str, list[str]] = {}
@@ -164,6 +188,11 @@ def main() -> None:
             table.add_row(name, *row, f"{cost['up'] / 1e3:.2f}", f"{cost['down'] / 1e3:.2f}", f"{once:.0f}")
             document.setdefault(title, {})[name] = {**cost, "requests": requests, "once": once}
         Console(width=130).print(table)
+    seconds = seconds_of_a_tile(server, FAR)
+    document["seconds"] = seconds
+    print(
+        f"at {1e3 * FAR:g} ms for every answer, a worker takes {seconds:.2f} s to look at a tile and write it"
+    )
     (HERE / "store_requests.json").write_text(json.dumps(document, indent=2))
     server.stop()
 

@@ -124,11 +124,9 @@ class _Tile(NamedTuple):
     unreadable: str = ""
 
 
-def _read(
-    hierarchy: Hierarchy, arrays: dict[str, zarr.Array[Any]], asked: tuple[TileKey, int, set[str]]
-) -> _Tile:
+def _read(hierarchy: Hierarchy, arrays: dict[str, zarr.Array[Any]], asked: tuple[TileKey, int, int]) -> _Tile:
     (key, done, listed), layout = asked, hierarchy.layout
-    missing = [name for name in arrays if name not in listed]
+    missing = [name for bit, name in enumerate(arrays) if not listed >> bit & 1]
     missing = [name for name in missing if not exists(hierarchy.url, hierarchy.chunk(key, name))]
     region, slots, seed_block = layout.region(key), layout.slots(key), layout.sizes[key.size].seed_block
     try:
@@ -144,15 +142,13 @@ def _read(
 
 
 def _compare(
-    hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, set[str]]], found: Findings
+    hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, int]], found: Findings
 ) -> Iterator[Receipt]:
     layout, records = hierarchy.layout, ledger.records
     for n, listed in chunks.items():
         arrays = {name: hierarchy.array(f"{layout.group(n)}/{name}") for name in hierarchy.variables(n)}
         recorded = {key for key in records if key.size == n and _inside(hierarchy, key)}
-        asked = (
-            (key, records.masks(key)[0], listed.get(key, set())) for key in sorted(recorded | set(listed))
-        )
+        asked = ((key, records.masks(key)[0], listed.get(key, 0)) for key in sorted(recorded | set(listed)))
         read = partial(_read, hierarchy, arrays)
         for key, done, there, checksum, checksum_there, missing, unreadable in together(read, asked):
             found.tiles += 1
@@ -197,10 +193,12 @@ def _objects(url: str) -> Iterator[str]:
         yield from (str(item["path"]) for item in page)
 
 
-def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, set[str]]], list[str]]:
-    """The variables that each tile has a chunk of, by size, and the objects that belong to nothing."""
+def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, int]], list[str]]:
+    """The variables that each tile has a chunk of, by size, as bits in their order, and the objects that
+    belong to nothing."""
     layout = hierarchy.layout
-    chunks: dict[int, dict[TileKey, set[str]]] = {size: defaultdict(set) for size in layout.sizes}
+    chunks: dict[int, dict[TileKey, int]] = {size: defaultdict(int) for size in layout.sizes}
+    bits = {size: {name: 1 << bit for bit, name in enumerate(hierarchy.variables(size))} for size in chunks}
     groups = {layout.group(size): size for size in layout.sizes}
     known = {f"{path}/zarr.json" for path in hierarchy.metadata}
     orphans = []
@@ -214,7 +212,7 @@ def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, se
         if plain and group in groups and name != "seed":
             key = TileKey(groups[group], tuple(map(int, parts[: len(layout.cell_dims)])))
             if _inside(hierarchy, key) and hierarchy.chunk(key, name) == path:
-                chunks[key.size][key].add(name)
+                chunks[key.size][key] |= bits[key.size][name]
                 continue
             plain = False
         if not plain:
