@@ -1,6 +1,6 @@
 """How long a check of a store takes: one request after another, and with many on their way together.
 
-    python benchmarks/fsck.py [--models 60] [--latency 0.02] [--threads 1 4 16 32]
+    python benchmarks/fsck.py [--models 20] [--latency 0.02 0.1] [--threads 1 4 16]
 
 A store with the variables of the kernel `hessian`, a hundred cells and 11 objects a tile, on plain files and
 on an S3 server on loopback whose every answer takes `latency` seconds longer. The server is in this process
@@ -70,9 +70,9 @@ def check(url: str, threads: int) -> tuple[int, float, float]:
 def main() -> None:
     """Check each store with each number of threads, print the table, write fsck.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=int, default=60)
-    parser.add_argument("--latency", type=float, default=0.02)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16, 32])
+    parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.02, 0.1])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
     asked = parser.parse_args()
     silence_zarr()
     server = S3Server()
@@ -82,7 +82,7 @@ def main() -> None:
         places = {"files": (store_url(folder), 0.0), "S3": (server.new_url(), 0.0)}
         for url, _ in places.values():
             make(url, asked.models)
-        places[f"S3, {1e3 * asked.latency:g} ms"] = (places["S3"][0], asked.latency)
+        places |= {f"S3, {1e3 * latency:g} ms": (places["S3"][0], latency) for latency in asked.latency}
         for name, (url, server.latency) in places.items():
             for threads in asked.threads:
                 tiles, wall, cpu = check(url, threads)
