@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +21,7 @@ from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey, bundle
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.wanted import wanted_tiles
 from bendscape.sweep.kernels.quadratic import AXES, NETWORK
-from campaigns import campaign_text, make_campaign
+from campaigns import RANDOM, campaign_text, make_campaign, run
 
 CELL = AXES.cell(p=2, p_star=1, a=0.7, alpha=1.25, N=128, seed=3)
 
@@ -126,6 +129,22 @@ def test_a_campaign_may_ask_for_longer_tiles_which_only_new_sizes_of_a_store_get
     for wrong in ("0", "1e4", '"long"', "nan"):
         with pytest.raises(ParameterError, match=r"campaign\.tile_seconds"):
             parse_campaign(longer.replace("= 40", f"= {wrong}"))
+
+
+def test_cells_have_the_same_values_in_long_and_in_short_tiles_also_where_one_grows_into_the_other(
+    tmp_path: Path, kernel_file: Callable[..., str]
+) -> None:
+    module = kernel_file(RANDOM)
+    short = campaign_text(seeds=9, N=[64]).replace("entropy", "tile_seconds = 0.5\nentropy")
+    long, both = short.replace("= 0.5", "= 60"), short.replace("[64]", "[64, 128]").replace("= 0.5", "= 60")
+    for name, text in (("short", short), ("long", long), ("grown", short), ("fresh", both)):
+        run(tmp_path / name, module, parse_campaign(text))
+    assert run(tmp_path / "grown", module, parse_campaign(both)).computed == 4 * 3 * 9
+    found = {path.name: xr.open_dataset(path, engine="bendscape") for path in tmp_path.glob("[slgf]*")}
+    tiles = {name: len(list((tmp_path / name / "N=64/x/c").rglob("*/*/*/*/*"))) for name in found}
+    assert tiles["short"] == tiles["grown"] > 4 * tiles["long"] == 4 * tiles["fresh"]
+    for one, other in (("short", "long"), ("grown", "fresh")):
+        xr.testing.assert_equal(found[one].load(), found[other].load())
 
 
 def test_tasks_are_whole_tiles_of_one_size_and_about_as_long_as_asked() -> None:
