@@ -21,6 +21,7 @@ from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.loading import default_kernel
 
 TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
+TILE_SECONDS_RANGE = (0.1, 300.0)  # the longest that a clean stop should wait for
 TILE_CELLS = 4096
 LEAST = 8  # fewest seeds and curve points in a tile of cheap cells, even if fewer are wanted now
 
@@ -67,14 +68,19 @@ class Layout:
     sizes: Mapping[int, SizeLayout]
 
     @classmethod
-    def of(cls, grid: Grid, kernel: Kernel, base: Layout | None = None) -> Layout:
-        """The layout that holds `grid`: a new one, or `base` with what is new appended."""
+    def of(
+        cls, grid: Grid, kernel: Kernel, base: Layout | None = None, tile_seconds: float = TILE_SECONDS
+    ) -> Layout:
+        """The layout that holds `grid`: a new one, or `base` with what is new appended.
+
+        Tiles of a new size are as many cells as take about `tile_seconds`; those of `base` stay as they are.
+        """
         sizes = dict(base.sizes) if base else {}
         for size in grid.sizes:
             if size in sizes:
                 sizes[size] = replace(sizes[size], seeds=max(sizes[size].seeds, grid.seeds[size]))
             else:
-                sizes[size] = _blocks(grid, kernel, size)
+                sizes[size] = _blocks(grid, kernel, size, tile_seconds)
         kept = base.dims if base else dict.fromkeys(grid.dims, ())
         dims = {
             name: kept[name] + tuple(value for value in values if value not in set(kept[name]))
@@ -258,10 +264,10 @@ def in_words(value: Scalar) -> str:
     return value if isinstance(value, str) else f"{value:.12g}"
 
 
-def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
+def _blocks(grid: Grid, kernel: Kernel, size: int, tile_seconds: float) -> SizeLayout:
     # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
     seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
-    cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
+    cells = max(1, min(TILE_CELLS, int(tile_seconds / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
     # Otherwise a first trial with a single cell would fix tiles of one cell for the whole store.
     least = min(LEAST, cells // LEAST)

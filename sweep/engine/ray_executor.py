@@ -26,6 +26,7 @@ from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
 LOOK_SECONDS = 2.0  # between two looks at what the cluster is
+MOST_WAITING = 1000  # tasks that no core is free for yet: a look at each costs the driver 10 us
 _LOST: dict[type[Exception], type[WorkerLost]] = {
     ray.exceptions.WorkerCrashedError: WorkerLost,
     ray.exceptions.OutOfMemoryError: WorkerOutOfMemory,
@@ -82,7 +83,7 @@ class RayExecutor:
 
     def _window(self) -> int:
         # One more job than can run waits for each slot, unless that would use cores nobody asked for.
-        return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
+        return self.slots + (min(MOST_WAITING, self.slots) if self.slots == self._cores else 0)
 
     def _look(self) -> None:
         # A signal to the process group also ends Ray's own processes. Any query to them would then take a
@@ -113,6 +114,8 @@ class RayExecutor:
                 return
             # Signals are handled between two waits, so each wait is short.
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
+            if ready:  # and all that came meanwhile: a look at a thousand tasks costs more than a result
+                ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
             for ref in ready:
                 job = self._refs.pop(ref)
                 try:

@@ -33,7 +33,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object
+from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object, together
 from bendscape.sweep.store.records import Account, Receipt, Records
 from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
 
@@ -167,16 +167,18 @@ class Ledger:
 
     def damage(self) -> dict[str, str]:
         """Every snapshot and segment that cannot be read, and why."""
-        found: dict[str, str] = {}
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
         looks += [partial(self._load, name, Records()) for name in self._names("segments")]
-        for look in looks:
+
+        def try_to(look: Callable[[], object]) -> Damaged | None:
             with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
                 try:
                     look()
                 except Damaged as error:
-                    found[error.path] = error.why
-        return found
+                    return error
+            return None
+
+        return {error.path: error.why for error in together(try_to, looks) if error is not None}
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, None if it was released; `alive` is None for a holder on another machine."""

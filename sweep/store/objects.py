@@ -10,12 +10,15 @@ import contextlib
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 import obstore
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
     from obstore.store import RetryConfig
 
+THREADS = 16  # that wait for a store at the same time, where one answer does not depend on another
 LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
 # A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
 # tolerates an outage of a minute.
@@ -57,6 +61,25 @@ def connect(url: str, *, patient: bool = True) -> ObjectStore:
     except OSError as error:
         raise ParameterError("store", str(folder), "a folder that can be made", str(error)) from None
     return from_url(url)
+
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+def together(ask: Callable[[Asked], Answer], of: Iterable[Asked], threads: int = THREADS) -> Iterator[Answer]:
+    """Answers in the order of what is asked, while others are on their way: never more than a few ahead."""
+    waiting, rest = deque[Future[Answer]](), iter(of)
+    with ThreadPoolExecutor(threads, thread_name_prefix="bendscape-store") as pool:
+        try:
+            while True:
+                waiting.extend(pool.submit(ask, one) for one in islice(rest, 2 * threads - len(waiting)))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 _client_of: int | None = None
