@@ -131,7 +131,7 @@ def test_a_store_that_lacks_a_variable_is_refused_in_one_line_that_names_it(
     assert "edge_sample" in bendscape("analyses", store).stdout
     with pytest.raises(ParameterError, match="a sweep with edge_sample; the analysis shift_map needs"):
         opened(store).bend.analyse("shift_map")
-    with pytest.raises(ParameterError, match="a sweep with outlier_sample; edge_scaling reads"):
+    with pytest.raises(ParameterError, match="a sweep with outlier_sample; the analysis edge_scaling needs"):
         opened(store).assign(edge_sample=opened(store).eigval_min).bend.edge_scaling(extra_draws=2)
 
 
