@@ -36,7 +36,7 @@ say "layers"
 run() { # CONTAINER COMMAND: as root in a container that sees the wheels
     store run --isolation chroot --volume "$work/wheels:/wheels:ro" "$1" -- bash -euc "$2"
 }
-install='/opt/bendscape/bin/python $(ls /wheels/pip-*.whl)/pip install -q --no-cache-dir --no-index --no-deps --no-compile'
+install='/opt/bendscape/bin/python $(ls /wheels/pip-*.whl)/pip install -q --no-cache-dir --no-index --no-deps'
 
 made=$(store from scratch)
 store add --quiet "$made" "$work/debian.tar" / > /dev/null
