@@ -110,7 +110,8 @@ try:
         ends[id] = job_after(entrypoint, id, in_process_list)
     secrets = [os.environ[name].encode() for name in ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY")]
     logs = [os.path.join(top, name) for top, _, names in os.walk("/tmp/ray") for name in names]
-    logged = [log for log in logs if os.path.isfile(log) and any(s in open(log, "rb").read() for s in secrets)]
+    logs = [log for log in logs if os.path.isfile(log)]
+    logged = [log for log in logs if any(secret in open(log, "rb").read() for secret in secrets)]
     print(json.dumps(
         {"refused": refused, "ends": ends, "in process list": sorted(found), "in logs": logged}
     ))
