@@ -128,10 +128,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("BENDSCAPE_IMAGE"):
         return Path(given)
     made = tmp_path_factory.mktemp("image") / "bendscape.tar"
-    planted = os.environ | {
-        "AWS_SECRET_ACCESS_KEY": PLANTED,
-        "PIP_EXTRA_INDEX_URL": f"https://u:{PLANTED}@127.0.0.1:9/",
-    }
+    (index := made.with_name(PLANTED)).mkdir()  # stands for the address of an index with a password in it
+    links = f"{os.environ.get('PIP_FIND_LINKS', '')} {index}".strip()
+    planted = os.environ | {"AWS_SECRET_ACCESS_KEY": PLANTED, "PIP_FIND_LINKS": links}
     subprocess.run([ROOT / "cluster" / "image.sh", made], check=True, timeout=3600, env=planted)
     return made
 
