@@ -31,7 +31,7 @@ mmdebstrap --quiet --variant=essential --include=python3,libstdc++6,ca-certifica
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     bookworm "$work/debian.tar"
 
-# Three layers, this project last: a change here makes a new small one, and a registry has the others already.
+# Three layers, which nodes fetch side by side. Each build makes all of them anew, as files have the time of now.
 say "layers"
 run() { # CONTAINER COMMAND: as root in a container that sees the wheels
     store run --isolation chroot --volume "$work/wheels:/wheels:ro" "$1" -- bash -euc "$2"
