@@ -140,8 +140,9 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a node of Ray until it ends or this process is told to; then remove its folder."""
+def serve(arguments: Sequence[str]) -> bool:
+    """Run a node of Ray until it ends or this process is told to end, then remove its folder; returns whether
+    it was told."""
     parser = argparse.ArgumentParser(description="One node of a Ray of our own.")
     parser.add_argument("--folder", required=True, help="name of its folder, of its own on this machine")
     parser.add_argument("--address", required=True)
@@ -162,12 +163,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ports = free_ports(services(told.cpus), told.address, span, [int(told.head.rpartition(":")[2])])
     try:
         ray = subprocess.Popen(ray_start(node, ports), stdin=subprocess.DEVNULL)
+        signals: list[int] = []
+
+        def end(number: int, _: object) -> None:
+            signals.append(number)
+            ray.terminate()
+
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: ray.terminate())
-        return ray.wait()
+            signal.signal(number, end)
+        ray.wait()
+        return bool(signals)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(sys.argv[1:])

@@ -194,7 +194,8 @@ def render_script(job: Job, parameters: SlurmParameters, folder: Path) -> str:
         f"--time={wall_time(told.time)}",
         *((f"--partition={told.partition}",) if told.partition else ()),
         *((f"--account={told.account}",) if told.account else ()),
-        *("--requeue", "--no-kill", f"--signal=B:USR1@{told.drain:.0f}", "--dependency=singleton"),
+        *(("--no-kill",) if told.nodes > 1 else ()),  # of one node, Slurm itself requeues the job
+        *("--requeue", f"--signal=B:USR1@{told.drain:.0f}", "--dependency=singleton"),
         *("--output=log", "--open-mode=append", f"--export={','.join(EXPORTED)}"),
         *told.sbatch,
     ]

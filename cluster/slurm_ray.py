@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from bendscape.cluster.place import write_private
-from bendscape.cluster.ray_node import environment, free_ports
+from bendscape.cluster.ray_node import environment, free_ports, serve
 from bendscape.cluster.slurm import ask
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import answers
@@ -76,10 +76,12 @@ def allocation(job: str) -> dict[str, str]:
     return {host: addresses[host] for host in hosts}
 
 
-def node_command(told: Told, index: int, address: str, head: str) -> list[str]:
+def node_command(
+    told: Told, index: int, address: str, head: str, module: str = "bendscape.cluster.ray_node"
+) -> list[str]:
     """The command of a node of Ray."""
     return [
-        *(sys.executable, "-m", "bendscape.cluster.ray_node", "--folder", f"j{told.job}-{index}"),
+        *(sys.executable, "-m", module, "--folder", f"j{told.job}-{index}"),
         *("--address", address, "--head", head, *(("--first",) if index == 0 else ())),
         *("--cpus", str(told.cpus), "--memory", str(told.memory * 9 // 10)),
         *("--ports", *map(str, told.ports)),
@@ -141,7 +143,8 @@ class Ray:
         return True
 
     def _launch(self, host: str, index: int, address: str) -> subprocess.Popen[bytes]:
-        return self._process(step(self.told, host, node_command(self.told, index, address, self.head)))
+        command = node_command(self.told, index, address, self.head, module="bendscape.cluster.slurm_ray")
+        return self._process(step(self.told, host, command))
 
     def _process(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         # What Ray says of itself would bury what the driver says in the log of the job.
@@ -234,3 +237,28 @@ def replace(told: Told, head: str) -> NoReturn:
     (address,) = allocation(told.job).values()
     command = node_command(told, 999, address, head)
     os.execv(command[0], command)
+
+
+def guard(job: str, head: str, *, seconds: float = 3600.0, pause: float = 10.0) -> None:
+    """Requeue a job whose first node is lost; return once its head answers again, or it no longer runs.
+
+    With `--no-kill` Slurm removes a lost node from a job even if it is the one that runs the batch script,
+    and the job would keep the others to the end of its wall time, with nothing to do.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not answers(head):
+        with contextlib.suppress(OSError, ParameterError, KeyError):  # Slurm may be out of reach, too
+            shown = ask("scontrol", "--oneliner", "show", "job", job)
+            fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
+            if fields["JobState"] != "RUNNING":
+                return
+            if fields["BatchHost"] not in ask("scontrol", "show", "hostnames", fields["NodeList"]).split():
+                say(f"{fields['BatchHost']}, the first node of job {job}, is lost: back into the queue")
+                ask("scontrol", "requeue", job)
+                return
+        time.sleep(pause)
+
+
+if __name__ == "__main__":
+    if not serve(sys.argv[1:]):
+        guard(os.environ["SLURM_JOB_ID"], sys.argv[sys.argv.index("--head") + 1])

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from command_line import bendscape
 
-from bendscape.cluster import slurm_job
+from bendscape.cluster import slurm_job, slurm_ray
 from bendscape.cluster.local import Local, LocalParameters
 from bendscape.cluster.local import render_script as local_script
 from bendscape.cluster.place import Job, Parameters, State, jobs_of, place, records
@@ -123,8 +123,8 @@ def test_the_batch_script_is_the_one_written_here() -> None:
         "#SBATCH --time=1-12:00:00",
         "#SBATCH --partition=long",
         "#SBATCH --account=physics",
-        "#SBATCH --requeue",
         "#SBATCH --no-kill",
+        "#SBATCH --requeue",
         "#SBATCH --signal=B:USR1@90",
         "#SBATCH --dependency=singleton",
         "#SBATCH --output=log",
@@ -456,6 +456,46 @@ def test_a_site_that_refuses_requeues_is_told_of_and_not_asked_for_ever(
     monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
     assert rounds() == 75
     assert "this site does not requeue jobs" in capsys.readouterr().err
+
+
+class Orphan:
+    """Slurm's answers about a job of which the first node may be lost."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, nodes: str, state: str = "RUNNING", head: int = 99
+    ) -> None:
+        self.nodes, self.state, self.head, self.requeued = nodes, state, head, 0
+        monkeypatch.setattr(slurm_ray, "ask", self.ask)
+        monkeypatch.setattr(slurm_ray, "answers", self.answers)
+
+    def answers(self, _: str) -> bool:
+        self.head -= 1
+        return self.head < 0
+
+    def ask(self, *command: str) -> str:
+        if command[1] == "requeue":
+            self.requeued += 1
+            return ""
+        if command[2] == "hostnames":
+            return "\n".join(self.nodes.split(","))
+        return f"JobId=5 JobState={self.state} BatchHost=n1 NodeList={self.nodes} Comment=a b=c"
+
+
+@pytest.mark.parametrize(
+    ("told", "requeued"),
+    [
+        ({"nodes": "n2,n3"}, 1),
+        ({"nodes": "n1,n2", "head": 3}, 0),
+        ({"nodes": "n2", "state": "PENDING"}, 0),
+        ({"nodes": "n2", "head": 0}, 0),
+    ],
+)
+def test_a_job_whose_first_node_is_lost_is_requeued_by_another(
+    told: dict[str, Any], requeued: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = Orphan(monkeypatch, **told)
+    slurm_ray.guard("5", "10.0.0.1:20001", seconds=5, pause=0)
+    assert orphan.requeued == requeued
 
 
 # ---- this machine

@@ -66,8 +66,10 @@ class Campaign:
             env={**os.environ, **self.slurm.environment, **environment},
         )  # fmt: skip
 
-    def submit(self, *options: str, time: str = "30min", nodes: int = 2, **environment: str) -> None:
-        told = ["--nodes", str(nodes), "--cpus", "2", "--time", time, "--json", *options]
+    def submit(
+        self, *options: str, time: str = "30min", nodes: int = 2, cpus: int = 2, **environment: str
+    ) -> None:
+        told = ["--nodes", str(nodes), "--cpus", str(cpus), "--time", time, "--json", *options]
         done = self.bendscape(
             "submit", "slurm", "c.toml", *told, "--", "--kernel-module", "kernel_v1.py", **environment
         )
@@ -210,8 +212,8 @@ def test_the_end_of_the_wall_time_costs_nothing(slurm: SlurmCluster, tmp_path: P
 
 
 def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=150)
-    campaign.submit()
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=250)
+    campaign.submit(cpus=4)  # all that a node has, so that nothing but the other node can replace it
     campaign.works(20)
     slurm.lose("n2")
     campaign.until(lambda: "asks for a node in its place" in campaign.log(), "a replacement")
@@ -221,12 +223,12 @@ def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
     slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME")
     replacement = re.search(r"job (\d+) asks", campaign.log())
     assert replacement
-    query = ("squeue", "-h", "--states=all", "-j", replacement[1], "-o", "%T")
-    campaign.until(lambda: slurm.run(*query).strip() == "RUNNING", "the replacement")
-    campaign.until(lambda: ray_folders(replacement[1]), "its Ray")
+    query = ("squeue", "-h", "--states=all", "-j", replacement[1], "-o", "%T %N")
+    campaign.until(lambda: slurm.run(*query).strip() == "RUNNING n2", "the replacement")
+    campaign.until(lambda: (session_folder() / f"j{replacement[1]}-999").exists(), "its Ray")
     campaign.ends()
     campaign.equals_a_serial_run()
-    campaign.until(lambda: slurm.run(*query).strip() in ("CANCELLED", "COMPLETED", "FAILED"), "its end")
+    campaign.until(lambda: slurm.run(*query).split()[0] in ("CANCELLED", "COMPLETED", "FAILED"), "its end")
 
 
 def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path) -> None:
