@@ -308,18 +308,23 @@ class Slurm(Place):
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
         """Where jobs stand: one question to squeue, and one to sacct about those that it has forgotten."""
-        user = str(os.getuid())
-        shape = "JobID:|,State:|,Reason:|"
-        answer = self._ask("squeue", f"--user={user}", "--states=all", "--noheader", f"--Format={shape}")
-        told = {id: (state, reason) for id, state, reason in _rows(answer, 3)}
+        shape = "JobID:|,State:|,exit_code:|,Reason:|"
+        answer = self._ask(
+            "squeue", f"--user={os.getuid()}", "--states=all", "--noheader", f"--Format={shape}"
+        )
+        told = {id: (state, _exit_code(code), why) for id, state, code, why in _rows(answer, 4)}
         if forgotten := [id for id in ids if id not in told]:
             with contextlib.suppress(OSError, ParameterError):  # a site without accounting
                 answer = self._ask(
                     *("sacct", "--noheader", "--parsable2", "--allocations"),
                     *("--format=JobIDRaw,State,ExitCode", f"--jobs={','.join(forgotten)}"),
                 )
-                told |= {id: (state.split()[0], "") for id, state, _ in _rows(answer, 3) if state}
-        return {id: _state(*told.get(id, ("", "")), _last_round(id)) for id in ids}
+                told |= {
+                    id: (state.split()[0], _exit_code(code), "")
+                    for id, state, code in _rows(answer, 3)
+                    if state
+                }
+        return {id: _state(*told.get(id, ("", None, "")), _last_round(id)) for id in ids}
 
     def cancel(self, id: str) -> None:
         """Cancel the job; its driver is told, and stops."""
@@ -349,17 +354,27 @@ def _last_round(id: str) -> dict[str, Any]:
         return {}
 
 
-def _state(state: str, reason: str, last: dict[str, Any]) -> State:
-    # Slurm says whether the job lives; how its driver ended, the job itself has written down.
-    code, rounds = last.get("exit_code"), last.get("rounds", 0)
+def _exit_code(text: str) -> int | None:
+    # squeue gives the status of `wait`, sacct the exit code and the signal: 768 and 3:0 are the same.
+    code, separator, number = text.partition(":")
+    if not code.isdecimal() or not (number or "0").isdecimal():
+        return None
+    return int(code) - int(number) if separator else os.waitstatus_to_exitcode(int(code))
+
+
+def _state(state: str, exit_code: int | None, reason: str, last: dict[str, Any]) -> State:
+    # Slurm says whether the job lives. How its driver ended, the job itself has written down; without that,
+    # it ended before its first round.
+    rounds = last.get("rounds", 0)
     after = f"after {rounds} round{'s' if rounds > 1 else ''}" if rounds else ""
     detail = ", ".join(part for part in (state, reason if reason not in ("", "None") else "", after) if part)
     word = _WORDS.get(state, "failed" if state else "unknown")
     if word in ("waiting", "running"):
         return State(word, detail)
-    if word == "cancelled" or code is None:
-        return State(word, detail, code)
-    return State.of_exit(int(code), detail)
+    code: int | None = last.get("exit_code", exit_code)
+    if word == "cancelled" or code is None or (code == 0 and state not in ("", "COMPLETED")):
+        return State(word, detail, None if word == "cancelled" else code or None)
+    return State.of_exit(code, detail)
 
 
 PLACE = Slurm

@@ -244,20 +244,22 @@ def submitted(fake: FakeSlurm, rounds: list[int]) -> Slurm:
 @pytest.mark.parametrize(
     ("squeue", "sacct", "rounds", "expected"),
     [
-        ("77|PENDING|Priority|", None, [], State("waiting", "PENDING, Priority")),
-        ("77|PENDING|BeginTime|", None, [75], State("waiting", "PENDING, BeginTime, after 1 round")),
-        ("77|RUNNING|None|", None, [75, 75], State("running", "RUNNING, after 2 rounds")),
-        ("77|COMPLETED|None|", None, [75, 0], State("complete", "COMPLETED, after 2 rounds", 0)),
-        ("77|FAILED|None|", None, [1], State("failed cells", "FAILED, after 1 round", 1)),
-        ("77|FAILED|NonZeroExitCode|", None, [2],
-         State("failed", "FAILED, NonZeroExitCode, after 1 round", 2)),
-        ("77|CANCELLED|None|", None, [75], State("cancelled", "CANCELLED, after 1 round", 75)),
+        ("77|PENDING|0|Priority|", None, [], State("waiting", "PENDING, Priority")),
+        ("77|PENDING|0|BeginTime|", None, [75], State("waiting", "PENDING, BeginTime, after 1 round")),
+        ("77|RUNNING|0|None|", None, [75, 75], State("running", "RUNNING, after 2 rounds")),
+        ("77|COMPLETED|0|None|", None, [75, 0], State("complete", "COMPLETED, after 2 rounds", 0)),
+        ("77|FAILED|256|None|", None, [1], State("failed cells", "FAILED, after 1 round", 1)),
+        ("77|FAILED|512|NonZeroExitCode|", None, [], State("failed", "FAILED, NonZeroExitCode", 2)),
+        ("77|CANCELLED|0|None|", None, [75], State("cancelled", "CANCELLED, after 1 round")),
+        ("77|NODE_FAIL|0|None|", None, [], State("failed", "NODE_FAIL")),
+        ("77|TIMEOUT|0|TimeLimit|", None, [75], State("work left", "TIMEOUT, TimeLimit, after 1 round", 75)),
         ("", "77|CANCELLED by 1000|0:15\n", [], State("cancelled", "CANCELLED")),
-        ("", "77|COMPLETED|0:0\n", [0], State("complete", "COMPLETED, after 1 round", 0)),
+        ("", "77|COMPLETED|0:0\n", [], State("complete", "COMPLETED", 0)),
+        ("", "77|FAILED|2:0\n", [], State("failed", "FAILED", 2)),
+        ("", "77|FAILED|0:9\n", [], State("failed", "FAILED", -9)),
         ("", None, [0], State("complete", "after 1 round", 0)),
         ("", None, [], State("unknown")),
-        ("78|RUNNING|None|", None, [], State("unknown")),
-        ("77|NODE_FAIL|None|", None, [], State("failed", "NODE_FAIL")),
+        ("78|RUNNING|0|None|", None, [], State("unknown")),
     ],
 )  # fmt: skip
 def test_states_are_read_from_what_slurm_says_and_the_job_wrote(
@@ -267,7 +269,7 @@ def test_states_are_read_from_what_slurm_says_and_the_job_wrote(
 
 
 def test_many_jobs_are_one_question() -> None:
-    fake = FakeSlurm("\n".join(f"{k}|RUNNING|None|" for k in range(100)))
+    fake = FakeSlurm("\n".join(f"{k}|RUNNING|0|None|" for k in range(100)))
     states = Slurm({}, ask=fake).states([str(k) for k in range(100)])
     assert {state.word for state in states.values()} == {"running"}
     assert [command[0] for command in fake.asked] == ["squeue"]

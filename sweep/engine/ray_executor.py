@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# A Ray of our own listens on every interface of this machine, so it asks for a token that only its processes
+# have. Ray reads this when it is imported; a cluster without a token does not mind one.
+if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 import ray
 
@@ -45,20 +51,19 @@ class RayExecutor:
     def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
         # Workers run this environment as it is, not a copy that Ray would build under `uv run`.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._owner = not ray.is_initialized()
         self._session: Path | None = None
         if self._owner:
-            own = options.get("_temp_dir")
-            if own is not None:
-                sweep_sessions(Path(own))
+            folder = options.get("_temp_dir")
+            if folder is not None:
+                sweep_sessions(Path(folder))
             ray.init(
                 include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 configure_logging=False, **options,
             )  # fmt: skip
-            if own is not None:
-                os.chmod(own, 0o700)  # Ray opens it to everybody
+            if folder is not None:
+                os.chmod(folder, 0o700)  # Ray opens it to everybody
                 node: Any = ray._private.worker._global_node
                 self._session = Path(node.get_session_dir_path())
         # The driver owns retries: a task that Ray repeats by itself would hide a crash from the ledger.
