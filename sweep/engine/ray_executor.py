@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 # A Ray of our own listens on every interface of this machine, so it asks for a token that only its processes
-# have. Ray reads this when it is imported; a cluster without a token does not mind one.
+# have. Ray reads this once, when it is imported: where somebody else did that, it stays as they left it. A
+# cluster without a token does not mind one.
 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    guarded = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_AUTH_MODE": "disabled"} if "ray" in sys.modules else guarded
 
 import ray
 
