@@ -25,7 +25,7 @@ from bendscape.core.errors import ParameterError
 
 TEMPORARY = (74, 75)  # exit codes of `bendscape run`: the store or the cluster failed; stopped with work left
 FRUITLESS_ROUNDS = 3  # one after another, after which another would not help
-SECOND_TERM_SECONDS = 10.0  # Slurm waits 30 s, unless told otherwise, between TERM and KILL
+TERM_SECONDS = (10.0, 20.0)  # Slurm's own TERM may have reached the driver; after 30 s Slurm kills
 
 
 class Clock:
@@ -86,15 +86,13 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
     summary = told.folder / "summary.json"
     with summary.open("wb") as file:
         driver = subprocess.Popen([*told.driver, *where, *limits], stdout=file)
-    since: float | None = None
-    early = False
+    since, terms, early = None, list(TERM_SECONDS), False
     while driver.poll() is None:
         if heard.end and since is None:
-            driver.send_signal(signal.SIGTERM)
             since = time.monotonic()
-        elif since is not None and time.monotonic() - since > SECOND_TERM_SECONDS:
+        if since is not None and terms and time.monotonic() - since > terms[0]:
             driver.send_signal(signal.SIGTERM)
-            since = float("inf")
+            terms.pop(0)
         if heard.early and not early and since is None:
             say("the wall time is nearly over: draining")
             driver.send_signal(signal.SIGUSR1)

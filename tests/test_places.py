@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from bendscape.cluster import slurm_job, slurm_ray
 from bendscape.cluster.local import Local, LocalParameters
 from bendscape.cluster.local import render_script as local_script
 from bendscape.cluster.place import Job, Parameters, State, jobs_of, place, records
-from bendscape.cluster.ray_node import Node, free_ports, ray_start, services
+from bendscape.cluster.ray_node import Node, free_ports, ray_start, services, sweep
 from bendscape.cluster.slurm import (
     Slurm,
     SlurmParameters,
@@ -353,6 +354,27 @@ def test_ports_that_somebody_listens_on_are_left_alone() -> None:
         assert free_ports(1, "127.0.0.1", (port, port + 20)) != [port]
         with pytest.raises(ParameterError, match="a span with 1 free ports"):
             free_ports(1, "127.0.0.1", (port, port))
+
+
+def test_folders_of_nodes_that_were_killed_are_swept_and_those_of_others_are_not(tmp_path: Path) -> None:
+    import socket
+
+    dead, young, living = (tmp_path / name for name in ("j1-0", "j2-0", "j3-0"))
+    for folder in (dead, young, living):
+        (folder / "session_latest" / "sockets").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as raylet:
+        here = os.getcwd()
+        os.chdir(living / "session_latest" / "sockets")  # the path of a socket is short
+        raylet.bind("raylet")
+        os.chdir(here)
+        raylet.listen()
+        for folder in (dead, living):
+            os.utime(folder, (0, 0))
+        os.symlink(tmp_path, link := Path(tempfile.mkdtemp()) / "l")
+        sweep(link / folder.name for folder in (dead, young, living))
+        link.unlink()
+        link.parent.rmdir()
+    assert [folder.exists() for folder in (dead, young, living)] == [False, True, True]
 
 
 # ---- what a Slurm job does after each round

@@ -212,7 +212,7 @@ def test_the_end_of_the_wall_time_costs_nothing(slurm: SlurmCluster, tmp_path: P
 
 
 def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=250)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=160)
     campaign.submit(cpus=4)  # all that a node has, so that nothing but the other node can replace it
     campaign.works(20)
     slurm.lose("n2")
@@ -232,7 +232,7 @@ def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
 
 
 def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=80)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=60)
     campaign.submit()
     campaign.works(20)
     slurm.lose("n1")
@@ -244,7 +244,7 @@ def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path
 
 
 def test_a_line_that_is_cut_and_healed_costs_the_tiles_under_way(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=200)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=130)
     campaign.submit()
     campaign.works(20)
     slurm.cut("n2")
