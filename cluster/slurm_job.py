@@ -24,6 +24,7 @@ from bendscape.cluster.slurm_ray import PAUSES, Heard, Ray, Told, allocation, re
 from bendscape.core.errors import ParameterError
 
 TEMPORARY = (74, 75)  # exit codes of `bendscape run`: the store or the cluster failed; stopped with work left
+REFUSED = 2  # bad input, or another run is at work on the store
 FRUITLESS_ROUNDS = 3  # one after another, after which another would not help
 TERM_SECONDS = (10.0, 20.0)  # Slurm's own TERM may have reached the driver; after 30 s Slurm kills
 
@@ -118,7 +119,10 @@ def run(told: Told, heard: Heard) -> int:
             return 75
         ended = play(told, heard, clock)
         fruitless = note(told.folder, ended, restarts)
-        again = ended.exit_code in TEMPORARY or ended.exit_code < 0
+        # What was accepted before is refused now: most likely the driver of a node that Slurm gave up still
+        # holds the store.
+        held = ended.exit_code == REFUSED and restarts > 0
+        again = ended.exit_code in TEMPORARY or ended.exit_code < 0 or held
         if heard.end:
             say("told to end: it does not come back")
             return ended.exit_code if ended.exit_code >= 0 else 74
@@ -129,7 +133,7 @@ def run(told: Told, heard: Heard) -> int:
             return ended.exit_code if ended.exit_code >= 0 else 74
         if not heard.early and clock.left() > told.drain + 120:
             say(f"the driver ended with exit code {ended.exit_code}; it is started again here")
-            time.sleep(PAUSES[0])
+            time.sleep(PAUSES[1] if held else PAUSES[0])
             continue
         return requeue(told, heard, clock)
 

@@ -424,6 +424,14 @@ def test_a_job_goes_on_where_it_is_while_there_is_time(
     assert rounds.requeued == 0
 
 
+def test_a_requeued_job_waits_for_a_driver_that_still_holds_the_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    rounds = Rounds(monkeypatch, tmp_path, [(2, None), (2, None), (0, 5)])
+    assert rounds() == 0
+
+
 def test_a_job_requeues_itself_at_the_end_of_the_wall_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
