@@ -28,6 +28,8 @@ from bendscape.sweep.engine.sessions import session_folder
 
 PORTS = (20000, 31999)
 """Where ports are taken from unless told otherwise: below those that Linux gives to outgoing connections."""
+ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end a node; `srun` passes the first one on."""
 END_SECONDS = 8.0  # for a node to end when it is told to; Slurm waits half a minute in all
 STALE_SECONDS = 3600.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
@@ -168,7 +170,7 @@ def serve(arguments: Sequence[str]) -> bool:
     span = (told.ports[0], told.ports[1])
     ports = free_ports(services(told.cpus), told.address, span, [int(told.head.rpartition(":")[2])])
     signals: list[int] = []
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, lambda number, _: signals.append(number))
     # A session of its own, so that what it started can be ended as a whole, and nothing else.
     ray = subprocess.Popen(ray_start(node, ports), stdin=subprocess.DEVNULL, start_new_session=True)
@@ -181,6 +183,8 @@ def serve(arguments: Sequence[str]) -> bool:
         os.killpg(ray.pid, signal.SIGKILL)
     ray.wait()
     remove(folder)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     return bool(signals)
 
 
