@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import NamedTuple, NoReturn
 
 from bendscape.cluster.place import write_private
 from bendscape.cluster.ray_node import environment, free_ports, serve
-from bendscape.cluster.slurm import ask
+from bendscape.cluster.slurm import REPLACEMENT, ask
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import answers
 
@@ -188,14 +187,10 @@ class Ray:
         # A node that is lost does not come back to its job, so a small job of its own joins instead.
         minutes = max(1, int(left // 60))
         command = [
-            *("sbatch", "--parsable", "--nodes=1", "--ntasks=1", f"--cpus-per-task={self.told.cpus}"),
-            *((f"--mem={-(-self.told.memory // 2**20)}M",) if self.told.memory else ()),
-            *(f"--time={minutes}", f"--job-name=for-{self.told.job}", "--no-requeue", "--export=ALL"),
-            *("--output=ray.log", "--open-mode=append"),
-            *(f"--{name}={os.environ[key]}" for name, key in INHERITED if os.environ.get(key)),
+            *("sbatch", "--parsable", f"--time={minutes}", f"--job-name=for-{self.told.job}"),
+            *(REPLACEMENT, self.head),
         ]
-        write_private(self.told.folder / "replacement", replacement_script(self.told, self.head))
-        return ask(*command, "replacement", folder=self.told.folder).strip().partition(";")[0]
+        return ask(*command, folder=self.told.folder).strip().partition(";")[0]
 
     def stop(self) -> None:
         """End it, and nothing else."""
@@ -215,20 +210,6 @@ class Ray:
             with contextlib.suppress(OSError, ParameterError):
                 ask("scancel", job)
         self.token.unlink(missing_ok=True)
-
-
-INHERITED = (("partition", "SLURM_JOB_PARTITION"), ("account", "SLURM_JOB_ACCOUNT"), ("qos", "SLURM_JOB_QOS"))
-"""Options of a replacement that are those of this job."""
-
-
-def replacement_script(told: Told, head: str) -> str:
-    """The batch script of a node that replaces a lost one."""
-    command = [
-        *(sys.executable, "-m", "bendscape.cluster.slurm_job", "--replace", head),
-        *("--folder", str(told.folder), "--cpus", str(told.cpus), "--memory", str(told.memory)),
-        *("--ports", *map(str, told.ports)),
-    ]
-    return f"#!/bin/bash\numask 077\nexec {shlex.join(command)}\n"
 
 
 def replace(told: Told, head: str) -> NoReturn:

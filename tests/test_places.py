@@ -28,6 +28,7 @@ from bendscape.cluster.slurm import (
     Slurm,
     SlurmParameters,
     job_name,
+    render_replacement,
     render_script,
     seconds_left,
     wall_time,
@@ -118,17 +119,17 @@ def test_the_batch_script_is_the_one_written_here() -> None:
         "#!/bin/bash -l",
         "#SBATCH --job-name=bendscape-figure-1-5bfb6b77",
         "#SBATCH --nodes=2",
-        "#SBATCH --ntasks-per-node=1",
-        "#SBATCH --cpus-per-task=8",
-        "#SBATCH --mem=15259M",
         "#SBATCH --time=1-12:00:00",
-        "#SBATCH --partition=long",
-        "#SBATCH --account=physics",
         "#SBATCH --no-kill",
         "#SBATCH --requeue",
         "#SBATCH --signal=B:USR1@90",
         "#SBATCH --dependency=singleton",
         "#SBATCH --output=log",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=15259M",
+        "#SBATCH --partition=long",
+        "#SBATCH --account=physics",
         "#SBATCH --open-mode=append",
         "#SBATCH --qos=low",
         "trap '' USR1 TERM  # until the line below heeds them: neither may end the job before it",
@@ -141,8 +142,24 @@ def test_the_batch_script_is_the_one_written_here() -> None:
     ]
 
 
-def test_no_variable_that_may_hold_a_secret_is_handed_to_slurm() -> None:
-    text = render_script(a_job(), SlurmParameters.of({"cpus": 1, "time": "1h"}), Path("/jobs/1"))
+@pytest.mark.parametrize("name", AWKWARD)
+def test_the_script_of_a_replacement_joins_the_head_that_it_is_given(
+    name: str, tmp_path: Path, echo: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    told = SlurmParameters.of({"cpus": 2, "time": "8h", "partition": "long", "sbatch": ["--qos=low"]})
+    text = render_replacement(a_job(python=str(echo), folder=str(folder)), told, folder)
+    command = ["bash", "-c", text, "bash", "10.0.0.1:20017"]
+    subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert argv(tmp_path)[-2:] == ["--replace", "10.0.0.1:20017"]
+    assert argv(tmp_path)[argv(tmp_path).index("--folder") + 1] == str(folder)
+    assert {"#SBATCH --partition=long", "#SBATCH --qos=low", "#SBATCH --no-requeue"} <= set(text.splitlines())
+
+
+@pytest.mark.parametrize("render", [render_script, render_replacement])
+def test_no_variable_that_may_hold_a_secret_is_handed_to_slurm(render: Callable[..., str]) -> None:
+    text = render(a_job(), SlurmParameters.of({"cpus": 1, "time": "1h"}), Path("/jobs/1"))
     (line,) = [line for line in text.splitlines() if "--export" in line]
     names = line.partition("=")[2].split(",")
     assert not [name for name in names if any(word in name for word in ("KEY", "SECRET", "TOKEN", "PASS"))]

@@ -213,10 +213,16 @@ def test_the_end_of_the_wall_time_costs_nothing(slurm: SlurmCluster, tmp_path: P
 
 def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
     campaign = Campaign(slurm, tmp_path, 1.0, seeds=160)
-    campaign.submit(cpus=4)  # all that a node has, so that nothing but the other node can replace it
+    credentials = tmp_path / "credentials"
+    credentials.write_text("AWS_SECRET_ACCESS_KEY=planted-in-a-file-77b2\n")
+    credentials.chmod(0o600)
+    # All that a node has, so that nothing but the other node can replace it.
+    campaign.submit("--credentials", str(credentials), cpus=4)
     campaign.works(20)
     slurm.lose("n2")
     campaign.until(lambda: "asks for a node in its place" in campaign.log(), "a replacement")
+    kept = [path for path in slurm.folder.rglob("*") if path.is_file()]  # Slurm's own files, too
+    assert not [path for path in kept if b"planted-in-a-file-77b2" in path.read_bytes()]
     begun = len(calls(campaign.kernel))
     campaign.works(begun + 10)  # it goes on meanwhile
     slurm.start_node("n2")
