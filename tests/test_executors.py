@@ -432,3 +432,18 @@ def test_a_ray_of_our_own_asks_for_a_token_that_no_list_of_processes_shows(local
             assert any("InvalidAuthToken" in line for line in stranger.stderr)
         finally:
             stranger.kill()
+
+
+@pytest.mark.ray
+def test_an_answer_that_never_comes_holds_up_no_campaign_on_ray(
+    local_ray: None, tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bendscape.sweep.engine import ray_executor
+
+    monkeypatch.setattr(ray_executor, "BACK_UP_SECONDS", 3.0)
+    module = kernel_file(f"time.sleep(3600 if {ODD} else 0)\n{RANDOM}")
+    executor = ray_executor.RayExecutor({}, 2)
+    summary = run(tmp_path / "s.zarr", module, make_campaign(**SMALL), executor)
+    assert (summary.outcome, summary.computed) == ("complete", CELLS)
+    run(tmp_path / "serial.zarr", kernel_file(RANDOM), make_campaign(**SMALL))
+    assert data_files(tmp_path / "s.zarr") == data_files(tmp_path / "serial.zarr")
