@@ -110,6 +110,7 @@ def environment(token: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": token,
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # the driver drains; a node has nothing to wait for
     }
 
 
