@@ -204,7 +204,8 @@ def hand_over(place: Place, job: Job, *, dry_run: bool, wait: bool, json: bool) 
     if json:
         print_json({"place": place.name, "id": id, "store": job.store, **state._asdict()})
     if wait:
-        raise typer.Exit(state.exit_code if state.exit_code is not None else 74)
+        unknown = 75 if state.word == "cancelled" else 74
+        raise typer.Exit(unknown if state.exit_code is None else state.exit_code)
 
 
 def jobs_list(

@@ -25,18 +25,18 @@ git ls-files -z -- pyproject.toml README.md LICENSE core sweep analysis cluster 
 python3.11 -m pip wheel -qq --wheel-dir "$work/wheels" --constraint constraints.txt pip "$work/source[kubernetes]"
 
 say "Debian 12"
-mmdebstrap --quiet --variant=essential --include=python3,libstdc++6,ca-certificates,wget \
+mmdebstrap --quiet --variant=essential --include=python3,libstdc++6,tzdata,ca-certificates,wget \
     --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     bookworm "$work/debian.tar"
 
-# Three layers, this project last: a change here makes a new small one, and a registry has the others already.
+# Three layers, which nodes fetch side by side. Each build makes all of them anew, as files have the time of now.
 say "layers"
 run() { # CONTAINER COMMAND: as root in a container that sees the wheels
     store run --isolation chroot --volume "$work/wheels:/wheels:ro" "$1" -- bash -euc "$2"
 }
-install='/opt/bendscape/bin/python $(ls /wheels/pip-*.whl)/pip install -q --no-cache-dir --no-index --no-deps --no-compile'
+install='/opt/bendscape/bin/python $(ls /wheels/pip-*.whl)/pip install -q --no-cache-dir --no-index --no-deps'
 
 made=$(store from scratch)
 store add --quiet "$made" "$work/debian.tar" / > /dev/null
@@ -54,7 +54,11 @@ store commit --quiet --rm "$made" packages > /dev/null
 
 made=$(store from packages)
 run "$made" "$install /wheels/bendscape-*.whl"
-run "$made" '/opt/bendscape/bin/bendscape kernels > /dev/null && /opt/bendscape/bin/ray --version > /dev/null'
+run "$made" '
+    cd /opt/bendscape/bin
+    ./bendscape kernels > /dev/null
+    ./ray --version > /dev/null
+    ./python -c "import zoneinfo; zoneinfo.ZoneInfo(\"Europe/Rome\")"  # which a schedule needs'
 store config --user 1000:1000 --workingdir /home/bendscape --env HOME=/home/bendscape --env LANG=C.UTF-8 \
     --env PATH=/opt/bendscape/bin:/usr/local/bin:/usr/bin:/bin --cmd 'bendscape --help' "$made"
 store commit --quiet --rm "$made" bendscape > /dev/null

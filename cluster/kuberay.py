@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bendscape.cluster.place import Job, Place, State
+from bendscape.cluster.place import Job, Place, State, write_private
 from bendscape.cluster.pod import FINISHED, SCHEDULE
 from bendscape.cluster.ray_job import (
     JOB,
@@ -106,6 +106,7 @@ class KubeRay(Place):
     def start(self, job: Job, folder: Path) -> str:
         """Create the objects; all of them, or none."""
         text = self.render(job, folder)
+        write_private(folder / "manifests.yaml", text)
         id = Id(_context(), self.parameters.namespace, _name(job, folder))
         try:
             _kubectl("create", "--filename", "-", at=id, text=text)
@@ -122,7 +123,7 @@ class KubeRay(Place):
         for where in {(id.context, id.namespace): id for id in wanted.values()}.values():
             jobs = _get("rayjobs.ray.io", where, _OURS)
             found[where.context, where.namespace] = {job["metadata"]["name"]: job for job in jobs}
-        gone = State("cancelled", "there is no such RayJob: it was cancelled, or deleted")
+        gone = State("cancelled", "there is no such RayJob any more: it was deleted")
         there = {id: found[of.context, of.namespace].get(of.name) for id, of in wanted.items()}
         return {id: gone if job is None else state_of(job) for id, job in there.items()}
 

@@ -8,14 +8,18 @@ process tree, so that ending it touches nobody else's Ray.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from bendscape.core.errors import ParameterError
@@ -24,6 +28,10 @@ from bendscape.sweep.engine.sessions import session_folder
 
 PORTS = (20000, 31999)
 """Where ports are taken from unless told otherwise: below those that Linux gives to outgoing connections."""
+ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end a node; `srun` passes the first one on."""
+END_SECONDS = 8.0  # for a node to end when it is told to; Slurm waits half a minute in all
+STALE_SECONDS = 3600.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 _SERVICES = (
     *("node-manager-port", "object-manager-port", "dashboard-agent-listen-port"),
@@ -102,7 +110,7 @@ def environment(token: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": token,
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "5",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # the driver drains; a node has nothing to wait for
     }
 
 
@@ -140,8 +148,9 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a node of Ray until it ends or this process is told to; then remove its folder."""
+def serve(arguments: Sequence[str]) -> bool:
+    """Run a node of Ray until it ends or this process is told to end, then remove its folder; returns whether
+    it was told."""
     parser = argparse.ArgumentParser(description="One node of a Ray of our own.")
     parser.add_argument("--folder", required=True, help="name of its folder, of its own on this machine")
     parser.add_argument("--address", required=True)
@@ -152,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ports", type=int, nargs=2, default=PORTS)
     told = parser.parse_args(arguments)
     folder = session_folder() / told.folder
+    sweep(session_folder().glob("j*-*"))
     folder.mkdir(mode=0o700, exist_ok=True)
     node = Node(
         address=told.address, head=told.head, first=told.first, cpus=told.cpus,
@@ -160,14 +170,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     span = (told.ports[0], told.ports[1])
     ports = free_ports(services(told.cpus), told.address, span, [int(told.head.rpartition(":")[2])])
-    try:
-        ray = subprocess.Popen(ray_start(node, ports), stdin=subprocess.DEVNULL)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: ray.terminate())
-        return ray.wait()
-    finally:
+    signals: list[int] = []
+    for number in ENDING:
+        signal.signal(number, lambda number, _: signals.append(number))
+    # A session of its own, so that what it started can be ended as a whole, and nothing else.
+    ray = subprocess.Popen(ray_start(node, ports), stdin=subprocess.DEVNULL, start_new_session=True)
+    while ray.poll() is None and not signals:
+        time.sleep(0.5)
+    ray.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ray.wait(END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(ray.pid, signal.SIGKILL)
+    ray.wait()
+    remove(folder)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    return bool(signals)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a node that has ended, also while the last of its processes write to it."""
+    for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.2)
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove folders whose node was killed: an hour old, and no Ray answers there."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS and not _lives(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(folder: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as raylet, contextlib.suppress(OSError):
+        raylet.connect(str(folder / "session_latest" / "sockets" / "raylet"))
+        return True
+    return False
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(sys.argv[1:])

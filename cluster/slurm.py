@@ -45,7 +45,7 @@ EXPORTED = (
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 SHUTDOWN_SECONDS = 30  # between the end of a run and that of its job
 ANSWER_SECONDS = 60  # how long Slurm may take to answer
-CANCELLED, ROUNDS = "cancelled", "rounds.jsonl"  # files of a job's folder
+CANCELLED, ROUNDS, REPLACEMENT = "cancelled", "rounds.jsonl", "replacement"  # files of a job's folder
 _OURS = (
     *("--job-name", "--nodes", "--ntasks", "--cpus-per-task", "--mem", "--time", "--signal", "--requeue"),
     *(
@@ -188,47 +188,45 @@ def render_script(job: Job, parameters: SlurmParameters, folder: Path) -> str:
     """The batch script of a campaign. It is submitted from `folder`, where its files are."""
     told = parameters
     directives = [
-        f"--job-name={job_name(job)}",
-        *(f"--nodes={told.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={told.cpus}"),
-        *((f"--mem={-(-told.mem // 2**20)}M",) if told.mem else ()),
-        f"--time={wall_time(told.time)}",
-        *((f"--partition={told.partition}",) if told.partition else ()),
-        *((f"--account={told.account}",) if told.account else ()),
-        *("--requeue", "--no-kill", f"--signal=B:USR1@{told.drain:.0f}", "--dependency=singleton"),
-        *("--output=log", "--open-mode=append", f"--export={','.join(EXPORTED)}"),
-        *told.sbatch,
+        *(f"--job-name={job_name(job)}", f"--nodes={told.nodes}", f"--time={wall_time(told.time)}"),
+        *(("--no-kill",) if told.nodes > 1 else ()),  # of one node, Slurm itself requeues the job
+        *("--requeue", f"--signal=B:USR1@{told.drain:.0f}", "--dependency=singleton"),
+        "--output=log",
     ]
     inside = [
         *("--folder", str(folder), "--nodes", told.nodes, "--cpus", told.cpus, "--memory", told.mem or 0),
         *("--wall-time", f"{told.time:.0f}", "--drain", f"{told.drain:.0f}", "--ports", *told.ports),
     ]
-    return _script(
-        [
-            *(f"#SBATCH {directive}" for directive in directives),
-            "trap '' USR1 TERM  # until the line below heeds them: neither may end the job before it",
-        ],
-        [job.python, "-m", "bendscape.cluster.slurm_job", *map(str, inside), "--", *job.command()],
-        parameters,
-        job.folder,
-    )
+    module = [job.python, "-m", "bendscape.cluster.slurm_job"]
+    command = shlex.join([*module, *map(str, inside), "--", *job.command()])
+    heed = "trap '' USR1 TERM  # until the line below heeds them: neither may end the job before it"
+    return _script(directives, [heed], command, told, job.folder)
 
 
-def _script(head: Sequence[str], command: Sequence[str], told: SlurmParameters, folder: str) -> str:
-    credentials = (
-        [f"set -a; . {shlex.quote(told.credentials)}; set +a"] if told.credentials is not None else []
-    )
-    return "\n".join(
-        [
-            "#!/bin/bash -l",
-            *head,
-            "umask 077",
-            *told.setup,
-            *credentials,
-            f"cd {shlex.quote(folder)} || exit 2",
-            f"exec {shlex.join(command)}",
-            "",
-        ]
-    )
+def render_replacement(job: Job, parameters: SlurmParameters, folder: Path) -> str:
+    """The batch script of a node in place of a lost one; its argument is the address of the head."""
+    told = parameters
+    inside = ["--folder", str(folder), "--cpus", told.cpus, "--memory", told.mem or 0, "--ports", *told.ports]
+    command = shlex.join([job.python, "-m", "bendscape.cluster.slurm_job", *map(str, inside), "--replace"])
+    directives = ["--nodes=1", "--no-requeue", "--output=ray.log"]
+    return _script(directives, [], f'{command} "$1"', told, job.folder)
+
+
+def _script(
+    directives: Sequence[str], first: Sequence[str], command: str, told: SlurmParameters, folder: str
+) -> str:
+    common = [
+        *("--ntasks-per-node=1", f"--cpus-per-task={told.cpus}"),
+        *((f"--mem={-(-told.mem // 2**20)}M",) if told.mem else ()),
+        *((f"--partition={told.partition}",) if told.partition else ()),
+        *((f"--account={told.account}",) if told.account else ()),
+        *("--open-mode=append", f"--export={','.join(EXPORTED)}", *told.sbatch),
+    ]
+    lines = ["#!/bin/bash -l", *(f"#SBATCH {directive}" for directive in (*directives, *common))]
+    lines += [*first, "umask 077", *told.setup]
+    if told.credentials is not None:
+        lines.append(f"set -a; . {shlex.quote(told.credentials)}; set +a")
+    return "\n".join([*lines, f"cd {shlex.quote(folder)} || exit 2", f"exec {command}", ""])
 
 
 def ask(*command: str, folder: Path | None = None) -> str:
@@ -301,24 +299,31 @@ class Slurm(Place):
             remedy = f"{exposed[0]} of this shell is not handed to Slurm, which would keep it"
             raise ParameterError("--credentials", "missing", accepted, remedy)
         write_private(folder / "script", self.render(job, folder))
+        if self.parameters.nodes > 1:
+            write_private(folder / REPLACEMENT, render_replacement(job, self.parameters, folder))
         write_private(folder / "log", "")  # Slurm appends to it, and would make it readable by others
         answer = self._ask("sbatch", "--parsable", "script", folder=folder)
         return answer.strip().partition(";")[0]
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
         """Where jobs stand: one question to squeue, and one to sacct about those that it has forgotten."""
-        user = str(os.getuid())
-        shape = "JobID:|,State:|,Reason:|"
-        answer = self._ask("squeue", f"--user={user}", "--states=all", "--noheader", f"--Format={shape}")
-        told = {id: (state, reason) for id, state, reason in _rows(answer, 3)}
+        shape = "JobID:|,State:|,exit_code:|,Reason:|"
+        answer = self._ask(
+            "squeue", f"--user={os.getuid()}", "--states=all", "--noheader", f"--Format={shape}"
+        )
+        told = {id: (state, _exit_code(code), why) for id, state, code, why in _rows(answer, 4)}
         if forgotten := [id for id in ids if id not in told]:
             with contextlib.suppress(OSError, ParameterError):  # a site without accounting
                 answer = self._ask(
                     *("sacct", "--noheader", "--parsable2", "--allocations"),
                     *("--format=JobIDRaw,State,ExitCode", f"--jobs={','.join(forgotten)}"),
                 )
-                told |= {id: (state.split()[0], "") for id, state, _ in _rows(answer, 3) if state}
-        return {id: _state(*told.get(id, ("", "")), _last_round(id)) for id in ids}
+                told |= {
+                    id: (state.split()[0], _exit_code(code), "")
+                    for id, state, code in _rows(answer, 3)
+                    if state
+                }
+        return {id: _state(*told.get(id, ("", None, "")), _last_round(id)) for id in ids}
 
     def cancel(self, id: str) -> None:
         """Cancel the job; its driver is told, and stops."""
@@ -348,17 +353,27 @@ def _last_round(id: str) -> dict[str, Any]:
         return {}
 
 
-def _state(state: str, reason: str, last: dict[str, Any]) -> State:
-    # Slurm says whether the job lives; how its driver ended, the job itself has written down.
-    code, rounds = last.get("exit_code"), last.get("rounds", 0)
+def _exit_code(text: str) -> int | None:
+    # squeue gives the status of `wait`, sacct the exit code and the signal: 768 and 3:0 are the same.
+    code, separator, number = text.partition(":")
+    if not code.isdecimal() or not (number or "0").isdecimal():
+        return None
+    return int(code) - int(number) if separator else os.waitstatus_to_exitcode(int(code))
+
+
+def _state(state: str, exit_code: int | None, reason: str, last: dict[str, Any]) -> State:
+    # Slurm says whether the job lives. How its driver ended, the job itself has written down; without that,
+    # it ended before its first round.
+    rounds = last.get("rounds", 0)
     after = f"after {rounds} round{'s' if rounds > 1 else ''}" if rounds else ""
     detail = ", ".join(part for part in (state, reason if reason not in ("", "None") else "", after) if part)
     word = _WORDS.get(state, "failed" if state else "unknown")
     if word in ("waiting", "running"):
         return State(word, detail)
-    if word == "cancelled" or code is None:
-        return State(word, detail, code)
-    return State.of_exit(int(code), detail)
+    code: int | None = last.get("exit_code", exit_code)
+    if word == "cancelled" or code is None or (code == 0 and state not in ("", "COMPLETED")):
+        return State(word, detail, None if word == "cancelled" else code or None)
+    return State.of_exit(code, detail)
 
 
 PLACE = Slurm

@@ -24,8 +24,9 @@ from bendscape.cluster.slurm_ray import PAUSES, Heard, Ray, Told, allocation, re
 from bendscape.core.errors import ParameterError
 
 TEMPORARY = (74, 75)  # exit codes of `bendscape run`: the store or the cluster failed; stopped with work left
+REFUSED = 2  # bad input, or another run is at work on the store
 FRUITLESS_ROUNDS = 3  # one after another, after which another would not help
-SECOND_TERM_SECONDS = 10.0  # Slurm waits 30 s, unless told otherwise, between TERM and KILL
+TERM_SECONDS = (10.0, 20.0)  # Slurm's own TERM may have reached the driver; after 30 s Slurm kills
 
 
 class Clock:
@@ -86,15 +87,13 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
     summary = told.folder / "summary.json"
     with summary.open("wb") as file:
         driver = subprocess.Popen([*told.driver, *where, *limits], stdout=file)
-    since: float | None = None
-    early = False
+    since, terms, early = None, list(TERM_SECONDS), False
     while driver.poll() is None:
         if heard.end and since is None:
-            driver.send_signal(signal.SIGTERM)
             since = time.monotonic()
-        elif since is not None and time.monotonic() - since > SECOND_TERM_SECONDS:
+        if since is not None and terms and time.monotonic() - since > terms[0]:
             driver.send_signal(signal.SIGTERM)
-            since = float("inf")
+            terms.pop(0)
         if heard.early and not early and since is None:
             say("the wall time is nearly over: draining")
             driver.send_signal(signal.SIGUSR1)
@@ -120,7 +119,10 @@ def run(told: Told, heard: Heard) -> int:
             return 75
         ended = play(told, heard, clock)
         fruitless = note(told.folder, ended, restarts)
-        again = ended.exit_code in TEMPORARY or ended.exit_code < 0
+        # What was accepted before is refused now: most likely the driver of a node that Slurm gave up still
+        # holds the store.
+        held = ended.exit_code == REFUSED and restarts > 0
+        again = ended.exit_code in TEMPORARY or ended.exit_code < 0 or held
         if heard.end:
             say("told to end: it does not come back")
             return ended.exit_code if ended.exit_code >= 0 else 74
@@ -131,7 +133,7 @@ def run(told: Told, heard: Heard) -> int:
             return ended.exit_code if ended.exit_code >= 0 else 74
         if not heard.early and clock.left() > told.drain + 120:
             say(f"the driver ended with exit code {ended.exit_code}; it is started again here")
-            time.sleep(PAUSES[0])
+            time.sleep(PAUSES[1] if held else PAUSES[0])
             continue
         return requeue(told, heard, clock)
 

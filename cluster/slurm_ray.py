@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from bendscape.cluster.place import write_private
-from bendscape.cluster.ray_node import environment, free_ports
-from bendscape.cluster.slurm import ask
+from bendscape.cluster.ray_node import environment, free_ports, serve
+from bendscape.cluster.slurm import REPLACEMENT, ask
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import answers
 
@@ -76,10 +75,12 @@ def allocation(job: str) -> dict[str, str]:
     return {host: addresses[host] for host in hosts}
 
 
-def node_command(told: Told, index: int, address: str, head: str) -> list[str]:
+def node_command(
+    told: Told, index: int, address: str, head: str, module: str = "bendscape.cluster.ray_node"
+) -> list[str]:
     """The command of a node of Ray."""
     return [
-        *(sys.executable, "-m", "bendscape.cluster.ray_node", "--folder", f"j{told.job}-{index}"),
+        *(sys.executable, "-m", module, "--folder", f"j{told.job}-{index}"),
         *("--address", address, "--head", head, *(("--first",) if index == 0 else ())),
         *("--cpus", str(told.cpus), "--memory", str(told.memory * 9 // 10)),
         *("--ports", *map(str, told.ports)),
@@ -141,7 +142,8 @@ class Ray:
         return True
 
     def _launch(self, host: str, index: int, address: str) -> subprocess.Popen[bytes]:
-        return self._process(step(self.told, host, node_command(self.told, index, address, self.head)))
+        command = node_command(self.told, index, address, self.head, module="bendscape.cluster.slurm_ray")
+        return self._process(step(self.told, host, command))
 
     def _process(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         # What Ray says of itself would bury what the driver says in the log of the job.
@@ -185,14 +187,10 @@ class Ray:
         # A node that is lost does not come back to its job, so a small job of its own joins instead.
         minutes = max(1, int(left // 60))
         command = [
-            *("sbatch", "--parsable", "--nodes=1", "--ntasks=1", f"--cpus-per-task={self.told.cpus}"),
-            *((f"--mem={-(-self.told.memory // 2**20)}M",) if self.told.memory else ()),
-            *(f"--time={minutes}", f"--job-name=for-{self.told.job}", "--no-requeue", "--export=ALL"),
-            *("--output=ray.log", "--open-mode=append"),
-            *(f"--{name}={os.environ[key]}" for name, key in INHERITED if os.environ.get(key)),
+            *("sbatch", "--parsable", f"--time={minutes}", f"--job-name=for-{self.told.job}"),
+            *(REPLACEMENT, self.head),
         ]
-        write_private(self.told.folder / "replacement", replacement_script(self.told, self.head))
-        return ask(*command, "replacement", folder=self.told.folder).strip().partition(";")[0]
+        return ask(*command, folder=self.told.folder).strip().partition(";")[0]
 
     def stop(self) -> None:
         """End it, and nothing else."""
@@ -214,23 +212,34 @@ class Ray:
         self.token.unlink(missing_ok=True)
 
 
-INHERITED = (("partition", "SLURM_JOB_PARTITION"), ("account", "SLURM_JOB_ACCOUNT"), ("qos", "SLURM_JOB_QOS"))
-"""Options of a replacement that are those of this job."""
-
-
-def replacement_script(told: Told, head: str) -> str:
-    """The batch script of a node that replaces a lost one."""
-    command = [
-        *(sys.executable, "-m", "bendscape.cluster.slurm_job", "--replace", head),
-        *("--folder", str(told.folder), "--cpus", str(told.cpus), "--memory", str(told.memory)),
-        *("--ports", *map(str, told.ports)),
-    ]
-    return f"#!/bin/bash\numask 077\nexec {shlex.join(command)}\n"
-
-
 def replace(told: Told, head: str) -> NoReturn:
     """Become a node in place of a lost one, at the head that is given, until that is gone."""
     os.environ.update(environment(str(told.folder / "token")))
     (address,) = allocation(told.job).values()
     command = node_command(told, 999, address, head)
     os.execv(command[0], command)
+
+
+def guard(job: str, head: str, *, seconds: float = 3600.0, pause: float = 10.0) -> None:
+    """Requeue a job whose first node is lost; return once its head answers again, or it no longer runs.
+
+    With `--no-kill` Slurm removes a lost node from a job even if it is the one that runs the batch script,
+    and the job would keep the others to the end of its wall time, with nothing to do.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not answers(head):
+        with contextlib.suppress(OSError, ParameterError, KeyError):  # Slurm may be out of reach, too
+            shown = ask("scontrol", "--oneliner", "show", "job", job)
+            fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
+            if fields["JobState"] != "RUNNING":
+                return
+            if fields["BatchHost"] not in ask("scontrol", "show", "hostnames", fields["NodeList"]).split():
+                say(f"{fields['BatchHost']}, the first node of job {job}, is lost: back into the queue")
+                ask("scontrol", "requeue", job)
+                return
+        time.sleep(pause)
+
+
+if __name__ == "__main__":
+    if not serve(sys.argv[1:]):
+        guard(os.environ["SLURM_JOB_ID"], sys.argv[sys.argv.index("--head") + 1])

@@ -140,6 +140,9 @@ class SlurmCluster:
         return ["nsenter", f"--net=/run/netns/{self.prefix}{name}", *command]
 
     def _daemon(self, name: str, space: str, *command: str) -> None:
+        if before := self._daemons.get(name):
+            before.kill()
+            before.wait()
         with (self.folder / f"{name}.out").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
                 self.inside(space, *command) if space else command, stdout=log, stderr=log,

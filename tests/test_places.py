@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,15 +19,16 @@ from typing import Any
 import pytest
 from command_line import bendscape
 
-from bendscape.cluster import slurm_job
+from bendscape.cluster import slurm_job, slurm_ray
 from bendscape.cluster.local import Local, LocalParameters
 from bendscape.cluster.local import render_script as local_script
 from bendscape.cluster.place import Job, Parameters, State, jobs_of, place, records
-from bendscape.cluster.ray_node import Node, free_ports, ray_start, services
+from bendscape.cluster.ray_node import Node, free_ports, ray_start, services, sweep
 from bendscape.cluster.slurm import (
     Slurm,
     SlurmParameters,
     job_name,
+    render_replacement,
     render_script,
     seconds_left,
     wall_time,
@@ -117,17 +119,17 @@ def test_the_batch_script_is_the_one_written_here() -> None:
         "#!/bin/bash -l",
         "#SBATCH --job-name=bendscape-figure-1-5bfb6b77",
         "#SBATCH --nodes=2",
-        "#SBATCH --ntasks-per-node=1",
-        "#SBATCH --cpus-per-task=8",
-        "#SBATCH --mem=15259M",
         "#SBATCH --time=1-12:00:00",
-        "#SBATCH --partition=long",
-        "#SBATCH --account=physics",
-        "#SBATCH --requeue",
         "#SBATCH --no-kill",
+        "#SBATCH --requeue",
         "#SBATCH --signal=B:USR1@90",
         "#SBATCH --dependency=singleton",
         "#SBATCH --output=log",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=15259M",
+        "#SBATCH --partition=long",
+        "#SBATCH --account=physics",
         "#SBATCH --open-mode=append",
         "#SBATCH --qos=low",
         "trap '' USR1 TERM  # until the line below heeds them: neither may end the job before it",
@@ -140,8 +142,24 @@ def test_the_batch_script_is_the_one_written_here() -> None:
     ]
 
 
-def test_no_variable_that_may_hold_a_secret_is_handed_to_slurm() -> None:
-    text = render_script(a_job(), SlurmParameters.of({"cpus": 1, "time": "1h"}), Path("/jobs/1"))
+@pytest.mark.parametrize("name", AWKWARD)
+def test_the_script_of_a_replacement_joins_the_head_that_it_is_given(
+    name: str, tmp_path: Path, echo: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    told = SlurmParameters.of({"cpus": 2, "time": "8h", "partition": "long", "sbatch": ["--qos=low"]})
+    text = render_replacement(a_job(python=str(echo), folder=str(folder)), told, folder)
+    command = ["bash", "-c", text, "bash", "10.0.0.1:20017"]
+    subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert argv(tmp_path)[-2:] == ["--replace", "10.0.0.1:20017"]
+    assert argv(tmp_path)[argv(tmp_path).index("--folder") + 1] == str(folder)
+    assert {"#SBATCH --partition=long", "#SBATCH --qos=low", "#SBATCH --no-requeue"} <= set(text.splitlines())
+
+
+@pytest.mark.parametrize("render", [render_script, render_replacement])
+def test_no_variable_that_may_hold_a_secret_is_handed_to_slurm(render: Callable[..., str]) -> None:
+    text = render(a_job(), SlurmParameters.of({"cpus": 1, "time": "1h"}), Path("/jobs/1"))
     (line,) = [line for line in text.splitlines() if "--export" in line]
     names = line.partition("=")[2].split(",")
     assert not [name for name in names if any(word in name for word in ("KEY", "SECRET", "TOKEN", "PASS"))]
@@ -244,20 +262,22 @@ def submitted(fake: FakeSlurm, rounds: list[int]) -> Slurm:
 @pytest.mark.parametrize(
     ("squeue", "sacct", "rounds", "expected"),
     [
-        ("77|PENDING|Priority|", None, [], State("waiting", "PENDING, Priority")),
-        ("77|PENDING|BeginTime|", None, [75], State("waiting", "PENDING, BeginTime, after 1 round")),
-        ("77|RUNNING|None|", None, [75, 75], State("running", "RUNNING, after 2 rounds")),
-        ("77|COMPLETED|None|", None, [75, 0], State("complete", "COMPLETED, after 2 rounds", 0)),
-        ("77|FAILED|None|", None, [1], State("failed cells", "FAILED, after 1 round", 1)),
-        ("77|FAILED|NonZeroExitCode|", None, [2],
-         State("failed", "FAILED, NonZeroExitCode, after 1 round", 2)),
-        ("77|CANCELLED|None|", None, [75], State("cancelled", "CANCELLED, after 1 round", 75)),
+        ("77|PENDING|0|Priority|", None, [], State("waiting", "PENDING, Priority")),
+        ("77|PENDING|0|BeginTime|", None, [75], State("waiting", "PENDING, BeginTime, after 1 round")),
+        ("77|RUNNING|0|None|", None, [75, 75], State("running", "RUNNING, after 2 rounds")),
+        ("77|COMPLETED|0|None|", None, [75, 0], State("complete", "COMPLETED, after 2 rounds", 0)),
+        ("77|FAILED|256|None|", None, [1], State("failed cells", "FAILED, after 1 round", 1)),
+        ("77|FAILED|512|NonZeroExitCode|", None, [], State("failed", "FAILED, NonZeroExitCode", 2)),
+        ("77|CANCELLED|0|None|", None, [75], State("cancelled", "CANCELLED, after 1 round")),
+        ("77|NODE_FAIL|0|None|", None, [], State("failed", "NODE_FAIL")),
+        ("77|TIMEOUT|0|TimeLimit|", None, [75], State("work left", "TIMEOUT, TimeLimit, after 1 round", 75)),
         ("", "77|CANCELLED by 1000|0:15\n", [], State("cancelled", "CANCELLED")),
-        ("", "77|COMPLETED|0:0\n", [0], State("complete", "COMPLETED, after 1 round", 0)),
+        ("", "77|COMPLETED|0:0\n", [], State("complete", "COMPLETED", 0)),
+        ("", "77|FAILED|2:0\n", [], State("failed", "FAILED", 2)),
+        ("", "77|FAILED|0:9\n", [], State("failed", "FAILED", -9)),
         ("", None, [0], State("complete", "after 1 round", 0)),
         ("", None, [], State("unknown")),
-        ("78|RUNNING|None|", None, [], State("unknown")),
-        ("77|NODE_FAIL|None|", None, [], State("failed", "NODE_FAIL")),
+        ("78|RUNNING|0|None|", None, [], State("unknown")),
     ],
 )  # fmt: skip
 def test_states_are_read_from_what_slurm_says_and_the_job_wrote(
@@ -267,7 +287,7 @@ def test_states_are_read_from_what_slurm_says_and_the_job_wrote(
 
 
 def test_many_jobs_are_one_question() -> None:
-    fake = FakeSlurm("\n".join(f"{k}|RUNNING|None|" for k in range(100)))
+    fake = FakeSlurm("\n".join(f"{k}|RUNNING|0|None|" for k in range(100)))
     states = Slurm({}, ask=fake).states([str(k) for k in range(100)])
     assert {state.word for state in states.values()} == {"running"}
     assert [command[0] for command in fake.asked] == ["squeue"]
@@ -353,6 +373,27 @@ def test_ports_that_somebody_listens_on_are_left_alone() -> None:
             free_ports(1, "127.0.0.1", (port, port))
 
 
+def test_folders_of_nodes_that_were_killed_are_swept_and_those_of_others_are_not(tmp_path: Path) -> None:
+    import socket
+
+    dead, young, living = (tmp_path / name for name in ("j1-0", "j2-0", "j3-0"))
+    for folder in (dead, young, living):
+        (folder / "session_latest" / "sockets").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as raylet:
+        here = os.getcwd()
+        os.chdir(living / "session_latest" / "sockets")  # the path of a socket is short
+        raylet.bind("raylet")
+        os.chdir(here)
+        raylet.listen()
+        for folder in (dead, living):
+            os.utime(folder, (0, 0))
+        os.symlink(tmp_path, link := Path(tempfile.mkdtemp()) / "l")
+        sweep(link / folder.name for folder in (dead, young, living))
+        link.unlink()
+        link.parent.rmdir()
+    assert [folder.exists() for folder in (dead, young, living)] == [False, True, True]
+
+
 # ---- what a Slurm job does after each round
 
 
@@ -398,6 +439,14 @@ def test_a_job_goes_on_where_it_is_while_there_is_time(
     rounds = Rounds(monkeypatch, tmp_path, [(75, 4), (74, 1), (-9, None), (0, 2)])
     assert rounds() == 0
     assert rounds.requeued == 0
+
+
+def test_a_requeued_job_waits_for_a_driver_that_still_holds_the_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    rounds = Rounds(monkeypatch, tmp_path, [(2, None), (2, None), (0, 5)])
+    assert rounds() == 0
 
 
 def test_a_job_requeues_itself_at_the_end_of_the_wall_time(
@@ -456,6 +505,46 @@ def test_a_site_that_refuses_requeues_is_told_of_and_not_asked_for_ever(
     monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
     assert rounds() == 75
     assert "this site does not requeue jobs" in capsys.readouterr().err
+
+
+class Orphan:
+    """Slurm's answers about a job of which the first node may be lost."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, nodes: str, state: str = "RUNNING", head: int = 99
+    ) -> None:
+        self.nodes, self.state, self.head, self.requeued = nodes, state, head, 0
+        monkeypatch.setattr(slurm_ray, "ask", self.ask)
+        monkeypatch.setattr(slurm_ray, "answers", self.answers)
+
+    def answers(self, _: str) -> bool:
+        self.head -= 1
+        return self.head < 0
+
+    def ask(self, *command: str) -> str:
+        if command[1] == "requeue":
+            self.requeued += 1
+            return ""
+        if command[2] == "hostnames":
+            return "\n".join(self.nodes.split(","))
+        return f"JobId=5 JobState={self.state} BatchHost=n1 NodeList={self.nodes} Comment=a b=c"
+
+
+@pytest.mark.parametrize(
+    ("told", "requeued"),
+    [
+        ({"nodes": "n2,n3"}, 1),
+        ({"nodes": "n1,n2", "head": 3}, 0),
+        ({"nodes": "n2", "state": "PENDING"}, 0),
+        ({"nodes": "n2", "head": 0}, 0),
+    ],
+)
+def test_a_job_whose_first_node_is_lost_is_requeued_by_another(
+    told: dict[str, Any], requeued: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = Orphan(monkeypatch, **told)
+    slurm_ray.guard("5", "10.0.0.1:20001", seconds=5, pause=0)
+    assert orphan.requeued == requeued
 
 
 # ---- this machine

@@ -66,8 +66,10 @@ class Campaign:
             env={**os.environ, **self.slurm.environment, **environment},
         )  # fmt: skip
 
-    def submit(self, *options: str, time: str = "30min", nodes: int = 2, **environment: str) -> None:
-        told = ["--nodes", str(nodes), "--cpus", "2", "--time", time, "--json", *options]
+    def submit(
+        self, *options: str, time: str = "30min", nodes: int = 2, cpus: int = 2, **environment: str
+    ) -> None:
+        told = ["--nodes", str(nodes), "--cpus", str(cpus), "--time", time, "--json", *options]
         done = self.bendscape(
             "submit", "slurm", "c.toml", *told, "--", "--kernel-module", "kernel_v1.py", **environment
         )
@@ -210,27 +212,33 @@ def test_the_end_of_the_wall_time_costs_nothing(slurm: SlurmCluster, tmp_path: P
 
 
 def test_a_lost_node_is_replaced(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=150)
-    campaign.submit()
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=160)
+    credentials = tmp_path / "credentials"
+    credentials.write_text("AWS_SECRET_ACCESS_KEY=planted-in-a-file-77b2\n")
+    credentials.chmod(0o600)
+    # All that a node has, so that nothing but the other node can replace it.
+    campaign.submit("--credentials", str(credentials), cpus=4)
     campaign.works(20)
     slurm.lose("n2")
     campaign.until(lambda: "asks for a node in its place" in campaign.log(), "a replacement")
+    kept = [path for path in slurm.folder.rglob("*") if path.is_file()]  # Slurm's own files, too
+    assert not [path for path in kept if b"planted-in-a-file-77b2" in path.read_bytes()]
     begun = len(calls(campaign.kernel))
     campaign.works(begun + 10)  # it goes on meanwhile
     slurm.start_node("n2")
     slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME")
     replacement = re.search(r"job (\d+) asks", campaign.log())
     assert replacement
-    query = ("squeue", "-h", "--states=all", "-j", replacement[1], "-o", "%T")
-    campaign.until(lambda: slurm.run(*query).strip() == "RUNNING", "the replacement")
-    campaign.until(lambda: ray_folders(replacement[1]), "its Ray")
+    query = ("squeue", "-h", "--states=all", "-j", replacement[1], "-o", "%T %N")
+    campaign.until(lambda: slurm.run(*query).strip() == "RUNNING n2", "the replacement")
+    campaign.until(lambda: (session_folder() / f"j{replacement[1]}-999").exists(), "its Ray")
     campaign.ends()
     campaign.equals_a_serial_run()
-    campaign.until(lambda: slurm.run(*query).strip() in ("CANCELLED", "COMPLETED", "FAILED"), "its end")
+    campaign.until(lambda: slurm.run(*query).split()[0] in ("CANCELLED", "COMPLETED", "FAILED"), "its end")
 
 
 def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=80)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=60)
     campaign.submit()
     campaign.works(20)
     slurm.lose("n1")
@@ -242,7 +250,7 @@ def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path
 
 
 def test_a_line_that_is_cut_and_healed_costs_the_tiles_under_way(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=200)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=130)
     campaign.submit()
     campaign.works(20)
     slurm.cut("n2")
@@ -264,7 +272,11 @@ def test_a_cancelled_job_never_comes_back(slurm: SlurmCluster, tmp_path: Path) -
     assert campaign.job()["state"] == "cancelled"
     assert not slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING").strip()
     assert "told to end" in campaign.log()
-    assert not ray_folders(campaign.id)
+    for node in ("n1", "n2"):
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in slurm.processes(node)]
+        assert not [line for line in lines if b"bendscape" in line or b"raylet" in line]
+    left = [path for folder in ray_folders(campaign.id) for path in folder.rglob("*") if path.is_file()]
+    assert not left, "Ray may leave empty folders, which the next job on the node sweeps"
     done = campaign.bendscape("run", "c.toml", "--kernel-module", "kernel_v1.py")
     assert done.returncode == 0, done.stderr
     campaign.equals_a_serial_run()
