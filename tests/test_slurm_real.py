@@ -250,14 +250,24 @@ def test_a_job_whose_head_is_lost_comes_back(slurm: SlurmCluster, tmp_path: Path
 
 
 def test_a_line_that_is_cut_and_healed_costs_the_tiles_under_way(slurm: SlurmCluster, tmp_path: Path) -> None:
-    campaign = Campaign(slurm, tmp_path, 1.0, seeds=130)
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=200)
     campaign.submit()
     campaign.works(20)
     slurm.cut("n2")
-    begun = len(calls(campaign.kernel))
-    campaign.works(begun + 60)  # Ray finds out that its node is gone; the others go on
+    campaign.until(lambda: "NodeLost" in campaign.log(), "Ray to give the node up")
     slurm.heal("n2")
     campaign.until(lambda: "starting Ray on n2 again" in campaign.log(), "the node")
+    campaign.ends(seconds=400)
+    campaign.equals_a_serial_run()
+
+
+def test_a_line_that_is_cut_for_a_moment_holds_nothing_up(slurm: SlurmCluster, tmp_path: Path) -> None:
+    campaign = Campaign(slurm, tmp_path, 1.0, seeds=60)
+    campaign.submit()
+    campaign.works(20)
+    slurm.cut("n2")
+    time.sleep(15)
+    slurm.heal("n2")
     campaign.ends(seconds=400)
     campaign.equals_a_serial_run()
 
