@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto), which can ignore conditions, deny keys, be slow, fail and vanish."""
+"""A real S3 server on loopback (moto) that can ignore conditions, deny keys, be slow, fail or disappear."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class S3Server:
     """Serves until `stop`; `ignored` names conditions that it drops, as some look-alikes do.
 
     While `failing`, every answer is 500 or 503; half of the time the request was obeyed nevertheless. Every
-    answer takes `latency` seconds more than the server needs, whatever else is asked at the same time.
-    `requests` are methods and paths; `received` and `sent` the bytes of all bodies.
+    answer is delayed by `latency` seconds, independently of other requests. `requests` holds methods and
+    paths; `received` and `sent` count the bytes of all bodies.
     """
 
     def __init__(self) -> None:

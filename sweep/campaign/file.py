@@ -41,10 +41,10 @@ def _seeds(raw: object) -> int | dict[int, int]:
 
 
 class CampaignSection(BaseModel):
-    """`[campaign]`: its name, its store, the entropy of every random stream, and the kernel of its cells.
+    """`[campaign]`: name, store, entropy of all random streams, kernel, and duration of a tile.
 
-    `tile_seconds` is the work of one tile, what its requests are spread over and what a kill can cost; sizes
-    that a store has keep the tiles that they were made with.
+    `tile_seconds` is the intended computing time of one tile: a longer tile needs fewer requests per cell,
+    but a killed worker loses more. Sizes already in a store keep their tiles.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -124,8 +124,8 @@ class Campaign(BaseModel):
         options: Mapping[str, Any] | None = None,
         tile_seconds: float | None = None,
     ) -> Campaign:
-        """Validate a campaign of keywords, those of the table `[campaign]`, a grid and options of the kernel;
-        see `from_dict`."""
+        """Validate a campaign given by keywords: the keys of `[campaign]`, the grid, and the options of the
+        kernel. See `from_dict`."""
         section: dict[str, Any] = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
         section["tile_seconds"] = tile_seconds
         table = {"kernel": options} if options else {}
@@ -206,7 +206,7 @@ class Campaign(BaseModel):
         if axes.size is not None:
             described[axes.size.name] = list(grid.sizes)
         described |= {"seeds": _seeds(self.grid["seeds"]), "where": grid.where}
-        # How cells are grouped changes neither what is asked for nor any bit of it.
+        # The grouping of cells into tiles changes neither the cells nor their values.
         campaign = self.campaign.model_dump(mode="json", exclude={"tile_seconds"}) | {
             "kernel": self.kernel_name
         }

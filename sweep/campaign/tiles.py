@@ -20,8 +20,8 @@ from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.loading import default_kernel
 
-TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
-TILE_SECONDS_RANGE = (0.1, 300.0)  # the longest that a clean stop should wait for
+TILE_SECONDS = 2.0  # work that a kill can cost; long compared with a write (tens of milliseconds)
+TILE_SECONDS_RANGE = (0.1, 300.0)  # the upper limit: how long a clean stop may wait
 TILE_CELLS = 4096
 LEAST = 8  # fewest seeds and curve points in a tile of cheap cells, even if fewer are wanted now
 
@@ -71,9 +71,9 @@ class Layout:
     def of(
         cls, grid: Grid, kernel: Kernel, base: Layout | None = None, tile_seconds: float = TILE_SECONDS
     ) -> Layout:
-        """The layout that holds `grid`: a new one, or `base` with what is new appended.
+        """The layout for `grid`: a new one, or `base` with the new values appended.
 
-        Tiles of a new size are as many cells as take about `tile_seconds`; those of `base` stay as they are.
+        A tile of a new size has as many cells as take about `tile_seconds`; tiles of `base` do not change.
         """
         sizes = dict(base.sizes) if base else {}
         for size in grid.sizes:
@@ -265,7 +265,7 @@ def in_words(value: Scalar) -> str:
 
 
 def _blocks(grid: Grid, kernel: Kernel, size: int, tile_seconds: float) -> SizeLayout:
-    # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
+    # The most expensive cell of this size decides. Seeds first, so that points of a curve stay independent.
     seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
     cells = max(1, min(TILE_CELLS, int(tile_seconds / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
@@ -322,7 +322,7 @@ class Task(NamedTuple):
         return self.tiles[0].key.size
 
     def within(self, seconds: float, pace: float) -> Task:
-        """Its first tiles, as many as fit into these seconds if `pace` corrects estimates; at least one."""
+        """The first tiles that together take at most `seconds`, with estimates times `pace`; at least one."""
         ends = accumulate(pace * tile.seconds for tile in self.tiles)
         return Task(self.tiles[: max(1, sum(end <= seconds for end in ends))])
 

@@ -80,7 +80,7 @@ def run(
     time_budget, grace, cell_timeout
         Seconds, or a text such as "1h30min"; see `bendscape run --help`.
     core_hours
-        Core-hours that this run may compute; by label those of all runs of the store with this label.
+        Limit of the computing time of this run in core-hours; a mapping limits all runs with each label.
     retry_failed, new_generation, accept_kernel_change
         As the options of these names.
     progress

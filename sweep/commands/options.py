@@ -36,8 +36,8 @@ def seconds_of(name: str, text: str | float) -> float:
 
 
 def core_hours_of(name: str, given: str | float | Iterable[str] | Mapping[str, float]) -> dict[str, float]:
-    """Core-hours by label, given as such, or as texts: "40" is of a run alone, whose label is empty, and
-    "thesis=500" of all that carry this label."""
+    """Core-hours by label, from a mapping or from strings: "40" limits one run (its label is empty), and
+    "thesis=500" all runs with the label `thesis`."""
     import math
     import re
 

@@ -36,8 +36,8 @@ def store_status(
     missing, corrected by what finished cells took. If the kernel is neither installed nor in one of
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
-    name, and how to see them. `jobs` are those that this user submitted to a place for this store, as the
-    entry points of the group `bendscape.jobs` report them.
+    name, and how to see them. `jobs` lists the jobs that this user submitted for this store, as reported
+    by the entry points `bendscape.jobs`.
     """
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger

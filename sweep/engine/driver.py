@@ -92,11 +92,11 @@ class Driver:
         if task is None:
             return None
         pace = self.meter.correction(task.size)
-        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
+        ahead = sum(self._under_way.values()) / self.executor.slots  # time until the tasks under way are done
         committed = self.ledger.account.core_seconds + sum(self._under_way.values())
         first = task.tiles[0].seconds * pace
-        # The first tile must fit. Of the others the worker leaves out what would end too late, and the driver
-        # what would cost too much, since it alone knows of the others.
+        # The first tile must fit. The worker leaves out later tiles that would end too late. The driver
+        # leaves out those that would exceed the core-hours, because it alone knows the total.
         if not self.stop.admits(ahead + first, committed + first):
             return None
         task = task.within(self.stop.core_seconds - committed, pace)

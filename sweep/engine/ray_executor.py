@@ -35,8 +35,8 @@ from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
 BACK_UP_SECONDS = 120.0  # after which a job is computed a second time, by cores that have nothing to do
-LOOK_SECONDS = 2.0  # between two looks at what the cluster is
-MOST_WAITING = 1000  # tasks that no core is free for yet: a look at each costs the driver 10 us
+LOOK_SECONDS = 2.0  # between two queries of the cluster's state
+MOST_WAITING = 1000  # queued tasks at most: each costs the driver 10 us per call of ray.wait
 _LOST: dict[type[Exception], type[WorkerLost]] = {
     ray.exceptions.WorkerCrashedError: WorkerLost,
     ray.exceptions.OutOfMemoryError: WorkerOutOfMemory,
@@ -68,7 +68,7 @@ class RayExecutor:
                 configure_logging=False, **options,
             )  # fmt: skip
             if folder is not None:
-                os.chmod(folder, 0o700)  # Ray opens it to everybody
+                os.chmod(folder, 0o700)  # Ray makes it accessible to everybody
                 node: Any = ray._private.worker._global_node
                 self._session = Path(node.get_session_dir_path())
         # The driver handles retries: a task retried by Ray itself would hide a crash from the ledger.
@@ -93,7 +93,7 @@ class RayExecutor:
         return self._memory
 
     def _window(self) -> int:
-        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
+        # One more job than can run waits for each slot, unless that would occupy cores beyond `workers`.
         return self.slots + (min(MOST_WAITING, self.slots) if self.slots == self._cores else 0)
 
     def _look(self) -> None:
@@ -126,7 +126,7 @@ class RayExecutor:
                 self._back_up()
             # Signals are handled between two waits, so each wait is short.
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
-            if ready:  # and all that came meanwhile: a look at a thousand tasks costs more than a result
+            if ready:  # fetch every finished task at once: ray.wait on a thousand tasks is slow
                 ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
             for ref in ready:
                 if ref not in self._refs:

@@ -39,8 +39,8 @@ class Summary:
 
     `core_seconds_left` is the plan's estimate, as `bendscape status` shows it. `hidden` is the number of
     finished cells of the store that the campaign does not name. `time_budget_needed` (seconds) is set only if
-    the budget was too short to compute anything. `core_seconds` is what computing took, as the workers
-    measured it; `reason` says why the run was stopped.
+    the budget was too short to compute anything. `core_seconds` is the computing time measured by
+    the workers; `reason` says why the run stopped.
     """
 
     store: str
@@ -94,8 +94,8 @@ def run_campaign(
 
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.engine.stop.Stop`;
-    `core_hours` bounds what it computes, by label: all runs of the store that carry a label share its
-    core-hours (the label "" is of this run alone, and `math.inf` no limit);
+    `core_hours` limits the computing time by label; all runs of the store with the same label share its
+    limit (the label "" belongs to this run alone; `math.inf` is no limit);
     `cell_timeout` (seconds) bounds the time of a cell, see `bendscape.sweep.engine.limits.cell_limit`.
     Workers load the kernel by its name, also from `kernel_modules`, or from `kernel_pickle` if it is given.
     `accept_kernel_change` allows the source of the kernel to differ from that which computed the store.
@@ -157,7 +157,7 @@ def run_campaign(
                             drive()
                     finally:
                         executor.close()
-            plan.retry_failed = False  # they had their turn
+            plan.retry_failed = False  # failed cells have been retried
             plan.recount()
             missing, failed = plan.total("missing"), plan.total("failed")
             outcome = "stopped" if missing else "failed cells" if failed else "complete"

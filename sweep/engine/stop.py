@@ -1,4 +1,4 @@
-"""When a run stops: on a signal, or at the end of its time budget or of its core-hours; on a second signal,
+"""When a run stops: on a signal, or when its time budget or core-hours are used up. A second signal stops it
 at once."""
 
 from __future__ import annotations
@@ -94,8 +94,7 @@ class Stop:
                 os.close(nowhere)
 
     def admits(self, seconds: float, core_seconds: float = 0.0) -> bool:
-        """Whether a task may start that ends after this time, and with which the run takes these core
-        seconds."""
+        """Whether a task may start that ends in `seconds`, if the run then has used `core_seconds`."""
         if not self.asked and time.time() + seconds > self.ends:
             self.asked, self.reason = True, BUDGET
         if not self.asked and core_seconds > self.core_seconds:

@@ -113,7 +113,7 @@ def fsck(
 
 
 class _Tile(NamedTuple):
-    """A tile as it was read: finished cells that are recorded and that are there, and checksums of both."""
+    """A tile as read: masks of finished cells in the ledger and in the data, with their checksums."""
 
     key: TileKey
     done: int
@@ -134,7 +134,7 @@ def _read(hierarchy: Hierarchy, arrays: dict[str, zarr.Array[Any]], asked: tuple
             name: np.asarray(array[region]).reshape(*slots, *array.shape[len(region) :])
             for name, array in arrays.items()
         }
-    except Exception as error:  # each codec has its own
+    except Exception as error:  # each codec raises its own class
         return _Tile(key, done, unreadable=f"{type(error).__name__}: {error}")
     there = mask_of(block["status"], FINISHED, seed_block)
     recorded, stored = (tile_checksum(block, mask, seed_block) for mask in (done, there))
@@ -194,8 +194,8 @@ def _objects(url: str) -> Iterator[str]:
 
 
 def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, int]], list[str]]:
-    """The variables that each tile has a chunk of, by size, as bits in their order, and the objects that
-    belong to nothing."""
+    """For each size and tile, the variables that have a chunk, as bits in their order; and the objects that
+    belong to no array."""
     layout = hierarchy.layout
     chunks: dict[int, dict[TileKey, int]] = {size: defaultdict(int) for size in layout.sizes}
     bits = {size: {name: 1 << bit for bit, name in enumerate(hierarchy.variables(size))} for size in chunks}

@@ -1,7 +1,7 @@
 """The ledger: which cells are recorded, with their errors and costs, and who may write.
 
     ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
-    ledger/lease/<epoch>.json, .beat    the holder of an epoch, its heartbeat, and at last how it ended
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch; its heartbeat and, at the end, its outcome
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
@@ -171,7 +171,7 @@ class Ledger:
         looks += [partial(self._load, name, Records()) for name in self._names("segments")]
 
         def try_to(look: Callable[[], object]) -> Damaged | None:
-            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
+            with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
                 try:
                     look()
                 except Damaged as error:
@@ -198,7 +198,7 @@ class Ledger:
     def beat_of(self, epoch: int) -> dict[str, Any]:
         """The last heartbeat of a run: its `time`, whether it has `released` the lease, and how it ended.
 
-        What cannot be read was not released.
+        An unreadable heartbeat counts as not released.
         """
         return self.read(f"ledger/lease/{epoch:06d}.beat")
 
@@ -209,7 +209,7 @@ class Ledger:
 
     @property
     def account(self) -> Account:
-        """What the receipts of the run that holds the lease through this ledger add up to."""
+        """Sums over the receipts of the run that holds the lease through this ledger."""
         return self.records.accounts.get(self._epoch, Account())
 
     @property
@@ -330,11 +330,11 @@ class Ledger:
         return False
 
     def release(self, outcome: str = "", reason: str = "") -> None:
-        """Flush and let the next driver in at once; how and why the run ended is kept with its account."""
+        """Flush and release the lease; `outcome` and `reason` are stored with the account of the run."""
         self._stopped.set()
         self.flush()
         if self._pulsing is not None:
-            self._pulsing.join(LEASE_SECONDS)  # or its last beat could come after this one
+            self._pulsing.join(LEASE_SECONDS)  # otherwise its last heartbeat could overwrite this one
         self._beat(0, released=True, outcome=outcome, reason=reason, **self.account._asdict())
 
     # -- writing

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
     from obstore.store import RetryConfig
 
-THREADS = 16  # that wait for a store at the same time, where one answer does not depend on another
-LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
-# A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
+THREADS = 16  # of independent requests to a store under way at the same time
+LOCKS = 64  # lock files shared by all tiles; two tiles with the same lock only wait for each other
+# The first contact fails within seconds, so that a mistyped URL is reported at once; a run under way
 # tolerates an outage of a minute.
 _HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _PATIENT: RetryConfig = {
@@ -68,7 +68,7 @@ Answer = TypeVar("Answer")
 
 
 def together(ask: Callable[[Asked], Answer], of: Iterable[Asked], threads: int = THREADS) -> Iterator[Answer]:
-    """Answers in the order of what is asked, while others are on their way: never more than a few ahead."""
+    """Map `ask` over `of` in threads; yields results in order, with at most 2 `threads` calls pending."""
     waiting, rest = deque[Future[Answer]](), iter(of)
     with ThreadPoolExecutor(threads, thread_name_prefix="bendscape-store") as pool:
         try:

@@ -101,10 +101,10 @@ def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellErr
 
 
 class Account(NamedTuple):
-    """What the receipts of one run add up to: cells, core seconds, and when the last was written.
+    """Sums over the receipts of one run: cells, core seconds, and the time of the last receipt.
 
-    Core seconds are those that workers measured, failed cells included; a task that was lost with its worker
-    has no receipt.
+    Core seconds are measured by the workers and include failed cells. A task lost with its worker has no
+    receipt.
     """
 
     cells: int = 0
@@ -218,8 +218,8 @@ def as_int(mask: NDArray[np.uint8]) -> int:
 class Records:
     """Everything recorded of a store, by size.
 
-    `follows` names the newest segment that was merged before the driver that keeps them began. `accounts`
-    are those of the runs by epoch; snapshots of bendscape 0.1 have none.
+    `follows` is the newest segment merged before the driver that keeps these records began. `accounts` holds
+    the account of each run by epoch; snapshots of bendscape 0.1 have none.
     """
 
     def __init__(self) -> None:

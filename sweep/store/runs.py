@@ -1,7 +1,7 @@
-"""What each run of a store did, and what its core-hours are charged to.
+"""The runs of a store: what each computed, and the labels to which its core-hours are charged.
 
-A run is charged to labels: names of anything that has a budget, such as a window of a schedule. The labels
-are kept with its lease, and what it used is the sum over its receipts, so both survive a crash.
+A label is the name of a budget, for example of one window of a schedule. The labels of a run are stored
+with its lease, and its core-hours are the sum over its receipts, so both survive a crash.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from bendscape.sweep.store.ledger import LEASE_SECONDS, Ledger
 from bendscape.sweep.store.records import Account
 
-OWN = ""  # the label of a run alone
+OWN = ""  # the label that only this run has
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class RunRecord:
     host, user
         Where it ran and for whom.
     started, ended
-        Seconds since 1970. A run that was killed ended with its last sign of life; one at work has no end.
+        Seconds since 1970. A killed run ends with its last heartbeat or receipt; an active run has None.
     outcome
-        "complete", "failed cells", "stopped" or "error", as it recorded it; "at work"; "killed" where it
-        recorded no end; "" for an older version of bendscape, and for a repair by `bendscape fsck`.
+        "complete", "failed cells", "stopped" or "error", as the run recorded; "at work" for an active run;
+        "killed" if no end is recorded; "" for an older version of bendscape and for `fsck --repair`.
     reason
         Why it was stopped, or the name of the error.
     cells
-        Cells that it computed, those that failed included.
+        Number of cells computed, failed ones included.
     core_seconds
-        Seconds of one core that computing them took, as its workers measured.
+        Computing time of these cells on one core, in seconds, as measured by the workers.
     charges
-        Limit of every label that it was charged to, in core seconds; None where there is none.
+        The labels of the run with their limits in core seconds; None for a label without a limit.
     """
 
     epoch: int
@@ -90,7 +90,7 @@ def _record(
         ended=ended,
         outcome=outcome,
         reason=beat.get("reason", ""),
-        # The receipts say it, unless a segment was lost or a version that keeps no sums made the snapshot.
+        # The larger one: receipts may be lost, and snapshots of older versions have no sums.
         cells=max(account.cells, beat.get("cells", 0)),
         core_seconds=max(account.core_seconds, beat.get("core_seconds", 0.0)),
         charges=run.get("charges", {}),
@@ -98,7 +98,7 @@ def _record(
 
 
 def core_seconds_used(runs: list[RunRecord]) -> Counter[str]:
-    """Core seconds by label."""
+    """Core seconds used, by label."""
     used: Counter[str] = Counter()
     for run in runs:
         for label in run.charges:
@@ -107,9 +107,9 @@ def core_seconds_used(runs: list[RunRecord]) -> Counter[str]:
 
 
 def core_seconds_left(ledger: Ledger, limits: Mapping[str, float | None]) -> dict[str, float]:
-    """What is left for a run that has just begun, by label; nothing for a label without a limit.
+    """Core seconds left at the start of a run, by label. Labels without a limit are omitted.
 
-    The ledger must have been replayed, and must hold the lease: nobody else can then use what is left.
+    The ledger must have been replayed and must hold the lease, so that no other run can use the rest.
     """
     shared = any(label != OWN for label in limits)
     used = core_seconds_used(run_records(ledger)) if shared else Counter[str]()

@@ -21,8 +21,8 @@ from bendscape.sweep.store.objects import connect, exclusive
 from bendscape.sweep.store.publish import stored_variables
 
 FINISHED = ("done", "not_converged")
-TOGETHER = 16  # requests of one writer on their way at the same time: a round trip to a bucket takes longer
-CONFLICTS = 100  # in a row over one object; each is a write of somebody else's that went through
+TOGETHER = 16  # simultaneous requests of one writer, to hide the latency of an object store
+CONFLICTS = 100  # attempts to write one object; each conflict is a successful write of another worker
 
 
 class TileStore:
@@ -34,7 +34,7 @@ class TileStore:
         self._store = zarr_store(url) if folder_of(url) else CompareAndSwap(connect(url))
         self._variables = stored_variables(kernel)
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-        self._one_at_a_time = threading.RLock()  # what `CompareAndSwap` remembers belongs to one update
+        self._one_at_a_time = threading.RLock()  # `CompareAndSwap` keeps the state of one update
         self._looked: tuple[TileKey, NDArray[Any]] | None = None
         self._curve: tuple[tuple[slice, ...], NDArray[np.float64]] | None = None
 
@@ -54,7 +54,7 @@ class TileStore:
             return layout.curve_values(key)
         region = layout.region(key)[:-1]
         with self._one_at_a_time:
-            # Published values do not change, and the next tiles are of the same chunk.
+            # Published values do not change, and the next tiles need the same chunk.
             array = self._curve_array
             whole = tuple(
                 slice(part.start // n * n, -(-part.stop // n) * n)
@@ -74,8 +74,7 @@ class TileStore:
         return zarr.open_array(self._store, path=self.layout.axes.curve.name, mode="r")
 
     def look(self, key: TileKey) -> NDArray[Any]:
-        """`status` of a tile, which the next `update` of this tile rests on: an object store is not asked
-        again."""
+        """Read `status` of a tile and keep it for the next `update` of this tile, which saves a request."""
         with self._one_at_a_time:
             if isinstance(self._store, CompareAndSwap):
                 self._store.forget()
@@ -84,7 +83,7 @@ class TileStore:
             return status
 
     def _known(self, key: TileKey) -> NDArray[Any]:
-        # The status of a tile at the last look at it, which is used up, or now.
+        # The status that `look` kept, used once; read now if there is none.
         looked = self._looked
         status = looked[1] if looked and looked[0] == key else self.look(key)
         self._looked = None
@@ -93,7 +92,7 @@ class TileStore:
     def read(self, key: TileKey, name: str) -> NDArray[Any]:
         """One variable of a tile, shape (curve block, seed block), cut at the end of the dimensions."""
         with self._one_at_a_time:
-            self._looked = None  # a write would now go over what was read here
+            self._looked = None  # a later write must not rely on the status read before this
             return self._read(key, name)
 
     def _read(self, key: TileKey, name: str) -> NDArray[Any]:
@@ -105,7 +104,7 @@ class TileStore:
         return tuple(array.shape[len(self.layout.cell_dims) :])
 
     def whole(self, key: TileKey) -> dict[str, NDArray[Any]]:
-        """Every variable of a tile; `status` is read first, so that what it names is there."""
+        """Every variable of a tile; `status` is read first, so that the values of its cells are there."""
         with self._one_at_a_time:
             return {"status": self._known(key), **self._values(key)}
 
@@ -116,7 +115,7 @@ class TileStore:
         return dict(zip(names, self._each(lambda name: self._read(key, name), names), strict=True))
 
     def _each(self, do: Callable[[Any], Any], of: Sequence[Any]) -> list[Any]:
-        # On an object store at the same time; on files, which answer at once, one after another.
+        # In parallel on an object store; one after another on files, where latency is low.
         together = isinstance(self._store, CompareAndSwap) and len(of) > 1
         return list(self._threads.map(do, of)) if together else [do(one) for one in of]
 
@@ -147,8 +146,8 @@ class TileStore:
             Every variable of the tile with the cells computed here; the others absent, as in `empty`.
         check : callable
             Raises if this layout is out of date, because it would cut off cells that a newer layout has
-            added. Called between every read and the write that depends on it, for tiles at the end of a
-            dimension: no later layout can add cells to another one.
+            added. Called between every read and the write that depends on it, but only for tiles at the end
+            of a dimension: a later layout cannot add cells to any other tile.
         """
         for variable in self._variables:  # an array opened after the check could be longer than this layout
             self._array(key.size, variable.name)
@@ -156,7 +155,7 @@ class TileStore:
         check = check if self._cut(key) else always
         with self._one_at_a_time, exclusive(self._url, str(key)):
             if folder_of(self._url):
-                self._looked = None  # of before the lock
+                self._looked = None  # was read before the lock was taken
             stored = self.empty(key) | {"status": self._known(key)}
             if stored["status"].any():
                 stored |= self._values(key)
@@ -166,7 +165,7 @@ class TileStore:
                 return self._put(key, variable, own[variable.name], stored[variable.name], check)
 
             found = [*self._each(put, others), put(status)]
-            # What the last status names, others may have put after this worker's turn at a variable.
+            # After a conflict, other workers may have added cells to variables written earlier: read again.
             if not all(alone for _, alone in found):
                 return self.whole(key)
             return {
@@ -174,7 +173,7 @@ class TileStore:
             }
 
     def _cut(self, key: TileKey) -> bool:
-        # Whether the dimensions end within a tile: only there can cells be added to it.
+        # Whether a dimension ends within this tile; only then can a later layout add cells to it.
         lengths = [part.stop - part.start for part in self.layout.region(key)]
         return lengths != list(self.layout.chunks(key.size))
 
