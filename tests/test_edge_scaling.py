@@ -152,7 +152,7 @@ def test_intervals_of_the_amplitude_have_their_nominal_coverage(found: dict[str,
         inside = (at[f"{law}_c_low"] < c) & (c < at[f"{law}_c_high"])
         assert binom.ppf(1e-3, 200, 0.95) <= int(inside.sum()) <= 200
         assert float(at[f"{law}_p_value"].mean()) == pytest.approx(0.5, abs=0.1)
-        assert (at["freedom"] == 8).all()
+        assert (at["dof"] == 8).all()
         assert (at["delta_chi2"] == at["one_over_log_chi2"] - at["n_two_thirds_chi2"]).all()
 
 
@@ -263,7 +263,7 @@ def test_a_fitted_edge_finds_a_planted_shift_and_warns() -> None:
     at = edge_scaling(sweep, free_edge=True, prediction=False).compute()
     off = (at["n_two_thirds_shift"] - 0.1) / at["n_two_thirds_shift_error"]
     assert (abs(off) < 4.5).all()
-    assert (at["freedom"] == 7).all()
+    assert (at["dof"] == 7).all()
     assert "a wrong edge makes up for a wrong law" in at.attrs["warning"]
     assert "warning" not in edge_scaling(sweep.isel(alpha=[0])).attrs
 

@@ -23,7 +23,7 @@ from bendscape.analysis.dataset.models import (
 )
 from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.estimate.edge_fits import (
-    LEAST_FREEDOM,
+    LEAST_DOF,
     Fit,
     chosen_law,
     fit_law,
@@ -105,7 +105,7 @@ _FREE = {
 }
 _COUNTS = {
     "n_sizes": "sizes in the fits",
-    "freedom": "degrees of freedom of each fit",
+    "dof": "degrees of freedom of each fit",
     "n_cells": "cells done, all sizes",
 }
 
@@ -225,7 +225,7 @@ def _of_model(
     done = block["status"].values == DONE
     at_bbp, n_x = transition_at(model), crossover_size(model)
     found: dict[str, Any] = {name: np.full(len(sizes), math.nan) for name in _AT_SIZE}
-    found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
+    found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "dof": 0}
     found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}
     found |= {"n_cells": done.sum(), "n_seeds": done.sum(axis=2).max(axis=0)}
     found["coverage"] = share_done(block, (alpha_dim, "N", "seed")).item()
@@ -250,7 +250,7 @@ def _of_model(
         numbers = (at.value, at.error, at.low, at.high, at.systematic, total, at.cross_check, at.stretch)
         for name, number in zip(_AT_SIZE, numbers, strict=False):
             found[name][k] = number
-    fits, outcome = _fits(found, sizes, np.array([at.freedom for at in seen]), free_alpha_bbp, **options)
+    fits, outcome = _fits(found, sizes, np.array([at.error_dof for at in seen]), free_alpha_bbp, **options)
     return found | fits | _coded([at.flag for at in seen], outcome)
 
 
@@ -278,7 +278,7 @@ def _visible(
 def _fits(
     at_size: Mapping[str, Any],
     sizes: Any,
-    freedom: Any,
+    error_dof: Any,
     free_alpha_bbp: bool,
     *,
     wrong: float,
@@ -287,19 +287,21 @@ def _fits(
     **_: Any,
 ) -> tuple[dict[str, float], str]:
     """The numbers of ``_OF_MODEL`` that follow from the sizes, and the outcome."""
-    use = (freedom > 2) & (at_size["alpha_seen_error"] > 0)
+    use = (error_dof > 2) & (at_size["alpha_seen_error"] > 0)
     N, bbp = sizes[use].astype(np.float64), float(at_size["alpha_bbp"])
-    found: dict[str, float] = {"n_sizes": len(N), "freedom": max(0, len(N) - 1)}
+    found: dict[str, float] = {"n_sizes": len(N), "dof": max(0, len(N) - 1)}
     if not len(N):
         return found, "not_enough_data"
     seen, known = at_size["alpha_seen"][use], at_size["alpha_bbp_N"][use]
-    statistical = [widened(e, f) for e, f in zip(at_size["alpha_seen_error"][use], freedom[use], strict=True)]
+    statistical = [
+        widened(e, f) for e, f in zip(at_size["alpha_seen_error"][use], error_dof[use], strict=True)
+    ]
     error = np.hypot(statistical, np.nan_to_num(at_size["alpha_seen_systematic"][use]))
     off = seen - known
     chi2 = float(((off / error) ** 2).sum())
     found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(len(N), chi2))}
     found["prediction_offset"] = float(off[np.abs(off).argmax()])
-    if found["freedom"] < LEAST_FREEDOM:
+    if found["dof"] < LEAST_DOF:
         return found, "not_enough_data"
     fits = {law: fit_law(law, N, bbp - seen, error, laws=LAWS) for law in LAWS}
     drift, constant = fits["drift"], fits["no_drift"]

@@ -30,7 +30,7 @@ OUTCOMES: Mapping[str, str] = {
 """Outcomes for the law, in words; stored as int8, the index in this order."""
 
 LEAST_SEEDS = 6
-LEAST_FREEDOM = 2
+LEAST_DOF = 2
 
 
 class Fit(NamedTuple):
@@ -96,13 +96,13 @@ def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
     With separately measured errors, sizes that are low by chance would get more weight where cells are
     skewed, and sums of squares of few seeds would often be too small.
     """
-    variance, freedom = cells.variance * n_seeds, cells.freedom
+    variance, dof = cells.variance * n_seeds, cells.dof
     slope = min(len(N) - 1, 1)
-    design = np.vander(np.log(N) - np.log(N).mean(), slope + 1) * np.sqrt(freedom)[:, None]
-    log = np.log(variance) - digamma(freedom / 2) + np.log(freedom / 2)
-    law = np.exp(design @ np.linalg.lstsq(design, log * np.sqrt(freedom))[0] / np.sqrt(freedom))
-    law *= (freedom * variance / law).sum() / freedom.sum()
-    return np.asarray(widened(1.0, int(freedom.sum()) - slope) * np.sqrt(law / n_seeds))
+    design = np.vander(np.log(N) - np.log(N).mean(), slope + 1) * np.sqrt(dof)[:, None]
+    log = np.log(variance) - digamma(dof / 2) + np.log(dof / 2)
+    law = np.exp(design @ np.linalg.lstsq(design, log * np.sqrt(dof))[0] / np.sqrt(dof))
+    law *= (dof * variance / law).sum() / dof.sum()
+    return np.asarray(widened(1.0, int(dof.sum()) - slope) * np.sqrt(law / n_seeds))
 
 
 def amplitude(
@@ -179,7 +179,7 @@ def median_error(values: Floats) -> float:
     return math.sqrt(float(share @ (ordered - share @ ordered) ** 2))
 
 
-def widened(error: float, freedom: int) -> float:
+def widened(error: float, dof: int) -> float:
     """Root mean square of the error, relative to which an estimate with an estimated error scatters like one
-    with a known error: Student's t has variance freedom/(freedom - 2)."""
-    return error * math.sqrt(freedom / (freedom - 2))
+    with a known error: Student's t has variance dof/(dof - 2)."""
+    return error * math.sqrt(dof / (dof - 2))

@@ -120,7 +120,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``p, p_star, a, alpha, law, reason`` (for the law, in words), ``delta_chi2, n_sizes, freedom``, and
+        ``p, p_star, a, alpha, law, reason`` (for the law, in words), ``delta_chi2, n_sizes, dof``, and
         for each law ``c, error, chi2, p_value``.
     """
     rows = []
@@ -132,7 +132,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
             if law in ("not_applicable", "not_enough_data"):
                 continue
             row = {**point, "alpha": one["alpha"].item(), "law": law}
-            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "freedom")}
+            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "dof")}
             for name in ("n_two_thirds", "one_over_log"):
                 parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
                 row[name] = {key: one[f"{name}_{part}"].item() for key, part in parts.items()}
@@ -246,7 +246,7 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
         "law",
         "chi2, N^(-2/3)",
         "chi2, 1/log N",
-        "freedom",
+        "dof",
         "why",
     ):
         table.add_column(name)
@@ -254,7 +254,7 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha']:.4f}",
             str(int(row["n_sizes"])), LAWS[row["law"]],
-            *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['freedom']:g}",
+            *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['dof']:g}",
             row["reason"],
         )  # fmt: skip
     return table
