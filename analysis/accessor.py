@@ -148,7 +148,7 @@ class Bend:
         self,
         *,
         statistic: Statistic | None = None,
-        min_size: int = 256,
+        least_size: int = 256,
         extra_draws: int = 0,
         prediction: bool = True,
         free_edge: bool = False,
@@ -163,7 +163,7 @@ class Bend:
         return edge_scaling(
             self._ds,
             statistic=statistic,
-            min_size=min_size,
+            least_size=least_size,
             extra_draws=extra_draws,
             prediction=prediction,
             free_edge=free_edge,

@@ -88,7 +88,7 @@ def edge_scaling(
     ds: xr.Dataset,
     *,
     statistic: Statistic | None = None,
-    min_size: int = 256,
+    least_size: int = 256,
     extra_draws: int = 0,
     prediction: bool = True,
     free_edge: bool = False,
@@ -121,7 +121,7 @@ def edge_scaling(
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     statistic : {"mean", "median", "controlled"}, optional
         The statistic that is fitted; by default "controlled" with extra draws, else "mean".
-    min_size : int
+    least_size : int
         Smallest size in fits and prediction, >= 2; see the limits.
     extra_draws : int
         Labels drawn for every measured cell to estimate the expectation of the control variate
@@ -171,7 +171,7 @@ def edge_scaling(
     ds = ANALYSIS.sweep(ds, also=of_labels)
     alpha_dim = alpha_axis(ds)
     statistic = statistic or ("controlled" if extra_draws else "mean")
-    _check_options(statistic, min_size, extra_draws, wrong, misfit, level, seed)
+    _check_options(statistic, least_size, extra_draws, wrong, misfit, level, seed)
     measured = ["status", "eigval_min", "lambda_minus"]
     measured += [name for name in ("alpha_realised", "coverage", "edge") if name in ds]
     measured += of_labels
@@ -187,7 +187,7 @@ def edge_scaling(
     outputs["law"] = code_output((alpha_dim,), "law of the approach to the edge", OUTCOMES)
     options: dict[str, Any] = {
         "statistic": statistic,
-        "min_size": min_size,
+        "least_size": least_size,
         "extra_draws": extra_draws,
         "prediction": prediction,
         "free_edge": free_edge,
@@ -206,14 +206,14 @@ def edge_scaling(
 
 
 def _check_options(
-    statistic: str, min_size: int, extra_draws: int, wrong: float, misfit: float, level: float, seed: int
+    statistic: str, least_size: int, extra_draws: int, wrong: float, misfit: float, level: float, seed: int
 ) -> None:
     if statistic not in get_args(Statistic):
         raise ParameterError("statistic", statistic, f"one of {', '.join(get_args(Statistic))}")
     if statistic == "controlled" and not extra_draws:
         raise ParameterError("extra_draws", 0, "positive for the statistic controlled", "8 will do")
-    if min_size < 2:
-        raise ParameterError("min_size", min_size, "an integer >= 2", "1/log N needs N above 1")
+    if least_size < 2:
+        raise ParameterError("least_size", least_size, "an integer >= 2", "1/log N needs N above 1")
     for name, value in (("extra_draws", extra_draws), ("seed", seed)):
         if value < 0:
             raise ParameterError(name, value, "an integer >= 0")
@@ -222,7 +222,7 @@ def _check_options(
 
 
 def _of_model(
-    block: xr.Dataset, *, alpha_dim: str, min_size: int, **options: Any
+    block: xr.Dataset, *, alpha_dim: str, least_size: int, **options: Any
 ) -> dict[str, npt.NDArray[Any]]:
     """The outputs of :func:`edge_scaling` for one model."""
     block = block.transpose(alpha_dim, "N", "seed")
@@ -244,7 +244,7 @@ def _of_model(
     for name in ("n_sizes", "dof"):
         found[name] = np.zeros(shape[0], np.int64)
     outcomes = []
-    large = sizes >= min_size
+    large = sizes >= least_size
     seen = alpha_bbp_at_size(model, int(sizes[large].min())) if large.any() else math.nan
     for i, nominal in enumerate(alpha):
         below = not nominal >= seen

@@ -113,7 +113,7 @@ PASSES: Mapping[str, Pass] = {
     "loads": Pass(COLLAPSE, lambda of: {"least_size": of.least_size, "n_boot": of.n_boot}),
     "edge": Pass(
         EDGE_SCALING,
-        lambda of: {"min_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
+        lambda of: {"least_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
     ),
     "drift": Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
     "thresholds": Pass(THRESHOLDS, lambda of: {}),
