@@ -63,7 +63,8 @@ def theory(
                 "alpha_sharp": at.alpha_sharp,
                 "points": [point._asdict() for point in points],
                 "sizes": [
-                    {"N": value, "alpha_bbp_N": threshold, "seen": shown} for value, threshold, shown in sizes
+                    {"N": value, "alpha_bbp_at_size": threshold, "seen": shown}
+                    for value, threshold, shown in sizes
                 ],
             }
         )

@@ -153,7 +153,7 @@ def test_theory_prints_the_contract() -> None:
     assert set(above) == point | {"lambda_minus_error", "lambda_star_error", "overlap_sq_error"}
     assert (above["lambda_star"], above["overlap_sq"]) == pytest.approx((-1.6690, 0.1731), abs=5e-5)
     assert (below["lambda_star"], below["overlap_sq"]) == (None, None)
-    assert found["sizes"][0]["alpha_bbp_N"] == pytest.approx(1.191, abs=5e-4)
+    assert found["sizes"][0]["alpha_bbp_at_size"] == pytest.approx(1.191, abs=5e-4)
     assert found["sizes"][0]["seen"] == "threshold seen, between alpha_0 and alpha_bbp"
 
 

@@ -200,7 +200,7 @@ def test_sizes_near_and_beyond_the_crossover_are_left_out() -> None:
     sweep = synthetic.planted(p=(4,), a=(1.5,), seeds={128: 20, 512: 20, 4096: 20, 65536: 20})
     here = collapse(sweep, n_boot=100).isel(p=0, p_star=0, a=0)
     assert (here["n_sizes"].item(), here["largest_size"].item()) == (2, 512)
-    assert here["alpha_bbp_N"].values[-1] > here["alpha_bbp_N"].values[0]
+    assert here["alpha_bbp_at_size"].values[-1] > here["alpha_bbp_at_size"].values[0]
     beyond = collapse(sweep, least_size=4000, n_boot=100)
     for name in ESTIMATORS:
         assert word(FLAGS, at(beyond, name)["flag"]) == "beyond_the_crossover"

@@ -132,7 +132,7 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
     text = Page(html).text
     for row in thresholds_table(result):
         assert f"{row['alpha_bbp']:.10f}" in text
-        assert f"{row['alpha_bbp_N']:.4f}" in text
+        assert f"{row['alpha_bbp_at_size']:.4f}" in text
         for name in ESTIMATORS:
             estimate = row[name]
             assert compact(estimate) in text
