@@ -319,7 +319,7 @@ def test_support_follows_from_the_distances() -> None:
     expected = {(1.1, 0.02): "one", (1.05, 0.04): "several", (1.2, 0.3): "cannot_tell", (2.0, 0.1): "none"}
     for (value, error), words in expected.items():
         verdicts = {name: supported(value, error, place, 0.95) for name, place in places.items()}
-        assert verdicts["alpha_0_complex"] == "undefined"
+        assert verdicts["alpha_0_complex_re"] == "undefined"
         assert answer(verdicts, places) == words
     nothing = {name: supported(math.nan, 0.1, place, 0.95) for name, place in places.items()}
     assert answer(nothing, places) == "no_estimate"

@@ -217,11 +217,16 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
 
 
 def test_a_discontinuous_transition_is_compared_with_alpha_0_and_never_with_alpha_bbp() -> None:
-    known = {"alpha_bbp": 1.4, "alpha_0_principal_value": 1.1, "alpha_0_tangent": 1.0, "alpha_0_complex": 1.2}
+    known = {
+        "alpha_bbp": 1.4,
+        "alpha_0_principal_value": 1.1,
+        "alpha_0_tangent": 1.0,
+        "alpha_0_complex_re": 1.2,
+    }
     assert expected_definition("continuous", known) == "alpha_bbp"
     assert expected_definition("discontinuous", known) == "alpha_0_principal_value"
     without = known | {"alpha_0_principal_value": np.nan}
-    assert expected_definition("discontinuous", without) == "alpha_0_complex"
+    assert expected_definition("discontinuous", without) == "alpha_0_complex_re"
 
 
 def test_a_poor_fit_gives_no_verdict(sweep: xr.Dataset) -> None:

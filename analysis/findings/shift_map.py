@@ -80,9 +80,10 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     measured, error = (best[name].where(estimated) for name in ("alpha_c", "alpha_c_total_error"))
 
     exact = {name: theory[name] for name in ("alpha_bbp", "alpha_0_principal_value", "alpha_0_tangent")}
-    exact["alpha_0_complex"] = theory["alpha_0_complex_re"].where(theory["alpha_0_complex_re"] > 0)
+    real = theory["alpha_0_complex_re"]
+    exact["alpha_0_complex_re"] = real.where(real > 0)  # else not a load
     principal = theory["alpha_0_principal_value"]
-    exact["alpha_0"] = principal.where(principal.notnull(), exact["alpha_0_complex"])
+    exact["alpha_0"] = principal.where(principal.notnull(), exact["alpha_0_complex_re"])
     exact["window_theory"] = (theory["alpha_bbp"] - exact["alpha_0"]).where(~sharp, 0.0)
     critical = theory["alpha_bbp"].where(sharp, exact["alpha_0"])
     exact["shift_theory"] = _less_equal_width(critical)
@@ -113,7 +114,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
             flag_values=np.arange(len(METHODS), dtype=np.int8),
             flag_meanings=" ".join(METHODS),
         )
-    for name in ("alpha_0_principal_value", "alpha_0_tangent", "alpha_0_complex"):
+    for name in ("alpha_0_principal_value", "alpha_0_tangent", "alpha_0_complex_re"):
         out[name] = exact[name].reset_coords(drop=True)
     for name, words in (
         ("alpha_bbp", "threshold of the teacher's outlier"),
