@@ -110,7 +110,7 @@ def test_a_kernel_with_the_variables_of_an_analysis_gets_it(whole: Path) -> None
     assert opened(store).bend.analyse("means")["eigval_min"].notnull().all()
     done = bendscape("scaling", store, "--n-boot", 100, "--json")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["loads"]) == 4
+    assert len(json.loads(done.stdout)["collapse"]) == 4
     assert "left out" not in done.stderr
 
 
@@ -141,10 +141,10 @@ def test_scaling_computes_what_the_variables_allow_and_reports_what_is_left_out(
     store = third_party(tmp_path, kernel_file, "eigval_min")
     done = bendscape("scaling", store, "--n-boot", 100, "--json", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0] == "left out loads: this store lacks overlap_sq_space, edge_sample"
+    assert done.stderr.splitlines()[0] == "left out collapse: this store lacks overlap_sq_space, edge_sample"
     assert "left out drift: this store lacks one of overlap_sq_space, overlap_sq_sample" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["edge.zarr"]
-    assert len(json.loads(done.stdout)["edge"]) > 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["edge_scaling.zarr"]
+    assert len(json.loads(done.stdout)["edge_scaling"]) > 0
 
 
 def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
@@ -154,7 +154,9 @@ def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
     done = bendscape("scaling", tmp_path / "s.zarr")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "it lacks for loads overlap_sq_space, eigval_min, edge_sample; for edge eigval_min" in line
+    assert (
+        "it lacks for collapse overlap_sq_space, eigval_min, edge_sample; for edge_scaling eigval_min" in line
+    )
 
 
 def test_an_axis_of_another_role_is_not_the_axis_that_is_needed() -> None:
@@ -243,10 +245,10 @@ def test_commands_figures_and_report_use_the_same_estimates(whole: Path, tmp_pat
         assert load_analysis(of.analysis.name) is of.analysis, name
     enough = ParameterError("test", "it", "asked no further")
     commands = {
-        ("scaling",): ["loads", "edge", "drift"],
-        ("claims",): ["loads", "edge", "means"],
-        ("report", "-o", tmp_path / "r.html"): ["means", "loads", "edge", "thresholds"],
-        ("figures", "--only", "edge", "-o", tmp_path): ["means", "means", "edge"],
+        ("scaling",): ["collapse", "edge_scaling", "drift"],
+        ("claims",): ["collapse", "edge_scaling", "means"],
+        ("report", "-o", tmp_path / "r.html"): ["means", "collapse", "edge_scaling", "thresholds"],
+        ("figures", "--only", "edge", "-o", tmp_path): ["means", "means", "edge_scaling"],
     }
     for command, asked in commands.items():
         with mock.patch.object(Results, "read", autospec=True, side_effect=enough) as read:

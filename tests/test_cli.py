@@ -255,23 +255,23 @@ def test_scaling_prints_and_stores_critical_loads_and_laws(hessians: Path, tmp_p
     place = tmp_path / "out"
     options = ("--least-size", 16, "--n-boot", 100)
     found = document("scaling", store, "-o", place, *options)
-    assert {row["estimator"] for row in found["loads"]} == {
+    assert {row["estimator"] for row in found["collapse"]} == {
         "collapse", "theory_curve", "crossing", "square_root"
     }  # fmt: skip
-    row = found["loads"][0]
+    row = found["collapse"][0]
     assert (row["p"], row["a"], row["transition"]) == (1, 0.7, "continuous")
     assert row["definitions"]["alpha_bbp"]["theory"] == pytest.approx(1.2433879894, rel=1e-9)
-    loads = xr.open_zarr(place / "loads.zarr", consolidated=False)
+    loads = xr.open_zarr(place / "collapse.zarr", consolidated=False)
     assert loads["alpha_bbp"].values.item() == row["definitions"]["alpha_bbp"]["theory"]
-    assert "law" in xr.open_zarr(place / "edge.zarr", consolidated=False)
+    assert "law" in xr.open_zarr(place / "edge_scaling.zarr", consolidated=False)
     table = bendscape("scaling", store, *options)
     assert table.returncode == 0
     assert "theory_curve" in table.stdout
-    assert document("scaling", store, "--n-boot", 100)["loads"] == found["loads"], (
+    assert document("scaling", store, "--n-boot", 100)["collapse"] == found["collapse"], (
         "32 and 64: no two reach 256"
     )
     assert bendscape("scaling", store, "-o", place, *options).returncode == 0, "it replaces its own"
-    (place / "edge.zarr" / "zarr.json").write_text("{}")
+    (place / "edge_scaling.zarr" / "zarr.json").write_text("{}")
     again = bendscape("scaling", store, "-o", place)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 

@@ -208,11 +208,11 @@ def test_kinds_are_those_of_the_data_and_the_background_that_of_theory(
     results: Results, of: Mapping[str, Mapping[str, xr.Dataset]]
 ) -> None:
     measured, theory = of["kinds"].values()
-    names = results["loads"]["kind_from_data"].attrs["flag_meanings"].split()
+    names = results["collapse"]["kind_from_data"].attrs["flag_meanings"].split()
     for p in (1, 2):
         for a in (0.7, 1.5):
             row = rows_where(measured, p=p, a=a)
-            at = results["loads"].sel(p=p, p_star=1, a=a)
+            at = results["collapse"].sel(p=p, p_star=1, a=a)
             holds = at["flag"].sel(estimator="theory_curve").item() == 0  # "estimated"
             name = "theory_curve" if holds else "collapse"
             assert row["estimator"].tolist() == [name]
@@ -236,7 +236,7 @@ def test_a_collapse_is_scaled_around_the_measured_load_and_around_alpha_bbp(
     points, curves = of["collapse"].values()
     assert set(points["N"].values.tolist()) == {256, 512, 1024}  # what the collapse uses
     for p, a in ((1, 0.7), (2, 1.5)):
-        at = results["loads"].sel(p=p, p_star=1, a=a, estimator="collapse")
+        at = results["collapse"].sel(p=p, p_star=1, a=a, estimator="collapse")
         rows = rows_where(points, p=p, a=a, N=512)
         cells = sweep["overlap_sq_space"].sel(p=p, p_star=1, a=a, N=512).values[:, :12]
         load = np.round(sweep["alpha"].sel(p=p, p_star=1, a=a).values * 512) / 512

@@ -456,9 +456,9 @@ def test_results_shared_by_figures_are_computed_once(
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **more: called.append(name) or real(*args, **more)
 
-    loads = results.PASSES["loads"]
+    loads = results.PASSES["collapse"]
     analysis = replace(loads.analysis, estimate=counted("collapse", loads.analysis.estimate))
-    monkeypatch.setitem(results.PASSES, "loads", loads._replace(analysis=analysis))
+    monkeypatch.setitem(results.PASSES, "collapse", loads._replace(analysis=analysis))
     monkeypatch.setattr(results, "panels", counted("panels", results.panels))
     one = full.isel(a=[0])
     write_figures(one, tmp_path, ("svg",))

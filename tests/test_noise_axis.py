@@ -249,7 +249,7 @@ ANALYSES: Mapping[str, Callable[[xr.Dataset, Path], Any]] = {
     "shift map": lambda ds, folder: shift_map(ds),
     "means": lambda ds, folder: means(ds),
     "panels": lambda ds, folder: panels(ds),
-    "results": lambda ds, folder: Results(ds).read(["loads"]),
+    "results": lambda ds, folder: Results(ds).read(["collapse"]),
     "a figure": lambda ds, folder: draw_figure(Results(ds), "overlap"),
     "report": lambda ds, folder: write_report(ds, folder / "report.html"),
     "accessor": lambda ds, folder: ds.bend.thresholds(),

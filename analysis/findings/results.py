@@ -109,16 +109,19 @@ class Pass(NamedTuple):
 
 
 PASSES: Mapping[str, Pass] = {
-    "means": Pass(MEANS, lambda of: {}),
-    "loads": Pass(COLLAPSE, lambda of: {"least_size": of.least_size, "n_boot": of.n_boot}),
-    "edge": Pass(
-        EDGE_SCALING,
-        lambda of: {"least_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
-    ),
-    "drift": Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
-    "thresholds": Pass(THRESHOLDS, lambda of: {}),
+    each.analysis.name: each
+    for each in (
+        Pass(MEANS, lambda of: {}),
+        Pass(COLLAPSE, lambda of: {"least_size": of.least_size, "n_boot": of.n_boot}),
+        Pass(
+            EDGE_SCALING,
+            lambda of: {"least_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
+        ),
+        Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
+        Pass(THRESHOLDS, lambda of: {}),
+    )
 }
-"""The results that a pass over the store can compute, by name."""
+"""The results that a pass over the store can compute, by the name of the analysis."""
 
-OF_A_REPORT = ("means", "loads", "edge", "thresholds")
+OF_A_REPORT = ("means", "collapse", "edge_scaling", "thresholds")
 """The results that the figures and the report of a sweep use."""
