@@ -154,9 +154,8 @@ def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
     done = bendscape("scaling", tmp_path / "s.zarr")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert (
-        "it lacks for collapse overlap_sq_space, eigval_min, edge_sample; for edge_scaling eigval_min" in line
-    )
+    lacking = "for collapse overlap_sq_space, eigval_min, edge_sample; for edge_scaling eigval_min"
+    assert f"it lacks {lacking}" in line
 
 
 def test_an_axis_of_another_role_is_not_the_axis_that_is_needed() -> None:

@@ -79,10 +79,12 @@ def test_the_finite_size_curves_are_the_law_of_the_variable_that_is_shown(
             assert len(rows["alpha"]) > 15
             for k in (0, 8, -1):
                 law = mean_overlap_sq(Model(p, 1, a), float(rows["alpha"][k]), N)
-                assert rows["overlap_sq"][k] == pytest.approx(law, rel=1e-9)
+                assert rows["overlap_sq_theory"][k] == pytest.approx(law, rel=1e-9)
     limit = rows_where(curves, p=1, a=1.5, N=math.inf)
-    assert limit["overlap_sq"][-1] == asymptotics(Model(1, 1, 1.5), float(limit["alpha"][-1])).overlap_sq
-    assert limit["overlap_sq"][0] == 0
+    assert (
+        limit["overlap_sq_theory"][-1] == asymptotics(Model(1, 1, 1.5), float(limit["alpha"][-1])).overlap_sq
+    )
+    assert limit["overlap_sq_theory"][0] == 0
 
 
 def test_finite_size_curves_span_all_alphas_and_are_the_law_where_labels_are_drawn_for_it() -> None:
@@ -93,8 +95,8 @@ def test_finite_size_curves_span_all_alphas_and_are_the_law_where_labels_are_dra
     bbp = float(deep["alpha_bbp"].squeeze())
     assert rows["alpha"][[0, -1]] / bbp == pytest.approx([0.3, 1.3], rel=0.01)
     law = [mean_overlap_sq(Model(4, 1, 1.5), load, 64) for load in rows["alpha"][:15:2].tolist()]
-    assert rows["overlap_sq"][:15:4] == pytest.approx(law[::2], rel=1e-9)
-    assert rows["overlap_sq"][2:15:4] == pytest.approx(law[1::2], rel=0.02)
+    assert rows["overlap_sq_theory"][:15:4] == pytest.approx(law[::2], rel=1e-9)
+    assert rows["overlap_sq_theory"][2:15:4] == pytest.approx(law[1::2], rel=0.02)
 
 
 def test_points_are_means_with_their_standard_errors(

@@ -134,7 +134,7 @@ def test_the_asymptotic_overlap_is_zero_up_to_alpha_bbp_and_jumps_where_the_tran
         assert vertical.get_xdata() == [at.alpha_bbp, at.alpha_bbp]
         assert not np.any(below.get_ydata())
         assert max(below.get_xdata()) == at.alpha_bbp
-        assert above.get_ydata()[0] == pytest.approx(at.overlap_sq, abs=1e-6)
+        assert above.get_ydata()[0] == pytest.approx(at.overlap_sq_jump, abs=1e-6)
         model = Model(parameters[0], 1, parameters[1])
         assert above.get_ydata()[-1] == asymptotics(model, above.get_xdata()[-1]).overlap_sq
 

@@ -171,7 +171,7 @@ def test_with_noise_the_theory_kernel_gives_nan_for_laws_that_do_not_hold(tmp_pa
         assert transition(model).kind == "discontinuous"
         assert at["alpha_bbp_at_size"].item() == alpha_bbp_at_size(model, 1000)
         assert at["crossover_size"].item() == crossover_size(model)
-        assert at["overlap_sq_jump"].item() == transition(model).overlap_sq
+        assert at["overlap_sq_jump"].item() == transition(model).overlap_sq_jump
         assert at["alpha_0_complex_re"].item() == alpha_0(model).complex_re
         assert [math.isnan(at[name].item()) for name in laws] == [noise > 0] * 3
     described = {v.name: v.long_name for v in load_kernel("theory").variables}

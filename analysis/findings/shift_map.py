@@ -56,12 +56,12 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level of
         ``result``), ``_method`` (``METHODS``) and ``_theory``. From theory alone: ``alpha_bbp_theory``;
         ``alpha_0_theory``, the principal value or, where that branch has no zero, the complex one;
-        ``jump_theory``, the overlap just above a discontinuous threshold; the three ``alpha_0_*``.
-        ``width_ratio`` = p/p_star; ``coverage``, the fraction of the wanted cells that is done, nan if the
-        campaign wants none; and ``covered``, whether alpha_c was estimated. Nothing measured here is
-        alpha_bbp of a discontinuous transition, which sizes within reach do not show: only the lower end of
-        the window is measured. For a continuous transition the window is nan, except in theory, where it is
-        0. The shift is nan if the sweep has no p = p_star.
+        ``overlap_sq_jump``, the squared overlap just above a discontinuous threshold; the three
+        ``alpha_0_*``. ``width_ratio`` = p/p_star; ``coverage``, the fraction of the wanted cells that is
+        done, nan if the campaign wants none; and ``covered``, whether alpha_c was estimated. Nothing measured
+        here is alpha_bbp of a discontinuous transition, which sizes within reach do not show: only the lower
+        end of the window is measured. For a continuous transition the window is nan, except in theory, where
+        it is 0. The shift is nan if the sweep has no p = p_star.
 
     Notes
     -----
@@ -124,7 +124,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
             exact[name].reset_coords(drop=True).assign_attrs(long_name=f"{words}, theory", units="1")
         )
     out["transition"] = theory["transition"].reset_coords(drop=True)
-    out["jump_theory"] = theory["overlap_sq"].reset_coords(drop=True)
+    out["overlap_sq_jump"] = theory["overlap_sq_jump"].reset_coords(drop=True)
     out["width_ratio"] = (out["p"] / out["p_star"]).assign_attrs(long_name="p / p_star", units="1")
     out["coverage"], out["covered"] = result["coverage"], estimated.reset_coords(drop=True)
     out["covered"].attrs = {"long_name": "whether the critical load was estimated from data"}
