@@ -261,11 +261,11 @@ def analyses(
     from rich import box
     from rich.table import Table
 
-    from bendscape.analysis.dataset.analyses import described
+    from bendscape.analysis.dataset.analyses import describe_analyses
     from bendscape.sweep.commands.console import out, print_json
 
     with _opened(store) if store else nullcontext() as ds:
-        rows = described(ds)
+        rows = describe_analyses(ds)
     if json:
         print_json({"store": store, "analyses": rows})
         return

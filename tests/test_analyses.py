@@ -18,7 +18,7 @@ import xarray as xr
 from command_line import bendscape
 
 from bendscape.analysis.dataset import analyses
-from bendscape.analysis.dataset.analyses import ANALYSES, THEORIES, Analysis, described, load_analysis
+from bendscape.analysis.dataset.analyses import ANALYSES, THEORIES, Analysis, describe_analyses, load_analysis
 from bendscape.analysis.findings.results import PASSES, Results
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.theory.label_only import SpectralWeights, spectral_asymptotics
@@ -92,7 +92,7 @@ ANALYSIS = Analysis("spread", spread, ("x",), {"seed": "seed"})
 
 
 def test_every_installed_analysis_declares_what_it_needs_and_has_the_name_of_its_entry_point() -> None:
-    rows = {row["name"]: row for row in described()}
+    rows = {row["name"]: row for row in describe_analyses()}
     assert {"thresholds", "collapse", "edge_scaling", "drift", "means", "shift_map"} <= set(rows)
     assert not any("error" in row for row in rows.values())
     assert "status" in rows["drift"]["variables"]
@@ -103,7 +103,7 @@ def test_every_installed_analysis_declares_what_it_needs_and_has_the_name_of_its
 
 def test_a_kernel_with_the_variables_of_an_analysis_gets_it(whole: Path) -> None:
     store = whole
-    assert all(not row["lacking"] for row in described(opened(store)))
+    assert all(not row["lacking"] for row in describe_analyses(opened(store)))
     found = json.loads(bendscape("thresholds", store, "--json").stdout)
     assert [row["n_cells"] for row in found["rows"]] == [5 * 6] * 3
     assert {row["alpha_gap_sample"]["flag"] for row in found["rows"]} != {"not_enough_data"}
@@ -231,7 +231,7 @@ def test_an_analysis_that_cannot_be_loaded_is_listed_with_its_error(
     mine: Callable[[str, str, str], None], source: str, why: str
 ) -> None:
     mine("spread", ANALYSES, source)
-    (row,) = (row for row in described() if row["name"] == "spread")
+    (row,) = (row for row in describe_analyses() if row["name"] == "spread")
     assert why in row["error"]
     assert bendscape("analyses").returncode == 0
 

@@ -24,7 +24,7 @@ from bendscape.analysis.dataset.models import (
 from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.estimate.edge_fits import (
     LEAST_DOF,
-    Fit,
+    LawFit,
     chosen_law,
     fit_law,
     widened,
@@ -331,7 +331,7 @@ def _fits(
     return found, chosen_law(fits, wrong, misfit)
 
 
-def _without_one(whole: Fit, N: Floats, gap: Floats, error: Floats) -> float:
+def _without_one(whole: LawFit, N: Floats, gap: Floats, error: Floats) -> float:
     """Largest (d^2 - s^2)^(1/2) over sizes, d the change of K without that size and s its standard error."""
     excess = [0.0]
     for k in range(len(N)):

@@ -33,7 +33,7 @@ LEAST_SEEDS = 6
 LEAST_DOF = 2
 
 
-class Fit(NamedTuple):
+class LawFit(NamedTuple):
     """One law fitted by weighted least squares: its amplitude, and the fitted shift of lambda_minus."""
 
     c: float
@@ -51,7 +51,7 @@ def fit_law(
     error: Floats,
     free_edge: bool = False,
     laws: Mapping[str, Callable[[Floats], Floats]] = LAWS,
-) -> Fit:
+) -> LawFit:
     """Fit gap(N) = c x(N), or shift + c x(N), with x of ``laws``.
 
     Parameters
@@ -67,7 +67,7 @@ def fit_law(
 
     Returns
     -------
-    Fit
+    LawFit
         Errors assume known variances; the p-value is that of chi^2 with n - 1 or n - 2 degrees of freedom.
         ``shift`` is 0 if it is not fitted.
     """
@@ -81,7 +81,7 @@ def fit_law(
     chi2 = float(np.sum((gap / error - design @ found) ** 2))
     shift, shift_error = (float(found[1]), float(errors[1])) if free_edge else (0.0, 0.0)
     p_value = float(chdtrc(len(N) - len(found), chi2))
-    return Fit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
+    return LawFit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
 
 
 def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
@@ -135,7 +135,7 @@ def amplitude(
     return {part: float(number) for part, number in (numbers | shift).items()}
 
 
-def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:
+def chosen_law(fits: Mapping[str, LawFit], wrong: float, misfit: float) -> str:
     """Which of two laws the fits support: ``cannot_tell``, ``neither`` or a name in ``fits``.
 
     A law fits if its p-value is at least ``misfit`` and its amplitude is not negative by more than

@@ -28,7 +28,7 @@ from bendscape.analysis.estimate.edge_fits import (
     LEAST_DOF,
     LEAST_SEEDS,
     OUTCOMES,
-    Fit,
+    LawFit,
     amplitude,
     chosen_law,
     fit_law,
@@ -339,10 +339,10 @@ def _fits(
         found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(n_sizes, chi2))}
     if found["dof"] < LEAST_DOF:
         return found, "not_enough_data"
-    fits: dict[str, Fit] = {}
+    fits: dict[str, LawFit] = {}
     for law in LAWS:
         parts = amplitude(law, N, n_seeds, cells, free_edge, level)
-        own = {name: number for name, number in parts.items() if name in Fit._fields}
+        own = {name: number for name, number in parts.items() if name in LawFit._fields}
         fits[law] = fit_law(law, N, gap, error, free_edge)._replace(**own)
         found |= {f"{law}_{part}": number for part, number in (fits[law]._asdict() | parts).items()}
     found["delta_chi2"] = fits["one_over_log"].chi2 - fits["n_two_thirds"].chi2

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 from dask.base import compute
 
-from bendscape.analysis.dataset.analyses import Analysis, in_words, sweep_of_network
+from bendscape.analysis.dataset.analyses import Analysis, dataset_in_words, sweep_of_network
 from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.collapse import ANALYSIS as COLLAPSE
 from bendscape.analysis.estimate.drift import ANALYSIS as DRIFT
@@ -72,7 +72,7 @@ class Results:
         if all(lacking.values()):
             each = "; ".join(f"for {name} {', '.join(what)}" for name, what in lacking.items())
             accepted = f"a sweep with what one of {', '.join(lacking)} needs"
-            raise ParameterError("store", in_words(self._given), accepted, f"it lacks {each}")
+            raise ParameterError("store", dataset_in_words(self._given), accepted, f"it lacks {each}")
         return [name for name, what in lacking.items() if not what]
 
     def read(self, names: Iterable[str]) -> None:
