@@ -365,7 +365,7 @@ def test_lost_precision_is_reported_once_in_one_line() -> None:
     done = bendscape("theory", "--p", "inf", "--a", "1e-6")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: overlap_sq = 1.9999")
+    assert line.startswith("warning: overlap_sq_jump = 1.9999")
 
 
 @pytest.mark.parametrize(
