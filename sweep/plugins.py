@@ -1,4 +1,4 @@
-"""Entry points of installed packages: kernels, places, commands, analyses and theories."""
+"""What installed packages add to bendscape: kernels, places, commands, analyses, theories."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from functools import lru_cache
 from importlib import metadata
 from importlib.metadata import EntryPoints
 from pathlib import Path
+from typing import Any
 
 
-def entry_points(**selection: str) -> EntryPoints:
-    """`importlib.metadata.entry_points`, cached: packages are read again only after an installation."""
-    return _all(tuple(map(_state, sys.path))).select(**selection)
+def entry_points(group: str, **selection: str) -> EntryPoints:
+    """`importlib.metadata.entry_points` without its cost, which is to read what every installed package says:
+    that is done once, and again after an installation.
+    """
+    found: EntryPoints = _all(tuple(map(_state, sys.path))).select(group=group, **selection)
+    return found
 
 
 @lru_cache(maxsize=1)
-def _all(state: tuple[tuple[str, int], ...]) -> EntryPoints:
+def _all(state: tuple[tuple[str, int], ...]) -> Any:  # its type depends on the version of Python
     return metadata.entry_points()
 
 

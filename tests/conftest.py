@@ -62,13 +62,13 @@ def one_blas_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A real Ray with two slots, shared by every test that needs one."""
-    import ray
-
     from bendscape.cluster.local import ray_options
     from bendscape.sweep.engine.ray_executor import RayExecutor
 
     RayExecutor(ray_options(2))  # the same start-up as `bendscape run --address ray`
     yield
+    import ray
+
     ray.shutdown()
 
 

@@ -1,10 +1,11 @@
-"""A real S3 server on loopback (moto), which can also ignore conditions, deny keys, fail and go away."""
+"""A real S3 server on loopback (moto) that can ignore conditions, deny keys, be slow, fail or disappear."""
 
 from __future__ import annotations
 
 import http.client
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,13 +24,17 @@ DENIED = (
 class S3Server:
     """Serves until `stop`; `ignored` names conditions that it drops, as some look-alikes do.
 
-    While `failing`, every answer is 500 or 503; half of the time the request was obeyed nevertheless.
+    While `failing`, every answer is 500 or 503; half of the time the request was obeyed nevertheless. Every
+    answer is delayed by `latency` seconds, independently of other requests. `requests` holds methods and
+    paths; `received` and `sent` count the bytes of all bodies.
     """
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.ignored: tuple[str, ...] = ()
         self.failing = False
+        self.latency = 0.0
+        self.received = self.sent = 0
         self.requests: list[tuple[str, str]] = []
         self._moto: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()  # moto looks at a condition and writes in two steps
@@ -62,6 +67,7 @@ class S3Server:
             return [DENIED.format(key=authorization.partition("Credential=")[2].partition("/")[0]).encode()]
         for condition in self.ignored:
             environ.pop(f"HTTP_{condition.upper().replace('-', '_')}", None)
+        time.sleep(self.latency)
         with self._one_at_a_time:
             self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
             if self.failing:
@@ -70,7 +76,10 @@ class S3Server:
                     b"".join(self._moto(environ, lambda *_: None))
                 start_response(("500 Internal Server Error", "503 Slow Down")[number // 2 % 2], [])
                 return [b"no"]
-            return list(self._moto(environ, start_response))
+            answer = list(self._moto(environ, start_response))
+            self.received += int(environ.get("CONTENT_LENGTH") or 0)
+            self.sent += sum(map(len, answer))
+            return answer
 
     def call(self, method: str, path: str) -> None:
         """One request of the server's own, for what obstore cannot ask."""

@@ -211,6 +211,7 @@ def test_plan_shows_what_would_run_and_writes_nothing(tmp_path: Path, kernel_fil
     assert found["core_hours"] == pytest.approx(144 * 0.25 / 3600)
     assert found["bytes"] == 144 * 9
     assert found["tiles"] == 24
+    assert found["objects"] == 24 * 2
     assert found["tasks"] > 1
     assert found["peak_bytes_per_task"] > 1e6
     assert [size["N"] for size in found["sizes"]] == [64, 128]

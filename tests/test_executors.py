@@ -408,3 +408,40 @@ def test_an_error_that_does_not_pickle_is_reported_by_name() -> None:
     assert str(fork_server._portable(Picky("one", "two"))) == "Picky: one"
     kept = ParameterError("a", 1, "more")
     assert fork_server._portable(kept) is kept
+
+
+@pytest.mark.ray
+def test_a_ray_of_our_own_asks_for_a_token_that_no_list_of_processes_shows(local_ray: None) -> None:
+    import ray
+
+    token = os.environ["RAY_AUTH_TOKEN"]
+    command = ["ps", "axww", "-o", "args"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "gcs_server" in shown.stdout
+    assert token not in shown.stdout
+    address = ray.get_runtime_context().gcs_address
+    script = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('let in')"
+    environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True
+    ) as stranger:
+        try:  # it asks again and again until it is ended
+            assert stranger.stderr is not None
+            assert any("InvalidAuthToken" in line for line in stranger.stderr)
+        finally:
+            stranger.kill()
+
+
+@pytest.mark.ray
+def test_an_answer_that_never_comes_holds_up_no_campaign_on_ray(
+    local_ray: None, tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bendscape.sweep.engine import ray_executor
+
+    monkeypatch.setattr(ray_executor, "BACK_UP_SECONDS", 3.0)
+    module = kernel_file(f"time.sleep(3600 if {ODD} else 0)\n{RANDOM}")
+    executor = ray_executor.RayExecutor({}, 2)
+    summary = run(tmp_path / "s.zarr", module, make_campaign(**SMALL), executor)
+    assert (summary.outcome, summary.computed) == ("complete", CELLS)
+    run(tmp_path / "serial.zarr", kernel_file(RANDOM), make_campaign(**SMALL))
+    assert data_files(tmp_path / "s.zarr") == data_files(tmp_path / "serial.zarr")

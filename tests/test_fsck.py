@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +21,11 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition
 from bendscape.sweep.commands.status import store_tiles
 from bendscape.sweep.location import store_url
+from bendscape.sweep.store import fsck as fsck_module
 from bendscape.sweep.store import ledger as ledger_module
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import LeaseHeld, Ledger
-from bendscape.sweep.store.objects import connect
+from bendscape.sweep.store.objects import connect, together
 from campaigns import RANDOM, IdleExecutor, data_files, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
@@ -97,6 +101,47 @@ def test_a_changed_value_a_torn_chunk_and_a_lost_one_are_found_and_computed_agai
     assert run(path, module, make_campaign()).computed == 18
     assert fsck(path).sound
     assert data_files(path) == whole
+
+
+def test_a_check_reads_many_tiles_at_the_same_time_and_finds_what_one_after_another_finds(
+    store: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = store
+    damage = json.loads((path / "N=64/x/zarr.json").read_text())
+    chunk(path, "x").write_bytes(b"no chunk")
+    (path / "N=128/status/c/1/0/0/0/0").unlink()
+    (path / "N=64/x/zarr.json").write_text(json.dumps({**damage, "shape": [1]}))
+    one = partial(together, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("bendscape.sweep.store.fsck.together", one)
+        patch.setattr("bendscape.sweep.store.ledger.together", one)
+        alone = fsck(path)
+    both, read = threading.Barrier(4, timeout=30), fsck_module._read
+
+    def meeting(*asked: Any) -> Any:
+        both.wait()  # breaks unless four are read together: a size has twelve tiles
+        return read(*asked)
+
+    monkeypatch.setattr(fsck_module, "_read", meeting)
+    assert fsck(path) == alone
+    assert (len(alone.damaged), len(alone.absent), len(alone.hierarchy)) == (1, 1, 1)
+
+
+def test_answers_come_in_order_a_few_ahead_of_who_takes_them_and_an_error_comes_in_its_turn() -> None:
+    begun = []
+
+    def ask(number: int) -> int:
+        begun.append(number)
+        if number == 7:
+            raise OSError("no answer")
+        return number**2
+
+    answers = together(ask, iter(range(10**9)), threads=2)
+    assert [next(answers) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert max(begun) <= 5 + 2 * 2
+    with pytest.raises(OSError, match="no answer"):
+        list(answers)
+    assert max(begun) <= 7 + 2 * 2
 
 
 def torn_bytes(whole: dict[str, bytes]) -> bytes:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Cell, cell_rng
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey, bundle
+from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.engine.wanted import wanted_tiles
 from bendscape.sweep.kernels.quadratic import AXES, NETWORK
-from campaigns import make_campaign
+from campaigns import RANDOM, campaign_text, make_campaign, run
 
 CELL = AXES.cell(p=2, p_star=1, a=0.7, alpha=1.25, N=128, seed=3)
 
@@ -107,6 +114,37 @@ def test_tiles_take_about_two_seconds_and_a_cell_at_least() -> None:
     assert Layout.of(grid, kernel(0.3)).sizes[64] == SizeLayout(48, 1, 6)
     assert Layout.of(grid, kernel(0.003)).sizes[64] == SizeLayout(48, 11, 48)
     assert Layout.of(grid, kernel(60.0)).sizes[64] == SizeLayout(48, 1, 1)
+
+
+def test_a_campaign_may_ask_for_longer_tiles_which_only_new_sizes_of_a_store_get() -> None:
+    asked = campaign_text(alpha="{ start = 0.5, stop = 1.5, num = 21 }", seeds=48, N=[64])
+    longer = asked.replace("entropy", "tile_seconds = 40\nentropy")
+    first, second = (plan_campaign(parse_campaign(text), kernel(0.3)) for text in (asked, longer))
+    assert first.layout.sizes[64] == SizeLayout(48, 1, 6)
+    assert second.layout.sizes[64] == SizeLayout(48, 2, 48)
+    assert second.total("cells") == first.total("cells")
+    grown = plan_campaign(parse_campaign(longer.replace("[64]", "[64, 128]")), kernel(0.3), first.layout)
+    assert grown.layout.sizes == {64: SizeLayout(48, 1, 6), 128: SizeLayout(48, 2, 48)}
+    assert parse_campaign(asked).spec_hash(AXES) == parse_campaign(longer).spec_hash(AXES)
+    for wrong in ("0", "1e4", '"long"', "nan"):
+        with pytest.raises(ParameterError, match=r"campaign\.tile_seconds"):
+            parse_campaign(longer.replace("= 40", f"= {wrong}"))
+
+
+def test_cells_have_the_same_values_in_long_and_in_short_tiles_also_where_one_grows_into_the_other(
+    tmp_path: Path, kernel_file: Callable[..., str]
+) -> None:
+    module = kernel_file(RANDOM)
+    short = campaign_text(seeds=9, N=[64]).replace("entropy", "tile_seconds = 0.5\nentropy")
+    long, both = short.replace("= 0.5", "= 60"), short.replace("[64]", "[64, 128]").replace("= 0.5", "= 60")
+    for name, text in (("short", short), ("long", long), ("grown", short), ("fresh", both)):
+        run(tmp_path / name, module, parse_campaign(text))
+    assert run(tmp_path / "grown", module, parse_campaign(both)).computed == 4 * 3 * 9
+    found = {path.name: xr.open_dataset(path, engine="bendscape") for path in tmp_path.glob("[slgf]*")}
+    tiles = {name: len(list((tmp_path / name / "N=64/x/c").rglob("*/*/*/*/*"))) for name in found}
+    assert tiles["short"] == tiles["grown"] > 4 * tiles["long"] == 4 * tiles["fresh"]
+    for one, other in (("short", "long"), ("grown", "fresh")):
+        xr.testing.assert_equal(found[one].load(), found[other].load())
 
 
 def test_tasks_are_whole_tiles_of_one_size_and_about_as_long_as_asked() -> None:

@@ -59,6 +59,8 @@ QUARANTINE = {
     "zarr": {"sweep", "analysis"},
     "xarray": {"analysis"},
     "dask": {"analysis"},
+    "jsonschema": {"cluster"},
+    "yaml": {"cluster"},
     "matplotlib": {"analysis"},
     "plotly": {"analysis"},
     "subprocess": {"sweep", "cluster"},
@@ -206,6 +208,7 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
     assert modules() <= names
     assert {f"bendscape/{folder}/py.typed" for folder in FOLDERS} <= names
     assert {"bendscape/analysis/report/report.html.jinja", "bendscape/analysis/report/report.js"} <= names
+    assert "bendscape/cluster/rayjob.json.gz" in names
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 
 

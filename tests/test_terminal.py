@@ -116,7 +116,7 @@ def test_an_impossible_place_for_a_store_is_refused_in_one_line(
 def test_an_unknown_home_is_reported_in_one_line() -> None:
     done = bendscape("status", "~nosuchuser/x.zarr")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "there is none here" in done.stderr
+    assert "this user has none" in done.stderr
 
 
 def test_a_read_only_store_is_reported_in_plain_words(

@@ -6,8 +6,10 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,59 @@ def test_a_fresh_tile_on_s3_costs_one_read_and_one_write_for_each_variable(
     s3.requests.clear()
     writer.update(TILE, own, nothing)
     assert [method for method, _ in s3.requests] == ["GET", "PUT", "PUT", "PUT"]
+
+
+def test_a_worker_on_s3_looks_once_at_its_tile_and_at_the_revision_only_where_it_could_cut_cells_off(
+    s3: Any, s3_url: str, kernel_file: KernelFile
+) -> None:
+    place = Place(s3_url, kernel_file("return Outcome({'x': cell.alpha})"), make_campaign(**NARROW))
+    asked = {}
+    for key in (TILE, TILE, EDGE):  # the first order of a worker also opens the store
+        s3.requests.clear()
+        run_tiles(Order(s3_url, 1, (place.module,), ((str(key), 0b11),)))
+        asked[key] = Counter((method, path.rpartition("sweep.zarr/")[2]) for method, path in s3.requests)
+    chunk = {key: f"c/{'/'.join(map(str, key.chunk))}" for key in asked}
+    revision = ("HEAD", "ledger/campaign/000002.json")
+    written = {("PUT", f"N=64/{name}/{chunk[EDGE]}"): 1 for name in ("x", "status")}
+    assert asked[EDGE] == {**written, ("GET", f"N=64/status/{chunk[EDGE]}"): 1, revision: 2}
+    assert asked[TILE][revision] == 1
+    assert asked[TILE].total() == 3, "its cells are there: one look at each variable"
+
+
+def test_a_relative_curve_is_read_once_for_all_tiles_of_its_chunk(
+    s3: Any, s3_url: str, kernel_file: KernelFile
+) -> None:
+    around = '{ around = "alpha_bbp", values = [0.5, 1.5] }'
+    campaign = make_campaign(p=[1, 2], a=[0.7, 1.5], N=[64], alpha=around, seeds=12)
+    place = Place(s3_url, kernel_file("return Outcome({'x': cell.alpha})"), campaign)
+    keys = list(product([0, 1], [0], [0, 1], [0], [0, 1]))
+    s3.requests.clear()
+    run_tiles(Order(s3_url, 1, (place.module,), tuple((str(TileKey(64, key)), 0b11) for key in keys)))
+    assert sum("/alpha/c/" in path for _, path in s3.requests) == 1
+    reader = place.writer()
+    for key in keys:
+        expected = place.layout.curve_values(TileKey(64, key))
+        assert reader.curve_values(TileKey(64, key)).tolist() == pytest.approx(expected.tolist(), rel=1e-12)
+        assert reader.read(TileKey(64, key), "x").ravel()[0] == reader.curve_values(TileKey(64, key))[0]
+
+
+def test_variables_of_a_tile_are_on_their_way_to_s3_together_and_its_status_goes_last(
+    s3_url: str, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(s3_url, kernel_file("return Outcome({'x': cell.seed, 'k': 1})", VARIABLES))
+    put, both, order = TileStore._put, threading.Barrier(2, timeout=30), []
+
+    def meeting(self: TileStore, key: Any, variable: Any, *rest: Any) -> Any:
+        if variable.name != "status":
+            both.wait()  # breaks where one is sent only after the other
+        done = put(self, key, variable, *rest)
+        order.append(variable.name)
+        return done
+
+    monkeypatch.setattr(TileStore, "_put", meeting)
+    place.writer().update(TILE, place.own(list(range(CELLS))), nothing)
+    assert order[-1] == "status"
+    assert place.found() == place.complete()
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid, check_where
 from bendscape.sweep.campaign.loading import DEFAULT
+from bendscape.sweep.campaign.tiles import TILE_SECONDS, TILE_SECONDS_RANGE
 from bendscape.sweep.campaign.toml import to_toml
 from bendscape.sweep.location import store_url
 
@@ -40,13 +41,18 @@ def _seeds(raw: object) -> int | dict[int, int]:
 
 
 class CampaignSection(BaseModel):
-    """`[campaign]`: its name, its store, the entropy of every random stream, and the kernel of its cells."""
+    """`[campaign]`: name, store, entropy of all random streams, kernel, and duration of a tile.
+
+    `tile_seconds` is the intended computing time of one tile: a longer tile needs fewer requests per cell,
+    but a killed worker loses more. Sizes already in a store keep their tiles.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Annotated[str, Field(min_length=1, max_length=100)]
     store: Annotated[str, Field(min_length=1)]
     entropy: Annotated[int, Field(ge=0, lt=2**63)]
     kernel: str = DEFAULT
+    tile_seconds: Annotated[float, Field(ge=TILE_SECONDS_RANGE[0], le=TILE_SECONDS_RANGE[1])] = TILE_SECONDS
 
 
 class Campaign(BaseModel):
@@ -116,10 +122,12 @@ class Campaign(BaseModel):
         grid: Mapping[str, Any],
         kernel: str | None = None,
         options: Mapping[str, Any] | None = None,
+        tile_seconds: float | None = None,
     ) -> Campaign:
-        """Validate a campaign of keywords, those of the table `[campaign]`, a grid and options of the kernel;
-        see `from_dict`."""
-        section = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
+        """Validate a campaign given by keywords: the keys of `[campaign]`, the grid, and the options of the
+        kernel. See `from_dict`."""
+        section: dict[str, Any] = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
+        section["tile_seconds"] = tile_seconds
         table = {"kernel": options} if options else {}
         return cls.from_dict({"campaign": section, "grid": grid, **table})
 
@@ -198,7 +206,10 @@ class Campaign(BaseModel):
         if axes.size is not None:
             described[axes.size.name] = list(grid.sizes)
         described |= {"seeds": _seeds(self.grid["seeds"]), "where": grid.where}
-        campaign = self.campaign.model_dump(mode="json") | {"kernel": self.kernel_name}
+        # The grouping of cells into tiles changes neither the cells nor their values.
+        campaign = self.campaign.model_dump(mode="json", exclude={"tile_seconds"}) | {
+            "kernel": self.kernel_name
+        }
         options = {"kernel": self.options} if self.options else {}
         return {"campaign": campaign, "grid": described, **options}
 

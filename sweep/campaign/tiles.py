@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.loading import default_kernel
 
-TILE_SECONDS = 2.0  # a tile is what a kill can cost, and what its write (tens of milliseconds) is spread over
+TILE_SECONDS = 2.0  # work that a kill can cost; long compared with a write (tens of milliseconds)
+TILE_SECONDS_RANGE = (0.1, 300.0)  # the upper limit: how long a clean stop may wait
 TILE_CELLS = 4096
 LEAST = 8  # fewest seeds and curve points in a tile of cheap cells, even if fewer are wanted now
 
@@ -66,14 +68,19 @@ class Layout:
     sizes: Mapping[int, SizeLayout]
 
     @classmethod
-    def of(cls, grid: Grid, kernel: Kernel, base: Layout | None = None) -> Layout:
-        """The layout that holds `grid`: a new one, or `base` with what is new appended."""
+    def of(
+        cls, grid: Grid, kernel: Kernel, base: Layout | None = None, tile_seconds: float = TILE_SECONDS
+    ) -> Layout:
+        """The layout for `grid`: a new one, or `base` with the new values appended.
+
+        A tile of a new size has as many cells as take about `tile_seconds`; tiles of `base` do not change.
+        """
         sizes = dict(base.sizes) if base else {}
         for size in grid.sizes:
             if size in sizes:
                 sizes[size] = replace(sizes[size], seeds=max(sizes[size].seeds, grid.seeds[size]))
             else:
-                sizes[size] = _blocks(grid, kernel, size)
+                sizes[size] = _blocks(grid, kernel, size, tile_seconds)
         kept = base.dims if base else dict.fromkeys(grid.dims, ())
         dims = {
             name: kept[name] + tuple(value for value in values if value not in set(kept[name]))
@@ -261,10 +268,10 @@ def coordinate_in_words(value: Scalar) -> str:
     return value if isinstance(value, str) else f"{value:.12g}"
 
 
-def _blocks(grid: Grid, kernel: Kernel, size: int) -> SizeLayout:
-    # The dearest cell of this size decides; seeds first, so that the points of a curve stay independent.
+def _blocks(grid: Grid, kernel: Kernel, size: int, tile_seconds: float) -> SizeLayout:
+    # The most expensive cell of this size decides. Seeds first, so that points of a curve stay independent.
     seconds = max(kernel.seconds(cell) for cell in dearest(grid, size))
-    cells = max(1, min(TILE_CELLS, int(TILE_SECONDS / max(seconds, 1e-9))))
+    cells = max(1, min(TILE_CELLS, int(tile_seconds / max(seconds, 1e-9))))
     seeds = grid.seeds[size]
     # Otherwise a first trial with a single cell would fix tiles of one cell for the whole store.
     least = min(LEAST, cells // LEAST)
@@ -317,6 +324,11 @@ class Task(NamedTuple):
     def size(self) -> int:
         """The size of the cells; all tiles of a task have the same."""
         return self.tiles[0].key.size
+
+    def within(self, seconds: float, pace: float) -> Task:
+        """The first tiles that together take at most `seconds`, with estimates times `pace`; at least one."""
+        ends = accumulate(pace * tile.seconds for tile in self.tiles)
+        return Task(self.tiles[: max(1, sum(end <= seconds for end in ends))])
 
 
 def bundle(tiles: Iterable[Tile], seconds: float, correction: Callable[[int], float]) -> Iterator[Task]:

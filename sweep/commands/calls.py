@@ -16,7 +16,7 @@ from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.loading import hold, load_kernel, pickled, with_options
 from bendscape.sweep.commands.console import console as standard_error
-from bendscape.sweep.commands.options import bytes_of, seconds_of
+from bendscape.sweep.commands.options import bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Executor, choose, executor_at
 from bendscape.sweep.engine.fork_server import ForkServer
@@ -43,6 +43,7 @@ def run(
     workers: int | None = None,
     max_memory: str | float | None = None,
     time_budget: str | float | None = None,
+    core_hours: str | float | Mapping[str, float] | None = None,
     grace: str | float = GRACE_SECONDS,
     cell_timeout: str | float | None = None,
     retry_failed: bool = False,
@@ -78,6 +79,8 @@ def run(
         Bytes, or a text such as "12GB".
     time_budget, grace, cell_timeout
         Seconds, or a text such as "1h30min"; see `bendscape run --help`.
+    core_hours
+        Limit of the computing time of this run in core-hours; a mapping limits all runs with each label.
     retry_failed, new_generation, accept_kernel_change
         As the options of these names.
     progress
@@ -103,13 +106,14 @@ def run(
         "cell_timeout": None if cell_timeout is None else seconds_of("cell_timeout", cell_timeout),
     }
     patience = seconds_of("grace", grace)
+    hours = core_hours_of("core_hours", {} if core_hours is None else core_hours)
     choose(address)
     work = open_work(campaign, store, kernel, kernel_modules, new_generation=new_generation)
     server = ForkServer() if address == "local" else None  # it imports while the plan is made
     with closing(server) if server else nullcontext():
         return bring_up(
             work, console=standard_error() if progress else Console(quiet=True),
-            address=address, workers=workers, grace=patience, retry_failed=retry_failed,
+            address=address, workers=workers, grace=patience, retry_failed=retry_failed, core_hours=hours,
             accept_kernel_change=accept_kernel_change, server=server, **limits,
         )  # fmt: skip
 
@@ -217,6 +221,7 @@ def bring_up(
     workers: int | None = None,
     max_memory: float | None = None,
     time_budget: float | None = None,
+    core_hours: Mapping[str, float] | None = None,
     grace: float = GRACE_SECONDS,
     cell_timeout: float | None = None,
     retry_failed: bool = False,
@@ -237,7 +242,7 @@ def bring_up(
     return run_campaign(
         work.campaign, work.url, work.kernel, make_executor,
         console=console, kernel_modules=work.modules, kernel_pickle=work.pickle, retry_failed=retry_failed,
-        time_budget=time_budget, grace=grace, cell_timeout=cell_timeout,
+        time_budget=time_budget, core_hours=core_hours, grace=grace, cell_timeout=cell_timeout,
         accept_kernel_change=accept_kernel_change,
         max_memory=max_memory or available_memory() if choice.here else max_memory,
     )  # fmt: skip

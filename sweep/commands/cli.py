@@ -16,7 +16,7 @@ import typer
 
 from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
-from bendscape.sweep.commands.options import Json, Memory, bytes_of, seconds_of
+from bendscape.sweep.commands.options import Json, Memory, bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.commands.stores import Modules
 from bendscape.sweep.plugins import entry_points
 
@@ -110,7 +110,8 @@ def plan(
         )
     out().print(table)
     out().print(
-        f"{document['cells']} cells in {document['tiles']} tiles, {document['tasks']} tasks, {slots} cores; "
+        f"{document['cells']} cells in {document['tiles']} tiles ({document['objects']} objects), "
+        f"{document['tasks']} tasks, {slots} cores; "
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} per task"
     )
@@ -132,6 +133,14 @@ def run(
     time_budget: Annotated[
         str, typer.Option(metavar="TIME", help="Stop cleanly within this time, e.g. 2h or 90min.")
     ] = "",
+    core_hours: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[LABEL=]HOURS",
+            help="Stop cleanly when this run has computed for so many core-hours; with a label, when all "
+            "runs of the store that were given this label have. The ledger keeps count.",
+        ),
+    ] = [],  # noqa: B006
     max_memory: Memory = "",
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="How long to wait for the tasks under way after a signal.")
@@ -168,8 +177,8 @@ def run(
 ) -> None:
     """Bring a store up to a campaign file; the same command resumes and extends.
 
-    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of the time budget stop it: no further task starts, and tasks
-    under way are given up after --grace or the end of the budget. A second signal stops it at once. Nothing
+    SIGINT, SIGTERM, SIGUSR1, SIGHUP and the end of a budget stop it: no further task starts, and tasks under
+    way are given up after --grace or the end of the time budget. A second signal stops it at once. Nothing
     recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others continue.
 
     Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
@@ -198,14 +207,15 @@ def run(
     patience = seconds_of("--grace", grace)
     memory = bytes_of("--max-memory", max_memory) if max_memory else None
     timeout = seconds_of("--cell-timeout", cell_timeout) if cell_timeout else None
+    hours = core_hours_of("--core-hours", core_hours)
     if report is not None:
         check_report(report, name="--report")
     try:
         with results_only(), closing(server) if server else nullcontext():
             summary = bring_up(
                 work, console=say, address=address, workers=workers, max_memory=memory,
-                time_budget=budget, grace=patience, cell_timeout=timeout, retry_failed=retry_failed,
-                accept_kernel_change=accept_kernel_change, server=server,
+                time_budget=budget, core_hours=hours, grace=patience, cell_timeout=timeout,
+                retry_failed=retry_failed, accept_kernel_change=accept_kernel_change, server=server,
             )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)

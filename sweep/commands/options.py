@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
@@ -32,6 +33,34 @@ def seconds_of(name: str, text: str | float) -> float:
     if "".join(map("".join, parts)) != text or not 0 < seconds < math.inf:
         raise ParameterError(name, text, accepted)
     return seconds
+
+
+def core_hours_of(name: str, given: str | float | Iterable[str] | Mapping[str, float]) -> dict[str, float]:
+    """Core-hours by label, from a mapping or from strings: "40" limits one run (its label is empty), and
+    "thesis=500" all runs with the label `thesis`."""
+    import math
+    import re
+
+    from bendscape.core.errors import ParameterError
+
+    if not isinstance(given, Iterable):
+        return {"": _positive(name, given, "core-hours > 0")}
+    if isinstance(given, Mapping):
+        given = [f"{label}={hours}" if label else f"{hours}" for label, hours in given.items()]
+    limits: dict[str, float] = {}
+    for text in [given] if isinstance(given, str) else given:
+        label, _, number = text.rpartition("=")
+        found = re.fullmatch(r"inf|[0-9]+(\.[0-9]+)?(e-?[0-9]+)?", number)
+        hours = float(number) if found else math.nan
+        if not hours > 0 or not re.fullmatch(r"[\w.:/+ -]*", label) or (not label and "=" in text):
+            raise ParameterError(
+                name, text, "core-hours > 0 such as 40, or LABEL=40 for all runs of a store with this label",
+                "a label has letters, digits and . : / + - _",
+            )  # fmt: skip
+        if label in limits:
+            raise ParameterError(name, text, "given once for each label")
+        limits[label] = hours
+    return limits
 
 
 def _positive(name: str, number: float, accepted: str) -> float:

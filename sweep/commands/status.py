@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.records import Records
 from bendscape.sweep.store.root import Store, open_store
+from bendscape.sweep.store.runs import run_records
 
 RATE_SECONDS = 300.0
 
@@ -33,7 +36,8 @@ def store_status(
     missing, corrected by what finished cells took. If the kernel is neither installed nor in one of
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
-    name, and how to see them.
+    name, and how to see them. `jobs` lists the jobs that this user submitted for this store, as reported
+    by the entry points `bendscape.jobs`.
     """
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger
@@ -60,6 +64,8 @@ def store_status(
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
+    runs = ledger.runs()
+    did = [asdict(run) for run in run_records(ledger, runs)]
     at_work = holder is not None and holder["alive"] is not False
     rate, cores = _recent(records) if at_work else (None, None)
     missing = plan.total("missing")
@@ -80,7 +86,8 @@ def store_status(
         if cores and seconds_left is not None
         else None,
         "holder": holder,
-        "runs": ledger.runs(),
+        "jobs": [job for point in entry_points(group="bendscape.jobs") for job in point.load()(store.url)],
+        "runs": [{**about, **run} for about, run in zip(runs, did, strict=True)],
         "provenance": {
             "bendscape_version": version_in(attributes),
             **{k: attributes[k] for k in ("python", "packages", "created", "revised")},

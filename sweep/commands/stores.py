@@ -79,6 +79,19 @@ def status(
     hours = "unknown" if left is None else f"{left:.3g} core-hours"
     end = "unknown" if eta is None else clock(eta)
     out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
+    if document["runs"] and not holder:
+        last = document["runs"][-1]
+        why = f" ({last['reason']})" if last["reason"] else ""
+        out().print(
+            f"last run: {last['epoch']} on {last['host']}, {last['outcome'] or 'ended'}{why}, "
+            f"{last['cells']} cells in {last['core_seconds'] / 3600:.3g} core-hours",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    for job in document["jobs"]:
+        detail = job["detail"] and f" ({job['detail']})"
+        out().print(
+            f"job {job['id']} at {job['place']}: {job['state']}{detail}", markup=False, soft_wrap=True
+        )
     if line := Hidden(**document["hidden"]).line(document["store"]):
         out().print(line, markup=False, soft_wrap=True)
     for row in document.get("tiles", ()):

@@ -92,10 +92,14 @@ class Driver:
         if task is None:
             return None
         pace = self.meter.correction(task.size)
-        ahead = sum(self._under_way.values()) / self.executor.slots  # a job waits for those before it
-        # The first tile must fit; of the others the worker leaves out what does not.
-        if not self.stop.admits(ahead + task.tiles[0].seconds * pace):
+        ahead = sum(self._under_way.values()) / self.executor.slots  # time until the tasks under way are done
+        committed = self.ledger.account.core_seconds + sum(self._under_way.values())
+        first = task.tiles[0].seconds * pace
+        # The first tile must fit. The worker leaves out later tiles that would end too late. The driver
+        # leaves out those that would exceed the core-hours, because it alone knows the total.
+        if not self.stop.admits(ahead + first, committed + first):
             return None
+        task = task.within(self.stop.core_seconds - committed, pace)
         name = self.plan.layout.name
         self._estimates.update((name(tile.key), tile.seconds) for tile in task.tiles)
         order = self.order._replace(

@@ -167,6 +167,10 @@ class Plan:
         """Bytes of all arrays before compression."""
         return int(self.total("cells")) * self.kernel.cell_bytes()
 
+    def stored_objects(self) -> int:
+        """Objects of all tiles: one for each variable, and the status."""
+        return int(self.total("tiles")) * (len(self.kernel.variables) + 1)
+
     def to_json(self, slots: int) -> dict[str, Any]:
         """The plan as `bendscape plan --json` prints it."""
         axis = self.grid.axes.size
@@ -179,6 +183,7 @@ class Plan:
             "core_hours": sum(s.seconds * self.correction(n) for n, s in self.sizes.items()) / 3600,
             "core_hours_left": self.seconds_left / 3600,
             "bytes": self.stored_bytes(),
+            "objects": self.stored_objects(),
             "peak_bytes_per_task": max(size.peak_bytes for size in self.sizes.values()),
             "slots": slots,
             "sizes": [
@@ -217,7 +222,7 @@ def plan_campaign(
         kernel.check(grid)
     if not any(grid.wanted(size).any() for size in grid.sizes):
         raise ParameterError("grid.where", grid.where, "a condition that keeps at least one point")
-    grown = Layout.of(grid, kernel, layout)
+    grown = Layout.of(grid, kernel, layout, campaign.campaign.tile_seconds)
     tiles = sum(math.prod(grown.tile_shape(size)) for size in grid.sizes)
     if tiles > MAX_TILES:
         raise ParameterError("grid", f"{tiles} tiles", f"at most {MAX_TILES} tiles", "split the campaign")

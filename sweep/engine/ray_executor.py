@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# A Ray of our own listens on every interface of this machine, so it asks for a token that only its processes
+# have. Ray reads this once, when it is imported: where somebody else did that, it stays as they left it. A
+# cluster without a token does not mind one.
+if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    guarded = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_AUTH_MODE": "disabled"} if "ray" in sys.modules else guarded
 
 import ray
 
@@ -25,7 +34,9 @@ from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
-LOOK_SECONDS = 2.0  # between two looks at what the cluster is
+BACK_UP_SECONDS = 120.0  # after which a job is computed a second time, by cores that have nothing to do
+LOOK_SECONDS = 2.0  # between two queries of the cluster's state
+MOST_WAITING = 1000  # queued tasks at most: each costs the driver 10 us per call of ray.wait
 _LOST: dict[type[Exception], type[WorkerLost]] = {
     ray.exceptions.WorkerCrashedError: WorkerLost,
     ray.exceptions.OutOfMemoryError: WorkerOutOfMemory,
@@ -45,25 +56,26 @@ class RayExecutor:
     def __init__(self, options: dict[str, Any], workers: int | None = None) -> None:
         # Workers use this environment as it is, not a copy that Ray would build under `uv run`.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._owner = not ray.is_initialized()
         self._session: Path | None = None
         if self._owner:
-            own = options.get("_temp_dir")
-            if own is not None:
-                sweep_sessions(Path(own))
+            folder = options.get("_temp_dir")
+            if folder is not None:
+                sweep_sessions(Path(folder))
             ray.init(
                 include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 configure_logging=False, **options,
             )  # fmt: skip
-            if own is not None:
-                os.chmod(own, 0o700)  # Ray opens it to everybody
+            if folder is not None:
+                os.chmod(folder, 0o700)  # Ray makes it accessible to everybody
                 node: Any = ray._private.worker._global_node
                 self._session = Path(node.get_session_dir_path())
         # The driver handles retries: a task retried by Ray itself would hide a crash from the ledger.
         self._task = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._refs: dict[Any, Job] = {}
+        self._since: dict[Any, float] = {}
+        self._twins: dict[Any, Any] = {}
         self._workers = workers
         self._head = ray.get_runtime_context().gcs_address
         self._lives, self._looked = True, -LOOK_SECONDS
@@ -81,8 +93,8 @@ class RayExecutor:
         return self._memory
 
     def _window(self) -> int:
-        # One more job than can run waits for each slot, unless that would use cores nobody asked for.
-        return min(1000, 2 * self.slots if self.slots == self._cores else self.slots)
+        # One more job than can run waits for each slot, unless that would occupy cores beyond `workers`.
+        return self.slots + (min(MOST_WAITING, self.slots) if self.slots == self._cores else 0)
 
     def _look(self) -> None:
         # A signal to the process group also ends Ray's own processes. Any query to them would then take a
@@ -107,23 +119,55 @@ class RayExecutor:
                 more = job is not None
                 if job is not None:
                     self._check_memory(job.memory)
-                    memory = max(job.memory, int(self._memory)) if job.whole_node else job.memory
-                    self._refs[self._task.options(memory=memory).remote(job.order)] = job
+                    self._send(job)
             if not self._refs:
                 return
+            if not more and len(self._refs) < self.slots:
+                self._back_up()
             # Signals are handled between two waits, so each wait is short.
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=0.2)
+            if ready:  # fetch every finished task at once: ray.wait on a thousand tasks is slow
+                ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
             for ref in ready:
-                job = self._refs.pop(ref)
-                try:
-                    yield Result(job, ray.get(ref), None)
-                except ray.exceptions.RayTaskError as error:
-                    yield Result(job, [], error.cause or error)
-                except ray.exceptions.RayError as error:
-                    yield Result(job, [], _translated(error))
+                if ref not in self._refs:
+                    continue  # its twin was first
+                job, twin = self._refs.pop(ref), self._twins.pop(ref, None)
+                result = self._result(ref, job)
+                if twin is not None:
+                    del self._twins[twin]
+                    if isinstance(result.error, WorkerLost):
+                        continue  # the other one goes on
+                    del self._refs[twin], self._since[twin]
+                    ray.cancel(twin, force=True)
+                yield result
             more = True
             if not ready:
                 yield None
+
+    def _send(self, job: Job) -> Any:
+        memory = max(job.memory, int(self._memory)) if job.whole_node else job.memory
+        ref = self._task.options(memory=memory).remote(job.order)
+        self._refs[ref], self._since[ref] = job, time.monotonic()
+        return ref
+
+    def _result(self, ref: Any, job: Job) -> Result:
+        del self._since[ref]
+        try:
+            return Result(job, ray.get(ref), None)
+        except ray.exceptions.RayTaskError as error:
+            return Result(job, [], error.cause or error)
+        except ray.exceptions.RayError as error:
+            return Result(job, [], _translated(error))
+
+    def _back_up(self) -> None:
+        # When the line to a node was cut for a moment, Ray may wait for ever for an answer that was lost.
+        # Nobody can tell such a job from a long one, so cores that have nothing to do compute it a second
+        # time: both write the same bits, and the first to finish counts.
+        for ref, job in list(self._refs.items()):
+            old = time.monotonic() - self._since[ref] > BACK_UP_SECONDS
+            if old and ref not in self._twins and len(self._refs) < self.slots:
+                twin = self._send(job)
+                self._twins |= {ref: twin, twin: ref}
 
     def _check_memory(self, wanted: int) -> None:
         # Ray would wait for ever for a node that never comes.

@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,13 +21,14 @@ from bendscape.sweep.engine.identity import check_identity, identity, kernel_sou
 from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.engine.progress import Meter
 from bendscape.sweep.engine.provenance import provenance
-from bendscape.sweep.engine.stop import BUDGET, GRACE_SECONDS, Stop, Stopped, least_budget
+from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS, GRACE_SECONDS, Stop, Stopped, least_budget
 from bendscape.sweep.engine.worker import Order
 from bendscape.sweep.store.compare_and_swap import Conflict
 from bendscape.sweep.store.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.store.objects import connect, exclusive, exists, probe
 from bendscape.sweep.store.publish import stored_variables, write_layout
 from bendscape.sweep.store.root import STORE_VERSION, Store, check_rootless, holds_cells, read_store
+from bendscape.sweep.store.runs import OWN, core_seconds_left
 
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
 
@@ -38,7 +39,8 @@ class Summary:
 
     `core_seconds_left` is the plan's estimate, as `bendscape status` shows it. `hidden` is the number of
     finished cells of the store that the campaign does not name. `time_budget_needed` (seconds) is set only if
-    the budget was too short to compute anything.
+    the budget was too short to compute anything. `core_seconds` is the computing time measured by
+    the workers; `reason` says why the run stopped.
     """
 
     store: str
@@ -52,6 +54,8 @@ class Summary:
     core_seconds_left: float
     hidden: int = 0
     time_budget_needed: float | None = None
+    core_seconds: float = 0.0
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -80,6 +84,7 @@ def run_campaign(
     kernel_pickle: bytes = b"",
     retry_failed: bool = False,
     time_budget: float | None = None,
+    core_hours: Mapping[str, float] | None = None,
     grace: float = GRACE_SECONDS,
     cell_timeout: float | None = None,
     accept_kernel_change: bool = False,
@@ -89,6 +94,8 @@ def run_campaign(
 
     Idempotent: the same call finishes an interrupted run, and extends the store when axes have grown.
     `time_budget` and `grace` (seconds) bound when it stops, see `bendscape.sweep.engine.stop.Stop`;
+    `core_hours` limits the computing time by label; all runs of the store with the same label share its
+    limit (the label "" belongs to this run alone; `math.inf` is no limit);
     `cell_timeout` (seconds) bounds the time of a cell, see `bendscape.sweep.engine.limits.cell_limit`.
     Workers load the kernel by its name, also from `kernel_modules`, or from `kernel_pickle` if it is given.
     `accept_kernel_change` allows the source of the kernel to differ from that which computed the store.
@@ -115,7 +122,9 @@ def run_campaign(
     probe(url)
     ledger = Ledger(connect(url))
     with stop.signals():
-        ledger.acquire(console.print, about=provenance(kernel, kernel_modules))
+        limits = {label: 3600 * of if math.isfinite(of) else None for label, of in (core_hours or {}).items()}
+        charges = {label: limit for label, limit in limits.items() if label != OWN}
+        ledger.acquire(console.print, about=provenance(kernel, kernel_modules) | {"charges": charges})
         try:
             ledger.replay()
             store = found()  # read again: another run may have extended it before we held the lease
@@ -126,6 +135,11 @@ def run_campaign(
                 revision = publish(url, campaign, plan, store, ledger, stop.heed)
             except Stopped:
                 stop.announce(console)
+            left = core_seconds_left(ledger, limits)
+            stop.core_seconds = min(left.values(), default=math.inf)
+            next_tile = plan.next_tile
+            if next_tile is not None:
+                stop.admits(-math.inf, next_tile[1])  # too dear, whenever it ends: no executor is started
             if plan.total("tiles_left") and not stop.asked:
                 executor = _started(make_executor, stop)
                 ready = time.monotonic()
@@ -143,24 +157,28 @@ def run_campaign(
                             drive()
                     finally:
                         executor.close()
-        except BaseException:
+            plan.retry_failed = False  # failed cells have been retried
+            plan.recount()
+            missing, failed = plan.total("missing"), plan.total("failed")
+            outcome = "stopped" if missing else "failed cells" if failed else "complete"
+        except BaseException as error:
+            at_once = isinstance(error, KeyboardInterrupt)
             with stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
-                ledger.release()
+                ledger.release("stopped" if at_once else "error", type(error).__name__)
             raise
         with stop.shield():
-            ledger.release()
+            ledger.release(outcome, stop.reason if missing else "")
     computed = meter.computed if meter else 0
-    needed = _needed(plan, ready - started) if not computed and stop.reason == BUDGET else None
+    if not computed and stop.reason == CORE_HOURS:
+        console.print(_too_dear(plan, next_tile, left, limits), markup=False)
+    needed = _needed(plan, next_tile, ready - started) if not computed and stop.reason == BUDGET else None
     if needed is not None:
         console.print(needed.line(time_budget or 0.0), markup=False)
-    plan.retry_failed = False  # they had their turn
-    plan.recount()
     if line := hidden_cells(plan, ledger).line(url):
         console.print(line, markup=False)
-    missing, failed = plan.total("missing"), plan.total("failed")
     return Summary(
         store=url,
-        outcome="stopped" if missing else "failed cells" if failed else "complete",
+        outcome=outcome,
         cells=plan.total("cells"),
         done=plan.total("done"),
         failed=failed,
@@ -170,6 +188,8 @@ def run_campaign(
         core_seconds_left=plan.seconds_left,
         hidden=plan.hidden,
         time_budget_needed=needed.seconds if needed else None,
+        core_seconds=ledger.account.core_seconds,
+        reason=stop.reason if missing else "",
     )
 
 
@@ -189,12 +209,29 @@ class _Needed(NamedTuple):
         )
 
 
-def _needed(plan: Plan, start: float) -> _Needed | None:
-    tile = plan.next_tile
+def _needed(plan: Plan, tile: tuple[int, float] | None, start: float) -> _Needed | None:
     if tile is None:
         return None
     size, seconds = tile
     return _Needed(1.1 * least_budget(start + seconds), start, plan.size_in_words(size), seconds)
+
+
+def _too_dear(
+    plan: Plan,
+    tile: tuple[int, float] | None,
+    left: Mapping[str, float],
+    limits: Mapping[str, float | None],
+) -> str:
+    label = min(left, key=lambda name: left[name])
+    of, limit = f" of {label!r}" if label else "", (limits[label] or 0.0) / 3600
+    if left[label] <= 0 or tile is None:
+        return f"nothing was computed: the {limit:.4g} core-hours{of} are used"
+    size, seconds = tile
+    at = plan.size_in_words(size)
+    return (
+        f"nothing was computed: {left[label] / 3600:.2g} of the {limit:.4g} core-hours{of} are left, and a "
+        f"tile{at and f' of {at}'} takes about {seconds / 3600:.2g}"
+    )
 
 
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:

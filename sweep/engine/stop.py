@@ -1,4 +1,5 @@
-"""When a run stops: on a signal or at the end of its time budget; on a second signal, at once."""
+"""When a run stops: on a signal, or when its time budget or core-hours are used up. A second signal stops it
+at once."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from bendscape.sweep.engine.limits import SIGNALS, hurry
 
 GRACE_SECONDS = 300.0
 BUDGET = "end of the time budget"
+CORE_HOURS = "end of the core-hours"
 
 
 def least_budget(seconds: float) -> float:
@@ -40,7 +42,7 @@ class Stop:
         Seconds to wait for the tasks under way after a signal.
 
     Admitted tasks should end by `ends`, on the clock `time.time`, which workers share; late tasks are waited
-    for until `budget`, on the clock `time.monotonic`.
+    for until `budget`, on the clock `time.monotonic`. The tasks of the run may take `core_seconds` together.
     """
 
     def __init__(self, budget: float | None = None, grace: float = GRACE_SECONDS) -> None:
@@ -49,6 +51,7 @@ class Stop:
         self.budget = time.monotonic() + late
         self.ends = time.time() + left
         self.grace = grace
+        self.core_seconds = math.inf
         self.asked = False
         self.reason = ""
         self._signals = 0
@@ -90,10 +93,12 @@ class Stop:
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
 
-    def admits(self, seconds: float) -> bool:
-        """Whether a task of this length may start."""
+    def admits(self, seconds: float, core_seconds: float = 0.0) -> bool:
+        """Whether a task may start that ends in `seconds`, if the run then has used `core_seconds`."""
         if not self.asked and time.time() + seconds > self.ends:
             self.asked, self.reason = True, BUDGET
+        if not self.asked and core_seconds > self.core_seconds:
+            self.asked, self.reason = True, CORE_HOURS
         return not self.asked
 
     def heed(self) -> None:
@@ -106,8 +111,9 @@ class Stop:
         if self.asked and not self._announced:
             self._announced = True
             left = max(0.0, self._deadline - time.monotonic())
+            how_long = "" if math.isinf(left) else f"up to {left:.0f} s "
             console.print(
-                f"stopping ({self.reason}): waiting up to {left:.0f} s for the tasks under way; "
+                f"stopping ({self.reason}): waiting {how_long}for the tasks under way; "
                 "a second signal stops at once"
             )
 

@@ -117,6 +117,7 @@ def run_tiles(
 
     with threadpool_limits(limits=1), Limits(hard, until) as limits:
         receipts = []
+        check()
         for text, mask in order.tiles:
             key = TileKey.parse(text)
             if verdict is None and time.time() + _expected(context, key, mask, order) > order.until:
@@ -145,7 +146,7 @@ def _run_tile(
 ) -> Receipt:
     started = time.perf_counter()
     store, layout = context.store, context.store.layout
-    status = store.read(key, "status")
+    status = store.look(key)
     seed_block = layout.sizes[key.size].seed_block
     # A failure that the ledger does not know is tried again, to record its error.
     todo = mask & ~mask_of(status, FINISHED, seed_block)

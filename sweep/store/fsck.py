@@ -13,16 +13,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import obstore
+import zarr
 
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.hierarchy import Hierarchy, mend_hierarchy, read_hierarchy
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.objects import check_process, connect, exists
+from bendscape.sweep.store.objects import check_process, connect, exists, together
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.root import open_store
 from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum
@@ -110,34 +112,50 @@ def fsck(
     return found
 
 
+class _Tile(NamedTuple):
+    """A tile as read: masks of finished cells in the ledger and in the data, with their checksums."""
+
+    key: TileKey
+    done: int
+    there: int = 0
+    checksum: int = 0
+    checksum_there: int = 0
+    missing: tuple[str, ...] = ()
+    unreadable: str = ""
+
+
+def _read(hierarchy: Hierarchy, arrays: dict[str, zarr.Array[Any]], asked: tuple[TileKey, int, int]) -> _Tile:
+    (key, done, listed), layout = asked, hierarchy.layout
+    missing = [name for bit, name in enumerate(arrays) if not listed >> bit & 1]
+    missing = [name for name in missing if not exists(hierarchy.url, hierarchy.chunk(key, name))]
+    region, slots, seed_block = layout.region(key), layout.slots(key), layout.sizes[key.size].seed_block
+    try:
+        block = {
+            name: np.asarray(array[region]).reshape(*slots, *array.shape[len(region) :])
+            for name, array in arrays.items()
+        }
+    except Exception as error:  # each codec raises its own class
+        return _Tile(key, done, unreadable=f"{type(error).__name__}: {error}")
+    there = mask_of(block["status"], FINISHED, seed_block)
+    recorded, stored = (tile_checksum(block, mask, seed_block) for mask in (done, there))
+    return _Tile(key, done, there, recorded, stored, tuple(missing))
+
+
 def _compare(
-    hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, set[str]]], found: Findings
+    hierarchy: Hierarchy, ledger: Ledger, chunks: dict[int, dict[TileKey, int]], found: Findings
 ) -> Iterator[Receipt]:
-    layout = hierarchy.layout
-    for n, size in layout.sizes.items():
-        names = hierarchy.variables(n)
-        arrays = {name: hierarchy.array(f"{layout.group(n)}/{name}") for name in names}
-        recorded = {key for key in ledger.records if key.size == n and _inside(hierarchy, key)}
-        for key in sorted(recorded | set(chunks[n])):
+    layout, records = hierarchy.layout, ledger.records
+    for n, listed in chunks.items():
+        arrays = {name: hierarchy.array(f"{layout.group(n)}/{name}") for name in hierarchy.variables(n)}
+        recorded = {key for key in records if key.size == n and _inside(hierarchy, key)}
+        asked = ((key, records.masks(key)[0], listed.get(key, 0)) for key in sorted(recorded | set(listed)))
+        read = partial(_read, hierarchy, arrays)
+        for key, done, there, checksum, checksum_there, missing, unreadable in together(read, asked):
             found.tiles += 1
-            name = layout.name(key)
-            done, _ = ledger.records.masks(key)
-            missing = [variable for variable in names if variable not in chunks[n].get(key, ())]
-            missing = [v for v in missing if not exists(hierarchy.url, hierarchy.chunk(key, v))]
-            region, slots = layout.region(key), layout.slots(key)
-            try:
-                block = {
-                    v: np.asarray(array[region]).reshape(*slots, *array.shape[len(region) :])
-                    for v, array in arrays.items()
-                }
-            except Exception as error:  # each codec has its own
-                found.damaged[name] = f"{type(error).__name__}: {error}"
-                yield _correction(name, lost=done)
-                continue
-            there = mask_of(block["status"], FINISHED, size.seed_block)
-            known = ledger.records.get(key)
-            checksum = tile_checksum(block, done, size.seed_block)
-            if there and missing:
+            name, known = layout.name(key), records.get(key)
+            if unreadable:
+                found.damaged[name] = unreadable
+            elif there and missing:
                 found.damaged[name] = f"{', '.join(missing)} of its finished cells are missing"
             elif lost := done & ~there:
                 found.absent[name] = lost.bit_count()
@@ -152,7 +170,7 @@ def _compare(
             if done and not (known and known.checksum):
                 found.unverified += 1
             if there and (new or not (known and known.checksum)):
-                yield _correction(name, done=there, checksum=tile_checksum(block, there, size.seed_block))
+                yield _correction(name, done=there, checksum=checksum_there)
 
 
 def _correction(tile: str, lost: int = 0, done: int = 0, checksum: int = 0) -> Receipt:
@@ -175,10 +193,12 @@ def _objects(url: str) -> Iterator[str]:
         yield from (str(item["path"]) for item in page)
 
 
-def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, set[str]]], list[str]]:
-    """The variables that each tile has a chunk of, by size, and the objects that belong to nothing."""
+def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, int]], list[str]]:
+    """For each size and tile, the variables that have a chunk, as bits in their order; and the objects that
+    belong to no array."""
     layout = hierarchy.layout
-    chunks: dict[int, dict[TileKey, set[str]]] = {size: defaultdict(set) for size in layout.sizes}
+    chunks: dict[int, dict[TileKey, int]] = {size: defaultdict(int) for size in layout.sizes}
+    bits = {size: {name: 1 << bit for bit, name in enumerate(hierarchy.variables(size))} for size in chunks}
     groups = {layout.group(size): size for size in layout.sizes}
     known = {f"{path}/zarr.json" for path in hierarchy.metadata}
     orphans = []
@@ -192,7 +212,7 @@ def _listing(url: str, hierarchy: Hierarchy) -> tuple[dict[int, dict[TileKey, se
         if plain and group in groups and name != "seed":
             key = TileKey(groups[group], tuple(map(int, parts[: len(layout.cell_dims)])))
             if _inside(hierarchy, key) and hierarchy.chunk(key, name) == path:
-                chunks[key.size][key].add(name)
+                chunks[key.size][key] |= bits[key.size][name]
                 continue
             plain = False
         if not plain:

@@ -1,7 +1,7 @@
 """The ledger: which cells are recorded, with their errors and costs, and who may write.
 
     ledger/campaign/<revision>.json     every campaign file this store was run with, and the layout it made
-    ledger/lease/<epoch>.json, .beat    the holder of an epoch and its heartbeat
+    ledger/lease/<epoch>.json, .beat    the holder of an epoch; its heartbeat and, at the end, its outcome
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
@@ -22,6 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,8 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object
-from bendscape.sweep.store.records import Receipt, Records
+from bendscape.sweep.store.objects import Damaged, check_process, names_in, read_object, together
+from bendscape.sweep.store.records import Account, Receipt, Records
 from bendscape.sweep.texts import NAME_CHARACTERS, clean, host_name
 
 FLUSH_SECONDS = 5.0
@@ -128,6 +129,7 @@ class Ledger:
     _pending: list[Receipt] = field(default_factory=list)
     _segments: list[str] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
+    _pulsing: threading.Thread | None = None
 
     # -- reading
 
@@ -165,21 +167,23 @@ class Ledger:
 
     def damage(self) -> dict[str, str]:
         """Every snapshot and segment that cannot be read, and why."""
-        found: dict[str, str] = {}
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
         looks += [partial(self._load, name, Records()) for name in self._names("segments")]
-        for look in looks:
-            with contextlib.suppress(FileNotFoundError):  # a run at work deletes old snapshots
+
+        def try_to(look: Callable[[], object]) -> Damaged | None:
+            with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
                 try:
                     look()
                 except Damaged as error:
-                    found[error.path] = error.why
-        return found
+                    return error
+            return None
+
+        return {error.path: error.why for error in together(try_to, looks) if error is not None}
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease, None if it was released; `alive` is None for a holder on another machine."""
         epoch = self._newest_epoch()
-        if not epoch or self._beat_of(epoch).get("released"):
+        if not epoch or self.beat_of(epoch).get("released"):
             return None
         holder = self._holder_of(epoch)
         return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
@@ -187,12 +191,26 @@ class Ledger:
     def runs(self) -> list[dict[str, Any]]:
         """Every run that held the lease, with what it recorded about itself."""
         epochs = [int(name.partition(".")[0]) for name in self._names("lease") if name.endswith(".json")]
-        return [{"epoch": epoch, **self._holder_of(epoch)} for epoch in epochs]
+        with ThreadPoolExecutor(8) as pool:  # of an object store each answer takes a while
+            holders = list(pool.map(self._holder_of, epochs))
+        return [{"epoch": epoch, **holder} for epoch, holder in zip(epochs, holders, strict=True)]
+
+    def beat_of(self, epoch: int) -> dict[str, Any]:
+        """The last heartbeat of a run: its `time`, whether it has `released` the lease, and how it ended.
+
+        An unreadable heartbeat counts as not released.
+        """
+        return self.read(f"ledger/lease/{epoch:06d}.beat")
 
     @property
     def epoch(self) -> int:
         """Epoch of the lease that this ledger holds; 0 if it holds none."""
         return self._epoch
+
+    @property
+    def account(self) -> Account:
+        """Sums over the receipts of the run that holds the lease through this ledger."""
+        return self.records.accounts.get(self._epoch, Account())
 
     @property
     def revision(self) -> int:
@@ -241,9 +259,6 @@ class Ledger:
     def _newest_epoch(self) -> int:
         return max((int(name.partition(".")[0]) for name in self._names("lease")), default=0)
 
-    def _beat_of(self, epoch: int) -> dict[str, Any]:
-        return self.read(f"ledger/lease/{epoch:06d}.beat")  # what cannot be read was not released
-
     def acquire(
         self,
         say: Callable[[str], None],
@@ -262,7 +277,7 @@ class Ledger:
         """
         check_process()
         epoch = self._newest_epoch()
-        if epoch and not self._beat_of(epoch).get("released"):
+        if epoch and not self.beat_of(epoch).get("released"):
             holder = self._holder_of(epoch)
             if self._alive(epoch, holder, say, lease_seconds):
                 age = time.time() - holder.get("started", time.time())
@@ -285,7 +300,8 @@ class Ledger:
         self._flushed = time.monotonic()
         self._beat(1)
         self._stopped.clear()
-        threading.Thread(target=self._pulse, daemon=True).start()
+        self._pulsing = threading.Thread(target=self._pulse, daemon=True)
+        self._pulsing.start()
 
     def _pulse(self) -> None:
         # In a separate thread, so that the heartbeat goes on while the driver starts Ray or publishes.
@@ -295,8 +311,8 @@ class Ledger:
             with contextlib.suppress(Exception):  # if the store fails, the driver's own writes report it
                 self._beat(count)
 
-    def _beat(self, count: int, released: bool = False) -> None:
-        pulse = json.dumps({"count": count, "released": released})
+    def _beat(self, count: int, released: bool = False, **end: Any) -> None:
+        pulse = json.dumps({"count": count, "released": released, "time": time.time(), **end})
         obstore.put(self.objects, f"ledger/lease/{self._epoch:06d}.beat", pulse.encode())
 
     def _alive(
@@ -305,19 +321,21 @@ class Ledger:
         if (here := _runs_here(holder)) is not None:
             return here
         say(f"waiting {lease_seconds:.0f} s to see whether the run on {holder.get('host')} is still alive")
-        before, deadline = self._beat_of(epoch), time.monotonic() + lease_seconds
+        before, deadline = self.beat_of(epoch), time.monotonic() + lease_seconds
         while time.monotonic() < deadline:
             time.sleep(min(1.0, lease_seconds / 10))
-            now = self._beat_of(epoch)
+            now = self.beat_of(epoch)
             if now != before:
                 return not now.get("released")
         return False
 
-    def release(self) -> None:
-        """Flush and let the next driver in at once."""
+    def release(self, outcome: str = "", reason: str = "") -> None:
+        """Flush and release the lease; `outcome` and `reason` are stored with the account of the run."""
         self._stopped.set()
         self.flush()
-        self._beat(0, released=True)
+        if self._pulsing is not None:
+            self._pulsing.join(LEASE_SECONDS)  # otherwise its last heartbeat could overwrite this one
+        self._beat(0, released=True, outcome=outcome, reason=reason, **self.account._asdict())
 
     # -- writing
 

@@ -10,12 +10,15 @@ import contextlib
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 import obstore
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
     from obstore import PutMode, PutResult, UpdateVersion
     from obstore.store import RetryConfig
 
-LOCKS = 64  # files that all tiles share: two tiles that meet on one only wait for each other
-# A first contact fails in seconds, so that a typing error does not look like work; a run that is under way
+THREADS = 16  # of independent requests to a store under way at the same time
+LOCKS = 64  # lock files shared by all tiles; two tiles with the same lock only wait for each other
+# The first contact fails within seconds, so that a mistyped URL is reported at once; a run under way
 # tolerates an outage of a minute.
 _HASTY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _PATIENT: RetryConfig = {
@@ -57,6 +61,25 @@ def connect(url: str, *, patient: bool = True) -> ObjectStore:
     except OSError as error:
         raise ParameterError("store", str(folder), "a folder that can be made", str(error)) from None
     return from_url(url)
+
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+def together(ask: Callable[[Asked], Answer], of: Iterable[Asked], threads: int = THREADS) -> Iterator[Answer]:
+    """Map `ask` over `of` in threads; yields results in order, with at most 2 `threads` calls pending."""
+    waiting, rest = deque[Future[Answer]](), iter(of)
+    with ThreadPoolExecutor(threads, thread_name_prefix="bendscape-store") as pool:
+        try:
+            while True:
+                waiting.extend(pool.submit(ask, one) for one in islice(rest, 2 * threads - len(waiting)))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 _client_of: int | None = None

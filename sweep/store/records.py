@@ -100,6 +100,18 @@ def _with_texts(errors: list[dict[str, Any]], texts: list[str]) -> tuple[CellErr
     )
 
 
+class Account(NamedTuple):
+    """Sums over the receipts of one run: cells, core seconds, and the time of the last receipt.
+
+    Core seconds are measured by the workers and include failed cells. A task lost with its worker has no
+    receipt.
+    """
+
+    cells: int = 0
+    core_seconds: float = 0.0
+    last: float = 0.0
+
+
 class TileRecord(NamedTuple):
     """Everything recorded of one tile. `attempts` is the number of its receipts, `epoch` the run of the
     last."""
@@ -206,12 +218,14 @@ def as_int(mask: NDArray[np.uint8]) -> int:
 class Records:
     """Everything recorded of a store, by size.
 
-    `follows` names the newest segment that was merged before the driver that keeps them began.
+    `follows` is the newest segment merged before the driver that keeps these records began. `accounts` holds
+    the account of each run by epoch; snapshots of bendscape 0.1 have none.
     """
 
     def __init__(self) -> None:
         self.follows = ""
         self.sizes: dict[int, SizeRecords] = {}
+        self.accounts: dict[int, Account] = {}
         self._errors: dict[TileKey, dict[int, CellError]] = {}
         self._hosts: dict[str, int] = {"": 0}
 
@@ -251,6 +265,10 @@ class Records:
         size.finished[at] = receipt.finished
         size.epoch[at] = epoch
         size.host[at] = self._hosts.setdefault(receipt.host, len(self._hosts))
+        cells, seconds, last = self.accounts.get(epoch, Account())
+        self.accounts[epoch] = Account(
+            cells + receipt.computed, seconds + receipt.seconds, max(last, receipt.finished)
+        )
         if receipt.errors or key in self._errors:
             errors = self._errors.setdefault(key, {})
             for error in receipt.errors:
@@ -309,7 +327,7 @@ class Records:
         errors, texts = _shared_texts(tuple(self.errors()))
         tiles = [str(key) for key, of_tile in self._errors.items() for _ in of_tile]
         about = {"hosts": list(self._hosts), "errors": errors, "texts": texts, "tiles": tiles}
-        text = json.dumps({**about, "follows": self.follows})
+        text = json.dumps({**about, "follows": self.follows, "accounts": self.accounts})
         into = io.BytesIO()
         np.savez_compressed(into, text=np.frombuffer(text.encode(), np.uint8), **arrays)
         return into.getvalue()
@@ -334,6 +352,7 @@ class Records:
         except Exception as error:  # zipfile, zlib, numpy and json each raise their own
             raise ValueError(f"{type(error).__name__}: {error}") from None
         records.follows = known.get("follows", "")
+        records.accounts = {int(run): Account(*sums) for run, sums in known.get("accounts", {}).items()}
         records._hosts = {host: index for index, host in enumerate(known["hosts"])}
         for tile, of_cell in zip(known["tiles"], errors, strict=True):
             records._errors.setdefault(TileKey.parse(tile), {})[of_cell.bit] = of_cell
