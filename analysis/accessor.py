@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PLOT = f"  {'.bend.plot':<24} Figures: write it alone for their list."
 
 
-def _in_words(ds: xr.Dataset) -> str:
+def _contents(ds: xr.Dataset) -> str:
     """The contents of a dataset in one line, from its metadata alone."""
     axes = [
         f"{name} {ds.sizes[name]}" for name in ("p", "p_star", "a", "noise", "N", "seed") if name in ds.sizes
@@ -80,10 +80,10 @@ class _Plot:
         return numbers_of(self._results, name)
 
     def __repr__(self) -> str:
-        return f"figures of {_in_words(self._ds)}\n" + "\n".join(_methods(self, ".plot"))
+        return f"figures of {_contents(self._ds)}\n" + "\n".join(_methods(self, ".plot"))
 
     def _repr_html_(self) -> str:
-        return _html(f"figures of {_in_words(self._ds)}", _methods(self, ".plot"))
+        return _html(f"figures of {_contents(self._ds)}", _methods(self, ".plot"))
 
     def _draw(self, name: str) -> Figure:
         from bendscape.analysis.figures.draw import draw_figure
@@ -127,10 +127,10 @@ class Bend:
         self._ds = ds
 
     def __repr__(self) -> str:
-        return "\n".join([_in_words(self._ds), *_methods(self, ""), _PLOT])
+        return "\n".join([_contents(self._ds), *_methods(self, ""), _PLOT])
 
     def _repr_html_(self) -> str:
-        return _html(_in_words(self._ds), [*_methods(self, ""), _PLOT])
+        return _html(_contents(self._ds), [*_methods(self, ""), _PLOT])
 
     @cached_property
     def plot(self) -> _Plot:
@@ -148,7 +148,7 @@ class Bend:
         self,
         *,
         statistic: Statistic | None = None,
-        min_size: int = 256,
+        least_size: int = 256,
         extra_draws: int = 0,
         prediction: bool = True,
         free_edge: bool = False,
@@ -163,7 +163,7 @@ class Bend:
         return edge_scaling(
             self._ds,
             statistic=statistic,
-            min_size=min_size,
+            least_size=least_size,
             extra_draws=extra_draws,
             prediction=prediction,
             free_edge=free_edge,

@@ -18,7 +18,7 @@ LeastSize = Annotated[
     int | None,
     typer.Option(min=2, help="Leave smaller sizes out; 256, or the smallest where fewer than two reach it."),
 ]
-SCALING = {name: f"bendscape scaling: {name}" for name in ("loads", "edge", "drift")}
+SCALING = {name: f"bendscape scaling: {name}" for name in ("collapse", "edge_scaling", "drift")}
 """Titles of the datasets that `scaling` writes; an earlier one is recognised by its title."""
 
 
@@ -70,7 +70,7 @@ def scaling(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder for the datasets loads.zarr, edge.zarr and drift.zarr.",
+            help="Folder for the datasets collapse.zarr, edge_scaling.zarr and drift.zarr.",
         ),
     ] = None,
     n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
@@ -106,7 +106,7 @@ def scaling(
     written = [places[name] for name in found if name in places]
     for name in found if places else ():
         replace_zarr(results[name].assign_attrs(title=SCALING[name]), places[name], "--output")
-    rows_of = {"loads": load_rows, "edge": edge_rows, "drift": drift_rows}
+    rows_of = {"collapse": load_rows, "edge_scaling": edge_rows, "drift": drift_rows}
     rows = {name: rows_of[name](results[name]) if name in found else [] for name in names}
     for name in names:
         if lacking := results.lacking(name):
@@ -116,7 +116,7 @@ def scaling(
     if json:
         print_json({"store": store, **rows})
         return
-    render_of = {"loads": render_loads, "edge": render_edges, "drift": render_drift}
+    render_of = {"collapse": render_loads, "edge_scaling": render_edges, "drift": render_drift}
     for name in names:
         if rows[name] or (name in found and name != "drift"):
             out().print(render_of[name](rows[name]))
@@ -140,7 +140,7 @@ def claims(
 
     with _opened(store) as ds:
         results = Results(ds, least_size=least_size, extra_draws=extra_draws)
-        results.read(made_of := ("loads", "edge", "means"))
+        results.read(made_of := ("collapse", "edge_scaling", "means"))
         found = claims(*(results[name] for name in made_of))
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
@@ -261,11 +261,11 @@ def analyses(
     from rich import box
     from rich.table import Table
 
-    from bendscape.analysis.dataset.analyses import described
+    from bendscape.analysis.dataset.analyses import describe_analyses
     from bendscape.sweep.commands.console import out, print_json
 
     with _opened(store) if store else nullcontext() as ds:
-        rows = described(ds)
+        rows = describe_analyses(ds)
     if json:
         print_json({"store": store, "analyses": rows})
         return

@@ -56,14 +56,15 @@ def theory(
                 "a": model.a,
                 "alpha_bbp": at.alpha_bbp,
                 "transition": at.kind,
-                "overlap_sq_jump": at.overlap_sq,
+                "overlap_sq_jump": at.overlap_sq_jump,
                 "a_tricritical": a_tricritical(model.p, model.p_star),
                 "errors": {field: getattr(at, field) for field in at._fields if field.endswith("_error")},
                 "alpha_0": dict(zip(bound._fields[:4], bound[:4], strict=True)),
                 "alpha_sharp": at.alpha_sharp,
                 "points": [point._asdict() for point in points],
                 "sizes": [
-                    {"N": value, "alpha_bbp_N": threshold, "seen": shown} for value, threshold, shown in sizes
+                    {"N": value, "alpha_bbp_at_size": threshold, "seen": shown}
+                    for value, threshold, shown in sizes
                 ],
             }
         )
@@ -75,7 +76,7 @@ def theory(
         "alpha_0, principal value": bound.principal_value,
         "alpha_0, tangent": bound.tangent,
         "alpha_0, complex": complex(bound.complex_re, bound.complex_im),
-        "overlap_sq just above": at.overlap_sq,
+        "overlap_sq_jump": at.overlap_sq_jump,
     }
     table.add_row("transition", at.kind)
     for name, value in rows.items():

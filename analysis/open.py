@@ -35,7 +35,7 @@ from xarray.core import indexing
 
 from bendscape.analysis import accessor as _registers_bend  # noqa: F401
 from bendscape.analysis.dataset.analyses import loaded, theories
-from bendscape.analysis.dataset.cells import Axes, Cells, Coverage, Measured
+from bendscape.analysis.dataset.cells import Cells, Coverage, Measured, SortedAxes
 from bendscape.analysis.dataset.failures import failures
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import DIGITS
@@ -167,7 +167,7 @@ class BendscapeBackend(BackendEntrypoint):
 def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     """The dataset of the cells, with integers as stored."""
     layout = store.layout
-    axes, points, size_axis = Axes.of(grid, layout), tuple(grid.dims), layout.axes.size
+    axes, points, size_axis = SortedAxes.of(grid, layout), tuple(grid.dims), layout.axes.size
     seeds = np.array([grid.seeds[size] for size in grid.sizes])
     wanted = np.stack([grid.wanted(size) for size in grid.sizes], axis=-1)
     sized = () if size_axis is None else (size_axis.name,)
@@ -282,7 +282,9 @@ def _recorded(store: Store) -> Records:
     return records
 
 
-def _known(store: Store, name: str, axes: Axes, points: tuple[str, ...], numbers: set[str]) -> xr.Variable:
+def _known(
+    store: Store, name: str, axes: SortedAxes, points: tuple[str, ...], numbers: set[str]
+) -> xr.Variable:
     values = store.read(name)
     if name in numbers and np.isnan(values).any():
         raise Damaged(name, "values of it are missing")

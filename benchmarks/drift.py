@@ -103,7 +103,7 @@ def report(store: Path) -> None:
             print(
                 f"| {N:g} | {of.n_seeds:d} | {of.alpha_seen:.4f}({of.alpha_seen_error:.4f}) | "
                 f"[{of.alpha_seen_low:.4f}, {of.alpha_seen_high:.4f}] | {of.alpha_seen_systematic:.4f} | "
-                f"{of.stretch:.2f} | {of.alpha_bbp_N:.4f} | {effective:.2f} |"
+                f"{of.stretch:.2f} | {of.alpha_bbp_at_size:.4f} | {effective:.2f} |"
             )
         print(f"law {tuple(OUTCOMES)[int(at.law)]}")
         for name in sorted(set(found.data_vars) - {"law"}):

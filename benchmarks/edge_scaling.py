@@ -63,7 +63,7 @@ def planted(law: str, c: float, seeds: dict[int, int], noise: float) -> dict[str
         realised=False,
         entropy=round(1000 * c),
     )
-    found = edge_scaling(sweep, min_size=100, prediction=False).compute()
+    found = edge_scaling(sweep, least_size=100, prediction=False).compute()
     told = Counter(tuple(OUTCOMES)[code] for code in found["law"].values.ravel())
     return {outcome: told[outcome] / REPEATS for outcome in OUTCOMES}
 
@@ -124,15 +124,15 @@ def print_sampled(data: dict[str, Any]) -> None:
         ds = as_sweep(model, factor, data[f"{model}, {factor}"])
         head = f"{model.p}, {model.p_star}, {model.a:g} | {factor:g} | {EDGE_KINDS[ds['edge'].item()]}"
         for extra in (0, 8):
-            for min_size in (64, 128, 256, 512):
-                at = edge_scaling(ds, min_size=min_size, extra_draws=extra).compute().squeeze()
+            for least_size in (64, 128, 256, 512):
+                at = edge_scaling(ds, least_size=least_size, extra_draws=extra).compute().squeeze()
                 free = edge_scaling(
-                    ds, min_size=min_size, extra_draws=extra, free_edge=True, prediction=False
+                    ds, least_size=least_size, extra_draws=extra, free_edge=True, prediction=False
                 )
                 free = free.compute().squeeze()
                 law, with_free = (tuple(OUTCOMES)[int(each["law"])] for each in (at, free))
                 print(
-                    f"| {head} | {min_size} | {extra} | {law} "
+                    f"| {head} | {least_size} | {extra} | {law} "
                     f"| {at['delta_chi2']:.1f} | {at['n_two_thirds_p_value']:.2g} "
                     f"| {at['one_over_log_p_value']:.2g} "
                     f"| {at['n_two_thirds_c']:.2f}({at['n_two_thirds_c_error']:.2f}), "

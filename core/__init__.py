@@ -36,6 +36,7 @@ z(g)                ``spectral_map``      1/g + Sigma(g), the functional inverse
 lambda_-            ``lambda_minus``      left edge of the bulk, theory
 lambda_*            ``lambda_star``       outlier left of the bulk, theory
 m^2                 ``overlap_sq``        squared overlap of a unit eigenvector with the teacher, in [0, 1]
+(none)              ``overlap_sq_jump``   overlap_sq of the outlier just above alpha_bbp, 0 where continuous
 alpha_BBP           ``alpha_bbp``         threshold: an isolated outlier exists above it
 alpha_sharp         ``alpha_sharp``       the left edge is smooth below it, sharp above
 alpha_0             ``alpha_0``           below it samples of any size show no overlap with the teacher

@@ -38,7 +38,7 @@ def main() -> None:
         map_models(ds, process, {"pid": Output((), np.int64, {})}, ["status"]),
         thresholds(ds),
         collapse(ds, n_boot=100),
-        edge_scaling(ds, min_size=20, prediction=False),
+        edge_scaling(ds, least_size=20, prediction=False),
     )
     here = compute(*lazy)  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None}

@@ -115,24 +115,24 @@ def root(function: Callable[[Number], Number], near: Number) -> Number:
 
 
 def transition(model: Model, gamma: float) -> dict[str, Number]:
-    """alpha_bbp, alpha_sharp, lambda_minus and overlap_sq at it; gamma is a start for the root."""
+    """alpha_bbp, alpha_sharp, lambda_minus at it and overlap_sq just above; gamma is a start for the root."""
     with mp.workdps(DIGITS):
         A, F, B, B_y = laplace_averages(model, mp.mpf(1))
-        alpha_sharp, overlap_sq, x = 1 / B, (B + F) / (B + F - B_y), mp.mpf(1)
+        alpha_sharp, jump, x = 1 / B, (B + F) / (B + F - B_y), mp.mpf(1)
         if B + F >= 0:
 
             def psi(at: Number) -> Number:
                 _, F, B, _ = laplace_averages(model, at)
                 return at * B + F
 
-            x, overlap_sq = root(psi, gamma), mp.mpf(0)
+            x, jump = root(psi, gamma), mp.mpf(0)
             A, F, _, _ = laplace_averages(model, x)
         alpha_bbp = -1 / (x * F)
         return {
             "alpha_bbp": alpha_bbp,
             "alpha_sharp": alpha_sharp,
             "lambda_minus": (2 / mp.mpf(model.p)) * (-1 / x + alpha_bbp * A),
-            "overlap_sq": overlap_sq,
+            "overlap_sq_jump": jump,
         }
 
 

@@ -39,7 +39,7 @@ class Problem:
     alpha_sharp: float
     a_tricritical: float
     lambda_minus_at_bbp: float
-    overlap_sq_at_bbp: float
+    overlap_sq_jump: float
     alpha_0: dict[str, float]
     points: tuple[Point, ...]
 
@@ -75,7 +75,7 @@ def _read() -> tuple[Problem, ...]:
             alpha_sharp=known["alpha_sharp"],
             a_tricritical=known["a_tricritical"],
             lambda_minus_at_bbp=known["at_alpha_bbp"]["lambda_minus"],
-            overlap_sq_at_bbp=known["at_alpha_bbp"]["overlap_sq"],
+            overlap_sq_jump=known["at_alpha_bbp"]["overlap_sq"],
             alpha_0=_nan_for_none(known["alpha_0"]),
             points=tuple(Point(**_nan_for_none(point)) for point in known["points"]),
         )

@@ -18,7 +18,7 @@ import xarray as xr
 from command_line import bendscape
 
 from bendscape.analysis.dataset import analyses
-from bendscape.analysis.dataset.analyses import ANALYSES, THEORIES, Analysis, described, load_analysis
+from bendscape.analysis.dataset.analyses import ANALYSES, THEORIES, Analysis, describe_analyses, load_analysis
 from bendscape.analysis.findings.results import PASSES, Results
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.theory.label_only import SpectralWeights, spectral_asymptotics
@@ -92,7 +92,7 @@ ANALYSIS = Analysis("spread", spread, ("x",), {"seed": "seed"})
 
 
 def test_every_installed_analysis_declares_what_it_needs_and_has_the_name_of_its_entry_point() -> None:
-    rows = {row["name"]: row for row in described()}
+    rows = {row["name"]: row for row in describe_analyses()}
     assert {"thresholds", "collapse", "edge_scaling", "drift", "means", "shift_map"} <= set(rows)
     assert not any("error" in row for row in rows.values())
     assert "status" in rows["drift"]["variables"]
@@ -103,14 +103,14 @@ def test_every_installed_analysis_declares_what_it_needs_and_has_the_name_of_its
 
 def test_a_kernel_with_the_variables_of_an_analysis_gets_it(whole: Path) -> None:
     store = whole
-    assert all(not row["lacking"] for row in described(opened(store)))
+    assert all(not row["lacking"] for row in describe_analyses(opened(store)))
     found = json.loads(bendscape("thresholds", store, "--json").stdout)
     assert [row["n_cells"] for row in found["rows"]] == [5 * 6] * 3
     assert {row["alpha_gap_sample"]["flag"] for row in found["rows"]} != {"not_enough_data"}
     assert opened(store).bend.analyse("means")["eigval_min"].notnull().all()
     done = bendscape("scaling", store, "--n-boot", 100, "--json")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["loads"]) == 4
+    assert len(json.loads(done.stdout)["collapse"]) == 4
     assert "left out" not in done.stderr
 
 
@@ -141,10 +141,10 @@ def test_scaling_computes_what_the_variables_allow_and_reports_what_is_left_out(
     store = third_party(tmp_path, kernel_file, "eigval_min")
     done = bendscape("scaling", store, "--n-boot", 100, "--json", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0] == "left out loads: this store lacks overlap_sq_space, edge_sample"
+    assert done.stderr.splitlines()[0] == "left out collapse: this store lacks overlap_sq_space, edge_sample"
     assert "left out drift: this store lacks one of overlap_sq_space, overlap_sq_sample" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["edge.zarr"]
-    assert len(json.loads(done.stdout)["edge"]) > 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["edge_scaling.zarr"]
+    assert len(json.loads(done.stdout)["edge_scaling"]) > 0
 
 
 def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
@@ -154,7 +154,8 @@ def test_a_store_without_any_possible_result_is_refused_with_what_it_lacks(
     done = bendscape("scaling", tmp_path / "s.zarr")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "it lacks for loads overlap_sq_space, eigval_min, edge_sample; for edge eigval_min" in line
+    lacking = "for collapse overlap_sq_space, eigval_min, edge_sample; for edge_scaling eigval_min"
+    assert f"it lacks {lacking}" in line
 
 
 def test_an_axis_of_another_role_is_not_the_axis_that_is_needed() -> None:
@@ -230,7 +231,7 @@ def test_an_analysis_that_cannot_be_loaded_is_listed_with_its_error(
     mine: Callable[[str, str, str], None], source: str, why: str
 ) -> None:
     mine("spread", ANALYSES, source)
-    (row,) = (row for row in described() if row["name"] == "spread")
+    (row,) = (row for row in describe_analyses() if row["name"] == "spread")
     assert why in row["error"]
     assert bendscape("analyses").returncode == 0
 
@@ -243,10 +244,10 @@ def test_commands_figures_and_report_use_the_same_estimates(whole: Path, tmp_pat
         assert load_analysis(of.analysis.name) is of.analysis, name
     enough = ParameterError("test", "it", "asked no further")
     commands = {
-        ("scaling",): ["loads", "edge", "drift"],
-        ("claims",): ["loads", "edge", "means"],
-        ("report", "-o", tmp_path / "r.html"): ["means", "loads", "edge", "thresholds"],
-        ("figures", "--only", "edge", "-o", tmp_path): ["means", "means", "edge"],
+        ("scaling",): ["collapse", "edge_scaling", "drift"],
+        ("claims",): ["collapse", "edge_scaling", "means"],
+        ("report", "-o", tmp_path / "r.html"): ["means", "collapse", "edge_scaling", "thresholds"],
+        ("figures", "--only", "edge", "-o", tmp_path): ["means", "means", "edge_scaling"],
     }
     for command, asked in commands.items():
         with mock.patch.object(Results, "read", autospec=True, side_effect=enough) as read:

@@ -153,7 +153,7 @@ def test_theory_prints_the_contract() -> None:
     assert set(above) == point | {"lambda_minus_error", "lambda_star_error", "overlap_sq_error"}
     assert (above["lambda_star"], above["overlap_sq"]) == pytest.approx((-1.6690, 0.1731), abs=5e-5)
     assert (below["lambda_star"], below["overlap_sq"]) == (None, None)
-    assert found["sizes"][0]["alpha_bbp_N"] == pytest.approx(1.191, abs=5e-4)
+    assert found["sizes"][0]["alpha_bbp_at_size"] == pytest.approx(1.191, abs=5e-4)
     assert found["sizes"][0]["seen"] == "threshold seen, between alpha_0 and alpha_bbp"
 
 
@@ -256,23 +256,23 @@ def test_scaling_prints_and_stores_critical_loads_and_laws(hessians: Path, tmp_p
     place = tmp_path / "out"
     options = ("--least-size", 16, "--n-boot", 100)
     found = document("scaling", store, "-o", place, *options)
-    assert {row["estimator"] for row in found["loads"]} == {
+    assert {row["estimator"] for row in found["collapse"]} == {
         "collapse", "theory_curve", "crossing", "square_root"
     }  # fmt: skip
-    row = found["loads"][0]
+    row = found["collapse"][0]
     assert (row["p"], row["a"], row["transition"]) == (1, 0.7, "continuous")
     assert row["definitions"]["alpha_bbp"]["theory"] == pytest.approx(1.2433879894, rel=1e-9)
-    loads = xr.open_zarr(place / "loads.zarr", consolidated=False)
+    loads = xr.open_zarr(place / "collapse.zarr", consolidated=False)
     assert loads["alpha_bbp"].values.item() == row["definitions"]["alpha_bbp"]["theory"]
-    assert "law" in xr.open_zarr(place / "edge.zarr", consolidated=False)
+    assert "law" in xr.open_zarr(place / "edge_scaling.zarr", consolidated=False)
     table = bendscape("scaling", store, *options)
     assert table.returncode == 0
     assert "theory_curve" in table.stdout
-    assert document("scaling", store, "--n-boot", 100)["loads"] == found["loads"], (
+    assert document("scaling", store, "--n-boot", 100)["collapse"] == found["collapse"], (
         "32 and 64: no two reach 256"
     )
     assert bendscape("scaling", store, "-o", place, *options).returncode == 0, "it replaces its own"
-    (place / "edge.zarr" / "zarr.json").write_text("{}")
+    (place / "edge_scaling.zarr" / "zarr.json").write_text("{}")
     again = bendscape("scaling", store, "-o", place)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 
@@ -366,7 +366,7 @@ def test_lost_precision_is_reported_once_in_one_line() -> None:
     done = bendscape("theory", "--p", "inf", "--a", "1e-6")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: overlap_sq = 1.9999")
+    assert line.startswith("warning: overlap_sq_jump = 1.9999")
 
 
 @pytest.mark.parametrize(

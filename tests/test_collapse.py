@@ -200,7 +200,7 @@ def test_sizes_near_and_beyond_the_crossover_are_left_out() -> None:
     sweep = synthetic.planted(p=(4,), a=(1.5,), seeds={128: 20, 512: 20, 4096: 20, 65536: 20})
     here = collapse(sweep, n_boot=100).isel(p=0, p_star=0, a=0)
     assert (here["n_sizes"].item(), here["largest_size"].item()) == (2, 512)
-    assert here["alpha_bbp_N"].values[-1] > here["alpha_bbp_N"].values[0]
+    assert here["alpha_bbp_at_size"].values[-1] > here["alpha_bbp_at_size"].values[0]
     beyond = collapse(sweep, least_size=4000, n_boot=100)
     for name in ESTIMATORS:
         assert word(FLAGS, at(beyond, name)["flag"]) == "beyond_the_crossover"
@@ -319,7 +319,7 @@ def test_support_follows_from_the_distances() -> None:
     expected = {(1.1, 0.02): "one", (1.05, 0.04): "several", (1.2, 0.3): "cannot_tell", (2.0, 0.1): "none"}
     for (value, error), words in expected.items():
         verdicts = {name: supported(value, error, place, 0.95) for name, place in places.items()}
-        assert verdicts["alpha_0_complex"] == "undefined"
+        assert verdicts["alpha_0_complex_re"] == "undefined"
         assert answer(verdicts, places) == words
     nothing = {name: supported(math.nan, 0.1, place, 0.95) for name, place in places.items()}
     assert answer(nothing, places) == "no_estimate"

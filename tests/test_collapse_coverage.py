@@ -143,7 +143,7 @@ def test_a_crossing_of_two_sizes_has_no_degrees_of_freedom_and_no_kind() -> None
 
 def test_the_ends_of_an_interval_follow_from_chi_squared_and_may_be_open() -> None:
     grid = np.linspace(0.0, 10.0, 41)
-    fit = Fit(np.array([4.0]), freedom=10.0, dof=5, chi2=5.0, grid=grid, deviance=((grid - 4.0) / 0.5) ** 2)
+    fit = Fit(np.array([4.0]), error_dof=10.0, dof=5, chi2=5.0, grid=grid, deviance=((grid - 4.0) / 0.5) ** 2)
     low, high = fit.interval(0.95)
     half = 0.5 * float(t_law.isf(0.025, 10))
     assert (low, high) == (pytest.approx(4.0 - half), pytest.approx(4.0 + half))

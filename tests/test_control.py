@@ -85,7 +85,7 @@ def test_controls_that_repeat_each_other_count_once() -> None:
     twice = controlled_mean(f, np.hstack([c, 2 * c - 1]), expected=[1.0, 1.0])
     assert twice.mean == pytest.approx(once.mean, rel=1e-10)
     assert twice.error == pytest.approx(once.error, rel=1e-10)
-    assert twice.freedom == once.freedom
+    assert twice.dof == once.dof
 
 
 @pytest.mark.parametrize(("rho", "m"), [(0.0, 500), (0.6, 100), (0.9, 25), (0.9, 2500), (0.9, math.inf)])

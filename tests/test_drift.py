@@ -190,7 +190,7 @@ def test_the_error_of_the_leading_order_is_reported() -> None:
     assert at["leading_order_error"].item() == pytest.approx(np.abs(rest).max())
     assert at["K_at_size"].values == pytest.approx((bbp - known) * np.log(N))
     assert at["K_theory"] < at["K_at_size"].min()
-    off = (at["alpha_seen"] - at["alpha_bbp_N"]).values
+    off = (at["alpha_seen"] - at["alpha_bbp_at_size"]).values
     assert at["prediction_offset"].item() == off[np.abs(off).argmax()]
 
 

@@ -42,7 +42,7 @@ AMPLITUDE = {"n_two_thirds": 5.0, "one_over_log": 0.15}
 
 def edge_scaling(ds: xr.Dataset, **options: Any) -> xr.Dataset:
     """With sizes from 100 on, as planted laws have no corrections."""
-    return scaling(ds, **{"min_size": 100} | options)
+    return scaling(ds, **{"least_size": 100} | options)
 
 
 def planted(law: str, c: float, seeds: dict[int, int] = NINE, **options: Any) -> xr.Dataset:
@@ -152,7 +152,7 @@ def test_intervals_of_the_amplitude_have_their_nominal_coverage(found: dict[str,
         inside = (at[f"{law}_c_low"] < c) & (c < at[f"{law}_c_high"])
         assert binom.ppf(1e-3, 200, 0.95) <= int(inside.sum()) <= 200
         assert float(at[f"{law}_p_value"].mean()) == pytest.approx(0.5, abs=0.1)
-        assert (at["freedom"] == 8).all()
+        assert (at["dof"] == 8).all()
         assert (at["delta_chi2"] == at["one_over_log_chi2"] - at["n_two_thirds_chi2"]).all()
 
 
@@ -189,9 +189,9 @@ def test_too_few_sizes_or_seeds_are_not_enough_and_small_sizes_can_be_left_out()
     sweep = planted("n_two_thirds", 5.0, FOUR, alpha=ALPHA[:3])
     assert told(edge_scaling(sweep.isel(N=slice(2)), prediction=False).compute()) == {"not_enough_data": 3}
     assert told(edge_scaling(sweep.isel(seed=slice(5)), prediction=False).compute()) == {"not_enough_data": 3}
-    assert told(edge_scaling(sweep, prediction=False, min_size=500).compute()) == {"not_enough_data": 3}
-    assert told(edge_scaling(sweep, prediction=False, min_size=5000).compute()) == {"not_enough_data": 3}
-    at = edge_scaling(sweep, prediction=False, min_size=200).compute()
+    assert told(edge_scaling(sweep, prediction=False, least_size=500).compute()) == {"not_enough_data": 3}
+    assert told(edge_scaling(sweep, prediction=False, least_size=5000).compute()) == {"not_enough_data": 3}
+    at = edge_scaling(sweep, prediction=False, least_size=200).compute()
     assert (at["n_sizes"] == 3).all()
     alone = edge_scaling(sweep.isel(N=slice(1, 4)), prediction=False).compute()
     xr.testing.assert_identical(at["n_two_thirds_c"], alone["n_two_thirds_c"])
@@ -207,10 +207,10 @@ def test_the_edge_is_that_of_the_realised_alpha_and_data_on_the_law_agree_with_t
         law = lowest_eigenvalue_law(MODEL, load, N).mean
         edge = float(edge_at(load))
         sweep["eigval_min"][0, 0, 0, i, k] += law - edge
-    at = edge_scaling(sweep, min_size=50).compute().squeeze()
+    at = edge_scaling(sweep, least_size=50).compute().squeeze()
     assert float(at["prediction_p_value"].mean()) == pytest.approx(0.5, abs=0.2)
     assert float(at["lambda_minus"][0, 0]) == edge_at(float(sweep["alpha_realised"][0, 0, 0, 0, 0, 0]))
-    off = edge_scaling(sweep.drop_vars("alpha_realised"), min_size=50, prediction=False).compute().squeeze()
+    off = edge_scaling(sweep.drop_vars("alpha_realised"), least_size=50, prediction=False).compute().squeeze()
     assert not np.array_equal(off["lambda_minus"].values, at["lambda_minus"].values)
 
 
@@ -235,7 +235,7 @@ def sampled() -> xr.Dataset:
 
 
 def test_the_control_variate_reduces_the_error_and_agrees_with_core(sampled: xr.Dataset) -> None:
-    at = edge_scaling(sampled, min_size=30, extra_draws=6, seed=2).compute().squeeze()
+    at = edge_scaling(sampled, least_size=30, extra_draws=6, seed=2).compute().squeeze()
     assert at.attrs["statistic"] == "controlled"
     assert (at["variance_ratio"] > 1.3).all()
     assert (at["controlled_error"] < at["mean_error"]).all()
@@ -249,9 +249,11 @@ def test_the_control_variate_reduces_the_error_and_agrees_with_core(sampled: xr.
     assert load == 48
     assert float(at["controlled"][1]) == expected.mean
     assert float(at["controlled_error"][1]) == expected.error
-    again = edge_scaling(sampled.isel(N=[1]), min_size=30, extra_draws=6, seed=2).compute().squeeze()
+    again = edge_scaling(sampled.isel(N=[1]), least_size=30, extra_draws=6, seed=2).compute().squeeze()
     assert float(again["controlled"]) == expected.mean
-    without = edge_scaling(sampled, min_size=30, extra_draws=6, seed=2, statistic="mean").compute().squeeze()
+    without = (
+        edge_scaling(sampled, least_size=30, extra_draws=6, seed=2, statistic="mean").compute().squeeze()
+    )
     np.testing.assert_array_equal(without["controlled"].values, at["controlled"].values)
     assert float(without["n_two_thirds_c_error"]) > float(at["n_two_thirds_c_error"])
 
@@ -263,7 +265,7 @@ def test_a_fitted_edge_finds_a_planted_shift_and_warns() -> None:
     at = edge_scaling(sweep, free_edge=True, prediction=False).compute()
     off = (at["n_two_thirds_shift"] - 0.1) / at["n_two_thirds_shift_error"]
     assert (abs(off) < 4.5).all()
-    assert (at["freedom"] == 7).all()
+    assert (at["dof"] == 7).all()
     assert "a wrong edge makes up for a wrong law" in at.attrs["warning"]
     assert "warning" not in edge_scaling(sweep.isel(alpha=[0])).attrs
 
@@ -293,7 +295,7 @@ def test_a_result_is_lazy_and_survives_a_round_trip_through_zarr(tmp_path: Path)
     sweep = synthetic.planted(
         p=(1, 2), a=(0.6, 0.7), seeds=dict.fromkeys((64, 128, 256), 8), alpha_factor=[0.8, 1.2]
     )
-    lazy = edge_scaling(sweep.chunk(p=1, a=1), min_size=64)
+    lazy = edge_scaling(sweep.chunk(p=1, a=1), least_size=64)
     assert all(variable.chunks for variable in lazy.data_vars.values())
     result = lazy.compute()
     for name, dataset in (("lazy", lazy), ("result", result)):
@@ -302,7 +304,7 @@ def test_a_result_is_lazy_and_survives_a_round_trip_through_zarr(tmp_path: Path)
         xr.testing.assert_identical(again, result)
     assert result["law"].dims == ("p", "p_star", "a", "alpha_factor")
     assert result["law"].attrs["flag_meanings"].split() == list(OUTCOMES)
-    xr.testing.assert_identical(edge_scaling(sweep, min_size=64).compute(), result)
+    xr.testing.assert_identical(edge_scaling(sweep, least_size=64).compute(), result)
 
 
 def test_a_store_of_sampled_hessians_is_analysed_as_it_was_opened(tmp_path: Path) -> None:
@@ -310,7 +312,7 @@ def test_a_store_of_sampled_hessians_is_analysed_as_it_was_opened(tmp_path: Path
     campaign = campaigns.parse_campaign(text.replace('kernel = "probe"', 'kernel = "hessian"'))
     campaigns.run(tmp_path / "s.zarr", "", campaign)
     ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", chunks={})
-    options: dict[str, Any] = {"min_size": 20, "extra_draws": 2}
+    options: dict[str, Any] = {"least_size": 20, "extra_draws": 2}
     at = edge_scaling(ds, **options).compute()
     assert (at["coverage"] == 1).all()
     assert (at["n_seeds"] == 8).all()
@@ -327,7 +329,7 @@ def test_a_store_of_sampled_hessians_is_analysed_as_it_was_opened(tmp_path: Path
         {"statistic": "mode"},
         {"extra_draws": -1},
         {"extra_draws": 0, "statistic": "controlled"},
-        {"min_size": 1},
+        {"least_size": 1},
         {"wrong": 0.0},
         {"misfit": 0.7},
         {"level": 95.0},

@@ -79,10 +79,12 @@ def test_the_finite_size_curves_are_the_law_of_the_variable_that_is_shown(
             assert len(rows["alpha"]) > 15
             for k in (0, 8, -1):
                 law = mean_overlap_sq(Model(p, 1, a), float(rows["alpha"][k]), N)
-                assert rows["overlap_sq"][k] == pytest.approx(law, rel=1e-9)
+                assert rows["overlap_sq_theory"][k] == pytest.approx(law, rel=1e-9)
     limit = rows_where(curves, p=1, a=1.5, N=math.inf)
-    assert limit["overlap_sq"][-1] == asymptotics(Model(1, 1, 1.5), float(limit["alpha"][-1])).overlap_sq
-    assert limit["overlap_sq"][0] == 0
+    assert (
+        limit["overlap_sq_theory"][-1] == asymptotics(Model(1, 1, 1.5), float(limit["alpha"][-1])).overlap_sq
+    )
+    assert limit["overlap_sq_theory"][0] == 0
 
 
 def test_finite_size_curves_span_all_alphas_and_are_the_law_where_labels_are_drawn_for_it() -> None:
@@ -93,8 +95,8 @@ def test_finite_size_curves_span_all_alphas_and_are_the_law_where_labels_are_dra
     bbp = float(deep["alpha_bbp"].squeeze())
     assert rows["alpha"][[0, -1]] / bbp == pytest.approx([0.3, 1.3], rel=0.01)
     law = [mean_overlap_sq(Model(4, 1, 1.5), load, 64) for load in rows["alpha"][:15:2].tolist()]
-    assert rows["overlap_sq"][:15:4] == pytest.approx(law[::2], rel=1e-9)
-    assert rows["overlap_sq"][2:15:4] == pytest.approx(law[1::2], rel=0.02)
+    assert rows["overlap_sq_theory"][:15:4] == pytest.approx(law[::2], rel=1e-9)
+    assert rows["overlap_sq_theory"][2:15:4] == pytest.approx(law[1::2], rel=0.02)
 
 
 def test_points_are_means_with_their_standard_errors(
@@ -208,11 +210,11 @@ def test_kinds_are_those_of_the_data_and_the_background_that_of_theory(
     results: Results, of: Mapping[str, Mapping[str, xr.Dataset]]
 ) -> None:
     measured, theory = of["kinds"].values()
-    names = results["loads"]["kind_from_data"].attrs["flag_meanings"].split()
+    names = results["collapse"]["kind_from_data"].attrs["flag_meanings"].split()
     for p in (1, 2):
         for a in (0.7, 1.5):
             row = rows_where(measured, p=p, a=a)
-            at = results["loads"].sel(p=p, p_star=1, a=a)
+            at = results["collapse"].sel(p=p, p_star=1, a=a)
             holds = at["flag"].sel(estimator="theory_curve").item() == 0  # "estimated"
             name = "theory_curve" if holds else "collapse"
             assert row["estimator"].tolist() == [name]
@@ -236,7 +238,7 @@ def test_a_collapse_is_scaled_around_the_measured_load_and_around_alpha_bbp(
     points, curves = of["collapse"].values()
     assert set(points["N"].values.tolist()) == {256, 512, 1024}  # what the collapse uses
     for p, a in ((1, 0.7), (2, 1.5)):
-        at = results["loads"].sel(p=p, p_star=1, a=a, estimator="collapse")
+        at = results["collapse"].sel(p=p, p_star=1, a=a, estimator="collapse")
         rows = rows_where(points, p=p, a=a, N=512)
         cells = sweep["overlap_sq_space"].sel(p=p, p_star=1, a=a, N=512).values[:, :12]
         load = np.round(sweep["alpha"].sel(p=p, p_star=1, a=a).values * 512) / 512

@@ -134,7 +134,7 @@ def test_the_asymptotic_overlap_is_zero_up_to_alpha_bbp_and_jumps_where_the_tran
         assert vertical.get_xdata() == [at.alpha_bbp, at.alpha_bbp]
         assert not np.any(below.get_ydata())
         assert max(below.get_xdata()) == at.alpha_bbp
-        assert above.get_ydata()[0] == pytest.approx(at.overlap_sq, abs=1e-6)
+        assert above.get_ydata()[0] == pytest.approx(at.overlap_sq_jump, abs=1e-6)
         model = Model(parameters[0], 1, parameters[1])
         assert above.get_ydata()[-1] == asymptotics(model, above.get_xdata()[-1]).overlap_sq
 
@@ -456,9 +456,9 @@ def test_results_shared_by_figures_are_computed_once(
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **more: called.append(name) or real(*args, **more)
 
-    loads = results.PASSES["loads"]
+    loads = results.PASSES["collapse"]
     analysis = replace(loads.analysis, estimate=counted("collapse", loads.analysis.estimate))
-    monkeypatch.setitem(results.PASSES, "loads", loads._replace(analysis=analysis))
+    monkeypatch.setitem(results.PASSES, "collapse", loads._replace(analysis=analysis))
     monkeypatch.setattr(results, "panels", counted("panels", results.panels))
     one = full.isel(a=[0])
     write_figures(one, tmp_path, ("svg",))

@@ -71,7 +71,7 @@ def test_rounding_of_the_outlier_at_a_threshold_is_not_reported_as_damage(
     relative = '{ around = "alpha_bbp", start = 0.5, stop = 1.5, num = 3 }'
     run(path, kernel_file(RANDOM), make_campaign(alpha=relative), IdleExecutor())
     overlap_sq = zarr.open_array(path / "overlap_sq_theory", mode="r+")
-    jump = transition(Model(1, 1, 1.5)).overlap_sq
+    jump = transition(Model(1, 1, 1.5)).overlap_sq_jump
     assert np.isnan(overlap_sq[0, 0, 1, 1])
     overlap_sq[0, 0, 1, 1] = jump  # as other versions of the libraries would round it
     assert fsck(path).sound

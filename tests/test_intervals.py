@@ -151,7 +151,7 @@ def test_moments_of_means_exclude_uncounted_cells_and_are_unbiased() -> None:
         assert found.variance[i] == pytest.approx(kept.var(ddof=1) / n)
         assert found.third[i] == pytest.approx(skew(kept, bias=False) * kept.std(ddof=1) ** 3 / n**2)
         assert found.third[i] == pytest.approx(third_moment(kept))
-        assert found.freedom[i] == n - 1
+        assert found.dof[i] == n - 1
     many = means(rng.exponential(size=(40000, 5)), np.ones((40000, 5), bool))
     assert many.third.mean() == pytest.approx(2 / 25, rel=0.1)  # 1.4 per cent is its standard error
 
@@ -163,7 +163,7 @@ def test_errors_follow_a_power_law_of_the_variance_and_are_right_on_average() ->
     rng = np.random.default_rng(3)
     few = [
         smooth_errors(
-            N, n, exact._replace(variance=exact.variance * rng.chisquare(n - 1) / (n - 1), freedom=n - 1)
+            N, n, exact._replace(variance=exact.variance * rng.chisquare(n - 1) / (n - 1), dof=n - 1)
         )
         for _ in range(2000)
     ]

@@ -121,11 +121,11 @@ def test_scaling_of_a_store_of_labels_gives_the_drift_and_lists_what_the_rest_la
     done = bendscape(*call, "--json", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
-        "left out loads: this store lacks overlap_sq_space, eigval_min",
-        "left out edge: this store lacks eigval_min",
+        "left out collapse: this store lacks overlap_sq_space, eigval_min",
+        "left out edge_scaling: this store lacks eigval_min",
     ]
     found = json.loads(done.stdout)
-    assert (found["loads"], found["edge"]) == ([], [])
+    assert (found["collapse"], found["edge_scaling"]) == ([], [])
     (row,) = found["drift"]
     assert (row["p"], row["law"], row["sizes"][0]["N"]) == (8, "not_enough_data", 8000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drift.zarr"]

@@ -63,14 +63,14 @@ def test_each_element_of_a_map_agrees_with_the_scalar_functions(model: Model) ->
     known = transition(model)
     assert TRANSITION_KINDS[found["transition"].item()] == known.kind
     assert found["gamma"].item() == pytest.approx(known.gamma, rel=1e-11, abs=0)
-    for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq"):
+    for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq_jump"):
         agree(found, name, getattr(known, name), getattr(known, f"{name}_error"))
     for name in ("alpha_bbp", "alpha_sharp"):
         assert found[f"{name}_error"].item() <= 1e-11 * found[name].item()
     # lambda_minus is a difference and may vanish: relative to its two terms. The jump is one of order one.
     terms = 2 / model.p * (1 / known.gamma + known.alpha_bbp)
     assert found["lambda_minus_error"].item() <= 1e-11 * terms
-    assert found["overlap_sq_error"].item() <= 1e-12
+    assert found["overlap_sq_jump_error"].item() <= 1e-12
 
 
 def scan(count: int, seed: int) -> list[Model]:
@@ -107,7 +107,7 @@ def test_alpha_0_of_a_map_is_that_of_the_scalar_function_by_every_definition() -
 def test_errors_of_a_map_bound_the_difference_from_high_precision(model: Model) -> None:
     found = values(p=model.p, p_star=model.p_star, a=model.a)
     exact = oracle.transition(model, found["gamma"].item())
-    for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq"):
+    for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq_jump"):
         assert float(abs(exact[name] - found[name].item())) <= found[f"{name}_error"].item()
 
 

@@ -171,7 +171,7 @@ def test_with_noise_the_theory_kernel_gives_nan_for_laws_that_do_not_hold(tmp_pa
         assert transition(model).kind == "discontinuous"
         assert at["alpha_bbp_at_size"].item() == alpha_bbp_at_size(model, 1000)
         assert at["crossover_size"].item() == crossover_size(model)
-        assert at["overlap_sq_jump"].item() == transition(model).overlap_sq
+        assert at["overlap_sq_jump"].item() == transition(model).overlap_sq_jump
         assert at["alpha_0_complex_re"].item() == alpha_0(model).complex_re
         assert [math.isnan(at[name].item()) for name in laws] == [noise > 0] * 3
     described = {v.name: v.long_name for v in load_kernel("theory").variables}
@@ -249,7 +249,7 @@ ANALYSES: Mapping[str, Callable[[xr.Dataset, Path], Any]] = {
     "shift map": lambda ds, folder: shift_map(ds),
     "means": lambda ds, folder: means(ds),
     "panels": lambda ds, folder: panels(ds),
-    "results": lambda ds, folder: Results(ds).read(["loads"]),
+    "results": lambda ds, folder: Results(ds).read(["collapse"]),
     "a figure": lambda ds, folder: draw_figure(Results(ds), "overlap"),
     "report": lambda ds, folder: write_report(ds, folder / "report.html"),
     "accessor": lambda ds, folder: ds.bend.thresholds(),

@@ -191,13 +191,15 @@ def test_scaling_and_export_replace_only_their_own(store: Path, tmp_path: Path) 
     from bendscape.analysis.dataset.export import export_store
     from bendscape.analysis.figures.tables import replace_zarr
 
-    title = commands.SCALING["loads"]
+    title = commands.SCALING["collapse"]
     for value in (1, 2):
-        replace_zarr(xr.Dataset({"x": value}, attrs={"title": title}), tmp_path / "loads.zarr", "--output")
-    assert xr.open_zarr(tmp_path / "loads.zarr")["x"].item() == 2
+        replace_zarr(xr.Dataset({"x": value}, attrs={"title": title}), tmp_path / "collapse.zarr", "--output")
+    assert xr.open_zarr(tmp_path / "collapse.zarr")["x"].item() == 2
     with pytest.raises(ParameterError, match="something else"):
         replace_zarr(
-            xr.Dataset(attrs={"title": commands.SCALING["edge"]}), tmp_path / "loads.zarr", "--output"
+            xr.Dataset(attrs={"title": commands.SCALING["edge_scaling"]}),
+            tmp_path / "collapse.zarr",
+            "--output",
         )
     zarr.create_group(tmp_path / "mine.zarr", attributes={"title": "my data"})
     xr.Dataset({"x": 1}).to_netcdf(tmp_path / "mine.nc")

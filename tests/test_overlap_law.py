@@ -118,7 +118,7 @@ def test_beyond_the_crossover_the_overlap_appears_at_the_threshold_of_that_size(
     for N in (1e3 * crossover_size(model), 1e24):
         threshold, alpha_bbp = alpha_bbp_at_size(model, N), transition(model).alpha_bbp
         at, far = (mean_overlap_sq(model, alpha, N) for alpha in (threshold, alpha_bbp))
-        jump = transition(model).overlap_sq
+        jump = transition(model).overlap_sq_jump
         assert mean_overlap_sq(model, 0.9 * threshold, N) < 0.02 * jump
         assert far == pytest.approx(jump, rel=0.02)
         assert 0 < at < far

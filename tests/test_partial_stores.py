@@ -59,7 +59,7 @@ def every_answer(ds: xr.Dataset) -> dict[str, xr.Dataset]:
     lazy = (
         thresholds(ds),
         collapse(ds, n_boot=100),
-        edge_scaling(ds, min_size=20, prediction=False),
+        edge_scaling(ds, least_size=20, prediction=False),
     )
     found = compute(*lazy)  # type: ignore[no-untyped-call]
     return dict(zip(ANALYSES, (*found, shift_map(ds, found[1])), strict=True))

@@ -131,7 +131,7 @@ def test_at_a_discontinuous_threshold_there_is_no_outlier_and_just_above_it_ther
     loads = [*here, at_bbp.alpha_bbp, at_bbp.alpha_bbp * (1 + 1e-11)]
     found = of_model(model, loads)
     for value, load in zip(found.overlap_sq.tolist(), loads, strict=True):
-        expected = at_bbp.overlap_sq if load == loads[-1] else math.nan
+        expected = at_bbp.overlap_sq_jump if load == loads[-1] else math.nan
         assert value == pytest.approx(expected, rel=1e-9, nan_ok=True)
         assert asymptotics(model, load).overlap_sq == pytest.approx(value, rel=1e-12, nan_ok=True)
 

@@ -50,7 +50,7 @@ def test_thresholds_are_accurate_and_their_errors_honest(model: Model) -> None:
     judge(found.alpha_bbp, found.alpha_bbp_error, exact["alpha_bbp"], 1e-12)
     judge(found.alpha_sharp, found.alpha_sharp_error, exact["alpha_sharp"], 1e-12)
     judge(found.lambda_minus, found.lambda_minus_error, exact["lambda_minus"], 2e-9)
-    judge(found.overlap_sq, found.overlap_sq_error, exact["overlap_sq"], 1e-8)
+    judge(found.overlap_sq_jump, found.overlap_sq_jump_error, exact["overlap_sq_jump"], 1e-8)
 
 
 @lossy
@@ -125,8 +125,8 @@ def test_functions_that_do_not_return_the_jump_do_not_warn_of_it() -> None:
 
 def test_the_jump_vanishes_at_tricriticality_and_warns_on_its_way() -> None:
     model = Model(2, 1, a_tricritical(2, 1) * (1 + 1e-9))
-    with pytest.warns(PrecisionWarning, match="overlap_sq"):
+    with pytest.warns(PrecisionWarning, match="overlap_sq_jump"):
         found = transition(model)
-    assert 0 < found.overlap_sq < 1e-8
-    exact = oracle.transition(model, found.gamma)["overlap_sq"]
-    judge(found.overlap_sq, found.overlap_sq_error, exact, 1e-4)
+    assert 0 < found.overlap_sq_jump < 1e-8
+    exact = oracle.transition(model, found.gamma)["overlap_sq_jump"]
+    judge(found.overlap_sq_jump, found.overlap_sq_jump_error, exact, 1e-4)

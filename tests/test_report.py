@@ -132,7 +132,7 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
     text = Page(html).text
     for row in thresholds_table(result):
         assert f"{row['alpha_bbp']:.10f}" in text
-        assert f"{row['alpha_bbp_N']:.4f}" in text
+        assert f"{row['alpha_bbp_at_size']:.4f}" in text
         for name in ESTIMATORS:
             estimate = row[name]
             assert compact(estimate) in text
@@ -217,11 +217,16 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
 
 
 def test_a_discontinuous_transition_is_compared_with_alpha_0_and_never_with_alpha_bbp() -> None:
-    known = {"alpha_bbp": 1.4, "alpha_0_principal_value": 1.1, "alpha_0_tangent": 1.0, "alpha_0_complex": 1.2}
+    known = {
+        "alpha_bbp": 1.4,
+        "alpha_0_principal_value": 1.1,
+        "alpha_0_tangent": 1.0,
+        "alpha_0_complex_re": 1.2,
+    }
     assert expected_definition("continuous", known) == "alpha_bbp"
     assert expected_definition("discontinuous", known) == "alpha_0_principal_value"
     without = known | {"alpha_0_principal_value": np.nan}
-    assert expected_definition("discontinuous", without) == "alpha_0_complex"
+    assert expected_definition("discontinuous", without) == "alpha_0_complex_re"
 
 
 def test_a_poor_fit_gives_no_verdict(sweep: xr.Dataset) -> None:

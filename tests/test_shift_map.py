@@ -47,7 +47,7 @@ def test_theory_beside_the_map_is_that_of_each_model(found: xr.Dataset) -> None:
             assert at.alpha_bbp_theory.item() == pytest.approx(known.alpha_bbp, rel=1e-10)
             assert at.alpha_0_theory.item() == pytest.approx(zero.principal_value, rel=1e-9)
             assert at.window_theory.item() == pytest.approx(known.alpha_bbp - zero.principal_value, abs=1e-9)
-            assert at.jump_theory.item() == pytest.approx(known.overlap_sq, abs=1e-10)
+            assert at.overlap_sq_jump.item() == pytest.approx(known.overlap_sq_jump, abs=1e-10)
             assert at.width_ratio.item() == p
     shift = transition(Model(2, 1, 0.7)).alpha_bbp - transition(Model(1, 1, 0.7)).alpha_bbp
     assert found.shift_theory.sel(p=2, p_star=1, a=0.7).item() == pytest.approx(shift, rel=1e-9)

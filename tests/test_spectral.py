@@ -56,7 +56,7 @@ def test_the_limit_weights_give_the_hessian_of_infinite_width(p_star: int, a: fl
     assert found.gamma == expected.gamma == 1
     assert found.alpha_bbp == pytest.approx(expected.alpha_bbp, rel=1e-12)
     assert found.alpha_sharp == pytest.approx(expected.alpha_sharp, rel=1e-12)
-    assert found.overlap_sq == pytest.approx(expected.overlap_sq, rel=1e-12, abs=1e-14)
+    assert found.overlap_sq_jump == pytest.approx(expected.overlap_sq_jump, rel=1e-12, abs=1e-14)
     for factor in (0.5, 1.004, 1.4, 2.6, 40.0):
         alpha = factor * expected.alpha_bbp
         label_only, hessian = spectral_asymptotics(p_star, weights, alpha), asymptotics(wide, alpha)
@@ -79,7 +79,7 @@ def test_the_optimal_threshold_is_that_of_weak_recovery(p_star: int) -> None:
     found = spectral_transition(p_star, OPTIMAL)
     assert found.alpha_bbp == pytest.approx(p_star / 2, rel=1e-13)  # 1/Var(y)
     assert found.kind == "continuous"
-    assert found.overlap_sq == 0
+    assert found.overlap_sq_jump == 0
     narrow = spectral_transition(p_star, SpectralWeights.hessian_limit(1e-9))
     assert narrow.alpha_bbp == pytest.approx(found.alpha_bbp, rel=2e-9)
 
@@ -139,7 +139,7 @@ def test_an_isolated_outlier_exists_exactly_above_the_threshold(
     assert (found.edge == "smooth") == (factor * at_bbp.alpha_bbp < at_bbp.alpha_sharp)
     if factor > 1:
         assert found.lambda_star <= found.lambda_minus
-        assert at_bbp.overlap_sq <= found.overlap_sq < 1
+        assert at_bbp.overlap_sq_jump <= found.overlap_sq < 1
 
 
 @pytest.mark.parametrize("weights", [OPTIMAL, SUBSET, CLIPPED, CUT], ids=lambda weights: weights.kind)
@@ -148,7 +148,7 @@ def test_the_outlier_starts_at_the_edge_with_the_jump(weights: SpectralWeights) 
     assert at_bbp.kind == ("discontinuous" if weights is CUT else "continuous")
     found = spectral_asymptotics(1, weights, at_bbp.alpha_bbp * (1 + 1e-9))
     assert found.lambda_star == pytest.approx(at_bbp.lambda_minus, rel=1e-7)
-    assert found.overlap_sq == pytest.approx(at_bbp.overlap_sq, abs=1e-7)
+    assert found.overlap_sq == pytest.approx(at_bbp.overlap_sq_jump, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_errors_bound_the_difference_from_another_quadrature(p_star: int, noise:
     weights, wide = SpectralWeights.hessian_limit(a), Model(math.inf, p_star, a, noise)
     found, known = spectral_transition(p_star, weights, noise=noise), transition(wide)
     assert found.kind == known.kind
-    names = ("alpha_bbp", "alpha_sharp", "overlap_sq")
+    names = ("alpha_bbp", "alpha_sharp", "overlap_sq_jump")
     for name in names:
         error = getattr(found, f"{name}_error")
         assert abs(getattr(found, name) - getattr(known, name)) <= error + getattr(known, f"{name}_error")

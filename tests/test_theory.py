@@ -49,7 +49,7 @@ def test_thresholds_and_the_jump_are_those_of_the_reference(problem: Problem) ->
     assert same(at_bbp.alpha_bbp, problem.alpha_bbp, 1e-12)
     assert same(at_bbp.alpha_sharp, problem.alpha_sharp, 1e-12)
     assert same(at_bbp.lambda_minus, problem.lambda_minus_at_bbp, 1e-12)
-    assert same(at_bbp.overlap_sq, problem.overlap_sq_at_bbp, 1e-11)
+    assert same(at_bbp.overlap_sq_jump, problem.overlap_sq_jump, 1e-11)
     assert same(a_tricritical(problem.model.p, problem.model.p_star), problem.a_tricritical, 1e-12)
 
 
@@ -228,7 +228,7 @@ def test_an_outlier_is_isolated_exactly_above_alpha_bbp_and_lies_left_of_the_edg
     assert math.isnan(found.lambda_star) == math.isnan(found.overlap_sq) == (factor < 1)
     if factor > 1:
         assert found.lambda_star <= found.lambda_minus
-        assert at_bbp.overlap_sq < found.overlap_sq < 1
+        assert at_bbp.overlap_sq_jump < found.overlap_sq < 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -247,7 +247,7 @@ def test_at_the_threshold_the_outlier_sits_on_the_edge_and_its_overlap_is_the_ju
     at_bbp = transition(model)
     found = asymptotics(model, at_bbp.alpha_bbp * (1 + 1e-9))
     assert found.lambda_star == pytest.approx(at_bbp.lambda_minus, rel=1e-6, abs=1e-7)
-    assert found.overlap_sq == pytest.approx(at_bbp.overlap_sq, abs=1e-7)
+    assert found.overlap_sq == pytest.approx(at_bbp.overlap_sq_jump, abs=1e-7)
     assert psi(at_bbp.gamma, averages(model, at_bbp.gamma)).real <= 1e-12
 
 

@@ -41,7 +41,7 @@ def test_every_cell_carries_the_theory_of_its_model_and_size(opened: xr.Dataset)
                 }
                 assert found["alpha_bbp_at_size"] == alpha_bbp_at_size(model, N)
                 assert found["crossover_size"] == crossover_size(model)
-                assert found["overlap_sq_jump"] == transition(model).overlap_sq
+                assert found["overlap_sq_jump"] == transition(model).overlap_sq_jump
                 law = lowest_eigenvalue_law(model, 1.2, N)
                 assert cell["eigval_min_law"].item() == pytest.approx(law.mean, rel=1e-12)
                 assert cell["eigval_min_sd_law"].item() == pytest.approx(law.sd, rel=1e-12)

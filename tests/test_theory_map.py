@@ -95,7 +95,7 @@ def test_a_map_survives_a_round_trip_to_disk(ds: xr.Dataset, tmp_path: Path) -> 
 
 def test_errors_are_stored_beside_what_they_bound_and_say_so(ds: xr.Dataset, tmp_path: Path) -> None:
     with xr.open_zarr(write_map(ds, tmp_path / "map.zarr"), consolidated=False) as stored:
-        for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq", "alpha_0_tangent"):
+        for name in ("alpha_bbp", "alpha_sharp", "lambda_minus", "overlap_sq_jump", "alpha_0_tangent"):
             error = stored[f"{name}_error"]
             assert error.attrs == {"long_name": f"absolute error estimate of {name}, a bound", "units": "1"}
             assert (error <= 1e-10).all()

@@ -349,7 +349,7 @@ def test_the_table_has_one_row_a_model_and_size_with_numbers_flags_and_reasons(f
     rows = thresholds_table(found)
     assert [row["N"] for row in rows] == [128, 4096]
     assert rows[0]["transition"] == "continuous"
-    assert rows[0]["alpha_bbp"] == rows[0]["alpha_bbp_N"] == transition(Model(1, 1, 0.7)).alpha_bbp
+    assert rows[0]["alpha_bbp"] == rows[0]["alpha_bbp_at_size"] == transition(Model(1, 1, 0.7)).alpha_bbp
     assert rows[0]["alpha_overlap"]["value"] == found["alpha_overlap"][0, 0, 0, 0].item()
     assert rows[1]["alpha_pair"]["flag"] == "no_larger_size"
     assert rows[1]["alpha_pair"]["reason"] == "no larger size to compare with"

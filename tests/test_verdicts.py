@@ -201,7 +201,7 @@ def test_the_alpha_0_of_a_model_is_one_number_in_scaling_in_the_report_and_on_th
     known = alpha_0(model).complex_re
     ds = synthetic.planted(p=(4,), a=(1.5,), seeds={64: 6, 128: 6}, alpha_factor=np.linspace(0.5, 1.2, 6))
     results = Results(ds, n_boot=100)
-    rows = load_rows(results["loads"])
+    rows = load_rows(results["collapse"])
     assert math.isnan(alpha_0(model).principal_value)
     assert {row["alpha_0"] for row in rows} == {known}
     console = Console(width=200, file=io.StringIO(), record=True)
@@ -209,7 +209,7 @@ def test_the_alpha_0_of_a_model_is_one_number_in_scaling_in_the_report_and_on_th
     assert f" {known:.4f} " in console.export_text()
     (section,) = re.findall(r'<section id="loads">.*?</section>', render_report(results), re.DOTALL)
     assert f"<td>{known:.4f}</td>" in section
-    assert shift_map(ds, results["loads"])["alpha_0_theory"].item() == pytest.approx(known, rel=1e-9)
+    assert shift_map(ds, results["collapse"])["alpha_0_theory"].item() == pytest.approx(known, rel=1e-9)
 
 
 def test_neither_law_of_the_edge_gives_its_reason_fit_from_below_or_two_bad_fits() -> None:

@@ -24,7 +24,7 @@ AROUND = '{ around = "alpha_bbp", start = 0.6, stop = 1.4, num = 5 }'
 ANALYSES: dict[str, dict[str, Any]] = {
     "thresholds": {},
     "collapse": {"n_boot": 100, "least_size": 16},
-    "edge_scaling": {"min_size": 16, "prediction": False},
+    "edge_scaling": {"least_size": 16, "prediction": False},
     "drift": {"n_boot": 100},
 }
 DEAR = {"thresholds"}  # of the figures: theory at many widths

@@ -81,7 +81,8 @@ class Analysis:
         """Refuse a dataset that lacks a variable or an axis, and name what is missing."""
         if lacking := self.lacking(ds, also):
             needed = f"a sweep with {', '.join(lacking)}"
-            raise ParameterError("store", in_words(ds), needed, f"the analysis {self.name} needs them")
+            why = f"the analysis {self.name} needs them"
+            raise ParameterError("store", dataset_in_words(ds), needed, why)
 
     def sweep(self, ds: xr.Dataset, also: Sequence[str] = ()) -> xr.Dataset:
         """A dataset that has what is needed; a dataset over the axes of the network is brought into the form
@@ -96,7 +97,7 @@ class Analysis:
         return sweep_of_network(ds) if self.axes == NETWORK else ds
 
 
-def in_words(ds: xr.Dataset) -> str:
+def dataset_in_words(ds: xr.Dataset) -> str:
     """A dataset in error messages: its name, and the kernel that computed it."""
     return f"{ds.attrs.get('name', 'this dataset')} of kernel {ds.attrs.get('kernel', 'unknown')}"
 
@@ -160,7 +161,7 @@ def loaded(point: EntryPoint) -> Analysis:
     return found
 
 
-def described(ds: xr.Dataset | None = None) -> list[dict[str, Any]]:
+def describe_analyses(ds: xr.Dataset | None = None) -> list[dict[str, Any]]:
     """Every installed analysis: ``name``, the ``variables`` it reads, ``axes`` with their roles, and what
     ``ds`` is ``lacking``; ``error`` if it cannot be loaded."""
     rows: list[dict[str, Any]] = []

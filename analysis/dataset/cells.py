@@ -36,14 +36,14 @@ _NAMED = 3  # tiles named in a warning
 Picks = list[NDArray[np.intp]]
 
 
-class Axes(NamedTuple):
+class SortedAxes(NamedTuple):
     """Sorted values of a campaign's axes, and the storage index of each."""
 
     values: dict[str, NDArray[Any]]
     storage: tuple[NDArray[np.intp], ...]
 
     @classmethod
-    def of(cls, grid: Grid, layout: Layout) -> Axes:
+    def of(cls, grid: Grid, layout: Layout) -> SortedAxes:
         """The axes of a campaign, in a store that holds it."""
         places = tuple(
             np.array([layout.dims[name].index(value) for value in values])
@@ -75,7 +75,7 @@ class Cells:
     """The cells of a store: which are wanted, which are recorded, and which tiles were found damaged."""
 
     url: str
-    axes: Axes
+    axes: SortedAxes
     layout: Layout
     sizes: tuple[int, ...]
     seeds: NDArray[np.int64]

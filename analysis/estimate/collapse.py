@@ -77,7 +77,7 @@ _NUMBERS: Mapping[str, tuple[str, str]] = {  # name: dimensions beside the model
     "largest_size": ("", "largest size used"),
     "n_cells": ("", "cells done, all sizes"),
     "coverage": ("", "cells done over cells wanted, all alphas and sizes"),
-    "alpha_bbp_N": ("N", "threshold seen at size N, theory"),
+    "alpha_bbp_at_size": ("N", "threshold seen at size N, theory"),
 }
 _CODES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
     "flag": ("E", "outcome of the estimate", FLAGS),
@@ -103,8 +103,9 @@ def collapse(
 
     alpha_c is the load where the residual overlap appears at the sizes measured. In theory it is alpha_bbp
     for a continuous transition. For a discontinuous one it is alpha_0 at sizes below the crossover size N_x,
-    beyond which the threshold climbs towards alpha_bbp like 1/log N (``alpha_bbp_N``). Sizes above N_x/10 are
-    left out. So nothing here estimates alpha_bbp of a discontinuous transition, which comes from theory only.
+    beyond which the threshold climbs towards alpha_bbp like 1/log N (``alpha_bbp_at_size``). Sizes above
+    N_x/10 are left out. So nothing here estimates alpha_bbp of a discontinuous transition, which comes from
+    theory only.
 
     Estimators, by name along ``estimator``: ``collapse``, ``theory_curve``, ``crossing``, ``square_root``
     (:data:`bendscape.analysis.estimate.collapse_fits.ESTIMATORS`). The first two fit
@@ -213,7 +214,7 @@ def _of_model(
     return at | {
         "n_cells": (block["status"].values == DONE).sum(),
         "coverage": share_done(block, (alpha_dim, "N", "seed")).item(),
-        "alpha_bbp_N": [alpha_bbp_at_size(model, float(N)) for N in sizes],
+        "alpha_bbp_at_size": [alpha_bbp_at_size(model, float(N)) for N in sizes],
     }
 
 

@@ -236,7 +236,7 @@ class PointScaling:
             values,
             chi2=float(least[0]),
             dof=len(here.alpha) - n_free - 1,
-            freedom=here.joint_freedom(),
+            error_dof=here.joint_error_dof(),
             grid=grid,
             deviance=chi2 - chi2.min(),
         )
@@ -357,7 +357,7 @@ class PointScaling:
             values,
             chi2=float(residual @ residual),
             dof=int((weight[at] > 0).sum()) - 2,
-            freedom=self.points.where(used).joint_freedom(),
+            error_dof=self.points.where(used).joint_error_dof(),
             grid=searched,
             deviance=deviance,
         )
@@ -378,7 +378,7 @@ class PointScaling:
             zero,
             chi2=chi2,
             dof=len(here.alpha) - 2,
-            freedom=here.joint_freedom(),
+            error_dof=here.joint_error_dof(),
             grid=searched,
             deviance=deviance,
             bias=self._bias(here),

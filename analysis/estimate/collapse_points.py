@@ -28,7 +28,7 @@ class Points(NamedTuple):
     Y: Floats
     mean: Floats
     relative_error: Floats
-    freedom: Floats
+    error_dof: Floats
     skewness: Floats
 
     @property
@@ -44,10 +44,10 @@ class Points(NamedTuple):
         """Number of cells of the size of each point, over all alphas kept."""
         return np.asarray([self.n_seeds[self.N == N].sum() for N in self.N], dtype=np.float64)
 
-    def joint_freedom(self) -> float:
+    def joint_error_dof(self) -> float:
         """Welch-Satterthwaite degrees of freedom of the error of an estimate to which all sizes contribute
         equally."""
-        each = self.freedom[np.unique(self.N, return_index=True)[1]]
+        each = self.error_dof[np.unique(self.N, return_index=True)[1]]
         return float(len(each) ** 2 / (1 / each).sum())
 
     def smoothed(self, N: float, grid: Floats, width: float) -> tuple[Floats, Floats]:
@@ -115,10 +115,10 @@ def scaled_points(block: xr.Dataset, alpha: Floats, width: float) -> Points:
         smooth *= np.sqrt(scatter.mean())  # corrects the bias of averaging logarithms
         variance = np.var(scatter / scatter.mean(), ddof=1) if len(x) > 1 else np.inf
         most = (count - 1).sum()
-        freedom = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
+        error_dof = min(most, max(1.0, 2 * (len(x) - parameters) / max(variance, 1e-12)))
         third = means(kept[good], done[use][good]).third * count**2  # per cell
         skewness = (third / (mean * smooth) ** 3).mean()
-        each = np.broadcast_to([[N], [freedom], [skewness]], (3, len(x)))
+        each = np.broadcast_to([[N], [error_dof], [skewness]], (3, len(x)))
         parts.append(Points(x, each[0], count, Y, mean, smooth / np.sqrt(count), *each[1:]))
     if not parts:
         return Points(*[np.empty(0)] * 8)

@@ -23,7 +23,7 @@ class Curve(NamedTuple):
 
     def smoother(self, grid: Floats) -> Floats:
         """Weights of the means at the points of a grid within the alphas, (grid, n)."""
-        return local_smoother(self.alpha, grid, self.bandwidth, self.cells.freedom + 1)
+        return local_smoother(self.alpha, grid, self.bandwidth, self.cells.dof + 1)
 
 
 class Crossing(NamedTuple):

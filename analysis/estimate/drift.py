@@ -23,8 +23,8 @@ from bendscape.analysis.dataset.models import (
 )
 from bendscape.analysis.estimate.drift_curves import FLAGS, Seen, SizeCurve, alpha_seen
 from bendscape.analysis.estimate.edge_fits import (
-    LEAST_FREEDOM,
-    Fit,
+    LEAST_DOF,
+    LawFit,
     chosen_law,
     fit_law,
     widened,
@@ -71,8 +71,8 @@ _AT_SIZE = {
     "alpha_seen_total_error": "statistical and systematic error, added in quadrature",
     "alpha_seen_cross_check": "the same load with theory's width of the curve",
     "stretch": "fitted width of the curve over theory's",
-    "alpha_bbp_N": "threshold expected at this size, theory without a free parameter",
-    "K_at_size": "(alpha_bbp - alpha_bbp_N) log N, theory",
+    "alpha_bbp_at_size": "threshold expected at this size, theory without a free parameter",
+    "K_at_size": "(alpha_bbp - alpha_bbp_at_size) log N, theory",
 }
 _OF_MODEL = {
     "alpha_bbp": "threshold as N goes to infinity, theory",
@@ -83,8 +83,8 @@ _OF_MODEL = {
     "K_low": "lower end of its statistical interval",
     "K_high": "upper end of its statistical interval",
     "K_systematic": "largest change of K when one of the sizes is left out, beyond its noise",
-    "K_at_sizes": "K that the same fit gives on alpha_bbp_N at the same sizes, theory",
-    "leading_order_error": "largest distance of alpha_bbp_N from alpha_bbp - K_at_sizes/log N, sizes used",
+    "K_at_sizes": "K that the same fit gives on alpha_bbp_at_size at the same sizes, theory",
+    "leading_order_error": "largest distance of alpha_bbp_at_size from alpha_bbp - K_at_sizes/log N",
     "drift_chi2": "drift: chi squared of the fit",
     "drift_p_value": "drift: probability of a larger chi squared",
     "alpha_constant": "no drift: the load at all sizes",
@@ -92,9 +92,9 @@ _OF_MODEL = {
     "no_drift_chi2": "no drift: chi squared of the fit",
     "no_drift_p_value": "no drift: probability of a larger chi squared",
     "delta_chi2": "chi squared of no_drift less that of drift",
-    "prediction_chi2": "chi squared of alpha_seen against alpha_bbp_N, nothing fitted",
+    "prediction_chi2": "chi squared of alpha_seen against alpha_bbp_at_size, nothing fitted",
     "prediction_p_value": "probability of a larger chi squared",
-    "prediction_offset": "largest distance of alpha_seen from alpha_bbp_N, sizes used",
+    "prediction_offset": "largest distance of alpha_seen from alpha_bbp_at_size, sizes used",
     "coverage": "cells done over cells that the campaign wants, all sizes",
 }
 _FREE = {
@@ -105,7 +105,7 @@ _FREE = {
 }
 _COUNTS = {
     "n_sizes": "sizes in the fits",
-    "freedom": "degrees of freedom of each fit",
+    "dof": "degrees of freedom of each fit",
     "n_cells": "cells done, all sizes",
 }
 
@@ -164,9 +164,9 @@ def drift(
         On Dask and not yet computed; ``compute()`` reads the store once. Over (p, p_star, a): ``law``,
         int8 with the meanings of ``OUTCOMES`` in its attributes; ``K`` with error, interval and
         systematic error, beside ``K_theory`` and ``K_at_sizes``; ``alpha_constant``; chi squared and
-        p-value of both laws and of theory's alpha_bbp_N, which has no free parameter;
+        p-value of both laws and of theory's alpha_bbp_at_size, which has no free parameter;
         ``leading_order_error``, ``prediction_offset``; ``alpha_bbp``, ``crossover_size``. Over these and
-        N: ``alpha_seen`` with errors, interval, ``flag`` and cross-check, ``alpha_bbp_N``, ``n_seeds``.
+        N: ``alpha_seen`` with errors, interval, ``flag`` and cross-check, ``alpha_bbp_at_size``, ``n_seeds``.
         Where there is no estimate, nan and a flag with the reason.
 
     Notes
@@ -174,8 +174,8 @@ def drift(
     Limits: a size counts with at least 4 alphas of 4 seeds, the law needs 3 sizes. The drift is the leading
     order in 1/log N, for theory and data alike: K is an effective value at the sizes used, which exceeds
     K_theory as ``K_at_size`` does, and with errors below ``leading_order_error`` the answer may be
-    neither. alpha_bbp_N is a leading order too, and is off by ``prediction_offset``. Coverage and error rates
-    on planted data are held by ``tests/test_drift.py``; docs/drift.md has the results of label samples.
+    neither. alpha_bbp_at_size is a leading order too, and is off by ``prediction_offset``. Coverage and error
+    rates on planted data are held by ``tests/test_drift.py``; docs/drift.md has the results of label samples.
     Source: this project's own.
     """
     ds = ANALYSIS.sweep(ds)
@@ -225,12 +225,12 @@ def _of_model(
     done = block["status"].values == DONE
     at_bbp, n_x = transition_at(model), crossover_size(model)
     found: dict[str, Any] = {name: np.full(len(sizes), math.nan) for name in _AT_SIZE}
-    found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "freedom": 0}
+    found |= dict.fromkeys([*_OF_MODEL, *_FREE], math.nan) | {"n_sizes": 0, "dof": 0}
     found |= {"alpha_bbp": at_bbp.alpha_bbp, "crossover_size": n_x, "K_theory": drift_amplitude(model)}
     found |= {"n_cells": done.sum(), "n_seeds": done.sum(axis=2).max(axis=0)}
     found["coverage"] = share_done(block, (alpha_dim, "N", "seed")).item()
     known = np.array([alpha_bbp_at_size(model, float(N)) for N in sizes])
-    found |= {"alpha_bbp_N": known, "K_at_size": (at_bbp.alpha_bbp - known) * np.log(sizes)}
+    found |= {"alpha_bbp_at_size": known, "K_at_size": (at_bbp.alpha_bbp - known) * np.log(sizes)}
     if at_bbp.kind == "continuous":
         return found | _coded(["not_applicable"] * len(sizes), "not_applicable")
     loads, curve = realised_alpha(block, block["alpha"].values.astype(np.float64)), hiding_curve(model)
@@ -250,7 +250,7 @@ def _of_model(
         numbers = (at.value, at.error, at.low, at.high, at.systematic, total, at.cross_check, at.stretch)
         for name, number in zip(_AT_SIZE, numbers, strict=False):
             found[name][k] = number
-    fits, outcome = _fits(found, sizes, np.array([at.freedom for at in seen]), free_alpha_bbp, **options)
+    fits, outcome = _fits(found, sizes, np.array([at.error_dof for at in seen]), free_alpha_bbp, **options)
     return found | fits | _coded([at.flag for at in seen], outcome)
 
 
@@ -278,7 +278,7 @@ def _visible(
 def _fits(
     at_size: Mapping[str, Any],
     sizes: Any,
-    freedom: Any,
+    error_dof: Any,
     free_alpha_bbp: bool,
     *,
     wrong: float,
@@ -287,19 +287,21 @@ def _fits(
     **_: Any,
 ) -> tuple[dict[str, float], str]:
     """The numbers of ``_OF_MODEL`` that follow from the sizes, and the outcome."""
-    use = (freedom > 2) & (at_size["alpha_seen_error"] > 0)
+    use = (error_dof > 2) & (at_size["alpha_seen_error"] > 0)
     N, bbp = sizes[use].astype(np.float64), float(at_size["alpha_bbp"])
-    found: dict[str, float] = {"n_sizes": len(N), "freedom": max(0, len(N) - 1)}
+    found: dict[str, float] = {"n_sizes": len(N), "dof": max(0, len(N) - 1)}
     if not len(N):
         return found, "not_enough_data"
-    seen, known = at_size["alpha_seen"][use], at_size["alpha_bbp_N"][use]
-    statistical = [widened(e, f) for e, f in zip(at_size["alpha_seen_error"][use], freedom[use], strict=True)]
+    seen, known = at_size["alpha_seen"][use], at_size["alpha_bbp_at_size"][use]
+    statistical = [
+        widened(e, f) for e, f in zip(at_size["alpha_seen_error"][use], error_dof[use], strict=True)
+    ]
     error = np.hypot(statistical, np.nan_to_num(at_size["alpha_seen_systematic"][use]))
     off = seen - known
     chi2 = float(((off / error) ** 2).sum())
     found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(len(N), chi2))}
     found["prediction_offset"] = float(off[np.abs(off).argmax()])
-    if found["freedom"] < LEAST_FREEDOM:
+    if found["dof"] < LEAST_DOF:
         return found, "not_enough_data"
     fits = {law: fit_law(law, N, bbp - seen, error, laws=LAWS) for law in LAWS}
     drift, constant = fits["drift"], fits["no_drift"]
@@ -329,7 +331,7 @@ def _fits(
     return found, chosen_law(fits, wrong, misfit)
 
 
-def _without_one(whole: Fit, N: Floats, gap: Floats, error: Floats) -> float:
+def _without_one(whole: LawFit, N: Floats, gap: Floats, error: Floats) -> float:
     """Largest (d^2 - s^2)^(1/2) over sizes, d the change of K without that size and s its standard error."""
     excess = [0.0]
     for k in range(len(N)):

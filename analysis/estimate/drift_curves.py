@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
     ``error`` is the standard error, ``low`` and ``high`` the interval, ``stretch`` the fitted width over
     theory's, ``cross_check`` the estimate with theory's width, ``systematic`` the part of their difference
-    that exceeds its own error, ``freedom`` the degrees of freedom of the error.
+    that exceeds its own error, ``error_dof`` the degrees of freedom of the error.
     """
 
     flag: str
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
     systematic: float = math.nan
     cross_check: float = math.nan
     stretch: float = math.nan
-    freedom: int = 0
+    error_dof: int = 0
 
 
 class SizeCurve(NamedTuple):
@@ -109,17 +109,17 @@ def alpha_seen(
     alpha, visible, weights = alpha[order], size.visible[use][order], n_seeds[use][order].astype(np.float64)
     moved = _Moved(curve, size.N, alpha, visible, weights)
     places, stretches = moved.fitted(means[:, order], STRETCHES)
-    freedom = int(np.median(weights)) - 1
+    error_dof = int(np.median(weights)) - 1
     value = float(places[0])
     if not math.isfinite(value):
         return Seen("above_the_alpha_range" if value > 0 else "below_the_alpha_range")
-    small_sample = math.sqrt((freedom + 1) / freedom)
+    small_sample = math.sqrt((error_dof + 1) / error_dof)
     error = small_sample * half_width(places[1:])
     nearest = np.searchsorted(alpha, value)
     if error == 0 or alpha[nearest] - alpha[nearest - 1] > _FARTHEST * moved.width:
         return Seen("alphas_too_far_apart")
     tail = 0.5 + level / 2
-    expanded = small_sample * float(stdtrit(freedom, tail) / ndtri(tail))
+    expanded = small_sample * float(stdtrit(error_dof, tail) / ndtri(tail))
     ends = np.quantile(places[1:], (1 - tail, tail), method="nearest")  # does not interpolate inf
     low, high = (value + expanded * (float(end) - value) if math.isfinite(end) else math.nan for end in ends)
 
@@ -133,7 +133,7 @@ def alpha_seen(
     leaves = math.isnan(low + high + error)
     return Seen(
         "interval_leaves_the_alpha_range" if leaves else "estimated",
-        value, error, low, high, systematic, float(others[0]), float(stretches[0]), freedom,
+        value, error, low, high, systematic, float(others[0]), float(stretches[0]), error_dof,
     )  # fmt: skip
 
 

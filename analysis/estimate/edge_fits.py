@@ -30,10 +30,10 @@ OUTCOMES: Mapping[str, str] = {
 """Outcomes for the law, in words; stored as int8, the index in this order."""
 
 LEAST_SEEDS = 6
-LEAST_FREEDOM = 2
+LEAST_DOF = 2
 
 
-class Fit(NamedTuple):
+class LawFit(NamedTuple):
     """One law fitted by weighted least squares: its amplitude, and the fitted shift of lambda_minus."""
 
     c: float
@@ -51,7 +51,7 @@ def fit_law(
     error: Floats,
     free_edge: bool = False,
     laws: Mapping[str, Callable[[Floats], Floats]] = LAWS,
-) -> Fit:
+) -> LawFit:
     """Fit gap(N) = c x(N), or shift + c x(N), with x of ``laws``.
 
     Parameters
@@ -67,7 +67,7 @@ def fit_law(
 
     Returns
     -------
-    Fit
+    LawFit
         Errors assume known variances; the p-value is that of chi^2 with n - 1 or n - 2 degrees of freedom.
         ``shift`` is 0 if it is not fitted.
     """
@@ -81,7 +81,7 @@ def fit_law(
     chi2 = float(np.sum((gap / error - design @ found) ** 2))
     shift, shift_error = (float(found[1]), float(errors[1])) if free_edge else (0.0, 0.0)
     p_value = float(chdtrc(len(N) - len(found), chi2))
-    return Fit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
+    return LawFit(float(found[0]), float(errors[0]), shift, shift_error, chi2, p_value)
 
 
 def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
@@ -96,13 +96,13 @@ def smooth_errors(N: Floats, n_seeds: Floats, cells: Means) -> Floats:
     With separately measured errors, sizes that are low by chance would get more weight where cells are
     skewed, and sums of squares of few seeds would often be too small.
     """
-    variance, freedom = cells.variance * n_seeds, cells.freedom
+    variance, dof = cells.variance * n_seeds, cells.dof
     slope = min(len(N) - 1, 1)
-    design = np.vander(np.log(N) - np.log(N).mean(), slope + 1) * np.sqrt(freedom)[:, None]
-    log = np.log(variance) - digamma(freedom / 2) + np.log(freedom / 2)
-    law = np.exp(design @ np.linalg.lstsq(design, log * np.sqrt(freedom))[0] / np.sqrt(freedom))
-    law *= (freedom * variance / law).sum() / freedom.sum()
-    return np.asarray(widened(1.0, int(freedom.sum()) - slope) * np.sqrt(law / n_seeds))
+    design = np.vander(np.log(N) - np.log(N).mean(), slope + 1) * np.sqrt(dof)[:, None]
+    log = np.log(variance) - digamma(dof / 2) + np.log(dof / 2)
+    law = np.exp(design @ np.linalg.lstsq(design, log * np.sqrt(dof))[0] / np.sqrt(dof))
+    law *= (dof * variance / law).sum() / dof.sum()
+    return np.asarray(widened(1.0, int(dof.sum()) - slope) * np.sqrt(law / n_seeds))
 
 
 def amplitude(
@@ -135,7 +135,7 @@ def amplitude(
     return {part: float(number) for part, number in (numbers | shift).items()}
 
 
-def chosen_law(fits: Mapping[str, Fit], wrong: float, misfit: float) -> str:
+def chosen_law(fits: Mapping[str, LawFit], wrong: float, misfit: float) -> str:
     """Which of two laws the fits support: ``cannot_tell``, ``neither`` or a name in ``fits``.
 
     A law fits if its p-value is at least ``misfit`` and its amplitude is not negative by more than
@@ -179,7 +179,7 @@ def median_error(values: Floats) -> float:
     return math.sqrt(float(share @ (ordered - share @ ordered) ** 2))
 
 
-def widened(error: float, freedom: int) -> float:
+def widened(error: float, dof: int) -> float:
     """Root mean square of the error, relative to which an estimate with an estimated error scatters like one
-    with a known error: Student's t has variance freedom/(freedom - 2)."""
-    return error * math.sqrt(freedom / (freedom - 2))
+    with a known error: Student's t has variance dof/(dof - 2)."""
+    return error * math.sqrt(dof / (dof - 2))

@@ -25,10 +25,10 @@ from bendscape.analysis.dataset.models import (
 )
 from bendscape.analysis.estimate.edge_fits import (
     LAWS,
-    LEAST_FREEDOM,
+    LEAST_DOF,
     LEAST_SEEDS,
     OUTCOMES,
-    Fit,
+    LawFit,
     amplitude,
     chosen_law,
     fit_law,
@@ -73,7 +73,7 @@ _PARTS = {
 }
 _AT_ALPHA = {
     "n_sizes": "sizes in the fits",
-    "freedom": "degrees of freedom of each fit",
+    "dof": "degrees of freedom of each fit",
     "delta_chi2": "chi squared of one_over_log less that of n_two_thirds",
     "prediction_chi2": "chi squared of the data against the prediction",
     "prediction_p_value": "probability of a larger chi squared, with n_sizes degrees of freedom",
@@ -88,7 +88,7 @@ def edge_scaling(
     ds: xr.Dataset,
     *,
     statistic: Statistic | None = None,
-    min_size: int = 256,
+    least_size: int = 256,
     extra_draws: int = 0,
     prediction: bool = True,
     free_edge: bool = False,
@@ -121,7 +121,7 @@ def edge_scaling(
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     statistic : {"mean", "median", "controlled"}, optional
         The statistic that is fitted; by default "controlled" with extra draws, else "mean".
-    min_size : int
+    least_size : int
         Smallest size in fits and prediction, >= 2; see the limits.
     extra_draws : int
         Labels drawn for every measured cell to estimate the expectation of the control variate
@@ -147,7 +147,7 @@ def edge_scaling(
         Lazy if ``ds`` is; ``compute()`` reads the store once. Over (p, p_star, a, alpha): ``law``, int8 with
         the meanings of ``OUTCOMES`` in its attributes; ``delta_chi2``, positive where n_two_thirds fits
         better; for each law ``n_two_thirds_c`` with ``_error``, ``_low``, ``_high``, ``_shift`` and its error
-        (of a fitted edge), ``_chi2`` and ``_p_value``; ``freedom``, ``n_sizes``; ``prediction_chi2`` and its
+        (of a fitted edge), ``_chi2`` and ``_p_value``; ``dof``, ``n_sizes``; ``prediction_chi2`` and its
         p-value (not for medians); ``edge``, the theory's kind of edge. Over these and N: ``n_seeds``,
         ``coverage``, ``lambda_minus``, ``mean``, ``median`` and ``controlled`` with their errors,
         ``variance_ratio``, ``prediction``. nan where there is no value.
@@ -171,7 +171,7 @@ def edge_scaling(
     ds = ANALYSIS.sweep(ds, also=of_labels)
     alpha_dim = alpha_axis(ds)
     statistic = statistic or ("controlled" if extra_draws else "mean")
-    _check_options(statistic, min_size, extra_draws, wrong, misfit, level, seed)
+    _check_options(statistic, least_size, extra_draws, wrong, misfit, level, seed)
     measured = ["status", "eigval_min", "lambda_minus"]
     measured += [name for name in ("alpha_realised", "coverage", "edge") if name in ds]
     measured += of_labels
@@ -180,14 +180,14 @@ def edge_scaling(
         for name, words in _AT_SIZE.items()
     }
     for name, words in _AT_ALPHA.items():
-        dtype = np.int64 if name in ("n_sizes", "freedom") else np.float64
+        dtype = np.int64 if name in ("n_sizes", "dof") else np.float64
         outputs[name] = number_output((alpha_dim,), words, dtype)
     if "edge" in ds:
         outputs["edge"] = Output((alpha_dim,), np.int8, dict(ds["edge"].attrs))
     outputs["law"] = code_output((alpha_dim,), "law of the approach to the edge", OUTCOMES)
     options: dict[str, Any] = {
         "statistic": statistic,
-        "min_size": min_size,
+        "least_size": least_size,
         "extra_draws": extra_draws,
         "prediction": prediction,
         "free_edge": free_edge,
@@ -206,14 +206,14 @@ def edge_scaling(
 
 
 def _check_options(
-    statistic: str, min_size: int, extra_draws: int, wrong: float, misfit: float, level: float, seed: int
+    statistic: str, least_size: int, extra_draws: int, wrong: float, misfit: float, level: float, seed: int
 ) -> None:
     if statistic not in get_args(Statistic):
         raise ParameterError("statistic", statistic, f"one of {', '.join(get_args(Statistic))}")
     if statistic == "controlled" and not extra_draws:
         raise ParameterError("extra_draws", 0, "positive for the statistic controlled", "8 will do")
-    if min_size < 2:
-        raise ParameterError("min_size", min_size, "an integer >= 2", "1/log N needs N above 1")
+    if least_size < 2:
+        raise ParameterError("least_size", least_size, "an integer >= 2", "1/log N needs N above 1")
     for name, value in (("extra_draws", extra_draws), ("seed", seed)):
         if value < 0:
             raise ParameterError(name, value, "an integer >= 0")
@@ -222,7 +222,7 @@ def _check_options(
 
 
 def _of_model(
-    block: xr.Dataset, *, alpha_dim: str, min_size: int, **options: Any
+    block: xr.Dataset, *, alpha_dim: str, least_size: int, **options: Any
 ) -> dict[str, npt.NDArray[Any]]:
     """The outputs of :func:`edge_scaling` for one model."""
     block = block.transpose(alpha_dim, "N", "seed")
@@ -241,24 +241,24 @@ def _of_model(
         found["edge"] = kinds
     found["n_seeds"] = done.sum(axis=2)
     found["coverage"] = share_done(block, ("seed",)).values
-    for name in ("n_sizes", "freedom"):
+    for name in ("n_sizes", "dof"):
         found[name] = np.zeros(shape[0], np.int64)
     outcomes = []
-    large = sizes >= min_size
+    large = sizes >= least_size
     seen = alpha_bbp_at_size(model, int(sizes[large].min())) if large.any() else math.nan
     for i, nominal in enumerate(alpha):
         below = not nominal >= seen
-        freedom, third = np.zeros((2, len(sizes)))
+        error_dof, third = np.zeros((2, len(sizes)))
         for k in np.flatnonzero(done[i].any(axis=1)):
             load = float(realised[i, k])
             edge = theory[i] if load == nominal else left_edge(model, load).lambda_minus
             cells = {str(name): cell.values[i, k, done[i, k]] for name, cell in measured.items()}
             use = below and bool(large[k]) and len(cells["eigval_min"]) >= LEAST_SEEDS
-            more, freedom[k], third[k] = _statistics(cells, model, int(sizes[k]), load, use, **options)
+            more, error_dof[k], third[k] = _statistics(cells, model, int(sizes[k]), load, use, **options)
             for name, number in ({"lambda_minus": edge} | more).items():
                 found[name][i, k] = number
         at_size = {name: found[name][i] for name in _AT_SIZE}
-        at_alpha, outcome = _fits(at_size, sizes, freedom, third, **options)
+        at_alpha, outcome = _fits(at_size, sizes, error_dof, third, **options)
         for name, number in at_alpha.items():
             found[name][i] = number
         outcomes.append(outcome if below else "not_applicable")
@@ -287,14 +287,14 @@ def _statistics(
         found |= {"mean_error": mean_error(values), "median_error": median_error(values)}
     if not use:
         return found, 0, 0.0
-    freedom, third = n - 1, third_moment(values) if statistic == "mean" else 0.0
+    error_dof, third = n - 1, third_moment(values) if statistic == "mean" else 0.0
     if prediction:
         found["prediction"] = lowest_eigenvalue_law(model, alpha, N).mean
     if extra_draws:
         own = np.fmin(cells["edge_sample"], cells["outlier_sample"])
         known = np.isfinite(own)
         if known.sum() < LEAST_SEEDS:
-            return found, 0 if statistic == "controlled" else freedom, third
+            return found, 0 if statistic == "controlled" else error_dof, third
         identity = [int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         rng = np.random.default_rng([seed, N, round(alpha * N), *identity])
         drawn = (sample_drawn_labels(model, alpha, N, rng) for _ in range(extra_draws * int(known.sum())))
@@ -305,15 +305,15 @@ def _statistics(
             "variance_ratio": mean.variance_ratio,
         }
         if statistic == "controlled":
-            freedom = mean.freedom
+            error_dof = mean.dof
             third = third_moment(values[known] - mean.coefficients[0] * own[known])
-    return found, freedom, third
+    return found, error_dof, third
 
 
 def _fits(
     at_size: Mapping[str, Floats],
     sizes: npt.NDArray[np.int64],
-    freedom: Floats,
+    error_dof: Floats,
     third: Floats,
     *,
     statistic: Statistic,
@@ -324,25 +324,25 @@ def _fits(
     **_: Any,
 ) -> tuple[dict[str, float], str]:
     """The numbers of ``_AT_ALPHA`` and the outcome, from the statistics at all sizes."""
-    use: Flags = (freedom > 2) & (at_size[f"{statistic}_error"] > 0)
+    use: Flags = (error_dof > 2) & (at_size[f"{statistic}_error"] > 0)
     n_sizes = int(use.sum())
-    found: dict[str, float] = {"n_sizes": n_sizes, "freedom": max(0, n_sizes - 1 - free_edge)}
+    found: dict[str, float] = {"n_sizes": n_sizes, "dof": max(0, n_sizes - 1 - free_edge)}
     if not n_sizes:
         return found, "not_enough_data"
     N, n_seeds = sizes[use].astype(np.float64), at_size["n_seeds"][use].astype(np.float64)
     gap = (at_size[statistic] - at_size["lambda_minus"])[use]
-    cells = Means(gap, at_size[f"{statistic}_error"][use] ** 2, third[use], freedom[use])
+    cells = Means(gap, at_size[f"{statistic}_error"][use] ** 2, third[use], error_dof[use])
     error = smooth_errors(N, n_seeds, cells)
     off = (at_size[statistic] - at_size["prediction"])[use] / error
     if statistic != "median" and np.isfinite(off).all():
         chi2 = float(off @ off)
         found |= {"prediction_chi2": chi2, "prediction_p_value": float(chdtrc(n_sizes, chi2))}
-    if found["freedom"] < LEAST_FREEDOM:
+    if found["dof"] < LEAST_DOF:
         return found, "not_enough_data"
-    fits: dict[str, Fit] = {}
+    fits: dict[str, LawFit] = {}
     for law in LAWS:
         parts = amplitude(law, N, n_seeds, cells, free_edge, level)
-        own = {name: number for name, number in parts.items() if name in Fit._fields}
+        own = {name: number for name, number in parts.items() if name in LawFit._fields}
         fits[law] = fit_law(law, N, gap, error, free_edge)._replace(**own)
         found |= {f"{law}_{part}": number for part, number in (fits[law]._asdict() | parts).items()}
     found["delta_chi2"] = fits["one_over_log"].chi2 - fits["n_two_thirds"].chi2

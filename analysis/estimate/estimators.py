@@ -75,7 +75,7 @@ def flag_code(flag: str) -> int:
     return tuple(FLAGS).index(flag)
 
 
-class Cells(NamedTuple):
+class QuantityCells(NamedTuple):
     """Cells of one quantity at one size, (alpha, seed); which of them count; the loads; the loads with data;
     and the half width of the smoothing."""
 
@@ -85,7 +85,7 @@ class Cells(NamedTuple):
     bandwidth: float
 
 
-def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, Cells]]:
+def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[str, QuantityCells]]:
     """The quantities from which thresholds are read off, at each size: ``overlap``, N^(1/3) overlap_sq_space;
     ``gap``, lambda_minus - eigval_min; ``gap_sample``, edge_sample - eigval_min. Quantities with too few
     seeds or alphas are left out.
@@ -121,12 +121,14 @@ def cells_by_size(block: xr.Dataset, alpha: Floats, model: Model) -> list[dict[s
             if len(np.unique(loads[use])) < LEAST_ALPHAS:
                 continue
             bandwidth = float(np.ptp(loads[use]) / 4 if math.isnan(width) else SMOOTHING * width)
-            cells[name] = Cells(loads[use], values[use], counted[use], bandwidth)
+            cells[name] = QuantityCells(loads[use], values[use], counted[use], bandwidth)
         found.append(cells)
     return found
 
 
-def crossings(cells: list[dict[str, Cells]], k: int, overlap_level: float, level: float) -> list[Crossing]:
+def crossings(
+    cells: list[dict[str, QuantityCells]], k: int, overlap_level: float, level: float
+) -> list[Crossing]:
     """Every estimator at the k-th size, in the order of ``ESTIMATORS``.
 
     Parameters

@@ -29,7 +29,7 @@ class Fit(NamedTuple):
     flag: str = "estimated"
     chi2: float = math.nan
     dof: int = 0
-    freedom: float = math.nan
+    error_dof: float = math.nan
     grid: Floats = np.array([math.nan])
     deviance: Floats = np.array([math.nan])
     bias: float = 0.0
@@ -38,14 +38,14 @@ class Fit(NamedTuple):
     @property
     def p_value(self) -> float:
         """Probability of a larger chi^2 by the F distribution; nan without degrees of freedom."""
-        return float(f_law.sf(self.chi2 / self.dof, self.dof, self.freedom)) if self.dof > 0 else math.nan
+        return float(f_law.sf(self.chi2 / self.dof, self.dof, self.error_dof)) if self.dof > 0 else math.nan
 
     def interval(self, level: float) -> tuple[float, float]:
         """First and last alpha that the data do not reject at this level; -inf or inf if it is an end of the
         alphas searched."""
         if self.values is None:
             return -math.inf, math.inf
-        limits = t_limits(np.array(self.skewness), np.array(self.freedom), level)
+        limits = t_limits(np.array(self.skewness), np.array(self.error_dof), level)
         (low, _), (_, high) = (accepted(self.grid, self.deviance, float(t**2)) for t in limits)
         return low - abs(self.bias), high + abs(self.bias)
 

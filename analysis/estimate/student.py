@@ -22,7 +22,7 @@ class Means(NamedTuple):
     mean: Floats
     variance: Floats
     third: Floats
-    freedom: Floats
+    dof: Floats
 
 
 class Sums(NamedTuple):
@@ -48,12 +48,12 @@ class Sums(NamedTuple):
         ``level``, from :func:`t_limits` with nu = variance^2/squares degrees of freedom (Satterthwaite,
         Biometrics Bull. 2 (1946) 110)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            freedom = np.where(self.squares > 0, self.variance**2 / self.squares, 1e9)
+            dof = np.where(self.squares > 0, self.variance**2 / self.squares, 1e9)
             skewness = np.where(self.variance > 0, self.third / self.variance**1.5, 0.0)
-        return t_limits(skewness, freedom, level)
+        return t_limits(skewness, dof, level)
 
 
-def t_limits(skewness: Floats, freedom: Floats, level: float) -> tuple[Floats, Floats]:
+def t_limits(skewness: Floats, dof: Floats, level: float) -> tuple[Floats, Floats]:
     """Limits between which Student's t of a mean with this skewness lies with probability at least ``level``.
 
     With q the quantile of Student's t with nu degrees of freedom and g = (1 + 8/nu) skewness,
@@ -69,7 +69,7 @@ def t_limits(skewness: Floats, freedom: Floats, level: float) -> tuple[Floats, F
     cubic transformation of Hall, J. R. Stat. Soc. B 54 (1992) 221; the factor is this project's own.
     ``benchmarks/intervals.py`` measures the coverage.
     """
-    g, q = skewness * (1 + _UNSEEN / freedom), stdtrit(freedom, 0.5 + level / 2)
+    g, q = skewness * (1 + _UNSEEN / dof), stdtrit(dof, 0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         lower, upper = (
             np.where(np.abs(g) > 1e-6, 3 / g * (np.cbrt(1 + g * (x - g / 6)) - 1), x) for x in (-q, q)
@@ -101,5 +101,5 @@ def weighted(weights: Floats, of: Means) -> Sums:
         weights @ of.mean,
         shares.sum(axis=-1),
         (weights**3) @ of.third,
-        (shares**2 / of.freedom).sum(axis=-1),
+        (shares**2 / of.dof).sum(axis=-1),
     )

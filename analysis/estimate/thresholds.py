@@ -86,7 +86,7 @@ def thresholds(ds: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
         an estimate the numbers are nan and the flag gives the reason; an end of an interval that these alphas
         do not determine is nan too. Also ``n_seeds`` (most seeds done at one alpha), ``n_cells`` (cells
         done), ``coverage`` (cells done over cells wanted), and from theory ``alpha_bbp``, ``transition`` and
-        ``alpha_bbp_N``, the threshold expected to be seen at each N.
+        ``alpha_bbp_at_size``, the threshold expected to be seen at each N.
 
     Notes
     -----
@@ -126,7 +126,7 @@ def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, n
     overlap_level = critical_point(model).overlap_level
     done = block["status"].values == DONE
     found: dict[str, Any] = {
-        "alpha_bbp_N": [alpha_bbp_at_size(model, int(N)) for N in sizes],
+        "alpha_bbp_at_size": [alpha_bbp_at_size(model, int(N)) for N in sizes],
         "n_seeds": done.sum(axis=2).max(axis=0),
         "n_cells": done.sum(axis=(0, 2)),
         "coverage": share_done(block, (alpha_dim, "seed")).values,
@@ -142,7 +142,7 @@ def _of_model(block: xr.Dataset, *, alpha_dim: str, level: float) -> dict[str, n
 
 
 _LONG_NAMES = {
-    "alpha_bbp_N": "threshold seen at size N, theory",
+    "alpha_bbp_at_size": "threshold seen at size N, theory",
     "n_seeds": "most seeds done at one alpha",
     "n_cells": "cells done",
     "coverage": "cells done over cells wanted, all alphas",
@@ -163,12 +163,12 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_N`` and for each name in
+        ``p, p_star, a, transition, alpha_bbp, N, n_seeds, n_cells, alpha_bbp_at_size`` and for each name in
         ``ESTIMATORS`` a dict of ``value, error, low, high`` (nan where there is none), ``first, last`` (the
         alphas between which it was searched), ``flag`` (its name) and ``reason`` (in words);
         ``systematic``, the error of alpha_overlap from the spacing of the alphas and from small N;
         ``verdict`` and ``verdict_reason`` from
-        :func:`bendscape.analysis.estimate.verdicts.against_theory`, alpha_overlap against alpha_bbp_N.
+        :func:`bendscape.analysis.estimate.verdicts.against_theory`, alpha_overlap against alpha_bbp_at_size.
         Models without a finished cell are left out.
     """
     rows: list[dict[str, Any]] = []
@@ -185,7 +185,7 @@ def thresholds_table(result: xr.Dataset) -> list[dict[str, Any]]:
         row["transition"] = TRANSITION_KINDS[int(values["transition"][i, j, k])]
         row |= {"alpha_bbp": float(values["alpha_bbp"][i, j, k]), "N": int(values["N"][n])}
         row |= {name: int(values[name][index]) for name in ("n_seeds", "n_cells")}
-        row["alpha_bbp_N"] = float(values["alpha_bbp_N"][index])
+        row["alpha_bbp_at_size"] = float(values["alpha_bbp_at_size"][index])
         for name in ESTIMATORS:
             flag = tuple(FLAGS)[int(values[f"{name}_flag"][index])]
             row[name] = {
@@ -206,7 +206,7 @@ def _verdict(row: Mapping[str, Any], level: float) -> dict[str, str]:
         return {"verdict": NOT_ENOUGH_DATA, "verdict_reason": beyond}
     bounds = at["value"], at["low"], at["high"], level
     estimate = Estimate(*bounds, row["systematic"], at["flag"], at["reason"])
-    found = against_theory(estimate, row["alpha_bbp_N"])
+    found = against_theory(estimate, row["alpha_bbp_at_size"])
     return {"verdict": found.words, "verdict_reason": found.reason}
 
 
@@ -247,7 +247,12 @@ def render_thresholds(result: xr.Dataset) -> Table:
             head = [str(row["p"]), str(row["p_star"]), f"{row['a']:g}", kind, f"{row['alpha_bbp']:.6f}"]
         cells = [compact(row[name]) for name in ESTIMATORS]
         table.add_row(
-            *head, str(row["N"]), str(row["n_seeds"]), f"{row['alpha_bbp_N']:.4f}", *cells, row["verdict"]
+            *head,
+            str(row["N"]),
+            str(row["n_seeds"]),
+            f"{row['alpha_bbp_at_size']:.4f}",
+            *cells,
+            row["verdict"],
         )
         before = point
     return table

@@ -16,7 +16,7 @@ DEFINITIONS: Mapping[str, str] = {
     "alpha_bbp": "threshold of the outlier as N goes to infinity",
     "alpha_0_principal_value": "end of the pre-critical window on the principal-value branch",
     "alpha_0_tangent": "end of the pre-critical window by the tangent to overlap_sq at alpha_bbp",
-    "alpha_0_complex": "end of the pre-critical window at the complex zero, its real part",
+    "alpha_0_complex_re": "end of the pre-critical window at the complex zero, its real part",
 }
 """What alpha_c may stand for, with values from theory. For a continuous transition they coincide; for a
 discontinuous one the collapse finds alpha_0 at sizes below the crossover."""
@@ -82,7 +82,7 @@ def expected_definition(kind: str, definitions: Mapping[str, float]) -> str:
     if kind == "continuous":
         return "alpha_bbp"
     known = math.isfinite(definitions["alpha_0_principal_value"])
-    return "alpha_0_principal_value" if known else "alpha_0_complex"
+    return "alpha_0_principal_value" if known else "alpha_0_complex_re"
 
 
 class Verdict(NamedTuple):

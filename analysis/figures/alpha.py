@@ -108,13 +108,13 @@ def _measured(
 
 def _overlap_curves(panel: Panel) -> Iterator[dict[str, Any]]:
     head, model = _head(panel), Model(*_head(panel).values())
-    yield head | {"N": math.inf, "alpha": panel.alpha_line, "overlap_sq": panel.overlap_sq}
+    yield head | {"N": math.inf, "alpha": panel.alpha_line, "overlap_sq_theory": panel.overlap_sq}
     line = np.linspace(panel.alpha_line[0], panel.alpha_line[-1], _FINE)
     means = panel.measured["overlap_sq_space"]
     sizes = [N for k, N in enumerate(panel.N) if means.n_seeds[k].any()]
     for N in few(sizes, CURVES):
         known = line[line * N >= 1]
-        yield head | {"N": float(N), "alpha": known, "overlap_sq": _law_along(model, known, N)}
+        yield head | {"N": float(N), "alpha": known, "overlap_sq_theory": _law_along(model, known, N)}
 
 
 def _law_along(model: Model, alpha: FloatArray, N: int) -> FloatArray:
@@ -149,9 +149,11 @@ def _overlap_theory(
 ) -> None:
     for N, look in looks.items():
         here = curves["N"] == N
-        axes.plot(curves["alpha"][here], curves["overlap_sq"][here], color=look["color"], linewidth=0.8)
+        axes.plot(
+            curves["alpha"][here], curves["overlap_sq_theory"][here], color=look["color"], linewidth=0.8
+        )
     limit = np.isinf(curves["N"])
-    alpha, overlap_sq = curves["alpha"][limit], curves["overlap_sq"][limit]
+    alpha, overlap_sq = curves["alpha"][limit], curves["overlap_sq_theory"][limit]
     above = alpha > points["alpha_bbp"][0]
     axes.plot(alpha[~above], overlap_sq[~above], color=THEORY, zorder=3)
     axes.plot(alpha[above], overlap_sq[above], color=THEORY, zorder=3, label=r"theory, $N \to \infty$")

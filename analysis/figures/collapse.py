@@ -44,11 +44,11 @@ def collapse_numbers(results: Results) -> Numbers:
 
     Sizes beyond a tenth of the crossover size are left out, as
     :func:`bendscape.analysis.estimate.collapse.collapse` does."""
-    table_of_loads(results["loads"], "collapse")
+    table_of_loads(results["collapse"], "collapse")
     points: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for panel in results.panels:
-        at = results["loads"].sel(p=panel.p, p_star=panel.p_star, a=panel.a, estimator="collapse")
+        at = results["collapse"].sel(p=panel.p, p_star=panel.p_star, a=panel.a, estimator="collapse")
         if not math.isfinite(at["alpha_c"].item()):
             continue
         model = Model(panel.p, panel.p_star, panel.a)
@@ -57,7 +57,7 @@ def collapse_numbers(results: Results) -> Numbers:
         width = USUAL_WIDTH if math.isnan(scales.width) else scales.width
         fit = {name: at[name].item() for name in ("alpha_c", "alpha_c_total_error", "chi2", "dof")}
         fit |= {"distance_from_bbp": at["distance"].sel(definition="alpha_bbp").item()}
-        fit |= {"width": width, "window": float(results["loads"].attrs["window"])}
+        fit |= {"width": width, "window": float(results["collapse"].attrs["window"])}
         known = head | {"transition": panel.transition, "alpha_bbp": panel.alpha_bbp} | fit
         most = at["crossover_size"].item() / SAFE
         points += [known | block for block in _scaled(panel, width, fit["alpha_c"], results.least_size, most)]

@@ -61,10 +61,10 @@ FIGURES: Mapping[str, Drawn] = {
     "overlap": Drawn(overlap_numbers, draw_overlap, MODEL),
     "eigenvalue": Drawn(eigenvalue_numbers, draw_eigenvalue, MODEL),
     "spectrum": Drawn(spectrum_numbers, draw_spectrum, MODEL, room=3),
-    "edge": Drawn(edge_numbers, draw_edge, MODEL, needs=("means", "edge")),
-    "thresholds": Drawn(thresholds_numbers, draw_thresholds, ("p_star", "a"), needs=("loads",)),
-    "kinds": Drawn(kinds_numbers, draw_kinds, ("p_star",), needs=("loads",)),
-    "collapse": Drawn(collapse_numbers, draw_collapse, MODEL, room=3, needs=("means", "loads")),
+    "edge": Drawn(edge_numbers, draw_edge, MODEL, needs=("means", "edge_scaling")),
+    "thresholds": Drawn(thresholds_numbers, draw_thresholds, ("p_star", "a"), needs=("collapse",)),
+    "kinds": Drawn(kinds_numbers, draw_kinds, ("p_star",), needs=("collapse",)),
+    "collapse": Drawn(collapse_numbers, draw_collapse, MODEL, room=3, needs=("means", "collapse")),
 }
 """The figures by name, in the order in which they are drawn."""
 

@@ -74,7 +74,7 @@ def _loads(panel: Panel, least_size: int) -> list[int]:
 
 def _block(results: Results, panel: Panel, i: int, least_size: int) -> dict[str, Any]:
     model = Model(panel.p, panel.p_star, panel.a)
-    at = results["edge"].sel(p=panel.p, p_star=panel.p_star, a=panel.a).isel({results.alpha_dim: i})
+    at = results["edge_scaling"].sel(p=panel.p, p_star=panel.p_star, a=panel.a).isel({results.alpha_dim: i})
     at = at.sel(N=at["n_seeds"] > 0)
     fitted = ((at["N"] >= least_size) & (at["n_seeds"] >= LEAST_SEEDS)).values
     loads = panel.alpha_realised[np.isin(panel.N, at["N"]), i]

@@ -54,7 +54,7 @@ def thresholds_numbers(results: Results) -> Numbers:
     """``thresholds``: the critical load alpha_c of every model by two estimators of
     :func:`bendscape.analysis.estimate.collapse.collapse`. ``thresholds-theory``: alpha_bbp and alpha_0 for p
     from 1 to ``WIDEST``, or to the widest of the sweep, and for p = inf, where it is p_star (a + 1)/2."""
-    found = table_of_loads(results["loads"], "thresholds")
+    found = table_of_loads(results["collapse"], "thresholds")
     axes = [np.unique(found[name].values).tolist() for name in ("p_star", "a")]
     theory = theory_map(p=[*_widths(found), math.inf], p_star=axes[0], a=axes[1], alpha_0=True)
     kinds = np.array(TRANSITION_KINDS)[theory["transition"].values]
@@ -67,7 +67,7 @@ def kinds_numbers(results: Results) -> Numbers:
     """``kinds``: the kind of every model's transition according to the data, with its probability, by
     :func:`bendscape.analysis.estimate.verdicts.preferred_estimator`. ``kinds-theory``: the kind, alpha_bbp
     and the tricritical a, over a grid of p and a around the models."""
-    found = table_of_loads(results["loads"], "kinds")
+    found = table_of_loads(results["collapse"], "kinds")
     found = found.isel(row=_best_rows(found))
     a = np.unique(found["a"].values)
     grid_a = np.geomspace(a.min() / _BEYOND, a.max() * _BEYOND, _GRID).tolist()

@@ -306,7 +306,7 @@ def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
             return "sharp"
         model = Model(row["p"], row["p_star"], row["a"])
         seen = at["n_seeds"].isel({dim: place}) >= LEAST_SEEDS
-        used = at["N"].values[(seen & (at["N"] >= edge.attrs["min_size"])).values]
+        used = at["N"].values[(seen & (at["N"] >= edge.attrs["least_size"])).values]
         beyond = used.size and used.min() >= crossover_size(model)  # here samples see the tail itself
         continued = math.isfinite(edge_scales(model, row["alpha"]).gamma_edge)
         return _CONTINUED if continued and not beyond else "smooth"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 from dask.base import compute
 
-from bendscape.analysis.dataset.analyses import Analysis, in_words, sweep_of_network
+from bendscape.analysis.dataset.analyses import Analysis, dataset_in_words, sweep_of_network
 from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.collapse import ANALYSIS as COLLAPSE
 from bendscape.analysis.estimate.drift import ANALYSIS as DRIFT
@@ -72,7 +72,7 @@ class Results:
         if all(lacking.values()):
             each = "; ".join(f"for {name} {', '.join(what)}" for name, what in lacking.items())
             accepted = f"a sweep with what one of {', '.join(lacking)} needs"
-            raise ParameterError("store", in_words(self._given), accepted, f"it lacks {each}")
+            raise ParameterError("store", dataset_in_words(self._given), accepted, f"it lacks {each}")
         return [name for name, what in lacking.items() if not what]
 
     def read(self, names: Iterable[str]) -> None:
@@ -109,16 +109,19 @@ class Pass(NamedTuple):
 
 
 PASSES: Mapping[str, Pass] = {
-    "means": Pass(MEANS, lambda of: {}),
-    "loads": Pass(COLLAPSE, lambda of: {"least_size": of.least_size, "n_boot": of.n_boot}),
-    "edge": Pass(
-        EDGE_SCALING,
-        lambda of: {"min_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
-    ),
-    "drift": Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
-    "thresholds": Pass(THRESHOLDS, lambda of: {}),
+    each.analysis.name: each
+    for each in (
+        Pass(MEANS, lambda of: {}),
+        Pass(COLLAPSE, lambda of: {"least_size": of.least_size, "n_boot": of.n_boot}),
+        Pass(
+            EDGE_SCALING,
+            lambda of: {"least_size": of.least_size, "extra_draws": of.extra_draws, "prediction": False},
+        ),
+        Pass(DRIFT, lambda of: {"n_boot": of.n_boot}),
+        Pass(THRESHOLDS, lambda of: {}),
+    )
 }
-"""The results that a pass over the store can compute, by name."""
+"""The results that a pass over the store can compute, by the name of the analysis."""
 
-OF_A_REPORT = ("means", "loads", "edge", "thresholds")
+OF_A_REPORT = ("means", "collapse", "edge_scaling", "thresholds")
 """The results that the figures and the report of a sweep use."""

@@ -120,7 +120,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``p, p_star, a, alpha, law, reason`` (for the law, in words), ``delta_chi2, n_sizes, freedom``, and
+        ``p, p_star, a, alpha, law, reason`` (for the law, in words), ``delta_chi2, n_sizes, dof``, and
         for each law ``c, error, chi2, p_value``.
     """
     rows = []
@@ -132,7 +132,7 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
             if law in ("not_applicable", "not_enough_data"):
                 continue
             row = {**point, "alpha": one["alpha"].item(), "law": law}
-            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "freedom")}
+            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "dof")}
             for name in ("n_two_thirds", "one_over_log"):
                 parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
                 row[name] = {key: one[f"{name}_{part}"].item() for key, part in parts.items()}
@@ -170,8 +170,8 @@ def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
         ``p, p_star, a, alpha_bbp`` (theory's), ``crossover_size, law, n_sizes, K`` with ``K_low, K_high,
         K_systematic, K_at_sizes, K_theory``, ``delta_chi2``, p-values, ``leading_order_error``,
         ``prediction_offset``, and ``sizes``: for each size beyond the crossover with data its ``N,
-        alpha_seen, error, systematic, low, high, alpha_bbp_N, flag``. Continuous transitions, and models
-        measured only below their crossover size, are left out.
+        alpha_seen, error, systematic, low, high, alpha_bbp_at_size, flag``. Continuous transitions, and
+        models measured only below their crossover size, are left out.
     """
     rows = []
     for point, at in _models(result):
@@ -185,7 +185,7 @@ def drift_rows(result: xr.Dataset) -> list[dict[str, Any]]:
             sizes[-1] |= {
                 part: one[f"alpha_seen_{part}"].item() for part in ("error", "systematic", "low", "high")
             }
-            sizes[-1] |= {"alpha_bbp_N": one["alpha_bbp_N"].item(), "flag": flag}
+            sizes[-1] |= {"alpha_bbp_at_size": one["alpha_bbp_at_size"].item(), "flag": flag}
         if sizes:
             row = {**point, "law": _word(at["law"]), "n_sizes": at["n_sizes"].item()}
             rows.append(row | {name: at[name].item() for name in _DRIFT} | {"sizes": sizes})
@@ -246,7 +246,7 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
         "law",
         "chi2, N^(-2/3)",
         "chi2, 1/log N",
-        "freedom",
+        "dof",
         "why",
     ):
         table.add_column(name)
@@ -254,7 +254,7 @@ def render_edges(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             str(row["p"]), str(row["p_star"]), f"{row['a']:g}", f"{row['alpha']:.4f}",
             str(int(row["n_sizes"])), LAWS[row["law"]],
-            *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['freedom']:g}",
+            *(f"{row[name]['chi2']:.1f}" for name in ("n_two_thirds", "one_over_log")), f"{row['dof']:g}",
             row["reason"],
         )  # fmt: skip
     return table
@@ -283,7 +283,7 @@ def render_drift(rows: list[dict[str, Any]]) -> Table:
             value = size["alpha_seen"]
             seen = with_error(value, total) if value == value else size["flag"].replace("_", " ")
             table.add_row(
-                *head, f"{size['N']:g}", seen, f"{size['alpha_bbp_N']:.4f}", *tail[: 3 if fitted else 1]
+                *head, f"{size['N']:g}", seen, f"{size['alpha_bbp_at_size']:.4f}", *tail[: 3 if fitted else 1]
             )
             head, tail = [""] * 4, [""] * 3
     return table

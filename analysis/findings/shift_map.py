@@ -56,12 +56,12 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
         ``_error`` (statistical and systematic), ``_low`` and ``_high`` (its interval at the level of
         ``result``), ``_method`` (``METHODS``) and ``_theory``. From theory alone: ``alpha_bbp_theory``;
         ``alpha_0_theory``, the principal value or, where that branch has no zero, the complex one;
-        ``jump_theory``, the overlap just above a discontinuous threshold; the three ``alpha_0_*``.
-        ``width_ratio`` = p/p_star; ``coverage``, the fraction of the wanted cells that is done, nan if the
-        campaign wants none; and ``covered``, whether alpha_c was estimated. Nothing measured here is
-        alpha_bbp of a discontinuous transition, which sizes within reach do not show: only the lower end of
-        the window is measured. For a continuous transition the window is nan, except in theory, where it is
-        0. The shift is nan if the sweep has no p = p_star.
+        ``overlap_sq_jump``, the squared overlap just above a discontinuous threshold; the three
+        ``alpha_0_*``. ``width_ratio`` = p/p_star; ``coverage``, the fraction of the wanted cells that is
+        done, nan if the campaign wants none; and ``covered``, whether alpha_c was estimated. Nothing measured
+        here is alpha_bbp of a discontinuous transition, which sizes within reach do not show: only the lower
+        end of the window is measured. For a continuous transition the window is nan, except in theory, where
+        it is 0. The shift is nan if the sweep has no p = p_star.
 
     Notes
     -----
@@ -80,9 +80,10 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
     measured, error = (best[name].where(estimated) for name in ("alpha_c", "alpha_c_total_error"))
 
     exact = {name: theory[name] for name in ("alpha_bbp", "alpha_0_principal_value", "alpha_0_tangent")}
-    exact["alpha_0_complex"] = theory["alpha_0_complex_re"].where(theory["alpha_0_complex_re"] > 0)
+    real = theory["alpha_0_complex_re"]
+    exact["alpha_0_complex_re"] = real.where(real > 0)  # else not a load
     principal = theory["alpha_0_principal_value"]
-    exact["alpha_0"] = principal.where(principal.notnull(), exact["alpha_0_complex"])
+    exact["alpha_0"] = principal.where(principal.notnull(), exact["alpha_0_complex_re"])
     exact["window_theory"] = (theory["alpha_bbp"] - exact["alpha_0"]).where(~sharp, 0.0)
     critical = theory["alpha_bbp"].where(sharp, exact["alpha_0"])
     exact["shift_theory"] = _less_equal_width(critical)
@@ -113,7 +114,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
             flag_values=np.arange(len(METHODS), dtype=np.int8),
             flag_meanings=" ".join(METHODS),
         )
-    for name in ("alpha_0_principal_value", "alpha_0_tangent", "alpha_0_complex"):
+    for name in ("alpha_0_principal_value", "alpha_0_tangent", "alpha_0_complex_re"):
         out[name] = exact[name].reset_coords(drop=True)
     for name, words in (
         ("alpha_bbp", "threshold of the teacher's outlier"),
@@ -123,7 +124,7 @@ def shift_map(ds: xr.Dataset, result: xr.Dataset | None = None) -> xr.Dataset:
             exact[name].reset_coords(drop=True).assign_attrs(long_name=f"{words}, theory", units="1")
         )
     out["transition"] = theory["transition"].reset_coords(drop=True)
-    out["jump_theory"] = theory["overlap_sq"].reset_coords(drop=True)
+    out["overlap_sq_jump"] = theory["overlap_sq_jump"].reset_coords(drop=True)
     out["width_ratio"] = (out["p"] / out["p_star"]).assign_attrs(long_name="p / p_star", units="1")
     out["coverage"], out["covered"] = result["coverage"], estimated.reset_coords(drop=True)
     out["covered"].attrs = {"long_name": "whether the critical load was estimated from data"}

@@ -146,7 +146,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
     sizes, rows = coverage_by_size(status), thresholds_table(result)
     total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     models = {(row["p"], row["p_star"], row["a"]): row for row in rows}
-    loads = load_rows(results["loads"]) if rows else []
+    loads = load_rows(results["collapse"]) if rows else []
     bought = gains(ds)
     found = results.panels if rows else []
     numbers = figure_numbers(found, loads, bought)
@@ -173,7 +173,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         load_estimators=_LOAD_ESTIMATORS,
         load_definitions=LOAD_DEFINITIONS,
         least_size=results.least_size,
-        edges=edges_by_model(results["edge"]) if rows else [],
+        edges=edges_by_model(results["edge_scaling"]) if rows else [],
         laws=LAWS,
         figures=_FIGURES,
         choices=[

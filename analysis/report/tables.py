@@ -9,7 +9,7 @@ import xarray as xr
 
 from bendscape.analysis.dataset.counts import wanted_cells
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
-from bendscape.analysis.estimate.edge_fits import LEAST_FREEDOM
+from bendscape.analysis.estimate.edge_fits import LEAST_DOF
 from bendscape.analysis.findings.scaling import LAWS, edge_rows
 from bendscape.core.quadratic.model import EDGE_KINDS
 from bendscape.sweep.campaign.kernel import STATUS
@@ -35,7 +35,7 @@ def edges_by_model(edge: xr.Dataset) -> list[dict[str, Any]]:
         row[at["law"]] += 1
     for row in rows.values():
         one = edge.sel({name: row[name] for name in MODEL})
-        fitted = one["freedom"] >= LEAST_FREEDOM
+        fitted = one["dof"] >= LEAST_DOF
         kinds = np.unique(one["edge"].values[fitted.values])
         row["edge"] = " and ".join(EDGE_KINDS[int(kind)] for kind in kinds)
     return list(rows.values())

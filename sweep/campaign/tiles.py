@@ -219,7 +219,11 @@ class Layout:
         missing = {name: sorted(set(values) - set(named[name])) for name, values in self.dims.items()}
         if self.axes.size is not None:
             missing[self.axes.size.name] = sorted(set(self.sizes) - set(grid.sizes))
-        words = [f"{name} = {', '.join(map(in_words, values))}" for name, values in missing.items() if values]
+        words = [
+            f"{name} = {', '.join(map(coordinate_in_words, values))}"
+            for name, values in missing.items()
+            if values
+        ]
         seeds = [(size, grid.seeds[size], self.sizes[size].seeds) for size in grid.sizes]
         at = "" if self.axes.size is None else f" of {self.axes.size.name} = "
         words += [f"seeds {n} to {last - 1}{at}{size if at else ''}" for size, n, last in seeds if last > n]
@@ -259,7 +263,7 @@ class Layout:
         return cls(axes, dims, document["constants"], around, document["curve"], sizes)
 
 
-def in_words(value: Scalar) -> str:
+def coordinate_in_words(value: Scalar) -> str:
     """A coordinate for messages: a string as it is, a number to 12 digits."""
     return value if isinstance(value, str) else f"{value:.12g}"
 

@@ -67,10 +67,10 @@ def describe(kernel: Kernel) -> dict[str, Any]:
         "version": kernel.version,
         "source": source,
         "axes": [axis.to_json() | {"accepted": axis.accepted} for axis in kernel.axes.declared],
-        "variables": [_described(variable) for variable in kernel.variables],
+        "variables": [_describe_variable(variable) for variable in kernel.variables],
         "options": _options(kernel),
         "references": [
-            {"over": list(of.over), "variables": [_described(variable) for variable in of.variables]}
+            {"over": list(of.over), "variables": [_describe_variable(variable) for variable in of.variables]}
             for of in kernel.references
         ],
     }
@@ -110,7 +110,7 @@ def _accepts(schema: dict[str, Any]) -> str:
     return " or ".join(words)
 
 
-def _described(variable: Variable) -> dict[str, Any]:
+def _describe_variable(variable: Variable) -> dict[str, Any]:
     return {
         "name": variable.name,
         "long_name": variable.long_name,

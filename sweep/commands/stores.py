@@ -107,7 +107,7 @@ def errors(store: StorePath, json: Json = False) -> None:
     """List every failed cell: its coordinates, error, traceback, attempts and host."""
     from dataclasses import asdict
 
-    from bendscape.sweep.campaign.tiles import in_words
+    from bendscape.sweep.campaign.tiles import coordinate_in_words
     from bendscape.sweep.commands.console import out, print_json
     from bendscape.sweep.store.root import open_store
 
@@ -119,7 +119,7 @@ def errors(store: StorePath, json: Json = False) -> None:
         print_json({"store": opened.url, "errors": [asdict(error) for error in found]})
         return
     for error in found:
-        at = ", ".join(f"{name} = {in_words(value)}" for name, value in error.cell.items())
+        at = ", ".join(f"{name} = {coordinate_in_words(value)}" for name, value in error.cell.items())
         out().print(f"{at}\n  attempt {error.attempts} on {error.host}\n{error.traceback}", markup=False)
     out().print(f"{len(found)} failed cells")
 

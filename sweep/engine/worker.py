@@ -172,7 +172,7 @@ def _run_tile(
             except BaseException as error:  # SystemExit and its like end the cell, not the run
                 if limits.sent(error):
                     raise
-                errors.append(_described(layout.values(cell), bit, error, limits))
+                errors.append(_describe_error(layout.values(cell), bit, error, limits))
                 continue
             for name, value in values.items():
                 block[name][slot] = value
@@ -197,7 +197,7 @@ def _run_tile(
     )
 
 
-def _described(cell: dict[str, Any], bit: int, error: BaseException, limits: Limits) -> CellError:
+def _describe_error(cell: dict[str, Any], bit: int, error: BaseException, limits: Limits) -> CellError:
     try:
         with limits.cell(DESCRIBE_SECONDS):
             return cell_error(cell, bit, error)

@@ -50,7 +50,7 @@ def alpha_bbp(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDA
     return np.asarray(transitions_of_models(p, p_star, a, noise)["alpha_bbp"])
 
 
-def alpha_0_complex(
+def alpha_0_complex_re(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDArray[Any] = NONE
 ) -> Floats:
     """Real part of alpha_0 of each model, in its complex definition."""
@@ -77,7 +77,7 @@ AXES = Axes(
             "samples per dimension, M / N",
             least=0,
             above=True,
-            relative_to={"alpha_bbp": alpha_bbp, "alpha_0": alpha_0_complex},
+            relative_to={"alpha_bbp": alpha_bbp, "alpha_0": alpha_0_complex_re},
         ),
         Axis("N", "int64", "size", "dimension of the input", least=2),
         Axis("seed", "int64", "seed", "realisation", least=0),

@@ -46,7 +46,7 @@ def _of_model(model: Model) -> dict[str, float]:
         "alpha_0_tangent": bound.tangent,
         "alpha_0_complex_re": bound.complex_re,
         "alpha_0_complex_im": bound.complex_im,
-        "overlap_sq_jump": transition(model).overlap_sq,
+        "overlap_sq_jump": transition(model).overlap_sq_jump,
     }
 
 

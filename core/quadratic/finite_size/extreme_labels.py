@@ -25,7 +25,7 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.integrals import averages
 
 FloatArray = npt.NDArray[np.float64]
-Cells = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 CELLS = 400
 """Number of cells drawn: means are known to 1/20, standard deviations to 1/28 of a standard deviation."""
@@ -159,7 +159,7 @@ def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
     return found
 
 
-def _solve(past: Callable[[FloatArray, Cells], FloatArray], high: FloatArray, cells: Cells) -> FloatArray:
+def _solve(past: Callable[[FloatArray, Indices], FloatArray], high: FloatArray, cells: Indices) -> FloatArray:
     """Where a function of gamma turns positive in each cell, or ``high`` if it does not before."""
     bracket = np.full(len(high), _FIRST_GAMMA), high
     found = elementwise.find_root(past, bracket, args=(cells,), tolerances={"xrtol": _ROOT_TOLERANCE})
@@ -204,18 +204,18 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
 
     everyone = np.arange(CELLS)
 
-    def total(gamma: FloatArray, cells: Cells = everyone) -> _Sums:
+    def total(gamma: FloatArray, cells: Indices = everyone) -> _Sums:
         drawn = _sums(model, weight[cells] / size, y[cells], yhat[cells], gamma[:, np.newaxis])
         return _Sums(*(a + b for a, b in zip(rest(gamma), drawn, strict=True)))
 
-    def past_edge(gamma: FloatArray, cells: Cells) -> FloatArray:
+    def past_edge(gamma: FloatArray, cells: Indices) -> FloatArray:
         b = rest(gamma).b
         with np.errstate(divide="ignore"):  # at the pole
             for share, ratio in _ratios(model, y[cells], yhat[cells], gamma[:, np.newaxis]):
                 b = b + share * np.einsum("cl,cl,cl->c", weight[cells] / size, ratio, ratio)
         return gamma - b**-0.5  # nearly linear up to the pole, unlike b
 
-    def past_outlier(gamma: FloatArray, cells: Cells) -> FloatArray:
+    def past_outlier(gamma: FloatArray, cells: Indices) -> FloatArray:
         at = total(gamma, cells)
         return gamma * (at.t - at.yt) - 1
 

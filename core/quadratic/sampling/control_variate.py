@@ -44,7 +44,7 @@ class Controlled(NamedTuple):
     overfit : float
         What the coefficients fitted on all cells would add to the mean: the bias that leaving each cell out
         of its own coefficients removes.
-    freedom : int
+    dof : int
         Degrees of freedom of ``error``.
     """
 
@@ -56,11 +56,11 @@ class Controlled(NamedTuple):
     variance_ratio: float
     variance_ratio_error: float
     overfit: float
-    freedom: int
+    dof: int
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Central confidence interval of the expectation, by Student's t."""
-        half = self.error * float(stdtrit(self.freedom, (1 + level) / 2))
+        half = self.error * float(stdtrit(self.dof, (1 + level) / 2))
         return self.mean - half, self.mean + half
 
 
@@ -198,7 +198,7 @@ def controlled_mean(
         variance_ratio=float(ratio),
         variance_ratio_error=float(ratio_error),
         overfit=float(f.mean() - weight * coefficients @ (c.mean(axis=0) - centre)) - mean,
-        freedom=n - Q.shape[1] - 1,
+        dof=n - Q.shape[1] - 1,
     )
 
 

@@ -77,7 +77,7 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
     Transition
         ``alpha_bbp``: at every load above it an isolated eigenvalue of D_f lies left of the bulk; and there
         ``kind``, ``alpha_sharp`` (smooth edge below it; 0 where the edge is always sharp), ``gamma``,
-        ``lambda_minus`` in units of the eigenvalues of D_f, and the jump ``overlap_sq``; then the absolute
+        ``lambda_minus`` in units of the eigenvalues of D_f, and ``overlap_sq_jump``; then the absolute
         error estimates of four of them.
 
     Raises
@@ -116,9 +116,9 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
         gamma = float(brentq(law.psi, scan[positive - 1], scan[positive], **ROOT_TOLERANCE))
         at_gamma = law.averages(gamma)
         known = as_root(law.known(gamma, at_gamma), psi)
-    overlap_sq, overlap_sq_error = _overlap_sq(gamma, at_gamma), error_of(known, overlap_sq_on_branch)
-    if overlap_sq < _MARGINAL:
-        kind, overlap_sq, overlap_sq_error = "continuous", 0.0, 0.0
+    jump, jump_error = _overlap_sq(gamma, at_gamma), error_of(known, overlap_sq_on_branch)
+    if jump < _MARGINAL:
+        kind, jump, jump_error = "continuous", 0.0, 0.0
     alpha_bbp, alpha_bbp_error = load_on_branch(gamma, at_gamma).real, error_of(known, load_on_branch)
     found = Transition(
         alpha_bbp,
@@ -126,11 +126,11 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
         alpha_sharp,
         gamma,
         law.z(alpha_bbp, gamma, at_gamma),
-        overlap_sq,
+        jump,
         alpha_bbp_error,
         error_of(known_at_one, lambda x, at: 1 / at.B),
         law.z_error(alpha_bbp, known) + law.scale * abs(at_gamma.A) * alpha_bbp_error,
-        overlap_sq_error,
+        jump_error,
     )
     warn_of_lost_precision(
         law.name,
@@ -138,7 +138,7 @@ def spectral_transition(p_star: int, weights: SpectralWeights, *, noise: float =
         alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
         alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
         lambda_minus=(found.lambda_minus, found.lambda_minus_error),
-        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+        overlap_sq_jump=(found.overlap_sq_jump, found.overlap_sq_jump_error),
     )
     return found
 

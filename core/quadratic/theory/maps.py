@@ -128,8 +128,8 @@ def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
     continuous = np.real(psi(gamma, at_one)) >= 0
     # As if all were discontinuous; models with a sharp edge are overwritten below.
     found: dict[str, Any] = _on_branch(models, known_at_one)
-    found["overlap_sq"] = overlap_sq_on_branch(gamma, at_one)
-    found["overlap_sq_error"] = error_of(known_at_one, overlap_sq_on_branch)
+    found["overlap_sq_jump"] = overlap_sq_on_branch(gamma, at_one)
+    found["overlap_sq_jump_error"] = error_of(known_at_one, overlap_sq_on_branch)
     found["alpha_sharp"] = 1 / at_one.B
     found["alpha_sharp_error"] = error_of(known_at_one, lambda gamma, at: 1 / at.B)
     if alpha_0:
@@ -147,7 +147,7 @@ def _transitions(models: Models, alpha_0: bool) -> dict[str, npt.NDArray[Any]]:
         root = known_at_zero(chosen, *after_last_step(*here), REAL)
         for name, values in _on_branch(chosen, root).items():
             found[name][sharp] = values
-        found["overlap_sq"][sharp] = found["overlap_sq_error"][sharp] = 0.0
+        found["overlap_sq_jump"][sharp] = found["overlap_sq_jump_error"][sharp] = 0.0
         if alpha_0:
             for suffix in ("", "_error"):
                 found[f"alpha_0_tangent{suffix}"][sharp] = found[f"alpha_bbp{suffix}"][sharp]
@@ -238,11 +238,12 @@ def transition_map(
     Map
         ``xr.Dataset(*transition_map(...))`` makes the dataset. On (p, p_star, a): ``alpha_bbp``,
         ``transition`` (int8, with ``flag_values`` and ``flag_meanings``), ``alpha_sharp``, ``gamma``,
-        ``lambda_minus`` (in units of the eigenvalues of H), ``overlap_sq`` (the jump: its limit from above
-        alpha_bbp, 0 when continuous), and with ``alpha_0``: ``alpha_0_principal_value``, ``alpha_0_tangent``,
-        ``alpha_0_complex_re``, ``alpha_0_complex_im``. On (p, p_star): ``a_tricritical``. nan where a root
-        was not found, or a branch has none. For all except kind, gamma and a_tricritical also the absolute
-        error estimate, ``alpha_bbp_error`` and so on; ``alpha_0_complex_error`` is for both parts.
+        ``lambda_minus`` (in units of the eigenvalues of H), ``overlap_sq_jump`` (limit of overlap_sq from
+        above alpha_bbp, 0 when continuous), and with ``alpha_0``: ``alpha_0_principal_value``,
+        ``alpha_0_tangent``, ``alpha_0_complex_re``, ``alpha_0_complex_im``. On (p, p_star):
+        ``a_tricritical``. nan where a root was not found, or a branch has none. For all except kind, gamma
+        and a_tricritical also the absolute error estimate, ``alpha_bbp_error`` and so on;
+        ``alpha_0_complex_error`` is for both parts.
 
     Notes
     -----
@@ -288,7 +289,7 @@ _LONG_NAMES = {
     "alpha_sharp": "the left edge is smooth below this alpha and sharp above it",
     "gamma": "reduced Stieltjes variable -2 g/p of the edge at alpha_bbp",
     "lambda_minus": "left edge of the bulk at alpha_bbp",
-    "overlap_sq": "squared overlap of the outlier just above alpha_bbp: the jump",
+    "overlap_sq_jump": "squared overlap of the outlier just above alpha_bbp; 0 where continuous",
     "a_tricritical": "the transition is continuous below this a and discontinuous above it",
     "noise": "variance of the noise on the teacher's pre-activations",
     "alpha_0_principal_value": "alpha_0 on the principal-value branch; NaN where that has no zero",

@@ -51,11 +51,11 @@ class Transition(NamedTuple):
     alpha_sharp: float
     gamma: float
     lambda_minus: float
-    overlap_sq: float
+    overlap_sq_jump: float
     alpha_bbp_error: float = math.nan
     alpha_sharp_error: float = math.nan
     lambda_minus_error: float = math.nan
-    overlap_sq_error: float = math.nan
+    overlap_sq_jump_error: float = math.nan
 
 
 class Alpha0(NamedTuple):
@@ -206,8 +206,8 @@ def transition(model: Model) -> Transition:
     -------
     Transition
         ``alpha_bbp`` (no isolated outlier below it, one above), ``kind``, ``alpha_sharp`` (smooth edge below
-        it, sharp above), and at alpha_bbp the edge's ``gamma``, ``lambda_minus`` and the jump ``overlap_sq``,
-        its limit from above (0 when continuous); then the absolute error estimates of four of them.
+        it, sharp above), and at alpha_bbp the edge's ``gamma``, ``lambda_minus`` and ``overlap_sq_jump``, the
+        limit of overlap_sq from above (0 when continuous); then the absolute error estimates of four of them.
 
     Notes
     -----
@@ -224,7 +224,7 @@ def transition(model: Model) -> Transition:
         alpha_bbp=(found.alpha_bbp, found.alpha_bbp_error),
         alpha_sharp=(found.alpha_sharp, found.alpha_sharp_error),
         lambda_minus=(found.lambda_minus, found.lambda_minus_error),
-        overlap_sq=(found.overlap_sq, found.overlap_sq_error),
+        overlap_sq_jump=(found.overlap_sq_jump, found.overlap_sq_jump_error),
     )
     return found
 
@@ -239,12 +239,12 @@ def transition_at(model: Model) -> Transition:
         gamma = float(brentq(lambda x: psi(x, averages(model, x)).real, 0.0, 1.0, **ROOT_TOLERANCE))
         at_gamma = averages(model, gamma)
         known = known_at_root(model, gamma, at_gamma, psi)
-        overlap_sq = overlap_sq_error = 0.0
+        jump = jump_error = 0.0
     else:
         kind = "discontinuous"
         gamma, at_gamma = 1.0, at_one
-        overlap_sq = overlap_sq_on_branch(gamma, at_gamma).real
-        overlap_sq_error = error_of(known, overlap_sq_on_branch)
+        jump = overlap_sq_on_branch(gamma, at_gamma).real
+        jump_error = error_of(known, overlap_sq_on_branch)
     alpha_bbp = load_on_branch(gamma, at_gamma).real
     lambda_minus = reduced_map(model, alpha_bbp, gamma, at_gamma)
     alpha_bbp_error = error_of(known, load_on_branch)
@@ -254,11 +254,11 @@ def transition_at(model: Model) -> Transition:
         1 / at_one.B,
         gamma,
         lambda_minus,
-        overlap_sq,
+        jump,
         alpha_bbp_error,
         error_of(known_at_one, lambda x, at: 1 / at.B),
         map_error(model, alpha_bbp, known) + (2 / model.p) * abs(at_gamma.A) * alpha_bbp_error,
-        overlap_sq_error,
+        jump_error,
     )
 
 
