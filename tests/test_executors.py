@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import xarray as xr
 
@@ -421,7 +422,8 @@ def test_a_ray_of_our_own_asks_for_a_token_that_no_list_of_processes_shows(local
     assert token not in shown.stdout
     address = ray.get_runtime_context().gcs_address
     script = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('let in')"
-    environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+    # Without the second, the stranger's Ray takes 127.0.0.1 for the machine's address, where nobody listens.
+    environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     with subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True
     ) as stranger:
@@ -430,6 +432,16 @@ def test_a_ray_of_our_own_asks_for_a_token_that_no_list_of_processes_shows(local
             assert any("InvalidAuthToken" in line for line in stranger.stderr)
         finally:
             stranger.kill()
+
+
+@pytest.mark.ray
+def test_a_ray_of_our_own_listens_on_loopback_alone(local_ray: None) -> None:
+    own = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    assert any(process.name() == "gcs_server" for process in own)
+    sockets = [socket for process in own for socket in process.net_connections("inet")]
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert listening
 
 
 @pytest.mark.ray

@@ -8,17 +8,19 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-# A Ray of our own listens on every interface of this machine, so it asks for a token that only its processes
-# have. Ray reads this once, when it is imported: where somebody else did that, it stays as they left it. A
-# cluster without a token does not mind one.
+# Other users of this machine can reach a Ray of our own, so it asks for a token that only its processes have.
+# Ray reads this once, when it is imported: where somebody else did that, it stays as they left it. A cluster
+# without a token does not mind one.
 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     guarded = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ |= {"RAY_AUTH_MODE": "disabled"} if "ray" in sys.modules else guarded
 
 import ray
+from ray._private import ray_constants
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import (
@@ -50,6 +52,18 @@ def _work(order: Order) -> list[Receipt]:
     return run_tiles(order, hard=True)  # a Ray worker may be ended: the driver notices, and others take over
 
 
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    # Ray replaces 127.0.0.1 by the address of the machine, and then listens on every interface, unless it
+    # takes this machine for one that cannot be part of a cluster.
+    real = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = real
+
+
 class RayExecutor:
     """Plain Ray tasks in a bounded window; a lost worker is reported as a result."""
 
@@ -63,10 +77,11 @@ class RayExecutor:
             folder = options.get("_temp_dir")
             if folder is not None:
                 sweep_sessions(Path(folder))
-            ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                configure_logging=False, **options,
-            )  # fmt: skip
+            with _on_loopback() if options.get("address") == "local" else nullcontext():
+                ray.init(
+                    include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                    configure_logging=False, **options,
+                )  # fmt: skip
             if folder is not None:
                 os.chmod(folder, 0o700)  # Ray makes it accessible to everybody
                 node: Any = ray._private.worker._global_node
