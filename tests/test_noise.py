@@ -65,7 +65,7 @@ def test_noise_does_not_move_a_discontinuous_threshold_but_lowers_its_overlap(p:
     clean, noisy = transition(Model(p, 2, 6.0)), transition(Model(p, 2, 6.0, 0.3))
     assert clean.kind == noisy.kind == "discontinuous"
     assert noisy.alpha_bbp == pytest.approx(clean.alpha_bbp, rel=1e-13)
-    assert 0 < noisy.overlap_sq < 0.9 * clean.overlap_sq
+    assert 0 < noisy.overlap_sq_jump < 0.9 * clean.overlap_sq_jump
     assert noisy.alpha_sharp < clean.alpha_sharp
     assert alpha_0(Model(p, 2, 6.0, 0.3)).complex_re > alpha_0(Model(p, 2, 6.0)).complex_re
 
