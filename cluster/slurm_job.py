@@ -1,8 +1,8 @@
 """What runs inside a Slurm job: Ray on its nodes, the driver, and what to do when either ends.
 
 The batch script becomes this process, which Slurm's signals reach. It starts rounds of the driver until the
-campaign is done or the wall time is nearly over; then it requeues its job. It never requeues a job that was
-told to end. All it has to know is on its command line, in the batch script.
+campaign is done, its core-hours are used up or the wall time is nearly over; only then it requeues its job. It
+never requeues a job that was told to end. All it has to know is on its command line, in the batch script.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from bendscape.cluster.slurm import CANCELLED, ROUNDS, SHUTDOWN_SECONDS, ask, seconds_left
 from bendscape.cluster.slurm_ray import PAUSES, Heard, Ray, Told, allocation, replace, say
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.engine.stop import CORE_HOURS
 
 TEMPORARY = (74, 75)  # exit codes of `bendscape run`: the store or the cluster failed; stopped with work left
 REFUSED = 2  # bad input, or another run is at work on the store
@@ -51,6 +52,7 @@ class Round(NamedTuple):
     exit_code: int
     computed: int | None
     seconds: float
+    reason: str = ""
 
     @property
     def fruitless(self) -> bool:
@@ -102,10 +104,11 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
             ray.tend(clock.left)
         time.sleep(0.5)
     try:
-        computed = json.loads(summary.read_text(encoding="utf-8")).get("computed")
+        document = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        computed = None
-    return Round(driver.returncode, computed, time.monotonic() - started)
+        document = {}
+    computed, reason = document.get("computed"), document.get("reason", "")
+    return Round(driver.returncode, computed, time.monotonic() - started, reason)
 
 
 def run(told: Told, heard: Heard) -> int:
@@ -127,6 +130,9 @@ def run(told: Told, heard: Heard) -> int:
             say("told to end: it does not come back")
             return ended.exit_code if ended.exit_code >= 0 else 74
         if not again:
+            return ended.exit_code
+        if ended.reason == CORE_HOURS:
+            say("the core-hours are used up: it ends with work left")
             return ended.exit_code
         if fruitless >= FRUITLESS_ROUNDS:
             say(f"nothing was computed in {fruitless} rounds one after another: another would not help")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bendscape.cluster import slurm_job, slurm_ray
+from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +124,27 @@ def test_a_site_that_refuses_requeues_is_told_of_and_not_asked_for_ever(
     monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
     assert rounds() == 75
     assert "this site does not requeue jobs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "rounds"), [(CORE_HOURS, 1), (BUDGET, 2)])
+def test_a_job_ends_when_its_core_hours_are_used_up(
+    reason: str, rounds: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver = tmp_path / "driver"
+    driver.write_text(
+        f"#!/bin/sh\necho >>{tmp_path}/calls\n"
+        f"""printf '{{"computed": 3, "reason": "{reason}"}}'\nexit 75\n"""
+    )
+    driver.chmod(0o700)
+    requeued = []
+    monkeypatch.setattr(slurm_job, "ask", lambda *command, **_: requeued.append(command))
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda _: None)
+    left = iter([3600.0, 3600.0, 3600.0, 100.0, 100.0])
+    monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
+    told = slurm_job.Told("5", tmp_path, 1, 2, 0, 3600.0, 120.0, (20000, 30000), [str(driver)])
+    assert slurm_job.run(told, slurm_job.Heard()) == 75
+    assert (tmp_path / "calls").read_text().count("\n") == rounds
+    assert len(requeued) == rounds - 1
 
 
 class Orphan:
