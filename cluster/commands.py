@@ -122,7 +122,7 @@ def submit_slurm(
         "nodes": nodes, "cpus": cpus, "time": time, "mem": mem, "partition": partition, "account": account,
         "drain": drain, "setup": setup, "credentials": credentials, "sbatch": sbatch, "ports": ports,
     }  # fmt: skip
-    job = job_of(file, store, options or ())
+    job = job_of(file, store, options or (), rounds=True)
     hand_over(place("slurm", told), job, dry_run=dry_run, wait=wait, json=json)
 
 
@@ -132,15 +132,17 @@ def job_of(
     options: list[str] | tuple[str, ...],
     budget: float | None = None,
     fixed: tuple[str, ...] = SET_BY_PLACES,
+    rounds: bool = False,
 ) -> Job:
     """The job of a campaign file, once everything in it and in the options of its run is known to be right.
 
-    Options that are `fixed` are set by whoever calls.
+    Options that are `fixed` are set by whoever calls. With `rounds` the job may start its run several times.
 
     Raises
     ------
     ParameterError
-        What `bendscape run` would refuse, or an option that the place sets.
+        What `bendscape run` would refuse, an option that the place sets, or core-hours that each of several
+        runs of the job would have anew.
     """
     import typer.main
 
@@ -151,6 +153,7 @@ def job_of(
     from bendscape.sweep.commands.console import results_only
     from bendscape.sweep.commands.options import bytes_of, core_hours_of, seconds_of
     from bendscape.sweep.engine.executor import choose
+    from bendscape.sweep.store.runs import OWN
 
     for option in options:
         if option.partition("=")[0] in fixed:
@@ -159,7 +162,12 @@ def job_of(
     run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     asked = run.make_context("run", [str(file), *options]).params
     choose(asked["address"])
-    core_hours_of("--core-hours", asked["core_hours"])
+    limits = core_hours_of("--core-hours", asked["core_hours"])
+    if rounds and OWN in limits:
+        accepted = (
+            f"LABEL={limits[OWN]:g}, as this job may run several times, and each run would have as much"
+        )
+        raise ParameterError("--core-hours", f"{limits[OWN]:g}", accepted)
     for name, of in (("grace", seconds_of), ("cell_timeout", seconds_of), ("max_memory", bytes_of)):
         if asked[name]:
             of(f"--{name.replace('_', '-')}", asked[name])

@@ -332,6 +332,27 @@ def test_options_of_the_run_are_checked_before_anything_waits_in_a_queue(
     assert not jobs.exists()
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("slurm", "--cpus", 1, "--time", "1h"),
+        ("kuberay", "--image", "i", "--store", "s3://bucket/s.zarr"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_core_hours_of_a_job_with_several_runs_need_a_label(
+    where: tuple[object, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "c.toml").write_text(SMALL)
+    call = ("submit", where[0], tmp_path / "c.toml", *where[1:], "--dry-run", "--", "--core-hours")
+    refused = bendscape(*call, 40)
+    assert refused.returncode == 2
+    assert "LABEL=40" in refused.stderr
+    accepted = bendscape(*call, "night=40")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "night=40" in accepted.stdout
+
+
 def test_an_unknown_place_is_refused_with_those_there_are() -> None:
     with pytest.raises(ParameterError, match="one of local, slurm"):
         place("slrum")
