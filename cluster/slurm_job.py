@@ -1,8 +1,9 @@
 """What runs inside a Slurm job: Ray on its nodes, the driver, and what to do when either ends.
 
 The batch script becomes this process, which Slurm's signals reach. It starts rounds of the driver until the
-campaign is done, its core-hours are used up or the wall time is nearly over; only then it requeues its job. It
-never requeues a job that was told to end. All it has to know is on its command line, in the batch script.
+campaign is done, its core-hours are used up or the wall time is nearly over; only in the last case it
+requeues its job. It never requeues a job that was told to end. All it has to know is on its command line, in
+the batch script.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
-BACK_UP_SECONDS = 120.0  # after which a job is computed a second time, by cores that have nothing to do
+BACK_UP_SECONDS = 120.0  # after which a job may be computed a second time, by cores that have nothing to do
 LOOK_SECONDS = 2.0  # between two queries of the cluster's state
 MOST_WAITING = 1000  # queued tasks at most: each costs the driver 10 us per call of ray.wait
 _LOST: dict[type[Exception], type[WorkerLost]] = {
@@ -177,10 +177,12 @@ class RayExecutor:
     def _back_up(self) -> None:
         # When the line to a node was cut for a moment, Ray may wait for ever for an answer that was lost.
         # Nobody can tell such a job from a long one, so cores that have nothing to do compute it a second
-        # time: both write the same bits, and the first to finish counts.
+        # time, unless the driver has a reason to wait: both write the same bits, and the first to finish
+        # counts.
         for ref, job in list(self._refs.items()):
-            old = time.monotonic() - self._since[ref] > BACK_UP_SECONDS
-            if old and ref not in self._twins and len(self._refs) < self.slots:
+            waited = time.monotonic() - self._since[ref]
+            free = ref not in self._twins and len(self._refs) < self.slots
+            if free and waited > BACK_UP_SECONDS and job.again(waited):
                 twin = self._send(job)
                 self._twins |= {ref: twin, twin: ref}
 
