@@ -457,3 +457,25 @@ def test_an_answer_that_never_comes_holds_up_no_campaign_on_ray(
     assert (summary.outcome, summary.computed) == ("complete", CELLS)
     run(tmp_path / "serial.zarr", kernel_file(RANDOM), make_campaign(**SMALL))
     assert data_files(tmp_path / "s.zarr") == data_files(tmp_path / "serial.zarr")
+
+
+def test_the_memory_of_a_head_without_cores_is_promised_to_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray would wait for ever for a worker with the memory of the head.
+    from bendscape.sweep.engine import ray_executor
+
+    nodes = [{"Alive": True, "Resources": {"memory": 64.0}}]
+    monkeypatch.setattr(ray_executor.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_executor, "answers", lambda _: True)
+    executor = object.__new__(ray_executor.RayExecutor)
+    executor._workers, executor._head = None, "127.0.0.1:6379"
+
+    def look() -> tuple[int, float]:
+        executor._looked = -ray_executor.LOOK_SECONDS
+        executor._look()
+        return executor.slots, executor.memory
+
+    assert look() == (1, 64.0), "workers are still to join"
+    nodes += [{"Alive": True, "Resources": {"memory": 16.0, "CPU": 8.0}}]
+    assert look() == (8, 16.0)
+    nodes += [{"Alive": False, "Resources": {"memory": 32.0, "CPU": 8.0}}]
+    assert look() == (8, 16.0)

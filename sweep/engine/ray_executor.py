@@ -104,7 +104,7 @@ class RayExecutor:
 
     @property
     def memory(self) -> float:
-        """Memory of the largest node, according to Ray."""
+        """Memory of the largest node that has cores, according to Ray."""
         return self._memory
 
     def _window(self) -> int:
@@ -120,6 +120,7 @@ class RayExecutor:
         if not self._lives:
             raise PoolLost("Ray is gone")
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        alive = [node for node in alive if node.get("CPU", 0)] or alive  # a head of its own computes nothing
         self._cores = max(1, int(sum(node.get("CPU", 0) for node in alive)))
         self._memory = max((node.get("memory", 0) for node in alive), default=0.0)
         self._looked = time.monotonic()
