@@ -131,12 +131,12 @@ def install(
             raise ParameterError("--name", schedule.name, accepted, "give another --name, or remove that one")
         if earlier is not None and (earlier.rules, earlier.zone) == (schedule.rules, schedule.zone):
             schedule = dataclasses.replace(schedule, installed=earlier.installed)
-        if earlier is not None and earlier.timer != schedule.timer:
-            TIMERS[earlier.timer].remove(earlier)
         text = TIMERS[schedule.timer].render(schedule)  # refuses what cannot be, before anything is written
         _keep(schedule)
         try:
             schedule = dataclasses.replace(schedule, id=TIMERS[schedule.timer].install(schedule))
+            if earlier is not None and (earlier.timer, earlier.id) != (schedule.timer, schedule.id):
+                TIMERS[earlier.timer].remove(earlier)  # or it would go on for ever, known to nobody
         except BaseException:
             path_of(schedule.name).unlink() if earlier is None else _keep(earlier)
             raise

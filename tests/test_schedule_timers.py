@@ -354,6 +354,29 @@ def test_a_cron_job_takes_no_file_of_credentials_and_no_misspelt_parameter(
     assert (every(), kubectl) == ([], [])
 
 
+def test_a_schedule_that_moves_to_another_namespace_leaves_nothing_in_the_first(
+    kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(at: KubeRay, name: str, text: str) -> str:
+        kubectl.append(("install", at.parameters.namespace))
+        return f"context/{at.parameters.namespace}/{name}"
+
+    monkeypatch.setattr(KubeRay, "install", install)
+    call = ("schedule", "install", campaign(tmp_path), "--kubernetes", "--store", "s3://bucket/s.zarr")
+    call = (*call, "--name", "kube", "--window", "nights", "--place", "image=i")
+    options = ("--", "--kernel-module", kernel_file(RANDOM))
+    for namespace in ("one", "two", "two"):
+        done = bendscape(*call, "--place", f"namespace={namespace}", *options)
+        assert done.returncode == 0, done.stderr
+    assert kubectl == [
+        ("install", "one"),
+        ("install", "two"),
+        ("remove", "context/one/kube"),
+        ("install", "two"),
+    ]
+    assert load("kube").id == "context/two/kube"
+
+
 # -- the commands
 
 
