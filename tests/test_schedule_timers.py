@@ -24,7 +24,7 @@ from bendscape.cluster.schedule import Schedule, every, load, path_of
 from bendscape.cluster.schedule_timers import TIMERS, Table, command, mark, units, word
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.location import store_url
-from campaigns import RANDOM, campaign_text
+from campaigns import RANDOM, campaign_text, zone_far_from_midnight
 
 KernelFile = Callable[..., str]
 NASTY = [
@@ -309,9 +309,9 @@ def campaign(folder: Path, **changes: Any) -> Path:
 def test_a_cron_job_looks_through_the_window_and_its_driver_asks_the_schedule(
     kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile
 ) -> None:
-    file, module = campaign(tmp_path), kernel_file(RANDOM)
+    file, module, zone = campaign(tmp_path), kernel_file(RANDOM), zone_far_from_midnight()
     shown = bendscape(
-        *("schedule", "install", file, "--kubernetes", "--window", "always", "--time-zone", "Europe/Berlin"),
+        *("schedule", "install", file, "--kubernetes", "--window", "always", "--time-zone", zone),
         *("--core-hours", 500, "--window-core-hours", 40, "--store", "s3://bucket/it's", "--name", "kube"),
         *("--place", "image=i:1", "--place", "secrets=keys", "--place", "secrets=more", "--place", "nodes=2"),
         *("--", "--kernel-module", module),
@@ -321,7 +321,7 @@ def test_a_cron_job_looks_through_the_window_and_its_driver_asks_the_schedule(
     ((_, name, text),) = kubectl
     documents = {one["kind"]: one for one in yaml.safe_load_all(text)}
     cron, data = documents["CronJob"]["spec"], documents["ConfigMap"]["data"]
-    assert (name, cron["schedule"], cron["timeZone"]) == ("kube", "0,15,30,45 * * * *", "Europe/Berlin")
+    assert (name, cron["schedule"], cron["timeZone"]) == ("kube", "0,15,30,45 * * * *", zone)
     assert (cron["startingDeadlineSeconds"], cron["concurrencyPolicy"]) == (900, "Forbid")
     driver, question = json.loads(data["command.json"]), json.loads(data["due.json"])
     assert driver[:6] == question[:6]
@@ -390,8 +390,19 @@ def installed(tools: Path, tmp_path: Path, kernel_file: KernelFile) -> Callable[
 
     def install(*options: object, store: Path = tmp_path / "s.zarr") -> Any:
         return bendscape(
-            *("schedule", "install", file, "--store", store, "--window", "always", "--time-zone", "UTC"),
-            *("--name", "mine", "--credentials", secret, *options, "--", "--kernel-module", module),
+            *("schedule", "install", file, "--store", store, "--window", "always"),
+            *(
+                "--time-zone",
+                zone_far_from_midnight(),
+                "--name",
+                "mine",
+                "--credentials",
+                secret,
+                *options,
+                "--",
+                "--kernel-module",
+                module,
+            ),
         )
 
     return install
