@@ -479,6 +479,22 @@ def test_a_job_that_was_killed_is_said_to_have_failed(
     assert here.state(id).word == "failed"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only ps says when a process started")
+def test_a_clock_that_is_set_makes_no_job_on_this_machine_look_killed(
+    local: Callable[..., tuple[Local, Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The date at which ps says that a process started moves with the clock: here at each call.
+    ps = tmp_path / "bin" / "ps"
+    ps.parent.mkdir()
+    ps.write_text("#!/bin/sh\necho S `date +%s%N`\n")
+    ps.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{ps.parent}:{os.environ['PATH']}")
+    here, job = local("time.sleep(0.2)\nreturn Outcome({'x': 1.0})", seeds=400)
+    id = here.submit(job)
+    until(lambda: "cells" in here.log(id))
+    assert here.state(id).word == "running"
+
+
 def test_a_place_that_does_not_answer_does_not_hide_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     submitted(FakeSlurm(), [])
     monkeypatch.setenv("PATH", "/nowhere")
