@@ -13,7 +13,7 @@ import typer
 from bendscape.sweep.commands.options import Json
 
 if TYPE_CHECKING:
-    from bendscape.cluster.place import Job, Place
+    from bendscape.cluster.place import Job, Place, State
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
 RunOptions = Annotated[
@@ -29,7 +29,7 @@ Wait = Annotated[
     typer.Option("--wait", help="Follow the job to its end; its exit code is that of `bendscape run`."),
 ]
 SET_BY_PLACES = ("--address", "--store", "--time-budget", "--grace", "--json")
-WAIT_SECONDS = 5.0
+WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 60.0  # between two looks at a job: at first, and later
 
 
 def register(app: typer.Typer) -> None:
@@ -199,14 +199,14 @@ def hand_over(place: Place, job: Job, *, dry_run: bool, wait: bool, json: bool) 
     say = console()
     id = place.submit(job)
     say.print(f"submitted to {place.name} as job {id}; store {job.store}", markup=False)
-    state = place.state(id)
-    last = None
+    state, last, pause = _look(place, id), None, WAIT_SECONDS
     while wait and not state.ended:
         if state != last:
             say.print(f"job {id}: {state.word}{state.detail and f' ({state.detail})'}", markup=False)
         last = state
-        time.sleep(WAIT_SECONDS)
-        state = place.state(id)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_WAIT_SECONDS)
+        state = _look(place, id)
     if wait:
         say.print(f"job {id}: {state.word}{state.detail and f' ({state.detail})'}", markup=False)
     if json:
@@ -214,6 +214,16 @@ def hand_over(place: Place, job: Job, *, dry_run: bool, wait: bool, json: bool) 
     if wait:
         unknown = 75 if state.word == "cancelled" else 74
         raise typer.Exit(unknown if state.exit_code is None else state.exit_code)
+
+
+def _look(place: Place, id: str) -> State:
+    # A scheduler that does not answer for a while has ended no job.
+    from bendscape.cluster.place import State
+
+    try:
+        return place.state(id)
+    except OSError as error:
+        return State("unknown", str(error))
 
 
 def jobs_list(

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from command_line import bendscape
 
+from bendscape.cluster.commands import hand_over
 from bendscape.cluster.local import Local, LocalParameters
 from bendscape.cluster.local import render_script as local_script
 from bendscape.cluster.place import Job, Parameters, State, jobs_of, place, records
@@ -351,6 +353,32 @@ def test_core_hours_of_a_job_with_several_runs_need_a_label(
     accepted = bendscape(*call, "night=40")
     assert accepted.returncode == 0, accepted.stderr
     assert "night=40" in accepted.stdout
+
+
+def test_waiting_for_a_job_outlasts_a_scheduler_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flaky(Local):
+        answers = iter(
+            [OSError("squeue did not answer"), State("running"), OSError("gone"), State("complete", "", 0)]
+        )
+
+        def submit(self, job: Job) -> str:
+            return "7"
+
+        def states(self, ids: Sequence[str]) -> dict[str, State]:
+            answer = next(self.answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return dict.fromkeys(ids, answer)
+
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(typer.Exit) as left:
+        hand_over(Flaky({}), a_job(), dry_run=False, wait=True, json=False)
+    assert left.value.exit_code == 0
+    assert "unknown (squeue did not answer)" in capsys.readouterr().err
+    assert pauses == sorted(pauses)
 
 
 def test_an_unknown_place_is_refused_with_those_there_are() -> None:
