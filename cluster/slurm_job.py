@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
     limits = ["--time-budget", f"{budget:.0f}s", "--grace", f"{told.drain + 90:.0f}s", "--json"]
     summary = told.folder / "summary.json"
     with summary.open("wb") as file:
-        driver = subprocess.Popen([*told.driver, *where, *limits], stdout=file)
+        driver = subprocess.Popen([*_driver(told), *where, *limits], stdout=file)
     since, terms, early = None, list(TERM_SECONDS), False
     while driver.poll() is None:
         if heard.end and since is None:
@@ -110,6 +111,12 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
         document = {}
     computed, reason = document.get("computed"), document.get("reason", "")
     return Round(driver.returncode, computed, time.monotonic() - started, reason)
+
+
+def _driver(told: Told) -> list[str]:
+    # Cells that fail again must not take up every round. Which ones a round has tried, nobody writes down.
+    tried = any(line.get("computed") for line in rounds(told.folder))
+    return [word for word in told.driver if not (tried and word == "--retry-failed")]
 
 
 def run(told: Told, heard: Heard) -> int:
@@ -159,13 +166,18 @@ def note(folder: Path, ended: Round, restarts: int) -> int:
             "fruitless": ended.fruitless,
         }
         file.write(json.dumps(line) + "\n")
-    count = 0
-    with contextlib.suppress(OSError, ValueError):
-        for line_ in reversed(path.read_text().splitlines()):
-            if not json.loads(line_)["fruitless"]:
-                break
-            count += 1
-    return count
+    fruitless = [line["fruitless"] for line in rounds(folder)]
+    return len(list(takewhile(bool, reversed(fruitless))))
+
+
+def rounds(folder: Path) -> list[dict[str, Any]]:
+    """The rounds so far, as they were written down; without lines that a lost node has cut short."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (folder / ROUNDS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
 
 
 def requeue(told: Told, heard: Heard, clock: Clock) -> int:
