@@ -358,7 +358,7 @@ class Kubernetes(Timer):
 
     def install(self, schedule: Schedule) -> str:
         """Apply the manifests."""
-        return str(self._place(schedule).install(schedule.name, self.render(schedule)))
+        return str(self._place(schedule).install(schedule.name, self.render(schedule), schedule.store))
 
     def remove(self, schedule: Schedule) -> None:
         """Delete what was applied, a job at work included; its driver has its time to drain."""

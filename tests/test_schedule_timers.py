@@ -291,7 +291,7 @@ def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What the place of KubeRay is asked to do, instead of what kubectl would be."""
     asked: list[tuple[str, ...]] = []
 
-    def install(_: KubeRay, name: str, text: str) -> str:
+    def install(_: KubeRay, name: str, text: str, store: str) -> str:
         asked.append(("install", name, text))
         return f"context/namespace/{name}"
 
@@ -357,7 +357,7 @@ def test_a_cron_job_takes_no_file_of_credentials_and_no_misspelt_parameter(
 def test_a_schedule_that_moves_to_another_namespace_leaves_nothing_in_the_first(
     kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def install(at: KubeRay, name: str, text: str) -> str:
+    def install(at: KubeRay, name: str, text: str, store: str) -> str:
         kubectl.append(("install", at.parameters.namespace))
         return f"context/{at.parameters.namespace}/{name}"
 
