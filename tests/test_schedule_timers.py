@@ -152,7 +152,8 @@ def test_systemd_finds_no_fault_with_the_units(
 # -- tables of others
 
 
-OTHERS = "MAILTO=me\nCRON_TZ=Asia/Tokyo\nSHELL=/bin/csh\n# my own\n0 4 * * * /backup --to 'x' 50\\% # bendscape schedule nights\n"
+OTHERS = "MAILTO=me\nCRON_TZ=Asia/Tokyo\nSHELL=/bin/csh\n"
+OTHERS += "# my own\n0 4 * * * /backup --to 'x' 50\\% # bendscape schedule nights\n"
 
 
 @pytest.mark.parametrize("tool", ["crontab", "scrontab"])
