@@ -392,18 +392,8 @@ def installed(tools: Path, tmp_path: Path, kernel_file: KernelFile) -> Callable[
     def install(*options: object, store: Path = tmp_path / "s.zarr") -> Any:
         return bendscape(
             *("schedule", "install", file, "--store", store, "--window", "always"),
-            *(
-                "--time-zone",
-                zone_far_from_midnight(),
-                "--name",
-                "mine",
-                "--credentials",
-                secret,
-                *options,
-                "--",
-                "--kernel-module",
-                module,
-            ),
+            *("--time-zone", zone_far_from_midnight(), "--name", "mine", "--credentials", secret),
+            *(*options, "--", "--kernel-module", module),
         )
 
     return install
@@ -431,6 +421,28 @@ def test_a_schedule_is_installed_listed_run_and_removed(
     assert bendscape("schedule", "remove", "mine").returncode == 0
     assert (every(), bendscape("schedule", "list", "--json").stdout) == ([], '{\n  "schedules": []\n}\n')
     assert (tmp_path / "s.zarr/zarr.json").exists(), "the store is kept"
+
+
+def test_a_store_that_was_moved_is_not_begun_anew_with_a_budget_anew(
+    installed: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert installed("--cron", "--core-hours", 5).returncode == 0
+    run = ("schedule", "run", str(path_of("mine")), "--", "--address", "serial")
+    assert bendscape(*run).returncode == 0
+    assert "nothing is left to compute" in bendscape(*run).stderr
+    (tmp_path / "s.zarr").rename(tmp_path / "moved.zarr")  # or the disk is not mounted
+    gone = bendscape(*run)
+    assert (gone.returncode, "where it was when this schedule last ran" in gone.stderr) == (2, True)
+    assert not (tmp_path / "s.zarr").exists()
+    (told,) = json.loads(bendscape("schedule", "list", "--json").stdout)["schedules"]
+    assert (told["core_hours"], "where it was" in told["errors"][0]) == (None, True)
+    (tmp_path / "moved.zarr").rename(tmp_path / "s.zarr")
+    assert bendscape(*run).returncode == 0
+    (tmp_path / "s.zarr").rename(tmp_path / "kept.zarr")
+    assert installed("--cron", "--core-hours", 5).returncode == 0
+    assert bendscape(*run).returncode == 0, "installed again, it begins anew"
+    assert (tmp_path / "s.zarr").exists()
+    assert bendscape("schedule", "remove", "mine").returncode == 0
 
 
 def test_a_store_or_a_file_that_cannot_be_read_is_told_and_hides_no_other_schedule(
