@@ -209,6 +209,8 @@ def test_a_module_larger_than_a_config_map_is_refused(tmp_path: Path, campaign: 
         "AWS_SECRET_ACCESS_KEY=sesame",
         "MY_PASSWORD=sesame",
         "GH_TOKEN=sesame",
+        "API_KEY=sesame",
+        "passphrase=sesame",
         "ENDPOINT=http://me:sesame@host",
     ],
 )
