@@ -355,6 +355,16 @@ def test_core_hours_of_a_job_with_several_runs_need_a_label(
     assert "night=40" in accepted.stdout
 
 
+@pytest.mark.parametrize("command", [("submit", "local"), ("schedule", "install")], ids=" ".join)
+def test_an_option_of_the_run_that_is_not_behind_dashes_is_told_where_it_belongs(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    told = bendscape(*command, tmp_path / "c.toml", "--retry-failed")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert told.stderr.endswith("; options of `bendscape run` follow after --\n")
+    assert "after --" not in bendscape("plan", tmp_path / "c.toml", "--retry-faild").stderr
+
+
 def test_waiting_for_a_job_outlasts_a_scheduler_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
