@@ -13,7 +13,7 @@ import typer
 from bendscape.sweep.commands.options import Json
 
 if TYPE_CHECKING:
-    from bendscape.cluster.place import Job, Place
+    from bendscape.cluster.place import Job, Place, State
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="Campaign file.")]
 RunOptions = Annotated[
@@ -29,7 +29,7 @@ Wait = Annotated[
     typer.Option("--wait", help="Follow the job to its end; its exit code is that of `bendscape run`."),
 ]
 SET_BY_PLACES = ("--address", "--store", "--time-budget", "--grace", "--json")
-WAIT_SECONDS = 5.0
+WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 60.0  # between two looks at a job: at first, and later
 
 
 def register(app: typer.Typer) -> None:
@@ -122,7 +122,7 @@ def submit_slurm(
         "nodes": nodes, "cpus": cpus, "time": time, "mem": mem, "partition": partition, "account": account,
         "drain": drain, "setup": setup, "credentials": credentials, "sbatch": sbatch, "ports": ports,
     }  # fmt: skip
-    job = job_of(file, store, options or ())
+    job = job_of(file, store, options or (), rounds=True)
     hand_over(place("slurm", told), job, dry_run=dry_run, wait=wait, json=json)
 
 
@@ -132,15 +132,17 @@ def job_of(
     options: list[str] | tuple[str, ...],
     budget: float | None = None,
     fixed: tuple[str, ...] = SET_BY_PLACES,
+    rounds: bool = False,
 ) -> Job:
     """The job of a campaign file, once everything in it and in the options of its run is known to be right.
 
-    Options that are `fixed` are set by whoever calls.
+    Options that are `fixed` are set by whoever calls. With `rounds` the job may start its run several times.
 
     Raises
     ------
     ParameterError
-        What `bendscape run` would refuse, or an option that the place sets.
+        What `bendscape run` would refuse, an option that the place sets, or core-hours that each of several
+        runs of the job would have anew.
     """
     import typer.main
 
@@ -151,6 +153,7 @@ def job_of(
     from bendscape.sweep.commands.console import results_only
     from bendscape.sweep.commands.options import bytes_of, core_hours_of, seconds_of
     from bendscape.sweep.engine.executor import choose
+    from bendscape.sweep.store.runs import OWN
 
     for option in options:
         if option.partition("=")[0] in fixed:
@@ -159,7 +162,12 @@ def job_of(
     run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     asked = run.make_context("run", [str(file), *options]).params
     choose(asked["address"])
-    core_hours_of("--core-hours", asked["core_hours"])
+    limits = core_hours_of("--core-hours", asked["core_hours"])
+    if rounds and OWN in limits:
+        accepted = (
+            f"LABEL={limits[OWN]:g}, as this job may run several times, and each run would have as much"
+        )
+        raise ParameterError("--core-hours", f"{limits[OWN]:g}", accepted)
     for name, of in (("grace", seconds_of), ("cell_timeout", seconds_of), ("max_memory", bytes_of)):
         if asked[name]:
             of(f"--{name.replace('_', '-')}", asked[name])
@@ -191,14 +199,14 @@ def hand_over(place: Place, job: Job, *, dry_run: bool, wait: bool, json: bool) 
     say = console()
     id = place.submit(job)
     say.print(f"submitted to {place.name} as job {id}; store {job.store}", markup=False)
-    state = place.state(id)
-    last = None
+    state, last, pause = _look(place, id), None, WAIT_SECONDS
     while wait and not state.ended:
         if state != last:
             say.print(f"job {id}: {state.word}{state.detail and f' ({state.detail})'}", markup=False)
         last = state
-        time.sleep(WAIT_SECONDS)
-        state = place.state(id)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_WAIT_SECONDS)
+        state = _look(place, id)
     if wait:
         say.print(f"job {id}: {state.word}{state.detail and f' ({state.detail})'}", markup=False)
     if json:
@@ -206,6 +214,16 @@ def hand_over(place: Place, job: Job, *, dry_run: bool, wait: bool, json: bool) 
     if wait:
         unknown = 75 if state.word == "cancelled" else 74
         raise typer.Exit(unknown if state.exit_code is None else state.exit_code)
+
+
+def _look(place: Place, id: str) -> State:
+    # A scheduler that does not answer for a while has ended no job.
+    from bendscape.cluster.place import State
+
+    try:
+        return place.state(id)
+    except OSError as error:
+        return State("unknown", str(error))
 
 
 def jobs_list(

@@ -163,9 +163,20 @@ class KubeRay(Place):
         timetable = Timetable(name, times, zone, start_within, tuple(due))
         return as_text(render_schedule(moved, self.parameters, {**data, **(files or {})}, timetable))
 
-    def install(self, name: str, text: str) -> str:
-        """Create a rendered schedule, or bring it up to date; returns its id."""
+    def install(self, name: str, text: str, store: str) -> str:
+        """Create a rendered schedule, or bring it up to date; returns its id.
+
+        Raises
+        ------
+        ParameterError
+            The namespace has a schedule of this name for another store: somebody else's.
+        """
         id = Id(_context(), self.parameters.namespace, name)
+        for found in _get("cronjobs.batch", id, f"{SCHEDULE}={name}"):
+            of = (found["metadata"].get("annotations") or {}).get("bendscape/store", "")
+            if of != store:
+                accepted = f"a name of its own in namespace {id.namespace}: the schedule there is of {of!r}"
+                raise ParameterError("--name", name, accepted)
         _kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", at=id, text=text)
         return str(id)
 

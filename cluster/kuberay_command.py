@@ -78,5 +78,5 @@ def submit_kuberay(
         "priority_class": priority_class, "node_labels": node_label and tuple(node_label), "retries": retries,
         "grace": int(seconds_of("--grace", grace)), "keep": int(seconds_of("--keep", keep)),
     }  # fmt: skip
-    job = job_of(file, store, options or (), seconds_of("--time", time) if time else None)
+    job = job_of(file, store, options or (), seconds_of("--time", time) if time else None, rounds=True)
     hand_over(place("kuberay", parameters), job, dry_run=dry_run, wait=wait, json=json)

@@ -23,7 +23,9 @@ from bendscape.core.errors import ParameterError
 LONGEST_NAME = 47  # of a RayJob: KubeRay appends to it in names of at most 63 characters
 SUFFIX = 5  # characters that Kubernetes appends to a generateName
 DNS_LABEL = "[a-z]([-a-z0-9]*[a-z0-9])?"
-SECRETIVE = re.compile("secret|passw|token|credential|access_?key|private|signature", re.IGNORECASE)
+SECRETIVE = re.compile(
+    "secret|passw|passphrase|token|credential|access_?key|key$|private|signature", re.IGNORECASE
+)
 """Names of variables whose value must come from a Secret."""
 
 _RAY_TOKENS = (2, 52)  # the first Ray that asks for a token

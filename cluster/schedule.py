@@ -58,6 +58,9 @@ class Schedule:
         Seconds since 1970.
     id
         What Kubernetes knows it by.
+    begun
+        Whether a look has found runs in its store, which must be there from then on. Installed again, it may
+        begin anew.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Schedule:
     python: str = ""
     installed: float = 0.0
     id: str = ""
+    begun: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_NAME, self.name):
@@ -329,6 +333,19 @@ def runs_of(store: str) -> list[RunRecord]:
     ledger = Ledger(connect(store))
     ledger.replay()
     return run_records(ledger)
+
+
+def check_begun(schedule: Schedule, runs: list[RunRecord]) -> None:
+    """Refuse to begin anew, with a budget anew, where the store was moved or its disk is not mounted.
+
+    Raises
+    ------
+    ParameterError
+        The schedule has run, but its store has no runs.
+    """
+    if schedule.begun and not runs:
+        remedy = f"bring it back; or install {schedule.name} again, which then begins anew"
+        raise ParameterError("store", schedule.store, "where it was when this schedule last ran", remedy)
 
 
 # -- where schedules are kept

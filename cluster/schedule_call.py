@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bendscape.cluster.credentials import environment
-from bendscape.cluster.schedule import Due, Schedule, arguments, due, missed_since, opened, runs_of
+from bendscape.cluster.schedule import (
+    Due,
+    Schedule,
+    arguments,
+    check_begun,
+    due,
+    missed_since,
+    opened,
+    runs_of,
+)
 
 if TYPE_CHECKING:
     from bendscape.sweep.store.runs import RunRecord
@@ -25,13 +34,17 @@ def perform(
     call: Callable[[list[str]], int],
     *,
     quiet: bool = False,
+    begun: Callable[[], None] = lambda: None,
 ) -> int:
     """Call `bendscape run` if a run is due at a moment; returns its exit code, or 0.
 
-    `quiet` leaves out what there is to say when none is due.
+    `quiet` leaves out what there is to say when none is due. `begun` is called if the store has runs; the
+    call itself may end this process.
     """
     with environment(schedule.credentials):
         found, runs = look(schedule, now)
+        if runs:
+            begun()
         if found.window is None:
             if not quiet:
                 say(f"no run is due: {found.why_not}")
@@ -55,6 +68,7 @@ def look(schedule: Schedule, now: datetime) -> tuple[Due, list[RunRecord]]:
     if found.window is None:
         return found, []
     runs = runs_of(schedule.store)
+    check_begun(schedule, runs)
     return due(schedule, now, runs, lambda: cells_left(schedule)), runs
 
 

@@ -131,12 +131,12 @@ def install(
             raise ParameterError("--name", schedule.name, accepted, "give another --name, or remove that one")
         if earlier is not None and (earlier.rules, earlier.zone) == (schedule.rules, schedule.zone):
             schedule = dataclasses.replace(schedule, installed=earlier.installed)
-        if earlier is not None and earlier.timer != schedule.timer:
-            TIMERS[earlier.timer].remove(earlier)
         text = TIMERS[schedule.timer].render(schedule)  # refuses what cannot be, before anything is written
         _keep(schedule)
         try:
             schedule = dataclasses.replace(schedule, id=TIMERS[schedule.timer].install(schedule))
+            if earlier is not None and (earlier.timer, earlier.id) != (schedule.timer, schedule.id):
+                TIMERS[earlier.timer].remove(earlier)  # or it would go on for ever, known to nobody
         except BaseException:
             path_of(schedule.name).unlink() if earlier is None else _keep(earlier)
             raise
@@ -165,7 +165,7 @@ def list_schedules(
     from rich.table import Table
 
     from bendscape.cluster.credentials import environment
-    from bendscape.cluster.schedule import every, load, report, runs_of
+    from bendscape.cluster.schedule import check_begun, every, load, report, runs_of
     from bendscape.cluster.schedule_timers import TIMERS
     from bendscape.sweep.commands.console import console, out, print_json, results_only
 
@@ -178,6 +178,7 @@ def list_schedules(
         try:
             with results_only(), environment(schedule.credentials):
                 runs = runs_of(schedule.store)
+                check_begun(schedule, runs)
         except Exception as error:  # of one store: the others are still to be shown
             errors.append(f"the store cannot be read: {type(error).__name__}: {error}")
         document = report(schedule, _now(), runs, windows)
@@ -258,17 +259,19 @@ def run_schedule(
     import sys
 
     from bendscape.cluster.credentials import environment
-    from bendscape.cluster.schedule import Schedule, load
+    from bendscape.cluster.schedule import Schedule, load, path_of
     from bendscape.cluster.schedule_call import look, perform
     from bendscape.sweep.commands.cli import app as bendscape
     from bendscape.sweep.commands.console import console
 
+    path: Path | None = None
     if schedule.startswith("{"):
         known = Schedule.from_json(schedule)
     elif schedule.endswith(".json"):
-        known = Schedule.from_json(Path(schedule).read_text())
+        path = Path(schedule).absolute()
+        known = Schedule.from_json(path.read_text())
     else:
-        known = load(schedule)
+        path, known = path_of(schedule), load(schedule)
     if log:
         place = os.path.splitext(schedule)[0] + ".log"
         descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -284,8 +287,19 @@ def run_schedule(
     def call(arguments: list[str]) -> int:
         return int(command.main([*arguments, *(options or ())], "bendscape", standalone_mode=False) or 0)
 
+    def begun() -> None:
+        if path is not None and not known.begun:
+            _begin(path, known)
+
     say = console()
-    code = perform(known, _now(), lambda line: say.print(line, markup=False, soft_wrap=True), call, quiet=log)
+    code = perform(
+        known,
+        _now(),
+        lambda line: say.print(line, markup=False, soft_wrap=True),
+        call,
+        quiet=log,
+        begun=begun,
+    )
     sys.stdout.flush()
     raise typer.Exit(code)
 
@@ -323,8 +337,19 @@ def _keep(schedule: Schedule) -> None:
     write_private(path_of(schedule.name), schedule.to_json())
 
 
+def _begin(path: Path, schedule: Schedule) -> None:
+    # Unless it was changed or removed meanwhile.
+    import dataclasses
+
+    from bendscape.cluster.place import write_private
+
+    with _alone(path.parent):
+        if path.exists() and path.read_text() == schedule.to_json():
+            write_private(path, dataclasses.replace(schedule, begun=True).to_json())
+
+
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone(folder: Path | None = None) -> Iterator[None]:
     """A context in which no other command of this user changes schedules."""
     import fcntl
     import os
@@ -332,12 +357,13 @@ def _alone() -> Iterator[None]:
     from bendscape.cluster.schedule import schedules_folder
     from bendscape.core.errors import ParameterError
 
+    folder = folder or schedules_folder()
     try:
-        schedules_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(schedules_folder(), os.O_RDONLY)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        folder = str(schedules_folder())
-        raise ParameterError("BENDSCAPE_SCHEDULES", folder, "a folder to write in", str(error)) from None
+        accepted = "a folder to write in"
+        raise ParameterError("BENDSCAPE_SCHEDULES", str(folder), accepted, str(error)) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -105,12 +105,13 @@ class Table(Timer):
         return "".join(f"{options}{when} {text} {mark(schedule)}\n" for when in times)
 
     def install(self, schedule: Schedule) -> str:
-        """Put its lines at the end of the table, which holds them once."""
+        """Put its lines at the head of the table, which holds them once.
+
+        A variable in a table holds for the lines below it: one that somebody has set for lines of their own,
+        such as SHELL, or CRON_TZ where cron knows it, must not change when and how these start.
+        """
         before = self._read()
-        kept = self.without(before, schedule)
-        if kept and not kept.endswith("\n"):
-            kept += "\n"
-        self._write(before, kept + self.render(schedule))
+        self._write(before, self.render(schedule) + self.without(before, schedule))
         return ""
 
     def remove(self, schedule: Schedule) -> None:
@@ -357,7 +358,7 @@ class Kubernetes(Timer):
 
     def install(self, schedule: Schedule) -> str:
         """Apply the manifests."""
-        return str(self._place(schedule).install(schedule.name, self.render(schedule)))
+        return str(self._place(schedule).install(schedule.name, self.render(schedule), schedule.store))
 
     def remove(self, schedule: Schedule) -> None:
         """Delete what was applied, a job at work included; its driver has its time to drain."""

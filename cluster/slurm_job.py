@@ -1,8 +1,9 @@
 """What runs inside a Slurm job: Ray on its nodes, the driver, and what to do when either ends.
 
 The batch script becomes this process, which Slurm's signals reach. It starts rounds of the driver until the
-campaign is done or the wall time is nearly over; then it requeues its job. It never requeues a job that was
-told to end. All it has to know is on its command line, in the batch script.
+campaign is done, its core-hours are used up or the wall time is nearly over; only in the last case it
+requeues its job. It never requeues a job that was told to end. All it has to know is on its command line, in
+the batch script.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bendscape.cluster.slurm import CANCELLED, ROUNDS, SHUTDOWN_SECONDS, ask, seconds_left
 from bendscape.cluster.slurm_ray import PAUSES, Heard, Ray, Told, allocation, replace, say
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.engine.stop import CORE_HOURS
 
 TEMPORARY = (74, 75)  # exit codes of `bendscape run`: the store or the cluster failed; stopped with work left
 REFUSED = 2  # bad input, or another run is at work on the store
@@ -51,6 +54,7 @@ class Round(NamedTuple):
     exit_code: int
     computed: int | None
     seconds: float
+    reason: str = ""
 
     @property
     def fruitless(self) -> bool:
@@ -86,7 +90,7 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
     limits = ["--time-budget", f"{budget:.0f}s", "--grace", f"{told.drain + 90:.0f}s", "--json"]
     summary = told.folder / "summary.json"
     with summary.open("wb") as file:
-        driver = subprocess.Popen([*told.driver, *where, *limits], stdout=file)
+        driver = subprocess.Popen([*_driver(told), *where, *limits], stdout=file)
     since, terms, early = None, list(TERM_SECONDS), False
     while driver.poll() is None:
         if heard.end and since is None:
@@ -102,10 +106,17 @@ def _drive(told: Told, heard: Heard, clock: Clock, ray: Ray | None, started: flo
             ray.tend(clock.left)
         time.sleep(0.5)
     try:
-        computed = json.loads(summary.read_text(encoding="utf-8")).get("computed")
+        document = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        computed = None
-    return Round(driver.returncode, computed, time.monotonic() - started)
+        document = {}
+    computed, reason = document.get("computed"), document.get("reason", "")
+    return Round(driver.returncode, computed, time.monotonic() - started, reason)
+
+
+def _driver(told: Told) -> list[str]:
+    # Cells that fail again must not take up every round. Which ones a round has tried, nobody writes down.
+    tried = any(line.get("computed") for line in rounds(told.folder))
+    return [word for word in told.driver if not (tried and word == "--retry-failed")]
 
 
 def run(told: Told, heard: Heard) -> int:
@@ -127,6 +138,9 @@ def run(told: Told, heard: Heard) -> int:
             say("told to end: it does not come back")
             return ended.exit_code if ended.exit_code >= 0 else 74
         if not again:
+            return ended.exit_code
+        if ended.reason == CORE_HOURS:
+            say("the core-hours are used up: it ends with work left")
             return ended.exit_code
         if fruitless >= FRUITLESS_ROUNDS:
             say(f"nothing was computed in {fruitless} rounds one after another: another would not help")
@@ -152,13 +166,18 @@ def note(folder: Path, ended: Round, restarts: int) -> int:
             "fruitless": ended.fruitless,
         }
         file.write(json.dumps(line) + "\n")
-    count = 0
-    with contextlib.suppress(OSError, ValueError):
-        for line_ in reversed(path.read_text().splitlines()):
-            if not json.loads(line_)["fruitless"]:
-                break
-            count += 1
-    return count
+    fruitless = [line["fruitless"] for line in rounds(folder)]
+    return len(list(takewhile(bool, reversed(fruitless))))
+
+
+def rounds(folder: Path) -> list[dict[str, Any]]:
+    """The rounds so far, as they were written down; without lines that a lost node has cut short."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (folder / ROUNDS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
 
 
 def requeue(told: Told, heard: Heard, clock: Clock) -> int:

@@ -102,6 +102,62 @@ def test_what_cells_really_cost_counts_and_not_what_the_kernel_says(
     assert summary.core_seconds == 6 * TILE
 
 
+class Waiting(Clockwork):
+    """Asks of each job, after so many seconds, whether to compute it a second time, before it answers."""
+
+    def __init__(self, waited: float) -> None:
+        super().__init__()
+        self.waited, self.again = waited, list[bool]()
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        def asked() -> Job | None:
+            job = next_job()
+            self.again += [job.again(self.waited)] if job else []
+            return job
+
+        yield from super().run(asked)
+
+
+@pytest.mark.parametrize(
+    ("waited", "tiles", "budget", "again", "computed"),
+    [
+        (2.9 * TILE, 3, 3600, [False, False, False], 3),
+        (3.1 * TILE, 2.5, 3600, [True], 1),
+        (3.1 * TILE, 3.5, 3600, [True, False], 2),
+        (3.1 * TILE, 1.5, 3600, [False], 1),
+        (3.1 * TILE, 1.5, None, [True], 1),
+        (3.1 * TILE, math.inf, 12 * TILE, [True] * TILES, TILES),
+    ],
+    ids=["slow", "paid", "paid once", "unpaid", "waits for ever", "unlimited"],
+)
+def test_a_job_is_computed_a_second_time_only_if_it_is_late_and_paid_for(
+    tmp_path: Path, kernel_file: KernelFile, waited: float, tiles: float, budget: float | None,
+    again: list[bool], computed: int,
+) -> None:  # fmt: skip
+    executor, limit = Waiting(waited), {"": hours(tiles)}
+    summary = run(
+        tmp_path / "a.zarr", kernel_file(RANDOM), make_campaign(**GROWN), executor,
+        core_hours=limit, time_budget=budget,
+    )  # fmt: skip
+    assert (executor.again, summary.computed) == (again, 6 * computed)
+
+
+def test_a_job_that_nobody_waits_for_is_not_computed_a_second_time(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    class Interrupted(Waiting):
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            job = next_job()
+            assert job is not None
+            signal.raise_signal(signal.SIGTERM)
+            self.again = [job.again(self.waited)]
+            yield Result(job, [self._receipt(*tile) for tile in job.order.tiles], None)
+
+    executor = Interrupted(100 * TILE)
+    run(tmp_path / "a.zarr", kernel_file(RANDOM), make_campaign(**GROWN), executor, grace=TILE / 2)
+    assert executor.again == [False]
+
+
 def test_runs_with_one_label_share_its_core_hours_and_the_smallest_rest_counts(
     tmp_path: Path, kernel_file: KernelFile
 ) -> None:

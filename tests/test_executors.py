@@ -32,6 +32,7 @@ from bendscape.sweep.engine.executor import (
 )
 from bendscape.sweep.engine.fork_server import READY, ForkServer
 from bendscape.sweep.engine.processes import ProcessExecutor
+from bendscape.sweep.engine.worker import Order
 from bendscape.sweep.store.ledger import LeaseLost
 from campaigns import RANDOM, calls, campaign_text, data_files, make_campaign, recorded, run
 
@@ -457,3 +458,88 @@ def test_an_answer_that_never_comes_holds_up_no_campaign_on_ray(
     assert (summary.outcome, summary.computed) == ("complete", CELLS)
     run(tmp_path / "serial.zarr", kernel_file(RANDOM), make_campaign(**SMALL))
     assert data_files(tmp_path / "s.zarr") == data_files(tmp_path / "serial.zarr")
+
+
+def test_the_memory_of_a_head_without_cores_is_promised_to_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray would wait for ever for a worker with the memory of the head.
+    from bendscape.sweep.engine import ray_executor
+
+    nodes = [{"Alive": True, "Resources": {"memory": 64.0}}]
+    monkeypatch.setattr(ray_executor.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_executor, "answers", lambda _: True)
+    executor = object.__new__(ray_executor.RayExecutor)
+    executor._workers, executor._head = None, "127.0.0.1:6379"
+
+    def look() -> tuple[int, float]:
+        executor._looked = -ray_executor.LOOK_SECONDS
+        executor._look()
+        return executor.slots, executor.memory
+
+    assert look() == (1, 64.0), "workers are still to join"
+    nodes += [{"Alive": True, "Resources": {"memory": 16.0, "CPU": 8.0}}]
+    assert look() == (8, 16.0)
+    nodes += [{"Alive": False, "Resources": {"memory": 32.0, "CPU": 8.0}}]
+    assert look() == (8, 16.0)
+
+
+LOST, BACK = "lost", "back"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "cancelled"),
+    [
+        ([{"first": BACK}], ["second"]),
+        ([{"second": BACK}], ["first"]),
+        ([{"first": BACK, "second": BACK}], ["second"]),
+        ([{"first": LOST}, {"second": BACK}], []),
+        ([{"first": LOST, "second": BACK}], []),
+        ([{"second": LOST}, {"first": LOST}], []),
+        ([{"first": LOST, "second": LOST}], []),
+    ],
+    ids=str,
+)
+def test_a_job_that_is_computed_twice_has_one_result(
+    outcomes: list[dict[str, str]], cancelled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bendscape.sweep.engine import ray_executor
+
+    names, ended, gone = iter(("first", "second")), dict[str, str](), list[str]()
+
+    def wait(refs: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        if timeout and outcomes and ("second" in executor._since or ended):
+            ended.update(outcomes.pop(0))
+        ready = [ref for ref in refs if ref in ended]
+        return ready[:num_returns], []
+
+    def get(ref: str) -> list[str]:
+        if ended[ref] == LOST:
+            raise ray_executor.ray.exceptions.WorkerCrashedError
+        return []
+
+    class Task:
+        def options(self, memory: int) -> Task:
+            return self
+
+        def remote(self, order: object) -> str:
+            return next(names)
+
+    monkeypatch.setattr(ray_executor, "BACK_UP_SECONDS", -1.0)
+    for name, fake in (("wait", wait), ("get", get), ("cancel", lambda ref, force: gone.append(ref))):
+        monkeypatch.setattr(ray_executor.ray, name, fake)
+    executor = object.__new__(ray_executor.RayExecutor)
+    monkeypatch.setattr(executor, "_look", lambda: None, raising=False)
+    executor._workers, executor._cores, executor._memory = None, 2, 8.0
+    executor._refs, executor._since, executor._twins, executor._task = {}, {}, {}, Task()
+    asked = list[float]()
+    job = Job(
+        Order("file:///none", 1, (), ()), 1, again=lambda waited: not asked and not asked.append(waited)
+    )
+    jobs = iter([job])
+    results = [result for result in executor.run(lambda: next(jobs, None)) if result is not None]
+    assert len(results) == 1
+    lost = all(one == LOST for one in ended.values())
+    assert isinstance(results[0].error, WorkerLost) == lost
+    assert (gone, len(asked)) == (cancelled, 1)
+    assert not executor._refs
+    assert not executor._twins
+    assert not executor._since

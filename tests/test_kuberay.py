@@ -209,6 +209,8 @@ def test_a_module_larger_than_a_config_map_is_refused(tmp_path: Path, campaign: 
         "AWS_SECRET_ACCESS_KEY=sesame",
         "MY_PASSWORD=sesame",
         "GH_TOKEN=sesame",
+        "API_KEY=sesame",
+        "passphrase=sesame",
         "ENDPOINT=http://me:sesame@host",
     ],
 )
@@ -430,8 +432,9 @@ def test_a_schedule_uses_the_account_that_it_is_given(campaign: Path) -> None:
 
 
 def test_a_schedule_is_installed_asked_about_and_removed(campaign: Path, kubectl: Path) -> None:
-    at = KubeRay({**IMAGE, "namespace": "sweeps"})
-    id = at.install("nightly", at.render_schedule(job_of(campaign), "nightly", "0 20 * * *"))
+    at, store = KubeRay({**IMAGE, "namespace": "sweeps"}), "s3://bucket/s.zarr"
+    (kubectl / "get").write_text('{"items": []}')
+    id = at.install("nightly", at.render_schedule(job_of(campaign), "nightly", "0 20 * * *"), store)
     complete = status("nightly-x1", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     (kubectl / "get").write_text(json.dumps({"items": [complete]}))
     assert place("kuberay").scheduled(id) == [  # type: ignore[attr-defined]
@@ -440,9 +443,21 @@ def test_a_schedule_is_installed_asked_about_and_removed(campaign: Path, kubectl
     place("kuberay").remove(id)  # type: ignore[attr-defined]
     asked = [call for call, _ in calls(kubectl)]
     assert [next(w for w in call if w in ("config", "apply", "get", "delete")) for call in asked] == [
-        "config", "apply", "get", "delete",
+        "config", "get", "apply", "get", "delete",
     ]  # fmt: skip
     assert asked[-1][asked[-1].index("--selector") + 1] == "bendscape/schedule=nightly"
+
+
+def test_a_schedule_of_the_same_name_for_another_store_is_left_alone(campaign: Path, kubectl: Path) -> None:
+    at = KubeRay({**IMAGE, "namespace": "sweeps"})
+    text = at.render_schedule(job_of(campaign, store="s3://theirs/s.zarr"), "nightly", "0 20 * * *")
+    cron = next(one for one in yaml.safe_load_all(text) if one["kind"] == "CronJob")
+    (kubectl / "get").write_text(json.dumps({"items": [cron]}))
+    with pytest.raises(ParameterError, match="schedule there is of 's3://theirs"):
+        at.install("nightly", text, "s3://ours/s.zarr")
+    assert not any("apply" in call for call, _ in calls(kubectl))
+    at.install("nightly", text, "s3://theirs/s.zarr")
+    assert any("apply" in call for call, _ in calls(kubectl))
 
 
 @pytest.mark.parametrize("name", ["a" * 42, "Nightly", "1night", "night_ly", ""])

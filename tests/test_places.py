@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from command_line import bendscape
 
+from bendscape.cluster.commands import hand_over
 from bendscape.cluster.local import Local, LocalParameters
 from bendscape.cluster.local import render_script as local_script
 from bendscape.cluster.place import Job, Parameters, State, jobs_of, place, records
@@ -332,6 +334,63 @@ def test_options_of_the_run_are_checked_before_anything_waits_in_a_queue(
     assert not jobs.exists()
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("slurm", "--cpus", 1, "--time", "1h"),
+        ("kuberay", "--image", "i", "--store", "s3://bucket/s.zarr"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_core_hours_of_a_job_with_several_runs_need_a_label(
+    where: tuple[object, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "c.toml").write_text(SMALL)
+    call = ("submit", where[0], tmp_path / "c.toml", *where[1:], "--dry-run", "--", "--core-hours")
+    refused = bendscape(*call, 40)
+    assert refused.returncode == 2
+    assert "LABEL=40" in refused.stderr
+    accepted = bendscape(*call, "night=40")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "night=40" in accepted.stdout
+
+
+@pytest.mark.parametrize("command", [("submit", "local"), ("schedule", "install")], ids=" ".join)
+def test_an_option_of_the_run_that_is_not_behind_dashes_is_told_where_it_belongs(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    told = bendscape(*command, tmp_path / "c.toml", "--retry-failed")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert told.stderr.endswith("; options of `bendscape run` follow after --\n")
+    assert "after --" not in bendscape("plan", tmp_path / "c.toml", "--retry-faild").stderr
+
+
+def test_waiting_for_a_job_outlasts_a_scheduler_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flaky(Local):
+        answers = iter(
+            [OSError("squeue did not answer"), State("running"), OSError("gone"), State("complete", "", 0)]
+        )
+
+        def submit(self, job: Job) -> str:
+            return "7"
+
+        def states(self, ids: Sequence[str]) -> dict[str, State]:
+            answer = next(self.answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return dict.fromkeys(ids, answer)
+
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(typer.Exit) as left:
+        hand_over(Flaky({}), a_job(), dry_run=False, wait=True, json=False)
+    assert left.value.exit_code == 0
+    assert "unknown (squeue did not answer)" in capsys.readouterr().err
+    assert pauses == sorted(pauses)
+
+
 def test_an_unknown_place_is_refused_with_those_there_are() -> None:
     with pytest.raises(ParameterError, match="one of local, slurm"):
         place("slrum")
@@ -456,6 +515,22 @@ def test_a_job_that_was_killed_is_said_to_have_failed(
     os.killpg(int((jobs / id / "process").read_text().split()[0]), signal.SIGKILL)
     until(lambda: here.state(id).ended)
     assert here.state(id).word == "failed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only ps says when a process started")
+def test_a_clock_that_is_set_makes_no_job_on_this_machine_look_killed(
+    local: Callable[..., tuple[Local, Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The date at which ps says that a process started moves with the clock: here at each call.
+    ps = tmp_path / "bin" / "ps"
+    ps.parent.mkdir()
+    ps.write_text("#!/bin/sh\necho S `date +%s%N`\n")
+    ps.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{ps.parent}:{os.environ['PATH']}")
+    here, job = local("time.sleep(0.2)\nreturn Outcome({'x': 1.0})", seeds=400)
+    id = here.submit(job)
+    until(lambda: "cells" in here.log(id))
+    assert here.state(id).word == "running"
 
 
 def test_a_place_that_does_not_answer_does_not_hide_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from bendscape.sweep.store.ledger import LeaseHeld, Ledger
 from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.runs import RunRecord, core_seconds_left, core_seconds_used
-from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
+from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run, zone_far_from_midnight
 
 KernelFile = Callable[..., str]
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
@@ -392,7 +392,7 @@ def test_the_timer_computes_within_its_core_hours_and_looks_again_in_vain(
     file.write_text(campaign_text(alpha=[0.8, 1.0], N=[64], a=[0.7], p=[1], seeds=8))
     always = Schedule(
         name="always", timer="cron", file=str(file), store=store_url(tmp_path / "s.zarr"), rules=("always",),
-        zone="UTC", core_hours=2.6 / 3600, folder=str(tmp_path), installed=time.time(),
+        zone=zone_far_from_midnight(), core_hours=2.6 / 3600, folder=str(tmp_path), installed=time.time(),
         options=("--kernel-module", Path(module).name, "--address", "serial"),
     )  # fmt: skip
     first = bendscape("schedule", "run", always.to_json())
@@ -425,7 +425,7 @@ def test_a_timer_that_finds_a_run_at_work_is_content(
     ledger = Ledger(connect(store))
     ledger.acquire(lambda _: None)
     try:
-        busy = replace(NIGHTS, store=store, rules=("always",))
+        busy = replace(NIGHTS, store=store, rules=("always",), zone=zone_far_from_midnight())
         shown = bendscape("schedule", "run", busy.to_json())
         assert (shown.returncode, "is at work" in shown.stderr) == (0, True)
         assert perform(busy, AT, lambda _: None, lambda _: 2) == 0, "also if it began just now"

@@ -24,7 +24,7 @@ from bendscape.cluster.schedule import Schedule, every, load, path_of
 from bendscape.cluster.schedule_timers import TIMERS, Table, command, mark, units, word
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.location import store_url
-from campaigns import RANDOM, campaign_text
+from campaigns import RANDOM, campaign_text, zone_far_from_midnight
 
 KernelFile = Callable[..., str]
 NASTY = [
@@ -152,7 +152,8 @@ def test_systemd_finds_no_fault_with_the_units(
 # -- tables of others
 
 
-OTHERS = "MAILTO=me\n# my own\n0 4 * * * /backup --to 'x' 50\\% # bendscape schedule nights\n"
+OTHERS = "MAILTO=me\nCRON_TZ=Asia/Tokyo\nSHELL=/bin/csh\n"
+OTHERS += "# my own\n0 4 * * * /backup --to 'x' 50\\% # bendscape schedule nights\n"
 
 
 @pytest.mark.parametrize("tool", ["crontab", "scrontab"])
@@ -171,7 +172,7 @@ def test_installing_twice_is_once_and_removing_leaves_the_lines_of_others_byte_b
     assert sorted(table.read_bytes().splitlines()) != sorted(once.splitlines()) or tool == "scrontab"
     timer.install(NIGHTS)
     assert sorted(table.read_bytes().splitlines()) == sorted(once.splitlines())
-    assert once.startswith(others + b"\n")
+    assert once.endswith(others), "and their variables hold for their lines alone"
     assert once.count(b"schedule run --log") == 2
     assert timer.present(NIGHTS)
     timer.remove(other)
@@ -179,7 +180,7 @@ def test_installing_twice_is_once_and_removing_leaves_the_lines_of_others_byte_b
     assert timer.present(NIGHTS)
     timer.remove(NIGHTS)
     timer.remove(NIGHTS)
-    assert table.read_bytes() == others + b"\n"
+    assert table.read_bytes() == others
 
 
 def test_a_crontab_that_held_nothing_else_is_gone_again(tools: Path, tmp_path: Path) -> None:
@@ -291,7 +292,7 @@ def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What the place of KubeRay is asked to do, instead of what kubectl would be."""
     asked: list[tuple[str, ...]] = []
 
-    def install(_: KubeRay, name: str, text: str) -> str:
+    def install(_: KubeRay, name: str, text: str, store: str) -> str:
         asked.append(("install", name, text))
         return f"context/namespace/{name}"
 
@@ -309,9 +310,9 @@ def campaign(folder: Path, **changes: Any) -> Path:
 def test_a_cron_job_looks_through_the_window_and_its_driver_asks_the_schedule(
     kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile
 ) -> None:
-    file, module = campaign(tmp_path), kernel_file(RANDOM)
+    file, module, zone = campaign(tmp_path), kernel_file(RANDOM), zone_far_from_midnight()
     shown = bendscape(
-        *("schedule", "install", file, "--kubernetes", "--window", "always", "--time-zone", "Europe/Berlin"),
+        *("schedule", "install", file, "--kubernetes", "--window", "always", "--time-zone", zone),
         *("--core-hours", 500, "--window-core-hours", 40, "--store", "s3://bucket/it's", "--name", "kube"),
         *("--place", "image=i:1", "--place", "secrets=keys", "--place", "secrets=more", "--place", "nodes=2"),
         *("--", "--kernel-module", module),
@@ -321,7 +322,7 @@ def test_a_cron_job_looks_through_the_window_and_its_driver_asks_the_schedule(
     ((_, name, text),) = kubectl
     documents = {one["kind"]: one for one in yaml.safe_load_all(text)}
     cron, data = documents["CronJob"]["spec"], documents["ConfigMap"]["data"]
-    assert (name, cron["schedule"], cron["timeZone"]) == ("kube", "0,15,30,45 * * * *", "Europe/Berlin")
+    assert (name, cron["schedule"], cron["timeZone"]) == ("kube", "0,15,30,45 * * * *", zone)
     assert (cron["startingDeadlineSeconds"], cron["concurrencyPolicy"]) == (900, "Forbid")
     driver, question = json.loads(data["command.json"]), json.loads(data["due.json"])
     assert driver[:6] == question[:6]
@@ -354,6 +355,29 @@ def test_a_cron_job_takes_no_file_of_credentials_and_no_misspelt_parameter(
     assert (every(), kubectl) == ([], [])
 
 
+def test_a_schedule_that_moves_to_another_namespace_leaves_nothing_in_the_first(
+    kubectl: list[tuple[str, ...]], tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(at: KubeRay, name: str, text: str, store: str) -> str:
+        kubectl.append(("install", at.parameters.namespace))
+        return f"context/{at.parameters.namespace}/{name}"
+
+    monkeypatch.setattr(KubeRay, "install", install)
+    call = ("schedule", "install", campaign(tmp_path), "--kubernetes", "--store", "s3://bucket/s.zarr")
+    call = (*call, "--name", "kube", "--window", "nights", "--place", "image=i")
+    options = ("--", "--kernel-module", kernel_file(RANDOM))
+    for namespace in ("one", "two", "two"):
+        done = bendscape(*call, "--place", f"namespace={namespace}", *options)
+        assert done.returncode == 0, done.stderr
+    assert kubectl == [
+        ("install", "one"),
+        ("install", "two"),
+        ("remove", "context/one/kube"),
+        ("install", "two"),
+    ]
+    assert load("kube").id == "context/two/kube"
+
+
 # -- the commands
 
 
@@ -367,8 +391,9 @@ def installed(tools: Path, tmp_path: Path, kernel_file: KernelFile) -> Callable[
 
     def install(*options: object, store: Path = tmp_path / "s.zarr") -> Any:
         return bendscape(
-            *("schedule", "install", file, "--store", store, "--window", "always", "--time-zone", "UTC"),
-            *("--name", "mine", "--credentials", secret, *options, "--", "--kernel-module", module),
+            *("schedule", "install", file, "--store", store, "--window", "always"),
+            *("--time-zone", zone_far_from_midnight(), "--name", "mine", "--credentials", secret),
+            *(*options, "--", "--kernel-module", module),
         )
 
     return install
@@ -396,6 +421,28 @@ def test_a_schedule_is_installed_listed_run_and_removed(
     assert bendscape("schedule", "remove", "mine").returncode == 0
     assert (every(), bendscape("schedule", "list", "--json").stdout) == ([], '{\n  "schedules": []\n}\n')
     assert (tmp_path / "s.zarr/zarr.json").exists(), "the store is kept"
+
+
+def test_a_store_that_was_moved_is_not_begun_anew_with_a_budget_anew(
+    installed: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert installed("--cron", "--core-hours", 5).returncode == 0
+    run = ("schedule", "run", str(path_of("mine")), "--", "--address", "serial")
+    assert bendscape(*run).returncode == 0
+    assert "nothing is left to compute" in bendscape(*run).stderr
+    (tmp_path / "s.zarr").rename(tmp_path / "moved.zarr")  # or the disk is not mounted
+    gone = bendscape(*run)
+    assert (gone.returncode, "where it was when this schedule last ran" in gone.stderr) == (2, True)
+    assert not (tmp_path / "s.zarr").exists()
+    (told,) = json.loads(bendscape("schedule", "list", "--json").stdout)["schedules"]
+    assert (told["core_hours"], "where it was" in told["errors"][0]) == (None, True)
+    (tmp_path / "moved.zarr").rename(tmp_path / "s.zarr")
+    assert bendscape(*run).returncode == 0
+    (tmp_path / "s.zarr").rename(tmp_path / "kept.zarr")
+    assert installed("--cron", "--core-hours", 5).returncode == 0
+    assert bendscape(*run).returncode == 0, "installed again, it begins anew"
+    assert (tmp_path / "s.zarr").exists()
+    assert bendscape("schedule", "remove", "mine").returncode == 0
 
 
 def test_a_store_or_a_file_that_cannot_be_read_is_told_and_hides_no_other_schedule(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bendscape.cluster import slurm_job, slurm_ray
+from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,7 @@ def test_a_job_that_was_cancelled_while_it_waited_starts_nothing(
 
 
 def test_a_job_that_computes_nothing_gives_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "rounds.jsonl").write_text('{"exit_code": 75, "computed": 3, "fruitless": fal\n')
     rounds = Rounds(monkeypatch, tmp_path, [(75, 3), (75, 0), (74, None), (75, 0), (0, 1)])
     assert rounds() == 75
     assert rounds.codes == [(0, 1)]
@@ -123,6 +125,46 @@ def test_a_site_that_refuses_requeues_is_told_of_and_not_asked_for_ever(
     monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
     assert rounds() == 75
     assert "this site does not requeue jobs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "rounds"), [(CORE_HOURS, 1), (BUDGET, 2)])
+def test_a_job_ends_when_its_core_hours_are_used_up(
+    reason: str, rounds: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver = tmp_path / "driver"
+    driver.write_text(
+        f"#!/bin/sh\necho >>{tmp_path}/calls\n"
+        f"""printf '{{"computed": 3, "reason": "{reason}"}}'\nexit 75\n"""
+    )
+    driver.chmod(0o700)
+    requeued = []
+    monkeypatch.setattr(slurm_job, "ask", lambda *command, **_: requeued.append(command))
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda _: None)
+    left = iter([3600.0, 3600.0, 3600.0, 100.0, 100.0])
+    monkeypatch.setattr(slurm_job.Clock, "left", lambda _: next(left))
+    told = slurm_job.Told("5", tmp_path, 1, 2, 0, 3600.0, 120.0, (20000, 30000), [str(driver)])
+    assert slurm_job.run(told, slurm_job.Heard()) == 75
+    assert (tmp_path / "calls").read_text().count("\n") == rounds
+    assert len(requeued) == rounds - 1
+
+
+def test_failed_cells_are_tried_again_until_a_round_has_computed_something(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Where they take as long as a round does, the job would requeue itself for ever.
+    driver = tmp_path / "driver"
+    driver.write_text(
+        f"#!/bin/sh\necho $1 $2 >>{tmp_path}/calls\nrounds=$(wc -l <{tmp_path}/calls)\n"
+        """printf '{"computed": %d}' $((rounds - 1))\n[ $rounds = 3 ] || exit 75\n"""
+    )
+    driver.chmod(0o700)
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda _: None)
+    monkeypatch.setattr(slurm_job.Clock, "left", lambda _: 3600.0)
+    command = [str(driver), "--retry-failed", "c.toml"]
+    told = slurm_job.Told("5", tmp_path, 1, 2, 0, 3600.0, 120.0, (20000, 30000), command)
+    assert slurm_job.run(told, slurm_job.Heard()) == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["--retry-failed c.toml", "--retry-failed c.toml", "c.toml --address"]
 
 
 class Orphan:

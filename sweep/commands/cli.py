@@ -301,9 +301,19 @@ def main() -> None:
         if code == EXIT_BUG:
             traceback.print_exc()
         elif line := " ".join((str(error) if usage is None else usage()).split()):
+            line += _after_dashes(error)
             outside = f"{type(error).__name__}: {_brief(line)}"
             sys.stderr.write(f"error: {line if code == EXIT_INPUT else outside}\n")
         sys.exit(code)
+
+
+def _after_dashes(error: Exception) -> str:
+    # Where an option is unknown to a command that hands options on to `run`.
+    context = getattr(error, "ctx", None)
+    handed_on = context is not None and any(one.name == "options" for one in context.command.params)
+    return (
+        "; options of `bendscape run` follow after --" if handed_on and hasattr(error, "option_name") else ""
+    )
 
 
 def _brief(line: str) -> str:

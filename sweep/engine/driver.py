@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 
 import obstore
 from rich.console import Console
@@ -22,6 +25,7 @@ from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.texts import message_of
 
+LATE = 3  # times its estimate, after which a job may be computed a second time
 NOTES = "ledger/notes"  # which cell a suspected worker is computing; deleted by the next run
 
 
@@ -43,6 +47,7 @@ class Driver:
         self._parts: dict[Order, Part] = {}
         self._estimates: dict[str, float] = {}
         self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
+        self._twice = 0.0  # core seconds for jobs that are computed a second time, which have no receipts
 
     def __call__(self) -> None:
         """Run until nothing is left, or until a stop was requested and all tasks are back or overdue.
@@ -93,7 +98,7 @@ class Driver:
             return None
         pace = self.meter.correction(task.size)
         ahead = sum(self._under_way.values()) / self.executor.slots  # time until the tasks under way are done
-        committed = self.ledger.account.core_seconds + sum(self._under_way.values())
+        committed = self._committed()
         first = task.tiles[0].seconds * pace
         # The first tile must fit. The worker leaves out later tiles that would end too late. The driver
         # leaves out those that would exceed the core-hours, because it alone knows the total.
@@ -108,11 +113,26 @@ class Driver:
             note=f"{NOTES}/{uuid.uuid4().hex}.json" if part and part.noted else "",
             until=self.stop.ends,
         )
-        self._under_way[order.tiles] = task.seconds * pace
+        self._under_way[order.tiles] = seconds = task.seconds * pace
         if part:
             self._parts[order] = part
         whole_node = part is not None and part.whole_node
-        return Job(order, int(self.plan.sizes[task.size].peak_bytes), whole_node, self.stop.deadline)
+        again = partial(self._again, seconds)
+        return Job(order, int(self.plan.sizes[task.size].peak_bytes), whole_node, self.stop.deadline, again)
+
+    def _committed(self) -> float:
+        return self.ledger.account.core_seconds + sum(self._under_way.values()) + self._twice
+
+    def _again(self, seconds: float, waited: float) -> bool:
+        # A job that takes long is rather slow than lost, and the second one costs core-hours, too. It may
+        # exceed them only where the run would otherwise wait without end.
+        deadline = self.stop.deadline()
+        if waited < LATE * seconds or time.monotonic() + seconds > deadline:
+            return False
+        if math.isfinite(deadline) and self._committed() + seconds > self.stop.core_seconds:
+            return False
+        self._twice += seconds
+        return True
 
     def _lost(self, result: Result, error: Exception) -> None:
         if isinstance(error, Superseded):

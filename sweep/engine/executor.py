@@ -19,18 +19,24 @@ from bendscape.sweep.plugins import entry_points
 from bendscape.sweep.store.records import Receipt
 
 
+def _ever(waited: float) -> bool:
+    return True
+
+
 class Job(NamedTuple):
     """An order for a worker, with its memory.
 
     With `whole_node` no other job shares the memory of the node; used for a job that ran out of memory.
     `until` returns the time (on `time.monotonic`) after which nobody waits for the job; it may change
-    meanwhile.
+    meanwhile. `again`, given the seconds since the job was handed over, says whether to compute it a second
+    time beside the first, which may never come back.
     """
 
     order: Order
     memory: int
     whole_node: bool = False
     until: Callable[[], float] = never
+    again: Callable[[float], bool] = _ever
 
 
 class Result(NamedTuple):

@@ -36,7 +36,7 @@ from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
 
-BACK_UP_SECONDS = 120.0  # after which a job is computed a second time, by cores that have nothing to do
+BACK_UP_SECONDS = 120.0  # after which a job may be computed a second time, by cores that have nothing to do
 LOOK_SECONDS = 2.0  # between two queries of the cluster's state
 MOST_WAITING = 1000  # queued tasks at most: each costs the driver 10 us per call of ray.wait
 _LOST: dict[type[Exception], type[WorkerLost]] = {
@@ -104,7 +104,7 @@ class RayExecutor:
 
     @property
     def memory(self) -> float:
-        """Memory of the largest node, according to Ray."""
+        """Memory of the largest node that has cores, according to Ray."""
         return self._memory
 
     def _window(self) -> int:
@@ -120,6 +120,7 @@ class RayExecutor:
         if not self._lives:
             raise PoolLost("Ray is gone")
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        alive = [node for node in alive if node.get("CPU", 0)] or alive  # a head of its own computes nothing
         self._cores = max(1, int(sum(node.get("CPU", 0) for node in alive)))
         self._memory = max((node.get("memory", 0) for node in alive), default=0.0)
         self._looked = time.monotonic()
@@ -177,10 +178,12 @@ class RayExecutor:
     def _back_up(self) -> None:
         # When the line to a node was cut for a moment, Ray may wait for ever for an answer that was lost.
         # Nobody can tell such a job from a long one, so cores that have nothing to do compute it a second
-        # time: both write the same bits, and the first to finish counts.
+        # time, unless the driver has a reason to wait: both write the same bits, and the first to finish
+        # counts.
         for ref, job in list(self._refs.items()):
-            old = time.monotonic() - self._since[ref] > BACK_UP_SECONDS
-            if old and ref not in self._twins and len(self._refs) < self.slots:
+            waited = time.monotonic() - self._since[ref]
+            free = ref not in self._twins and len(self._refs) < self.slots
+            if free and waited > BACK_UP_SECONDS and job.again(waited):
                 twin = self._send(job)
                 self._twins |= {ref: twin, twin: ref}
 
