@@ -29,6 +29,11 @@ def environment(file: str) -> Iterator[None]:
         os.environ.update(before)
 
 
+def is_private(about: os.stat_result) -> bool:
+    """Whether this user owns a file and nobody else can read it."""
+    return about.st_uid == os.getuid() and not about.st_mode & 0o077
+
+
 def read_environment(file: str) -> dict[str, str]:
     """The variables of a file that only its owner, who must be this user, can read."""
     name, accepted = "--credentials", "a file of NAME=VALUE lines that you own"
@@ -37,7 +42,7 @@ def read_environment(file: str) -> dict[str, str]:
             about, text = os.fstat(opened.fileno()), opened.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ParameterError(name, file, accepted, type(error).__name__) from None
-    if about.st_uid != os.getuid() or about.st_mode & 0o077:
+    if not is_private(about):
         mode = f"it has mode {stat.S_IMODE(about.st_mode):03o} and owner {about.st_uid}"
         raise ParameterError(name, file, "a file that you own and nobody else can read", f"{mode}: chmod 600")
     found = {}

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from bendscape.cluster.credentials import is_private
 from bendscape.cluster.place import Job, Parameters, Place, State, Word, folder_of, write_private
 from bendscape.cluster.ray_node import PORTS
 from bendscape.core.errors import ParameterError
@@ -123,7 +124,7 @@ def _private_file(value: str) -> str:
         about = path.stat()
     except OSError as error:
         raise ValueError(f"a file of NAME=value lines that you can read ({error.strerror})") from None
-    if not stat.S_ISREG(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+    if not stat.S_ISREG(about.st_mode) or not is_private(about):
         raise ValueError(f"a file that you own and nobody else can read: chmod 600 {shlex.quote(str(path))}")
     return str(path)
 
