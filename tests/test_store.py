@@ -25,10 +25,10 @@ from bendscape.sweep.engine import provenance
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.kernels.quadratic import AXES, REFERENCES
 from bendscape.sweep.location import store_url
-from bendscape.sweep.store import ledger, publish
+from bendscape.sweep.store import ledger, publish, root
 from bendscape.sweep.store.compare_and_swap import Publisher
 from bendscape.sweep.store.publish import compute_known, known
-from bendscape.sweep.store.root import read_store
+from bendscape.sweep.store.root import holds_cells, open_store, read_store
 from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
 
 KernelFile = Callable[..., str]
@@ -332,6 +332,23 @@ def test_a_run_does_not_write_into_somebody_elses_group(tmp_path: Path, kernel_f
     with pytest.raises(ParameterError, match="some other Zarr group"):
         run(tmp_path / "s.zarr", kernel_file(RANDOM), make_campaign())
     assert dict(zarr.open_group(tmp_path / "s.zarr").attrs) == {"precious": True}
+
+
+def test_a_store_published_while_it_is_looked_for_is_found(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+
+    def another_driver(url: str) -> bool:
+        run(path, kernel_file(RANDOM), make_campaign(p=[1], N=[64], seeds=2))
+        return holds_cells(url)
+
+    monkeypatch.setattr(root, "holds_cells", another_driver)
+    assert open_store(path).url == store_url(path)
+    monkeypatch.setattr(root, "holds_cells", holds_cells)
+    (path / "zarr.json").unlink()
+    with pytest.raises(ParameterError, match="cells but no zarr.json"):
+        open_store(path)
 
 
 def test_paths_with_spaces_and_quotes_work(tmp_path: Path, kernel_file: KernelFile) -> None:

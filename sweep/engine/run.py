@@ -27,7 +27,7 @@ from bendscape.sweep.store.compare_and_swap import Conflict
 from bendscape.sweep.store.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.store.objects import connect, exclusive, exists, probe
 from bendscape.sweep.store.publish import stored_variables, write_layout
-from bendscape.sweep.store.root import STORE_VERSION, Store, check_rootless, holds_cells, read_store
+from bendscape.sweep.store.root import STORE_VERSION, Store, holds_cells, read_store, rootless
 from bendscape.sweep.store.runs import OWN, core_seconds_left
 
 EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
@@ -290,12 +290,12 @@ def publish(
     }
     try:
         with exclusive(url, "layout"):
-            rootless = attributes is None and holds_cells(url)
+            cells = attributes is None and holds_cells(url)
             now_there = read_store(url, patient=True)
             if (now_there.attributes if now_there else None) != attributes:
                 raise Conflict("zarr.json")
-            if rootless:
-                check_rootless(url)
+            if cells:
+                raise rootless(url)
             # `fsck --repair` can rebuild the root from the layout and the variables.
             variables = [vars(variable) for variable in stored_variables(plan.kernel)]
             rebuilding = {"layout": plan.layout.to_json(), "variables": variables}

@@ -192,7 +192,11 @@ def open_store(location: str | os.PathLike[str] | Store) -> Store:
     url = store_url(location)
     store = read_store(url)
     if store is None:
-        check_rootless(url)
+        cells = holds_cells(url)
+        store = read_store(url)  # again: a driver may have published it and its first cells meanwhile
+        if store is None and cells:
+            raise rootless(url)
+    if store is None:
         raise ParameterError("store", url, "a bendscape store", "there is none: `bendscape run` creates one")
     return store
 
@@ -242,22 +246,15 @@ def read_store(url: str, *, patient: bool = False) -> Store | None:
         raise Damaged("zarr.json", f"it lacks {error}") from None
 
 
-def check_rootless(url: str) -> None:
-    """If the root is missing, allow only what an interrupted creation of a store leaves behind.
+def rootless(url: str) -> ParameterError:
+    """What to raise where there are cells or receipts and still no root: under another layout they would be
+    taken for other cells.
 
-    Raises
-    ------
-    ParameterError
-        There are cells or receipts: under another layout they would be taken for other cells.
+    An interrupted creation leaves neither. Look for cells first and for the root second: a driver publishes
+    the root before the first cell.
     """
-    folder = folder_of(url)
-    if (folder is None or folder.is_dir()) and holds_cells(url):
-        raise ParameterError(
-            "store",
-            url,
-            "a store with its zarr.json",
-            f"there are cells but no zarr.json: run `bendscape fsck --repair {url}`",
-        )
+    remedy = f"there are cells but no zarr.json: run `bendscape fsck --repair {url}`"
+    return ParameterError("store", url, "a store with its zarr.json", remedy)
 
 
 def holds_cells(url: str) -> bool:
