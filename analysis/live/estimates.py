@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Hashable, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ def estimate(ds: xr.Dataset) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # of precision; the report says them
         results = Results(ds, n_boot=N_BOOT)
         for name, point in installed().items():
-            if name in PASSES and name not in SHOWN:
+            if not shown(point):
                 continue
             try:
                 analysis = loaded(point)
@@ -131,10 +132,15 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({last.name})"
 
 
+def shown(point: EntryPoint) -> bool:
+    """Whether an analysis is for this page: one of ``SHOWN``, or one of another package."""
+    return point.name in SHOWN or not point.value.startswith("bendscape.")
+
+
 def fits(ds: xr.Dataset) -> bool:
     """Whether any installed analysis that would be shown fits a dataset."""
-    for name, point in installed().items():
-        if name in PASSES and name not in SHOWN:
+    for point in installed().values():
+        if not shown(point):
             continue
         try:
             if not loaded(point).lacking(ds):

@@ -52,7 +52,7 @@ class Watch:
         self._dataset: xr.Dataset | None = None
         self._fits = False
 
-    def look(self) -> None:
+    def look(self, *, strict: bool = False) -> None:
         """Read what is new in the ledger, and the new tiles of the rows that are watched.
 
         A store that does not answer is no error: the frame says so, and what was known stays.
@@ -60,15 +60,15 @@ class Watch:
         Raises
         ------
         ParameterError
-            Something other than a bendscape store is there.
+            With `strict`: something other than a bendscape store is there.
         """
         try:
             self.following.look()
             self._follow()
             self.silent = ""
-        except ParameterError:
-            raise
         except (OSError, KeyError, ValueError) as error:  # a store that is being changed, too: the next look
+            if strict and isinstance(error, ParameterError):
+                raise
             self.silent = " ".join(str(error).split())[:400] or type(error).__name__
 
     def _follow(self) -> None:
@@ -89,7 +89,7 @@ class Watch:
 
     def read_all(self, row: Sequence[int] = ()) -> None:
         """Read everything of a row, and wait for its analysis."""
-        self.look()
+        self.look(strict=True)
         if self.following.plan is None:
             return
         cells = self._cells(self._row(row))
