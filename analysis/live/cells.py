@@ -95,14 +95,15 @@ class RowCells:
                 shape = (self.columns, grid.seeds[size])
                 self.values[size] = {name: np.full(shape, math.nan) for name in self.names}
                 self.values[size]["status"][...] = STATUS["absent"]
-                self.values[size]["status"][~self._wanted(size)] = NOT_WANTED
+                seeds = np.arange(grid.seeds[size])
+                self.values[size]["status"][seeds >= self._counts(size)[:, None]] = NOT_WANTED
                 self._seen[size] = np.zeros([len(pick) for pick in self._tiles(layout, size)], np.uint16)
 
-    def _wanted(self, size: int) -> NDArray[np.bool_]:
+    def _counts(self, size: int) -> NDArray[np.int64]:
         index = iter(self.row)
         column = along(self.grid)
         at = tuple(slice(None) if name == column else next(index) for name in self.grid.dims)
-        found: NDArray[np.bool_] = np.atleast_1d(self.grid.wanted(size)[at])
+        found: NDArray[np.int64] = np.atleast_1d(self.grid.counts(size)[at])
         return found
 
     def _tiles(self, layout: Layout, size: int) -> list[list[int]]:
@@ -231,10 +232,9 @@ class RowCells:
             fill = NOT_WANTED if name == "status" else math.nan
             whole = np.full((len(sizes), self.columns, most), float(fill))
             for k, size in enumerate(sizes):
-                values = self.values[size][name]
-                whole[k, :, : values.shape[1]] = np.where(
-                    (self.values[size]["status"] == STATUS["failed"]) & (name != "status"), math.nan, values
-                )
+                values, status = self.values[size][name], self.values[size]["status"]
+                there = np.isin(status, (STATUS["done"], STATUS["not_converged"])) | (name == "status")
+                whole[k, :, : values.shape[1]] = np.where(there, values, math.nan)
             array = whole if size_axis is not None else whole[0]
             array = array if column is not None else array.squeeze(axis=-2)
             named = [size_axis.name, *inner] if size_axis is not None else inner

@@ -165,7 +165,7 @@ class Watch:
             "hosts": _hosts(seen),
             "history": _history(seen),
             "runs": [asdict(run) for run in reversed(seen.runs)],
-            "rounds": rounds_of(seen),
+            "rounds": _rounds(seen),
             "problems": [{"path": path, "why": why} for path, why in (seen.problems | damage).items()],
             "size_rows": sizes,
             "axes": _axes(store, grid),
@@ -309,6 +309,6 @@ def _short(values: Any) -> list[Any]:
     return [value if isinstance(value, int) else float(f"{value:.7g}") for value in values.tolist()]
 
 
-def rounds_of(seen: Following) -> list[dict[str, Any]]:
-    """The rounds of a campaign that refines itself, as the ledger records them; empty for any other."""
-    return []
+def _rounds(seen: Following) -> list[dict[str, Any]]:
+    """The rounds of a campaign with a target: what each found, and the cells that it added."""
+    return [{**of.summary(), "counts": of.counts} for of in seen.rounds]

@@ -119,17 +119,18 @@
   }
   function keyed(list, items, key, create, update) {
     const there = new Map([...list.children].map((child) => [child.dataset.key, child]));
-    items.forEach((item, i) => {
+    const now = items.map((item, i) => {
       let child = there.get(key(item));
       there.delete(key(item));
       if (!child) {
         child = create(item);
         child.dataset.key = key(item);
       }
-      update(child, item);
       if (list.children[i] !== child) list.insertBefore(child, list.children[i] || null);
+      return child;
     });
     for (const child of there.values()) child.remove();
+    items.forEach((item, i) => update(now[i], item)); // once all have their places, and so their widths
   }
 
   // -- figures: drawn again only if their numbers, the colours or the width have changed
@@ -145,7 +146,7 @@
     place.setAttribute("aria-label", title);
     const all = figureLook.layout(theme, size, coarse, choice, layout);
     const config = figureLook.config(coarse, size.width);
-    Plotly.react(place, traces, { ...all, margin: { ...all.margin, ...layout.margin } }, config);
+    Plotly.react(place, traces, all, config);
   }
 
   // -- parts of the page
@@ -188,7 +189,7 @@
       [`${whole(frame.done)} of ${whole(frame.cells)}`, "cells"],
       [whole(frame.failed), "failed", frame.failed ? "bad" : ""],
       [whole(frame.missing), "missing"],
-      [frame.rate === null ? "–" : `${short(frame.rate)}/s`, "cells, last five minutes"],
+      [frame.rate === null ? "–" : `${short(frame.rate)}/s`, "rate of five minutes"],
       [frame.cores === null ? "–" : short(frame.cores), "cores at work"],
       [frame.missing ? (frame.eta_seconds === null ? "–" : span(frame.eta_seconds)) : "none", "time left"],
       [frame.core_hours_left === null ? "unknown" : short(frame.core_hours_left), "core-hours left"],
@@ -392,10 +393,17 @@
   function rounds() {
     element("rounds").hidden = !frame.rounds.length;
     if (!frame.rounds.length) return;
-    const columns = [...new Set(frame.rounds.flatMap(Object.keys))];
-    keyed(element("rounds-head"), columns, (name) => name, (name) => make("th", { textContent: name.replaceAll("_", " ") }), () => {});
-    const text = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? short(value, 5) : typeof value === "object" ? JSON.stringify(value) : String(value));
-    fill(element("rounds-rows"), frame.rounds.map((one) => columns.map((name) => text(one[name]))));
+    const words = { open: "goes on", met: "target met", unreachable: "target unreachable" };
+    fill(element("rounds-rows"), frame.rounds.map((of) => [
+      of.number, clock(of.recorded), short(of.core_seconds / 3600), of.counts.met, of.counts.open, of.counts.unreachable,
+      of.points, short(of.core_hours), words[of.outcome] || of.outcome,
+    ]));
+    const newest = frame.rounds[frame.rounds.length - 1];
+    say(element("rounds-words"), `Target: ${Object.entries(newest.target).map(([name, value]) => `${name} = ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ")}. The models, as of round ${newest.number}:`);
+    const name = (model) => Object.entries(model).map(([axis, value]) => `${axis} = ${value}`).join(", ") || "the model";
+    fill(element("rounds-models"), newest.models.map((of) => [
+      name(of.model), of.state, short(of.value, 6), short(of.error, 2), short(of.wanted, 2), short(of.expected, 2), short(of.core_hours), of.reason,
+    ]));
   }
 
   function failures() {
