@@ -91,7 +91,8 @@ class Coverage:
         bits = np.unpackbits(masks, axis=-1, count=self.layout.tile_cells(size), bitorder="little")
         cells = bits.reshape(len(masks), blocks.curve_block, blocks.seed_block)
         seeds = at[-1][:, None] * blocks.seed_block + np.arange(blocks.seed_block)
-        wanted = seeds[:, None, :] < self._wanted[size][at[:-1]][:, :, None]
+        slots = self._wanted[size][at[:-1]].reshape(-1, blocks.curve_block)
+        wanted = seeds[:, None, :] < slots[:, :, None]
         return np.asarray((cells & wanted).sum(axis=-1))
 
     def table(self, size: int) -> NDArray[np.int64]:
