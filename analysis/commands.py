@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bendscape.analysis import one_model
-from bendscape.sweep.commands.options import Json
-from bendscape.sweep.commands.stores import Modules
+from bendscape.sweep.commands.options import Json, Modules
 
 if TYPE_CHECKING:
     import xarray as xr

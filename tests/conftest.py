@@ -148,7 +148,9 @@ def browser() -> Iterator[Browser]:
     """A Chromium of this machine; none is ever downloaded."""
     found = os.environ.get("BENDSCAPE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
-        words = f"no browser: install Debian's chromium or set BENDSCAPE_BROWSER (tried {', '.join(BROWSERS)})"
+        words = (
+            f"no browser: install Debian's chromium or set BENDSCAPE_BROWSER (tried {', '.join(BROWSERS)})"
+        )
         if os.environ.get("BENDSCAPE_REQUIRE_BROWSER") == "1":
             pytest.fail(words)
         pytest.skip(words)

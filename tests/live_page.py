@@ -32,7 +32,7 @@ def served(location: str, modules: Iterable[str] = (), look_seconds: float = 0.2
 
 
 def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (in lower case) and body of one request; a header `Sec_Fetch_Site` is Sec-Fetch-Site."""
+    """Status, headers (in lower case) and body of one request; `Sec_Fetch_Site` stands for Sec-Fetch-Site."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, headers=named)
@@ -45,7 +45,9 @@ def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
 def events(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
     """The first events of a stream, each as its fields."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(
+        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
     answer = connection.getresponse()
     assert answer.getheader("content-type", "").startswith("text/event-stream")
     found: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""The live page in a real browser during a real run: it follows, keeps what the reader chose, and survives."""
+"""The live page in a real browser during a real run: it follows, keeps what is chosen, and survives."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_line import BENDSCAPE
 from live_page import served
 from test_any_axes import CASES, Place, module_of
-
-from command_line import BENDSCAPE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -205,7 +204,9 @@ def test_a_page_follows_a_run_that_dies_and_a_watcher_that_restarts(browser: Bro
         assert page.inner_text("h1") == "<u>gated</u>"
         assert "gated" in page.title()
         assert HOSTILE in (page.text_content("#failures-list summary") or "")
-        assert page.locator("#failures-list img, main script, main u, main i:not(.key i), main s").count() == 0
+        assert (
+            page.locator("#failures-list img, main script, main u, main i:not(.key i), main s").count() == 0
+        )
     reader.close()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import bendscape
 from test_any_axes import CASES, Place, module_of
 
 from bendscape.analysis.live import cells as live_cells
@@ -22,7 +23,6 @@ from bendscape.sweep.engine.following import Following
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.records import Receipt
 from campaigns import IdleExecutor, all_objects, run
-from command_line import bendscape
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -71,7 +71,9 @@ def test_map_means_and_failures_are_those_of_the_dataset_for_any_axes(place: Pla
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # means over nothing
                     mean = np.atleast_1d(done.mean("seed").values)
-                    error = np.atleast_1d(done.std("seed", ddof=1).values / np.sqrt(done.notnull().sum("seed")))
+                    error = np.atleast_1d(
+                        done.std("seed", ddof=1).values / np.sqrt(done.notnull().sum("seed"))
+                    )
                 got = of["sizes"][k]
                 np.testing.assert_allclose(np.array(got["mean"], float), mean, rtol=1e-5)
                 np.testing.assert_allclose(np.array(got["error"], float), error, rtol=1e-5)
@@ -200,7 +202,9 @@ def test_every_look_during_a_run_reads_only_what_is_new(
     assert mine["state"] == "complete"
 
 
-def test_a_store_that_does_not_answer_is_said_and_followed_again(s3: S3Server, s3_url: str, sweep: Place) -> None:
+def test_a_store_that_does_not_answer_is_said_and_followed_again(
+    s3: S3Server, s3_url: str, sweep: Place
+) -> None:
     run(s3_url, sweep.module, sweep.campaign(sweep.case.grid))
     watch = Watch(s3_url, [sweep.module])
     watch.look()

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import BENDSCAPE, bendscape
 from live_page import ask, events, served
 from test_any_axes import CASES, Place, module_of
 
 from bendscape.analysis.live.server import listen
 from bendscape.core.errors import ParameterError
-from command_line import BENDSCAPE, bendscape
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def port(store: Place) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "0.0.0.0", "[::1]", "169.254.0.1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:80", "0.0.0.0", "[::1]", "169.254.0.1"]
+)
 def test_a_foreign_host_is_refused(port: int, host: str) -> None:
     for path in ("/", "/frame.json", "/events", "/page.js", "/plotly.js"):
         status, _, body = ask(port, path, Host=host)
@@ -76,7 +78,9 @@ def test_nothing_can_be_written(port: int) -> None:
 def test_every_answer_has_the_strict_policy(port: int) -> None:
     for path in ("/", "/frame.json", "/page.js", "/figures.js", "/plotly.js", "/nothing"):
         _, headers, _ = ask(port, path)
-        policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+        policy = dict(
+            part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";")
+        )
         assert policy["script-src"] == "'self'"
         assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
         assert policy["connect-src"] == "'self'"

@@ -124,8 +124,9 @@ class RowCells:
             return False
         changed: list[tuple[float, TileKey, tuple[int, ...], int]] = []
         for size, seen in self._seen.items():
-            known, tiles = records.size(size, len(self.store.layout.cell_dims)), self._tiles(
-                self.store.layout, size
+            known, tiles = (
+                records.size(size, len(self.store.layout.cell_dims)),
+                self._tiles(self.store.layout, size),
             )
             known.reserve(self.store.layout.tile_shape(size), self.store.layout.tile_cells(size))
             attempts, when = known.attempts[np.ix_(*tiles)], known.finished[np.ix_(*tiles)]
@@ -135,11 +136,11 @@ class RowCells:
         changed.sort()  # the newest first
         self.left = max(0, len(changed) - most)
         wanted = changed[:most]
-        for read, (_, key, at, attempts) in zip(
+        for read, (_, key, at, count) in zip(
             together(self._read, [(records, key) for _, key, _, _ in wanted]), wanted, strict=True
         ):
             self._put(records, read)
-            self._seen[key.size][at] = attempts
+            self._seen[key.size][at] = count
         self.changes += bool(wanted)
         return bool(wanted)
 
@@ -176,7 +177,9 @@ class RowCells:
         if read.damage:
             self.damage[name] = read.damage
         blocks, (slots, seeds) = layout.sizes[key.size], layout.slots(key)
-        done, failed = (self._bits(mask, blocks.curve_block, blocks.seed_block) for mask in records.masks(key))
+        done, failed = (
+            self._bits(mask, blocks.curve_block, blocks.seed_block) for mask in records.masks(key)
+        )
         done, failed = done[:slots, :seeds] & bool(read.values), failed[:slots, :seeds]
         if self._along_model is not None:
             columns = [self._column.get(key.chunk[self._along_model], -1)]
@@ -203,7 +206,9 @@ class RowCells:
         bits = np.unpackbits(np.frombuffer(mask.to_bytes(width, "little"), np.uint8), bitorder="little")
         return bits[: math.prod(shape)].reshape(shape).astype(bool)
 
-    def means(self, size: int, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    def means(
+        self, size: int, name: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Mean over the seeds that are done, its standard error and their number, by column; NaN without
         data, and the error with a single seed.
 

@@ -61,7 +61,7 @@ class Coverage:
         block = self.layout.sizes[size].curve_block
         if self.grid.curve is None:
             stored = np.zeros((*tiles, 1), np.int64)
-            stored[(*np.ix_(*self._places), 0)] = values
+            stored[..., 0][np.ix_(*self._places)] = values
             return stored
         whole = np.zeros((*tiles[:-1], tiles[-1] * block), np.int64)
         whole[np.ix_(*self._places)] = values
@@ -99,10 +99,7 @@ class Coverage:
         """Done, failed and wanted cells of one size, (3, rows, columns), in the order of the campaign."""
         grid = self.grid
         counts = self._counts[size].sum(axis=-2, dtype=np.int64)  # over the tiles of seeds
-        if grid.curve is not None:
-            counts = counts.reshape(*counts.shape[:-2], -1)
-        else:
-            counts = counts[..., 0]
+        counts = counts[..., 0] if grid.curve is None else counts.reshape(*counts.shape[:-2], -1)
         picked = counts[np.ix_(range(2), *self._places)]
         table = np.concatenate([picked, grid.counts(size)[None]])
         name = along(grid)

@@ -239,7 +239,7 @@ def _history(seen: Following) -> dict[str, Any] | None:
 
 
 def _axes(store: Store, grid: Grid) -> dict[str, Any]:
-    """The dimensions along the rows and the columns, and the sizes, with their values as numbers and as texts."""
+    """The dimensions along rows and columns, and the sizes, with their values as numbers and as texts."""
     layout, column = store.layout, along(grid)
 
     def about(name: str) -> dict[str, Any]:
@@ -287,7 +287,9 @@ def _watched(cells: RowCells, store: Store, grid: Grid) -> dict[str, Any]:
         if name == "status":
             continue
         about = store.about(f"{store.layout.group(first)}/{name}")
-        curves = [dict(zip(("mean", "error", "n"), cells.means(size, name), strict=True)) for size in grid.sizes]
+        curves = [
+            dict(zip(("mean", "error", "n"), cells.means(size, name), strict=True)) for size in grid.sizes
+        ]
         variables.append(
             {
                 "name": name,

@@ -65,7 +65,7 @@ _SCRIPTS = {"page.js": "bendscape.analysis.live", "figures.js": "bendscape.analy
 
 
 class Guard:
-    """Refuses what a page of another origin asks for, and puts the security headers on every answer."""
+    """Refuses what a page of another origin asks for; puts the security headers on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class Guard:
 
 
 def foreign(request: Request) -> bool:
-    """Whether another origin asks. A link on another page may lead to the page itself, and to nothing else."""
+    """Whether another origin asks. A link elsewhere may lead to the page itself, and to nothing else."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         return True
@@ -154,7 +154,10 @@ class Page:
 
     async def _events(self, request: Request) -> Response:
         # A page that woke up opens a new stream, and says in the address which event it had last.
-        row, last = _row(request), request.headers.get("last-event-id") or request.query_params.get("last", "")
+        row, last = (
+            _row(request),
+            request.headers.get("last-event-id") or request.query_params.get("last", ""),
+        )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = self._stream(request, row, last)
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -273,7 +276,9 @@ def serve(location: str, port: int | None = None, modules: Iterable[str] = (), s
         url = f"http://{HOST}:{there.getsockname()[1]}/"
         print(url, flush=True)
         if watch.following.store is None:
-            sys.stderr.write(f"{watch.silent or f'there is no store at {watch.following.url} yet'}; waiting\n")
+            sys.stderr.write(
+                f"{watch.silent or f'there is no store at {watch.following.url} yet'}; waiting\n"
+            )
         sys.stderr.write("Ctrl-C ends it; the campaign does not notice\n")
         if show:
             webbrowser.open(url)

@@ -16,8 +16,7 @@ import typer
 
 from bendscape.sweep.commands import kernels
 from bendscape.sweep.commands import stores as store_commands
-from bendscape.sweep.commands.options import Json, Memory, bytes_of, core_hours_of, seconds_of
-from bendscape.sweep.commands.stores import Modules
+from bendscape.sweep.commands.options import Json, Memory, Modules, bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.plugins import entry_points
 
 EXIT_INPUT, EXIT_BUG, EXIT_IO = 2, 70, 74  # the last two as in sysexits.h

@@ -11,8 +11,8 @@ from typing import Any
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
-from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.pace import kernel_or_stand_in, recent_pace, size_rows
+from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.root import Store, open_store
 from bendscape.sweep.store.rounds import read_rounds

@@ -7,15 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bendscape.sweep.commands.options import Json
+from bendscape.sweep.commands.options import Json, Modules
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
-Modules = Annotated[
-    list[str],
-    typer.Option(
-        "--kernel-module", metavar="MODULE", help="Your own Python file or module that defines KERNEL."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -1,9 +1,9 @@
 """A store followed while it fills, by a process that only reads: each look reads what is new since the last.
 
 A look asks for the version of the root, the names of the segments and leases after those known, and the
-heartbeat of a run at work: four requests to an object store, three when no run is at work, and one more if the
-campaign has a target. On top come one request for each new segment and, after an extension, one for the new
-root. The first look replays the ledger.
+heartbeat of a run at work: four requests to an object store, three when no run is at work, and one more if
+the campaign has a target. On top come one request for each new segment and, after an extension, one for the
+new root. The first look replays the ledger.
 """
 
 from __future__ import annotations

@@ -243,8 +243,7 @@ class Ledger:
             raise Damaged(path, error) from None
 
     def load_segment(self, name: str, into: Records) -> None:
-        """Merge the receipts of a segment: all of them or none, since if one line is damaged, the others may be
-        wrong too.
+        """Merge the receipts of a segment: all or none, as beside a damaged line others may be wrong too.
 
         Raises
         ------
