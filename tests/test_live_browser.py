@@ -170,6 +170,7 @@ def test_a_page_follows_a_run_that_dies_and_a_watcher_that_restarts(browser: Bro
 
         # The driver dies, and the page says so by itself.
         os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait(30)  # a child that nobody waits for keeps its entry in the table of processes
         until(page, "document.getElementById('state').className === 'dead'")
         assert f"The run has died: process {driver.pid}" in page.inner_text("#state")
         assert "died" in (page.text_content("#said") or "")

@@ -195,6 +195,7 @@ class Page:
             await asyncio.sleep(self._pause * idle)
 
     async def _look(self, rows: list[tuple[int, ...]]) -> None:
+        before = self._number
         async with self._one_at_a_time:
             await run_in_threadpool(self.watch.look)
             for row in rows:
@@ -204,8 +205,9 @@ class Page:
                     self._latest[row] = f"{self._boot}-{self._number}", text
         for row in set(self._latest) - set(rows) - set(self._watching):
             del self._latest[row]
-        async with self._changed:
-            self._changed.notify_all()
+        if self._number != before:
+            async with self._changed:
+                self._changed.notify_all()
 
     async def close(self) -> None:
         """End all streams."""
