@@ -87,7 +87,8 @@ def taken(folder: Path, tiles: int) -> dict[str, float]:
     seeds = 8
     models = math.isqrt(tiles)
     values = [round(0.1 + 0.01 * k, 2) for k in range(models)]
-    text = campaign_text(a=values, alpha=[round(0.1 * k, 2) for k in range(1, models + 1)], N=[32], seeds=seeds)
+    alphas = [round(0.1 * k, 2) for k in range(1, models + 1)]
+    text = campaign_text(p=[1], a=values, alpha=alphas, N=[32], seeds=seeds)
     module = write_kernel(folder, "return Outcome({'x': 1.0})")
     place = folder / "s.zarr"
     run(place, module, parse_campaign(text), IdleExecutor())
@@ -100,7 +101,11 @@ def taken(folder: Path, tiles: int) -> dict[str, float]:
     keys = [TileKey(32, tuple(map(int, at))) for at in np.ndindex(*shape)]
     writer = Ledger(connect(watch.following.url))
     writer.acquire(lambda line: None)
-    writer.add(Receipt(str(key), 2**8 - 1, computed=8, seconds=1.0, finished=time.time()) for key in keys if key.chunk[2])
+    writer.add(
+        Receipt(str(key), 2**8 - 1, computed=8, seconds=1.0, finished=time.time())
+        for key in keys
+        if key.chunk[2]
+    )
     writer.flush()
     watch.look()
     idle, new = [], []
@@ -116,7 +121,11 @@ def taken(folder: Path, tiles: int) -> dict[str, float]:
         watch.frame()
         new.append(time.perf_counter() - begun)
     writer.release()
-    return {"tiles": len(keys), "nothing new": statistics.median(idle), "one new tile": statistics.median(new)}
+    return {
+        "tiles": len(keys),
+        "nothing new": statistics.median(idle),
+        "one new tile": statistics.median(new),
+    }
 
 
 def main() -> None:
@@ -136,7 +145,10 @@ def main() -> None:
     print("finished:", sum(counted["finished"].values()))
     first = times[0]
     for row in times:
-        ratios = ", ".join(f"{name} {row[name] * 1e3:.1f} ms ({row[name] / first[name]:.1f} times)" for name in ("nothing new", "one new tile"))
+        ratios = ", ".join(
+            f"{name} {row[name] * 1e3:.1f} ms ({row[name] / first[name]:.1f} times)"
+            for name in ("nothing new", "one new tile")
+        )
         print(f"{row['tiles']} tiles: {ratios}")
     if into is not None:
         into.write_text(json.dumps({"requests": counted, "times": times}, indent=1))

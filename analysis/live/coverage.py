@@ -45,11 +45,12 @@ class Coverage:
 
     def __init__(self, layout: Layout, grid: Grid) -> None:
         self.layout, self.grid = layout, grid
+        self._map: dict[str, Any] | None = None
         self._places = [
             [layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()
         ]
         self._seen = {size: np.zeros(layout.tile_shape(size), np.uint16) for size in grid.sizes}
-        # Seeds wanted, by tile (without the tiles of seeds) and slot of the curve; then cells done and failed.
+        # Seeds wanted, by tile (without those of seeds) and slot of the curve; then cells done and failed.
         self._wanted = {size: self._stored(grid.counts(size), size) for size in grid.sizes}
         self._counts = {
             size: np.zeros((2, *seen.shape, layout.sizes[size].curve_block), np.uint16)
@@ -81,6 +82,8 @@ class Coverage:
                 for kind, masks in enumerate((known.done[at], known.failed[at])):
                     self._counts[size][(kind, *at)] = self._by_slot(size, masks, at)
             seen[...] = attempts
+        if changed:
+            self._map = None
         return changed
 
     def _by_slot(
@@ -116,6 +119,11 @@ class Coverage:
         ``grid.sizes``, ``done``, ``failed`` and ``wanted``, flat in C order; a place with 0 wanted cells was
         never asked for.
         """
+        if self._map is None:
+            self._map = self._drawn()
+        return self._map
+
+    def _drawn(self) -> dict[str, Any]:
         tables = [self.table(size) for size in self.grid.sizes]
         _, rows, columns = tables[0].shape
         most = max(1, MOST_PLACES // (columns * len(tables)))

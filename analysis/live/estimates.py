@@ -1,18 +1,15 @@
-"""Current estimates of the watched row, by every installed analysis that fits it, in the background.
+"""Current estimates of the watched row, by every installed analysis that fits it.
 
 Analyses are found by their entry points; those of this package that have a short table are shown by it, those
-of other packages by the numbers they return. An analysis takes seconds and data arrive at any moment, so one
-runs at a time, and it waits between two runs for `PATIENCE` times what the last one took.
+of other packages by the numbers they return.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
@@ -29,7 +26,6 @@ from bendscape.analysis.report.figures import figure_numbers
 from bendscape.core.errors import ParameterError
 
 N_BOOT = 200  # resamplings: enough for an error to 5 %
-PATIENCE = 3.0
 MOST_ROWS = 50  # of a table
 FIGURES = ("means", "collapse")  # what the figures of the network are made of
 
@@ -152,40 +148,3 @@ def fits(ds: xr.Dataset) -> bool:
         except ParameterError:
             continue
     return False
-
-
-class Analyst:
-    """Computes estimates in a thread of its own, the latest request first; keeps the last result of a row."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._rest = 0.0  # on the monotonic clock
-        self._found: dict[Hashable, tuple[int, dict[str, Any]]] = {}
-
-    def ask(self, row: Hashable, state: int, dataset: Callable[[], xr.Dataset]) -> dict[str, Any] | None:
-        """The latest result for a row, None if there is none yet; starts an analysis of this `state` of it (a
-        number that changes with the data), if that is due. `dataset` is called here, in the caller's
-        thread."""
-        with self._lock:
-            known = self._found.get(row)
-            due = (known is None or known[0] != state) and time.monotonic() >= self._rest
-            if due and (self._thread is None or not self._thread.is_alive()):
-                ds = dataset()
-                self._thread = threading.Thread(target=self._run, args=(row, state, ds), daemon=True)
-                self._thread.start()
-            return None if known is None else known[1]
-
-    def wait(self) -> None:
-        """Wait for the analysis under way."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, row: Hashable, state: int, ds: xr.Dataset) -> None:
-        begun = time.monotonic()
-        result = estimate(ds)
-        with self._lock:
-            if len(self._found) > 16 and row not in self._found:
-                self._found.pop(next(iter(self._found)))
-            self._found[row] = state, result
-            self._rest = time.monotonic() + PATIENCE * (time.monotonic() - begun)

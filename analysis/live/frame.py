@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.live.analyst import Analyst
 from bendscape.analysis.live.cells import RowCells
 from bendscape.analysis.live.coverage import Coverage, along, row_dims
-from bendscape.analysis.live.estimates import Analyst, fits
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axis
 from bendscape.sweep.campaign.grid import Grid
@@ -50,7 +50,6 @@ class Watch:
         self._asked: dict[tuple[int, ...], float] = {}
         self._analyst = Analyst()
         self._dataset: xr.Dataset | None = None
-        self._fits = False
 
     def look(self, *, strict: bool = False) -> None:
         """Read what is new in the ledger, and the new tiles of the rows that are watched.
@@ -122,9 +121,8 @@ class Watch:
             return None
         if self._dataset is None:
             self._dataset = xr.open_dataset(seen.store, engine="bendscape")  # type: ignore[arg-type]
-            self._fits = fits(self._dataset)
         ds = self._dataset
-        if not self._fits or not cells.changes:
+        if not cells.changes:
             return None
         key = (seen.store.attributes.get("created"), seen.store.revision, cells.row)
         return self._analyst.ask(key, cells.changes, lambda: cells.dataset(ds).load())
@@ -169,7 +167,6 @@ class Watch:
             "problems": [{"path": path, "why": why} for path, why in (seen.problems | damage).items()],
             "size_rows": sizes,
             "axes": _axes(store, grid),
-            "map": self._coverage.map(),
             "failures": _failures(seen),
             "row": watched,
             "about": {
@@ -179,7 +176,7 @@ class Watch:
                 "campaign": store.attributes["campaign"],
             },
         }
-        found: dict[str, Any] = plain(document)
+        found: dict[str, Any] = plain(document) | {"map": self._coverage.map()}
         return found
 
 
