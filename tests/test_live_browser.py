@@ -331,7 +331,10 @@ def test_a_page_that_slept_says_so_and_catches_up(open_page: Reader) -> None:
     assert page.get_attribute("html", "data-shown") == before  # nothing had happened meanwhile
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "text, no curve" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_every_family_has_a_page(browser: Browser, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)

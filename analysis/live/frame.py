@@ -205,9 +205,10 @@ def _hosts(seen: Following) -> list[dict[str, Any]]:
     if not seen.at_work:
         return []
     (when, computed, seconds), host = receipts_since(seen.records, time.time() - RATE_SECONDS)
-    if not when.size:
+    span, names = float(np.ptp(when)) if when.size else 0.0, seen.records.hosts
+    if not span:
         return []
-    span, names = max(float(np.ptp(when)), 1.0), seen.records.hosts
+    seconds[when.argmin()] = 0.0  # the first receipt only opens the interval
     rows = [
         {
             "host": names[k],

@@ -190,7 +190,7 @@
       [whole(frame.failed), "failed", frame.failed ? "bad" : ""],
       [whole(frame.missing), "missing"],
       [frame.rate === null ? "–" : `${short(frame.rate)}/s`, "rate of five minutes"],
-      [frame.cores === null ? "–" : short(frame.cores), "cores at work"],
+      [frame.cores === null ? "–" : short(frame.cores, 2), "cores at work"],
       [frame.missing ? (frame.eta_seconds === null ? "–" : span(frame.eta_seconds)) : "none", "time left"],
       [frame.core_hours_left === null ? "unknown" : short(frame.core_hours_left), "core-hours left"],
     ];
@@ -293,6 +293,8 @@
     const most = Math.max(2, Math.floor(place.clientWidth / 70));
     const [across, up] = [tick(columns, most), tick(rows, 24)];
     const brief = (text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text);
+    const varying = frame.axes.rows.filter((of) => of.values.length > 1);
+    const valuesOf = (index) => varying.map((of, k) => of.texts[Math.floor(index / varying.slice(k + 1).reduce((n, next) => n * next.values.length, 1)) % of.values.length]).join(", ");
     const chosen = Math.floor(rowIndex() / merged);
     place.style.height = `${Math.max(150, Math.min(640, 90 + rows * Math.max(16, Math.min(34, 400 / rows))))}px`;
     draw(place, `Coverage: ${whole(frame.done)} of ${whole(frame.cells)} cells done. The numbers stand in the table below.`, [
@@ -303,8 +305,8 @@
       { type: "scatter", mode: "markers", ...bad, hoverinfo: "text", showlegend: false, marker: { symbol: "x-thin", size: 8, line: { width: 2, color: theme.threshold } } },
     ], {
       margin: { t: 8, r: 14 },
-      xaxis: { title: { text: axis ? `${escape(axis.long_name)} (${escape(axis.name)})` : "" }, tickvals: across, ticktext: across.map((k) => escape(texts[k])), range: [-0.5, columns - 0.5], showgrid: false },
-      yaxis: { tickvals: up, ticktext: up.map((i) => escape(brief(names[i]))), range: [rows - 0.5, -0.5], showgrid: false },
+      xaxis: { title: { text: axis ? `${escape(axis.long_name)} (${escape(axis.name)})` : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k]))), range: [-0.5, columns - 0.5], showgrid: false },
+      yaxis: { title: { text: escape(brief(varying.map((of) => of.name).join(", "))), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(brief(valuesOf(i * merged)))), range: [rows - 0.5, -0.5], showgrid: false },
       shapes: rows > 1 ? [{ type: "rect", x0: -0.5, x1: columns - 0.5, y0: chosen - 0.5, y1: chosen + 0.5, line: { color: theme.ink, width: 1.5 }, fillcolor: "rgba(0,0,0,0)" }] : [],
     }, `map ${sizeShown} ${rows} ${columns}`);
     if (!place.dataset.clicks && place.on) {
@@ -351,7 +353,7 @@
         draw(figure.firstChild, `${variable.long_name} against ${across ? across.long_name : "nothing"}. The numbers stand in the table below the figures.`, traces, {
           showlegend: series.length > 1, margin: { t: series.length > 1 ? 54 : 14 },
           xaxis: { title: { text: across ? escape(across.name) : "" }, ...(textual ? { type: "category" } : {}) },
-          yaxis: { title: { text: variable.units === "1" ? "" : escape(variable.units) } },
+          yaxis: { title: { text: variable.units === "1" ? "" : escape(variable.units) }, exponentformat: "power" },
         }, `${variable.name} ${rowIndex()}`);
       });
     if (element("curves-table").open) meansTable();
