@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import refiners
 import xarray as xr
 from command_line import bendscape
 from test_any_axes import CASES, Place, module_of
@@ -17,12 +18,13 @@ from bendscape.analysis.live import cells as live_cells
 from bendscape.analysis.live.coverage import Coverage, along, row_dims
 from bendscape.analysis.live.frame import Watch
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import SerialExecutor
 from bendscape.sweep.engine.following import Following
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store.records import Receipt
-from campaigns import IdleExecutor, all_objects, run
+from campaigns import RANDOM, IdleExecutor, all_objects, campaign_text, run, write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -324,6 +326,30 @@ def test_the_command_prints_one_frame_and_refuses_what_is_no_store(sweep: Place)
     assert (absent.returncode, json.loads(absent.stdout)["state"]) == (0, "absent")
 
 
+def test_rounds_of_a_campaign_with_a_target_are_shown_with_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiners.install(monkeypatch)
+    module = write_kernel(tmp_path, RANDOM)
+    grid = {"p": [1], "a": [0.7, 1.5], "alpha": [0.8, 1.2], "N": [64], "seeds": 4}
+    campaign = parse_campaign(campaign_text(**grid) + "\n[target]\nmean_x = { absolute = 0.25 }\n")
+    run(tmp_path / "s.zarr", module, campaign, IdleExecutor())
+    watch = Watch(str(tmp_path / "s.zarr"), [module])
+    watch.look()
+    assert watch.frame()["rounds"] == []
+    summary = run(tmp_path / "s.zarr", module, campaign)
+    watch.look()
+    frame = watch.frame((0, 0, 1))
+    assert [of["outcome"] for of in frame["rounds"]] == ["open"] * summary.rounds + ["met"]
+    assert frame["rounds"][-1]["counts"] == {"met": 2, "open": 0, "unreachable": 0}
+    assert frame["done"] == frame["cells"] == summary.done > 16
+    wanted = np.array(frame["map"]["sizes"][0]["wanted"]).reshape(2, 2)
+    with xr.open_dataset(tmp_path / "s.zarr", engine="bendscape") as ds:
+        np.testing.assert_array_equal(wanted, ds["n_seeds"].values.reshape(2, 2))  # each point has its own
+        n = (ds["status"] == 1).sum("seed").values.reshape(2, 2)
+    assert frame["row"]["variables"][0]["sizes"][0]["n"] == n[1].tolist()
+
+
 def test_the_network_has_thresholds_and_the_figures_of_the_report(tmp_path: Path) -> None:
     text = """
 [campaign]
@@ -340,8 +366,6 @@ alpha = { start = 0.8, stop = 1.8, num = 6 }
 N = [16, 32]
 seeds = 8
 """
-    from bendscape.sweep.campaign.file import parse_campaign
-
     run(tmp_path / "s.zarr", "", parse_campaign(text))
     watch = Watch(str(tmp_path / "s.zarr"))
     watch.read_all()
