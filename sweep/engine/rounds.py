@@ -101,7 +101,7 @@ class Rounds:
 
     def next(self, url: str, ledger: Ledger, plan: Plan) -> Round:
         """Analyse the store and record what follows: a round, or the end. The plan must have nothing left."""
-        proposal = self.refiner.refine(open_store(url), self.target)
+        proposal = self.refiner.refine(open_store(url).with_kernel(self.kernel), self.target)
         grown = extended(self.campaign, proposal.additions, self.kernel.axes)
         axes = self.kernel.axes
         new = bool(proposal.additions) and grown.spec_hash(axes) != self.campaign.spec_hash(axes)
