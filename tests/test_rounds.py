@@ -158,18 +158,19 @@ def test_an_analysis_sees_only_the_cells_of_finished_rounds(tmp_path: Path, modu
     assert told(store) == told(tmp_path / "alone.zarr")
 
 
+class Signalled(SerialExecutor):
+    """Asks this process to stop while the cells of the second call are computed."""
+
+    calls = 0
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        self.calls += 1
+        if self.calls == 2:
+            signal.raise_signal(signal.SIGTERM)
+        yield from super().run(next_job)
+
+
 def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path, module: str) -> None:
-    class Signalled(SerialExecutor):
-        """Asks this process to stop while the cells of the second call are computed."""
-
-        calls = 0
-
-        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-            self.calls += 1
-            if self.calls == 2:
-                signal.raise_signal(signal.SIGTERM)
-            yield from super().run(next_job)
-
     store = tmp_path / "s.zarr"
     stopped = run(store, module, aimed(), Signalled())
     assert (stopped.outcome, stopped.exit_code, stopped.reason, stopped.rounds) == (
@@ -183,6 +184,22 @@ def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(tmp_path
     run(tmp_path / "whole.zarr", module, aimed())
     assert told(store) == told(tmp_path / "whole.zarr")
     assert data_files(store) == data_files(tmp_path / "whole.zarr")
+
+
+def test_an_unfinished_round_of_another_target_is_proposed_anew(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    run(store, module, aimed(), Signalled())
+    (first,) = rounds_of(store)
+    loose = run(store, module, aimed("\n[target]\nmean_x = { absolute = 10.0 }\n"))
+    assert (loose.outcome, loose.computed, loose.done) == ("complete", 0, 16)
+    assert [(of.outcome, of.replaces) for of in rounds_of(store)] == [("open", 0), ("met", 1)]
+    back = run(store, module, aimed())
+    assert back.outcome == "complete"
+    run(tmp_path / "whole.zarr", module, aimed())
+    assert rounds_of(store)[2].additions == first.additions
+    xr.testing.assert_identical(opened(store).drop_attrs(), opened(tmp_path / "whole.zarr").drop_attrs())
+    plan, _ = open_plan(store_url(store), aimed(), load_kernel("probe", [module]))
+    assert plan.total("missing") == 0
 
 
 def test_a_target_that_no_model_can_reach_ends_with_its_reasons(tmp_path: Path, module: str) -> None:

@@ -82,7 +82,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidde
     if store is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
     check_identity(store, campaign, kernel)
-    if (rounds := Rounds.of(campaign, kernel, store.ledger)) is not None:
+    if (rounds := Rounds.of(campaign, kernel, store)) is not None:
         campaign = rounds.campaign
     plan = plan_campaign(campaign, kernel, store.layout.on(kernel.axes), store.ledger.records)
     return plan, hidden_cells(plan, store.ledger)
@@ -148,7 +148,7 @@ def run_campaign(
         ledger.acquire(console.print, about=provenance(kernel, kernel_modules) | {"charges": charges})
         try:
             ledger.replay()
-            rounds = Rounds.of(campaign, kernel, ledger)
+            rounds = Rounds.of(campaign, kernel, found(), ledger)
             left = core_seconds_left(ledger, limits)
             of_target = math.inf if rounds is None else rounds.core_seconds_left(ledger)
             stop.core_seconds = min(*left.values(), of_target, math.inf)
@@ -303,7 +303,7 @@ def work_left(url: str, campaign: Campaign, kernel: Kernel) -> bool:
     target, an analysis that is still to be made. Not if the core-hours of the target are used up."""
     store = read_store(url)
     plan, _ = open_plan(url, campaign, kernel)
-    if store is None or (rounds := Rounds.of(campaign, kernel, store.ledger)) is None:
+    if store is None or (rounds := Rounds.of(campaign, kernel, store)) is None:
         return bool(plan.total("missing"))
     if plan.total("missing"):
         tile = plan.next_tile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,7 +57,7 @@ class Store:
     metadata: dict[str, dict[str, Any]]
     layout: Layout
     references: tuple[Reference, ...]
-    held: Kernel | None = None
+    held: Kernel | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, url: str, attributes: dict[str, Any], metadata: dict[str, dict[str, Any]]) -> Self:

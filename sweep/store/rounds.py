@@ -49,6 +49,8 @@ class Round:
         Core seconds of all receipts of the store until then.
     basis
         What the proposal rests on: hash of the campaign, target, refiner and version of bendscape.
+    replaces
+        Number of the round before, if that was proposed for another target and never finished; 0 for none.
     epoch, recorded
         The run that recorded it, and when (seconds since 1970).
     """
@@ -63,6 +65,7 @@ class Round:
     cells: tuple[int, int]
     core_seconds: float
     basis: str
+    replaces: int = 0
     epoch: int = 0
     recorded: float = 0.0
 
@@ -165,10 +168,11 @@ def round_of(
     cells: tuple[int, int],
     core_seconds: float,
     basis: str,
+    replaces: int = 0,
 ) -> Round:
     """A round as it is recorded, from a proposal."""
     additions = proposal.additions if outcome == "open" else ()
     return Round(
         number, outcome, target.quantity, target_document(target), proposal.models, additions, reasons,
-        cells, core_seconds, basis,
+        cells, core_seconds, basis, replaces,
     )  # fmt: skip
