@@ -11,7 +11,7 @@ import pytest
 
 from bendscape.sweep.campaign.file import CampaignSection, parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
-from bendscape.sweep.campaign.target import Target
+from bendscape.sweep.campaign.target import REFINERS, Target
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -52,7 +52,10 @@ def code_names(text: str) -> set[str]:
         for path, name in IN_FILE.findall(text)
     }
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    return in_file | set(DOTTED.findall(text)) - set(groups)  # an entry-point group is a name of no module
+    return in_file | set(DOTTED.findall(text)) - {
+        *groups,
+        REFINERS,
+    }  # entry-point groups are names of no module
 
 
 def slug(heading: str) -> str:

@@ -217,6 +217,8 @@ def test_a_target_that_no_model_can_reach_ends_with_its_reasons(tmp_path: Path, 
     again = run(store, module, aimed(own))
     assert (again.outcome, again.reason, again.computed) == (summary.outcome, summary.reason, 0)
     assert rounds_of(store) == before, "nothing has changed: nothing is analysed again"
+    paid = run(store, module, aimed(own.replace("[target]\n", "[target]\ncore_hours = 50\n")))
+    assert (paid.outcome, len(rounds_of(store))) == ("target unreachable", len(before) + 1)
     looser = own.replace("0.01", "0.4")
     assert run(store, module, aimed(looser)).outcome == "complete"
 
@@ -369,7 +371,7 @@ def test_commands_and_python_show_rounds_and_states(
     file.write_text(campaign_text(**GRID) + TARGET.replace("0.25", "0.001"))
     code = bendscape("run", file, *options, "--address", "serial")
     assert code.returncode == 3
-    assert "target unreachable: p = 1" in " ".join(code.stderr.split())
+    assert "the target is unreachable: 0 of 2 models" in " ".join(code.stderr.split())
     grid = {key: value for key, value in GRID.items() if key != "seeds"} | {"p_star": 1, "seeds": 4}
     campaign = Campaign.of(
         name="probe", store=tmp_path / "t.zarr", entropy=7, kernel="probe", grid=grid,

@@ -120,7 +120,9 @@ class Rounds:
         last = self.last
         if last is None or last.outcome == "open" or plan.total("missing"):
             return None
-        return last if (last.basis, last.cells) == (self._basis(), _cells(plan)) else None
+        # A refiner may have found that the budget does not pay for what a model needs.
+        same = last.outcome == "met" or last.target == target_document(self.target)
+        return last if same and (last.basis, last.cells) == (self._basis(), _cells(plan)) else None
 
     def next(self, url: str, ledger: Ledger, plan: Plan) -> Round:
         """Analyse the store and record what follows: a round, or the end. The plan must have nothing left."""

@@ -171,6 +171,8 @@ def run_campaign(
     needed = None
     if not work.computed and stop.reason == CORE_HOURS and not spent:
         console.print(too_dear(plan, work.next_tile, left, limits), markup=False)
+    if spent:
+        console.print(f"{UNREACHABLE}: {reason}", markup=False)
     if not work.computed and stop.reason == BUDGET:
         needed = budget_needed(plan, work.next_tile, work.ready - started)
     if needed is not None:
