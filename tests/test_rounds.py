@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import refiners
 import xarray as xr
@@ -20,7 +21,7 @@ from rich.console import Console
 from test_core_hours import Clockwork
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep import Campaign
+from bendscape.sweep import Axes, Axis, Campaign, Variable, kernel
 from bendscape.sweep import plan as plan_of
 from bendscape.sweep import run as run_in_python
 from bendscape.sweep.campaign.file import parse_campaign
@@ -381,6 +382,34 @@ def test_commands_and_python_show_rounds_and_states(
     found = run_in_python(campaign, kernel_modules=[module], address="serial", progress=False)
     assert (found.outcome, found.rounds) == ("complete", summary["rounds"])
     assert store_status(tmp_path / "t.zarr", [module])["rounds"][-1]["outcome"] == "met"
+
+
+def test_a_function_of_this_process_goes_in_rounds_too(tmp_path: Path) -> None:
+    axes = Axes((Axis("load", "float64", "curve"), Axis("seed", "int64", "seed")))
+
+    @kernel(axes=axes, variables=(Variable("x", "a number"),))
+    def noisy(cell: Any, rng: np.random.Generator) -> dict[str, float]:
+        return {"x": cell.load + rng.normal()}
+
+    campaign = Campaign.of(
+        name="noisy", store=tmp_path / "s.zarr", entropy=1, grid={"load": [0.5, 1.0], "seeds": 4},
+        target={"mean_x": {"absolute": 0.3}}, more=[{"load": [0.7], "seeds": 2}],
+    )  # fmt: skip
+    summary = run_in_python(campaign, kernel=noisy, address="serial", progress=False)
+    assert (summary.outcome, summary.rounds > 0) == ("complete", True)
+    assert opened(tmp_path / "s.zarr").n_seeds.values[1:].tolist() == [2, 4]
+
+
+def test_the_store_keeps_the_target_that_was_run_last(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    for target, kept in (
+        (TARGET, {"mean_x": {"absolute": 0.25}}),
+        (TARGET.replace("0.25", "9"), None),
+        ("", None),
+    ):
+        assert run(store, module, aimed(target)).outcome == "complete"
+        kept = kept or ({"mean_x": {"absolute": 9}} if target else None)
+        assert store_status(store, [module])["target"] == kept
 
 
 def test_another_run_that_recorded_the_round_meanwhile_ends_this_one(

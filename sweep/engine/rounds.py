@@ -164,12 +164,10 @@ def _cells(plan: Plan) -> tuple[int, int]:
 
 def _outcome(proposal: Proposal, new: bool) -> tuple[Outcome, tuple[str, ...]]:
     unmet = [of for of in proposal.models if of.state != "met"]
+    if not proposal.models:
+        return "unreachable", ("the target names no model of the campaign",)
     if not unmet:
-        return (
-            ("met", ())
-            if proposal.models
-            else ("unreachable", ("the target names no model of the campaign",))
-        )
+        return "met", ()
     if new and any(of.state == "open" for of in unmet):
         return "open", ()
     return "unreachable", tuple(f"{model_in_words(of)}: {_reason(of)}" for of in unmet)

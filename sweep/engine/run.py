@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.engine.budgets import budget_needed, too_dear
 from bendscape.sweep.engine.driver import Driver
@@ -339,6 +339,8 @@ def publish(
     attributes = store.attributes if store else None
     before = store.layout.on(plan.kernel.axes) if store else None
     same = attributes is not None and source.items() <= attributes.items()
+    if attributes is not None and (campaign.target is not None or "[target]" in attributes["campaign"]):
+        same = same and parse_campaign(attributes["campaign"]).target == campaign.target
     spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:
         revision: int = attributes["revision"]

@@ -13,11 +13,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 from bendscape.sweep.campaign.target import Addition, ModelState, Proposal, Target
 from bendscape.sweep.store.ledger import LeaseLost, Ledger
-from bendscape.sweep.store.objects import Damaged, names_in, read_object
+from bendscape.sweep.store.objects import Damaged, names_in, read_object, together
 
 FOLDER = "ledger/rounds"
 
@@ -114,7 +115,8 @@ def read_rounds(ledger: Ledger) -> list[Round]:
     Damaged
         A record cannot be read.
     """
-    return [_read(ledger, f"{FOLDER}/{name}") for name in names_in(ledger.objects, FOLDER)]
+    paths = [f"{FOLDER}/{name}" for name in names_in(ledger.objects, FOLDER)]
+    return list(together(partial(_read, ledger), paths))
 
 
 def damaged_rounds(ledger: Ledger) -> dict[str, str]:
