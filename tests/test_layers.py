@@ -221,7 +221,7 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
         "report/figures.js",
     ):
         assert f"bendscape/analysis/{name}" in names
-    assert {"bendscape/analysis/live/page.html.jinja", "bendscape/analysis/live/page.js"} <= names
+    assert {f"bendscape/analysis/live/{name}" for name in ("page.html.jinja", "page.js", "parts.js")} <= names
     assert "bendscape/cluster/rayjob.json.gz" in names
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 

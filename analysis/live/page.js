@@ -2,33 +2,13 @@
 // legend, rows, open details, scroll) is never touched by a frame. Texts of a campaign are never HTML.
 "use strict";
 (() => {
+  const { make, say, whole, short, span, clock, percent, escape, fill, keyed } = pageParts;
   const element = (id) => document.getElementById(id);
-  const make = (tag, more = {}, ...inside) => {
-    const made = Object.assign(document.createElement(tag), more);
-    made.append(...inside);
-    return made;
-  };
-  const say = (place, text) => { if (place.textContent !== text) place.textContent = text; };
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)").matches;
   const themeName = () => (dark.matches ? "dark" : "light");
   const SILENCE = 15000; // ms without a sign of life after which the server counts as gone
   const SPOKEN = 60000; // ms between two announcements to a screen reader
-
-  // -- numbers and times in words
-
-  const whole = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
-  const short = (value, digits = 3) => (value === null || value === undefined ? "–"
-    : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(digits - 1)
-      : String(Number(value.toPrecision(digits))));
-  const span = (seconds) => {
-    if (seconds === null || seconds === undefined) return "unknown";
-    const s = Math.round(seconds);
-    const [d, h, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
-    return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min ${s % 60} s` : `${s} s`;
-  };
-  const clock = (time) => (time ? new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "–");
-  const percent = (part, all) => (all ? `${(Math.floor((1000 * part) / all) / 10).toFixed(1)} %` : "–");
 
   // -- what is chosen: kept in the address, so that a reload keeps it
 
@@ -41,9 +21,7 @@
 
   let frame = null;
   let source = null;
-  let heard = 0;
-  let tried = 0;
-  let last = "";
+  let [heard, tried, last] = [0, 0, ""]; // when the server was heard and called, and the number of its last event
   let lostSince = null;
 
   function hear() {
@@ -99,38 +77,6 @@
     if (!now && Date.now() - spoken < SPOKEN) return;
     spoken = Date.now();
     say(element("said"), text);
-  }
-
-  // -- tables and lists, changed in place
-
-  function fill(body, rows) {
-    while (body.rows.length > rows.length) body.lastElementChild.remove();
-    rows.forEach((cells, i) => {
-      const line = body.rows[i] || body.appendChild(make("tr"));
-      while (line.cells.length > cells.length) line.lastElementChild.remove();
-      cells.forEach((cell, k) => {
-        const place = line.cells[k] || line.appendChild(make("td"));
-        if (typeof cell !== "object") return say(place, String(cell));
-        const bar = place.querySelector("progress") || place.appendChild(make("progress"));
-        Object.assign(bar, cell);
-        bar.setAttribute("aria-label", "share done");
-      });
-    });
-  }
-  function keyed(list, items, key, create, update) {
-    const there = new Map([...list.children].map((child) => [child.dataset.key, child]));
-    const now = items.map((item, i) => {
-      let child = there.get(key(item));
-      there.delete(key(item));
-      if (!child) {
-        child = create(item);
-        child.dataset.key = key(item);
-      }
-      if (list.children[i] !== child) list.insertBefore(child, list.children[i] || null);
-      return child;
-    });
-    for (const child of there.values()) child.remove();
-    items.forEach((item, i) => update(now[i], item)); // once all have their places, and so their widths
   }
 
   // -- figures: drawn again only if their numbers, the colours or the width have changed
@@ -223,7 +169,7 @@
       const selects = rows.map((axis, k) => ({ axis, k })).filter(({ axis }) => axis.values.length > 1).map(({ axis, k }) => {
         const select = make("select", { id: `choose-${axis.name}` }, ...axis.texts.map((text, at) => make("option", { value: at, textContent: text })));
         select.value = row[k] ?? 0;
-        select.addEventListener("change", () => choose(k, Number(select.value)));
+        select.addEventListener("change", () => watchRow(rows.map((_, place) => (place === k ? Number(select.value) : (frame.row ? frame.row.index : row)[place] ?? 0))));
         return make("label", { title: axis.long_name }, `${axis.name} `, select);
       });
       if (size && size.values.length > 1) {
@@ -237,29 +183,21 @@
       element("chooser").hidden = !selects.length;
     }
   }
-  function choose(k, at) {
-    const before = frame.row ? frame.row.index : row;
-    row = frame.axes.rows.map((axis, place) => (place === k ? at : before[place] ?? 0));
-    keep();
-    last = "";
-    connect();
-  }
-  function chooseRow(index) {
-    const lengths = frame.axes.rows.map((axis) => axis.values.length);
-    row = [];
-    for (let k = lengths.length - 1, rest = index; k >= 0; rest = Math.floor(rest / lengths[k]), k -= 1) row[k] = rest % lengths[k];
+  function watchRow(next) {
+    row = next;
     frame.axes.rows.forEach((axis, k) => { const select = element(`choose-${axis.name}`); if (select) select.value = row[k]; });
     keep();
     last = "";
     connect();
   }
+  const placesOf = (index) => { // of a row of the map, along each of its dimensions, the last the fastest
+    let rest = index;
+    return frame.axes.rows.map((axis) => axis.values.length).reverse().map((n) => { const at = rest % n; rest = Math.floor(rest / n); return at; }).reverse();
+  };
+  const varying = () => frame.axes.rows.map((axis, k) => ({ axis, k })).filter(({ axis }) => axis.values.length > 1 || frame.axes.rows.length === 1);
   const rowName = (index) => {
-    const named = [];
-    const { rows } = frame.axes;
-    for (let k = rows.length - 1, rest = index; k >= 0; rest = Math.floor(rest / rows[k].values.length), k -= 1) {
-      if (rows[k].values.length > 1 || rows.length === 1) named.unshift(`${rows[k].name} = ${rows[k].texts[rest % rows[k].values.length]}`);
-    }
-    return named.join(", ") || "all";
+    const places = placesOf(index);
+    return varying().map(({ axis, k }) => `${axis.name} = ${axis.texts[places[k]]}`).join(", ") || "all";
   };
   const rowIndex = () => frame.axes.rows.reduce((sum, axis, k) => sum * axis.values.length + (frame.row ? frame.row.index[k] : 0), 0);
 
@@ -293,8 +231,7 @@
     const most = Math.max(2, Math.floor(place.clientWidth / 70));
     const [across, up] = [tick(columns, most), tick(rows, 24)];
     const brief = (text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text);
-    const varying = frame.axes.rows.filter((of) => of.values.length > 1);
-    const valuesOf = (index) => varying.map((of, k) => of.texts[Math.floor(index / varying.slice(k + 1).reduce((n, next) => n * next.values.length, 1)) % of.values.length]).join(", ");
+    const valuesOf = (index) => { const places = placesOf(index); return varying().map(({ axis: of, k }) => of.texts[places[k]]).join(", "); };
     const chosen = Math.floor(rowIndex() / merged);
     place.style.height = `${Math.max(150, Math.min(640, 90 + rows * Math.max(16, Math.min(34, 400 / rows))))}px`;
     draw(place, `Coverage: ${whole(frame.done)} of ${whole(frame.cells)} cells done. The numbers stand in the table below.`, [
@@ -306,21 +243,18 @@
     ], {
       margin: { t: 8, r: 14 },
       xaxis: { title: { text: axis ? `${escape(axis.long_name)} (${escape(axis.name)})` : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k]))), range: [-0.5, columns - 0.5], showgrid: false },
-      yaxis: { title: { text: escape(brief(varying.map((of) => of.name).join(", "))), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(brief(valuesOf(i * merged)))), range: [rows - 0.5, -0.5], showgrid: false },
+      yaxis: { title: { text: escape(brief(varying().map(({ axis: of }) => of.name).join(", "))), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(brief(valuesOf(i * merged)))), range: [rows - 0.5, -0.5], showgrid: false },
       shapes: rows > 1 ? [{ type: "rect", x0: -0.5, x1: columns - 0.5, y0: chosen - 0.5, y1: chosen + 0.5, line: { color: theme.ink, width: 1.5 }, fillcolor: "rgba(0,0,0,0)" }] : [],
     }, `map ${sizeShown} ${rows} ${columns}`);
     if (!place.dataset.clicks && place.on) {
       place.dataset.clicks = "yes";
-      place.on("plotly_click", ({ points }) => chooseRow(Math.min(points[0].y * frame.map.merged, frame.axes.rows.reduce((n, of) => n * of.values.length, 1) - 1)));
+      place.on("plotly_click", ({ points }) => watchRow(placesOf(points[0].y * frame.map.merged)));
     }
     const more = merged > 1 ? ` Each row adds up ${merged} models.` : "";
     say(element("map-words"), `${rows > 1 ? "The framed row is the one shown below; a click on another shows that one." : ""}${more}`);
     const listed = totals.slice(0, 200).map(([wanted, done, failed], i) => [names[i], ...[wanted, done, failed, wanted - done - failed].map(whole)]);
     fill(element("map-rows"), listed);
   }
-
-  // Plotly reads a few tags in its texts; those of a campaign are shown as they are.
-  const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
   function curves() {
     const { row: watched, axes } = frame;
@@ -460,7 +394,6 @@
     for (const { target } of seen) target.classList.toggle("wider", target.scrollWidth > target.clientWidth + 1);
   });
   for (const table of document.querySelectorAll(".scroll")) wide.observe(table);
-  link();
   say(element("link"), "connecting");
   connect();
 })();

@@ -61,7 +61,11 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 ROOMS = ("live", "report")  # the page has the style of the report
-_SCRIPTS = {"page.js": "bendscape.analysis.live", "figures.js": "bendscape.analysis.report"}
+_SCRIPTS = {
+    "parts.js": "bendscape.analysis.live",
+    "page.js": "bendscape.analysis.live",
+    "figures.js": "bendscape.analysis.report",
+}
 
 
 class Guard:

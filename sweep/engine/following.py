@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import obstore
@@ -146,7 +145,7 @@ class Following:
         else:
             store.with_ledger(known.ledger)
         kernel = kernel_or_stand_in(store, self._modules)
-        seen = replace(store, layout=store.layout.on(kernel.axes)).with_ledger(store.ledger)
+        seen = (store.with_kernel(kernel) if kernel.variables else store).with_ledger(store.ledger)
         plan = Plan(seen.layout, seen.grid(), kernel, store.ledger.records)
         self.store, self.plan, self._version = seen, plan, version
         campaign = parse_campaign(store.attributes["campaign"], source=store.url)
