@@ -243,8 +243,8 @@ class Ledger:
             raise Damaged(path, error) from None
 
     def load_segment(self, name: str, into: Records) -> None:
-        """Merge the receipts of a segment: all or none, as beside a damaged line others may be wrong too; raises
-        `Damaged` if it cannot be read."""
+        """Merge the receipts of a segment: all or none, as beside a damaged line others may be wrong too.
+        Raises `Damaged` if it cannot be read."""
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
             text = read_object(self.objects, path).decode()
