@@ -4,6 +4,7 @@
     ledger/lease/<epoch>.json, .beat    the holder of an epoch; its heartbeat and, at the end, its outcome
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
+    ledger/rounds/<number>.json         rounds of a campaign with a target, see `bendscape.sweep.store.rounds`
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
 
 The data decide what exists (`status` in the store); the ledger only makes it unnecessary to look. Replaying
@@ -79,8 +80,8 @@ def _process_start(pid: int) -> str:
         return ""
 
 
-def _runs_here(holder: dict[str, Any]) -> bool | None:
-    # Whether the holder's process runs on this machine; None if the holder is on another machine.
+def runs_here(holder: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs on this machine; None if the holder is on another machine."""
     if not holder.get("machine") or holder["machine"] != _machine():
         return None
     return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
@@ -162,13 +163,13 @@ class Ledger:
         self._segments = [name for name in names if not (name.startswith(own) and name <= f"{last}.jsonl")]
         for name in self._segments:
             if f"ledger/segments/{name}" not in without:
-                self._load(name, self.records)
+                self.load_segment(name, self.records)
         self.records.follows = max(last, "000000-000000", *names).removesuffix(".jsonl")
 
     def damage(self) -> dict[str, str]:
         """Every snapshot and segment that cannot be read, and why."""
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
-        looks += [partial(self._load, name, Records()) for name in self._names("segments")]
+        looks += [partial(self.load_segment, name, Records()) for name in self._names("segments")]
 
         def try_to(look: Callable[[], object]) -> Damaged | None:
             with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
@@ -186,7 +187,7 @@ class Ledger:
         if not epoch or self.beat_of(epoch).get("released"):
             return None
         holder = self._holder_of(epoch)
-        return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
+        return {"epoch": epoch, **holder, "alive": runs_here(holder)}
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run that held the lease, with what it recorded about itself."""
@@ -241,8 +242,9 @@ class Ledger:
         except ValueError as error:
             raise Damaged(path, error) from None
 
-    def _load(self, name: str, into: Records) -> None:
-        # A segment is loaded as a whole or not at all: if one line is damaged, the others may be wrong too.
+    def load_segment(self, name: str, into: Records) -> None:
+        """Merge the receipts of a segment: all or none, as beside a damaged line others may be wrong too.
+        Raises `Damaged` if it cannot be read."""
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
             text = read_object(self.objects, path).decode()
@@ -295,7 +297,7 @@ class Ledger:
             "started": time.time(),
             **(about or {}),
         }
-        self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
+        self.create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
         self._epoch, self._sequence = epoch + 1, 0
         self._flushed = time.monotonic()
         self._beat(1)
@@ -318,7 +320,7 @@ class Ledger:
     def _alive(
         self, epoch: int, holder: dict[str, Any], say: Callable[[str], None], lease_seconds: float
     ) -> bool:
-        if (here := _runs_here(holder)) is not None:
+        if (here := runs_here(holder)) is not None:
             return here
         say(f"waiting {lease_seconds:.0f} s to see whether the run on {holder.get('host')} is still alive")
         before, deadline = self.beat_of(epoch), time.monotonic() + lease_seconds
@@ -343,7 +345,7 @@ class Ledger:
         """Keep the campaign file, code and environment of this run; from now on this is the revision."""
         revision = self.revision + 1
         text = json.dumps({**document, "epoch": self._epoch})  # the epoch makes the text unique
-        self._create(campaign_path(revision), text, LeaseLost)
+        self.create(campaign_path(revision), text, LeaseLost)
         return revision
 
     def add(self, receipts: Iterable[Receipt]) -> None:
@@ -353,6 +355,11 @@ class Ledger:
             self._pending.append(receipt)
         if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost if a newer driver took over."""
+        if self._newest_epoch() > self._epoch:
+            raise LeaseLost("another run has taken over this store; what was computed stays in the store")
 
     def flush(self) -> None:
         """Append what is pending as one immutable segment.
@@ -365,11 +372,10 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        if self._newest_epoch() > self._epoch:
-            raise LeaseLost("another run has taken over this store; what was computed stays in the store")
+        self.check_lease()
         self._sequence += 1
         name = f"{self._epoch:06d}-{self._sequence:06d}.jsonl"
-        self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
+        self.create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
         # Snapshots become rarer as the records grow: their cost per tile stays constant.
@@ -383,7 +389,8 @@ class Ledger:
         for name in self._snapshots()[:-2]:
             obstore.delete(self.objects, f"ledger/snapshots/{name}")
 
-    def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
+    def create(self, path: str, text: str, refusal: type[Exception]) -> None:
+        """Write an object that is not there yet; if another run has written it, raise `refusal`."""
         try:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:

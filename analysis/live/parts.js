@@ -1,0 +1,63 @@
+// What the live page is made of: elements, numbers and times in words, tables and lists that change in place.
+// Texts are set as text, never as HTML.
+"use strict";
+const pageParts = (() => {
+  const make = (tag, more = {}, ...inside) => {
+    const made = Object.assign(document.createElement(tag), more);
+    made.append(...inside);
+    return made;
+  };
+  const say = (place, text) => { if (place.textContent !== text) place.textContent = text; };
+
+  // -- numbers and times in words
+
+  const whole = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
+  const short = (value, digits = 3) => (value === null || value === undefined ? "–"
+    : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(digits - 1)
+      : String(Number(value.toPrecision(digits))));
+  const span = (seconds) => {
+    if (seconds === null || seconds === undefined) return "unknown";
+    const s = Math.round(seconds);
+    const [d, h, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
+    return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min ${s % 60} s` : `${s} s`;
+  };
+  const clock = (time) => (time ? new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "–");
+  const percent = (part, all) => (all ? `${(Math.floor((1000 * part) / all) / 10).toFixed(1)} %` : "–");
+
+  // Plotly reads a few tags in its texts; those of a campaign are shown as they are.
+  const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  // -- tables and lists, changed in place
+
+  function fill(body, rows) {
+    while (body.rows.length > rows.length) body.lastElementChild.remove();
+    rows.forEach((cells, i) => {
+      const line = body.rows[i] || body.appendChild(make("tr"));
+      while (line.cells.length > cells.length) line.lastElementChild.remove();
+      cells.forEach((cell, k) => {
+        const place = line.cells[k] || line.appendChild(make("td"));
+        if (typeof cell !== "object") return say(place, String(cell));
+        const bar = place.querySelector("progress") || place.appendChild(make("progress"));
+        Object.assign(bar, cell);
+        bar.setAttribute("aria-label", "share done");
+      });
+    });
+  }
+  function keyed(list, items, key, create, update) {
+    const there = new Map([...list.children].map((child) => [child.dataset.key, child]));
+    const now = items.map((item, i) => {
+      let child = there.get(key(item));
+      there.delete(key(item));
+      if (!child) {
+        child = create(item);
+        child.dataset.key = key(item);
+      }
+      if (list.children[i] !== child) list.insertBefore(child, list.children[i] || null);
+      return child;
+    });
+    for (const child of there.values()) child.remove();
+    items.forEach((item, i) => update(now[i], item)); // once all have their places, and so their widths
+  }
+
+  return { make, say, whole, short, span, clock, percent, escape, fill, keyed };
+})();
