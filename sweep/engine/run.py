@@ -150,6 +150,7 @@ def run_campaign(
                         plan, executor, ledger, meter, stop, console,
                         Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest,
                               kernel_pickle=kernel_pickle),
+                        campaign.campaign.name,
                     )  # fmt: skip
                     try:
                         plan.check_memory(memory)
