@@ -34,7 +34,7 @@ from bendscape.sweep.commands.output import check_report, whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SCRIPT = Path(__file__).with_name("report.js")
+_SCRIPTS = ("figures.js", "report.js")
 
 _LOAD_ESTIMATORS = ("collapse", "theory_curve")
 _FIGURES = {
@@ -187,7 +187,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         drawn_sizes=numbers["sizes"],
         numbers=numbers,
         library=library(),
-        script=_SCRIPT.read_text(encoding="utf-8"),
+        script="\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _SCRIPTS),
         gains=[(gain, gain_in_words(gain)) for gain in bought],
         gain_figures=drawn,
         provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs]

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from typing import Any
 
-import numpy as np
-
-from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.axes import Cell
 from bendscape.sweep.campaign.file import parse_campaign
-from bendscape.sweep.campaign.kernel import Kernel, Outcome
 from bendscape.sweep.campaign.tiles import Layout, TileKey
 from bendscape.sweep.engine.hidden import hidden_cells
 from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.pace import kernel_or_stand_in, recent_pace, size_rows
 from bendscape.sweep.engine.provenance import version_in
-from bendscape.sweep.store.records import Records
 from bendscape.sweep.store.root import Store, open_store
 from bendscape.sweep.store.runs import run_records
-
-RATE_SECONDS = 300.0
 
 
 def store_status(
@@ -42,32 +34,18 @@ def store_status(
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger
     campaign = parse_campaign(attributes["campaign"], source=store.url)
-    kernel = _kernel(store, kernel_modules)
+    kernel = kernel_or_stand_in(store, kernel_modules)
     layout = store.layout.on(kernel.axes)
     records = ledger.records
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
-    sizes: list[dict[str, Any]] = []
-    for n, size in plan.sizes.items():
-        computed = int(records.sizes[n].computed.sum())
-        seconds = float(records.sizes[n].seconds.sum())
-        cost = seconds / computed if computed else None
-        known = not size.missing or kernel.variables or size.estimated
-        row = {
-            layout.axes.size.name if layout.axes.size else "size": n,
-            "cells": size.cells,
-            "done": size.done,
-            "failed": size.failed,
-            "missing": size.missing,
-        }
-        left = size.seconds_left * plan.correction(n) if known else None
-        sizes.append({**row, "seconds_per_cell": cost, "core_seconds_left": left})
+    sizes = size_rows(plan)
     costs = [row["core_seconds_left"] for row in sizes]
     seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
     runs = ledger.runs()
     did = [asdict(run) for run in run_records(ledger, runs)]
     at_work = holder is not None and holder["alive"] is not False
-    rate, cores = _recent(records) if at_work else (None, None)
+    rate, cores = recent_pace(records) if at_work else (None, None)
     missing = plan.total("missing")
     return {
         "store": store.url,
@@ -132,32 +110,3 @@ def _ends(layout: Layout, key: TileKey) -> dict[str, Any]:
         coordinates = layout.coordinates(key)
         ends[layout.axes.curve.name] = [coordinates[0], coordinates[-1]]
     return {name: value for name, value in first.items() if name != layout.curve} | ends
-
-
-def _recent(records: Records) -> tuple[float | None, float | None]:
-    # Cells per second and busy cores over the last minutes; the first receipt only opens the interval.
-    columns = [np.zeros((3, 0))]
-    for size in records.sizes.values():
-        recent = (size.finished > time.time() - RATE_SECONDS) & (size.computed > 0)
-        columns.append(np.array([size.finished[recent], size.computed[recent], size.seconds[recent]]))
-    finished, computed, seconds = np.concatenate(columns, axis=1)
-    span = float(np.ptp(finished)) if finished.size else 0.0
-    if not span:
-        return None, None
-    later = np.arange(finished.size) != finished.argmin()
-    return float(computed[later].sum()) / span, float(seconds[later].sum()) / span
-
-
-def _kernel(store: Store, modules: Iterable[str]) -> Kernel:
-    # A kernel that is not installed has no cost model; a stand-in gives the rest of the status.
-    try:
-        return store.kernel(modules)
-    except ParameterError:
-        return Kernel(
-            store.kernel_name, store.attributes["kernel_version"], (), _refuse, lambda _: 1.0, lambda _: 0.0,
-            axes=store.layout.axes,
-        )  # fmt: skip
-
-
-def _refuse(cell: Cell, rng: np.random.Generator) -> Outcome:
-    raise RuntimeError("this kernel is not installed")

@@ -79,8 +79,8 @@ def _process_start(pid: int) -> str:
         return ""
 
 
-def _runs_here(holder: dict[str, Any]) -> bool | None:
-    # Whether the holder's process runs on this machine; None if the holder is on another machine.
+def runs_here(holder: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs on this machine; None if the holder is on another machine."""
     if not holder.get("machine") or holder["machine"] != _machine():
         return None
     return bool(holder["process_start"]) and _process_start(holder["pid"]) == holder["process_start"]
@@ -162,13 +162,13 @@ class Ledger:
         self._segments = [name for name in names if not (name.startswith(own) and name <= f"{last}.jsonl")]
         for name in self._segments:
             if f"ledger/segments/{name}" not in without:
-                self._load(name, self.records)
+                self.load_segment(name, self.records)
         self.records.follows = max(last, "000000-000000", *names).removesuffix(".jsonl")
 
     def damage(self) -> dict[str, str]:
         """Every snapshot and segment that cannot be read, and why."""
         looks: list[Callable[[], object]] = [partial(self._open_snapshot, name) for name in self._snapshots()]
-        looks += [partial(self._load, name, Records()) for name in self._names("segments")]
+        looks += [partial(self.load_segment, name, Records()) for name in self._names("segments")]
 
         def try_to(look: Callable[[], object]) -> Damaged | None:
             with contextlib.suppress(FileNotFoundError):  # an active run deletes old snapshots
@@ -186,7 +186,7 @@ class Ledger:
         if not epoch or self.beat_of(epoch).get("released"):
             return None
         holder = self._holder_of(epoch)
-        return {"epoch": epoch, **holder, "alive": _runs_here(holder)}
+        return {"epoch": epoch, **holder, "alive": runs_here(holder)}
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run that held the lease, with what it recorded about itself."""
@@ -241,8 +241,15 @@ class Ledger:
         except ValueError as error:
             raise Damaged(path, error) from None
 
-    def _load(self, name: str, into: Records) -> None:
-        # A segment is loaded as a whole or not at all: if one line is damaged, the others may be wrong too.
+    def load_segment(self, name: str, into: Records) -> None:
+        """Merge the receipts of a segment: all of them or none, since if one line is damaged, the others may be
+        wrong too.
+
+        Raises
+        ------
+        Damaged
+            The segment cannot be read.
+        """
         path, epoch = f"ledger/segments/{name}", int(name.partition("-")[0])
         try:
             text = read_object(self.objects, path).decode()
@@ -318,7 +325,7 @@ class Ledger:
     def _alive(
         self, epoch: int, holder: dict[str, Any], say: Callable[[str], None], lease_seconds: float
     ) -> bool:
-        if (here := _runs_here(holder)) is not None:
+        if (here := runs_here(holder)) is not None:
             return here
         say(f"waiting {lease_seconds:.0f} s to see whether the run on {holder.get('host')} is still alive")
         before, deadline = self.beat_of(epoch), time.monotonic() + lease_seconds

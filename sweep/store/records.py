@@ -276,6 +276,11 @@ class Records:
                 errors[error.bit] = replace(error, attempts=attempts + error.attempts)
             self._errors[key] = {bit: error for bit, error in errors.items() if failed >> bit & 1}
 
+    @property
+    def hosts(self) -> list[str]:
+        """Names of the hosts, by the number in the column `host`."""
+        return list(self._hosts)
+
     def masks(self, key: TileKey) -> tuple[int, int]:
         """The finished and the failed cells of a tile."""
         size, at = self.size(key.size, len(key.chunk)), key.chunk
@@ -293,7 +298,7 @@ class Records:
             attempts=int(size.attempts[at]),
             seconds=float(size.seconds[at]),
             finished=float(size.finished[at]),
-            host=list(self._hosts)[size.host[at]],
+            host=self.hosts[size.host[at]],
             epoch=int(size.epoch[at]),
             checksum=int(size.checksum[at]),
             errors=tuple(self._errors.get(key, {}).values()),

@@ -108,6 +108,11 @@ class Store:
         ledger.replay()
         return ledger
 
+    def with_ledger(self, ledger: Ledger) -> Self:
+        """This store with a ledger that has been replayed already."""
+        self.__dict__["ledger"] = ledger  # where the cached property keeps it
+        return self
+
     def grid(self, revision: int | None = None) -> Grid:
         """The grid of the latest campaign file, or of the file of a given revision; a relative curve has its
         stored values.

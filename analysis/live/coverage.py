@@ -1,0 +1,120 @@
+"""Coverage of a grid as a map: for every model, point and size, how many cells are done, failed and wanted.
+
+One dimension of the grid runs along the columns of the map (:func:`along`); the others are its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bendscape.sweep.campaign.grid import Grid
+from bendscape.sweep.campaign.tiles import Layout
+from bendscape.sweep.store.records import Records
+
+MOST_PLACES = 20_000
+"""Largest number of places in a map, all sizes together; beyond, neighbouring rows are added up."""
+BLOCK_TILES = 4096  # counted at a time, to bound memory
+
+
+def along(grid: Grid) -> str | None:
+    """The dimension along the columns: the curve; without one, the model axis of numbers with most values,
+    or else the axis of text with most; None for a grid without dimensions."""
+    if grid.curve is not None:
+        return grid.curve
+    order = {name: k for k, name in enumerate(grid.dims)}
+
+    def rank(name: str) -> tuple[bool, bool, int, int]:
+        values = grid.dims[name]
+        number = not isinstance(values[0], str)
+        return len(values) > 1, number, len(values), -order[name]
+
+    return max(grid.dims, key=rank, default=None)
+
+
+def row_dims(grid: Grid) -> list[str]:
+    """The dimensions along the rows."""
+    return [name for name in grid.dims if name != along(grid)]
+
+
+class Coverage:
+    """Counts of cells for every point of a grid, brought up to date tile by tile."""
+
+    def __init__(self, layout: Layout, grid: Grid) -> None:
+        self.layout, self.grid = layout, grid
+        self._seen = {size: np.zeros(layout.tile_shape(size), np.uint16) for size in grid.sizes}
+        self._counts = {
+            size: np.zeros((2, *layout.tile_shape(size), layout.sizes[size].curve_block), np.uint16)
+            for size in grid.sizes
+        }
+
+    def update(self, records: Records) -> int:
+        """Count the tiles that have changed since the last call; returns their number."""
+        changed = 0
+        for size, seen in self._seen.items():
+            known = records.size(size, seen.ndim)
+            known.reserve(self.layout.tile_shape(size), self.layout.tile_cells(size))
+            attempts = known.attempts[tuple(map(slice, seen.shape))]
+            tiles = np.argwhere(attempts != seen)
+            changed += len(tiles)
+            for start in range(0, len(tiles), BLOCK_TILES):
+                at = tuple(tiles[start : start + BLOCK_TILES].T)
+                for kind, masks in enumerate((known.done[at], known.failed[at])):
+                    self._counts[size][(kind, *at)] = self._by_point(size, masks, at[-1])
+            seen[...] = attempts
+        return changed
+
+    def _by_point(self, size: int, masks: NDArray[np.uint8], column: NDArray[np.intp]) -> NDArray[Any]:
+        # Masks are (tile, bytes); the result is (tile, curve slot), of the seeds that are wanted.
+        blocks = self.layout.sizes[size]
+        bits = np.unpackbits(masks, axis=-1, count=self.layout.tile_cells(size), bitorder="little")
+        cells = bits.reshape(len(masks), blocks.curve_block, blocks.seed_block)
+        seeds = column[:, None] * blocks.seed_block + np.arange(blocks.seed_block)
+        return (cells * (seeds < self.grid.seeds[size])[:, None, :]).sum(axis=-1)
+
+    def table(self, size: int) -> NDArray[np.int64]:
+        """Done, failed and wanted cells of one size, (3, rows, columns), in the order of the campaign."""
+        grid, layout = self.grid, self.layout
+        counts = self._counts[size].sum(axis=-2, dtype=np.int64)  # over the tiles of seeds
+        if grid.curve is not None:
+            counts = counts.reshape(*counts.shape[:-2], -1)
+        else:
+            counts = counts[..., 0]
+        places = [[layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()]
+        picked = counts[np.ix_(range(2), *places)] if places else counts
+        wanted = grid.wanted(size)
+        picked = np.where(wanted, picked, 0)
+        table = np.concatenate([picked, (wanted * grid.seeds[size])[None]])
+        name = along(grid)
+        if name is not None:
+            table = np.moveaxis(table, 1 + list(grid.dims).index(name), -1)
+        columns = len(grid.dims[name]) if name is not None else 1
+        return table.reshape(3, -1, columns)
+
+    def map(self) -> dict[str, Any]:
+        """The map as JSON.
+
+        ``rows`` and ``columns`` are numbers of places; ``merged`` models are added up in each row (1 unless
+        there are more than ``MOST_PLACES`` places). ``sizes`` holds for each size, in the order of
+        ``grid.sizes``, ``done``, ``failed`` and ``wanted``, flat in C order; a place with 0 wanted cells was
+        never asked for.
+        """
+        tables = [self.table(size) for size in self.grid.sizes]
+        _, rows, columns = tables[0].shape
+        most = max(1, MOST_PLACES // (columns * len(tables)))
+        merged = math.ceil(rows / most)
+        if merged > 1:
+            starts = np.arange(0, rows, merged)
+            tables = [np.add.reduceat(table, starts, axis=1) for table in tables]
+        kinds = ("done", "failed", "wanted")
+        return {
+            "rows": tables[0].shape[1],
+            "columns": columns,
+            "merged": merged,
+            "sizes": [
+                {kind: table[k].reshape(-1).tolist() for k, kind in enumerate(kinds)} for table in tables
+            ],
+        }
