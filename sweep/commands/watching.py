@@ -1,0 +1,234 @@
+"""`bendscape status`: how progress is shown, and how it is watched."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from types import FrameType
+from typing import Any, NoReturn
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands.console import out, plain
+from bendscape.sweep.commands.status import jobs_for, progress_of
+from bendscape.sweep.engine.following import Following
+from bendscape.sweep.engine.progress import clock
+
+LEAST_INTERVAL = 0.5
+_pause = time.sleep
+JOBS_SECONDS = 60.0  # between two questions about jobs, which go to a scheduler that many people share
+
+
+def shown(document: dict[str, Any]) -> tuple[Table, list[str]]:
+    """The table of sizes and the lines below it, from what `store_status` or `Watch.document` gives."""
+    size_name = next(iter(document["sizes"][0]))
+    table = Table(
+        size_name,
+        "cells",
+        "done",
+        "failed",
+        "missing",
+        "core time left",
+        title=Text(f"{document['name']}  {document['store']}"),
+    )
+    for row in document["sizes"]:
+        left = row["core_seconds_left"]
+        counts = (str(row[k]) for k in ("cells", "done", "failed", "missing"))
+        table.add_row(str(row[size_name] or "all"), *counts, "unknown" if left is None else clock(left))
+    holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
+    who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
+    gone = ", which is gone" if holder and holder["alive"] is False else ""
+    rate = "" if document["rate"] is None else f"{document['rate']:.3g} cells/s; "
+    hours = "unknown" if left is None else f"{left:.3g} core-hours"
+    end = "unknown" if eta is None else clock(eta)
+    lines = [f"{rate}{hours} left; ETA {end}; held by {who}{gone}"]
+    if document["runs"] and not holder:
+        last = document["runs"][-1]
+        why = f" ({last['reason']})" if last["reason"] else ""
+        lines.append(
+            f"last run: {last['epoch']} on {last['host']}, {last['outcome'] or 'ended'}{why}, "
+            f"{last['cells']} cells in {last['core_seconds'] / 3600:.3g} core-hours"
+        )
+    for job in document["jobs"]:
+        detail = job["detail"] and f" ({job['detail']})"
+        lines.append(f"job {job['id']} at {job['place']}: {job['state']}{detail}")
+    return table, lines
+
+
+class Watch:
+    """A store that is looked at again and again.
+
+    Attributes
+    ----------
+    following
+        What is known of the store.
+    trouble
+        Why the last look failed; empty if it did not.
+    """
+
+    def __init__(self, location: str, modules: Iterable[str]) -> None:
+        self.following = Following(location, modules)
+        self.trouble = ""
+        self._jobs: list[dict[str, Any]] = []
+        self._asked = -JOBS_SECONDS
+
+    def look(self) -> None:
+        """Read what is new; a store that does not answer is waited for.
+
+        Raises
+        ------
+        ParameterError
+            Something other than a bendscape store is there.
+        """
+        try:
+            self.following.look()
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = " ".join(str(error).split())[:300]
+        if time.monotonic() - self._asked >= JOBS_SECONDS:
+            self._jobs, self._asked = jobs_for(self.following.url), time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cell is done or has failed, and nobody is at work on more."""
+        at = self.following
+        return not self.trouble and at.plan is not None and not at.at_work and not at.plan.total("missing")
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every cell is done, 1 if some have failed."""
+        assert self.following.plan is not None
+        return 1 if self.following.plan.total("failed") else 0
+
+    def document(self) -> dict[str, Any]:
+        """The document of one look: as `status --json`, with `time` and `trouble`, and without `hidden` and
+        `provenance`; before there is a store, its URL and jobs alone."""
+        at = self.following
+        about = {"time": time.time(), "trouble": self.trouble}
+        if at.store is None or at.plan is None:
+            return {"store": at.url, "jobs": self._jobs, **about}
+        runs = [asdict(run) for run in at.runs]
+        known = progress_of(at.store, at.plan, at.at_work)
+        return {**known, "holder": at.holder, "jobs": self._jobs, "runs": runs, **about}
+
+
+def watch_status(location: str, modules: Iterable[str], interval: float, as_json: bool) -> int:
+    """Show the progress of a store until every cell is done or has failed; returns the exit code.
+
+    Parameters
+    ----------
+    interval
+        Seconds between two looks.
+    as_json
+        Print a document a line instead.
+
+    Raises
+    ------
+    ParameterError
+        An interval that is too short; something other than a bendscape store.
+    """
+    if interval < LEAST_INTERVAL:
+        raise ParameterError("--interval", f"{interval:g}s", f"{LEAST_INTERVAL:g}s or more")
+    watch, console = Watch(location, modules), out()
+    with _ended_by_signals():
+        if as_json:
+            return _documents(watch, interval)
+        return _redrawn(watch, console, interval) if console.is_terminal else _lines(watch, console, interval)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    # By an exception, so that the cursor of the terminal comes back.
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _documents(watch: Watch, interval: float) -> int:
+    while True:
+        watch.look()
+        sys.stdout.write(json.dumps(plain(watch.document()), allow_nan=False) + "\n")
+        sys.stdout.flush()
+        if watch.finished:
+            return watch.exit_code
+        _pause(interval)
+
+
+def _redrawn(watch: Watch, console: Console, interval: float) -> int:
+    # Drawn only when there is something to draw, and as one write: nothing flickers.
+    watch.look()
+    live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+    try:  # not `with`: a signal while it starts would leave the terminal without its cursor
+        live.start()
+        while not watch.finished:
+            live.update(_picture(watch), refresh=True)
+            _pause(interval)
+            watch.look()
+        live.update(_picture(watch), refresh=True)
+    finally:
+        live.stop()
+    return watch.exit_code
+
+
+def _picture(watch: Watch) -> Group:
+    document, notes = watch.document(), _notes(watch)
+    if "sizes" not in document:
+        jobs = [f"job {job['id']} at {job['place']}: {job['state']}" for job in document["jobs"]]
+        return Group(*map(Text, [*jobs, *notes]))
+    table, lines = shown(document)
+    return Group(table, *map(Text, [*lines, *notes]))
+
+
+def _notes(watch: Watch) -> list[str]:
+    at = watch.following
+    said = [f"{path} is damaged: {why}" for path, why in at.problems.items()]
+    if at.plan is not None and not at.at_work and at.plan.total("missing"):
+        said.append("no run is at work: waiting for the next")
+    if watch.trouble:
+        said.append(f"the store does not answer, trying again: {watch.trouble}")
+    elif at.store is None:
+        said.append(f"no store at {at.url} yet: waiting for a run that makes it")
+    moment = datetime.now().isoformat(" ", "seconds")
+    return [*said, moment if watch.finished else f"{moment}; Ctrl-C ends this, and nothing else"]
+
+
+def _lines(watch: Watch, console: Console, interval: float) -> int:
+    before = ""
+    while True:
+        watch.look()
+        document, (*notes, _) = watch.document(), _notes(watch)
+        counts = []
+        if "sizes" in document:
+            counts = [
+                f"{document['done']}/{document['cells']} cells, {document['failed']} failed, "
+                f"{document['missing']} left"
+            ]
+        # The rate and the time left change without an event: they are printed, but are no reason to print.
+        if (state := "; ".join([*counts, *notes])) != before:
+            rate, eta = document.get("rate"), document.get("eta_seconds")
+            pace = [f"{rate:.3g} cells/s, ETA {'unknown' if eta is None else clock(eta)}"] if rate else []
+            line = "; ".join([*counts, *pace, *notes])
+            moment = datetime.now().isoformat(" ", "seconds")
+            console.print(f"{moment} {line}", markup=False, highlight=False, soft_wrap=True)
+            console.file.flush()
+            before = state
+        if watch.finished:
+            return watch.exit_code
+        _pause(interval)
