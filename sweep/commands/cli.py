@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bendscape.sweep.commands import kernels
+from bendscape.sweep.commands import kernels, metrics
 from bendscape.sweep.commands import stores as store_commands
 from bendscape.sweep.commands.options import Json, Memory, bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.commands.stores import Modules
@@ -271,6 +271,7 @@ def _leave(code: int) -> None:
 
 store_commands.register(app)  # status, errors and fsck
 kernels.register(app)
+metrics.register(app)
 
 
 def _invoke(command: str, **arguments: Any) -> None:
