@@ -22,7 +22,7 @@ from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine import metrics
 from bendscape.sweep.engine.executor import SerialExecutor, executor_at
 from bendscape.sweep.engine.metrics import METRICS, can_export, check_port
-from campaigns import RANDOM, make_campaign, run
+from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
 SMALL = {"p": [1], "a": [0.7, 1.5], "alpha": [1.0, 2.0], "N": [64], "seeds": 6}
@@ -68,9 +68,7 @@ def test_a_scrape_of_ray_agrees_with_the_final_status(
 
     campaign = make_campaign(**SMALL)
     name = 'a "name" \\ λ'
-    campaign = campaign.model_copy(
-        update={"campaign": campaign.campaign.model_copy(update={"name": name})}
-    )
+    campaign = campaign.model_copy(update={"campaign": campaign.campaign.model_copy(update={"name": name})})
     run(tmp_path / "s.zarr", kernel_file(FAILING), campaign, RayExecutor({}, 2))
     status = store_status(tmp_path / "s.zarr")
     (node,) = ray.nodes()
@@ -210,3 +208,48 @@ def test_the_list_of_metrics_is_a_document_too() -> None:
     document = json.loads(bendscape("metrics", "--json").stdout)
     assert {row["name"] for row in document["metrics"]} == EXPORTED
     assert document["exported"] is True
+
+
+# -- jobs
+
+
+def test_the_first_node_of_a_slurm_job_serves_metrics_at_the_port_that_was_asked_for(tmp_path: Path) -> None:
+    from bendscape.cluster.ray_node import Node, ray_start
+    from bendscape.cluster.slurm_ray import Told, node_command
+
+    told = Told("5", tmp_path, 2, 2, 0, 3600.0, 120.0, (20000, 30000), ["true"], 9464)
+    first, second = (node_command(told, index, "10.0.0.1", "10.0.0.1:20001") for index in (0, 1))
+    assert first[first.index("--metrics-port") + 1] == "9464"
+    assert "--metrics-port" not in second
+    node = Node("10.0.0.1", "10.0.0.1:20001", True, 2, 10**9, "/tmp/b/j5-0", metrics_port=9464)
+    ports = range(20002, 20030)
+    option = "--metrics-export-port="
+    (served,) = (part for part in ray_start(node, ports) if part.startswith(option))
+    assert served == f"{option}9464"
+    drawn = [part for part in ray_start(node._replace(metrics_port=0), ports) if part.startswith(option)]
+    assert [int(part.removeprefix(option)) in ports for part in drawn] == [True]
+
+
+def test_a_port_for_metrics_among_the_options_of_a_job_is_refused_before_it_waits(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(campaign_text(**SMALL, store=str(tmp_path / "s.zarr")))
+    done = bendscape("submit", "local", file, "--dry-run", "--", "--metrics-port", "9464")
+    assert done.returncode == 2
+    assert "--metrics-port" in done.stderr
+    assert "--address ray" in done.stderr
+
+
+def test_the_head_of_a_job_on_kubernetes_says_where_its_metrics_are() -> None:
+    from bendscape.cluster.place import Job
+    from bendscape.cluster.ray_job import KubeRayParameters, render_job
+
+    job = Job("/campaign/campaign.toml", "s3://bucket/night.zarr", "night")
+    (ray_job,) = (
+        one for one in render_job(job, KubeRayParameters(image="i"), "night", {}) if one["kind"] == "RayJob"
+    )
+    cluster = ray_job["spec"]["rayClusterSpec"]
+    head, worker = (group["template"] for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]))
+    port = cluster["headGroupSpec"]["rayStartParams"]["metrics-export-port"]
+    assert head["metadata"]["annotations"]["prometheus.io/port"] == port
+    assert {"name": "metrics", "containerPort": int(port)} in head["spec"]["containers"][0]["ports"]
+    assert "prometheus.io/scrape" not in worker["metadata"]["annotations"]

@@ -61,4 +61,6 @@ def metrics(
         table.add_row(one.exported, one.kind, one.description)
     out().print(table)
     if not can_export():
-        out().print("the Ray installed here cannot export them: pip install 'bendscape[metrics]'", markup=False)
+        out().print(
+            "the Ray installed here cannot export them: pip install 'bendscape[metrics]'", markup=False
+        )

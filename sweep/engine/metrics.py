@@ -42,7 +42,11 @@ METRICS = {
         Metric("bendscape_tasks_lost", "counter", "Tasks that this run lost with their workers, and retried"),
         Metric("bendscape_campaign_cells", "gauge", "Cells that the campaign asks for"),
         Metric("bendscape_campaign_cells_done", "gauge", "Cells of the campaign that are done"),
-        Metric("bendscape_campaign_cells_failed", "gauge", "Cells of the campaign that have failed and are not done"),
+        Metric(
+            "bendscape_campaign_cells_failed",
+            "gauge",
+            "Cells of the campaign that have failed and are not done",
+        ),
         Metric("bendscape_campaign_cells_left", "gauge", "Cells of the campaign that are not yet computed"),
         Metric("bendscape_tiles_in_flight", "gauge", "Tiles at the workers, or waiting for one"),
         Metric("bendscape_campaign_core_seconds_left", "gauge", "Estimated computing time left on one core"),
@@ -115,7 +119,9 @@ def check_port(port: int, executor: str, here: bool) -> int:
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ParameterError("--metrics-port", port, "an integer from 1 to 65535")
     if executor != "ray":
-        remedy = "metrics are those of Ray, which this run does not start; `bendscape status --watch` needs none"
+        remedy = (
+            "metrics are those of Ray, which this run does not start; `bendscape status --watch` needs none"
+        )
         raise ParameterError("--metrics-port", port, "together with --address ray", remedy)
     if not here:
         remedy = "a running cluster exports them at the port that `ray start --metrics-export-port` was given"
