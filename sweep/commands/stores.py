@@ -44,12 +44,12 @@ def status(
     """Done, failed and missing cells, the rate, the time left, and which run is at work.
 
     With --watch: redrawn in place in a terminal; elsewhere a line whenever something has changed, and with
-    --json a document a line. It waits for a store that is not there yet, and for a store that does not answer.
-    Exit code with --watch: 0: complete; 1: finished with failed cells; 130: ended by Ctrl-C.
+    --json a document a line. It waits for a store that is not there yet, or does not answer. Exit code with
+    --watch: 0: complete; 1: finished with failed cells; 130: ended by Ctrl-C.
     """
-    from bendscape.core.errors import ParameterError
     from datetime import datetime
 
+    from bendscape.core.errors import ParameterError
     from bendscape.sweep.commands.console import console, out, print_json, results_only
     from bendscape.sweep.commands.status import store_status, store_tiles
     from bendscape.sweep.commands.watching import shown, watch_status

@@ -1,7 +1,8 @@
 """What a run tells Prometheus of itself, through the metrics of Ray.
 
-Counters start at zero with each run, as Prometheus expects of a process; gauges are read from the ledger, so they
-are right from the first report of a run that resumes. Every series has one label of ours, the name of the campaign.
+Counters start at zero with each run, as Prometheus expects of a process; gauges are read from the ledger, so
+they are right from the first report of a run that resumes. Every series has one label of ours, the name of the
+campaign.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ METRICS = {
         Metric(
             "bendscape_campaign_cells_failed",
             "gauge",
-            "Cells of the campaign that have failed and are not done",
+            "Cells of the campaign that have failed",
         ),
         Metric("bendscape_campaign_cells_left", "gauge", "Cells of the campaign that are not yet computed"),
         Metric("bendscape_tiles_in_flight", "gauge", "Tiles at the workers, or waiting for one"),
