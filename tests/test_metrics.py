@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from bendscape.sweep.commands.metrics import ALERTS, DASHBOARD, file_of
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine import metrics
 from bendscape.sweep.engine.executor import SerialExecutor, executor_at
-from bendscape.sweep.engine.metrics import METRICS, can_export, check_port
+from bendscape.sweep.engine.metrics import METRICS, can_export, check_port, wait_for_port
 from campaigns import RANDOM, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
@@ -139,7 +140,7 @@ def test_tiles_are_in_flight_until_they_come_back_and_lost_tasks_are_counted(
 # -- the port
 
 
-def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it(tmp_path: Path) -> None:
+def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it() -> None:
     with pytest.raises(ParameterError, match=r"--metrics-port.*--address ray"):
         executor_at("local", 1, metrics_port=9464)
     with pytest.raises(ParameterError, match=r"--metrics-port.*ray start --metrics-export-port"):
@@ -147,11 +148,22 @@ def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it(tmp_path: Path
     for port in (0, 65536, True):
         with pytest.raises(ParameterError, match=r"an integer from 1 to 65535"):
             check_port(port, "ray", here=True)
+    assert check_port(9464, "ray", here=True) == 9464
+
+
+def test_a_port_that_a_killed_run_still_holds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        release = threading.Timer(0.7, taken.close)
+        release.start()
+        wait_for_port(port, said.append)
+        release.join()
+    assert said == [f"port {port} is taken, perhaps by the Ray of a run that was killed: waiting for it"]
+    with socket.create_server(("127.0.0.1", port)):
+        monkeypatch.setattr(metrics, "PORT_SECONDS", 0.1)
         with pytest.raises(ParameterError, match=r"a port that is free"):
-            check_port(port, "ray", here=True)
-    assert check_port(port, "ray", here=True) == port
+            wait_for_port(port, said.append)
 
 
 def test_a_ray_that_cannot_export_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

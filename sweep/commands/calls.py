@@ -23,6 +23,7 @@ from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.hidden import Hidden
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.machine import available_cores, available_memory
+from bendscape.sweep.engine.metrics import wait_for_port
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.run import Summary, open_plan, run_campaign
 from bendscape.sweep.engine.stop import GRACE_SECONDS
@@ -242,6 +243,7 @@ def bring_up(
         if choice.name == "ray":
             console.print("starting Ray ..." if choice.here else f"joining the Ray cluster at {address} ...")
         if metrics_port is not None:
+            wait_for_port(metrics_port, console.print)
             console.print(f"metrics at http://127.0.0.1:{metrics_port}/metrics while this run lasts")
         return start()
 

@@ -1,8 +1,8 @@
 """What a run tells Prometheus of itself, through the metrics of Ray.
 
 Counters start at zero with each run, as Prometheus expects of a process; gauges are read from the ledger, so
-they are right from the first report of a run that resumes. Every series has one label of ours, the name of the
-campaign.
+they are right from the first report of a run that resumes. Every series has one label of ours: the name of
+the campaign.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from bendscape.core.errors import ParameterError
 
+PORT_SECONDS = 90.0  # how long to wait for a port
 REPORT_SECONDS = 1.0  # between two reports; Ray hands them on every ten seconds
 LABEL = "campaign"
 NEEDED = ("aiohttp", "opencensus", "opentelemetry", "prometheus_client")  # by the part of Ray that exports
@@ -115,7 +116,7 @@ def check_port(port: int, executor: str, here: bool) -> int:
     Raises
     ------
     ParameterError
-        Not a port, or somebody listens there; no Ray runs, or one that is not ours; Ray cannot export.
+        Not a port; no Ray runs, or one that is not ours; Ray cannot export.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ParameterError("--metrics-port", port, "an integer from 1 to 65535")
@@ -130,13 +131,35 @@ def check_port(port: int, executor: str, here: bool) -> int:
     if not can_export():
         remedy = "install it with pip install 'bendscape[metrics]'"
         raise ParameterError("--metrics-port", port, "only where Ray can export metrics", remedy)
+    return port
+
+
+def wait_for_port(port: int, say: Callable[[str], object]) -> None:
+    """Wait until nobody listens at a port: the Ray of a run that was killed keeps its own for a minute.
+
+    Raises
+    ------
+    ParameterError
+        It is still taken after `PORT_SECONDS`.
+    """
+    until, said = time.monotonic() + PORT_SECONDS, False
+    while (refusal := _refusal(port)) is not None:
+        if time.monotonic() > until:
+            raise ParameterError("--metrics-port", port, "a port that is free", refusal)
+        if not said:
+            say(f"port {port} is taken, perhaps by the Ray of a run that was killed: waiting for it")
+            said = True
+        time.sleep(0.5)
+
+
+def _refusal(port: int) -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ParameterError("--metrics-port", port, "a port that is free", str(error)) from None
-    return port
+            return str(error)
+    return None
 
 
 def can_export() -> bool:
