@@ -132,7 +132,7 @@ def _private_file(value: str) -> str:
 
 def _exported(port: int) -> int:
     if not can_export():
-        raise ValueError("only where Ray can export metrics: pip install 'bendscape[metrics]'")
+        raise ValueError("given only where Ray can export metrics: pip install 'bendscape[metrics]'")
     return port
 
 

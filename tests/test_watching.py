@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from command_line import BENDSCAPE, bendscape
+from rich.table import Table
 from s3_server import S3Server
 
 from bendscape.sweep.campaign.file import Campaign
@@ -135,7 +136,7 @@ def test_a_log_gets_a_line_for_every_change_and_the_exit_code_of_the_run(
     assert lines == [
         f"no store at file://{store} yet: waiting for a run that makes it",
         "0/4 cells, 0 failed, 4 left; no run is at work: waiting for the next",
-        "3/4 cells, 1 failed, 0 left",
+        f"3/4 cells, 1 failed, 0 left; `bendscape errors file://{store}` lists what failed and why",
     ]
     assert not store.with_name("other.zarr").exists()
 
@@ -214,10 +215,30 @@ def test_what_does_not_go_together_is_refused_and_so_is_what_is_no_store(tmp_pat
         ((tmp_path, "--watch"), "a bendscape store"),
         ((tmp_path, "--watch", "--tiles"), "--tiles"),
         ((tmp_path, "--interval", "2s"), "together with --watch"),
-        ((tmp_path, "--watch", "--interval", "0.1s"), "0.5s or more"),
+        ((tmp_path, "--watch", "--interval", "0.1s"), "from 0.5s to 1d"),
+        ((tmp_path, "--watch", "--interval", "9999999d"), "from 0.5s to 1d"),
         ((tmp_path, "--watch", "--interval", "often"), "--interval"),
     ):
         done = bendscape("status", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_in_a_low_terminal_the_last_rows_of_the_table_are_cut_off_and_not_the_lines(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    run(
+        tmp_path / "s.zarr",
+        kernel_file(RANDOM),
+        make_campaign(**{**SMALL, "N": [64, 128, 256]}),
+        IdleExecutor(),
+    )
+    watch = watching.Watch(str(tmp_path / "s.zarr"), ())
+    watch.look()
+    tables = [
+        [isinstance(part, Table) for part in watching._picture(watch, height).renderables]
+        for height in (40, 8)
+    ]
+    assert tables[0] == [True, False, False, False, False]
+    assert tables[1] == [*tables[0][1:], True]

@@ -24,7 +24,7 @@ from bendscape.sweep.commands.status import jobs_for, progress_of
 from bendscape.sweep.engine.following import Following
 from bendscape.sweep.engine.progress import clock
 
-LEAST_INTERVAL = 0.5
+LEAST_INTERVAL, LONGEST_INTERVAL = 0.5, 86400.0
 _pause = time.sleep
 JOBS_SECONDS = 60.0  # between two questions about jobs, which go to a scheduler that many people share
 
@@ -137,13 +137,15 @@ def watch_status(location: str, modules: Iterable[str], interval: float, as_json
     ParameterError
         An interval that is too short; something other than a bendscape store.
     """
-    if interval < LEAST_INTERVAL:
-        raise ParameterError("--interval", f"{interval:g}s", f"{LEAST_INTERVAL:g}s or more")
+    if not LEAST_INTERVAL <= interval <= LONGEST_INTERVAL:
+        accepted = f"from {LEAST_INTERVAL:g}s to {LONGEST_INTERVAL / 86400:g}d"
+        raise ParameterError("--interval", f"{interval:g}s", accepted)
     watch, console = Watch(location, modules), out()
     with _ended_by_signals():
         if as_json:
             return _documents(watch, interval)
-        return _redrawn(watch, console, interval) if console.is_terminal else _lines(watch, console, interval)
+        redrawable = console.is_terminal and not console.is_dumb_terminal
+        return _redrawn(watch, console, interval) if redrawable else _lines(watch, console, interval)
 
 
 @contextmanager
@@ -178,27 +180,32 @@ def _redrawn(watch: Watch, console: Console, interval: float) -> int:
     try:  # not `with`: a signal while it starts would leave the terminal without its cursor
         live.start()
         while not watch.finished:
-            live.update(_picture(watch), refresh=True)
+            live.update(_picture(watch, console.height), refresh=True)
             _pause(interval)
             watch.look()
-        live.update(_picture(watch), refresh=True)
+        live.update(_picture(watch, console.height), refresh=True)
     finally:
         live.stop()
     return watch.exit_code
 
 
-def _picture(watch: Watch) -> Group:
+def _picture(watch: Watch, height: int) -> Group:
     document, notes = watch.document(), _notes(watch)
     if "sizes" not in document:
         jobs = [f"job {job['id']} at {job['place']}: {job['state']}" for job in document["jobs"]]
         return Group(*map(Text, [*jobs, *notes]))
     table, lines = shown(document)
-    return Group(table, *map(Text, [*lines, *notes]))
+    texts = [*map(Text, [*lines, *notes])]
+    # What does not fit is cut off below: then the lines are worth more than the last rows.
+    fits = table.row_count + len(texts) + 6 <= height
+    return Group(table, *texts) if fits else Group(*texts, table)
 
 
 def _notes(watch: Watch) -> list[str]:
     at = watch.following
     said = [f"{path} is damaged: {why}" for path, why in at.problems.items()]
+    if at.plan is not None and at.plan.total("failed"):
+        said.append(f"`bendscape errors {at.url}` lists what failed and why")
     if at.plan is not None and not at.at_work and at.plan.total("missing"):
         said.append("no run is at work: waiting for the next")
     if watch.trouble:
