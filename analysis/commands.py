@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bendscape.analysis import one_model
-from bendscape.sweep.commands.options import Json
+from bendscape.sweep.commands.options import Json, Modules
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
     app.command("export")(export)
     app.command("analyses")(analyses)
+    app.command("watch")(watch)
     for group in app.registered_groups:
         if group.name == "theory" and group.typer_instance is not None:
             group.typer_instance.command("map")(phase_map)
@@ -275,6 +276,35 @@ def analyses(
         cells = [row["error"]] if "error" in row else [", ".join(row[column]) for column in columns]
         table.add_row(row["name"], *cells)
     out().print(table)
+
+
+def watch(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Path or URL of a store, which need not be there yet.")
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Port on 127.0.0.1; 0 picks a free one. By default 8642, or a free one if that is taken.",
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Also open the page in the browser.")] = False,
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """A live page of a campaign on 127.0.0.1: coverage of the grid, rate and time left, failures, curves and
+    estimates as data arrive. Only reads, and only while the page is open. Prints the address; Ctrl-C ends it.
+    With --json prints one frame, all that the page shows, and ends."""
+    from bendscape.analysis.live.server import one_frame, serve
+    from bendscape.sweep.commands.console import print_json, results_only
+
+    if json:
+        with results_only():
+            document = one_frame(store, kernel_module)
+        print_json(document)
+        return
+    serve(store, port, kernel_module, show)
 
 
 def phase_map(

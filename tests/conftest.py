@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,9 +17,22 @@ from bendscape.sweep.location import store_url
 from campaigns import write_kernel
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from s3_server import S3Server
 
     from bendscape.sweep.engine.executor import Executor
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 # Property tests use the same examples in every run, so that a failure is due to the change at hand. For fresh
 # examples: pytest --hypothesis-profile=default
@@ -126,3 +141,22 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return store_url(tmp_path / "s.zarr")
     found: str = request.getfixturevalue("s3_url")
     return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium of this machine; none is ever downloaded."""
+    found = os.environ.get("BENDSCAPE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        words = (
+            f"no browser: install Debian's chromium or set BENDSCAPE_BROWSER (tried {', '.join(BROWSERS)})"
+        )
+        if os.environ.get("BENDSCAPE_REQUIRE_BROWSER") == "1":
+            pytest.fail(words)
+        pytest.skip(words)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(BROWSER_ARGUMENTS))
+        yield browser
+        browser.close()

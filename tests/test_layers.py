@@ -51,6 +51,11 @@ ALLOWED = {  # by folder: what else it may import
         *("core", "sweep.campaign.kernel", *DOORS),
         *("analysis.dataset", "analysis.estimate", "analysis.findings", "analysis.figures"),
     },
+    "analysis.live": {
+        *("core", "sweep.campaign", "sweep.location", "sweep.store", *DOORS),
+        *("sweep.engine.following", "sweep.engine.pace"),  # the state of a run, for those who only read
+        *("analysis.dataset", "analysis.estimate", "analysis.findings", "analysis.report"),
+    },
     "cluster": {"core", "sweep", "analysis"},
 }
 QUARANTINE = {
@@ -63,6 +68,8 @@ QUARANTINE = {
     "yaml": {"cluster"},
     "matplotlib": {"analysis"},
     "plotly": {"analysis"},
+    "starlette": {"analysis"},
+    "uvicorn": {"analysis"},
     "subprocess": {"sweep", "cluster"},
 }
 IGNORED = shutil.ignore_patterns(
@@ -207,7 +214,14 @@ def test_the_wheel_holds_every_module_and_its_data(checkout: Path, tmp_path: Pat
     names = set(zipfile.ZipFile(wheel).namelist())
     assert modules() <= names
     assert {f"bendscape/{folder}/py.typed" for folder in FOLDERS} <= names
-    assert {"bendscape/analysis/report/report.html.jinja", "bendscape/analysis/report/report.js"} <= names
+    for name in (
+        "report/report.html.jinja",
+        "report/style.css.jinja",
+        "report/report.js",
+        "report/figures.js",
+    ):
+        assert f"bendscape/analysis/{name}" in names
+    assert {"bendscape/analysis/live/page.html.jinja", "bendscape/analysis/live/page.js"} <= names
     assert "bendscape/cluster/rayjob.json.gz" in names
     assert not {name for name in names if name.startswith(("tests/", "core/", "sweep/"))}
 

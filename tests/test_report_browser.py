@@ -4,9 +4,7 @@ requests."""
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,36 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 FIGURES = ("overlap", "eigenvalue", "critical", "scaled")
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>"
 TRACES = "id => document.getElementById(`figure-${id}`).data"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium of this machine; none is ever downloaded."""
-    found = os.environ.get("BENDSCAPE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not found:
-        words = f"no browser: install Debian's chromium or set BENDSCAPE_BROWSER (tried {', '.join(NAMES)})"
-        if os.environ.get("BENDSCAPE_REQUIRE_BROWSER") == "1":
-            pytest.fail(words)
-        pytest.skip(words)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -95,14 +95,15 @@ class RowCells:
                 shape = (self.columns, grid.seeds[size])
                 self.values[size] = {name: np.full(shape, math.nan) for name in self.names}
                 self.values[size]["status"][...] = STATUS["absent"]
-                self.values[size]["status"][~self._wanted(size)] = NOT_WANTED
+                seeds = np.arange(grid.seeds[size])
+                self.values[size]["status"][seeds >= self._counts(size)[:, None]] = NOT_WANTED
                 self._seen[size] = np.zeros([len(pick) for pick in self._tiles(layout, size)], np.uint16)
 
-    def _wanted(self, size: int) -> NDArray[np.bool_]:
+    def _counts(self, size: int) -> NDArray[np.int64]:
         index = iter(self.row)
         column = along(self.grid)
         at = tuple(slice(None) if name == column else next(index) for name in self.grid.dims)
-        found: NDArray[np.bool_] = np.atleast_1d(self.grid.wanted(size)[at])
+        found: NDArray[np.int64] = np.atleast_1d(self.grid.counts(size)[at])
         return found
 
     def _tiles(self, layout: Layout, size: int) -> list[list[int]]:
@@ -123,8 +124,9 @@ class RowCells:
             return False
         changed: list[tuple[float, TileKey, tuple[int, ...], int]] = []
         for size, seen in self._seen.items():
-            known, tiles = records.size(size, len(self.store.layout.cell_dims)), self._tiles(
-                self.store.layout, size
+            known, tiles = (
+                records.size(size, len(self.store.layout.cell_dims)),
+                self._tiles(self.store.layout, size),
             )
             known.reserve(self.store.layout.tile_shape(size), self.store.layout.tile_cells(size))
             attempts, when = known.attempts[np.ix_(*tiles)], known.finished[np.ix_(*tiles)]
@@ -134,11 +136,11 @@ class RowCells:
         changed.sort()  # the newest first
         self.left = max(0, len(changed) - most)
         wanted = changed[:most]
-        for read, (_, key, at, attempts) in zip(
+        for read, (_, key, at, count) in zip(
             together(self._read, [(records, key) for _, key, _, _ in wanted]), wanted, strict=True
         ):
             self._put(records, read)
-            self._seen[key.size][at] = attempts
+            self._seen[key.size][at] = count
         self.changes += bool(wanted)
         return bool(wanted)
 
@@ -175,7 +177,9 @@ class RowCells:
         if read.damage:
             self.damage[name] = read.damage
         blocks, (slots, seeds) = layout.sizes[key.size], layout.slots(key)
-        done, failed = (self._bits(mask, blocks.curve_block, blocks.seed_block) for mask in records.masks(key))
+        done, failed = (
+            self._bits(mask, blocks.curve_block, blocks.seed_block) for mask in records.masks(key)
+        )
         done, failed = done[:slots, :seeds] & bool(read.values), failed[:slots, :seeds]
         if self._along_model is not None:
             columns = [self._column.get(key.chunk[self._along_model], -1)]
@@ -202,7 +206,9 @@ class RowCells:
         bits = np.unpackbits(np.frombuffer(mask.to_bytes(width, "little"), np.uint8), bitorder="little")
         return bits[: math.prod(shape)].reshape(shape).astype(bool)
 
-    def means(self, size: int, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    def means(
+        self, size: int, name: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Mean over the seeds that are done, its standard error and their number, by column; NaN without
         data, and the error with a single seed.
 
@@ -231,10 +237,9 @@ class RowCells:
             fill = NOT_WANTED if name == "status" else math.nan
             whole = np.full((len(sizes), self.columns, most), float(fill))
             for k, size in enumerate(sizes):
-                values = self.values[size][name]
-                whole[k, :, : values.shape[1]] = np.where(
-                    (self.values[size]["status"] == STATUS["failed"]) & (name != "status"), math.nan, values
-                )
+                values, status = self.values[size][name], self.values[size]["status"]
+                there = np.isin(status, (STATUS["done"], STATUS["not_converged"])) | (name == "status")
+                whole[k, :, : values.shape[1]] = np.where(there, values, math.nan)
             array = whole if size_axis is not None else whole[0]
             array = array if column is not None else array.squeeze(axis=-2)
             named = [size_axis.name, *inner] if size_axis is not None else inner

@@ -45,11 +45,27 @@ class Coverage:
 
     def __init__(self, layout: Layout, grid: Grid) -> None:
         self.layout, self.grid = layout, grid
+        self._places = [
+            [layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()
+        ]
         self._seen = {size: np.zeros(layout.tile_shape(size), np.uint16) for size in grid.sizes}
+        # Seeds wanted, by tile (without the tiles of seeds) and slot of the curve; then cells done and failed.
+        self._wanted = {size: self._stored(grid.counts(size), size) for size in grid.sizes}
         self._counts = {
-            size: np.zeros((2, *layout.tile_shape(size), layout.sizes[size].curve_block), np.uint16)
-            for size in grid.sizes
+            size: np.zeros((2, *seen.shape, layout.sizes[size].curve_block), np.uint16)
+            for size, seen in self._seen.items()
         }
+
+    def _stored(self, values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        *tiles, _ = self.layout.tile_shape(size)
+        block = self.layout.sizes[size].curve_block
+        if self.grid.curve is None:
+            stored = np.zeros((*tiles, 1), np.int64)
+            stored[..., 0][np.ix_(*self._places)] = values
+            return stored
+        whole = np.zeros((*tiles[:-1], tiles[-1] * block), np.int64)
+        whole[np.ix_(*self._places)] = values
+        return whole.reshape(*tiles, block)
 
     def update(self, records: Records) -> int:
         """Count the tiles that have changed since the last call; returns their number."""
@@ -63,31 +79,29 @@ class Coverage:
             for start in range(0, len(tiles), BLOCK_TILES):
                 at = tuple(tiles[start : start + BLOCK_TILES].T)
                 for kind, masks in enumerate((known.done[at], known.failed[at])):
-                    self._counts[size][(kind, *at)] = self._by_point(size, masks, at[-1])
+                    self._counts[size][(kind, *at)] = self._by_slot(size, masks, at)
             seen[...] = attempts
         return changed
 
-    def _by_point(self, size: int, masks: NDArray[np.uint8], column: NDArray[np.intp]) -> NDArray[Any]:
-        # Masks are (tile, bytes); the result is (tile, curve slot), of the seeds that are wanted.
+    def _by_slot(
+        self, size: int, masks: NDArray[np.uint8], at: tuple[NDArray[np.intp], ...]
+    ) -> NDArray[np.intp]:
+        # Masks are (tile, bytes); the result is (tile, slot of the curve), of the seeds that are wanted.
         blocks = self.layout.sizes[size]
         bits = np.unpackbits(masks, axis=-1, count=self.layout.tile_cells(size), bitorder="little")
         cells = bits.reshape(len(masks), blocks.curve_block, blocks.seed_block)
-        seeds = column[:, None] * blocks.seed_block + np.arange(blocks.seed_block)
-        return (cells * (seeds < self.grid.seeds[size])[:, None, :]).sum(axis=-1)
+        seeds = at[-1][:, None] * blocks.seed_block + np.arange(blocks.seed_block)
+        slots = self._wanted[size][at[:-1]].reshape(-1, blocks.curve_block)
+        wanted = seeds[:, None, :] < slots[:, :, None]
+        return np.asarray((cells & wanted).sum(axis=-1))
 
     def table(self, size: int) -> NDArray[np.int64]:
         """Done, failed and wanted cells of one size, (3, rows, columns), in the order of the campaign."""
-        grid, layout = self.grid, self.layout
+        grid = self.grid
         counts = self._counts[size].sum(axis=-2, dtype=np.int64)  # over the tiles of seeds
-        if grid.curve is not None:
-            counts = counts.reshape(*counts.shape[:-2], -1)
-        else:
-            counts = counts[..., 0]
-        places = [[layout.dims[name].index(value) for value in values] for name, values in grid.dims.items()]
-        picked = counts[np.ix_(range(2), *places)] if places else counts
-        wanted = grid.wanted(size)
-        picked = np.where(wanted, picked, 0)
-        table = np.concatenate([picked, (wanted * grid.seeds[size])[None]])
+        counts = counts[..., 0] if grid.curve is None else counts.reshape(*counts.shape[:-2], -1)
+        picked = counts[np.ix_(range(2), *self._places)]
+        table = np.concatenate([picked, grid.counts(size)[None]])
         name = along(grid)
         if name is not None:
             table = np.moveaxis(table, 1 + list(grid.dims).index(name), -1)

@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Hashable, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,16 +72,20 @@ SHOWN: Mapping[str, Callable[[Results], Table]] = {"thresholds": _thresholds, "c
 
 
 def numbers_of(name: str, found: xr.Dataset) -> Table:
-    """The result of any analysis as a table: one row for each place of each variable, at most ``MOST_ROWS``."""
-    rows = []
+    """The result of any analysis as a table: a row for each place of each variable, at most ``MOST_ROWS``."""
+    rows: list[list[str]] = []
     for variable in found.data_vars:
         array = found[variable]
         for index in np.ndindex(*array.shape):
             if len(rows) == MOST_ROWS:
                 break
-            at = {dim: array[dim].values[k] for dim, k in zip(array.dims, index, strict=True) if dim in array.coords}
+            at = {
+                dim: array[dim].values[k]
+                for dim, k in zip(array.dims, index, strict=True)
+                if dim in array.coords
+            }
             value = array.values[index]
-            text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+            text = f"{value:.6g}" if array.dtype.kind == "f" else str(value)
             rows.append([str(variable), ", ".join(f"{dim} = {v}" for dim, v in at.items()), text])
     return Table(name, ["quantity", "at", "value"], rows)
 
@@ -102,7 +107,7 @@ def estimate(ds: xr.Dataset) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # of precision; the report says them
         results = Results(ds, n_boot=N_BOOT)
         for name, point in installed().items():
-            if name in PASSES and name not in SHOWN:
+            if not shown(point):
                 continue
             try:
                 analysis = loaded(point)
@@ -131,10 +136,15 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({last.name})"
 
 
+def shown(point: EntryPoint) -> bool:
+    """Whether an analysis is for this page: one of ``SHOWN``, or one of another package."""
+    return point.name in SHOWN or not point.value.startswith("bendscape.")
+
+
 def fits(ds: xr.Dataset) -> bool:
     """Whether any installed analysis that would be shown fits a dataset."""
-    for name, point in installed().items():
-        if name in PASSES and name not in SHOWN:
+    for point in installed().values():
+        if not shown(point):
             continue
         try:
             if not loaded(point).lacking(ds):
@@ -154,8 +164,9 @@ class Analyst:
         self._found: dict[Hashable, tuple[int, dict[str, Any]]] = {}
 
     def ask(self, row: Hashable, state: int, dataset: Callable[[], xr.Dataset]) -> dict[str, Any] | None:
-        """The latest result for a row, None if there is none yet; starts an analysis of this `state` of it, a
-        number that changes with the data, if that is due. `dataset` is called here, in the caller's thread."""
+        """The latest result for a row, None if there is none yet; starts an analysis of this `state` of it (a
+        number that changes with the data), if that is due. `dataset` is called here, in the caller's
+        thread."""
         with self._lock:
             known = self._found.get(row)
             due = (known is None or known[0] != state) and time.monotonic() >= self._rest

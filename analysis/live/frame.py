@@ -52,7 +52,7 @@ class Watch:
         self._dataset: xr.Dataset | None = None
         self._fits = False
 
-    def look(self) -> None:
+    def look(self, *, strict: bool = False) -> None:
         """Read what is new in the ledger, and the new tiles of the rows that are watched.
 
         A store that does not answer is no error: the frame says so, and what was known stays.
@@ -60,15 +60,15 @@ class Watch:
         Raises
         ------
         ParameterError
-            Something other than a bendscape store is there.
+            With `strict`: something other than a bendscape store is there.
         """
         try:
             self.following.look()
             self._follow()
             self.silent = ""
-        except ParameterError:
-            raise
         except (OSError, KeyError, ValueError) as error:  # a store that is being changed, too: the next look
+            if strict and isinstance(error, ParameterError):
+                raise
             self.silent = " ".join(str(error).split())[:400] or type(error).__name__
 
     def _follow(self) -> None:
@@ -89,7 +89,7 @@ class Watch:
 
     def read_all(self, row: Sequence[int] = ()) -> None:
         """Read everything of a row, and wait for its analysis."""
-        self.look()
+        self.look(strict=True)
         if self.following.plan is None:
             return
         cells = self._cells(self._row(row))
@@ -165,7 +165,7 @@ class Watch:
             "hosts": _hosts(seen),
             "history": _history(seen),
             "runs": [asdict(run) for run in reversed(seen.runs)],
-            "rounds": rounds_of(seen),
+            "rounds": _rounds(seen),
             "problems": [{"path": path, "why": why} for path, why in (seen.problems | damage).items()],
             "size_rows": sizes,
             "axes": _axes(store, grid),
@@ -239,7 +239,7 @@ def _history(seen: Following) -> dict[str, Any] | None:
 
 
 def _axes(store: Store, grid: Grid) -> dict[str, Any]:
-    """The dimensions along the rows and the columns, and the sizes, with their values as numbers and as texts."""
+    """The dimensions along rows and columns, and the sizes, with their values as numbers and as texts."""
     layout, column = store.layout, along(grid)
 
     def about(name: str) -> dict[str, Any]:
@@ -287,7 +287,9 @@ def _watched(cells: RowCells, store: Store, grid: Grid) -> dict[str, Any]:
         if name == "status":
             continue
         about = store.about(f"{store.layout.group(first)}/{name}")
-        curves = [dict(zip(("mean", "error", "n"), cells.means(size, name), strict=True)) for size in grid.sizes]
+        curves = [
+            dict(zip(("mean", "error", "n"), cells.means(size, name), strict=True)) for size in grid.sizes
+        ]
         variables.append(
             {
                 "name": name,
@@ -309,6 +311,6 @@ def _short(values: Any) -> list[Any]:
     return [value if isinstance(value, int) else float(f"{value:.7g}") for value in values.tolist()]
 
 
-def rounds_of(seen: Following) -> list[dict[str, Any]]:
-    """The rounds of a campaign that refines itself, as the ledger records them; empty for any other."""
-    return []
+def _rounds(seen: Following) -> list[dict[str, Any]]:
+    """The rounds of a campaign with a target: what each found, and the cells that it added."""
+    return [{**of.summary(), "counts": of.counts} for of in seen.rounds]

@@ -13,10 +13,11 @@ const figureLook = {
   layout(theme, size, coarse, uirevision, layout) {
     const axis = { gridcolor: theme.grid, linecolor: theme.soft, zeroline: false, ticks: "outside", tickcolor: theme.soft, automargin: true };
     return {
-      ...size, autosize: false, margin: { l: 58, r: 14, t: 54, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      ...size, autosize: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 13, color: theme.ink }, hovermode: "closest", dragmode: coarse ? false : "zoom",
       hoverlabel: { align: "left", bgcolor: theme.card, bordercolor: theme.soft, font: { color: theme.ink } },
       legend: { orientation: "h", x: 0, yref: "container", y: 1, yanchor: "top" }, uirevision, ...layout,
+      margin: { l: 58, r: 14, t: 54, b: 46, ...layout.margin },
       xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
     };
   },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bendscape.sweep.commands.options import Json
-from bendscape.sweep.commands.stores import Modules
+from bendscape.sweep.commands.options import Modules
 
 if TYPE_CHECKING:
     from rich.table import Table

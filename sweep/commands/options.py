@@ -14,6 +14,12 @@ Memory = Annotated[
         help="Memory that the tasks on one machine may use together, e.g. 12GB; by default what it has.",
     ),
 ]
+Modules = Annotated[
+    list[str],
+    typer.Option(
+        "--kernel-module", metavar="MODULE", help="Your own Python file or module that defines KERNEL."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 

@@ -15,6 +15,7 @@ from bendscape.sweep.engine.pace import kernel_or_stand_in, recent_pace, size_ro
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.root import Store, open_store
+from bendscape.sweep.store.rounds import read_rounds
 from bendscape.sweep.store.runs import run_records
 
 
@@ -29,7 +30,8 @@ def store_status(
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
     name, and how to see them. `jobs` lists the jobs that this user submitted for this store, as reported
-    by the entry points `bendscape.jobs`.
+    by the entry points `bendscape.jobs`. `target` is the table of the campaign file published last, and
+    `rounds` what each round of a campaign with a target found and added.
     """
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger
@@ -45,6 +47,8 @@ def store_status(
     return {
         **progress_of(store, plan, at_work),
         "hidden": hidden_cells(plan, ledger)._asdict(),
+        "target": campaign.target,
+        "rounds": [of.summary() for of in read_rounds(ledger)],
         "holder": holder,
         "jobs": jobs_for(store.url),
         "runs": [{**about, **run} for about, run in zip(runs, did, strict=True)],

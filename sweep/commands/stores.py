@@ -6,15 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bendscape.sweep.commands.options import Json, seconds_of
+from bendscape.sweep.commands.options import Json, Modules, seconds_of
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
-Modules = Annotated[
-    list[str],
-    typer.Option(
-        "--kernel-module", metavar="MODULE", help="Your own Python file or module that defines KERNEL."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -59,10 +59,29 @@ def shown(document: dict[str, Any]) -> tuple[Table, list[str]]:
             f"last run: {last['epoch']} on {last['host']}, {last['outcome'] or 'ended'}{why}, "
             f"{last['cells']} cells in {last['core_seconds'] / 3600:.3g} core-hours"
         )
+    lines += _rounds(document["rounds"])
     for job in document["jobs"]:
         detail = job["detail"] and f" ({job['detail']})"
         lines.append(f"job {job['id']} at {job['place']}: {job['state']}{detail}")
     return table, lines
+
+
+def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
+    # A line for each round, and for each model as of the last one.
+    for row in rounds:
+        met, spent = sum(of["state"] == "met" for of in row["models"]), row["core_seconds"] / 3600
+        stand = f"{met} of {len(row['models'])} models have their {row['quantity']}"
+        more = f"; {row['points']} points get cells, about {row['core_hours']:.2g} core-hours"
+        yield f"round {row['number']}, after {spent:.3g} core-hours: {stand}" + (
+            more if row["outcome"] == "open" else f"; {row['outcome']}"
+        )
+    for of in rounds[-1]["models"] if rounds else ():
+        at = ", ".join(f"{name} = {value}" for name, value in of["model"].items()) or "the model"
+        value, error, wanted = (
+            "unknown" if of[name] is None else f"{of[name]:.4g}" for name in ("value", "error", "wanted")
+        )
+        why = of["reason"] and f": {of['reason']}"
+        yield f"  {at}: {value}, standard error {error}, wanted {wanted}: {of['state']}{why}"
 
 
 class Watch:
@@ -119,7 +138,10 @@ class Watch:
             return {"store": at.url, "jobs": self._jobs, **about}
         runs = [asdict(run) for run in at.runs]
         known = progress_of(at.store, at.plan, at.at_work)
-        return {**known, "holder": at.holder, "jobs": self._jobs, "runs": runs, **about}
+        rounds = [of.summary() for of in at.rounds]
+        return {
+            **known, "rounds": rounds, "holder": at.holder, "jobs": self._jobs, "runs": runs, **about
+        }  # fmt: skip
 
 
 def watch_status(location: str, modules: Iterable[str], interval: float, as_json: bool) -> int:

@@ -1,8 +1,9 @@
 """A store followed while it fills, by a process that only reads: each look reads what is new since the last.
 
 A look asks for the version of the root, the names of the segments and leases after those known, and the
-heartbeat of a run at work: four requests to an object store, three when no run is at work. On top come one
-request for each new segment and, after an extension, one for the new root. The first look replays the ledger.
+heartbeat of a run at work: four requests to an object store, three when no run is at work, and one more if
+the campaign has a target. On top come one request for each new segment and, after an extension, one for the
+new root. The first look replays the ledger.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import obstore
 from obstore.exceptions import BaseError
 
-from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.engine.pace import kernel_or_stand_in
 from bendscape.sweep.engine.plan import Plan
@@ -25,6 +26,7 @@ from bendscape.sweep.store.objects import Damaged, connect, names_in
 from bendscape.sweep.store.publish import silence_zarr
 from bendscape.sweep.store.records import Records
 from bendscape.sweep.store.root import Store, holds_cells, open_store, read_store, rootless
+from bendscape.sweep.store.rounds import FOLDER, Round, read_rounds
 from bendscape.sweep.store.runs import RunRecord, run_records
 
 RUNS = 20
@@ -51,6 +53,8 @@ class Following:
         its heartbeat has stopped for `LEASE_SECONDS` on the clock of this machine.
     runs
         The latest `RUNS` runs.
+    rounds
+        The rounds of a campaign with a target, the first first.
     problems
         What could not be read, by its path or place.
     """
@@ -65,9 +69,10 @@ class Following:
         self.plan: Plan | None = None
         self.holder: dict[str, Any] | None = None
         self.runs: list[RunRecord] = []
+        self.rounds: list[Round] = []
         self.problems: dict[str, str] = {}
         self._version: str | None = None
-        self._looked = False
+        self._looked = self._aimed = False
         self._after, self._loaded = "", set[str]()  # segments up to a name, and some after it
         self._epoch, self._run, self._state = 0, dict[str, Any](), (0, False, False)
         self._beat: dict[str, Any] = {}
@@ -129,6 +134,7 @@ class Following:
             self._publish(open_store(self.url), version)
         self._segments()
         self._lease()
+        self._rounds()
         assert self.plan is not None
         self.plan.recount()
 
@@ -143,6 +149,8 @@ class Following:
         seen = replace(store, layout=store.layout.on(kernel.axes)).with_ledger(store.ledger)
         plan = Plan(seen.layout, seen.grid(), kernel, store.ledger.records)
         self.store, self.plan, self._version = seen, plan, version
+        campaign = parse_campaign(store.attributes["campaign"], source=store.url)
+        self._aimed = campaign.target is not None
 
     def _replayed(self) -> Ledger:
         ledger = Ledger(connect(self.url))
@@ -172,6 +180,16 @@ class Following:
         if sum(name.partition("-")[0] == newest.partition("-")[0] for name in names) > LATE:
             self._after = newest
             self._loaded.clear()
+
+    def _rounds(self) -> None:
+        if not self._aimed:
+            return
+        last = f"{self.rounds[-1].number:06d}.json" if self.rounds else ""
+        if names_in(self.ledger.objects, FOLDER, last):
+            try:
+                self.rounds = read_rounds(self.ledger)
+            except Damaged as error:
+                self.problems[error.path] = error.why
 
     def _lease(self) -> None:
         after = f"{self._epoch:06d}.json" if self._epoch else ""

@@ -1,0 +1,300 @@
+"""The server of the live page: loopback only, read-only, frames as server-sent events.
+
+Every connection first gets the latest frame, and another whenever something has changed. Events are numbered;
+a page that comes back says which it had last (`Last-Event-ID`) and gets one frame only if there is a newer
+one, so a laptop that slept catches up at once. The store is looked at only while somebody watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+import time
+import traceback
+import webbrowser
+from collections.abc import AsyncIterator, Iterable
+from functools import cache
+from importlib.resources import files
+from secrets import token_hex
+from typing import Any
+from urllib.parse import urlsplit
+
+import plotly
+import plotly.offline
+import uvicorn
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bendscape.analysis.live.frame import Watch
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.location import folder_of
+
+HOST = "127.0.0.1"
+PORT = 8642
+HOSTS = ("127.0.0.1", "localhost")
+"""Names under which the page may be asked for; a page of another name that points here is refused."""
+LOOK_SECONDS = (1.0, 5.0)
+"""Between two looks, at a store on files and in an object store."""
+IDLE = 3.0  # times as long, if no run is at work
+ALIVE_SECONDS = 5.0  # between two signs of life to a page
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""`style-src` has 'unsafe-inline' because plotly sets its styles so."""
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+ROOMS = ("live", "report")  # the page has the style of the report
+_SCRIPTS = {"page.js": "bendscape.analysis.live", "figures.js": "bendscape.analysis.report"}
+
+
+class Guard:
+    """Refuses what a page of another origin asks for; puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        app = PlainTextResponse("another origin", 403) if foreign(request) else self._app
+        await app(scope, receive, with_headers)
+
+
+def foreign(request: Request) -> bool:
+    """Whether another origin asks. A link elsewhere may lead to the page itself, and to nothing else."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return True
+    site = request.headers.get("sec-fetch-site", "none")
+    followed = request.headers.get("sec-fetch-mode") == "navigate" and request.url.path == "/"
+    return site not in ("none", "same-origin") and not followed
+
+
+class Page:
+    """The application: the page, its scripts, single frames and the stream of frames."""
+
+    def __init__(self, watch: Watch, *, look_seconds: float | None = None) -> None:
+        self.watch = watch
+        files_here = folder_of(watch.following.url) is not None
+        self._pause = look_seconds or LOOK_SECONDS[not files_here]
+        self._boot, self._number = token_hex(4), 0
+        self._latest: dict[tuple[int, ...], tuple[str, str]] = {}  # by row: number of the event, document
+        self._watching: dict[tuple[int, ...], int] = {}
+        self._changed = asyncio.Condition()
+        self._one_at_a_time = asyncio.Lock()
+        self._looker: asyncio.Task[None] | None = None
+        self.closing = False
+        environment = Environment(
+            loader=ChoiceLoader([PackageLoader(f"bendscape.analysis.{of}", package_path="") for of in ROOMS]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._template = environment.get_template("page.html.jinja")
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/frame.json", self._frame),
+                Route("/events", self._events),
+                Route("/plotly.js", self._plotly),
+                *(Route(f"/{name}", self._script) for name in _SCRIPTS),
+            ],
+            middleware=[
+                Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
+                Middleware(Guard),
+            ],
+        )
+
+    async def _page(self, request: Request) -> Response:
+        text = self._template.render(store=self.watch.following.url, version=plotly.__version__)
+        return Response(text, media_type="text/html", headers={"Cache-Control": "no-store"})
+
+    async def _script(self, request: Request) -> Response:
+        name = request.url.path[1:]
+        text = files(_SCRIPTS[name]).joinpath(name).read_text(encoding="utf-8")
+        return Response(text, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    async def _plotly(self, request: Request) -> Response:
+        kept = {"Cache-Control": "max-age=604800, immutable"}  # its address has the version
+        return Response(_library(), media_type="text/javascript", headers=kept)
+
+    async def _frame(self, request: Request) -> Response:
+        row = _row(request)
+        async with self._one_at_a_time:
+            await run_in_threadpool(self.watch.look)
+            document = await run_in_threadpool(self.watch.frame, row)
+        return JSONResponse(document, headers={"Cache-Control": "no-store"})
+
+    async def _events(self, request: Request) -> Response:
+        # A page that woke up opens a new stream, and says in the address which event it had last.
+        row, last = (
+            _row(request),
+            request.headers.get("last-event-id") or request.query_params.get("last", ""),
+        )
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        stream = self._stream(request, row, last)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, request: Request, row: tuple[int, ...], last: str) -> AsyncIterator[str]:
+        self._watching[row] = self._watching.get(row, 0) + 1
+        try:
+            if self._looker is None or self._looker.done():
+                self._looker = asyncio.create_task(self._keep_looking())
+            if row not in self._latest:
+                await self._look([row])
+            yield "retry: 2000\n\n"
+            while not self.closing and not await request.is_disconnected():
+                number, document = self._latest[row]
+                if number != last:
+                    yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
+                    last = number
+                yield f"event: alive\ndata: {time.time():.0f}\n\n"
+                async with self._changed:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), ALIVE_SECONDS)
+        finally:
+            self._watching[row] -= 1
+            if not self._watching[row]:
+                del self._watching[row]
+
+    async def _keep_looking(self) -> None:
+        while self._watching and not self.closing:
+            try:
+                await self._look(list(self._watching))
+            except Exception as error:  # a fault of ours: the page says so, and the next look may succeed
+                self.watch.silent = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
+            idle = 1.0 if self.watch.following.at_work or self._pause < 1 else IDLE
+            await asyncio.sleep(self._pause * idle)
+
+    async def _look(self, rows: list[tuple[int, ...]]) -> None:
+        before = self._number
+        async with self._one_at_a_time:
+            await run_in_threadpool(self.watch.look)
+            for row in rows:
+                text = json.dumps(await run_in_threadpool(self.watch.frame, row), separators=(",", ":"))
+                if row not in self._latest or self._latest[row][1] != text:
+                    self._number += 1
+                    self._latest[row] = f"{self._boot}-{self._number}", text
+        for row in set(self._latest) - set(rows) - set(self._watching):
+            del self._latest[row]
+        if self._number != before:
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def close(self) -> None:
+        """End all streams."""
+        self.closing = True
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams first, for which uvicorn would wait."""
+
+    def __init__(self, config: uvicorn.Config, page: Page) -> None:
+        super().__init__(config)
+        self._page = page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the streams, then the rest."""
+        await self._page.close()
+        await super().shutdown(sockets)
+
+
+@cache
+def _library() -> str:
+    return str(plotly.offline.get_plotlyjs())
+
+
+def _row(request: Request) -> tuple[int, ...]:
+    text = request.query_params.get("row", "")[:200]
+    return tuple(int(part) for part in text.split(".") if part.isdecimal() and len(part) < 8)
+
+
+def listen(port: int | None) -> socket.socket:
+    """A socket on loopback: at `port` (0: any that is free); by default at ``PORT``, or any if that is taken.
+
+    Raises
+    ------
+    ParameterError
+        The port cannot be had.
+    """
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, PORT if port is None else port))
+    except (OSError, OverflowError) as error:
+        if port is None:
+            made.bind((HOST, 0))
+        else:
+            made.close()
+            why = getattr(error, "strerror", None) or str(error)
+            raise ParameterError(
+                "--port", port, "a free port from 1024 to 65535", f"{why}; 0 picks one"
+            ) from None
+    made.listen(64)
+    return made
+
+
+def serve(location: str, port: int | None = None, modules: Iterable[str] = (), show: bool = False) -> None:
+    """Serve the page of a store until it is interrupted; says the address on standard output.
+
+    Raises
+    ------
+    ParameterError
+        The port cannot be had, or something other than a bendscape store is there.
+    """
+    watch = Watch(location, modules)
+    watch.look(strict=True)  # so that a wrong place is refused at once
+    with contextlib.closing(listen(port)) as there:
+        url = f"http://{HOST}:{there.getsockname()[1]}/"
+        print(url, flush=True)
+        if watch.following.store is None:
+            sys.stderr.write(
+                f"{watch.silent or f'there is no store at {watch.following.url} yet'}; waiting\n"
+            )
+        sys.stderr.write("Ctrl-C ends it; the campaign does not notice\n")
+        if show:
+            webbrowser.open(url)
+        page = Page(watch)
+        config = uvicorn.Config(
+            page.app, log_config=None, log_level="error", access_log=False, lifespan="off",
+            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=30,
+        )  # fmt: skip
+        with contextlib.suppress(KeyboardInterrupt):
+            _Server(config, page).run(sockets=[there])
+
+
+def one_frame(location: str, modules: Iterable[str] = (), row: tuple[int, ...] = ()) -> dict[str, Any]:
+    """One frame in which everything of the row has been read and analysed."""
+    watch = Watch(location, modules)
+    watch.read_all(row)
+    return watch.frame(row)

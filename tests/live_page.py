@@ -1,0 +1,66 @@
+"""The server of the live page in a thread, for tests, and plain requests to it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+import uvicorn
+
+from bendscape.analysis.live.frame import Watch
+from bendscape.analysis.live.server import Page, listen
+
+
+@contextlib.contextmanager
+def served(location: str, modules: Iterable[str] = (), look_seconds: float = 0.2) -> Iterator[int]:
+    """Serve the page of a store on a free port, which it yields."""
+    page = Page(Watch(location, modules), look_seconds=look_seconds)
+    config = uvicorn.Config(page.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    with contextlib.closing(listen(0)) as there:
+        thread = threading.Thread(target=server.run, args=([there],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield there.getsockname()[1]
+        page.closing = True
+        server.should_exit = True
+        thread.join(30)
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (in lower case) and body of one request; `Sec_Fetch_Site` stands for Sec-Fetch-Site."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+
+
+def events(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
+    """The first events of a stream, each as its fields."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(
+        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    answer = connection.getresponse()
+    assert answer.getheader("content-type", "").startswith("text/event-stream")
+    found: list[dict[str, str]] = []
+    fields: dict[str, str] = {}
+    while len(found) < count:
+        line = answer.readline().decode().rstrip("\n")
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            found.append(fields)
+            fields = {}
+        else:
+            fields = {}
+    connection.close()
+    return found
