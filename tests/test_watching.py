@@ -18,11 +18,12 @@ from command_line import BENDSCAPE, bendscape
 from rich.table import Table
 from s3_server import S3Server
 
-from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
 from bendscape.sweep.commands import watching
+from bendscape.sweep.commands.console import plain
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
-from campaigns import RANDOM, IdleExecutor, make_campaign, run
+from campaigns import RANDOM, IdleExecutor, campaign_text, make_campaign, run
 
 KernelFile = Callable[..., str]
 SMALL = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
@@ -242,3 +243,23 @@ def test_in_a_low_terminal_the_last_rows_of_the_table_are_cut_off_and_not_the_li
     ]
     assert tables[0] == [True, False, False, False, False]
     assert tables[1] == [*tables[0][1:], True]
+
+
+def test_a_campaign_with_a_target_ends_as_its_run_did_and_shows_its_rounds(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, step: Callable[..., None]
+) -> None:
+    import refiners
+
+    refiners.install(monkeypatch)
+    store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    text = campaign_text(**{**SMALL, "alpha": [0.8, 1.2]})
+    hopeless = parse_campaign(f"{text}\n[target]\nmean_x = {{ absolute = 0.01 }}\n")
+    run(store, module, hopeless, IdleExecutor())
+    step(lambda: run(store, module, hopeless))
+    done = bendscape("status", store, "--watch", "--json")
+    assert done.returncode == 3
+    first, last = map(json.loads, done.stdout.splitlines())
+    assert (first["rounds"], first["missing"]) == ([], 8)
+    assert last["rounds"] == json.loads(json.dumps(plain(store_status(store)["rounds"])))
+    assert last["rounds"][-1]["outcome"] == "unreachable"
+    assert bendscape("status", store, "--watch").returncode == 3

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bendscape.sweep.commands.options import Json
-from bendscape.sweep.commands.options import Modules
+from bendscape.sweep.commands.options import Json, Modules
 
 if TYPE_CHECKING:
     from rich.table import Table

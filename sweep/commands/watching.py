@@ -23,7 +23,9 @@ from bendscape.sweep.commands.console import out, plain
 from bendscape.sweep.commands.status import jobs_for, progress_of
 from bendscape.sweep.engine.following import Following
 from bendscape.sweep.engine.progress import clock
+from bendscape.sweep.engine.run import EXIT
 
+_ENDINGS = tuple(outcome for outcome in EXIT if outcome != "stopped")
 LEAST_INTERVAL, LONGEST_INTERVAL = 0.5, 86400.0
 _pause = time.sleep
 JOBS_SECONDS = 60.0  # between two questions about jobs, which go to a scheduler that many people share
@@ -119,19 +121,28 @@ class Watch:
 
     @property
     def finished(self) -> bool:
-        """Whether every cell is done or has failed, and nobody is at work on more."""
+        """Whether every cell is done or has failed, and nobody is at work on more; with a target, whether the
+        last run has said that it is met or cannot be."""
         at = self.following
-        return not self.trouble and at.plan is not None and not at.at_work and not at.plan.total("missing")
+        if self.trouble or at.plan is None or at.at_work:
+            return False
+        return self._last in _ENDINGS if at.aimed else not at.plan.total("missing")
 
     @property
     def exit_code(self) -> int:
-        """0 if every cell is done, 1 if some have failed."""
+        """0 if every cell is done, 1 if some have failed; with a target, that of the last run."""
         assert self.following.plan is not None
+        if self.following.aimed:
+            return EXIT[self._last]
         return 1 if self.following.plan.total("failed") else 0
 
+    @property
+    def _last(self) -> str:
+        return self.following.runs[-1].outcome if self.following.runs else ""
+
     def document(self) -> dict[str, Any]:
-        """The document of one look: as `status --json`, with `time` and `trouble`, and without `hidden` and
-        `provenance`; before there is a store, its URL and jobs alone."""
+        """The document of one look: as `status --json`, with `time` and `trouble`, and without `hidden`,
+        `target` and `provenance`; before there is a store, its URL and jobs alone."""
         at = self.following
         about = {"time": time.time(), "trouble": self.trouble}
         if at.store is None or at.plan is None:
@@ -228,7 +239,7 @@ def _notes(watch: Watch) -> list[str]:
     said = [f"{path} is damaged: {why}" for path, why in at.problems.items()]
     if at.plan is not None and at.plan.total("failed"):
         said.append(f"`bendscape errors {at.url}` lists what failed and why")
-    if at.plan is not None and not at.at_work and at.plan.total("missing"):
+    if at.plan is not None and not at.at_work and not watch.finished:
         said.append("no run is at work: waiting for the next")
     if watch.trouble:
         said.append(f"the store does not answer, trying again: {watch.trouble}")
