@@ -111,6 +111,12 @@ def submit_slurm(
         tuple[int, int] | None,
         typer.Option(metavar="FIRST LAST", help="Ports that Ray may use on the nodes."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", help="Port on the first node at which Ray serves metrics for Prometheus."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = False,
     json: Json = False,
@@ -121,6 +127,7 @@ def submit_slurm(
     told = {
         "nodes": nodes, "cpus": cpus, "time": time, "mem": mem, "partition": partition, "account": account,
         "drain": drain, "setup": setup, "credentials": credentials, "sbatch": sbatch, "ports": ports,
+        "metrics_port": metrics_port,
     }  # fmt: skip
     job = job_of(file, store, options or (), rounds=True)
     hand_over(place("slurm", told), job, dry_run=dry_run, wait=wait, json=json)
@@ -153,6 +160,7 @@ def job_of(
     from bendscape.sweep.commands.console import results_only
     from bendscape.sweep.commands.options import bytes_of, core_hours_of, seconds_of
     from bendscape.sweep.engine.executor import choose
+    from bendscape.sweep.engine.metrics import check_port
     from bendscape.sweep.store.runs import OWN
 
     for option in options:
@@ -161,7 +169,9 @@ def job_of(
             raise ParameterError("option", option, accepted, "these are set by options before --")
     run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     asked = run.make_context("run", [str(file), *options]).params
-    choose(asked["address"])
+    chosen = choose(asked["address"])
+    if asked["metrics_port"] is not None:
+        check_port(asked["metrics_port"], chosen.name, chosen.here)
     limits = core_hours_of("--core-hours", asked["core_hours"])
     if rounds and OWN in limits:
         accepted = (

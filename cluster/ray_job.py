@@ -21,6 +21,8 @@ from bendscape.sweep.commands.options import bytes_of
 
 JOB, ROLE = "bendscape/job", "bendscape/role"  # labels
 MANAGED = {"app.kubernetes.io/managed-by": "bendscape"}
+METRICS_PORT = 8080  # of the head's pod, where the driver is: KubeRay's default
+_SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT)}
 _OBJECT_STORE_BYTES = 100 * 2**20  # only receipts travel, and they are small
 _FLUSH_SECONDS, _END_SECONDS = 15, 60  # beyond the drain: for the driver's last writes, and for Ray's own end
 _CONFIG_BYTES = 2**20 - 2**15  # Kubernetes keeps no larger ConfigMap
@@ -287,7 +289,12 @@ def _ray_job(job: Job, parameters: KubeRayParameters, labels: Mapping[str, str])
     }
     # The driver has the head to itself; its job server is what KubeRay talks to.
     head = {
-        "rayStartParams": {**ray, "num-cpus": "0", "dashboard-host": "0.0.0.0"},
+        "rayStartParams": {
+            **ray,
+            "num-cpus": "0",
+            "dashboard-host": "0.0.0.0",
+            "metrics-export-port": str(METRICS_PORT),
+        },
         "template": _pod("head", parameters, labels),
     }
     return {
@@ -323,7 +330,7 @@ def _pod(role: str, parameters: KubeRayParameters, labels: Mapping[str, str]) ->
         waits = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": 0, "RAY_JOB_STOP_WAIT_TIME_S": drained}
         drain = ["python", "-m", "bendscape.cluster.pod", "drain", str(drained)]
         container["lifecycle"] = {"preStop": {"exec": {"command": drain}}}
-        ports = {"gcs-server": 6379, "dashboard": 8265}
+        ports = {"gcs-server": 6379, "dashboard": 8265, "metrics": METRICS_PORT}
         container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     else:
         waits = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": drained}
@@ -336,7 +343,10 @@ def _pod(role: str, parameters: KubeRayParameters, labels: Mapping[str, str]) ->
     return {
         "metadata": {
             "labels": {**MANAGED, **labels, ROLE: role},
-            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+            "annotations": {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                **(_SCRAPED if role == "head" else {}),
+            },
         },
         "spec": {
             **spec,

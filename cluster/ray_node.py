@@ -58,6 +58,8 @@ class Node(NamedTuple):
         Folder for its sockets and logs, short enough for sockets.
     client
         Whether Ray would also start its server for remote clients: if so it gets a port too.
+    metrics_port
+        Where it serves its metrics; 0 for one of the others.
     """
 
     address: str
@@ -67,6 +69,7 @@ class Node(NamedTuple):
     memory: int
     temporary: str
     client: bool = False
+    metrics_port: int = 0
 
 
 def services(cpus: int) -> int:
@@ -81,6 +84,7 @@ def _workers(cpus: int) -> int:
 def ray_start(node: Node, ports: Sequence[int]) -> list[str]:
     """The command that becomes a node: `ray start --block`, with every port that it listens on."""
     named = dict(zip(_SERVICES, ports, strict=False))
+    named["metrics-export-port"] = node.metrics_port or named["metrics-export-port"]
     client, workers = ports[len(_SERVICES)], ports[len(_SERVICES) + 1 :]
     if node.first:
         who = ["--head", f"--port={node.head.rpartition(':')[2]}", "--include-dashboard=false"]
@@ -159,6 +163,7 @@ def serve(arguments: Sequence[str]) -> bool:
     parser.add_argument("--cpus", type=int, required=True)
     parser.add_argument("--memory", type=int, default=0, help="bytes; by default what there is")
     parser.add_argument("--ports", type=int, nargs=2, default=PORTS)
+    parser.add_argument("--metrics-port", type=int, default=0, help="where metrics are served")
     told = parser.parse_args(arguments)
     folder = session_folder() / told.folder
     sweep(session_folder().glob("j*-*"))
@@ -166,10 +171,14 @@ def serve(arguments: Sequence[str]) -> bool:
     node = Node(
         address=told.address, head=told.head, first=told.first, cpus=told.cpus,
         memory=told.memory or int(available_memory()), temporary=str(folder),
-        client=find_spec("grpc") is not None,
+        client=find_spec("grpc") is not None, metrics_port=told.metrics_port,
     )  # fmt: skip
+    if node.metrics_port and not all(_free(host, node.metrics_port) for host in (told.address, "0.0.0.0")):
+        print(f"port {node.metrics_port} is taken: metrics are served elsewhere", file=sys.stderr, flush=True)
+        node = node._replace(metrics_port=0)  # a port for metrics is no reason not to compute
     span = (told.ports[0], told.ports[1])
-    ports = free_ports(services(told.cpus), told.address, span, [int(told.head.rpartition(":")[2])])
+    taken = [int(told.head.rpartition(":")[2]), node.metrics_port]
+    ports = free_ports(services(told.cpus), told.address, span, taken)
     signals: list[int] = []
     for number in ENDING:
         signal.signal(number, lambda number, _: signals.append(number))

@@ -25,6 +25,7 @@ from bendscape.cluster.place import Job, Parameters, Place, State, Word, folder_
 from bendscape.cluster.ray_node import PORTS
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.options import bytes_of, seconds_of
+from bendscape.sweep.engine.metrics import can_export
 
 EXPORTED = (
     *(
@@ -129,6 +130,12 @@ def _private_file(value: str) -> str:
     return str(path)
 
 
+def _exported(port: int) -> int:
+    if not can_export():
+        raise ValueError("given only where Ray can export metrics: pip install 'bendscape[metrics]'")
+    return port
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=366 * 86400)]
 Name = Annotated[str, AfterValidator(_word)]
 
@@ -153,6 +160,8 @@ class SlurmParameters(Parameters):
     """Further options of sbatch."""
     ports: tuple[Annotated[int, Field(ge=1024, le=65535)], Annotated[int, Field(ge=1024, le=65535)]] = PORTS
     """Ports that Ray may use on a node, where several nodes are used."""
+    metrics_port: Annotated[int, AfterValidator(_exported), Field(ge=1024, le=65535)] | None = None
+    """Port on the first node at which Ray serves metrics; a job of one node then starts a Ray, too."""
 
 
 def job_name(job: Job) -> str:
@@ -197,6 +206,7 @@ def render_script(job: Job, parameters: SlurmParameters, folder: Path) -> str:
     inside = [
         *("--folder", str(folder), "--nodes", told.nodes, "--cpus", told.cpus, "--memory", told.mem or 0),
         *("--wall-time", f"{told.time:.0f}", "--drain", f"{told.drain:.0f}", "--ports", *told.ports),
+        *(("--metrics-port", told.metrics_port) if told.metrics_port else ()),
     ]
     module = [job.python, "-m", "bendscape.cluster.slurm_job"]
     command = shlex.join([*module, *map(str, inside), "--", *job.command()])

@@ -63,10 +63,10 @@ class Round(NamedTuple):
 
 
 def play(told: Told, heard: Heard, clock: Clock) -> Round:
-    """One round: start Ray where there are several nodes, run the driver, and end both."""
+    """One round: start Ray for several nodes or for metrics, run the driver, and end both."""
     started = time.monotonic()
-    addresses = allocation(told.job) if told.nodes > 1 else {}
-    ray = Ray(told, addresses) if len(addresses) > 1 else None
+    addresses = allocation(told.job) if told.nodes > 1 or told.metrics_port else {}
+    ray = Ray(told, addresses) if len(addresses) > 1 or told.metrics_port else None
     try:
         if ray is not None and not ray.start(heard):
             say("the head of Ray did not start")
@@ -208,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wall-time", type=float, default=3600.0)
     parser.add_argument("--drain", type=float, default=120.0)
     parser.add_argument("--ports", type=int, nargs=2, required=True)
+    parser.add_argument("--metrics-port", type=int, default=0)
     parser.add_argument("--replace", default="")
     parser.add_argument("driver", nargs="*")
     given = parser.parse_args(arguments)
     told = Told(
         os.environ["SLURM_JOB_ID"], given.folder, given.nodes, given.cpus, given.memory, given.wall_time,
-        given.drain, (given.ports[0], given.ports[1]), given.driver,
+        given.drain, (given.ports[0], given.ports[1]), given.driver, given.metrics_port,
     )  # fmt: skip
     return replace(told, given.replace) if given.replace else run(told, heard)
 

@@ -4,6 +4,7 @@ one is lost."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -22,6 +23,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import answers
 
 HEAD_SECONDS = 180.0  # for the head of Ray to answer
+TARGETS = "metrics.json"
 PAUSES = (5.0, 60.0)  # before a lost node is started again: the first, and the longest
 
 
@@ -37,6 +39,7 @@ class Told(NamedTuple):
     drain: float
     ports: tuple[int, int]
     driver: list[str]
+    metrics_port: int = 0
 
 
 @dataclass
@@ -84,6 +87,7 @@ def node_command(
         *("--address", address, "--head", head, *(("--first",) if index == 0 else ())),
         *("--cpus", str(told.cpus), "--memory", str(told.memory * 9 // 10)),
         *("--ports", *map(str, told.ports)),
+        *(("--metrics-port", str(told.metrics_port)) if told.metrics_port and index == 0 else ()),
     ]
 
 
@@ -124,6 +128,11 @@ class Ray:
         """The file of its token."""
         return self.told.folder / "token"
 
+    @property
+    def targets(self) -> Path:
+        """The file by which a Prometheus of this user finds the metrics (`file_sd_configs`)."""
+        return self.told.folder / TARGETS
+
     def start(self, heard: Heard) -> bool:
         """Start it; False if its head does not answer."""
         write_private(self.token, secrets.token_hex(32))
@@ -137,6 +146,9 @@ class Ray:
             if self.first.poll() is not None or time.monotonic() - since > HEAD_SECONDS or heard.end:
                 return False
             time.sleep(1)
+        if self.told.metrics_port:
+            found = {"targets": [f"{here}:{self.told.metrics_port}"], "labels": {"slurm_job": self.told.job}}
+            write_private(self.targets, json.dumps([found]))
         for index, (host, address) in list(enumerate(self.addresses.items()))[1:]:
             self.workers.append(Worker(host, index, self._launch(host, index, address), time.monotonic()))
         return True
@@ -210,6 +222,7 @@ class Ray:
             with contextlib.suppress(OSError, ParameterError):
                 ask("scancel", job)
         self.token.unlink(missing_ok=True)
+        self.targets.unlink(missing_ok=True)
 
 
 def replace(told: Told, head: str) -> NoReturn:

@@ -192,7 +192,7 @@ def test_times_are_those_of_slurm() -> None:
     ("told", "words"),
     [
         ({"nods": 2}, "one of cpus, time, nodes, mem, partition, account, drain, setup, credentials, sbatch, "
-                      "ports; did you mean 'nodes'?"),
+                      "ports, metrics_port; did you mean 'nodes'?"),
         ({}, "cpus must be given"),
         ({"cpus": 0}, "cpus must be greater than or equal to 1"),
         ({"cpus": 1, "time": "soon"}, "time must be a time such as 8h"),

@@ -23,6 +23,7 @@ from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.hidden import Hidden
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.machine import available_cores, available_memory
+from bendscape.sweep.engine.metrics import wait_for_port
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.rounds import aim_of
 from bendscape.sweep.engine.run import Summary, open_plan, run_campaign
@@ -50,6 +51,7 @@ def run(
     retry_failed: bool = False,
     new_generation: bool = False,
     accept_kernel_change: bool = False,
+    metrics_port: int | None = None,
     progress: bool = True,
 ) -> Summary:
     """Bring a store up to a campaign: what `bendscape run` does, with its options.
@@ -84,6 +86,8 @@ def run(
         Limit of the computing time of this run in core-hours; a mapping limits all runs with each label.
     retry_failed, new_generation, accept_kernel_change
         As the options of these names.
+    metrics_port
+        Port on loopback at which the Ray of `address="ray"` serves metrics for Prometheus.
     progress
         Whether to show messages and progress: a bar in a terminal or a notebook, else on standard error.
 
@@ -115,7 +119,7 @@ def run(
         return bring_up(
             work, console=standard_error() if progress else Console(quiet=True),
             address=address, workers=workers, grace=patience, retry_failed=retry_failed, core_hours=hours,
-            accept_kernel_change=accept_kernel_change, server=server, **limits,
+            accept_kernel_change=accept_kernel_change, metrics_port=metrics_port, server=server, **limits,
         )  # fmt: skip
 
 
@@ -229,17 +233,21 @@ def bring_up(
     cell_timeout: float | None = None,
     retry_failed: bool = False,
     accept_kernel_change: bool = False,
+    metrics_port: int | None = None,
     server: ForkServer | None = None,
 ) -> Summary:
     """Compute what opened work lacks; see `run` and `run_campaign`.
 
     `server` is a fork server for local processes, if one was started before.
     """
-    choice, start = choose(address), executor_at(address, workers, max_memory, server)
+    choice, start = choose(address), executor_at(address, workers, max_memory, server, metrics_port)
 
     def make_executor() -> Executor:
         if choice.name == "ray":
             console.print("starting Ray ..." if choice.here else f"joining the Ray cluster at {address} ...")
+        if metrics_port is not None:
+            wait_for_port(metrics_port, console.print)
+            console.print(f"metrics at http://127.0.0.1:{metrics_port}/metrics while this run lasts")
         return start()
 
     return run_campaign(

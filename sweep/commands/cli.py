@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bendscape.sweep.commands import kernels
+from bendscape.sweep.commands import kernels, metrics
 from bendscape.sweep.commands import stores as store_commands
 from bendscape.sweep.commands.options import Json, Memory, Modules, bytes_of, core_hours_of, seconds_of
 from bendscape.sweep.plugins import entry_points
@@ -174,6 +174,13 @@ def run(
         ),
     ] = False,
     kernel_module: Modules = [],  # noqa: B006
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="With --address ray: serve metrics for Prometheus at http://127.0.0.1:PORT/metrics.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(help="After the run, print the table of thresholds and write the report to this file."),
@@ -224,7 +231,8 @@ def run(
             summary = bring_up(
                 work, console=say, address=address, workers=workers, max_memory=memory,
                 time_budget=budget, core_hours=hours, grace=patience, cell_timeout=timeout,
-                retry_failed=retry_failed, accept_kernel_change=accept_kernel_change, server=server,
+                retry_failed=retry_failed, accept_kernel_change=accept_kernel_change,
+                metrics_port=metrics_port, server=server,
             )  # fmt: skip
     except LeaseHeld as error:
         say.print(f"error: {url}: {error}", markup=False)
@@ -272,6 +280,7 @@ def _leave(code: int) -> None:
 
 store_commands.register(app)  # status, errors and fsck
 kernels.register(app)
+metrics.register(app)
 
 
 def _invoke(command: str, **arguments: Any) -> None:

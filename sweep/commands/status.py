@@ -40,41 +40,50 @@ def store_status(
     layout = store.layout.on(kernel.axes)
     records = ledger.records
     plan = Plan(layout, campaign.to_grid(kernel.axes), kernel, records)
-    sizes = size_rows(plan)
-    costs = [row["core_seconds_left"] for row in sizes]
-    seconds_left = None if None in costs else sum(costs)
     holder = ledger.holder()
     runs = ledger.runs()
     did = [asdict(run) for run in run_records(ledger, runs)]
     at_work = holder is not None and holder["alive"] is not False
-    rate, cores = recent_pace(records) if at_work else (None, None)
-    missing = plan.total("missing")
     return {
-        "store": store.url,
-        "name": attributes["name"],
-        "cells": plan.total("cells"),
-        "done": plan.total("done"),
-        "failed": plan.total("failed"),
-        "missing": missing,
+        **progress_of(store, plan, at_work),
         "hidden": hidden_cells(plan, ledger)._asdict(),
-        "sizes": sizes,
         "target": campaign.target,
         "rounds": [of.summary() for of in read_rounds(ledger)],
-        "rate": rate,
-        "core_hours_left": None if seconds_left is None else seconds_left / 3600,
-        "eta_seconds": 0.0
-        if not missing
-        else seconds_left / cores
-        if cores and seconds_left is not None
-        else None,
         "holder": holder,
-        "jobs": [job for point in entry_points(group="bendscape.jobs") for job in point.load()(store.url)],
+        "jobs": jobs_for(store.url),
         "runs": [{**about, **run} for about, run in zip(runs, did, strict=True)],
         "provenance": {
             "bendscape_version": version_in(attributes),
             **{k: attributes[k] for k in ("python", "packages", "created", "revised")},
         },
     }
+
+
+def progress_of(store: Store, plan: Plan, at_work: bool) -> dict[str, Any]:
+    """The part of `store_status` that follows from the records of a store: cells, rate and time left."""
+    sizes = size_rows(plan)
+    costs = [row["core_seconds_left"] for row in sizes]
+    left = None if None in costs else sum(costs)
+    rate, cores = recent_pace(plan.records) if at_work else (None, None)
+    missing = plan.total("missing")
+    eta = 0.0 if not missing else left / cores if cores and left is not None else None
+    return {
+        "store": store.url,
+        "name": store.attributes["name"],
+        "cells": plan.total("cells"),
+        "done": plan.total("done"),
+        "failed": plan.total("failed"),
+        "missing": missing,
+        "sizes": sizes,
+        "rate": rate,
+        "core_hours_left": None if left is None else left / 3600,
+        "eta_seconds": eta,
+    }
+
+
+def jobs_for(url: str) -> list[dict[str, Any]]:
+    """Jobs that this user submitted for a store, by the entry points `bendscape.jobs`."""
+    return [job for point in entry_points(group="bendscape.jobs") for job in point.load()(url)]
 
 
 def store_tiles(location: str | os.PathLike[str] | Store) -> list[dict[str, Any]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bendscape.sweep.commands.options import Json, Modules
+from bendscape.sweep.commands.options import Json, Modules, seconds_of
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
 
@@ -24,21 +23,40 @@ def status(
     tiles: Annotated[
         bool, typer.Option("--tiles", help="List also host, seconds, attempts and run of every tile.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Show it again and again, until every cell is done or has failed; Ctrl-C ends it."
+        ),
+    ] = False,
+    interval: Annotated[
+        str, typer.Option(metavar="TIME", help="With --watch: time between two looks; by default 5s.")
+    ] = "",
     kernel_module: Modules = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """Done, failed and missing cells, the rate, the time left, and which run is at work."""
+    """Done, failed and missing cells, the rate, the time left, and which run is at work.
+
+    With --watch: redrawn in place in a terminal; elsewhere a line whenever something has changed, and with
+    --json a document a line. It waits for a store that is not there yet, or does not answer. Exit code with
+    --watch: 0: complete; 1: finished with failed cells; 3: target unreachable; 130: ended by Ctrl-C.
+    """
     from datetime import datetime
 
-    from rich.table import Table
-    from rich.text import Text
-
+    from bendscape.core.errors import ParameterError
     from bendscape.sweep.commands.console import console, out, print_json, results_only
     from bendscape.sweep.commands.status import store_status, store_tiles
+    from bendscape.sweep.commands.watching import shown, watch_status
     from bendscape.sweep.engine.hidden import Hidden
-    from bendscape.sweep.engine.progress import clock
     from bendscape.sweep.store.root import holds_cells, open_store
 
+    if watch or interval:
+        if tiles or not watch:
+            raise ParameterError(
+                "--tiles" if tiles else "--interval", interval or "given",
+                "without --watch" if tiles else "together with --watch",
+            )  # fmt: skip
+        raise typer.Exit(watch_status(store, kernel_module, seconds_of("--interval", interval or "5s"), json))
     with results_only():
         opened = open_store(store)
         document = store_status(opened, kernel_module)
@@ -54,43 +72,10 @@ def status(
     if json:
         print_json(document)
         return
-    size_name = next(iter(document["sizes"][0]))
-    table = Table(
-        size_name,
-        "cells",
-        "done",
-        "failed",
-        "missing",
-        "core time left",
-        title=Text(f"{document['name']}  {document['store']}"),
-    )
-    for row in document["sizes"]:
-        left = row["core_seconds_left"]
-        counts = (str(row[k]) for k in ("cells", "done", "failed", "missing"))
-        table.add_row(str(row[size_name] or "all"), *counts, "unknown" if left is None else clock(left))
+    table, lines = shown(document)
     out().print(table)
-    holder, left, eta = document["holder"], document["core_hours_left"], document["eta_seconds"]
-    who = f"process {holder['pid']} of {holder['user']} on {holder['host']}" if holder else "nobody"
-    gone = ", which is gone" if holder and holder["alive"] is False else ""
-    rate = "" if document["rate"] is None else f"{document['rate']:.3g} cells/s; "
-    hours = "unknown" if left is None else f"{left:.3g} core-hours"
-    end = "unknown" if eta is None else clock(eta)
-    out().print(f"{rate}{hours} left; ETA {end}; held by {who}{gone}", markup=False)
-    if document["runs"] and not holder:
-        last = document["runs"][-1]
-        why = f" ({last['reason']})" if last["reason"] else ""
-        out().print(
-            f"last run: {last['epoch']} on {last['host']}, {last['outcome'] or 'ended'}{why}, "
-            f"{last['cells']} cells in {last['core_seconds'] / 3600:.3g} core-hours",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
-    for line in _rounds(document["rounds"]):
-        out().print(line, markup=False, highlight=False, soft_wrap=True)
-    for job in document["jobs"]:
-        detail = job["detail"] and f" ({job['detail']})"
-        out().print(
-            f"job {job['id']} at {job['place']}: {job['state']}{detail}", markup=False, soft_wrap=True
-        )
+    for line in lines:
+        out().print(line, markup=False, soft_wrap=True)
     if line := Hidden(**document["hidden"]).line(document["store"]):
         out().print(line, markup=False, soft_wrap=True)
     for row in document.get("tiles", ()):
@@ -100,24 +85,6 @@ def status(
             f"{row['attempts']} attempts, last on {row['host']} in run {row['epoch']}, {when}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-
-
-def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
-    # A line for each round, and for each model as of the last one.
-    for row in rounds:
-        met, spent = sum(of["state"] == "met" for of in row["models"]), row["core_seconds"] / 3600
-        stand = f"{met} of {len(row['models'])} models have their {row['quantity']}"
-        more = f"; {row['points']} points get cells, about {row['core_hours']:.2g} core-hours"
-        yield f"round {row['number']}, after {spent:.3g} core-hours: {stand}" + (
-            more if row["outcome"] == "open" else f"; {row['outcome']}"
-        )
-    for of in rounds[-1]["models"] if rounds else ():
-        at = ", ".join(f"{name} = {value}" for name, value in of["model"].items()) or "the model"
-        value, error, wanted = (
-            "unknown" if of[name] is None else f"{of[name]:.4g}" for name in ("value", "error", "wanted")
-        )
-        why = of["reason"] and f": {of['reason']}"
-        yield f"  {at}: {value}, standard error {error}, wanted {wanted}: {of['state']}{why}"
 
 
 def errors(store: StorePath, json: Json = False) -> None:

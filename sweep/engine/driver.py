@@ -16,6 +16,7 @@ from bendscape.sweep.campaign.tiles import Task, Tile, TileKey
 from bendscape.sweep.engine.executor import Executor, Job, PoolLost, Result, WorkerLost
 from bendscape.sweep.engine.isolation import Isolation, Part
 from bendscape.sweep.engine.limits import Abandoned
+from bendscape.sweep.engine.metrics import Tally
 from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.progress import Meter
 from bendscape.sweep.engine.stop import Stop
@@ -40,10 +41,12 @@ class Driver:
     stop: Stop
     console: Console
     order: Order  # the fields common to all orders
+    campaign: str = ""  # its name, for metrics
 
     def __post_init__(self) -> None:
         self._tasks = self.plan.tasks(self.executor.slots, self.meter.correction)
         self._isolation = Isolation()
+        self._tally = Tally(self.executor, self.campaign)
         self._parts: dict[Order, Part] = {}
         self._estimates: dict[str, float] = {}
         self._under_way: dict[tuple[tuple[str, int], ...], float] = {}
@@ -60,6 +63,8 @@ class Driver:
                 self.stop.announce(self.console)
                 with self.stop.shield():
                     self._handle(result)
+                if self._tally.due:
+                    self._report()
                 if self.stop.overdue:
                     break
             overdue = self.stop.overdue
@@ -74,6 +79,7 @@ class Driver:
             raise
         with self.stop.shield():
             self.ledger.flush()
+        self._report()
         self.stop.announce(self.console)
         if overdue:
             self.console.print("giving up the tasks still under way")
@@ -90,6 +96,20 @@ class Driver:
             if self._parts.pop(result.job.order, None) and result.job.order.note:
                 take_note(result.job.order)
             self._take(result.receipts)
+
+    def _report(self) -> None:
+        meter = self.meter
+        self._tally.report(
+            {
+                "campaign_cells": meter.cells,
+                "campaign_cells_done": meter.done,
+                "campaign_cells_failed": meter.failed,
+                "campaign_cells_left": max(0, meter.cells - meter.done - meter.failed),
+                "tiles_in_flight": sum(map(len, self._under_way)),
+                "campaign_core_seconds_left": meter.core_seconds_left,
+                "slots": self.executor.slots,
+            }
+        )
 
     def _next_job(self) -> Job | None:
         part = self._isolation.next()
@@ -137,6 +157,7 @@ class Driver:
     def _lost(self, result: Result, error: Exception) -> None:
         if isinstance(error, Superseded):
             raise LeaseLost(str(error))
+        self._tally.add("tasks_lost", isinstance(error, WorkerLost))
         order = result.job.order
         part = self._parts.pop(order, None)
         note = take_note(order) if order.note else None
@@ -159,6 +180,9 @@ class Driver:
             done, failed = self.ledger.records.masks(key)
             self.ledger.add([receipt])
             done_now, failed_now = self.ledger.records.masks(key)
+            self._tally.add("cells_done", (done_now & ~done).bit_count())
+            self._tally.add("cells_failed", receipt.failed.bit_count())
+            self._tally.add("core_seconds", receipt.seconds)
             self.meter.advance(
                 key.size,
                 done=(done_now & ~done).bit_count(),

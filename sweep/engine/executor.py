@@ -14,6 +14,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.fork_server import ForkServer
 from bendscape.sweep.engine.limits import never
 from bendscape.sweep.engine.machine import available_memory
+from bendscape.sweep.engine.metrics import check_port
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.plugins import entry_points
 from bendscape.sweep.store.records import Receipt
@@ -145,7 +146,11 @@ def choose(address: str) -> Choice:
 
 
 def executor_at(
-    address: str, workers: int | None = None, memory: float | None = None, server: ForkServer | None = None
+    address: str,
+    workers: int | None = None,
+    memory: float | None = None,
+    server: ForkServer | None = None,
+    metrics_port: int | None = None,
 ) -> Callable[[], Executor]:
     """A function that makes the executor for an address. A running cluster is contacted here, and must
     answer.
@@ -158,18 +163,25 @@ def executor_at(
         Bytes that the jobs on this machine may use together, by default what this process may use.
     server
         A fork server that was started before, for local workers.
+    metrics_port
+        Where a Ray that is started for this run serves its metrics, on loopback; by default at a port that it
+        chooses.
 
     Raises
     ------
     ParameterError
-        An address that `choose` refuses, or a cluster that does not answer.
+        An address that `choose` refuses, a cluster that does not answer, or a port that cannot be used.
     """
-    name = choose(address).name
+    name, _, here = choose(address)
+    if metrics_port is not None:
+        check_port(metrics_port, name, here)
     if name == "serial":
         return SerialExecutor
     if name == "processes":
         return lambda: _processes(workers, memory, server)
     options = place_options(address, workers, memory)
+    if metrics_port is not None:
+        options |= {"_metrics_export_port": metrics_port}
     return lambda: _on_ray(options, workers)
 
 

@@ -95,6 +95,11 @@ class Following:
         return self.plan.grid
 
     @property
+    def aimed(self) -> bool:
+        """Whether the campaign has a target."""
+        return self._aimed
+
+    @property
     def at_work(self) -> bool:
         """Whether a run holds the lease and is alive."""
         return self.holder is not None and bool(self.holder["alive"])

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.k
 
 import ray
 from ray._private import ray_constants
+from ray.util import metrics as ray_metrics
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.engine.executor import (
@@ -32,6 +33,7 @@ from bendscape.sweep.engine.executor import (
     WorkerOutOfMemory,
     answers,
 )
+from bendscape.sweep.engine.metrics import LABEL, METRICS
 from bendscape.sweep.engine.sessions import remove_session, sweep_sessions
 from bendscape.sweep.engine.worker import Order, run_tiles
 from bendscape.sweep.store.records import Receipt
@@ -92,6 +94,7 @@ class RayExecutor:
         self._since: dict[Any, float] = {}
         self._twins: dict[Any, Any] = {}
         self._workers = workers
+        self._metrics: dict[str, Any] = {}
         self._head = ray.get_runtime_context().gcs_address
         self._lives, self._looked = True, -LOOK_SECONDS
         self._cores, self._memory = 1, 0.0
@@ -193,6 +196,21 @@ class RayExecutor:
             accepted = f"at most {self._memory:.3g} bytes, the memory of the largest node now"
             remedy = "the node that had more is gone; give the same command where there is one"
             raise ParameterError("memory of a task", f"{wanted:.3g} bytes", accepted, remedy)
+
+    def report(self, campaign: str, added: Mapping[str, float], now: Mapping[str, float]) -> None:
+        """Add to the counters of a campaign and set its gauges; the agent of this node exports them."""
+        kinds = {"counter": ray_metrics.Counter, "gauge": ray_metrics.Gauge}
+        if not self._metrics:
+            self._metrics = {
+                name: kinds[metric.kind](metric.name, metric.description, (LABEL,))
+                for name, metric in METRICS.items()
+            }
+        tags = {LABEL: campaign}
+        for name, amount in added.items():
+            # Not `inc`, which refuses the zero that a series must begin with for its first increase to count.
+            self._metrics[name]._record(float(amount), tags)
+        for name, value in now.items():
+            self._metrics[name].set(value, tags)
 
     def close(self) -> None:
         """Cancel what still runs; shut Ray down if this executor started it, and remove its folder."""

@@ -241,16 +241,16 @@ class _Work:
                 self.executor = _started(self.make_executor, stop)
                 self.ready = time.monotonic()
             if self.executor is not None:
-                self._drive(self.executor, plan, revision)
+                self._drive(self.executor, plan, revision, campaign.campaign.name)
         plan.retry_failed = False  # failed cells have been retried
         plan.recount()
         return plan
 
-    def _drive(self, executor: Executor, plan: Plan, revision: int) -> None:
+    def _drive(self, executor: Executor, plan: Plan, revision: int, name: str) -> None:
         memory = min(executor.memory, self.max_memory or math.inf)
         meter = Meter(plan, executor.slots, self.console, memory)
         order = self.order._replace(revision=revision)
-        drive = Driver(plan, executor, self.ledger, meter, self.stop, self.console, order)
+        drive = Driver(plan, executor, self.ledger, meter, self.stop, self.console, order, name)
         plan.check_memory(memory)
         try:
             with meter:
