@@ -118,8 +118,18 @@ def on_ray(test: Callable[..., None]) -> Any:
     return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
 
 
+# Those that stop a driver as it stops a run on processes, below, wait for the slow suite.
+ALIKE = {"SIGUSR1", "grace"}
+
+
 @on_ray
-@pytest.mark.parametrize("number", range(len(FIRST)), ids=[": ".join(names) for names in FIRST])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(k, id=": ".join(names), marks=[pytest.mark.slow] if names[0] in ALIKE else [])
+        for k, names in enumerate(FIRST)
+    ],
+)
 def test_nothing_is_lost(world: World, number: int) -> None:
     play(world, number)
 

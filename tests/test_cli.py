@@ -299,7 +299,7 @@ def test_run_with_report_prints_the_table_and_writes_the_page_and_its_folders(
     hessians: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "new" / "folder" / "r.html"
-    done = process("run", hessians.with_suffix(".toml"), "--address", "serial", "--report", page)
+    done = bendscape("run", hessians.with_suffix(".toml"), "--address", "serial", "--report", page)
     assert done.returncode == 0, done.stderr
     assert "1.243388" in done.stdout
     assert page.stat().st_size > 10_000

@@ -69,8 +69,8 @@ def largest_jump(model: Model, N: float, points: int, accepted: float) -> tuple[
         (Model(2, 2, 1.5), 64),
         (Model(1, 2, 3.0), 256),
         (Model(1, 1, 0.7), 1e6),
-        (Model(4, 1, 1.5), 64),
-        (Model(2, 1, 5.0), 64),
+        pytest.param(Model(4, 1, 1.5), 64, marks=pytest.mark.slow),
+        pytest.param(Model(2, 1, 5.0), 64, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -120,7 +120,7 @@ def test_curves_leave_zero_at_their_thresholds_and_none_crosses_the_optimal() ->
 
 
 def test_many_constants_come_in_pages_and_many_widths_are_thinned_out() -> None:
-    found = gains(frame((1, 2, 3, 4, 5, 6, 7, 8), (1,), tuple(np.linspace(0.5, 3, PANELS + 1)), alpha=[1.0]))
+    found = gains(frame((1, 2, 3, 4, 5, 6, 7, 8), (1,), (0.5,), alpha=[1.0]))
     pages = list(gain_pages([found[0]] * (PANELS + 1)))
     assert [(name, len(figure.axes)) for name, figure in pages] == [("gain-1", PANELS), ("gain-2", 1)]
     labels = [str(line.get_label()) for line in pages[1][1].axes[0].lines]

@@ -64,6 +64,7 @@ def test_intervals_of_thresholds_have_their_nominal_coverage() -> None:
     assert sum(count.estimated for count in counts.values()) > 2700
 
 
+@pytest.mark.slow
 def test_intervals_that_are_a_fifth_too_narrow_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nominal limits times 0.8, a coverage of 0.88."""
     limits = Sums.t_limits

@@ -265,13 +265,14 @@ def test_random_signs_have_the_mean_eigenvalue_and_overlap_of_gaussian_data(
     standard error is 0.03 of the eigenvalue and 0.02 of the overlap.
     """
     N, cells = 300, 40
+    seen = [
+        [observe(model, alpha, N, np.random.default_rng((9, s, len(law))), inputs=law) for s in range(cells)]
+        for law in ("gaussian", "rademacher")
+    ]
     for name in ("eigval_min", "overlap_sq"):
         means, errors = [], []
-        for law in ("gaussian", "rademacher"):
-            sample = np.array([
-                getattr(observe(model, alpha, N, np.random.default_rng((9, s, len(law))), inputs=law), name)
-                for s in range(cells)
-            ])  # fmt: skip
+        for of_law in seen:
+            sample = np.array([getattr(cell, name) for cell in of_law])
             means.append(sample.mean())
             errors.append(sample.std(ddof=1) / math.sqrt(cells))
         assert abs(means[0] - means[1]) < 4.5 * math.hypot(*errors) + 3 / N

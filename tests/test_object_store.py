@@ -40,7 +40,7 @@ CELLS = 2 * 2 * 3 * 2 * 6
 # -- the guarantees of the engine, on S3
 
 
-@pytest.mark.parametrize("jobs", [0, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_driver_killed_on_s3_is_finished_by_the_same_run_with_the_bits_of_plain_files(
     tmp_path: Path, s3_url: str, kernel_file: KernelFile, jobs: int
 ) -> None:

@@ -77,6 +77,7 @@ def test_the_wider_student_of_the_small_campaign_has_the_lower_threshold_and_no_
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_small_campaign_produces_its_report(store: str, tmp_path: Path) -> None:
     ds = xr.open_dataset(store, engine="bendscape", chunks={})
     page = write_report(ds, tmp_path / "report.html").read_text(encoding="utf-8")

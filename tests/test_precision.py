@@ -31,7 +31,7 @@ CORNERS = [
 PAST_THE_CUT = [
     Model(1, 1, 1.5),
     pytest.param(Model(5, 512, 1e3), marks=pytest.mark.slow),
-    Model(512, 7, 1.0),
+    pytest.param(Model(512, 7, 1.0), marks=pytest.mark.slow),
     Model(1, 1, 1e3),
 ]
 

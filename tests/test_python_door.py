@@ -457,8 +457,8 @@ def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: 
         assert ds.top.dims == ("spike", "N", "seed") and (ds.status == 1).all()
         mean = ds.top.mean("seed").sel(N=200)
         assert abs(mean.sel(spike=2.0) - 2.5) < 0.1 and abs(mean.sel(spike=0.0) - 2) < 0.1
-        from bendscape.sweep.campaign.loading import default_kernel
-        assert len({campaign.spec_hash(default_kernel().axes) for campaign in (one, two, three)}) == 1
+        from bendscape.sweep.campaign.loading import default_declarations
+        assert len({campaign.spec_hash(default_declarations().axes) for campaign in (one, two, three)}) == 1
         assert summary.outcome == "complete" and status("runs/figure-1.zarr")["done"] == 72
     """,
     )

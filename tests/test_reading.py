@@ -178,7 +178,12 @@ def test_on_files_a_missing_chunk_shows_in_the_status_before_its_variable_is_rea
     assert share_done(ds, ("alpha", "N", "seed")).sel(p=2, a=1.5).item() == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"half", None], ids=["empty", "garbage", "truncated"])
+@pytest.mark.parametrize(
+    ("url", "content"),
+    [("files", b""), ("files", b"half"), ("files", None), ("s3", None)],
+    ids=["files-empty", "files-garbage", "files-truncated", "s3-truncated"],
+    indirect=["url"],
+)
 def test_a_chunk_that_cannot_be_read_is_left_out_with_a_warning_that_names_it(
     filled: str, content: bytes | None
 ) -> None:

@@ -121,7 +121,11 @@ def test_a_driver_killed_at_any_point_loses_nothing_that_reached_the_store(
 
 @pytest.mark.parametrize(
     ("address", "how"),
-    [("local", signal.SIGINT), ("local", signal.SIGKILL), on_ray("ray", signal.SIGKILL)],
+    [
+        ("local", signal.SIGINT),
+        ("local", signal.SIGKILL),
+        pytest.param("ray", signal.SIGKILL, marks=[pytest.mark.ray, pytest.mark.slow]),  # see test_chaos.py
+    ],
 )
 def test_an_interrupted_command_is_finished_by_the_same_command(
     tmp_path: Path, kernel_file: KernelFile, address: str, how: signal.Signals

@@ -182,7 +182,7 @@ def together(drivers: list[Unguarded], url: str, module: str, case: str, trial: 
 
 @pytest.mark.parametrize(
     ("url", "case"),
-    [*(("files", case) for case in CASES), ("s3", "values and sizes"), ("s3", "failed cells")],
+    [*(("files", case) for case in CASES), ("s3", "failed cells")],
     indirect=["url"],
 )
 def test_two_drivers_without_guards_corrupt_nothing(

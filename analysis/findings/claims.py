@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+import numpy.typing as npt
 import xarray as xr
 from scipy.stats import binomtest
 
-from bendscape.analysis.dataset.models import alpha_axis
+from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS
 from bendscape.analysis.estimate.notation import with_error
 from bendscape.analysis.estimate.verdicts import AGREES, DEFINITIONS
@@ -297,16 +299,20 @@ def _edge(edge: xr.Dataset) -> Claim:
 def _edge_kinds(edge: xr.Dataset) -> Callable[[Mapping[str, Any]], str]:
     """The edge at the load of a row: sharp, smooth or ``_CONTINUED``. A smooth edge whose tail is too thin
     for samples within reach, not far below alpha_0, looks like the sharp edge of its continuation."""
-    dim = alpha_axis(edge)
+    dim, N = alpha_axis(edge), edge["N"].values
+
+    @cache
+    def of_model(*model: float) -> list[npt.NDArray[Any]]:
+        at = edge[["edge", "alpha", "n_seeds"]].sel(dict(zip(MODEL, model, strict=True)))
+        return [at[name].transpose(dim, ...).values for name in ("edge", "alpha", "n_seeds")]
 
     def kind(row: Mapping[str, Any]) -> str:
-        at = edge[["edge", "alpha", "n_seeds"]].sel({name: row[name] for name in ("p", "p_star", "a")})
-        place = int(abs(at["alpha"] - row["alpha"]).argmin(dim))
-        if EDGE_KINDS[int(at["edge"].isel({dim: place}))] == "sharp":
+        kinds, alpha, n_seeds = of_model(row["p"], row["p_star"], row["a"])
+        place = int(abs(alpha - row["alpha"]).argmin())
+        if EDGE_KINDS[int(kinds[place])] == "sharp":
             return "sharp"
         model = Model(row["p"], row["p_star"], row["a"])
-        seen = at["n_seeds"].isel({dim: place}) >= LEAST_SEEDS
-        used = at["N"].values[(seen & (at["N"] >= edge.attrs["least_size"])).values]
+        used = N[(n_seeds[place] >= LEAST_SEEDS) & (edge.attrs["least_size"] <= N)]
         beyond = used.size and used.min() >= crossover_size(model)  # here samples see the tail itself
         continued = math.isfinite(edge_scales(model, row["alpha"]).gamma_edge)
         return _CONTINUED if continued and not beyond else "smooth"

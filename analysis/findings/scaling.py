@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from bendscape.analysis.dataset.models import MODEL, alpha_axis
+from bendscape.analysis.dataset.models import MODEL
 from bendscape.analysis.estimate.collapse_fits import FLAGS
 from bendscape.analysis.estimate.notation import with_error
 from bendscape.analysis.estimate.verdicts import Estimate, against_theory, expected_definition
@@ -124,18 +124,28 @@ def edge_rows(result: xr.Dataset) -> list[dict[str, Any]]:
         for each law ``c, error, chi2, p_value``.
     """
     rows = []
-    dim = alpha_axis(result)
+    parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
+    laws = ("n_two_thirds", "one_over_log")
+    words = result["law"].attrs["flag_meanings"].split()
+    names = (
+        "alpha",
+        "law",
+        "delta_chi2",
+        "n_sizes",
+        "dof",
+        *(f"{a}_{b}" for a in laws for b in parts.values()),
+    )
     for point, at in _models(result):
-        for place in range(result.sizes[dim]):
-            one = at.isel({dim: place})
-            law = _word(one["law"])
+        columns = (at[name].values.tolist() for name in names)  # selecting a row of a dataset takes longer
+        for values in zip(*columns, strict=True):
+            one = dict(zip(names, values, strict=True))
+            law = words[one["law"]]
             if law in ("not_applicable", "not_enough_data"):
                 continue
-            row = {**point, "alpha": one["alpha"].item(), "law": law}
-            row |= {name: one[name].item() for name in ("delta_chi2", "n_sizes", "dof")}
-            for name in ("n_two_thirds", "one_over_log"):
-                parts = {"c": "c", "error": "c_error", "chi2": "chi2", "p_value": "p_value"}
-                row[name] = {key: one[f"{name}_{part}"].item() for key, part in parts.items()}
+            row = {**point, "alpha": one["alpha"], "law": law}
+            row |= {name: one[name] for name in ("delta_chi2", "n_sizes", "dof")}
+            for name in laws:
+                row[name] = {key: one[f"{name}_{part}"] for key, part in parts.items()}
             row["reason"] = _reason_of_law(row, float(result.attrs["misfit"]))
             rows.append(row)
     return rows

@@ -14,19 +14,22 @@ from functools import lru_cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.axes import check_axes
-from bendscape.sweep.campaign.kernel import BOOKKEEPING, Kernel, check_declaration
+from bendscape.sweep.campaign.axes import Axes, check_axes
+from bendscape.sweep.campaign.kernel import BOOKKEEPING, Kernel, Reference, check_declaration
 from bendscape.sweep.campaign.outcomes import NOT_OURS, computed, estimated, origin_of
 from bendscape.sweep.plugins import entry_points
 
+if TYPE_CHECKING:
+    from bendscape.sweep.campaign.grid import Grid
+
 DEFAULT = "hessian"
-"""The kernel of a campaign that names none. A kernel that declares no axes gets those of its axes that have
-no default."""
+"""The kernel of a campaign that names none."""
+_DEFAULT_DECLARATIONS = "bendscape.sweep.kernels.quadratic"
 
 MAX_PICKLE = 10_000_000
 """Largest size in bytes of a kernel that is sent with every task."""
@@ -215,15 +218,24 @@ def _kernel_of(module: ModuleType, attribute: str, parameter: str, source: str) 
     return kernel
 
 
+class Declarations(NamedTuple):
+    """Axes of a kernel, the references on them, and what refuses a grid."""
+
+    axes: Axes
+    references: tuple[Reference, ...]
+    check: Callable[[Grid], None]
+
+
 @lru_cache(maxsize=1)
-def default_kernel() -> Kernel:
-    """The kernel of a campaign that names none."""
-    return load_kernel(DEFAULT)
+def default_declarations() -> Declarations:
+    """Those of the default kernel, without its code. A kernel that declares no axes gets those of these axes
+    that have no default."""
+    return Declarations(**importlib.import_module(_DEFAULT_DECLARATIONS).NETWORK)
 
 
 def _held(kernel: Kernel, source: str) -> Kernel:
     if not kernel.axes.declared:
-        default = default_kernel()
+        default = default_declarations()
         axes = default.axes.required
         references = tuple(of.on(axes) for of in default.references)
         kernel = replace(kernel, axes=axes, references=references, check=default.check)

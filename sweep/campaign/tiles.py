@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bendscape.sweep.campaign.axes import Axes, Cell, Scalar, cell_type
 from bendscape.sweep.campaign.grid import NO_SIZE, Grid, units_of
 from bendscape.sweep.campaign.kernel import Kernel
-from bendscape.sweep.campaign.loading import default_kernel
+from bendscape.sweep.campaign.loading import default_declarations
 
 TILE_SECONDS = 2.0  # work that a kill can cost; long compared with a write (tens of milliseconds)
 TILE_SECONDS_RANGE = (0.1, 300.0)  # the upper limit: how long a clean stop may wait
@@ -248,7 +248,7 @@ class Layout:
         the same; see also `on`.
         """
         sizes = {int(size): SizeLayout(*blocks) for size, blocks in document["sizes"].items()}
-        around, today = document["around"], default_kernel().axes
+        around, today = document["around"], default_declarations().axes
         default = today.required
         if "axes" not in document:
             values = [tuple(v) for k, v in document.items() if k not in ("sizes", "around")]

@@ -1,4 +1,8 @@
-"""What the kernels of the two-layer quadratic network share: axes, thresholds and theory."""
+"""What the kernels of the two-layer quadratic network share: axes, thresholds and theory.
+
+The theory is imported when it is first evaluated: kernels without axes of their own have these, and neither
+their workers nor commands on their stores evaluate it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from numpy.typing import NDArray
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import EDGE_KINDS, TRANSITION_KINDS, Model
-from bendscape.core.quadratic.theory.maps import transitions_of_models
-from bendscape.core.quadratic.theory.points import asymptotics_of_points
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Reference, Variable
@@ -47,14 +49,20 @@ def model_of(cell: NoisyCell) -> Model:
 
 def alpha_bbp(p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDArray[Any] = NONE) -> Floats:
     """The threshold alpha_bbp of each model."""
-    return np.asarray(transitions_of_models(p, p_star, a, noise)["alpha_bbp"])
+    return np.asarray(_transitions(p, p_star, a, noise)["alpha_bbp"])
 
 
 def alpha_0_complex_re(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDArray[Any] = NONE
 ) -> Floats:
     """Real part of alpha_0 of each model, in its complex definition."""
-    return np.asarray(transitions_of_models(p, p_star, a, noise, alpha_0=True)["alpha_0_complex_re"])
+    return np.asarray(_transitions(p, p_star, a, noise, alpha_0=True)["alpha_0_complex_re"])
+
+
+def _transitions(*model: NDArray[Any], alpha_0: bool = False) -> dict[str, NDArray[Any]]:
+    from bendscape.core.quadratic.theory.maps import transitions_of_models
+
+    return transitions_of_models(*model, alpha_0=alpha_0)
 
 
 AXES = Axes(
@@ -88,13 +96,15 @@ AXES = Axes(
 def _of_models(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], noise: NDArray[Any] = NONE
 ) -> dict[str, NDArray[Any]]:
-    found = transitions_of_models(p, p_star, a, noise)
+    found = _transitions(p, p_star, a, noise)
     return {name: found[name] for name in ("alpha_bbp", "alpha_sharp", "transition")}
 
 
 def _of_points(
     p: NDArray[Any], p_star: NDArray[Any], a: NDArray[Any], alpha: NDArray[Any], noise: NDArray[Any] = NONE
 ) -> dict[str, NDArray[Any]]:
+    from bendscape.core.quadratic.theory.points import asymptotics_of_points
+
     found = asymptotics_of_points(p, p_star, a, alpha, noise)
     return {
         "edge": found.edge,

@@ -180,8 +180,9 @@ class SizeRecords:
         if math.prod(shape[:-1]) > MOST_TILES or math.prod(shape) > MOST_BYTES:
             raise ValueError(f"{tiles} tiles of {cells} cells are more than a store can have")
         for name, array in vars(self).items():
-            missing = [(0, new - old) for new, old in zip(shape, array.shape, strict=False)]
-            setattr(self, name, np.pad(array, missing))
+            grown = np.zeros(shape[: array.ndim], array.dtype)
+            grown[tuple(map(slice, array.shape))] = array
+            setattr(self, name, grown)
 
     def recorded(self, key: tuple[int, ...]) -> bool:
         """Whether anything is recorded of a tile."""

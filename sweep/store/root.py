@@ -19,7 +19,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import Dimension, Kernel, Reference
-from bendscape.sweep.campaign.loading import default_kernel, load_kernel
+from bendscape.sweep.campaign.loading import default_declarations, load_kernel
 from bendscape.sweep.campaign.tiles import Layout
 from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store.compare_and_swap import reading_store
@@ -66,7 +66,7 @@ class Store:
         try:
             kernel = load_kernel(attributes["kernel"])
         except ParameterError:
-            default, axes = default_kernel(), layout.axes
+            default, axes = default_declarations(), layout.axes
             alike = axes in (default.axes, default.axes.required)
             references = tuple(of.on(axes) for of in default.references) if alike else ()
         else:

@@ -76,7 +76,12 @@ def tail_nodes(model: Model, gamma: float, c: float) -> tuple[FloatArray, FloatA
     tilt = rate * gamma * c / (gamma - 1)
     yhat = m / (m + tilt) * np.exp(np.arange(-width, math.log1p(width), step))
     log_density = m * np.log(m * yhat) - m * yhat - gammaln(m)
-    beyond = gammaincc(n, rate * (model.a + gamma * c * yhat) / (gamma - 1))
+    first = rate * (model.a + gamma * c * yhat) / (gamma - 1)
+    alike = (
+        int(np.searchsorted(first, first[0], "right")) - 1
+    )  # where yhat is lost in rounding: half of p = 1
+    beyond = np.full(len(first), gammaincc(n, first[0]))
+    beyond[alike:] = gammaincc(n, first[alike:])
     return yhat, step * np.exp(log_density) * beyond
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicSpline, PPoly
 from scipy.optimize import brentq, elementwise
 from scipy.special import expit, gammaincc, gammaln, logit
 
@@ -35,7 +36,7 @@ EXTREMES = 30.0
 _FARTHEST = 30.0  # labels with a pole beyond this are never drawn
 _FIRST_GAMMA = 0.02
 # Accuracy of the averages over all other labels, which changes no cell by more than 2e-5 standard deviations:
-_GAMMAS, _OUTPUTS, _ROOTS = 64, 0.5, 24
+_GAMMAS, _OUTPUTS, _ROOTS = 64, 0.5, np.polynomial.legendre.leggauss(24)
 _NEAREST = 1e-3  # distance to the first pole of the other labels, relative to its distance from 1
 _ROOT_TOLERANCE = 1e-9
 _LEAST_WEIGHT = 1e-22  # relative to the largest; smaller weights contribute nothing before the last pole
@@ -67,26 +68,47 @@ class _Sums(NamedTuple):
     yt_sq: FloatArray
 
 
-def _ratios(
-    model: Model, y: FloatArray, yhat: FloatArray, gamma: FloatArray
-) -> Iterator[tuple[float, FloatArray]]:
-    """Fraction of directions with each c, and u/D of samples (..., labels) at gamma (..., 1)."""
-    p, of_y = float(model.p), (1 - gamma) * y
-    for c, share in ((1.0, (p - 1) / p), (3.0, 1 / p)):
-        if share:
-            yield share, (c * yhat - y) / (model.a + of_y + gamma * c * yhat)
+class _Labels:
+    """Labels of shape (..., labels), with the products that their sums at every gamma share."""
 
+    def __init__(self, model: Model, weight: FloatArray, y: FloatArray, yhat: FloatArray) -> None:
+        p = float(model.p)
+        self._a, self._y, self._yhat = model.a, y, yhat
+        self._u = [(share, c, c * yhat - y) for c, share in ((1.0, (p - 1) / p), (3.0, 1 / p)) if share]
+        self._weights: tuple[FloatArray, ...] = weight, weight * y, weight * y * y
 
-def _sums(model: Model, weight: FloatArray, y: FloatArray, yhat: FloatArray, gamma: FloatArray) -> _Sums:
-    """Weighted sums over the last axis of samples of shape (..., labels), at gamma of shape (..., 1)."""
-    t = b = cube = np.zeros(1)
-    for share, ratio in _ratios(model, y, yhat, gamma):
-        square = ratio * ratio
-        t, b, cube = t + share * ratio, b + share * square, cube + share * square * ratio
-    yt = y * t
-    return _Sums(
-        *(np.einsum("...l,...l", weight, x) for x in (t, yt, b, y * b, cube, t * t, t * yt, yt * yt))
-    )
+    def __getitem__(self, cells: Indices) -> _Labels:
+        chosen = copy(self)
+        chosen._y, chosen._yhat = self._y[cells], self._yhat[cells]
+        chosen._u = [(share, c, u[cells]) for share, c, u in self._u]
+        chosen._weights = tuple(weight[cells] for weight in self._weights)
+        return chosen
+
+    def _ratios(self, gamma: FloatArray) -> Iterator[tuple[float, FloatArray]]:
+        """Fraction of directions with each c, and u/D at gamma (..., 1)."""
+        of_y = (1 - gamma) * self._y
+        of_y += self._a
+        for share, c, u in self._u:
+            D = gamma * c * self._yhat
+            D += of_y
+            yield share, np.divide(u, D, out=D)
+
+    def sums(self, gamma: FloatArray) -> _Sums:
+        """Weighted sums over all labels at gamma of shape (..., 1)."""
+        t = b = cube = np.zeros(1)
+        for share, ratio in self._ratios(gamma):
+            square = ratio * ratio
+            t, b, cube = t + share * ratio, b + share * square, cube + share * (square * ratio)
+        once, with_y, with_y_sq = self._weights
+        t_sq = t * t
+        products = (t, once), (t, with_y), (b, once), (b, with_y), (cube, once)
+        squares = (t_sq, once), (t_sq, with_y), (t_sq, with_y_sq)
+        return _Sums(*(np.einsum("...l,...l", x, weight) for x, weight in products + squares))
+
+    def b(self, gamma: FloatArray) -> FloatArray:
+        """The third of the sums alone."""
+        of = (share * np.einsum("...l,...l,...l", self._weights[0], r, r) for share, r in self._ratios(gamma))
+        return np.asarray(sum(of))
 
 
 class _Rest:
@@ -99,7 +121,7 @@ class _Rest:
         yhat = np.exp(np.arange(-width, math.log1p(width), step))
         c = 1.0 if model.p > 1 else 3.0
         end = np.minimum((model.a + last * c * yhat) / (last - 1), 2 + 45 / n)
-        x, of_x = np.polynomial.legendre.leggauss(_ROOTS)
+        x, of_x = _ROOTS
         root = np.sqrt(end)[:, np.newaxis] * (1 + x) / 2  # y = root^2 removes the singularity at 0
         y = root**2
         log_density = n * math.log(n) + (2 * n - 1) * np.log(root) - n * y - gammaln(n)
@@ -110,14 +132,34 @@ class _Rest:
         kept = weight > _LEAST_WEIGHT * weight.max()
         # The averages vary on the scale of gamma and of the distance from their first pole.
         self._last, self._end = last, last - _NEAREST * (last - 1)
-        nodes = weight[kept], y[kept], outputs[kept]
+        labels = _Labels(model, weight[kept], y[kept], outputs[kept])
         places = np.linspace(logit(_FIRST_GAMMA / last), logit(self._end / last), _GAMMAS)
-        rows = [_sums(model, *nodes, np.array([gamma])) for gamma in last * expit(places)]
+        rows = [labels.sums(np.array([gamma])) for gamma in last * expit(places)]
         self._spline = CubicSpline(places, np.array(rows))
+        self._of_b = PPoly.construct_fast(np.ascontiguousarray(self._spline.c[..., 2]), self._spline.x)
+
+    def _place(self, gamma: FloatArray) -> FloatArray:
+        return np.asarray(logit(np.minimum(gamma, self._end) / self._last))
 
     def __call__(self, gamma: FloatArray) -> _Sums:
-        place = logit(np.minimum(gamma, self._end) / self._last)
-        return _Sums(*np.moveaxis(self._spline(place), -1, 0))
+        return _Sums(*np.moveaxis(self._spline(self._place(gamma)), -1, 0))
+
+    def b(self, gamma: FloatArray) -> FloatArray:
+        """The third of the sums alone."""
+        return np.asarray(self._of_b(self._place(gamma)))
+
+
+@lru_cache(maxsize=1)
+def _random_numbers() -> tuple[FloatArray, FloatArray, Indices, FloatArray]:
+    """Arrivals of a Poisson process in each cell, two arrays of shares, and the order that sorts the first.
+
+    The same at every load and size, so that the law has no noise from point to point.
+    """
+    rng = np.random.default_rng(2026)
+    shape = (CELLS, 2 * int(EXTREMES))
+    arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
+    of_outputs, of_tail = rng.random(shape), rng.random(shape)
+    return arrivals, of_outputs, np.argsort(of_outputs, axis=None), of_tail
 
 
 def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
@@ -136,27 +178,24 @@ def _draw(model: Model, alpha: float, size: float) -> tuple[float, FloatArray, F
         high = float(brentq(excess, low, low + 1.0, xtol=1e-6))  # need not be accurate: sets the number drawn
     last = 1 + math.exp(high)
     nodes, mass = tail_nodes(model, last, c)
-    # The same random numbers at every load and size, so that the law has no noise from point to point.
-    rng = np.random.default_rng(2026)
-    shape = (CELLS, 2 * int(EXTREMES))
-    arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
-    weight = (arrivals < size * alpha * mass.sum()).astype(np.float64)
+    arrivals, of_outputs, order, of_tail = _random_numbers()
+    drawn = arrivals < size * alpha * mass.sum()
     cumulated = np.concatenate([[0.0], np.cumsum(mass / mass.sum())])
     between = np.append(nodes, nodes[-1] * nodes[1] / nodes[0]) * math.sqrt(nodes[0] / nodes[1])
-    yhat = np.exp(np.interp(rng.random(shape), cumulated, np.log(between)))
-    first = n * (model.a + last * c * yhat) / (last - 1)
-    y = _beyond(n, first, rng.random(shape)) / n
-    return last, weight, np.maximum(y, first / n), yhat
-
-
-def _beyond(n: float, first: FloatArray, share: FloatArray) -> FloatArray:
-    """The x > first at which the tail of a gamma variable of shape n is ``share`` times that beyond first."""
-    x = np.geomspace(first.min(), first.max() + 40, 4000)
+    # In increasing order, in which a table is searched several times faster.
+    outputs = np.exp(np.interp(of_outputs.ravel()[order], cumulated, np.log(between)))
+    first = n * (model.a + last * c * outputs) / (last - 1)
+    x = np.geomspace(first[0], first[-1] + 40, 4000)
     tail = gammaincc(n, x)
-    kept = tail > 0
-    wanted = np.log(share) + np.interp(first, x[kept], np.log(tail[kept]))
-    found: FloatArray = np.interp(-wanted, -np.log(tail[kept]), x[kept])
-    return found
+    x, log_tail = x[tail > 0], np.log(tail[tail > 0])
+    yhat, y, least, log_first = (np.zeros(drawn.shape) for _ in range(4))
+    yhat.ravel()[order], least.ravel()[order] = outputs, first / n
+    log_first.ravel()[order] = np.interp(first, x, log_tail)
+    # The x > first at which the tail of a gamma variable of shape n is a random share of that beyond first.
+    beyond = np.interp(-(np.log(of_tail[drawn]) + log_first[drawn]), -log_tail, x)
+    y[drawn] = np.maximum(beyond / n, least[drawn])
+    most = int(drawn.sum(axis=1).max())  # those drawn come first
+    return last, drawn[:, :most].astype(np.float64), y[:, :most], yhat[:, :most]
 
 
 def _solve(past: Callable[[FloatArray, Indices], FloatArray], high: FloatArray, cells: Indices) -> FloatArray:
@@ -204,15 +243,18 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
 
     everyone = np.arange(CELLS)
 
+    labels = _Labels(model, weight / size, y, yhat)
+
+    def of_cells(cells: Indices) -> _Labels:
+        return labels if len(cells) == CELLS else labels[cells]
+
     def total(gamma: FloatArray, cells: Indices = everyone) -> _Sums:
-        drawn = _sums(model, weight[cells] / size, y[cells], yhat[cells], gamma[:, np.newaxis])
+        drawn = of_cells(cells).sums(gamma[:, np.newaxis])
         return _Sums(*(a + b for a, b in zip(rest(gamma), drawn, strict=True)))
 
     def past_edge(gamma: FloatArray, cells: Indices) -> FloatArray:
-        b = rest(gamma).b
         with np.errstate(divide="ignore"):  # at the pole
-            for share, ratio in _ratios(model, y[cells], yhat[cells], gamma[:, np.newaxis]):
-                b = b + share * np.einsum("cl,cl,cl->c", weight[cells] / size, ratio, ratio)
+            b = rest.b(gamma) + of_cells(cells).b(gamma[:, np.newaxis])
         return gamma - b**-0.5  # nearly linear up to the pole, unlike b
 
     def past_outlier(gamma: FloatArray, cells: Indices) -> FloatArray:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial.legendre import leggauss
+from numpy.polynomial.polynomial import polypow
 from scipy.special import poch
 
 from bendscape.core.quadratic.model import Model, refuse_noise
@@ -27,7 +29,9 @@ from bendscape.core.quadratic.theory.integrals import RAY, log_nodes
 
 FloatArray = npt.NDArray[np.float64]
 
-_MIXING = 20  # Gauss-Legendre nodes in x; the integrands are analytic far beyond [0, 1]
+# Gauss-Legendre nodes in x on [0, 1], and weights; the integrands are analytic far beyond.
+_NODES, _WEIGHTS = leggauss(20)
+_MIXING, _MIXING_WEIGHTS = (1 + _NODES) / 2, _WEIGHTS / 2
 
 
 class LabelFluctuations(NamedTuple):
@@ -41,6 +45,12 @@ class LabelFluctuations(NamedTuple):
     B_prime: float
 
 
+@lru_cache(maxsize=256)
+def _terms(c: float, first: int, other: float, second: int) -> FloatArray:
+    """u_c^i u_c'^k, u = c yhat - y, as a polynomial in yhat whose coefficients are powers of y."""
+    return np.convolve(polypow([-1.0, c], first), polypow([-1.0, other], second))
+
+
 class _Pair:
     """Nodes of the double integral over s (Laplace) and x (Feynman) for one pair of directions."""
 
@@ -52,8 +62,7 @@ class _Pair:
         if c == other:
             x, weight = np.array([0.0]), np.array([1.0])
         else:
-            x, weight = np.polynomial.legendre.leggauss(_MIXING)
-            x, weight = (1 + x) / 2, weight / 2
+            x, weight = _MIXING, _MIXING_WEIGHTS
         self.n, self.m, self.c, self.other, self.log_s = n, m, c, other, log_s
         self.x, self.weight = x[:, np.newaxis], weight
         mixed = c + (other - c) * self.x
@@ -65,9 +74,7 @@ class _Pair:
     def average(self, first: int, second: int, y_power: int = 0, yhat_power: int = 0) -> float:
         """E[y^j yhat^l u_c^i u_c'^k / (D_c^i D_c'^k)]; for gamma > 1 its principal value or finite part."""
         order = first + second
-        # u = c yhat - y as polynomials in yhat, whose coefficients are powers of y.
-        power = np.polynomial.polynomial.polypow
-        terms = np.convolve(power([-1.0, self.c], first), power([-1.0, self.other], second))
+        terms = _terms(self.c, first, self.other, second)
         moment: Any = 0.0
         for in_yhat, factor in enumerate(terms):
             i, j = in_yhat + yhat_power, order - in_yhat + y_power

@@ -44,6 +44,8 @@ MOST_OUTLIERS = 512
 """Largest p p_star: there 32 drawn matrices and their parts took 1.6 GB. Larger matrices are drawn less
 often."""
 
+_MOST_KEPT = 64  # largest p p_star whose draws are kept, 22 MB
+
 _STEP = 1e-4  # of central differences, relative to gamma and to the distance from the edge
 
 
@@ -169,8 +171,22 @@ def _lowest_of_orthogonal(r: int, count: int) -> FloatArray:
     return np.asarray(np.linalg.eigvalsh(_orthogonal(r, count))[:, 0], dtype=np.float64)
 
 
-def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
-    """Standard draws of the parts, each of shape (draws, p p_star, p p_star), with a fixed seed."""
+def _lowest(K: FloatArray, K_slope: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Lowest eigenvalue of each K, and <v K_slope v> in its eigenvector v."""
+    if K.shape[-1] > 2:
+        values, vectors = np.linalg.eigh(K)
+        v = vectors[:, :, 0]
+        return values[:, 0], np.einsum("ni,nij,nj->n", v, K_slope, v)
+    # 2 v v^T = 1 - (cos, sin; sin, -cos), many times faster than a call of LAPACK for each.
+    (mean, half), (mean_slope, half_slope) = (
+        ((X[:, 0, 0] + X[:, 1, 1]) / 2, (X[:, 0, 0] - X[:, 1, 1]) / 2) for X in (K, K_slope)
+    )
+    radius = np.maximum(np.hypot(half, K[:, 0, 1]), np.finfo(np.float64).tiny)
+    return mean - radius, mean_slope - (half * half_slope + K[:, 0, 1] * K_slope[:, 0, 1]) / radius
+
+
+def _drawn(p: int, p_star: int) -> tuple[tuple[str, ...], FloatArray]:
+    """Names of the parts, and draws with a fixed seed, of shape (parts, draws, p p_star, p p_star)."""
     r = p * p_star
     count = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWN_NUMBERS // r**2))
     rng = np.random.default_rng(2027)
@@ -193,7 +209,10 @@ def _drawn(p: int, p_star: int) -> dict[str, FloatArray]:
         drawn = drawn + drawn.transpose(0, 2, 1)
         shaped = drawn[:, :, None, :, None] if name == "weights_p" else drawn[:, None, :, None, :]
         parts[name] = shaped * unit
-    return {name: part.reshape(count, r, r) for name, part in parts.items()}
+    return tuple(parts), np.array([part.reshape(count, r, r) for part in parts.values()])
+
+
+_drawn_once = lru_cache(maxsize=2)(_drawn)
 
 
 @lru_cache(maxsize=1024)
@@ -239,13 +258,10 @@ def outlier_splitting(model: Model, alpha: float, gamma: float) -> Splitting:
     overlap_sq, per_z = overlaps[1], 1 / (2 * h * slopes[1])
     overlap_slope = (overlaps[2] - overlaps[0]) * per_z
 
-    drawn = _drawn(p, p_star)
-    at = [_amplitudes(parts) for parts in (below, here, above)]
-    K = np.sum([at[1][name] * part for name, part in drawn.items()], axis=0)
-    values, vectors = np.linalg.eigh(K)
-    lowest, v = values[:, 0], vectors[:, :, 0]
-    K_slope = np.sum([(at[2][name] - at[0][name]) * per_z * part for name, part in drawn.items()], axis=0)
-    moved = np.einsum("ni,nij,nj->n", v, K_slope, v)
+    names, drawn = _drawn_once(p, p_star) if p * p_star <= _MOST_KEPT else _drawn(p, p_star)
+    at = [np.array([_amplitudes(parts)[name] for name in names]) for parts in (below, here, above)]
+    K, K_slope = (np.tensordot(each, drawn, 1) for each in (at[1], (at[2] - at[0]) * per_z))
+    lowest, moved = _lowest(K, K_slope)
     pure = math.sqrt(here.spike) * _lowest_of_orthogonal(p * p_star, len(K))
     eigval = overlap_sq * (lowest - pure)
     overlap = overlap_sq * overlap_slope * lowest + overlap_sq**2 * moved
