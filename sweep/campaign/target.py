@@ -1,17 +1,26 @@
 """The precision that a campaign asks for, and what a refiner proposes to reach it.
 
-A refiner is an entry point of the group `bendscape.refiners`: a function `refine(store, target)` that analyses
-the cells a store holds and returns a :class:`Proposal`. The engine knows nothing of estimates; a refiner knows
-nothing of runs.
+A refiner is an entry point of the group `bendscape.refiners`, named after the quantity that it estimates, such
+as `alpha_c`; its value is a :class:`Refiner`. The engine knows nothing of estimates; a refiner knows nothing of
+runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
-from bendscape.sweep.campaign.axes import Scalar
+from pydantic import BaseModel, ConfigDict
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.axes import Axes, Scalar, is_number
+from bendscape.sweep.plugins import entry_points
+
+REFINERS = "bendscape.refiners"
+_PRECISION = "a number > 0 (a relative error), { relative = number > 0 } or { absolute = number > 0 }"
 
 State = Literal["met", "open", "unreachable"]
 
@@ -71,3 +80,175 @@ class Proposal:
 
     additions: tuple[Addition, ...]
     models: tuple[ModelState, ...]
+
+
+class Precision(BaseModel):
+    """A standard error: `relative` to the modulus of the estimate, or `absolute`. One of them is given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    relative: float | None = None
+    absolute: float | None = None
+
+    def wanted(self, value: float) -> float:
+        """The standard error asked for at an estimate; nan if it is relative and the estimate is nan."""
+        if self.absolute is not None:
+            return self.absolute
+        return math.nan if self.relative is None else self.relative * abs(value)
+
+
+class ModelTarget(BaseModel):
+    """A precision for the models whose axes have one of the values in `where`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    where: dict[str, tuple[Scalar, ...]]
+    precision: Precision
+
+
+class Target(BaseModel):
+    """`[target]`: the quantity, how well it is to be known for every model, and what the store may cost.
+
+    Parameters
+    ----------
+    quantity
+        Name of the refiner, such as `alpha_c`.
+    precision
+        For every model that no table of `models` names; None if only those are asked for.
+    models
+        Precisions of some models; the first table that holds for a model counts.
+    core_hours
+        Core-hours of all receipts of the store, those before the first round included; None is no limit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    quantity: str
+    precision: Precision | None = None
+    models: tuple[ModelTarget, ...] = ()
+    core_hours: float | None = None
+
+    def of(self, model: Mapping[str, Scalar]) -> Precision | None:
+        """The precision asked for a model, given by the values of its axes; None if nothing is asked."""
+        for own in self.models:
+            if all(model.get(name) in values for name, values in own.where.items()):
+                return own.precision
+        return self.precision
+
+    def wanted(self, model: Mapping[str, Scalar], value: float) -> float:
+        """The standard error asked for a model at an estimate: nan where that is relative and there is no
+        estimate, infinite where nothing is asked."""
+        precision = self.of(model)
+        return math.inf if precision is None else precision.wanted(value)
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any], axes: Axes) -> Self:
+        """The target of the table `[target]` of a campaign file.
+
+        Raises
+        ------
+        ParameterError
+            One line with the key, the value found, and what is accepted.
+        """
+        raw = dict(table)
+        hours, models = raw.pop("core_hours", None), raw.pop("models", [])
+        if hours is not None and not (is_number(hours) and hours > 0):
+            raise ParameterError("target.core_hours", hours, "a number > 0")
+        tables = isinstance(models, list | tuple) and all(isinstance(one, Mapping) for one in models)
+        if not tables:
+            raise ParameterError("target.models", models, "tables [[target.models]]")
+        rows = [(f"target.models[{n}]", dict(one)) for n, one in enumerate(models)]
+        named = [key for key in (*raw, *(key for _, row in rows for key in row)) if key not in _models(axes)]
+        quantities, offered = list(dict.fromkeys(named)), sorted(refiners())
+        wrong = next((name for name in quantities if name not in offered), None)
+        if wrong is not None or not quantities:
+            known = ", ".join(offered) or "nothing: no installed package offers a refiner"
+            close = difflib.get_close_matches(wrong or "", [*offered, "core_hours", "models"], n=1)
+            hint = f"did you mean {close[0]!r}?" if close else ""
+            accepted = f"core_hours, models and a quantity of installed refiners ({known})"
+            raise ParameterError("target", wrong or "no quantity", accepted, hint)
+        if len(quantities) > 1:
+            raise ParameterError("target", ", ".join(quantities), "one quantity")
+        (quantity,) = quantities
+        if conditions := [key for key in raw if key != quantity]:
+            remedy = "conditions stand in tables [[target.models]]"
+            raise ParameterError(f"target.{conditions[0]}", raw[conditions[0]], "absent", remedy)
+        default = _precision(f"target.{quantity}", raw[quantity]) if quantity in raw else None
+        own = tuple(_own(place, row, quantity, axes) for place, row in rows)
+        return cls(
+            quantity=quantity,
+            precision=default,
+            models=own,
+            core_hours=None if hours is None else float(hours),
+        )
+
+
+def _models(axes: Axes) -> list[str]:
+    return [axis.name for axis in axes.of_role("model")]
+
+
+def _own(place: str, row: dict[str, Any], quantity: str, axes: Axes) -> ModelTarget:
+    if quantity not in row:
+        raise ParameterError(f"{place}.{quantity}", "missing", "given")
+    precision = _precision(f"{place}.{quantity}", row.pop(quantity))
+    where = {}
+    for name, values in row.items():
+        try:
+            where[name] = axes[name].values(values)
+        except ValueError as error:
+            raise ParameterError(f"{place}.{name}", values, str(error)) from None
+    if not where:
+        accepted = f"a condition on at least one of {', '.join(_models(axes)) or 'the model axes'}"
+        raise ParameterError(place, "no condition", accepted)
+    return ModelTarget(where=where, precision=precision)
+
+
+def _precision(key: str, raw: object) -> Precision:
+    table = raw if isinstance(raw, Mapping) else {"relative": raw}
+    kind, value = next(iter(table.items()), ("", None))
+    right = len(table) == 1 and kind in ("relative", "absolute") and is_number(value)
+    if not right or not isinstance(value, int | float) or value <= 0:
+        raise ParameterError(key, raw, _PRECISION)
+    return Precision(**{kind: float(value)})
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """What an entry point of the group `bendscape.refiners` provides; its name is the quantity.
+
+    Parameters
+    ----------
+    refine
+        Given a `bendscape.sweep.store.root.Store` and a :class:`Target`, the :class:`Proposal` of the next
+        round. It reads the cells that the store's campaign names, which are all done or failed.
+    lacks
+        Given a `bendscape.sweep.campaign.kernel.Kernel`, what it lacks for this analysis, in words; empty if
+        nothing. It is asked before anything runs.
+    """
+
+    refine: Callable[[Any, Target], Proposal]
+    lacks: Callable[[Any], str]
+
+
+def refiners() -> list[str]:
+    """The quantities that installed refiners offer."""
+    return sorted({point.name for point in entry_points(group=REFINERS)})
+
+
+def load_refiner(quantity: str) -> Refiner:
+    """The refiner of a quantity.
+
+    Raises
+    ------
+    ParameterError
+        There is none, or it cannot be loaded.
+    """
+    point = next((point for point in entry_points(group=REFINERS) if point.name == quantity), None)
+    if point is None:
+        known = ", ".join(refiners()) or "nothing: no installed package offers a refiner"
+        raise ParameterError("target", quantity, f"a quantity of installed refiners ({known})")
+    try:
+        found = point.load()
+    except Exception as error:  # whatever another package's module does when it is imported
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ParameterError("target", quantity, "a refiner that can be imported", why) from None
+    if not isinstance(found, Refiner):
+        raise ParameterError("entry point", point.value, "a bendscape Refiner")
+    return found
