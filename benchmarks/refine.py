@@ -1,0 +1,177 @@
+"""Core-hours that a relative error of 1 % of alpha_c takes: refinement against uniform grids, and coverage.
+
+    python benchmarks/refine.py                       # planted curves, 40 replicates, 3 models
+    python benchmarks/refine.py --real 3 --target 0.05 --hours 0.1   # sampled Hessians instead
+
+Planted curves are theory's, with a correction to scaling drawn for every replicate from the prior of the fit;
+cells are exponential, as those of sampled Hessians nearly are. ``refine`` begins with a coarse uniform grid (13
+values of alpha from 0.4 to 1.6 of alpha_bbp, 4 sizes, 8 seeds) and follows the rule of
+``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``grid`` has the alphas of
+campaigns/paper.toml (25 from 0.4 to 1.6 of alpha_bbp), its seeds at these sizes in the ratio 6 : 4 : 2 : 1, and
+all of them multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
+would have to guess it. ``window`` is the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has
+to be known beforehand. Every method is judged by the same estimator, ``theory_curve``, and by the same error:
+the larger of half the 68 % interval and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
+
+``--shape other`` plants curves with an amplitude 30 % above theory's: the data refute ``theory_curve``, and
+``collapse`` takes its place.
+
+Printed: median core-hours of the models that met the target and their ratios; how many met it; the coverage of
+the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier. The
+numbers are written to refine.json beside this file, or to ``--json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import planted_refine
+from planted_refine import SIZES, Planted, core_hours, refined
+
+from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, scale_width
+from bendscape.analysis.estimate.collapse_points import scaled_points
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.student import ONE_SIGMA
+from bendscape.core.quadratic.model import Model
+
+MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
+RATIO = dict(zip(SIZES, (6, 4, 2, 1), strict=True))
+STEP = 1.1
+AMPLITUDE = {"theory": 1.0, "other": 1.3}
+
+
+def points_of(kind: str, planted: Planted) -> list[tuple[float, int]]:
+    """The points of a uniform grid."""
+    if kind == "grid":
+        return [(round(float(x), 12), N) for x in np.linspace(0.4, 1.6, 25) for N in SIZES]
+    found, width = [], critical_point(planted.model).width
+    for N in SIZES:
+        for w in np.linspace(-0.65, 0.65, 9):
+            found.append((round((planted.truth + w * width * N ** (-1 / 3)) / planted.unit, 12), N))
+    return found
+
+
+def judged(planted: Planted, asked: planted_refine.Asked, name: str) -> tuple[float, float, float, float]:
+    """Estimate, error and interval of one estimator."""
+    block = planted.block(asked).transpose("alpha_factor", "N", "seed")
+    points = scaled_points(block, block["alpha"].values, scale_width(planted.model))
+    fit = PointScaling(points, planted.model, 0.95, 100, 0).fit(name, Settings())
+    (low, high), (left, right) = fit.interval(0.95), fit.interval(ONE_SIGMA)
+    value = math.nan if fit.values is None else float(fit.values[0])
+    return value, max((high - low) / 3.919928, (right - left) / 2), low, high
+
+
+def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, Any]:
+    """The least uniform grid whose interval meets the target."""
+    points, scale = points_of(kind, planted), 4.0
+    while True:
+        asked = {(x, N): max(4, round(scale * RATIO[N])) for x, N in points}
+        value, error, low, high = judged(planted, asked, name)
+        ratio = error / (target * abs(value)) if math.isfinite(value) and math.isfinite(error) else 2.0
+        if ratio <= 1:
+            break
+        scale *= max(STEP, 0.6 * ratio**2 if ratio > 1.5 else STEP)
+    covered = bool(low <= planted.truth <= high)
+    return {"core_hours": core_hours(planted, asked), "covered": covered, "value": value, "error": error}
+
+
+def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, Any]:
+    """One planted campaign, by every method."""
+    model, entropy = task
+    stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
+    planted = Planted(model, tuple(stream.normal(0, 0.5, 3)), AMPLITUDE[shape], 1.0, 1000 + entropy)
+    with threadpool_limits(1):
+        last, asked, rows = refined(planted, target)
+        name = "theory_curve" if shape == "theory" else "collapse"
+        grids = {kind: uniform(kind, planted, target, name) for kind in ("grid", "window")}
+    fitted = last.fitted
+    return {
+        "model": [int(model.p), model.p_star, model.a],
+        "entropy": entropy,
+        "truth": planted.truth,
+        "state": last.state.state,
+        "reason": last.state.reason,
+        "estimator": fitted.estimator,
+        "value": fitted.value,
+        "error": fitted.error,
+        "covered": bool(fitted.low <= planted.truth <= fitted.high),
+        "core_hours": core_hours(planted, asked),
+        "rounds": len(rows),
+        "round_errors": [row.state.error for row in rows],
+        "gap": max((row.gap for row in rows if row.additions), default=math.nan),
+        **grids,
+    }
+
+
+def share(found: list[bool]) -> str:
+    """A share with its binomial standard error."""
+    if not found:
+        return "–"
+    p = float(np.mean(found))
+    return f"{p:.3f} ± {math.sqrt(max(p * (1 - p), 1 / len(found) / 4) / len(found)):.3f}"
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Print the results of the planted curves."""
+    print(
+        "model          met      refine  grid    window  grid/refine  window/refine  coverage refine, grid, window"
+    )
+    for model in MODELS:
+        mine = [row for row in rows if row["model"] == [int(model.p), model.p_star, model.a]]
+        met = [row for row in mine if row["state"] == "met"]
+        if not met:
+            print(f"({model.p}, {model.p_star}, {model.a}): none of {len(mine)} met the target")
+            continue
+        cost = [float(np.median([row["core_hours"] for row in met]))]
+        cost += [float(np.median([row[kind]["core_hours"] for row in mine])) for kind in ("grid", "window")]
+        coverage = [share([row["covered"] for row in met])]
+        coverage += [share([row[kind]["covered"] for row in mine]) for kind in ("grid", "window")]
+        print(
+            f"({model.p}, {model.p_star}, {model.a})    {len(met)}/{len(mine)}    "
+            + "   ".join(f"{hours:.3f}" for hours in cost)
+            + f"   {cost[1] / cost[0]:.1f}          {cost[2] / cost[0]:.1f}            "
+            + ", ".join(coverage)
+        )
+        for row in mine:
+            off = abs(row["value"] - row["truth"]) / row["error"] if row["error"] > 0 else math.nan
+            if row["state"] != "met" or off > 3:
+                print(
+                    f"    replicate {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} by "
+                    f"{row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, {row['core_hours']:.3f} "
+                    f"core-hours: {row['reason']}"
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicates", type=int, default=40)
+    parser.add_argument("--target", type=float, default=0.01)
+    parser.add_argument("--shape", choices=tuple(AMPLITUDE), default="theory")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    tasks = [(model, options.first + e) for e in range(options.replicates) for model in MODELS]
+    one = partial(replicate, target=options.target, shape=options.shape)
+    began = time.time()
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        rows = list(pool.imap(one, tasks))
+    table(rows)
+    print(f"{time.time() - began:.0f} s")
+    options.json.write_text(json.dumps({"target": options.target, "shape": options.shape, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
