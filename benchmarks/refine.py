@@ -4,21 +4,22 @@
     python benchmarks/refine.py --real 3 --target 0.05 --hours 0.1   # sampled Hessians instead
 
 Planted curves are theory's, with a correction to scaling drawn for every replicate from the prior of the fit;
-cells are exponential, as those of sampled Hessians nearly are. ``refine`` begins with a coarse uniform grid (13
-values of alpha from 0.4 to 1.6 of alpha_bbp, 4 sizes, 8 seeds) and follows the rule of
-``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``grid`` has the alphas of
-campaigns/paper.toml (25 from 0.4 to 1.6 of alpha_bbp), its seeds at these sizes in the ratio 6 : 4 : 2 : 1, and
-all of them multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
-would have to guess it. ``window`` is the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has
-to be known beforehand. Every method is judged by the same estimator, ``theory_curve``, and by the same error:
-the larger of half the 68 % interval and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
+cells are exponential, as those of sampled Hessians nearly are. ``refine`` begins with a coarse uniform grid
+(13 values of alpha from 0.4 to 1.6 of alpha_bbp, sizes 256 to 4096, 8 seeds) and follows the rule of
+``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``paper`` is the grid
+of campaigns/paper.toml for the model (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
+of seeds multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
+would have to guess it. ``grid`` is the same without sizes above 4096, as refinement has them. ``window`` is
+the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be known beforehand. Every method
+is judged by the same estimator, ``theory_curve``, and by the same error: the larger of half the 68 % interval
+and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
 
 ``--shape other`` plants curves with an amplitude 30 % above theory's: the data refute ``theory_curve``, and
 ``collapse`` takes its place.
 
-Printed: median core-hours of the models that met the target and their ratios; how many met it; the coverage of
-the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier. The
-numbers are written to refine.json beside this file, or to ``--json``.
+Printed: median core-hours of the models that met the target and their ratios; how many met it; the coverage
+of the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier.
+The numbers are written to refine.json beside this file, or to ``--json``.
 """
 
 from __future__ import annotations
@@ -47,15 +48,18 @@ from bendscape.analysis.estimate.student import ONE_SIGMA
 from bendscape.core.quadratic.model import Model
 
 MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
-RATIO = dict(zip(SIZES, (6, 4, 2, 1), strict=True))
+RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
+"""Seeds of campaigns/paper.toml, over 16."""
+GRIDS = ("paper", "grid", "window")
 STEP = 1.1
 AMPLITUDE = {"theory": 1.0, "other": 1.3}
 
 
 def points_of(kind: str, planted: Planted) -> list[tuple[float, int]]:
     """The points of a uniform grid."""
-    if kind == "grid":
-        return [(round(float(x), 12), N) for x in np.linspace(0.4, 1.6, 25) for N in SIZES]
+    if kind != "window":
+        sizes = SIZES if kind == "grid" else [N for N in RATIO if planted.model.p == 1 or N <= 8192]
+        return [(round(float(x), 12), N) for x in np.linspace(0.4, 1.6, 25) for N in sizes]
     found, width = [], critical_point(planted.model).width
     for N in SIZES:
         for w in np.linspace(-0.65, 0.65, 9):
@@ -75,7 +79,7 @@ def judged(planted: Planted, asked: planted_refine.Asked, name: str) -> tuple[fl
 
 def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, Any]:
     """The least uniform grid whose interval meets the target."""
-    points, scale = points_of(kind, planted), 4.0
+    points, scale = points_of(kind, planted), 1.0
     while True:
         asked = {(x, N): max(4, round(scale * RATIO[N])) for x, N in points}
         value, error, low, high = judged(planted, asked, name)
@@ -95,7 +99,7 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)
         name = "theory_curve" if shape == "theory" else "collapse"
-        grids = {kind: uniform(kind, planted, target, name) for kind in ("grid", "window")}
+        grids = {kind: uniform(kind, planted, target, name) for kind in GRIDS}
     fitted = last.fitted
     return {
         "model": [int(model.p), model.p_star, model.a],
@@ -126,7 +130,7 @@ def share(found: list[bool]) -> str:
 def table(rows: list[dict[str, Any]]) -> None:
     """Print the results of the planted curves."""
     print(
-        "model          met      refine  grid    window  grid/refine  window/refine  coverage refine, grid, window"
+        "model        met    core-hours: refine, paper, grid, window    ratios to refine    coverage of each"
     )
     for model in MODELS:
         mine = [row for row in rows if row["model"] == [int(model.p), model.p_star, model.a]]
@@ -135,23 +139,30 @@ def table(rows: list[dict[str, Any]]) -> None:
             print(f"({model.p}, {model.p_star}, {model.a}): none of {len(mine)} met the target")
             continue
         cost = [float(np.median([row["core_hours"] for row in met]))]
-        cost += [float(np.median([row[kind]["core_hours"] for row in mine])) for kind in ("grid", "window")]
+        cost += [float(np.median([row[kind]["core_hours"] for row in mine])) for kind in GRIDS]
         coverage = [share([row["covered"] for row in met])]
-        coverage += [share([row[kind]["covered"] for row in mine]) for kind in ("grid", "window")]
+        coverage += [share([row[kind]["covered"] for row in mine]) for kind in GRIDS]
         print(
             f"({model.p}, {model.p_star}, {model.a})    {len(met)}/{len(mine)}    "
-            + "   ".join(f"{hours:.3f}" for hours in cost)
-            + f"   {cost[1] / cost[0]:.1f}          {cost[2] / cost[0]:.1f}            "
+            + "  ".join(f"{hours:.3f}" for hours in cost)
+            + "    "
+            + "  ".join(f"{hours / cost[0]:.1f}" for hours in cost[1:])
+            + "    "
             + ", ".join(coverage)
         )
         for row in mine:
             off = abs(row["value"] - row["truth"]) / row["error"] if row["error"] > 0 else math.nan
             if row["state"] != "met" or off > 3:
                 print(
-                    f"    replicate {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} by "
-                    f"{row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, {row['core_hours']:.3f} "
+                    f"    replicate {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} "
+                    f"by {row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, {row['core_hours']:.3f} "
                     f"core-hours: {row['reason']}"
                 )
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write the numbers, also those of an unfinished run."""
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def main() -> None:
@@ -167,10 +178,12 @@ def main() -> None:
     one = partial(replicate, target=options.target, shape=options.shape)
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        rows = list(pool.imap(one, tasks))
+        rows = []
+        for row in pool.imap(one, tasks):
+            rows.append(row)
+            write(options.json, {"target": options.target, "shape": options.shape, "rows": rows})
     table(rows)
     print(f"{time.time() - began:.0f} s")
-    options.json.write_text(json.dumps({"target": options.target, "shape": options.shape, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

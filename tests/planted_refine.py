@@ -1,5 +1,5 @@
-"""Campaigns of one model on planted curves, refined in memory: cells are drawn when a round asks for them, and
-stay as they are when a later round asks for more at the same point."""
+"""Campaigns of one model on planted curves, refined in memory: cells are drawn when a round asks for them,
+and stay as they are when a later round asks for more at the same point."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ from bendscape.core.quadratic.theory.outlier import transition
 from bendscape.sweep.campaign.kernel import NOT_WANTED
 from bendscape.sweep.campaign.loading import default_kernel
 
-SIZES = (256, 512, 1024, 2048)
+SIZES = (256, 512, 1024, 2048, 4096)
 PILOT = {(round(float(x), 12), N): 8 for x in np.linspace(0.4, 1.6, 13) for N in SIZES}
-"""A coarse uniform grid, 13 values by 4 sizes by 8 seeds, from which refinement starts."""
+"""A coarse uniform grid, 13 values by 5 sizes by 8 seeds, from which refinement starts."""
 
 Asked = dict[tuple[float, int], int]
+
+
+@lru_cache
+def unit_of(model: Model) -> float:
+    """The threshold that the curve axis is relative to."""
+    return transition(model).alpha_bbp
 
 
 @lru_cache(maxsize=100_000)
 def seconds(model: Model, factor: float, N: int) -> float:
     """Seconds of one cell by the kernel's cost model."""
-    kernel, unit = default_kernel(), transition(model).alpha_bbp
+    kernel, unit = default_kernel(), unit_of(model)
     at = {"p": int(model.p), "p_star": model.p_star, "a": model.a, "alpha": factor * unit, "N": N, "seed": 0}
     return float(kernel.seconds(kernel.axes.cell(factor, **at)))
 
@@ -56,7 +62,7 @@ class Planted(NamedTuple):
     @property
     def unit(self) -> float:
         """The threshold that the curve axis is relative to."""
-        return transition(self.model).alpha_bbp
+        return unit_of(self.model)
 
     def cells(self, factor: float, N: int, count: int) -> npt.NDArray[np.float64]:
         """The first cells at a point: overlaps."""
@@ -81,8 +87,12 @@ class Planted(NamedTuple):
         dims, alpha = ("alpha_factor", "N", "seed"), np.array(factors) * self.unit
         values = {"status": (dims, status), "overlap_sq_space": (dims, overlap)}
         coords = {
-            **{"alpha_factor": factors, "N": sizes, "alpha": ("alpha_factor", alpha)},
-            **{"p": int(self.model.p), "p_star": self.model.p_star, "a": self.model.a},
+            "alpha_factor": factors,
+            "N": sizes,
+            "alpha": ("alpha_factor", alpha),
+            "p": int(self.model.p),
+            "p_star": self.model.p_star,
+            "a": self.model.a,
         }
         return xr.Dataset(values, coords)
 
@@ -90,14 +100,15 @@ class Planted(NamedTuple):
         """What a refiner knows of these cells."""
         model = {"p": int(self.model.p), "p_star": self.model.p_star, "a": self.model.a}
         return Held(
-            model, self.unit, asked, {}, lambda x, N: seconds(self.model, x, N), lambda x: 0 < x * self.unit
+            model, self.unit, asked, {}, lambda x, N: seconds(self.model, x, N), lambda x: x * self.unit > 0
         )
 
 
 def refined(
     planted: Planted, relative: float, asked: Asked | None = None, rounds: int = 20
 ) -> tuple[Row, Asked, list[Row]]:
-    """Rounds of analysis and additions until the model is no longer open: the last row, the cells, all rows."""
+    """Rounds of analysis and additions until the model is no longer open: the last row, the cells, all
+    rows."""
     asked, rows = dict(PILOT if asked is None else asked), []
     for _ in range(rounds):
         fitted = fit_critical_load(planted.block(asked))

@@ -1,9 +1,9 @@
-"""The critical load alpha_c of the two-layer network as the quantity of a target: which estimator speaks for a
-model, whether it can be trusted, and its model of the mean.
+"""The critical load alpha_c of the two-layer network as the quantity of a target: which estimator speaks for
+a model, whether it can be trusted, and its model of the mean.
 
-The estimator is `theory_curve` where theory has a curve and the data do not refute it, otherwise `collapse`. The
-rule looks at tests of the fit, never at the estimated value, and hence does not choose by chance the estimate
-that looks best.
+The estimator is `theory_curve` where theory has a curve and the data do not refute it, otherwise `collapse`.
+The rule looks at tests of the fit, never at the estimated value, and hence does not choose by chance the
+estimate that looks best.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import xarray as xr
 from numpy.polynomial import polynomial
 from scipy.stats import norm
 
-from bendscape.analysis.dataset.counts import DONE
 from bendscape.analysis.dataset.curves import Floats, half_width
 from bendscape.analysis.dataset.models import alpha_axis, model_of
 from bendscape.analysis.estimate.collapse import ANALYSIS
@@ -31,10 +30,11 @@ from bendscape.analysis.estimate.collapse_points import Points, scaled_points, u
 from bendscape.analysis.estimate.critical import SAFE, critical_point
 from bendscape.analysis.estimate.estimators import LEAST_ALPHAS, LEAST_SEEDS
 from bendscape.analysis.estimate.options import usual_least_size
-from bendscape.analysis.estimate.profiles import POOR, Fit
+from bendscape.analysis.estimate.profiles import Fit
 from bendscape.analysis.estimate.student import ONE_SIGMA
-from bendscape.analysis.refine.design_model import DesignModel, Fitted, Quantity, Shift, Trust
+from bendscape.analysis.refine.design_model import DesignModel, Fitted, Quantity, Shift
 from bendscape.analysis.refine.refiner import refiner
+from bendscape.analysis.refine.trust import CERTAIN, REFUTED, compared, halved, judged, worse
 from bendscape.core.quadratic.finite_size.crossover import crossover_size
 from bendscape.core.quadratic.model import Model
 
@@ -43,12 +43,8 @@ TRUSTED = 0.5
 """Cells are added where |w| is at most this. The fits use |w| up to 0.65: a design that is not confined walks
 along the tangent of its curve to where the curve no longer holds, even below alpha = 0."""
 
-REFUTED = 1e-4
-"""P-value below which a curve is given up."""
-
 _N_BOOT = 200
 _ORDER, _CORRECTION = Settings().order, 3
-_SIGNIFICANT, _CERTAIN = 3.0, 4.5  # standard errors at which two estimates disagree, and certainly so
 _Z = float(norm.isf((1 - LEVEL) / 2))
 _SIDES = ("above_the_alpha_range", "below_the_alpha_range")
 
@@ -64,8 +60,9 @@ def fit_critical_load(block: xr.Dataset) -> Fitted:
     Returns
     -------
     Fitted
-        ``error`` is the largest of half the 68 % interval and half the 95 % interval over its normal quantile.
-        Suspect or refuted: chi^2; theory's curve and the collapse disagree; odd and even seeds disagree.
+        ``error`` is the largest of half the 68 % interval and half the 95 % interval over its normal
+        quantile. Suspect or refuted: chi^2; theory's curve and the collapse disagree; odd and even seeds
+        disagree.
     """
     alpha_dim = alpha_axis(block)
     block = block.transpose(alpha_dim, "N", "seed")
@@ -81,18 +78,20 @@ def fit_critical_load(block: xr.Dataset) -> Fitted:
     value, error, (low, high) = _numbers(fit)
     if fit.values is None or not math.isfinite(value):
         return Fitted(reason=FLAGS[fit.flag], bounded=fit.flag in _SIDES, estimator=name)
-    trust, reason = _trust(fit)
+    verdict = judged(fit.p_value, f"chi^2 {fit.chi2:.3g} with {fit.dof} degrees of freedom")
     if name == "theory_curve":
         other, other_error, _ = _numbers(fits["collapse"])
         words = f"theory's curve and the collapse ({other:.4g}) disagree"
-        trust, reason = _worse((trust, reason), _compared(value - other, other_error, words))
-    halves = [_numbers(_scaling(half, model).fit(name, Settings())) for half in _halves(block)]
+        verdict = worse(verdict, compared(value - other, other_error, words))
+    halves = [_numbers(_scaling(half, model).fit(name, Settings())) for half in halved(block, "seed")]
     words = f"odd and even seeds ({halves[0][0]:.4g}, {halves[1][0]:.4g}) disagree"
     both = math.hypot(halves[0][1], halves[1][1])
-    trust, reason = _worse((trust, reason), _compared(halves[0][0] - halves[1][0], both, words))
-    design = critical_load_design(scaling.points, model, name, value, error, tuple(block["N"].values.tolist()))
+    verdict = worse(verdict, compared(halves[0][0] - halves[1][0], both, words))
+    design = critical_load_design(
+        scaling.points, model, name, value, error, tuple(block["N"].values.tolist())
+    )
     shifts = _shifts(scaling, name, fit)
-    return Fitted(value, error, trust, reason, False, design, name, low, high, shifts)
+    return Fitted(value, error, *verdict, False, design, name, low, high, shifts)
 
 
 def _scaling(block: xr.Dataset, model: Model) -> PointScaling:
@@ -107,7 +106,7 @@ def _holds(curve: Fit, collapse: Fit) -> bool:
     if curve.values is None:
         return True  # no data yet
     (value, _, _), (other, error, _) = _numbers(curve), _numbers(collapse)
-    apart = collapse.flag == "estimated" and abs(value - other) > _CERTAIN * error
+    apart = collapse.flag == "estimated" and abs(value - other) > CERTAIN * error
     return not (curve.p_value < REFUTED or apart)
 
 
@@ -121,41 +120,20 @@ def _numbers(fit: Fit) -> tuple[float, float, tuple[float, float]]:
     return float(fit.values[0]), error if math.isfinite(error) else math.nan, (ends[0], ends[1])
 
 
-def _trust(fit: Fit) -> tuple[Trust, str]:
-    if not fit.p_value < POOR:
-        return "sound", ""
-    words = f"the fit is poor (chi^2 {fit.chi2:.3g} with {fit.dof} degrees of freedom, p-value {fit.p_value:.1g})"
-    return ("refuted" if fit.p_value < REFUTED else "suspect"), words
-
-
-def _compared(change: float, error: float, words: str) -> tuple[Trust, str]:
-    ratio = abs(change) / error if error > 0 else math.nan
-    if not ratio > _SIGNIFICANT:
-        return "sound", ""
-    return ("refuted" if ratio > _CERTAIN else "suspect"), f"{words} by {ratio:.1f} standard errors"
-
-
-def _worse(one: tuple[Trust, str], other: tuple[Trust, str]) -> tuple[Trust, str]:
-    order = ("sound", "suspect", "refuted")
-    return max(one, other, key=lambda each: order.index(each[0]))
-
-
-def _halves(block: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The block with every other of the cells that are done, at every point."""
-    done = (block["status"] == DONE).values
-    odd = np.cumsum(done, axis=-1) % 2 == 1
-    status = block["status"]
-    return tuple(block.assign(status=status.where(keep, 0)) for keep in (odd, ~odd))  # type: ignore[return-value]
-
-
 def _shifts(scaling: PointScaling, name: str, default: Fit) -> tuple[Shift, ...]:
-    """Changes under the other choices of the fit that have an estimate."""
+    """Changes under the other choices of the fit that have an estimate; without a correction to scaling,
+    which the data may well require, there is nothing to compare with."""
     found = []
     for choice, fit in scaling.fits(name, Settings()).items():
-        if choice == "default" or fit.values is None or default.values is None or fit.flag != "estimated":
+        if (
+            choice in ("default", "no_correction")
+            or fit.values is None
+            or default.values is None
+            or fit.flag != "estimated"
+        ):
             continue
         both = np.isfinite(fit.values) & np.isfinite(default.values)
-        change = (fit.values - default.values)[both]
+        change = fit.values[both] - default.values[both]
         found.append(Shift(choice.replace("_", " "), float(change[0]), half_width(change[1:])))
     return tuple(found)
 
@@ -169,11 +147,11 @@ def critical_load_design(
 
         Y = f(w) + N^(-1/3) unit (g_0 + g_1 w + g_2 w^2),    dY/d alpha_c = -(N^(1/3)/width) dY/dw,
 
-    with f = A phi_r, or a cubic with four free coefficients, and unit half of Y at alpha_c: the g_j have normal
-    priors of variance 1. The cubic's coefficients are those of the universal curve, since a curve through few
-    and noisy cells would send the next ones to the wrong places; the errors that the fit has count in full. A
-    cell's standard deviation is Y times a relative one, whose logarithm is a straight line in w through those
-    of the points in the window.
+    with f = A phi_r, or a cubic with four free coefficients, and unit half of Y at alpha_c: the g_j have
+    normal priors of variance 1. The cubic's coefficients are those of the universal curve, since a curve
+    through few and noisy cells would send the next ones to the wrong places; the errors that the fit has
+    count in full. A cell's standard deviation is Y times a relative one, whose logarithm is a straight line
+    in w through those of the points in the window.
 
     Parameters
     ----------
@@ -182,8 +160,8 @@ def critical_load_design(
     model : Model
     name : {"theory_curve", "collapse"}
     value, error : float
-        alpha_c and its standard error, which may be nan. Sizes at which twice the error exceeds the window are
-        left out, if others remain.
+        alpha_c and its standard error, which may be nan. Sizes at which twice the error exceeds the window
+        are left out, if others remain.
     sizes : tuple of int
         Sizes at which cells may be added.
     """

@@ -1,5 +1,5 @@
-"""What an estimator declares so that the cells which it needs most can be found: its model of the mean, with its
-gradient, and how far the present fit may be trusted."""
+"""What an estimator declares so that the cells which it needs most can be found: its model of the mean, with
+its gradient, and how far the present fit may be trusted."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ class Quantity:
     needs
         The variables and axes that the sweep must have. Its estimate is not used.
     fit
-        ``fit(block)`` for one model of the sweep: a dataset in memory over the curve, the sizes and the seeds,
-        with the variables that ``needs`` names, the coordinate of the model axes, and `status`.
+        ``fit(block)`` for one model of the sweep: a dataset in memory over the curve, the sizes and the
+        seeds, with the variables that ``needs`` names, the coordinate of the model axes, and `status`.
     """
 
     name: str

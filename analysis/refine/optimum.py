@@ -1,7 +1,8 @@
-"""Optimal designs: how to divide computing time among points so that one parameter of a fit is determined best.
+"""Optimal designs: how to divide computing time among points so that one parameter of a fit is determined
+best.
 
-A cell at point i measures a mean with gradient J_i in the parameters and standard deviation sigma_i, and costs
-c_i seconds. With n_i cells at every point
+A cell at point i measures a mean with gradient J_i in the parameters and standard deviation sigma_i, and
+costs c_i seconds. With n_i cells at every point
 
     M = M_0 + sum_i n_i J_i J_i^T / sigma_i^2,    variance = e^T M^-1 e,
 
@@ -25,8 +26,8 @@ _LOOK = 25  # steps between two looks at the certificate
 
 
 class Points(NamedTuple):
-    """Points where cells can be computed: gradients of the mean, (n, k); standard deviation and seconds of one
-    cell, (n,)."""
+    """Points where cells can be computed: gradients of the mean, (n, k); standard deviation and seconds of
+    one cell, (n,)."""
 
     gradient: Floats
     sigma: Floats
@@ -101,8 +102,8 @@ def optimum(
 
     Notes
     -----
-    ``tests/test_optimum.py`` compares it with scipy's SLSQP. Source of the iteration: Silvey, Titterington and
-    Torsney, Comm. Stat. A 7 (1978) 1379; of the bound: the convexity of the variance, as in Kiefer's
+    ``tests/test_optimum.py`` compares it with scipy's SLSQP. Source of the iteration: Silvey, Titterington
+    and Torsney, Comm. Stat. A 7 (1978) 1379; of the bound: the convexity of the variance, as in Kiefer's
     equivalence theorem.
     """
     rows = points.rows
@@ -126,8 +127,8 @@ def whole_cells(share: Floats, seconds: float, cost: Floats, least: int) -> Floa
     of at most ``seconds``.
 
     Points that would get fewer than ``least`` cells are left out, those with the smallest number first, and
-    their time goes to the others in proportion. Cells that rounding down leaves over go to the points with the
-    largest fractions. All zero if the time does not suffice for ``least`` cells anywhere.
+    their time goes to the others in proportion. Cells that rounding down leaves over go to the points with
+    the largest fractions. All zero if the time does not suffice for ``least`` cells anywhere.
     """
     share = np.where(share > 0, share, 0.0)
     while True:
@@ -138,7 +139,7 @@ def whole_cells(share: Floats, seconds: float, cost: Floats, least: int) -> Floa
         if not few.any():
             break
         share[np.flatnonzero(few)[cells[few].argmin()]] = 0.0
-    whole = np.floor(cells)
+    whole: Floats = np.floor(cells)
     left = seconds - float(whole @ cost)
     for i in np.argsort(-(cells - whole), kind="stable"):
         if share[i] > 0 and cost[i] <= left:
@@ -148,8 +149,8 @@ def whole_cells(share: Floats, seconds: float, cost: Floats, least: int) -> Floa
 
 
 def lattice(low: float, high: float, steps: int) -> list[float]:
-    """Values with few digits from low to high: multiples of the largest of 1, 2 and 5 times a power of ten that
-    divides the range into at least ``steps`` parts. Nested ranges share values."""
+    """Values with few digits from low to high: multiples of the largest of 1, 2 and 5 times a power of ten
+    that divides the range into at least ``steps`` parts. Nested ranges share values."""
     if not high > low:
         return []
     width = (high - low) / steps

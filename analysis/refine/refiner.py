@@ -34,13 +34,16 @@ def refiner(quantity: Quantity) -> Refiner:
     def lacks(kernel: Kernel) -> str:
         names = {of.name for of in (*kernel.variables, *(v for r in kernel.references for v in r.variables))}
         axes = {axis.name: xr.Variable((), 0, {"role": axis.role}) for axis in kernel.axes.declared}
-        return ", ".join(quantity.needs.lacking(xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes})))
+        return ", ".join(
+            quantity.needs.lacking(xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes}))
+        )
 
     return Refiner(refine, lacks)
 
 
 def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
-    """The state of every model for which the target asks something, and the next round for those that are open.
+    """The state of every model for which the target asks something, and the next round for those that are
+    open.
 
     A model is `met` only if its estimate is sound and its standard error, which is not below what its 95 %
     interval implies, is at most the one wanted. An estimate that meets the precision and is suspect gets as

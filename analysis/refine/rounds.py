@@ -1,5 +1,5 @@
-"""One round for one model: how many cells, at which points, until the target is expected to be met or the time of
-the round is used up."""
+"""One round for one model: how many cells, at which points, until the target is expected to be met or the
+time of the round is used up."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bendscape.analysis.dataset.curves import Floats
+from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.refine.design_model import DesignModel
 from bendscape.analysis.refine.optimum import Points, lattice, optimum, variance, whole_cells
 
 FLAT = 0.25
-"""Share of a round's time that is spread evenly over the sizes and values of the curve in use, so that chi^2 can
-still tell a wrong curve."""
+"""Share of a round's time that is spread evenly over the sizes and values of the curve in use, so that chi^2
+can still tell a wrong curve."""
 
-MARGIN = 0.95
+MARGIN = 0.98
 """A round aims at this times the standard error that is asked for: the measured one scatters around it."""
 
 GROWTH = 3.0
-"""A round at most triples the time spent on a model: the design is that of a fit which may still be far off."""
+"""A round at most triples the time spent on a model: the design is that of a fit which may still be far
+off."""
 
 _STEPS = 8  # of the lattice across the region of one size
 _CHOSEN = 0.03  # share of the optimal design above which a size takes part in the flat share
@@ -30,8 +31,8 @@ _SHORTEST = 1e-3  # of the longest round
 
 
 class Candidate(NamedTuple):
-    """Points of the lattice: coordinate on the curve axis in the store's units, value of the curve, size, cells
-    already there or to come, seconds of one cell; each (n,)."""
+    """Points of the lattice: coordinate on the curve axis in the store's units, value of the curve, size,
+    cells already there or to come, seconds of one cell; each (n,)."""
 
     coordinate: Floats
     curve: Floats
@@ -41,8 +42,9 @@ class Candidate(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Cells to be added at candidates, their seconds, the standard error expected with them, and the certified
-    gap: by how much, relatively, any other division of the optimal share could lower the variance."""
+    """Cells to be added at candidates, their seconds, the standard error expected with them, and the
+    certified gap: by how much, relatively, any other division of the optimal share could lower the
+    variance."""
 
     cells: Floats
     seconds: float
@@ -92,8 +94,8 @@ def next_round(
     inflation: float,
     most_seconds: float,
 ) -> Round:
-    """The cheapest round after which the standard error is expected to be ``MARGIN`` times the one wanted, or,
-    if that takes more than ``most_seconds``, the best one of that cost.
+    """The cheapest round after which the standard error is expected to be ``MARGIN`` times the one wanted,
+    or, if that takes more than ``most_seconds``, the best one of that cost.
 
     Parameters
     ----------
@@ -115,18 +117,21 @@ def next_round(
     Round
         Without cells if the time does not suffice for ``least_seeds`` cells at one point.
     """
-    points = Points(design.gradient(design.theta, at.curve, at.size), design.sigma(at.curve, at.size), at.cost)
+    points = Points(
+        design.gradient(design.theta, at.curve, at.size), design.sigma(at.curve, at.size), at.cost
+    )
     known, direction = design.known() + coming, design.direction
     use = np.ones(len(at.size), dtype=bool)
     while True:
-        found = _divided(points, known, direction, at, use, wanted / inflation * MARGIN, most_seconds, design)
-        cells, seconds, gap = found
+        cells, gap = _divided(
+            points, known, direction, at, use, wanted / inflation * MARGIN, most_seconds, design
+        )
         lost = _left_out(design, at, cells)
         if not lost:
             break
         use &= ~np.isin(at.size, lost)
         if not use.any():
-            cells, seconds = np.zeros(len(use)), 0.0
+            cells = np.zeros(len(use))
             break
     rows = points.rows * np.sqrt(cells * points.cost)[:, None]
     expected = inflation * math.sqrt(variance(known + rows.T @ rows, direction))
@@ -138,12 +143,12 @@ def _divided(
     known: Floats,
     direction: Floats,
     at: Candidate,
-    use: Floats,
+    use: Flags,
     wanted: float,
     most: float,
     design: DesignModel,
-) -> tuple[Floats, float, float]:
-    """Whole cells of the shortest sufficient round on the candidates in use, its seconds, and the gap."""
+) -> tuple[Floats, float]:
+    """Whole cells of the shortest sufficient round on the candidates in use, and the gap."""
     here = Points(*(values[use] for values in points))
     best = optimum(here, known, direction, most)
     sizes = at.size[use]
@@ -170,7 +175,7 @@ def _divided(
     cells = np.zeros(len(use))
     least = design.least_seeds
     cells[use] = whole_cells(share, max(seconds, least * float(here.cost[share.argmax()])), here.cost, least)
-    return cells, seconds, gap
+    return cells, gap
 
 
 def _left_out(design: DesignModel, at: Candidate, added: Floats) -> list[float]:

@@ -19,8 +19,8 @@ MOST_SEEDS = 2**16
 """Cells at one point after which a model without any estimate is given up."""
 
 _MOVED, _BIASED = 3.0, 4.5
-"""Standard errors of a change under another choice of the fit: beyond the first it is suspect, beyond the second it
-is no chance."""
+"""Standard errors of a change under another choice of the fit: beyond the first it is suspect, beyond the
+second it is no chance."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Held:
 
     def present(self, size: int) -> list[float]:
         """Coordinates at which cells of a size are asked for."""
-        return [x for (x, N), n in self.cells.items() if N == size and n]
+        return [x for (x, N), n in self.cells.items() if size == N and n]
 
     def coming(self, design: DesignModel) -> Floats:
         """Information of the missing cells in the trusted regions, (k, k)."""
@@ -69,8 +69,9 @@ class Held:
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a proposal: its state, the cells of its next round, their seconds and number, the certified
-    gap of the design, and the fit. ``shorter(seconds)`` is the same for a round of at most so many seconds."""
+    """One model of a proposal: its state, the cells of its next round, their seconds and number, the
+    certified gap of the design, and the fit. ``shorter(seconds)`` is the same for a round of at most so many
+    seconds."""
 
     state: ModelState
     additions: tuple[Addition, ...] = ()
@@ -165,14 +166,16 @@ def _exploring(fitted: Fitted, held: Held, wanted: float) -> Row:
 
 
 def _moved(fitted: Fitted, wanted: float) -> tuple[float, str] | None:
-    """The other choice of the fit that moves the estimate most, in standard errors of that change, if it does so
-    significantly and by more than is wanted."""
+    """The other choice of the fit that moves the estimate most, in standard errors of that change, if it does
+    so significantly and by more than is wanted."""
     changes = [s for s in fitted.shifts if abs(s.change) > max(_MOVED * s.error, wanted) and s.error > 0]
     if not changes:
         return None
     most = max(changes, key=lambda s: abs(s.change) / s.error)
     ratio = abs(most.change) / most.error
-    words = f"{most.words} moves the estimate by {most.change:+.2g}, {ratio:.1f} standard errors of that change"
+    words = (
+        f"{most.words} moves the estimate by {most.change:+.2g}, {ratio:.1f} standard errors of that change"
+    )
     return ratio, f"{words} and more than the {wanted:.2g} asked for"
 
 
