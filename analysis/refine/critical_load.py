@@ -28,7 +28,7 @@ from bendscape.analysis.estimate.collapse_fits import (
 )
 from bendscape.analysis.estimate.collapse_points import Points, scaled_points, universal_overlap
 from bendscape.analysis.estimate.critical import SAFE, critical_point
-from bendscape.analysis.estimate.estimators import LEAST_ALPHAS, LEAST_SEEDS
+from bendscape.analysis.estimate.estimators import LEAST_SEEDS
 from bendscape.analysis.estimate.options import usual_least_size
 from bendscape.analysis.estimate.profiles import Fit
 from bendscape.analysis.estimate.student import ONE_SIGMA
@@ -231,7 +231,7 @@ def critical_load_design(
         region,
         sharp or sizes[:1],
         least_cells=LEAST_CELLS if not free else 0,
-        least_points=LEAST_ALPHAS,
+        least_points=3,  # in the window of a size, for the collapse
         least_seeds=LEAST_SEEDS,
     )
 

@@ -46,7 +46,8 @@ class DesignModel:
     sizes
         Sizes at which cells may be added.
     least_cells, least_points
-        Cells, and points with at least ``least_seeds`` cells, below which the fit leaves out a size.
+        Cells, and points in the region with at least ``least_seeds`` cells, below which the fit leaves out a
+        size or cannot describe it.
     least_seeds
         Cells below which the fit leaves out a point.
     """

@@ -166,9 +166,8 @@ def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent:
     error = plain * quantile / float(norm.ppf(0.5 + LEVEL / 2))
     p_value = float(f_law.sf(best.chi2 / dof, dof, error_dof)) if dof > 0 else math.nan
     trust = judged(p_value, f"chi^2 {best.chi2:.3g} with {dof} degrees of freedom")
-    if any(at.lacking for at in windows):
-        # A cubic through points outside the window need not fit; the next round adds points inside.
-        trust = "suspect", f"fewer than {LEAST_POINTS} points in the window of a size"
+    if trust[0] == "refuted" and any(at.lacking for at in windows):
+        trust = "suspect", f"{trust[1]}; fewer than {LEAST_POINTS} points are in the window of a size"
     halves = [_solved(half, variable, level, exponent) for half in halved(block, _dim(block, "seed"))]
     values = [(float(h[2].theta[0]), _plain(h[2])) for h in halves if not isinstance(h, Fitted)]
     if len(values) == 2:

@@ -121,6 +121,9 @@ def next_round(
         design.gradient(design.theta, at.curve, at.size), design.sigma(at.curve, at.size), at.cost
     )
     known, direction = design.known() + coming, design.direction
+    reserved = _reserved(design, at, most_seconds)
+    most_seconds -= float(reserved @ at.cost)
+    known = known + design.information(at.curve, at.size, reserved)
     use = np.ones(len(at.size), dtype=bool)
     while True:
         cells, gap = _divided(
@@ -135,6 +138,7 @@ def next_round(
             break
     rows = points.rows * np.sqrt(cells * points.cost)[:, None]
     expected = inflation * math.sqrt(variance(known + rows.T @ rows, direction))
+    cells = cells + reserved
     return Round(cells, float(cells @ at.cost), expected, gap)
 
 
@@ -176,6 +180,23 @@ def _divided(
     least = design.least_seeds
     cells[use] = whole_cells(share, max(seconds, least * float(here.cost[share.argmax()])), here.cost, least)
     return cells, gap
+
+
+def _reserved(design: DesignModel, at: Candidate, most: float) -> Floats:
+    """Cells for the sizes with fewer than ``least_points`` points in their regions: as many points, evenly
+    spaced, with ``least_seeds`` cells each. The sizes with the cheapest cells come first, up to half the
+    time."""
+    cells, left = np.zeros(len(at.size)), most / 2
+    for N in sorted(np.unique(at.size), key=lambda N: float(at.cost[at.size == N].mean())):
+        here = np.flatnonzero(at.size == N)
+        if (at.cells[here] >= design.least_seeds).sum() >= design.least_points:
+            continue
+        chosen = here[np.linspace(0, len(here) - 1, design.least_points).round().astype(int)]
+        more = np.maximum(design.least_seeds - at.cells[chosen], 0.0)
+        if (needed := float(more @ at.cost[chosen])) <= left:
+            cells[chosen] = more
+            left -= needed
+    return cells
 
 
 def _left_out(design: DesignModel, at: Candidate, added: Floats) -> list[float]:
