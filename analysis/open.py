@@ -67,7 +67,7 @@ READ_STATUS = {**STATUS, "not_wanted": NOT_WANTED}
 """Codes of the status for readers."""
 
 _LONG_NAMES = {
-    "n_seeds": "seeds that the campaign wants at this size",
+    "n_seeds": "seeds that the campaign wants at this size, or at this point",
     "wanted": "whether the campaign wants cells at this point",
     "coverage": "share of the wanted seeds that is done; NaN where the campaign wants none",
 }
@@ -169,10 +169,10 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
     layout = store.layout
     axes, points, size_axis = SortedAxes.of(grid, layout), tuple(grid.dims), layout.axes.size
     seeds = np.array([grid.seeds[size] for size in grid.sizes])
-    wanted = np.stack([grid.wanted(size) for size in grid.sizes], axis=-1)
+    counts = np.stack([grid.counts(size) for size in grid.sizes], axis=-1)
     sized = () if size_axis is None else (size_axis.name,)
     if size_axis is None:
-        seeds, wanted = seeds[0], wanted[..., 0]
+        seeds, counts = seeds[0], counts[..., 0]
     dims = (*points, *sized, "seed")
     coords: dict[str, Any] = {name: _axis(store, name, values) for name, values in axes.values.items()}
     if size_axis is not None:
@@ -180,8 +180,9 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
         coords[size_axis.name] = (size_axis.name, np.array(grid.sizes), about)
     about = {"long_name": layout.axes.seed.long_name, "units": "1"}
     coords["seed"] = ("seed", np.arange(seeds.max()), about)
-    coords["n_seeds"] = (sized, seeds, _words("n_seeds"))
-    coords["wanted"] = (dims[:-1], wanted, _words("wanted"))
+    by_point = bool(grid.parts)
+    coords["n_seeds"] = (dims[:-1] if by_point else sized, counts if by_point else seeds, _words("n_seeds"))
+    coords["wanted"] = (dims[:-1], counts > 0, _words("wanted"))
     for name, value in layout.constants.items():
         axis = layout.axes[name]
         coords[name] = ((), value, {"long_name": axis.long_name, "units": axis.units})
@@ -206,7 +207,7 @@ def _cells(store: Store, grid: Grid, floats: bool) -> xr.Dataset:
         layout,
         grid.sizes,
         np.atleast_1d(seeds),
-        wanted,
+        counts,
         _recorded(store),
         {k: len(v) for k, v in inner_dims.items()},
     )

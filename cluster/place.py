@@ -31,10 +31,16 @@ NAMES = ("local", "slurm", "kuberay")
 """Every place: the module of this name in `bendscape.cluster` has it as PLACE."""
 
 Word = Literal[
-    "waiting", "running", "complete", "failed cells", "work left", "failed", "cancelled", "unknown"
-]
-_OUTCOMES: dict[int, Word] = {0: "complete", 1: "failed cells", 75: "work left"}  # of `bendscape run`
-ENDED: tuple[Word, ...] = ("complete", "failed cells", "work left", "failed", "cancelled")
+    "waiting", "running", "complete", "failed cells", "target unreachable", "work left", "failed",
+    "cancelled", "unknown",
+]  # fmt: skip
+_OUTCOMES: dict[int, Word] = {  # of `bendscape run`
+    0: "complete",
+    1: "failed cells",
+    3: "target unreachable",
+    75: "work left",
+}
+ENDED: tuple[Word, ...] = (*_OUTCOMES.values(), "failed", "cancelled")
 
 
 class State(NamedTuple):

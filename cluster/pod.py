@@ -27,7 +27,7 @@ from urllib.parse import quote
 FOLDER = Path("/etc/bendscape")  # where the files are mounted
 CAMPAIGN, COMMAND, RAYJOB, DUE = "campaign.toml", "command.json", "rayjob.json", "due.json"
 SCHEDULE = "bendscape/schedule"  # the label of a RayJob that says which schedule it belongs to
-WORK_LEFT, STORE_FAILED = 75, 74  # exit codes of `bendscape run`
+WORK_LEFT, STORE_FAILED, UNREACHABLE = 75, 74, 3  # exit codes of `bendscape run`
 TRIES, FIRST_WAIT = 6, 15.0  # of a driver whose store has failed: eight minutes in all
 KEPT = 3  # finished RayJobs of a schedule, for whoever looks at what happened
 FINISHED = ("Complete", "Failed", "ValidationFailed")  # KubeRay's jobDeploymentStatus at the end of a RayJob
@@ -46,10 +46,10 @@ def drive(
 ) -> int:
     """Run the driver; returns the exit code of the entrypoint, or does not return.
 
-    Exit code 75, work left, would be a failure for KubeRay, which would spend one of its retries on it. So
-    the Ray job has itself stopped: the RayJob is then complete, with the job status STOPPED, and counts as
-    neither failed nor succeeded. If the pod is going, the job does not end at all: KubeRay finds no job in
-    the next head and submits it there again, which costs no retry either.
+    Exit codes 75, work left, and 3, target unreachable, would be failures for KubeRay, which would spend its
+    retries on them. So the Ray job has itself stopped: the RayJob is then complete, with the job status
+    STOPPED, and counts as neither failed nor succeeded. If the pod is going, the job does not end at all:
+    KubeRay finds no job in the next head and submits it there again, which costs no retry either.
 
     A store that fails (74) is tried again here for some minutes, since the workers are still there.
 
@@ -87,7 +87,7 @@ def drive(
         note.unlink(missing_ok=True)
     if code and note.with_suffix(".drained").exists():
         _sleep_until(lambda: False)
-    if code == WORK_LEFT and not heard:
+    if code in (WORK_LEFT, UNREACHABLE) and not heard:
         stop_job()
         _sleep_until(lambda: False)  # until the signal that this brings
     return code

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TIMERS = ("systemd", "cron", "scrontab", "kubernetes")
 LEAST = timedelta(minutes=1)  # of a window that is worth a start
+ENDS = ("complete", "failed cells", "target unreachable")  # outcomes of a run that leave nothing to compute
 _NAME = "[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 
 
@@ -165,8 +166,8 @@ def opened(schedule: Schedule, now: datetime) -> Due:
 def due(schedule: Schedule, now: datetime, runs: list[RunRecord], left: Callable[[], bool]) -> Due:
     """Whether a run is due at a moment, as far as the runs of the store tell.
 
-    `left` says whether the campaign has cells that are neither done nor failed; it is asked only if a run in
-    the same window has found none, in case the campaign has grown since.
+    `left` says whether a run would find anything to do; it is asked only if a run in the same window has
+    found nothing more, in case the campaign has grown since.
     """
     from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS
     from bendscape.sweep.store.runs import core_seconds_used
@@ -188,7 +189,7 @@ def due(schedule: Schedule, now: datetime, runs: list[RunRecord], left: Callable
     same = {label: None if hours is None else 3600 * hours for label, hours in limits.items()}
     if last is not None and last.reason == CORE_HOURS and last.charges == same:
         return Due(None, "no further tile fits into the core-hours that are left")
-    if last is not None and last.outcome in ("complete", "failed cells") and not left():
+    if last is not None and last.outcome in ENDS and not left():
         return Due(None, "nothing is left to compute")
     return Due(window)
 
@@ -214,7 +215,8 @@ def arguments(schedule: Schedule, window: Window, now: datetime) -> list[str]:
 class Past:
     """What became of a window.
 
-    `state` is that of its last run ("complete", "failed cells", "stopped", "error", "killed", "at work");
+    `state` is that of its last run ("complete", "failed cells", "target unreachable", "stopped", "error",
+    "killed", "at work");
     without a run "open", "missed", "no core-hours left", or "another run" where one that is none of the
     schedule's was at work all through it.
     """

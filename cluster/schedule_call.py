@@ -73,17 +73,16 @@ def look(schedule: Schedule, now: datetime) -> tuple[Due, list[RunRecord]]:
 
 
 def cells_left(schedule: Schedule) -> bool:
-    """Whether the campaign has cells that are neither done nor failed, as its file is now."""
+    """Whether a run would find anything to do, as the campaign file is now."""
     import typer.main
 
     from bendscape.sweep.commands.calls import open_work
     from bendscape.sweep.commands.cli import app as bendscape
-    from bendscape.sweep.engine.run import open_plan
+    from bendscape.sweep.engine.run import work_left
 
     run = typer.main.get_command(bendscape).commands["run"]  # type: ignore[attr-defined]
     modules = run.make_context("run", [schedule.file, *schedule.options]).params["kernel_module"]
     folder = Path(schedule.folder)
     absolute = [str(folder / module) if module.endswith(".py") else module for module in modules]
     work = open_work(schedule.file, schedule.store, kernel_modules=absolute)
-    plan, _ = open_plan(work.url, work.campaign, work.kernel)
-    return bool(plan.total("missing"))
+    return work_left(work.url, work.campaign, work.kernel)

@@ -262,7 +262,7 @@ Description=bendscape schedule {schedule.name}
 [Service]
 Type=oneshot
 ExecStart=/bin/sh -c {_quoted(command(schedule, path_of(schedule.name)))}
-SuccessExitStatus=75
+SuccessExitStatus=3 75
 UMask=0077
 KillMode=mixed
 TimeoutStartSec=infinity

@@ -72,14 +72,18 @@ class Lazy(BackendArray):
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a store: which are wanted, which are recorded, and which tiles were found damaged."""
+    """The cells of a store: which are wanted, which are recorded, and which tiles were found damaged.
+
+    `counts` is the number of seeds wanted at each point, over dimensions and, with an axis of sizes, sizes;
+    `seeds` the most of them at each size.
+    """
 
     url: str
     axes: SortedAxes
     layout: Layout
     sizes: tuple[int, ...]
     seeds: NDArray[np.int64]
-    wanted: NDArray[np.bool_]
+    counts: NDArray[np.int64]
     records: Records
     variables: Mapping[str, int]  # number of inner dimensions by name
     _state: dict[int, NDArray[np.int8]] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class Cells:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the measured variables: points, sizes (if there is a size axis), seeds."""
-        return (*self.wanted.shape, int(self.seeds.max()))
+        return (*self.counts.shape, int(self.seeds.max()))
 
     def path(self, key: TileKey, name: str) -> str:
         """Path of the chunk with one variable of a tile."""
@@ -103,6 +107,10 @@ class Cells:
         points = picks[: len(self.layout.dims)]
         rest = picks[len(points) :]
         return (points, rest[0], rest[1:]) if self.sized else (points, np.zeros(1, np.intp), rest)
+
+    def counts_at(self, picks: Picks) -> NDArray[np.int64]:
+        """The number of seeds wanted at the picked points and sizes."""
+        return self.counts[np.ix_(*picks)] if picks else self.counts
 
     def blocks(self, size: int) -> tuple[int | None, int]:
         """Curve and seed blocks of a tile; the first is None without a curve."""
@@ -213,7 +221,8 @@ class Measured(Lazy):
                 values[self._cells.recorded("failed", size, places, seeds)] = STATUS["failed"]
             at = (slice(None),) * len(places) + ((column,) if self._cells.sized else ())
             block[(*at, present)] = values
-        block[~self._cells.wanted[np.ix_(*picks[: self._outer - 1])]] = nothing
+        counts = self._cells.counts_at(picks[: self._outer - 1])
+        block[counts[..., np.newaxis] <= seed_pick] = nothing
         if self._floats and self.dtype.itemsize == 8 and self.dtype.kind == "i":
             self._warn_of_rounding(block)
         return block
@@ -273,14 +282,16 @@ class Coverage(Lazy):
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
-        self.dtype, self.shape = np.dtype("float64"), cells.wanted.shape
+        self.dtype, self.shape = np.dtype("float64"), cells.counts.shape
 
     def block(self, picks: Picks) -> NDArray[Any]:
         share = np.full([len(pick) for pick in picks], np.nan)
         points, sizes, _ = self._cells.split(picks)
         places = self._cells.places(points)
+        counts = self._cells.counts_at(picks)
         for column, size in enumerate(sizes):
+            at = (..., *((column,) if self._cells.sized else ()))
             seeds = np.arange(self._cells.seeds[size])
-            done = self._cells.recorded("done", size, places, seeds).mean(axis=-1)
-            share[(..., *((column,) if self._cells.sized else ()))] = done
-        return np.where(self._cells.wanted[np.ix_(*picks)], share, np.nan)
+            done = self._cells.recorded("done", size, places, seeds) & (seeds < counts[at][..., np.newaxis])
+            share[at] = done.sum(axis=-1)
+        return np.asarray(np.divide(share, counts, out=np.full(share.shape, np.nan), where=counts > 0))

@@ -88,7 +88,9 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     if any(list(v.dims) != [dim for dim in cells if dim in v.dims] for v in ds.variables.values()):
         ds = ds.transpose(*cells, ..., missing_dims="ignore")
     own: dict[Any, tuple[str, ...]] = {
-        "n_seeds": ("N",),
+        "n_seeds": tuple(
+            dim for dim in cells if dim == "N" or ("n_seeds" in ds and dim in ds["n_seeds"].dims)
+        ),
         "wanted": (*points, "N"),
         "coverage": (*points, "N"),
     }

@@ -8,16 +8,18 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.campaign.axes import Axes, Axis
-from bendscape.sweep.campaign.grid import NO_SIZE, Grid, check_where
+from bendscape.sweep.campaign.axes import MAX_AXIS, Axes, Axis
+from bendscape.sweep.campaign.grid import NO_SIZE, Grid, Part, check_where
 from bendscape.sweep.campaign.loading import DEFAULT
+from bendscape.sweep.campaign.target import Target
 from bendscape.sweep.campaign.tiles import TILE_SECONDS, TILE_SECONDS_RANGE
 from bendscape.sweep.campaign.toml import to_toml
 from bendscape.sweep.location import store_url
@@ -56,7 +58,8 @@ class CampaignSection(BaseModel):
 
 
 class Campaign(BaseModel):
-    """A campaign: `[campaign]` validated, `[grid]` as written until the axes of the kernel are known.
+    """A campaign: `[campaign]` validated; `[grid]`, `[[more]]` and `[target]` as written until the axes of
+    the kernel are known.
 
     Made by `from_file`, `from_dict` or, from keywords, `of`. Equal campaigns have the same `spec_hash`.
     `text` is what a store keeps.
@@ -66,6 +69,8 @@ class Campaign(BaseModel):
     campaign: CampaignSection
     grid: dict[str, Any]
     kernel: dict[str, Any] = Field(default_factory=dict)
+    more: list[dict[str, Any]] = Field(default_factory=list)
+    target: dict[str, Any] | None = None
     _text: str = PrivateAttr("")
     _source: str = PrivateAttr("campaign")
 
@@ -84,6 +89,11 @@ class Campaign(BaseModel):
     def text(self) -> str:
         """The text of the campaign file; for a campaign made in Python, the text of an equivalent file."""
         return self._text
+
+    @property
+    def source(self) -> str:
+        """Where it was read from, for errors; empty if it was made in Python."""
+        return self._source
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Campaign:
@@ -123,13 +133,16 @@ class Campaign(BaseModel):
         kernel: str | None = None,
         options: Mapping[str, Any] | None = None,
         tile_seconds: float | None = None,
+        more: Sequence[Mapping[str, Any]] = (),
+        target: Mapping[str, Any] | None = None,
     ) -> Campaign:
-        """Validate a campaign given by keywords: the keys of `[campaign]`, the grid, and the options of the
-        kernel. See `from_dict`."""
+        """Validate a campaign given by keywords: the keys of `[campaign]`, the grid and the tables
+        `[[more]]`, the options of the kernel, and the target. See `from_dict`."""
         section: dict[str, Any] = {"name": name, "store": store, "entropy": entropy, "kernel": kernel}
         section["tile_seconds"] = tile_seconds
-        table = {"kernel": options} if options else {}
-        return cls.from_dict({"campaign": section, "grid": grid, **table})
+        tables: dict[str, Any] = {"kernel": options} if options else {}
+        tables |= {"target": target} if target is not None else {}
+        return cls.from_dict({"campaign": section, "grid": grid, **tables, "more": list(more)})
 
     def of_kernel(self, name: str) -> Campaign:
         """This campaign with the kernel set to `name`.
@@ -156,19 +169,71 @@ class Campaign(BaseModel):
         ParameterError
             One line with the key, its line in the file, the value found, and what is accepted.
         """
-        raw = dict(self.grid)
-        accepted = [*(axis.name for axis in axes.declared if axis.role != "seed"), "seeds", "where"]
+        around, parts = self._parts(axes)
+        grid = Grid.union(axes, around, parts)
+        long = [(axis, values) for axis, values in grid.values.items() if len(values) > MAX_AXIS]
+        if long:
+            axis, values = long[0]
+            raise self._refused(
+                f"more, {axis}", f"{len(values)} values", f"at most {MAX_AXIS} in all", "more"
+            )
+        return grid
+
+    def to_target(self, axes: Axes) -> Target | None:
+        """The target on the axes of a kernel, None without `[target]`.
+
+        Raises
+        ------
+        ParameterError
+            One line with the key, the value found, and what is accepted; for a quantity that no installed
+            refiner offers, those that are offered.
+        """
+        if self.target is None:
+            return None
+        try:
+            return Target.parse(self.target, axes)
+        except ParameterError as error:
+            name = error.parameter.rpartition(".")[2] if "." in error.parameter else str(error.value)
+            at = name if name in self.target else "target"
+            hint = self._place(at, error.remedy or "")
+            raise ParameterError(error.parameter, error.value, error.accepted, hint) from None
+
+    def _parts(self, axes: Axes) -> tuple[str | None, list[Part]]:
+        known = [*(axis.name for axis in axes.declared if axis.role != "seed"), "seeds", "where"]
         needed = [axis.name for axis in axes.declared if axis.role != "seed" and axis.default is None]
+        base, around = self._part("grid", self.grid, axes, known, [*needed, "seeds"], None)
+        named = [name for name in known if name in self.grid or name == "where"]
+        needed = [name for name in named if name != "where"]
+        parts = [base]
+        for number, table in enumerate(self.more):
+            part, own = self._part(f"more[{number}]", table, axes, named, needed, number)
+            if own is not None and own != around and axes.curve is not None:
+                units = "no threshold" if around is None else f"{around!r}"
+                name = axes.curve.name
+                accepted = f"{units}, as in [grid]; or the values alone, in the units of [grid]"
+                raise self._refused(f"more[{number}].{name}.around", own, accepted, name, "", number)
+            parts.append(part)
+        return around, parts
+
+    def _part(
+        self,
+        of: str,
+        raw: Mapping[str, Any],
+        axes: Axes,
+        accepted: list[str],
+        needed: list[str],
+        number: int | None,
+    ) -> tuple[Part, str | None]:
+        # One table, named `of` in errors: [grid], or [[more]] with its number.
         if unknown := [key for key in raw if key not in accepted]:
             close = difflib.get_close_matches(unknown[0], accepted, n=1)
             hint = f"did you mean {close[0]!r}?" if close else ""
-            raise self._refused(
-                "key", f"grid.{unknown[0]}", f"one of {', '.join(accepted)}", unknown[0], hint
-            )
-        if missing := [key for key in (*needed, "seeds") if key not in raw]:
+            named = f"one of {', '.join(accepted)}" + (", as in [grid]" if number is not None else "")
+            raise self._refused("key", f"{of}.{unknown[0]}", named, unknown[0], hint, number)
+        if missing := [key for key in needed if key not in raw]:
             more = f"and {len(missing) - 1} more" if len(missing) > 1 else ""
-            place = self._place("grid", more)
-            raise ParameterError(f"grid.{missing[0]}", "missing", "given", place)
+            place = self._place("grid" if number is None else "", more, number)
+            raise ParameterError(f"{of}.{missing[0]}", "missing", "given", place)
         values: dict[str, tuple[Any, ...]] = {}
         around: str | None = None
         for key, value in raw.items():
@@ -182,36 +247,45 @@ class Campaign(BaseModel):
                 else:
                     values[key] = axes[key].values(value)
             except ValueError as error:
-                raise self._refused(f"grid.{key}", value, str(error), key) from None
+                raise self._refused(f"{of}.{key}", value, str(error), key, "", number) from None
         sizes = values.pop(axes.size.name) if axes.size is not None else (NO_SIZE,)
         if isinstance(seeds, dict) and (axes.size is None or set(seeds) != set(sizes)):
             name = axes.size.name if axes.size is not None else "size"
-            wanted = f"one count for each size in grid.{name} = {list(sizes)}" if axes.size else "one count"
-            raise self._refused("grid.seeds", sorted(seeds), wanted, "seeds")
+            wanted = f"one count for each size in {of}.{name} = {list(sizes)}" if axes.size else "one count"
+            raise self._refused(f"{of}.seeds", sorted(seeds), wanted, "seeds", "", number)
         counts = dict.fromkeys(sizes, seeds) if isinstance(seeds, int) else seeds
-        return Grid(axes, values, around, sizes, {size: counts[size] for size in sizes}, raw.get("where"))
+        return Part(values, sizes, {size: counts[size] for size in sizes}, raw.get("where")), around
 
-    def _refused(self, key: str, value: object, accepted: str, at: str, hint: str = "") -> ParameterError:
-        return ParameterError(key, value, accepted, self._place(at, hint))
+    def _refused(
+        self, key: str, value: object, accepted: str, at: str, hint: str = "", number: int | None = None
+    ) -> ParameterError:
+        return ParameterError(key, value, accepted, self._place(at, hint, number))
 
-    def _place(self, key: str, hint: str = "") -> str:
-        return _place(self._text, self._source, key, hint)
+    def _place(self, key: str, hint: str = "", number: int | None = None) -> str:
+        return _place(self._text, self._source, key, hint, number)
 
     def canonical(self, axes: Axes) -> dict[str, Any]:
-        """What the campaign asks for, however its file is written, for JSON: `campaign` and `grid`."""
-        grid = self.to_grid(axes)
-        described: dict[str, Any] = {name: list(values) for name, values in grid.values.items()}
-        if axes.curve is not None and axes.curve.name in described:
-            described[axes.curve.name] = {"values": described[axes.curve.name], "around": grid.around}
-        if axes.size is not None:
-            described[axes.size.name] = list(grid.sizes)
-        described |= {"seeds": _seeds(self.grid["seeds"]), "where": grid.where}
+        """What the campaign asks for, however its file is written, for JSON: `campaign`, `grid` and, if there
+        are any, `more` and `kernel`. The target is not part of it: it changes no cell."""
+        around, (base, *more) = self._parts(axes)
+
+        def table(part: Part) -> dict[str, Any]:
+            found: dict[str, Any] = {name: list(values) for name, values in part.values.items()}
+            if axes.curve is not None and axes.curve.name in found:
+                found[axes.curve.name] = {"values": found[axes.curve.name], "around": around}
+            if axes.size is not None:
+                found[axes.size.name] = list(part.sizes)
+            return found
+
+        described = table(base) | {"seeds": _seeds(self.grid["seeds"]), "where": base.where}
+        tables = [table(part) | {"seeds": dict(part.seeds), "where": part.where} for part in more]
+        added = {"more": sorted(tables, key=partial(json.dumps, sort_keys=True))} if tables else {}
         # The grouping of cells into tiles changes neither the cells nor their values.
         campaign = self.campaign.model_dump(mode="json", exclude={"tile_seconds"}) | {
             "kernel": self.kernel_name
         }
         options = {"kernel": self.options} if self.options else {}
-        return {"campaign": campaign, "grid": described, **options}
+        return {"campaign": campaign, "grid": described, **added, **options}
 
     def spec_hash(self, axes: Axes) -> str:
         """BLAKE2b of the canonical JSON; equal campaigns have equal hashes."""
@@ -268,11 +342,15 @@ def parse_campaign(text: str, source: str = "campaign") -> Campaign:
     return campaign
 
 
-def _place(text: str, source: str, key: str, hint: str = "") -> str:
-    # Where to look, placed after the hint: "did you mean 'alpha'?; see figure-1.toml, line 9". A campaign
-    # made in Python has no line numbers.
-    lines = enumerate(text.splitlines(), start=1)
-    at = next((f", line {n}" for n, line in lines if re.match(rf"\s*\[?{re.escape(key)}\b", line)), "")
+def _place(text: str, source: str, key: str, hint: str = "", number: int | None = None) -> str:
+    # Where to look, placed after the hint: "did you mean 'alpha'?; see figure-1.toml, line 9"; with a number,
+    # in that table [[more]]. A campaign made in Python has no line numbers.
+    lines = list(enumerate(text.splitlines(), start=1))
+    if number is not None:
+        starts = [n for n, line in lines if re.match(r"\s*\[\[\s*more\s*\]\]", line)]
+        lines = lines[starts[number] - 1 :] if number < len(starts) else []
+        key = key or "[more"
+    at = next((f", line {n}" for n, line in lines if re.match(rf"\s*\[*{re.escape(key)}\b", line)), "")
     return "; ".join(part for part in (hint, source and f"see {source}{at}") if part)
 
 
@@ -294,5 +372,7 @@ def _one_line(error: ValidationError, text: str, source: str) -> ParameterError:
         )
     if first["type"] == "missing":
         return ParameterError(key, "missing", "given", _place(text, source, path[0], more))
+    if key == "more":
+        return ParameterError(key, first["input"], "tables [[more]]", _place(text, source, key, more))
     accepted_text = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return ParameterError(key, first["input"], accepted_text, _place(text, source, path[-1], more))

@@ -1,9 +1,11 @@
-"""The grid of a campaign: its axes, the condition `where`, and curves relative to a threshold."""
+"""The grid of a campaign: its axes, the condition `where`, curves relative to a threshold, and how many seeds
+each point has."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -96,12 +98,26 @@ def units_of(axes: Axes, around: str | None, values: Mapping[str, NDArray[Any]])
 
 
 @dataclass(frozen=True)
+class Part:
+    """A table of a campaign file, `[grid]` or one of `[[more]]`: a product of values at some sizes, where a
+    condition holds, with a number of seeds for each size."""
+
+    values: Mapping[str, tuple[Scalar, ...]]
+    sizes: tuple[int, ...]
+    seeds: Mapping[int, int]
+    where: str | None = None
+
+
+@dataclass(frozen=True)
 class Grid:
     """The axes of a campaign: the values of the model axes and of the curve that it names, by name.
 
     With `around`, the values of the curve are multiples of that threshold. `constants` are the axes that the
     campaign leaves at their defaults. `stored` are the absolute values of the curve in an existing store;
     they replace those computed from the threshold.
+
+    A campaign of several `parts` wants their union; `values`, `sizes` and `seeds` then span it, and `counts`
+    says what is wanted at each point. Without parts every point that meets `where` is wanted with all seeds.
     """
 
     axes: Axes
@@ -111,6 +127,26 @@ class Grid:
     seeds: dict[int, int]
     where: str | None = None
     stored: NDArray[np.float64] | None = field(default=None, compare=False)
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def union(cls, axes: Axes, around: str | None, parts: Sequence[Part]) -> Grid:
+        """The grid of one part, or the union of several; a point in several has the most seeds of them."""
+        first, *more = parts
+        if not more:
+            return cls(axes, first.values, around, first.sizes, dict(first.seeds), first.where)
+        values = {
+            name: tuple(sorted({value for part in parts for value in part.values[name]}))
+            for name in first.values
+        }
+        seeds: dict[int, int] = {}
+        for part in parts:
+            for size, count in part.seeds.items():
+                seeds[size] = max(count, seeds.get(size, 0))
+        return cls(
+            axes, values, around, tuple(sorted(seeds)), dict(sorted(seeds.items())), first.where,
+            parts=tuple(parts),
+        )  # fmt: skip
 
     @property
     def constants(self) -> dict[str, Scalar]:
@@ -164,21 +200,63 @@ class Grid:
         factors = np.asarray(self.dims[self.curve], dtype=np.float64)
         return np.asarray(factors * units[..., np.newaxis])
 
+    @property
+    def storage_order(self) -> dict[str, tuple[Scalar, ...]]:
+        """The values of `dims` in the order in which a new store holds them: points that one part names lie
+        side by side along the curve, so that they share tiles."""
+        dims = self.dims
+        if self.curve is not None and self.axes.curve is not None and self.parts:
+            name = self.axes.curve.name
+            dims[self.curve] = tuple(dict.fromkeys(v for part in self.parts for v in part.values[name]))
+        return dims
+
     def wanted(self, size: int) -> NDArray[np.bool_]:
-        """Whether the campaign wants each point at one size, over `dims`; all seeds of a point agree."""
-        if size not in self._wanted:
-            self._wanted[size] = self._keep(size)
-        return self._wanted[size]
+        """Whether the campaign wants any seed of each point at one size, over `dims`."""
+        return np.asarray(self.counts(size) > 0)
+
+    def counts(self, size: int) -> NDArray[np.int64]:
+        """Number of seeds that the campaign wants at each point of one size, over `dims`: seeds 0 to this
+        number - 1, none where it is 0."""
+        if size not in self._counts:
+            self._counts[size] = self._counted(size)
+        return self._counts[size]
 
     @cached_property
-    def _wanted(self) -> dict[int, NDArray[np.bool_]]:
+    def _counts(self) -> dict[int, NDArray[np.int64]]:
         return {}
 
-    def _keep(self, size: int) -> NDArray[np.bool_]:
-        if self.where is None:
-            return np.ones(self.shape, dtype=bool)
-        code = compile(ast.parse(self.where, mode="eval"), "where", "eval")
-        names, columns = zip(*self.points(size).items(), strict=True)
+    def _counted(self, size: int) -> NDArray[np.int64]:
+        if not self.parts:
+            places = [np.arange(n) for n in self.shape]
+            return np.where(self._keep(size, self.where, places), self.seeds[size], 0)
+        found = np.zeros(self.shape, dtype=np.int64)
+        for part, places in zip(self.parts, self._places, strict=True):
+            if size in part.sizes:
+                keep = self._keep(size, part.where, places)
+                at = np.ix_(*places)
+                found[at] = np.maximum(found[at], np.where(keep, part.seeds[size], 0))
+        return found
+
+    @cached_property
+    def _places(self) -> list[list[NDArray[np.intp]]]:
+        # The index of each value of each part along each dimension.
+        names = [name if name in self.values else self._curve_name for name in self.dims]
+        at = {name: {value: k for k, value in enumerate(self.values[name])} for name in names}
+        return [
+            [np.array([at[name][v] for v in part.values[name]], dtype=np.intp) for name in names]
+            for part in self.parts
+        ]
+
+    @property
+    def _curve_name(self) -> str:
+        return "" if self.axes.curve is None else self.axes.curve.name
+
+    def _keep(self, size: int, where: str | None, places: list[NDArray[np.intp]]) -> NDArray[np.bool_]:
+        shape = tuple(map(len, places))
+        if where is None:
+            return np.ones(shape, dtype=bool)
+        code = compile(ast.parse(where, mode="eval"), "where", "eval")
+        names, columns = zip(*self.points(size, places).items(), strict=True)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         try:
             kept = [
@@ -186,32 +264,39 @@ class Grid:
             ]
         except (ArithmeticError, TypeError):
             raise ParameterError(
-                "grid.where", self.where, "a condition defined on every point of the grid"
+                "grid.where", where, "a condition defined on every point of the grid"
             ) from None
-        return np.array(kept, dtype=bool).reshape(self.shape)
+        return np.array(kept, dtype=bool).reshape(shape)
 
-    def points(self, size: int) -> dict[str, NDArray[Any]]:
-        """The values of every axis but the seed at all points, flattened in the order of `dims`."""
+    def points(self, size: int, places: list[NDArray[np.intp]] | None = None) -> dict[str, NDArray[Any]]:
+        """The values of every axis but the seed at all points, or at an outer product of `places` along each
+        dimension, flattened in the order of `dims`."""
+
+        def picked(array: NDArray[Any]) -> NDArray[Any]:
+            return (array[np.ix_(*places)] if places else array).reshape(-1)
+
         long = self.curve is not None
         models = {name: array[..., np.newaxis] if long else array for name, array in self.models.items()}
-        found = {name: np.broadcast_to(array, self.shape).reshape(-1) for name, array in models.items()}
+        found = {name: np.broadcast_to(array, self.shape) for name, array in models.items()}
+        found = {name: picked(array) for name, array in found.items()}
         if self.axes.curve is not None:
-            found[self.axes.curve.name] = self.curve_values.reshape(-1)
+            found[self.axes.curve.name] = picked(self.curve_values)
         if self.axes.size is not None:
-            found[self.axes.size.name] = np.full(int(np.prod(self.shape)), size)
+            count = math.prod(self.shape if places is None else map(len, places))
+            found[self.axes.size.name] = np.full(count, size)
         return found
 
     def holds(self, coordinates: Mapping[str, Any]) -> bool:
         """Whether the campaign wants a cell, given its coordinates on all dimensions, its size and its
         seed."""
         size = NO_SIZE if self.axes.size is None else coordinates[self.axes.size.name]
-        if size not in self.sizes or coordinates["seed"] >= self.seeds[size]:
+        if size not in self.sizes:
             return False
         if any(coordinates[name] not in values for name, values in self.dims.items()):
             return False
         at = tuple(values.index(coordinates[name]) for name, values in self.dims.items())
-        return bool(self.wanted(size)[at])
+        return bool(coordinates["seed"] < self.counts(size)[at])
 
     def cell_count(self) -> int:
         """Number of cells that the campaign wants, summed over sizes."""
-        return sum(int(self.wanted(size).sum()) * self.seeds[size] for size in self.sizes)
+        return sum(int(self.counts(size).sum()) for size in self.sizes)

@@ -1,8 +1,8 @@
 """The precision that a campaign asks for, and what a refiner proposes to reach it.
 
-A refiner is an entry point of the group `bendscape.refiners`, named after the quantity that it estimates, such
-as `alpha_c`; its value is a :class:`Refiner`. The engine knows nothing of estimates; a refiner knows nothing of
-runs.
+A refiner is an entry point of the group `bendscape.refiners`, named after the quantity that it estimates,
+such as `alpha_c`; its value is a :class:`Refiner`. The engine knows nothing of estimates; a refiner knows
+nothing of runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Addition:
     """Cells to be computed at one point: seeds 0 to `seeds` - 1, those that the store holds included.
 
     `model` maps the model axes to their values, `curve` is the coordinate of the curve axis in the units of
-    the store (a factor where the campaign gives it relative to a threshold), `size` the value of the size axis.
+    the store (a factor where the campaign gives it relative to a threshold), `size` the value of the size
+    axis.
     """
 
     model: Mapping[str, Scalar]

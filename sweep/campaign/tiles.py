@@ -84,7 +84,7 @@ class Layout:
         kept = base.dims if base else dict.fromkeys(grid.dims, ())
         dims = {
             name: kept[name] + tuple(value for value in values if value not in set(kept[name]))
-            for name, values in grid.dims.items()
+            for name, values in grid.storage_order.items()
         }
         return cls(grid.axes, dims, grid.constants, grid.around, grid.curve, sizes)
 

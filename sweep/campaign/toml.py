@@ -16,19 +16,28 @@ ACCEPTED = "a number, a text, a list or a table"
 def to_toml(document: Mapping[str, Any]) -> str:
     """TOML of nested dictionaries of numbers, strings and lists, NumPy numbers and arrays included.
 
-    Keys whose value is None are left out, since TOML has no null.
+    A list of dictionaries becomes an array of tables. Keys whose value is None are left out, since TOML has
+    no null.
 
     Raises
     ------
     ParameterError
         A value that TOML cannot hold, with its key.
     """
-    plain = {key: value for key, value in document.items() if not isinstance(value, Mapping)}
-    lines = _entries(plain, "")
-    for name, table in document.items():
-        if isinstance(table, Mapping):
-            lines += [*([""] if lines else []), f"[{_key(name)}]", *_entries(table, f"{name}.")]
+    nested = {key: value for key, value in document.items() if isinstance(value, Mapping) or _tables(value)}
+    lines = _entries({key: value for key, value in document.items() if key not in nested}, "")
+    for name, value in nested.items():
+        single = isinstance(value, Mapping)
+        for number, table in enumerate([value] if single else value):
+            head, path = (
+                (f"[{_key(name)}]", f"{name}.") if single else (f"[[{_key(name)}]]", f"{name}[{number}].")
+            )
+            lines += [*([""] if lines else []), head, *_entries(table, path)]
     return "\n".join(lines) + "\n"
+
+
+def _tables(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(of, Mapping) for of in value)
 
 
 def _entries(table: Mapping[str, Any], path: str) -> list[str]:

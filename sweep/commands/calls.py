@@ -24,6 +24,7 @@ from bendscape.sweep.engine.hidden import Hidden
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.machine import available_cores, available_memory
 from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.rounds import aim_of
 from bendscape.sweep.engine.run import Summary, open_plan, run_campaign
 from bendscape.sweep.engine.stop import GRACE_SECONDS
 from bendscape.sweep.location import store_url
@@ -56,7 +57,7 @@ def run(
     The same call resumes and extends. It returns when everything is done, when the time budget ends, or when
     a signal stops it (only in the main thread; Python handles no signals elsewhere). A first Ctrl-C, or
     "interrupt" in a notebook, stops it cleanly. A second one raises KeyboardInterrupt, and what was recorded
-    is kept.
+    is kept. A campaign with a target goes in rounds until every model has its precision or none can gain.
 
     Parameters
     ----------
@@ -129,8 +130,9 @@ def plan(
 ) -> dict[str, Any]:
     """What a campaign would do, without running it: the document that `bendscape plan --json` prints.
 
-    Cells, tiles, tasks, core-hours, bytes and the peak memory of a task, also by size. Parameters and errors
-    are those of `run`; a task that needs more memory than is available is an error too.
+    Cells, tiles, tasks, core-hours, bytes and the peak memory of a task, also by size. Of a campaign with a
+    target it is the present round; what follows depends on its results. Parameters and errors are those of
+    `run`; a task that needs more memory than is available is an error too.
     """
     memory = None if max_memory is None else bytes_of("max_memory", max_memory)
     return planned(open_work(campaign, store, kernel, kernel_modules), memory, address)[2]
@@ -187,6 +189,7 @@ def open_work(
         held = with_options(hold(kernel, "Python"), campaign.options, "Python")
     named = campaign.of_kernel(held.name)
     campaign.to_grid(held.axes)  # refuses a mistake, with its line in the file, before anything is written
+    aim_of(campaign, held)
     pickle = b"" if kernel is None else pickled(held)
     url = store_url(store or named.campaign.store)
     if new_generation:
@@ -209,7 +212,7 @@ def planned(
     made, hidden = open_plan(work.url, work.campaign, work.kernel)
     made.check_memory(available_memory() if max_memory is None else max_memory)
     about = {"name": work.campaign.campaign.name, "store": work.url}
-    where = {"executor": choice.name, "executor_reason": choice.reason}
+    where = {"executor": choice.name, "executor_reason": choice.reason, "target": work.campaign.target}
     return made, hidden, about | made.to_json(available_cores()) | where
 
 

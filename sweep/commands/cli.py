@@ -118,6 +118,12 @@ def plan(
     out().print(
         f"executor: {document['executor']}; {document['executor_reason']}", markup=False, soft_wrap=True
     )
+    if work.campaign.target is not None:
+        out().print(
+            "this campaign has a target: the plan is that of its present round, and further rounds follow "
+            "from the results",
+            soft_wrap=True,
+        )
     if line := hidden.line(work.url):
         out().print(line, markup=False, soft_wrap=True)
 
@@ -181,8 +187,11 @@ def run(
     way are given up after --grace or the end of the time budget. A second signal stops it at once. Nothing
     recorded is ever lost. A cell that ends its worker three times is recorded as failed; the others continue.
 
-    Exit code 0: complete; 1: finished with failed cells; 75: stopped cleanly with work left; 130: stopped at
-    once by a second signal; 2: bad input, or another run is at work; 74: the store or the cluster failed.
+    A campaign with a target goes in rounds until every model has its precision.
+
+    Exit code 0: complete; 1: finished with failed cells; 3: the target is unreachable, or its core-hours are
+    used up; 75: stopped cleanly with work left; 130: stopped at once by a second signal; 2: bad input, or
+    another run is at work; 74: the store or the cluster failed.
     """
     from bendscape.sweep.engine.fork_server import ForkServer
 
@@ -197,6 +206,7 @@ def run(
     from bendscape.sweep.commands.console import console, print_json, results_only
     from bendscape.sweep.commands.output import check_report
     from bendscape.sweep.engine.progress import clock
+    from bendscape.sweep.engine.rounds import UNREACHABLE
     from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost
 
     say = console()
@@ -235,7 +245,9 @@ def run(
         f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}",
         markup=False,
     )
-    if summary.missing:
+    if summary.outcome == UNREACHABLE:
+        say.print(f"{UNREACHABLE}: {summary.reason}", markup=False)
+    elif summary.missing:
         say.print(
             f"the same command resumes; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
         )

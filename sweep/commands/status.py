@@ -21,6 +21,7 @@ from bendscape.sweep.engine.plan import Plan
 from bendscape.sweep.engine.provenance import version_in
 from bendscape.sweep.store.records import Records
 from bendscape.sweep.store.root import Store, open_store
+from bendscape.sweep.store.rounds import read_rounds
 from bendscape.sweep.store.runs import run_records
 
 RATE_SECONDS = 300.0
@@ -37,7 +38,8 @@ def store_status(
     `kernel_modules`, all cells of a size are taken to cost the same, and the time left is null for a size
     without finished cells. `hidden` gives the number of finished cells that the latest campaign file does not
     name, and how to see them. `jobs` lists the jobs that this user submitted for this store, as reported
-    by the entry points `bendscape.jobs`.
+    by the entry points `bendscape.jobs`. `target` is the table of the campaign file published last, and
+    `rounds` what each round of a campaign with a target found and added.
     """
     store = open_store(location)
     attributes, ledger = store.attributes, store.ledger
@@ -78,6 +80,8 @@ def store_status(
         "missing": missing,
         "hidden": hidden_cells(plan, ledger)._asdict(),
         "sizes": sizes,
+        "target": campaign.target,
+        "rounds": [of.summary() for of in read_rounds(ledger)],
         "rate": rate,
         "core_hours_left": None if seconds_left is None else seconds_left / 3600,
         "eta_seconds": 0.0

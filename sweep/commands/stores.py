@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -89,6 +90,8 @@ def status(
             f"{last['cells']} cells in {last['core_seconds'] / 3600:.3g} core-hours",
             markup=False, soft_wrap=True,
         )  # fmt: skip
+    for line in _rounds(document["rounds"]):
+        out().print(line, markup=False, highlight=False, soft_wrap=True)
     for job in document["jobs"]:
         detail = job["detail"] and f" ({job['detail']})"
         out().print(
@@ -103,6 +106,24 @@ def status(
             f"{row['attempts']} attempts, last on {row['host']} in run {row['epoch']}, {when}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
+    # A line for each round, and for each model as of the last one.
+    for row in rounds:
+        met, spent = sum(of["state"] == "met" for of in row["models"]), row["core_seconds"] / 3600
+        stand = f"{met} of {len(row['models'])} models have their {row['quantity']}"
+        more = f"; {row['points']} points get cells, about {row['core_hours']:.2g} core-hours"
+        yield f"round {row['number']}, after {spent:.3g} core-hours: {stand}" + (
+            more if row["outcome"] == "open" else f"; {row['outcome']}"
+        )
+    for of in rounds[-1]["models"] if rounds else ():
+        at = ", ".join(f"{name} = {value}" for name, value in of["model"].items()) or "the model"
+        value, error, wanted = (
+            "unknown" if of[name] is None else f"{of[name]:.4g}" for name in ("value", "error", "wanted")
+        )
+        why = of["reason"] and f": {of['reason']}"
+        yield f"  {at}: {value}, standard error {error}, wanted {wanted}: {of['state']}{why}"
 
 
 def errors(store: StorePath, json: Json = False) -> None:

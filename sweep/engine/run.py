@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
+from bendscape.sweep.engine.budgets import budget_needed, too_dear
 from bendscape.sweep.engine.driver import Driver
 from bendscape.sweep.engine.executor import Executor
 from bendscape.sweep.engine.hidden import Hidden, hidden_cells
@@ -21,26 +23,31 @@ from bendscape.sweep.engine.identity import check_identity, identity, kernel_sou
 from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.engine.progress import Meter
 from bendscape.sweep.engine.provenance import provenance
-from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS, GRACE_SECONDS, Stop, Stopped, least_budget
+from bendscape.sweep.engine.rounds import UNREACHABLE, Rounds, aim_of, announce, reasons_in_words
+from bendscape.sweep.engine.stop import BUDGET, CORE_HOURS, GRACE_SECONDS, Stop, Stopped
 from bendscape.sweep.engine.worker import Order
 from bendscape.sweep.store.compare_and_swap import Conflict
 from bendscape.sweep.store.ledger import LeaseLost, Ledger, campaign_path
 from bendscape.sweep.store.objects import connect, exclusive, exists, probe
 from bendscape.sweep.store.publish import stored_variables, write_layout
 from bendscape.sweep.store.root import STORE_VERSION, Store, holds_cells, read_store, rootless
+from bendscape.sweep.store.rounds import Round
 from bendscape.sweep.store.runs import OWN, core_seconds_left
 
-EXIT = {"complete": 0, "failed cells": 1, "stopped": 75}
+EXIT = {"complete": 0, "failed cells": 1, UNREACHABLE: 3, "stopped": 75}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. `outcome` is "complete", "failed cells" or "stopped".
+    """How a run ended. `outcome` is "complete", "failed cells", "stopped" or, for a campaign with a target,
+    "target unreachable".
 
     `core_seconds_left` is the plan's estimate, as `bendscape status` shows it. `hidden` is the number of
     finished cells of the store that the campaign does not name. `time_budget_needed` (seconds) is set only if
     the budget was too short to compute anything. `core_seconds` is the computing time measured by
-    the workers; `reason` says why the run stopped.
+    the workers; `reason` says why the run stopped, or why the target is unreachable. `rounds` is the number
+    of rounds that have added cells to a campaign with a target, and `models` the states of its models as of
+    the last analysis (the fields of `bendscape.sweep.campaign.target.ModelState`, null where unknown).
     """
 
     store: str
@@ -56,19 +63,27 @@ class Summary:
     time_budget_needed: float | None = None
     core_seconds: float = 0.0
     reason: str = ""
+    rounds: int = 0
+    models: tuple[dict[str, Any], ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 complete, 1 finished with failed cells, 75 stopped cleanly with work left."""
+        """0 complete, 1 finished with failed cells, 3 target unreachable, 75 stopped cleanly with work
+        left."""
         return EXIT[self.outcome]
 
 
 def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidden]:
-    """The plan for what the store does not hold yet, and the cells it would hide; nothing is changed."""
+    """The plan for what the store does not hold yet, and the cells it would hide; nothing is changed.
+
+    The recorded rounds of a campaign with a target are part of it.
+    """
     store = read_store(url)
     if store is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
     check_identity(store, campaign, kernel)
+    if (rounds := Rounds.of(campaign, kernel, store.ledger)) is not None:
+        campaign = rounds.campaign
     plan = plan_campaign(campaign, kernel, store.layout.on(kernel.axes), store.ledger.records)
     return plan, hidden_cells(plan, store.ledger)
 
@@ -100,6 +115,7 @@ def run_campaign(
     Workers load the kernel by its name, also from `kernel_modules`, or from `kernel_pickle` if it is given.
     `accept_kernel_change` allows the source of the kernel to differ from that which computed the store.
     `max_memory` (bytes) is what the tasks on one machine may use together, by default what it has.
+    A campaign with a target goes in rounds, see `bendscape.sweep.engine.rounds`.
 
     Raises
     ------
@@ -109,9 +125,10 @@ def run_campaign(
     LeaseHeld, LeaseLost
         Another driver works on this store, or took it over.
     """
-    started = ready = time.monotonic()
+    started = time.monotonic()
     campaign.to_grid(kernel.axes)  # reports mistakes in the file before a store is created
-    stop, meter = Stop(time_budget, grace), None
+    aim_of(campaign, kernel)
+    stop = Stop(time_budget, grace)
 
     def found() -> Store | None:
         if (store := read_store(url)) is not None:
@@ -121,117 +138,154 @@ def run_campaign(
     found()
     probe(url)
     ledger = Ledger(connect(url))
+    order = Order(
+        url, 0, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest, kernel_pickle=kernel_pickle
+    )
+    work = _Work(url, kernel, ledger, stop, console, make_executor, order, max_memory, started)
     with stop.signals():
         limits = {label: 3600 * of if math.isfinite(of) else None for label, of in (core_hours or {}).items()}
         charges = {label: limit for label, limit in limits.items() if label != OWN}
         ledger.acquire(console.print, about=provenance(kernel, kernel_modules) | {"charges": charges})
         try:
             ledger.replay()
-            store = found()  # read again: another run may have extended it before we held the lease
-            before = store.layout.on(kernel.axes) if store else None
-            plan = plan_campaign(campaign, kernel, before, ledger.records, retry_failed=retry_failed)
-            plan.check_memory(math.inf if max_memory is None else max_memory)
-            try:
-                revision = publish(url, campaign, plan, store, ledger, stop.heed)
-            except Stopped:
-                stop.announce(console)
+            rounds = Rounds.of(campaign, kernel, ledger)
             left = core_seconds_left(ledger, limits)
-            stop.core_seconds = min(left.values(), default=math.inf)
-            next_tile = plan.next_tile
-            if next_tile is not None:
-                stop.admits(-math.inf, next_tile[1])  # too dear, whenever it ends: no executor is started
-            if plan.total("tiles_left") and not stop.asked:
-                executor = _started(make_executor, stop)
-                ready = time.monotonic()
-                memory = min(executor.memory if executor else math.inf, max_memory or math.inf)
-                meter = Meter(plan, executor.slots if executor else 1, console, memory)
-                if executor is not None:
-                    drive = Driver(
-                        plan, executor, ledger, meter, stop, console,
-                        Order(url, revision, kernel_modules, (), cell_timeout, kernel_digest=kernel.digest,
-                              kernel_pickle=kernel_pickle),
-                    )  # fmt: skip
-                    try:
-                        plan.check_memory(memory)
-                        with meter:
-                            drive()
-                    finally:
-                        executor.close()
-            plan.retry_failed = False  # failed cells have been retried
-            plan.recount()
+            of_target = math.inf if rounds is None else rounds.core_seconds_left(ledger)
+            stop.core_seconds = min(*left.values(), of_target, math.inf)
+            try:
+                plan = work(campaign if rounds is None else rounds.campaign, found, retry_failed)
+                end = None if rounds is None else _play(rounds, work, plan, found)
+            finally:
+                work.close()
+            plan = work.plan or plan
             missing, failed = plan.total("missing"), plan.total("failed")
-            outcome = "stopped" if missing else "failed cells" if failed else "complete"
+            spent = stop.reason == CORE_HOURS and of_target <= min(left.values(), default=math.inf)
+            outcome, reason = _ending(rounds, end, missing, failed, stop, spent)
         except BaseException as error:
             at_once = isinstance(error, KeyboardInterrupt)
             with stop.shield(), contextlib.suppress(Exception):  # the first error is the one to show
                 ledger.release("stopped" if at_once else "error", type(error).__name__)
             raise
         with stop.shield():
-            ledger.release(outcome, stop.reason if missing else "")
-    computed = meter.computed if meter else 0
-    if not computed and stop.reason == CORE_HOURS:
-        console.print(_too_dear(plan, next_tile, left, limits), markup=False)
-    needed = _needed(plan, next_tile, ready - started) if not computed and stop.reason == BUDGET else None
+            ledger.release(outcome, reason)
+    needed = None
+    if not work.computed and stop.reason == CORE_HOURS and not spent:
+        console.print(too_dear(plan, work.next_tile, left, limits), markup=False)
+    if not work.computed and stop.reason == BUDGET:
+        needed = budget_needed(plan, work.next_tile, work.ready - started)
     if needed is not None:
         console.print(needed.line(time_budget or 0.0), markup=False)
     if line := hidden_cells(plan, ledger).line(url):
         console.print(line, markup=False)
+    last = rounds.last if rounds is not None else None
     return Summary(
         store=url,
         outcome=outcome,
         cells=plan.total("cells"),
         done=plan.total("done"),
         failed=failed,
-        computed=computed,
+        computed=work.computed,
         missing=missing,
         seconds=time.monotonic() - started,
         core_seconds_left=plan.seconds_left,
         hidden=plan.hidden,
         time_budget_needed=needed.seconds if needed else None,
         core_seconds=ledger.account.core_seconds,
-        reason=stop.reason if missing else "",
+        reason=reason,
+        rounds=0 if rounds is None else sum(of.outcome == "open" for of in rounds.recorded),
+        models=tuple(last.to_json()["models"]) if last is not None else (),
     )
 
 
-class _Needed(NamedTuple):
-    """A budget that is long enough to compute something, and what takes so long."""
+@dataclass
+class _Work:
+    """What computes the cells of a campaign and of its rounds: a call brings the store up to one plan."""
 
-    seconds: float
-    start: float
-    where: str
-    tile: float
+    url: str
+    kernel: Kernel
+    ledger: Ledger
+    stop: Stop
+    console: Console
+    make_executor: Callable[[], Executor]
+    order: Order
+    max_memory: float | None
+    ready: float  # when the first cells could start
+    computed: int = 0
+    next_tile: tuple[int, float] | None = None
+    plan: Plan | None = None
+    executor: Executor | None = None
 
-    def line(self, budget: float) -> str:
-        return (
-            f"nothing was computed: --time-budget {budget:.3g}s is too short for any progress. Starting "
-            f"takes {self.start:.2g} s, a tile{self.where and f' of {self.where}'} about {self.tile:.2g} s; "
-            f"use --time-budget {math.ceil(self.seconds)}s or more"
+    def __call__(
+        self, campaign: Campaign, found: Callable[[], Store | None], retry_failed: bool = False
+    ) -> Plan:
+        """Plan, publish, and compute what is missing; returns the plan with what is recorded now."""
+        store = found()  # read again: another run may have extended it before we held the lease
+        before = store.layout.on(self.kernel.axes) if store else None
+        stop, ledger, url = self.stop, self.ledger, self.url
+        plan = self.plan = plan_campaign(
+            campaign, self.kernel, before, ledger.records, retry_failed=retry_failed
         )
+        plan.check_memory(math.inf if self.max_memory is None else self.max_memory)
+        try:
+            revision = publish(url, campaign, plan, store, ledger, stop.heed)
+        except Stopped:
+            stop.announce(self.console)
+        self.next_tile = plan.next_tile
+        if self.next_tile is not None:
+            spent = ledger.account.core_seconds
+            stop.admits(-math.inf, spent + self.next_tile[1])  # too dear, whenever it ends: start no executor
+        if plan.total("tiles_left") and not stop.asked:
+            if self.executor is None:
+                self.executor = _started(self.make_executor, stop)
+                self.ready = time.monotonic()
+            if self.executor is not None:
+                self._drive(self.executor, plan, revision)
+        plan.retry_failed = False  # failed cells have been retried
+        plan.recount()
+        return plan
+
+    def _drive(self, executor: Executor, plan: Plan, revision: int) -> None:
+        memory = min(executor.memory, self.max_memory or math.inf)
+        meter = Meter(plan, executor.slots, self.console, memory)
+        order = self.order._replace(revision=revision)
+        drive = Driver(plan, executor, self.ledger, meter, self.stop, self.console, order)
+        plan.check_memory(memory)
+        try:
+            with meter:
+                drive()
+        finally:
+            self.computed += meter.computed
+
+    def close(self) -> None:
+        """End the executor, if one was started."""
+        if self.executor is not None:
+            self.executor.close()
 
 
-def _needed(plan: Plan, tile: tuple[int, float] | None, start: float) -> _Needed | None:
-    if tile is None:
-        return None
-    size, seconds = tile
-    return _Needed(1.1 * least_budget(start + seconds), start, plan.size_in_words(size), seconds)
+def _play(rounds: Rounds, work: _Work, plan: Plan, found: Callable[[], Store | None]) -> Round | None:
+    """Rounds until the target is met or unreachable, or the run has to stop; returns the last round if it is
+    the end."""
+    while not plan.total("missing") and not work.stop.asked:
+        made = rounds.settled(plan) or rounds.next(work.url, work.ledger, plan)
+        announce(made, partial(work.console.print, markup=False))
+        if made.outcome != "open":
+            return made
+        plan = work(rounds.campaign, found)
+    return None
 
 
-def _too_dear(
-    plan: Plan,
-    tile: tuple[int, float] | None,
-    left: Mapping[str, float],
-    limits: Mapping[str, float | None],
-) -> str:
-    label = min(left, key=lambda name: left[name])
-    of, limit = f" of {label!r}" if label else "", (limits[label] or 0.0) / 3600
-    if left[label] <= 0 or tile is None:
-        return f"nothing was computed: the {limit:.4g} core-hours{of} are used"
-    size, seconds = tile
-    at = plan.size_in_words(size)
-    return (
-        f"nothing was computed: {left[label] / 3600:.2g} of the {limit:.4g} core-hours{of} are left, and a "
-        f"tile{at and f' of {at}'} takes about {seconds / 3600:.2g}"
-    )
+def _ending(
+    rounds: Rounds | None, end: Round | None, missing: int, failed: int, stop: Stop, spent: bool
+) -> tuple[str, str]:
+    """The outcome of a run, and why it is not complete."""
+    if rounds is not None and spent and end is None:
+        hours = rounds.target.core_hours
+        return UNREACHABLE, f"the {hours:g} core-hours of [target] are used up"
+    if missing or (rounds is not None and end is None):
+        return "stopped", stop.reason
+    if end is not None and end.outcome == "unreachable":
+        return UNREACHABLE, reasons_in_words(end.reasons)
+    return ("failed cells" if failed else "complete"), ""
 
 
 def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | None:
@@ -242,6 +296,19 @@ def _started(make_executor: Callable[[], Executor], stop: Stop) -> Executor | No
         return None
     stop.listen()
     return executor
+
+
+def work_left(url: str, campaign: Campaign, kernel: Kernel) -> bool:
+    """Whether `run_campaign` would find anything to do: cells that are neither done nor failed, or, with a
+    target, an analysis that is still to be made. Not if the core-hours of the target are used up."""
+    store = read_store(url)
+    plan, _ = open_plan(url, campaign, kernel)
+    if store is None or (rounds := Rounds.of(campaign, kernel, store.ledger)) is None:
+        return bool(plan.total("missing"))
+    if plan.total("missing"):
+        tile = plan.next_tile
+        return tile is None or tile[1] <= rounds.core_seconds_left(store.ledger)
+    return rounds.settled(plan) is None
 
 
 def publish(

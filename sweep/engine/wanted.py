@@ -50,52 +50,55 @@ def count(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 @dataclass
 class Wanted:
-    """The wanted points of one size."""
+    """The wanted points of one size.
+
+    `points` holds storage indices, shape (rows, dimensions); `seeds` the number of seeds wanted in each slot
+    of the curve block, shape (rows, slots), and 0 where the point is not wanted.
+    """
 
     layout: Layout
     size: int
-    seeds: int
     points: NDArray[np.intp]
-    slots: NDArray[np.bool_]
+    seeds: NDArray[np.int64]
     cell_seconds: NDArray[np.float64]
     peak_bytes: NDArray[np.float64]
 
     @classmethod
     def of(cls, layout: Layout, grid: Grid, kernel: Kernel, size: int) -> Wanted:
         """The points of one size that `grid` wants, and the kernel's estimates of their cost."""
-        block, keep = layout.sizes[size].curve_block, grid.wanted(size)
+        block, counts = layout.sizes[size].curve_block, grid.counts(size)
         places = [_places(layout.dims[name], values) for name, values in grid.dims.items()]
         long = grid.curve is not None
         length = len(layout.dims[layout.curve]) if layout.curve is not None else 1
         blocks, curve_at = math.ceil(length / block), places[-1] if long else np.zeros(1, np.intp)
         shape = grid.shape[:-1] if long else grid.shape
-        models = keep.reshape(math.prod(shape), -1)
+        models = counts.reshape(math.prod(shape), -1)
         indices = np.indices(shape).reshape(len(shape), len(models))
         model_at = np.zeros((len(models), len(shape)), dtype=np.intp)
         for column, (at, index) in enumerate(zip(places, indices, strict=False)):
             model_at[:, column] = at[index]
-        wanted = np.zeros((len(models), blocks * block), dtype=bool)
+        wanted = np.zeros((len(models), blocks * block), dtype=np.int64)
         wanted[:, curve_at] = models
         by_block = wanted.reshape(len(models), blocks, block)
         rows, columns = np.nonzero(by_block.any(axis=2))
-        seconds, peaks = _estimates(kernel, grid, size, wanted[:, curve_at], curve_at // block, blocks)
+        seconds, peaks = _estimates(kernel, grid, size, models > 0, curve_at // block, blocks)
         points = np.column_stack([model_at[rows], columns]) if long else model_at[rows]
         there = rows, columns
-        return cls(layout, size, grid.seeds[size], points, by_block[there], seconds[there], peaks[there])
+        return cls(layout, size, points, by_block[there], seconds[there], peaks[there])
 
     def blocks(self, records: Records) -> Iterator[Block]:
         """All wanted tiles with their records, in blocks of bounded size."""
-        size = self.layout.sizes[self.size]
-        columns = math.ceil(self.seeds / size.seed_block)
-        cells = self.layout.tile_cells(self.size)
-        run = np.arange(columns * size.seed_block).reshape(columns, 1, size.seed_block) < self.seeds
+        size, cells = self.layout.sizes[self.size], self.layout.tile_cells(self.size)
+        most = math.ceil(self.seeds.max(initial=0) / size.seed_block)
         known = records.size(self.size, len(self.layout.cell_dims))
         known.reserve(self.layout.tile_shape(self.size), cells)
-        step = max(1, BLOCK_CELLS // (columns * cells))
+        step = max(1, BLOCK_CELLS // (max(1, most) * cells))
         for start in range(0, len(self.points), step):
             rows = slice(start, start + step)
+            columns = math.ceil(self.seeds[rows].max() / size.seed_block)
+            run = np.arange(columns * size.seed_block).reshape(columns, 1, size.seed_block)
             at = (*self.points[rows].T, slice(columns))
-            masks = (self.slots[rows, None, :, None] & run).reshape(-1, columns, cells)
+            masks = (run < self.seeds[rows, None, :, None]).reshape(-1, columns, cells)
             want = np.packbits(masks, axis=-1, bitorder="little")
             yield Block(
                 points=self.points[rows],

@@ -27,6 +27,7 @@ from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import check_process, connect, exists, together
 from bendscape.sweep.store.records import Receipt
 from bendscape.sweep.store.root import open_store
+from bendscape.sweep.store.rounds import damaged_rounds
 from bendscape.sweep.store.tile_store import FINISHED, mask_of, tile_checksum
 from bendscape.sweep.texts import host_name
 
@@ -88,7 +89,7 @@ def fsck(
     if repair:
         ledger.acquire(say)
     try:
-        found = Findings(url, ledger=ledger.damage())
+        found = Findings(url, ledger=ledger.damage() | damaged_rounds(ledger))
         aside = f"ledger/damaged/{ledger.epoch:06d}"
         if repair:
             for path in found.ledger:

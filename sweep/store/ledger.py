@@ -4,6 +4,7 @@
     ledger/lease/<epoch>.json, .beat    the holder of an epoch; its heartbeat and, at the end, its outcome
     ledger/segments/<epoch>-<seq>.jsonl receipts, appended as immutable objects
     ledger/snapshots/<epoch>-<seq>.npz  all receipts up to that segment, merged
+    ledger/rounds/<number>.json         rounds of a campaign with a target, see `bendscape.sweep.store.rounds`
     ledger/damaged/                     what `bendscape fsck --repair` has taken out of use
 
 The data decide what exists (`status` in the store); the ledger only makes it unnecessary to look. Replaying
@@ -295,7 +296,7 @@ class Ledger:
             "started": time.time(),
             **(about or {}),
         }
-        self._create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
+        self.create(f"ledger/lease/{epoch + 1:06d}.json", json.dumps(holder), LeaseHeld)
         self._epoch, self._sequence = epoch + 1, 0
         self._flushed = time.monotonic()
         self._beat(1)
@@ -343,7 +344,7 @@ class Ledger:
         """Keep the campaign file, code and environment of this run; from now on this is the revision."""
         revision = self.revision + 1
         text = json.dumps({**document, "epoch": self._epoch})  # the epoch makes the text unique
-        self._create(campaign_path(revision), text, LeaseLost)
+        self.create(campaign_path(revision), text, LeaseLost)
         return revision
 
     def add(self, receipts: Iterable[Receipt]) -> None:
@@ -353,6 +354,11 @@ class Ledger:
             self._pending.append(receipt)
         if len(self._pending) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost if a newer driver took over."""
+        if self._newest_epoch() > self._epoch:
+            raise LeaseLost("another run has taken over this store; what was computed stays in the store")
 
     def flush(self) -> None:
         """Append what is pending as one immutable segment.
@@ -365,11 +371,10 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        if self._newest_epoch() > self._epoch:
-            raise LeaseLost("another run has taken over this store; what was computed stays in the store")
+        self.check_lease()
         self._sequence += 1
         name = f"{self._epoch:06d}-{self._sequence:06d}.jsonl"
-        self._create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
+        self.create(f"ledger/segments/{name}", _lines(self._pending), LeaseLost)
         self._pending.clear()
         self._segments.append(name)
         # Snapshots become rarer as the records grow: their cost per tile stays constant.
@@ -383,7 +388,8 @@ class Ledger:
         for name in self._snapshots()[:-2]:
             obstore.delete(self.objects, f"ledger/snapshots/{name}")
 
-    def _create(self, path: str, text: str, refusal: type[Exception]) -> None:
+    def create(self, path: str, text: str, refusal: type[Exception]) -> None:
+        """Write an object that is not there yet; if another run has written it, raise `refusal`."""
         try:
             obstore.put(self.objects, path, text.encode(), mode="create")
         except AlreadyExistsError:

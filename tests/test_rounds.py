@@ -1,0 +1,416 @@
+"""Campaigns with a target: rounds of run, analyse, refine and extend, through kills, budgets and edits."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import refiners
+import xarray as xr
+from command_line import bendscape
+from rich.console import Console
+from test_core_hours import Clockwork
+
+from bendscape.core.errors import ParameterError
+from bendscape.sweep import Campaign
+from bendscape.sweep import plan as plan_of
+from bendscape.sweep import run as run_in_python
+from bendscape.sweep.campaign.file import parse_campaign
+from bendscape.sweep.campaign.loading import load_kernel
+from bendscape.sweep.commands.status import store_status
+from bendscape.sweep.engine import run as run_module
+from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
+from bendscape.sweep.engine.run import open_plan, run_campaign, work_left
+from bendscape.sweep.location import store_url
+from bendscape.sweep.store import ledger as ledger_module
+from bendscape.sweep.store.fsck import fsck
+from bendscape.sweep.store.ledger import Ledger
+from bendscape.sweep.store.objects import connect
+from bendscape.sweep.store.rounds import Round, read_rounds
+from campaigns import RANDOM, campaign_text, data_files, run
+
+KernelFile = Callable[..., str]
+GRID: dict[str, Any] = {"p": [1], "a": [0.7, 1.5], "alpha": [0.8, 1.2], "N": [64], "seeds": 4}
+TARGET = "\n[target]\nmean_x = { absolute = 0.25 }\n"
+
+
+@pytest.fixture(autouse=True)
+def _refiner(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiners.install(monkeypatch)
+
+
+def aimed(target: str = TARGET, **changes: Any) -> Campaign:
+    return parse_campaign(campaign_text(**{**GRID, **changes}) + target)
+
+
+def rounds_of(store: Path | str) -> list[Round]:
+    return read_rounds(Ledger(connect(store_url(store))))
+
+
+def told(store: Path | str) -> list[dict[str, Any]]:
+    """The rounds without what differs from run to run."""
+    own = ("epoch", "recorded", "core_seconds")
+    return [{k: v for k, v in of.to_json().items() if k not in own} for of in rounds_of(store)]
+
+
+def opened(store: Path | str) -> xr.Dataset:
+    with xr.open_dataset(store_url(store), engine="bendscape") as ds:
+        return ds.load()
+
+
+@pytest.fixture
+def module(kernel_file: KernelFile) -> str:
+    return kernel_file(RANDOM)
+
+
+def test_rounds_go_on_until_every_model_has_its_precision(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    summary = run(store, module, aimed())
+    assert (summary.outcome, summary.exit_code, summary.missing, summary.hidden) == ("complete", 0, 0, 0)
+    rounds = rounds_of(store)
+    assert [of.number for of in rounds] == list(range(1, len(rounds) + 1))
+    assert [of.outcome for of in rounds] == ["open"] * summary.rounds + ["met"]
+    assert summary.rounds >= 2
+    assert all(of["state"] == "met" and of["error"] <= 0.25 for of in summary.models)
+    spent = [of.core_seconds for of in rounds]
+    assert spent == sorted(spent)
+    assert spent[0] > 0
+    ds = opened(store)
+    assert int((ds.status == 1).sum()) == summary.done == int(ds.n_seeds.sum()) > 16
+    assert ds.n_seeds.sel(alpha=1.2).values.ravel().tolist() == [4, 4], "nobody asked for more there"
+    assert bool((ds.coverage == 1).all())
+    again = run(store, module, aimed())
+    assert (again.outcome, again.computed, len(rounds_of(store))) == ("complete", 0, len(rounds))
+    assert fsck(store).sound
+
+
+def test_a_round_adds_seeds_and_changes_no_cell_that_was_there(tmp_path: Path, module: str) -> None:
+    run(tmp_path / "grid.zarr", module, parse_campaign(campaign_text(**GRID)))
+    run(tmp_path / "aimed.zarr", module, aimed())
+    before, after = opened(tmp_path / "grid.zarr"), opened(tmp_path / "aimed.zarr")
+    xr.testing.assert_equal(after.x.sel(seed=before.seed).drop_vars("n_seeds"), before.x.drop_vars("n_seeds"))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: after it, nothing more is written."""
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """From a step on this process writes nothing: a step is an object of the ledger that is created, or an
+    extension of the layout. Returns their number so far."""
+    beat, count = Ledger._beat, 0
+
+    def fused(call: Callable[..., None]) -> Callable[..., None]:
+        def fuse(*rest: Any) -> None:
+            nonlocal count
+            count += 1
+            if count > step:
+                raise Killed
+            call(*rest)
+
+        return fuse
+
+    def still(self: Ledger, *rest: Any, **more: Any) -> None:
+        if count <= step:
+            beat(self, *rest, **more)
+
+    monkeypatch.setattr(Ledger, "create", fused(Ledger.create))
+    monkeypatch.setattr(run_module, "write_layout", fused(run_module.write_layout))
+    monkeypatch.setattr(Ledger, "_beat", still)
+    monkeypatch.setattr(Ledger, "_alive", lambda *_: False)
+    return lambda: count
+
+
+def test_a_run_killed_before_any_step_goes_on_to_the_same_store_and_the_same_rounds(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        steps = killed_at(10_000, patch)
+        run(tmp_path / "whole.zarr", module, aimed())
+    whole, rounds = data_files(tmp_path / "whole.zarr"), told(tmp_path / "whole.zarr")
+    assert steps() > 3 * len(rounds)
+    for step in range(steps()):
+        store = tmp_path / f"{step}.zarr"
+        with monkeypatch.context() as patch:
+            killed_at(step, patch)
+            with pytest.raises(Killed):
+                run(store, module, aimed())
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "_alive", lambda *_: False)
+            assert run(store, module, aimed()).outcome == "complete"
+        assert told(store) == rounds, step
+        assert data_files(store) == whole, step
+
+
+def test_an_analysis_sees_only_the_cells_of_finished_rounds(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    run(tmp_path / "alone.zarr", module, aimed())
+    run(store, module, parse_campaign(campaign_text(**{**GRID, "seeds": 40})))
+    assert run(store, module, aimed()).outcome == "complete"
+    assert told(store) == told(tmp_path / "alone.zarr")
+
+
+def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path, module: str) -> None:
+    class Signalled(SerialExecutor):
+        """Asks this process to stop while the cells of the second call are computed."""
+
+        calls = 0
+
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            self.calls += 1
+            if self.calls == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield from super().run(next_job)
+
+    store = tmp_path / "s.zarr"
+    stopped = run(store, module, aimed(), Signalled())
+    assert (stopped.outcome, stopped.exit_code, stopped.reason, stopped.rounds) == (
+        "stopped",
+        75,
+        "SIGTERM",
+        1,
+    )
+    assert stopped.missing > 0
+    assert run(store, module, aimed()).outcome == "complete"
+    run(tmp_path / "whole.zarr", module, aimed())
+    assert told(store) == told(tmp_path / "whole.zarr")
+    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+
+
+def test_a_target_that_no_model_can_reach_ends_with_its_reasons(tmp_path: Path, module: str) -> None:
+    own = (
+        "\n[target]\nmean_x = { absolute = 0.4 }\n[[target.models]]\na = 1.5\nmean_x = { absolute = 0.01 }\n"
+    )
+    store = tmp_path / "s.zarr"
+    summary = run(store, module, aimed(own))
+    assert (summary.outcome, summary.exit_code, summary.missing) == ("target unreachable", 3, 0)
+    assert "a = 1.5" in summary.reason
+    assert "seeds are needed, more than 64" in summary.reason
+    assert "a = 0.7" not in summary.reason, "the other model has its precision"
+    assert [of["state"] for of in summary.models] == ["met", "unreachable"]
+    before = rounds_of(store)
+    again = run(store, module, aimed(own))
+    assert (again.outcome, again.reason, again.computed) == (summary.outcome, summary.reason, 0)
+    assert rounds_of(store) == before, "nothing has changed: nothing is analysed again"
+    looser = own.replace("0.01", "0.4")
+    assert run(store, module, aimed(looser)).outcome == "complete"
+
+
+def test_the_core_hours_of_a_target_count_every_receipt_of_the_store(tmp_path: Path, module: str) -> None:
+    store, tile = tmp_path / "s.zarr", 1.0 / 3600  # a tile of four seeds by the clock of the executor
+    grid = {**GRID, "a": [0.7], "alpha": [0.8]}
+
+    def target(hours: float) -> Campaign:
+        return aimed(f"{TARGET}core_hours = {hours!r}\n", **grid)
+
+    class Real(SerialExecutor):
+        """Real cells; each receipt says 0.25 s a cell."""
+
+        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+            for result in super().run(next_job):
+                assert result is not None
+                costs = [replace(of, seconds=0.25 * of.computed) for of in result.receipts]
+                yield result._replace(receipts=costs)
+
+    spent = run(store, module, target(1.5 * tile), Real())
+    assert (spent.outcome, spent.exit_code) == ("target unreachable", 3)
+    assert "core-hours of [target] are used up" in spent.reason
+    assert spent.core_seconds == 1.0
+    assert not work_left(store_url(store), target(1.5 * tile), load_kernel("probe", [module]))
+    again = run(store, module, target(1.5 * tile), Real())
+    assert (again.outcome, again.computed) == ("target unreachable", 0)
+    assert work_left(store_url(store), target(40 * tile), load_kernel("probe", [module]))
+    more = run(store, module, target(40 * tile), Real())
+    assert (more.outcome, more.exit_code) == ("complete", 0)
+    run(tmp_path / "whole.zarr", module, target(40 * tile), Real())
+    strip = [{k: v for k, v in of.items() if k != "target"} for of in told(store)]
+    assert strip == [{k: v for k, v in of.items() if k != "target"} for of in told(tmp_path / "whole.zarr")]
+    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+
+
+def test_the_core_hours_of_a_run_stop_rounds_with_work_left(tmp_path: Path, module: str) -> None:
+    summary = run(tmp_path / "s.zarr", module, aimed(), Clockwork(), core_hours={"": 1.5 / 3600})
+    assert (summary.outcome, summary.exit_code, summary.reason) == ("stopped", 75, "end of the core-hours")
+
+
+def test_a_failed_cell_neither_blocks_the_rounds_nor_is_forgotten(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file("if cell.seed == 2: raise ValueError('no luck')\n" + RANDOM)
+    summary = run(tmp_path / "s.zarr", module, aimed())
+    assert (summary.outcome, summary.exit_code) == ("failed cells", 1)
+    assert summary.failed == 4
+    assert rounds_of(tmp_path / "s.zarr")[-1].outcome == "met"
+
+
+def test_a_larger_grid_and_another_target_go_on_from_the_rounds_of_the_store(
+    tmp_path: Path, module: str
+) -> None:
+    store = tmp_path / "s.zarr"
+    first = run(store, module, aimed())
+    wider = run(store, module, aimed("\n[target]\nmean_x = { absolute = 0.2 }\n", a=[0.7, 1.5, 3.0]))
+    assert (wider.outcome, wider.hidden) == ("complete", 0)
+    assert wider.rounds > first.rounds
+    assert all(of["error"] <= 0.2 for of in wider.models)
+    assert len(wider.models) == 3
+    plain = run(store, module, aimed())
+    assert plain.outcome == "complete"
+    assert plain.done > first.done, "the seeds of the rounds belong to the campaign"
+    plan, hidden = open_plan(store_url(store), aimed(), load_kernel("probe", [module]))
+    assert plan.total("missing") == 0
+    assert hidden.cells == plain.hidden == 4, (
+        "what is hidden is one point of the larger grid that no round has"
+    )
+
+
+def test_a_target_changes_no_identity_of_a_store(tmp_path: Path, module: str) -> None:
+    plain = parse_campaign(campaign_text(**GRID))
+    axes = load_kernel("probe", [module]).axes
+    assert aimed().spec_hash(axes) == plain.spec_hash(axes)
+    run(tmp_path / "s.zarr", module, plain)
+    assert run(tmp_path / "s.zarr", module, aimed()).outcome == "complete"
+
+
+def test_a_campaign_whose_target_nobody_serves_is_refused_before_anything_runs(
+    tmp_path: Path, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, store = (
+        kernel_file("return Outcome({'y': 1.0})", 'Variable("y", "a number")'),
+        tmp_path / "s.zarr",
+    )
+    with pytest.raises(ParameterError, match=r"kernel 'probe' gives; it lacks the variable x"):
+        run(store, module, aimed())
+    with pytest.raises(ParameterError, match=r"a quantity of installed refiners \(mean_x\).*line 18"):
+        run(store, module, aimed("\n[target]\nmean_y = 0.1\n"))
+    refiners.install(monkeypatch, "no_such_module:MEAN")
+    with pytest.raises(ParameterError, match="a refiner that can be imported; ModuleNotFoundError"):
+        run(store, module, aimed())
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "accepted"),
+    [
+        ("mean_x = 0", "a number > 0 (a relative error)"),
+        ("mean_x = { relative = 0.1, absolute = 1 }", "{ relative = number > 0 }"),
+        ("core_hours = 3", "a quantity of installed refiners"),
+        ("mean_x = 0.1\ncore_hours = -1", "target.core_hours must be a number > 0"),
+        ("mean_x = 0.1\na = 3", "conditions stand in tables [[target.models]]"),
+        ("mean_x = 0.1\n[[target.models]]\nmean_x = 1", "a condition on at least one of p, p_star, a"),
+        (
+            "mean_x = 0.1\n[[target.models]]\na = -1\nmean_x = 1",
+            "models[0].a must be finite numbers > 0",
+        ),
+        ("mean_x = 0.1\n[[target.models]]\na = 1", "target.models[0].mean_x must be given"),
+    ],
+)
+def test_a_mistake_in_a_target_is_one_line(table: str, accepted: str) -> None:
+    with pytest.raises(ParameterError) as error:
+        aimed(f"\n[target]\n{table}\n").to_target(load_kernel("hessian").axes)
+    assert accepted in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_targets_by_model_are_relative_or_absolute_and_the_first_that_holds_counts() -> None:
+    target = aimed(
+        "\n[target]\nmean_x = 0.1\n[[target.models]]\na = [1.5, 3]\nmean_x = { absolute = 2 }\n"
+        "[[target.models]]\na = 3\nmean_x = 5\n"
+    ).to_target(load_kernel("hessian").axes)
+    assert target is not None
+    assert [target.wanted({"p": 1, "a": a}, -4.0) for a in (0.7, 1.5, 3.0)] == [pytest.approx(0.4), 2.0, 2.0]
+    assert math.isnan(target.wanted({"p": 1, "a": 0.7}, math.nan))
+
+
+def test_commands_and_python_show_rounds_and_states(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, store = tmp_path / "c.toml", tmp_path / "s.zarr"
+    file.write_text(campaign_text(**GRID) + TARGET)
+    path = os.pathsep.join([str(refiners.distribution(tmp_path / "site")), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    options = ("--store", store, "--kernel-module", module)
+    assert "further rounds follow" in " ".join(bendscape("plan", file, *options).stdout.split())
+    done = bendscape("run", file, *options, "--address", "serial", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "round 1: 0 of 2 models have their mean_x; 2 points get cells" in " ".join(done.stderr.split())
+    summary = json.loads(done.stdout)
+    status = json.loads(bendscape("status", store, "--json").stdout)
+    assert [of["outcome"] for of in status["rounds"]] == ["open"] * summary["rounds"] + ["met"]
+    assert status["rounds"][-1]["models"] == summary["models"]
+    assert status["target"] == {"mean_x": {"absolute": 0.25}}
+    shown = bendscape("status", store).stdout
+    assert "2 of 2 models have their mean_x; met" in shown
+    assert "p = 1, p_star = 1, a = 0.7: " in shown
+    file.write_text(campaign_text(**GRID) + TARGET.replace("0.25", "0.001"))
+    code = bendscape("run", file, *options, "--address", "serial")
+    assert code.returncode == 3
+    assert "target unreachable: p = 1" in " ".join(code.stderr.split())
+    grid = {key: value for key, value in GRID.items() if key != "seeds"} | {"p_star": 1, "seeds": 4}
+    campaign = Campaign.of(
+        name="probe", store=tmp_path / "t.zarr", entropy=7, kernel="probe", grid=grid,
+        target={"mean_x": {"absolute": 0.25}},
+    )  # fmt: skip
+    assert plan_of(campaign, kernel_modules=[module])["target"] == {"mean_x": {"absolute": 0.25}}
+    found = run_in_python(campaign, kernel_modules=[module], address="serial", progress=False)
+    assert (found.outcome, found.rounds) == ("complete", summary["rounds"])
+    assert store_status(tmp_path / "t.zarr", [module])["rounds"][-1]["outcome"] == "met"
+
+
+def test_another_run_that_recorded_the_round_meanwhile_ends_this_one(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = tmp_path / "s.zarr", []
+
+    def meanwhile(self: Ledger) -> None:
+        if not other:
+            other.append(True)
+            run(store, module, aimed())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_alive", lambda *_: False)
+        patch.setattr(Ledger, "check_lease", meanwhile)
+        with pytest.raises(ledger_module.LeaseLost):
+            run(store, module, aimed())
+    assert run(store, module, aimed()).outcome == "complete"
+    run(tmp_path / "whole.zarr", module, aimed())
+    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+
+
+def test_a_damaged_record_of_a_round_is_found_and_set_aside(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    run(store, module, aimed())
+    record = store / "ledger" / "rounds" / "000001.json"
+    record.write_text(record.read_text()[:40])
+    with pytest.raises(OSError, match=r"ledger/rounds/000001\.json of the store is damaged"):
+        run(store, module, aimed())
+    assert not fsck(store).sound
+    assert fsck(store, repair=True).repaired
+    assert run(store, module, aimed()).outcome == "complete"
+    assert fsck(store).sound
+
+
+def test_rounds_on_an_object_store_are_those_on_files(tmp_path: Path, module: str, s3: Any) -> None:
+    url = s3.new_url()
+    run(tmp_path / "s.zarr", module, aimed())
+    assert run(url, module, aimed()).outcome == "complete"
+    assert told(url) == told(tmp_path / "s.zarr")
+    assert data_files(url) == data_files(tmp_path / "s.zarr")
+
+
+def test_what_a_run_says_of_its_rounds(tmp_path: Path, module: str) -> None:
+    said = io.StringIO()
+    run_campaign(
+        aimed(), store_url(tmp_path / "s.zarr"), load_kernel("probe", [module]), SerialExecutor,
+        console=Console(file=said, width=1000), kernel_modules=(module,),
+    )  # fmt: skip
+    lines = [line for line in said.getvalue().splitlines() if line.startswith(("round", "the target"))]
+    assert lines[0].startswith("round 1: 0 of 2 models have their mean_x; 2 points get cells, about ")
+    assert lines[-1].startswith("the target is met after ")
