@@ -4,13 +4,14 @@
 
 x the curve, N the size, N_0 the smallest size used. Each size has a cubic of its own, in a window around its
 crossing where the mean is within 30 % of its range of the level; the crossings of all sizes share x_c, which
-is the limit of large N, and the shift kappa. With one size, or without a size axis, there is no kappa and x_c
-is the crossing there.
+is the limit of large N, and the shift kappa. The terms beyond the straight line have normal priors. With one
+size, or without a size axis, there is no kappa and x_c is the crossing there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,11 @@ from bendscape.analysis.refine.optimum import column_of_inverse, information
 from bendscape.analysis.refine.trust import compared, halved, judged, worse
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.grid import NO_SIZE
+
+BEND = 0.5
+"""Standard deviation of the quadratic and of the cubic term at the ends of a window, relative to the distance
+of the mean from the level there. Free ones would follow the noise of a few cells, and be taken for steep
+curves."""
 
 WINDOW = 0.3
 """Distance of the mean from the level, relative to its range at this size, up to which a cubic describes
@@ -64,6 +70,7 @@ class Window(NamedTuple):
     curve: Curve
     low: float
     high: float
+    reach: float
     lacking: bool
 
 
@@ -77,16 +84,27 @@ class Solution(NamedTuple):
 
 
 class Shape:
-    """The model of the mean for given sizes; see the module."""
+    """The model of the mean for given sizes, each with the window of its cubic; see the module."""
 
-    def __init__(self, level: float, sizes: tuple[float, ...], exponent: float) -> None:
-        self.level, self.sizes, self.exponent = level, np.array(sizes), exponent
-        self.shifted = len(sizes) > 1
+    def __init__(self, level: float, windows: Sequence[Window], exponent: float) -> None:
+        self.level, self.windows, self.exponent = level, tuple(windows), exponent
+        sizes = [at.curve.size for at in windows]
+        self.sizes, self.shifted = np.array(sizes), len(sizes) > 1
+        half = np.array([(at.high - at.low) / 2 for at in windows])
+        bend = BEND * np.array([at.reach for at in windows])
+        free = np.full((2, len(sizes)), np.inf)[: 1 + self.shifted, 0]
+        sd = np.stack([np.full(len(sizes), np.inf), bend / half**2, bend / half**3], axis=1)
+        self.prior_sd = np.concatenate([free, sd.reshape(-1)])
         self.names = (
             "x_c",
             *(["kappa"] if self.shifted else []),
             *(f"{letter}_{N:g}" for N in sizes for letter in "sqc"),
         )
+
+    @property
+    def prior(self) -> Floats:
+        """Square root of the information of the prior, (k, k)."""
+        return np.diag(1 / self.prior_sd)
 
     def _parts(self, theta: Floats, curve: Floats, size: Floats) -> tuple[Floats, Floats, Any, Floats]:
         """(N/N_0)^-exponent, u, which size each point has, and the coefficients (n, 3)."""
@@ -159,19 +177,18 @@ def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent:
         return found
     windows, shape, best = found
     curves = [at.curve for at in windows]
-    value, dof = float(best.theta[0]), sum(len(c.x) for c in curves) - len(best.theta)
+    value, dof = float(best.theta[0]), sum(len(c.x) for c in curves) - 1 - shape.shifted - len(curves)
     error_dof = len(curves) ** 2 / sum(1 / c.dof for c in curves)
-    plain = math.sqrt(column_of_inverse(best.information, np.eye(len(best.theta))[0])[0])
+    plain = _error(best)
     quantile = float(stdtrit(error_dof, 0.5 + LEVEL / 2))
     error = plain * quantile / float(norm.ppf(0.5 + LEVEL / 2))
     p_value = float(f_law.sf(best.chi2 / dof, dof, error_dof)) if dof > 0 else math.nan
     trust = judged(p_value, f"chi^2 {best.chi2:.3g} with {dof} degrees of freedom")
     if trust[0] == "refuted" and any(at.lacking for at in windows):
         trust = "suspect", f"{trust[1]}; fewer than {LEAST_POINTS} points are in the window of a size"
-    halves = [_solved(half, variable, level, exponent) for half in halved(block, _dim(block, "seed"))]
-    values = [(float(h[2].theta[0]), _plain(h[2])) for h in halves if not isinstance(h, Fitted)]
-    if len(values) == 2:
-        (one, e), (other, f) = values
+    halves = [_of_half(half, variable, windows, shape) for half in halved(block, _dim(block, "seed"))]
+    if halves[0] is not None and halves[1] is not None:
+        (one, e), (other, f) = halves
         words = f"odd and even seeds ({one:.4g}, {other:.4g}) disagree"
         trust = worse(trust, compared(one - other, math.hypot(e, f), words))
     x, sizes, _, _, cells = _arrays(curves)
@@ -195,7 +212,7 @@ def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent:
         shape.mean,
         shape.gradient,
         sigma,
-        np.zeros((len(best.theta), len(best.theta))),
+        shape.prior**2,
         x,
         sizes,
         cells,
@@ -225,7 +242,7 @@ def _solved(
             where = f"{sides.pop()} the values measured"
             return Fitted(reason=f"no crossing: the mean passes the level {where}", bounded=True)
         return Fitted(reason=why)
-    shape = Shape(level, tuple(at.curve.size for at in kept), exponent)
+    shape = Shape(level, kept, exponent)
     best = _solution([at.curve for at in kept], shape)
     return (kept, shape, best) if best is not None else Fitted(reason="the fit does not converge")
 
@@ -297,7 +314,7 @@ def _window(curve: Curve, level: float) -> Window | str | None:
     if found is None:
         return None
     part = Curve(curve.size, x[keep], curve.mean[keep], found[0], curve.cells[keep], found[1])
-    return Window(part, low, high, bool(lacking))
+    return Window(part, low, high, WINDOW * float(np.ptp(smooth)), bool(lacking))
 
 
 def _arrays(curves: list[Curve]) -> tuple[Floats, Floats, Floats, Floats, Floats]:
@@ -319,16 +336,16 @@ def _solution(curves: list[Curve], shape: Shape) -> Solution | None:
     shift = np.polyfit(h, places, 1) if shape.shifted else np.array([0.0, places[0]])
     start = np.array([shift[1], *([shift[0]] if shape.shifted else []), *cubics])
     found = least_squares(
-        lambda theta: (shape.mean(theta, x, size) - mean) / error,
+        lambda theta: np.concatenate([(shape.mean(theta, x, size) - mean) / error, theta / shape.prior_sd]),
         start,
-        jac=lambda theta: shape.gradient(theta, x, size) / error[:, None],
+        jac=lambda theta: np.vstack([shape.gradient(theta, x, size) / error[:, None], shape.prior]),
         x_scale="jac",
         method="trf",
     )
     if not found.success:
         return None
     gradient = shape.gradient(found.x, x, size)
-    matrix = information(gradient, sigma, cells)
+    matrix = information(gradient, sigma, cells) + shape.prior**2
     column = column_of_inverse(matrix, np.eye(len(found.x))[0])
     return Solution(found.x, 2 * float(found.cost), gradient @ column / error**2, matrix)
 
@@ -341,7 +358,27 @@ def _rising(curve: Curve, level: float) -> tuple[Floats, Floats]:
     return line[order], curve.x[order]
 
 
-def _plain(found: Solution) -> float:
+def _of_half(
+    block: xr.Dataset, variable: str, windows: list[Window], shape: Shape
+) -> tuple[float, float] | None:
+    """x_c and its standard error from some of the cells, at the points and with the standard deviations of
+    the fit to all; None if a size has too few points with enough of these cells."""
+    parts = {c.size: c for c in curves_of(block, variable)}
+    curves = []
+    for at in windows:
+        part = parts.get(at.curve.size)
+        keep = np.isin(part.x, at.curve.x) if part is not None else np.zeros(0, dtype=bool)
+        if part is None or keep.sum() < LEAST_POINTS:
+            return None
+        sigma = np.interp(part.x[keep], at.curve.x, at.curve.sigma)
+        curves.append(Curve(part.size, part.x[keep], part.mean[keep], sigma, part.cells[keep], at.curve.dof))
+    found = _solution(curves, shape)
+    if found is None:
+        return None
+    return float(found.theta[0]), _error(found)
+
+
+def _error(found: Solution) -> float:
     return math.sqrt(column_of_inverse(found.information, np.eye(len(found.theta))[0])[0])
 
 
@@ -352,7 +389,7 @@ def _shifts(curves: list[Curve], shape: Shape, best: Solution) -> tuple[Shift, .
         return ()
     _, _, _, sigma, cells = _arrays(curves)
     variance = sigma**2 / cells
-    rest = Shape(shape.level, tuple(shape.sizes[1:]), shape.exponent)
+    rest = Shape(shape.level, shape.windows[1:], shape.exponent)
     solution = _solution(curves[1:], rest)
     if solution is None:
         return ()
