@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pathlib import Path
@@ -63,11 +64,12 @@ def refine(
             raise ParameterError("--output", str(output), "a file named .toml")
         check_writable(output, name="--output")
         check_replaceable(output, MARK, what="campaign of bendscape refine", name="--output")
-    refiner, opened = refiner_of(of), open_store(store)
-    if lacks := refiner.lacks(opened.kernel()):
-        raise ParameterError(
-            "--of", of, f"a quantity that kernel {opened.kernel_name!r} gives", f"it lacks {lacks}"
-        )
+    refiner, opened, lacks = refiner_of(of), open_store(store), ""
+    with contextlib.suppress(ParameterError):  # if its kernel is not installed, the cells will tell
+        lacks = refiner.lacks(opened.kernel())
+    if lacks:
+        accepted = f"a quantity that kernel {opened.kernel_name!r} gives"
+        raise ParameterError("--of", of, accepted, f"it lacks {lacks}")
     limit = None
     if core_hours is not None:
         spent = sum(float(size.seconds.sum()) for size in opened.ledger.records.sizes.values())

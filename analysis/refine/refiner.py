@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from bendscape.analysis.dataset.analyses import NETWORK
 from bendscape.analysis.refine.design_model import Quantity
@@ -62,14 +63,15 @@ def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
     Raises
     ------
     ParameterError
-        The store lacks a variable or an axis of the quantity, or its kernel is not installed.
+        The store lacks a variable or an axis of the quantity.
     """
     sweep = Sweep(quantity, store)
     rows = []
-    for model, block in sweep.models():
-        if target.of(model) is not None:
-            fitted = quantity.fit(block)
-            rows.append(row_of(fitted, sweep.held(model, block), target.wanted(model, fitted.value)))
+    with threadpool_limits(1):  # small matrices: more threads are slower
+        for model, block in sweep.models():
+            if target.of(model) is not None:
+                fitted = quantity.fit(block)
+                rows.append(row_of(fitted, sweep.held(model, block), target.wanted(model, fitted.value)))
     return rows if target.core_hours is None else within(rows, 3600 * target.core_hours - sweep.spent)
 
 
@@ -87,16 +89,24 @@ class Sweep:
         self.size = axes.size.name if axes.size is not None else None
 
     @cached_property
-    def kernel(self) -> Kernel:
-        """The kernel of the store."""
-        return self.store.kernel()
+    def kernel(self) -> Kernel | None:
+        """The kernel of the store; None if it is not installed, as one of a notebook or a module."""
+        try:
+            return self.store.kernel()
+        except ParameterError:
+            return None
 
     @cached_property
-    def corrections(self) -> Mapping[int, float]:
-        """Measured over estimated seconds of a cell, by size, from the receipts."""
-        campaign = parse_campaign(self.store.attributes["campaign"], source=self.store.url)
-        plan = plan_campaign(campaign, self.kernel, self.store.layout, self.store.ledger.records)
-        return {size: plan.correction(size) for size in plan.sizes}
+    def seconds_of_size(self) -> Mapping[int, float]:
+        """From the receipts, by size: measured over estimated seconds of a cell or, without the kernel and its
+        estimates, measured seconds of a cell."""
+        records = self.store.ledger.records
+        if self.kernel is not None:
+            campaign = parse_campaign(self.store.attributes["campaign"], source=self.store.url)
+            plan = plan_campaign(campaign, self.kernel, self.store.layout, records)
+            return {size: plan.correction(size) for size in plan.sizes}
+        sums = {size: (of.seconds.sum(), of.computed.sum()) for size, of in records.sizes.items()}
+        return {size: float(seconds / cells) for size, (seconds, cells) in sums.items() if seconds and cells}
 
     @property
     def spent(self) -> float:
@@ -135,8 +145,11 @@ class Sweep:
                 missing[x, int(N)] = int((codes[i, k] == STATUS["absent"]).sum())
 
         def cost(coordinate: float, N: int) -> float:
+            if self.kernel is None:
+                return self.seconds_of_size.get(N, max(self.seconds_of_size.values(), default=1.0))
             at: dict[str, Any] = {**model, self.axis.name: coordinate * unit, seed: 0}
             at |= dict.fromkeys(size, int(N))
-            return float(self.kernel.seconds(self.axes.cell(coordinate, **at))) * self.corrections.get(N, 1.0)
+            cell = self.axes.cell(coordinate, **at)
+            return float(self.kernel.seconds(cell)) * self.seconds_of_size.get(N, 1.0)
 
         return Held(model, unit, cells, missing, cost, self.axis.holds)
