@@ -51,7 +51,8 @@ MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
 RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
 """Seeds of campaigns/paper.toml, over 16."""
 GRIDS = ("paper", "grid", "window")
-STEP = 1.1
+STEP, MOST = 1.1, 400.0
+"""Step of the factor, and the factor at which a grid is given up."""
 AMPLITUDE = {"theory": 1.0, "other": 2.0}
 
 
@@ -79,12 +80,12 @@ def judged(planted: Planted, asked: planted_refine.Asked, name: str) -> tuple[fl
 
 def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, Any]:
     """The least uniform grid whose interval meets the target."""
-    points, scale = points_of(kind, planted), 1.0
+    points, scale = points_of(kind, planted), 2.0
     while True:
         asked = {(x, N): max(4, round(scale * RATIO[N])) for x, N in points}
         value, error, low, high = judged(planted, asked, name)
         ratio = error / (target * abs(value)) if math.isfinite(value) and math.isfinite(error) else 2.0
-        if ratio <= 1:
+        if ratio <= 1 or scale > MOST:
             break
         scale *= max(STEP, 0.6 * ratio**2 if ratio > 1.5 else STEP)
     covered = bool(low <= planted.truth <= high)
@@ -179,10 +180,10 @@ def main() -> None:
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         rows = []
-        for row in pool.imap(one, tasks):
+        for row in pool.imap_unordered(one, tasks):
             rows.append(row)
             write(options.json, {"target": options.target, "shape": options.shape, "rows": rows})
-    table(rows)
+    table(sorted(rows, key=lambda row: int(row["entropy"])))
     print(f"{time.time() - began:.0f} s")
 
 

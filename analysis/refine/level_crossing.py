@@ -301,8 +301,9 @@ def _window(curve: Curve, level: float) -> Window | str | None:
     at = float(sign_change(grid, rising * smooth[None])[0])
     if math.isinf(at):
         k = -1 if at > 0 else 0
-        z = off[k] * math.sqrt(curve.cells[k]) / curve.sigma[k]
-        return ("above" if at > 0 else "below") if abs(z) > _SIDE else None
+        spread = max(float(curve.sigma[k]), float(np.median(curve.sigma)), 1e-300)
+        sure = abs(off[k]) * math.sqrt(curve.cells[k]) > _SIDE * spread
+        return ("above" if at > 0 else "below") if sure else None
     beyond = np.abs(smooth) > WINDOW * np.ptp(smooth)
     low = float(grid[beyond & (grid < at)].max(initial=x[0]))
     high = float(grid[beyond & (grid > at)].min(initial=x[-1]))

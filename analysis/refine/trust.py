@@ -11,7 +11,7 @@ from bendscape.analysis.dataset.counts import DONE
 from bendscape.analysis.estimate.profiles import POOR
 from bendscape.analysis.refine.design_model import Trust
 
-REFUTED = 1e-4
+REFUTED = 1e-6
 """P-value below which a curve is given up; below ``POOR`` it is suspect."""
 
 SIGNIFICANT, CERTAIN = 3.0, 4.5
