@@ -14,6 +14,9 @@ the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be 
 is judged by the same estimator, ``theory_curve``, and by the same error: the larger of half the 68 % interval
 and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
 
+``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024; the grid that it
+compares with is the first round of the campaign, scaled by the squares of the errors.
+
 ``--shape other`` plants curves with twice theory's amplitude: the data refute ``theory_curve``, and
 ``collapse`` takes its place.
 
@@ -29,6 +32,7 @@ import json
 import math
 import multiprocessing
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -46,10 +50,14 @@ from bendscape.analysis.estimate.collapse_points import scaled_points
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.student import ONE_SIGMA
 from bendscape.core.quadratic.model import Model
+from bendscape.sweep import Campaign, run
+from bendscape.sweep.store.root import open_store
+from bendscape.sweep.store.rounds import read_rounds
 
 MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
 RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
 """Seeds of campaigns/paper.toml, over 16."""
+REAL_SIZES = (256, 512, 1024)
 GRIDS = ("paper", "grid", "window")
 STEP, MOST = 1.1, 400.0
 """Step of the factor, and the factor at which a grid is given up."""
@@ -155,10 +163,46 @@ def table(rows: list[dict[str, Any]]) -> None:
             off = abs(row["value"] - row["truth"]) / row["error"] if row["error"] > 0 else math.nan
             if row["state"] != "met" or off > 3:
                 print(
-                    f"    replicate {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} "
-                    f"by {row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, {row['core_hours']:.3f} "
-                    f"core-hours: {row['reason']}"
+                    f"    {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} "
+                    f"by {row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, "
+                    f"{row['core_hours']:.3f} core-hours: {row['reason']}"
                 )
+
+
+def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str, Any]:
+    """One campaign of sampled Hessians that goes in rounds by itself, and what a uniform grid would take.
+
+    The grid's core-hours are those of the first round, which is a uniform grid of its own, times the square
+    of its error over the error at the end.
+    """
+    about = {"name": "refine", "store": "unused", "entropy": entropy}
+    grid = {
+        "p": [int(model.p)], "p_star": [model.p_star], "a": [model.a],
+        "alpha": {"around": "alpha_bbp", "start": 0.4, "stop": 1.6, "num": 13},
+        "N": list(REAL_SIZES), "seeds": 8,
+    }  # fmt: skip
+    aim = {"alpha_c": target, "core_hours": hours}
+    campaign = Campaign.from_dict({"campaign": about, "grid": grid, "target": aim})
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/real.zarr"
+        run(campaign, store=store, workers=1, progress=False)
+        ledger = open_store(store).ledger
+        rounds = read_rounds(ledger)
+        spent = sum(float(size.seconds.sum()) for size in ledger.records.sizes.values()) / 3600
+    first, last = rounds[0], rounds[-1]
+    (before,), (after,) = first.models, last.models
+    return {
+        "model": [int(model.p), model.p_star, model.a],
+        "entropy": entropy,
+        "state": after.state,
+        "reason": after.reason,
+        "value": after.value,
+        "error": after.error,
+        "theory": critical_point(model).alpha,
+        "rounds": len(rounds),
+        "core_hours": spent,
+        "grid": first.core_seconds / 3600 * (before.error / after.error) ** 2,
+    }
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -174,7 +218,23 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--real", type=int, default=0, help="replicates on sampled Hessians, instead")
+    parser.add_argument("--hours", type=float, default=0.05, help="core-hours of one sampled replicate")
     options = parser.parse_args()
+    if options.real:
+        rows = []
+        print("model, entropy: state, alpha_c, theory's; core-hours, of a uniform grid, ratio; reason")
+        for model, entropy in [(m, options.first + e) for e in range(options.real) for m in MODELS]:
+            row = sampled(model, 100 + entropy, options.target, options.hours)
+            rows.append(row)
+            print(
+                f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, {row['value']:.4f} "
+                f"± {row['error']:.4f}, {row['theory']:.4f}; {row['core_hours']:.4f}, {row['grid']:.4f}, "
+                f"{row['grid'] / row['core_hours']:.1f}; {row['reason']}",
+                flush=True,
+            )
+            write(options.json, {"target": options.target, "real": rows})
+        return
     tasks = [(model, options.first + e) for e in range(options.replicates) for model in MODELS]
     one = partial(replicate, target=options.target, shape=options.shape)
     began = time.time()

@@ -1,4 +1,5 @@
-"""Refinement: the design of every estimator, states and their reasons, rounds on planted curves and on stores."""
+"""Refinement: the design of every estimator, states and their reasons, rounds on planted curves and on
+stores."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import math
 import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
-from bendscape.sweep.campaign.target import Precision, Target
+from bendscape.sweep.campaign.target import Precision, Target, load_refiner
 from bendscape.sweep.store.root import open_store
 from campaigns import run
 
@@ -119,7 +121,7 @@ def test_a_round_that_can_reach_the_target_takes_no_more_than_it_needs_and_sprea
 def test_cells_that_the_campaign_already_asks_for_count_as_coming() -> None:
     planted, asked = Planted(MODEL), dict(PILOT)
     fitted = fit_critical_load(planted.block(PILOT))
-    missing = {at: 20 for at in asked}
+    missing = dict.fromkeys(asked, 20)
     held = planted.held({at: n + 20 for at, n in asked.items()})
     alone = row_of(fitted, planted.held(asked), 0.5 * fitted.error)
     with_coming = row_of(fitted, replace(held, missing=missing), 0.5 * fitted.error)
@@ -141,14 +143,14 @@ def test_a_planted_critical_load_is_brought_to_two_per_cent() -> None:
     assert last.state.error <= 0.02 * last.state.value
     assert abs(last.state.value - planted.truth) < 4 * last.state.error  # false alarm below 1e-4
     assert len(rows) <= 6
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in pairwise(rows):
         assert row.state.error < 1.5 * before.state.expected
     with_theory = core_hours(planted, asked)
     assert with_theory < 0.1
 
 
 def test_a_curve_that_is_not_theorys_is_left_to_the_collapse() -> None:
-    asked = {at: 200 for at in PILOT}
+    asked = dict.fromkeys(PILOT, 200)
     fitted = fit_critical_load(Planted(MODEL, amplitude=2.0).block(asked))
     assert fitted.estimator == "collapse"
     assert fitted.trust == "sound"
@@ -337,10 +339,12 @@ def compute(cell, rng):
     at = critical_point(model)
     w = (cell.alpha - at.alpha) * cell.N ** (1 / 3) / at.width
     mean = at.amplitude * universal_overlap(np.array([w]), 1)[0] * cell.N ** (-1 / 3)
-    return Outcome({"overlap_sq_space": min(1.0, mean * rng.exponential()), "eigval_min": 0.0, "edge_sample": 0.0})
+    overlap = min(1.0, mean * rng.exponential())
+    return Outcome({"overlap_sq_space": overlap, "eigval_min": 0.0, "edge_sample": 0.0})
 
-KERNEL = Kernel("planted", 1, tuple(Variable(n, n) for n in ("overlap_sq_space", "eigval_min", "edge_sample")),
-                compute, lambda cell: 1e-3 * (cell.N / 256) ** 1.3, lambda cell: 1e6)
+NAMES = ("overlap_sq_space", "eigval_min", "edge_sample")
+KERNEL = Kernel("planted", 1, tuple(Variable(n, n) for n in NAMES), compute,
+                lambda cell: 1e-3 * (cell.N / 256) ** 1.3, lambda cell: 1e6)
 """
 
 PLANTED = """
@@ -375,8 +379,6 @@ def test_a_campaign_with_a_target_goes_in_rounds_until_alpha_c_is_known(tmp_path
     store = open_store(tmp_path / "planted.zarr")
     target = campaign.to_target(load_kernel("planted", [str(module)], {}).axes)
     assert target is not None
-    from bendscape.sweep.campaign.target import load_refiner
-
     proposal = load_refiner("alpha_c").refine(store, target)
     (state,) = proposal.models  # nothing is asked of a = 1.5
     assert summary.exit_code == 0

@@ -98,8 +98,8 @@ class Sweep:
 
     @cached_property
     def seconds_of_size(self) -> Mapping[int, float]:
-        """From the receipts, by size: measured over estimated seconds of a cell or, without the kernel and its
-        estimates, measured seconds of a cell."""
+        """From the receipts, by size: measured over estimated seconds of a cell or, without the kernel and
+        its estimates, measured seconds of a cell."""
         records = self.store.ledger.records
         if self.kernel is not None:
             campaign = parse_campaign(self.store.attributes["campaign"], source=self.store.url)
