@@ -228,8 +228,8 @@ def main() -> None:
             row = sampled(model, 100 + entropy, options.target, options.hours)
             rows.append(row)
             print(
-                f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, {row['value']:.4f} "
-                f"± {row['error']:.4f}, {row['theory']:.4f}; {row['core_hours']:.4f}, {row['grid']:.4f}, "
+                f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, "
+                f"{row['value']:.4f} ± {row['error']:.4f}, {row['theory']:.4f}; {row['core_hours']:.4f}, {row['grid']:.4f}, "
                 f"{row['grid'] / row['core_hours']:.1f}; {row['reason']}",
                 flush=True,
             )
