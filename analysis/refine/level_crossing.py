@@ -186,9 +186,9 @@ def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent:
     trust = judged(p_value, f"chi^2 {best.chi2:.3g} with {dof} degrees of freedom")
     if trust[0] == "refuted" and any(at.lacking for at in windows):
         trust = "suspect", f"{trust[1]}; fewer than {LEAST_POINTS} points are in the window of a size"
-    halves = [_of_half(half, variable, windows, shape) for half in halved(block, _dim(block, "seed"))]
-    if halves[0] is not None and halves[1] is not None:
-        (one, e), (other, f) = halves
+    first, second = (_of_half(half, variable, windows, shape) for half in halved(block, _dim(block, "seed")))
+    if first is not None and second is not None:
+        (one, e), (other, f) = first, second
         words = f"odd and even seeds ({one:.4g}, {other:.4g}) disagree"
         trust = worse(trust, compared(one - other, math.hypot(e, f), words))
     x, sizes, _, _, cells = _arrays(curves)
