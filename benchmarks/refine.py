@@ -229,8 +229,8 @@ def main() -> None:
             rows.append(row)
             print(
                 f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, "
-                f"{row['value']:.4f} ± {row['error']:.4f}, {row['theory']:.4f}; {row['core_hours']:.4f}, {row['grid']:.4f}, "
-                f"{row['grid'] / row['core_hours']:.1f}; {row['reason']}",
+                f"{row['value']:.4f} ± {row['error']:.4f}, {row['theory']:.4f}; "
+                f"{row['core_hours']:.4f}, {row['grid']:.4f}, {row['grid'] / row['core_hours']:.1f}; {row['reason']}",
                 flush=True,
             )
             write(options.json, {"target": options.target, "real": rows})

@@ -20,6 +20,7 @@ MOST = 64  # seeds of a point; who needs more is told that the target is unreach
 
 def mean_of_x(store: Any, target: Target) -> Proposal:
     """The mean of x over the seeds at the first point of the curve and the first size of each model."""
+    assert any(of.name == "x" for of in store.kernel().variables), "also one that is not installed"
     with xr.open_dataset(store, engine="bendscape") as ds:
         ds = ds.load()
     curve = next((str(dim) for dim in ds.dims if ds[dim].attrs.get("role") == "curve"), None)

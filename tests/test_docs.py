@@ -11,6 +11,7 @@ import pytest
 
 from bendscape.sweep.campaign.file import CampaignSection, parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
+from bendscape.sweep.campaign.target import REFINERS, Target
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -51,7 +52,10 @@ def code_names(text: str) -> set[str]:
         for path, name in IN_FILE.findall(text)
     }
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    return in_file | set(DOTTED.findall(text)) - set(groups)  # an entry-point group is a name of no module
+    return in_file | set(DOTTED.findall(text)) - {
+        *groups,
+        REFINERS,
+    }  # entry-point groups are names of no module
 
 
 def slug(heading: str) -> str:
@@ -142,6 +146,7 @@ def test_the_reference_of_the_campaign_file_has_every_key_and_no_other() -> None
     assert tables == {
         "campaign": list(CampaignSection.model_fields),
         "kernel": ["name", *kernel.options.model_fields],
+        "target": [name for name in ("core_hours", "models") if name in Target.model_fields],
         "grid": [*(axis.name for axis in kernel.axes.declared if axis.role != "seed"), "seeds", "where"],
     }
     for name, of in kernel.options.model_json_schema()["properties"].items():
@@ -151,6 +156,9 @@ def test_the_reference_of_the_campaign_file_has_every_key_and_no_other() -> None
     campaign = parse_campaign(example)
     load_kernel(campaign.kernel_name, (), campaign.options)
     assert campaign.to_grid(kernel.axes).cell_count() == 4 * 21 * (256 + 64)
+    more = parse_campaign("\n".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[:2]))
+    beside = 3 * (400 + 100)
+    assert more.to_grid(kernel.axes).cell_count() == 4 * 21 * (256 + 64) + beside
 
 
 def test_the_index_links_every_page() -> None:

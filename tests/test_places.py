@@ -277,6 +277,7 @@ def submitted(fake: FakeSlurm, rounds: list[int]) -> Slurm:
         ("", "77|FAILED|2:0\n", [], State("failed", "FAILED", 2)),
         ("", "77|FAILED|0:9\n", [], State("failed", "FAILED", -9)),
         ("", None, [0], State("complete", "after 1 round", 0)),
+        ("", None, [75, 3], State("target unreachable", "after 2 rounds", 3)),
         ("", None, [], State("unknown")),
         ("78|RUNNING|0|None|", None, [], State("unknown")),
     ],

@@ -77,8 +77,9 @@ def test_a_driver_that_is_killed_is_a_failure(tmp_path: Path) -> None:
         assert entrypoint.wait(SECONDS) == 128 + signal.SIGKILL
 
 
-def test_work_left_has_the_job_stopped_which_costs_no_retry(tmp_path: Path) -> None:
-    with start(tmp_path, "raise SystemExit(75)") as entrypoint:
+@pytest.mark.parametrize("code", [75, 3], ids=["work left", "target unreachable"])
+def test_what_a_retry_would_not_help_has_the_job_stopped_which_costs_none(tmp_path: Path, code: int) -> None:
+    with start(tmp_path, f"raise SystemExit({code})") as entrypoint:
         assert entrypoint.wait(SECONDS) == -signal.SIGTERM  # of the stop, not of its own
     assert (tmp_path / "stopped").exists()
 

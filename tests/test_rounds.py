@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import refiners
 import xarray as xr
@@ -20,7 +21,7 @@ from rich.console import Console
 from test_core_hours import Clockwork
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep import Campaign
+from bendscape.sweep import Axes, Axis, Campaign, Variable, kernel
 from bendscape.sweep import plan as plan_of
 from bendscape.sweep import run as run_in_python
 from bendscape.sweep.campaign.file import parse_campaign
@@ -35,7 +36,7 @@ from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.rounds import Round, read_rounds
-from campaigns import RANDOM, campaign_text, data_files, run
+from campaigns import RANDOM, campaign_text, data_files, run, write_kernel
 
 KernelFile = Callable[..., str]
 GRID: dict[str, Any] = {"p": [1], "a": [0.7, 1.5], "alpha": [0.8, 1.2], "N": [64], "seeds": 4}
@@ -92,11 +93,22 @@ def test_rounds_go_on_until_every_model_has_its_precision(tmp_path: Path, module
     assert fsck(store).sound
 
 
-def test_a_round_adds_seeds_and_changes_no_cell_that_was_there(tmp_path: Path, module: str) -> None:
+def test_a_round_adds_seeds_and_changes_no_cell_that_was_there(
+    tmp_path: Path, module: str, whole: Path
+) -> None:
     run(tmp_path / "grid.zarr", module, parse_campaign(campaign_text(**GRID)))
-    run(tmp_path / "aimed.zarr", module, aimed())
-    before, after = opened(tmp_path / "grid.zarr"), opened(tmp_path / "aimed.zarr")
+    before, after = opened(tmp_path / "grid.zarr"), opened(whole)
     xr.testing.assert_equal(after.x.sel(seed=before.seed).drop_vars("n_seeds"), before.x.drop_vars("n_seeds"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the campaign with its target, computed without a disturbance."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        refiners.install(patch)
+        run(folder / "s.zarr", write_kernel(folder, RANDOM), aimed())
+    return folder / "s.zarr"
 
 
 class Killed(BaseException):
@@ -130,12 +142,12 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 def test_a_run_killed_before_any_step_goes_on_to_the_same_store_and_the_same_rounds(
-    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
     with monkeypatch.context() as patch:
         steps = killed_at(10_000, patch)
-        run(tmp_path / "whole.zarr", module, aimed())
-    whole, rounds = data_files(tmp_path / "whole.zarr"), told(tmp_path / "whole.zarr")
+        run(tmp_path / "counted.zarr", module, aimed())
+        files, rounds = data_files(whole), told(whole)
     assert steps() > 3 * len(rounds)
     for step in range(steps()):
         store = tmp_path / f"{step}.zarr"
@@ -147,29 +159,31 @@ def test_a_run_killed_before_any_step_goes_on_to_the_same_store_and_the_same_rou
             patch.setattr(Ledger, "_alive", lambda *_: False)
             assert run(store, module, aimed()).outcome == "complete"
         assert told(store) == rounds, step
-        assert data_files(store) == whole, step
+        assert data_files(store) == files, step
 
 
-def test_an_analysis_sees_only_the_cells_of_finished_rounds(tmp_path: Path, module: str) -> None:
+def test_an_analysis_sees_only_the_cells_of_finished_rounds(tmp_path: Path, module: str, whole: Path) -> None:
     store = tmp_path / "s.zarr"
-    run(tmp_path / "alone.zarr", module, aimed())
     run(store, module, parse_campaign(campaign_text(**{**GRID, "seeds": 40})))
     assert run(store, module, aimed()).outcome == "complete"
-    assert told(store) == told(tmp_path / "alone.zarr")
+    assert told(store) == told(whole)
 
 
-def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(tmp_path: Path, module: str) -> None:
-    class Signalled(SerialExecutor):
-        """Asks this process to stop while the cells of the second call are computed."""
+class Signalled(SerialExecutor):
+    """Asks this process to stop while the cells of the second call are computed."""
 
-        calls = 0
+    calls = 0
 
-        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-            self.calls += 1
-            if self.calls == 2:
-                signal.raise_signal(signal.SIGTERM)
-            yield from super().run(next_job)
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        self.calls += 1
+        if self.calls == 2:
+            signal.raise_signal(signal.SIGTERM)
+        yield from super().run(next_job)
 
+
+def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(
+    tmp_path: Path, module: str, whole: Path
+) -> None:
     store = tmp_path / "s.zarr"
     stopped = run(store, module, aimed(), Signalled())
     assert (stopped.outcome, stopped.exit_code, stopped.reason, stopped.rounds) == (
@@ -180,9 +194,25 @@ def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(tmp_path
     )
     assert stopped.missing > 0
     assert run(store, module, aimed()).outcome == "complete"
-    run(tmp_path / "whole.zarr", module, aimed())
-    assert told(store) == told(tmp_path / "whole.zarr")
-    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+    assert told(store) == told(whole)
+    assert data_files(store) == data_files(whole)
+
+
+def test_an_unfinished_round_of_another_target_is_proposed_anew(
+    tmp_path: Path, module: str, whole: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    run(store, module, aimed(), Signalled())
+    (first,) = rounds_of(store)
+    loose = run(store, module, aimed("\n[target]\nmean_x = { absolute = 10.0 }\n"))
+    assert (loose.outcome, loose.computed, loose.done) == ("complete", 0, 16)
+    assert [(of.outcome, of.replaces) for of in rounds_of(store)] == [("open", 0), ("met", 1)]
+    back = run(store, module, aimed())
+    assert back.outcome == "complete"
+    assert rounds_of(store)[2].additions == first.additions
+    xr.testing.assert_identical(opened(store).drop_attrs(), opened(whole).drop_attrs())
+    plan, _ = open_plan(store_url(store), aimed(), load_kernel("probe", [module]))
+    assert plan.total("missing") == 0
 
 
 def test_a_target_that_no_model_can_reach_ends_with_its_reasons(tmp_path: Path, module: str) -> None:
@@ -200,11 +230,15 @@ def test_a_target_that_no_model_can_reach_ends_with_its_reasons(tmp_path: Path, 
     again = run(store, module, aimed(own))
     assert (again.outcome, again.reason, again.computed) == (summary.outcome, summary.reason, 0)
     assert rounds_of(store) == before, "nothing has changed: nothing is analysed again"
+    paid = run(store, module, aimed(own.replace("[target]\n", "[target]\ncore_hours = 50\n")))
+    assert (paid.outcome, len(rounds_of(store))) == ("target unreachable", len(before) + 1)
     looser = own.replace("0.01", "0.4")
     assert run(store, module, aimed(looser)).outcome == "complete"
 
 
-def test_the_core_hours_of_a_target_count_every_receipt_of_the_store(tmp_path: Path, module: str) -> None:
+def test_the_core_hours_of_a_target_count_every_receipt_of_the_store(
+    tmp_path: Path, module: str, whole: Path
+) -> None:
     store, tile = tmp_path / "s.zarr", 1.0 / 3600  # a tile of four seeds by the clock of the executor
     grid = {**GRID, "a": [0.7], "alpha": [0.8]}
 
@@ -230,10 +264,11 @@ def test_the_core_hours_of_a_target_count_every_receipt_of_the_store(tmp_path: P
     assert work_left(store_url(store), target(40 * tile), load_kernel("probe", [module]))
     more = run(store, module, target(40 * tile), Real())
     assert (more.outcome, more.exit_code) == ("complete", 0)
-    run(tmp_path / "whole.zarr", module, target(40 * tile), Real())
+    own = tmp_path / "whole.zarr"
+    run(own, module, target(40 * tile), Real())
     strip = [{k: v for k, v in of.items() if k != "target"} for of in told(store)]
-    assert strip == [{k: v for k, v in of.items() if k != "target"} for of in told(tmp_path / "whole.zarr")]
-    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+    assert strip == [{k: v for k, v in of.items() if k != "target"} for of in told(own)]
+    assert data_files(store) == data_files(own)
 
 
 def test_the_core_hours_of_a_run_stop_rounds_with_work_left(tmp_path: Path, module: str) -> None:
@@ -352,7 +387,7 @@ def test_commands_and_python_show_rounds_and_states(
     file.write_text(campaign_text(**GRID) + TARGET.replace("0.25", "0.001"))
     code = bendscape("run", file, *options, "--address", "serial")
     assert code.returncode == 3
-    assert "target unreachable: p = 1" in " ".join(code.stderr.split())
+    assert "the target is unreachable: 0 of 2 models" in " ".join(code.stderr.split())
     grid = {key: value for key, value in GRID.items() if key != "seeds"} | {"p_star": 1, "seeds": 4}
     campaign = Campaign.of(
         name="probe", store=tmp_path / "t.zarr", entropy=7, kernel="probe", grid=grid,
@@ -364,8 +399,31 @@ def test_commands_and_python_show_rounds_and_states(
     assert store_status(tmp_path / "t.zarr", [module])["rounds"][-1]["outcome"] == "met"
 
 
+def test_a_function_of_this_process_goes_in_rounds_too(tmp_path: Path) -> None:
+    axes = Axes((Axis("load", "float64", "curve"), Axis("seed", "int64", "seed")))
+
+    @kernel(axes=axes, variables=(Variable("x", "a number"),))
+    def noisy(cell: Any, rng: np.random.Generator) -> dict[str, float]:
+        return {"x": cell.load + rng.normal()}
+
+    campaign = Campaign.of(
+        name="noisy", store=tmp_path / "s.zarr", entropy=1, grid={"load": [0.5, 1.0], "seeds": 4},
+        target={"mean_x": {"absolute": 0.3}}, more=[{"load": [0.7], "seeds": 2}],
+    )  # fmt: skip
+    summary = run_in_python(campaign, kernel=noisy, address="serial", progress=False)
+    assert (summary.outcome, summary.rounds > 0) == ("complete", True)
+    assert opened(tmp_path / "s.zarr").n_seeds.values[1:].tolist() == [2, 4]
+
+
+def test_the_store_keeps_the_target_that_was_run_last(tmp_path: Path, module: str) -> None:
+    store = tmp_path / "s.zarr"
+    for target, kept in ((TARGET, 0.25), (TARGET.replace("0.25", "9"), 9), ("", None)):
+        assert run(store, module, aimed(target)).outcome == "complete"
+        assert store_status(store, [module])["target"] == (kept and {"mean_x": {"absolute": kept}})
+
+
 def test_another_run_that_recorded_the_round_meanwhile_ends_this_one(
-    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
     store, other = tmp_path / "s.zarr", []
 
@@ -380,8 +438,7 @@ def test_another_run_that_recorded_the_round_meanwhile_ends_this_one(
         with pytest.raises(ledger_module.LeaseLost):
             run(store, module, aimed())
     assert run(store, module, aimed()).outcome == "complete"
-    run(tmp_path / "whole.zarr", module, aimed())
-    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+    assert data_files(store) == data_files(whole)
 
 
 def test_a_damaged_record_of_a_round_is_found_and_set_aside(tmp_path: Path, module: str) -> None:
@@ -397,12 +454,13 @@ def test_a_damaged_record_of_a_round_is_found_and_set_aside(tmp_path: Path, modu
     assert fsck(store).sound
 
 
-def test_rounds_on_an_object_store_are_those_on_files(tmp_path: Path, module: str, s3: Any) -> None:
+def test_rounds_on_an_object_store_are_those_on_files(
+    tmp_path: Path, module: str, s3: Any, whole: Path
+) -> None:
     url = s3.new_url()
-    run(tmp_path / "s.zarr", module, aimed())
     assert run(url, module, aimed()).outcome == "complete"
-    assert told(url) == told(tmp_path / "s.zarr")
-    assert data_files(url) == data_files(tmp_path / "s.zarr")
+    assert told(url) == told(whole)
+    assert data_files(url) == data_files(whole)
 
 
 def test_what_a_run_says_of_its_rounds(tmp_path: Path, module: str) -> None:

@@ -255,6 +255,8 @@ SAME = {"nights": 2000 * 3600.0, LABEL: 100 * 3600.0}
         ),
         ([record(charges={**SAME, LABEL: 9.0}, reason="end of the core-hours")], True, ""),  # a raised budget
         ([record(charges=SAME, outcome="complete")], False, "nothing is left to compute"),
+        ([record(charges=SAME, outcome="target unreachable")], False, "nothing is left to compute"),
+        ([record(charges=SAME, outcome="target unreachable")], True, ""),  # the target has changed
         ([record(charges=SAME, outcome="failed cells")], False, "nothing is left to compute"),
         ([record(charges=SAME, outcome="complete")], True, ""),  # the campaign has grown
         ([record(charges={"nights": 1.0, "nights/x": 1.0}, outcome="complete")], False, ""),  # another night

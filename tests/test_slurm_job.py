@@ -43,7 +43,7 @@ class Rounds:
         return slurm_job.run(self.told, self.heard)
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 70])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 70])
 def test_a_job_stops_when_its_driver_is_done_or_refuses(
     code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -245,9 +245,7 @@ def run(
         f"{summary.missing} left; {summary.computed} computed in {clock(summary.seconds)}; store {url}",
         markup=False,
     )
-    if summary.outcome == UNREACHABLE:
-        say.print(f"{UNREACHABLE}: {summary.reason}", markup=False)
-    elif summary.missing:
+    if summary.missing and summary.outcome != UNREACHABLE:
         say.print(
             f"the same command resumes; about {summary.core_seconds_left / 3600:.2g} core-hours are left"
         )

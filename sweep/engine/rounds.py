@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,9 @@ from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.campaign.target import ModelState, Proposal, Refiner, Target, load_refiner
 from bendscape.sweep.campaign.tiles import coordinate_in_words
-from bendscape.sweep.engine.plan import Plan
+from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.store.ledger import Ledger
-from bendscape.sweep.store.root import open_store
+from bendscape.sweep.store.root import Store, open_store
 from bendscape.sweep.store.rounds import Outcome, Round, read_rounds, record_round, round_of, target_document
 
 UNREACHABLE = "target unreachable"
@@ -61,26 +61,49 @@ def aim_of(campaign: Campaign, kernel: Kernel) -> Aim | None:
 
 @dataclass
 class Rounds:
-    """The rounds of one campaign on one store; `recorded` are those of the ledger."""
+    """The rounds of one campaign on one store; `recorded` are those of the ledger.
+
+    `campaign` is that of the file with the additions of all rounds. The last round is left out if it was
+    proposed for another target and has not been computed; `withdrawn` is then its number.
+    """
 
     base: Campaign
     kernel: Kernel
     target: Target
     refiner: Refiner
     recorded: list[Round]
+    withdrawn: int = 0
     campaign: Campaign = field(init=False)
 
     def __post_init__(self) -> None:
-        additions = [addition for of in self.recorded for addition in of.additions]
+        gone = {self.withdrawn, *(of.replaces for of in self.recorded)}
+        additions = [addition for of in self.recorded if of.number not in gone for addition in of.additions]
         self.campaign = extended(self.base, additions, self.kernel.axes) if additions else self.base
 
     @classmethod
-    def of(cls, campaign: Campaign, kernel: Kernel, ledger: Ledger | None) -> Rounds | None:
-        """The rounds of a campaign, on a store or before there is one; None without `[target]`."""
+    def of(
+        cls, campaign: Campaign, kernel: Kernel, store: Store | None, ledger: Ledger | None = None
+    ) -> Rounds | None:
+        """The rounds of a campaign, on a store or before there is one; None without `[target]`.
+
+        `ledger` is that of a run, which has been replayed; by default that of the store.
+        """
         aim = aim_of(campaign, kernel)
         if aim is None:
             return None
-        return cls(campaign, kernel, *aim, read_rounds(ledger) if ledger is not None else [])
+        if store is None:
+            return cls(campaign, kernel, *aim, [])
+        ledger = ledger or store.ledger
+        made = cls(campaign, kernel, *aim, read_rounds(ledger))
+        last = made.last
+        if last is not None and last.outcome == "open" and _asked(last.target) != made._asked():
+            plan = plan_campaign(made.campaign, kernel, store.layout.on(kernel.axes), ledger.records)
+            if plan.total("missing"):
+                return cls(campaign, kernel, *aim, made.recorded, last.number)
+        return made
+
+    def _asked(self) -> dict[str, Any]:
+        return _asked(target_document(self.target))
 
     @property
     def last(self) -> Round | None:
@@ -97,11 +120,13 @@ class Rounds:
         last = self.last
         if last is None or last.outcome == "open" or plan.total("missing"):
             return None
-        return last if (last.basis, last.cells) == (self._basis(), _cells(plan)) else None
+        # A refiner may have found that the budget does not pay for what a model needs.
+        same = last.outcome == "met" or last.target == target_document(self.target)
+        return last if same and (last.basis, last.cells) == (self._basis(), _cells(plan)) else None
 
     def next(self, url: str, ledger: Ledger, plan: Plan) -> Round:
         """Analyse the store and record what follows: a round, or the end. The plan must have nothing left."""
-        proposal = self.refiner.refine(open_store(url), self.target)
+        proposal = self.refiner.refine(open_store(url).with_kernel(self.kernel), self.target)
         grown = extended(self.campaign, proposal.additions, self.kernel.axes)
         axes = self.kernel.axes
         new = bool(proposal.additions) and grown.spec_hash(axes) != self.campaign.spec_hash(axes)
@@ -109,17 +134,17 @@ class Rounds:
         number = 1 if self.last is None else self.last.number + 1
         made = round_of(
             number, self.target, proposal, outcome, reasons, _cells(plan), core_seconds_spent(ledger),
-            self._basis(),
+            self._basis(), self.withdrawn,
         )  # fmt: skip
         made = record_round(ledger, made)
         self.recorded.append(made)
+        self.withdrawn = 0
         if outcome == "open":
             self.campaign = grown
         return made
 
     def _basis(self) -> str:
-        target = {key: value for key, value in target_document(self.target).items() if key != "core_hours"}
-        about = [self.campaign.spec_hash(self.kernel.axes), target, version("bendscape")]
+        about = [self.campaign.spec_hash(self.kernel.axes), self._asked(), version("bendscape")]
         return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -128,18 +153,21 @@ def core_seconds_spent(ledger: Ledger) -> float:
     return float(sum(float(np.sum(size.seconds)) for size in ledger.records.sizes.values()))
 
 
+def _asked(target: Mapping[str, Any]) -> dict[str, Any]:
+    # What decides a proposal; the budget does not.
+    return {key: value for key, value in target.items() if key != "core_hours"}
+
+
 def _cells(plan: Plan) -> tuple[int, int]:
     return int(plan.total("done")), int(plan.total("failed"))
 
 
 def _outcome(proposal: Proposal, new: bool) -> tuple[Outcome, tuple[str, ...]]:
     unmet = [of for of in proposal.models if of.state != "met"]
+    if not proposal.models:
+        return "unreachable", ("the target names no model of the campaign",)
     if not unmet:
-        return (
-            ("met", ())
-            if proposal.models
-            else ("unreachable", ("the target names no model of the campaign",))
-        )
+        return "met", ()
     if new and any(of.state == "open" for of in unmet):
         return "open", ()
     return "unreachable", tuple(f"{model_in_words(of)}: {_reason(of)}" for of in unmet)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bendscape.sweep.campaign.file import Campaign
+from bendscape.sweep.campaign.file import Campaign, parse_campaign
 from bendscape.sweep.campaign.kernel import Kernel
 from bendscape.sweep.engine.budgets import budget_needed, too_dear
 from bendscape.sweep.engine.driver import Driver
@@ -82,7 +82,7 @@ def open_plan(url: str, campaign: Campaign, kernel: Kernel) -> tuple[Plan, Hidde
     if store is None:
         return plan_campaign(campaign, kernel), Hidden(0, {})
     check_identity(store, campaign, kernel)
-    if (rounds := Rounds.of(campaign, kernel, store.ledger)) is not None:
+    if (rounds := Rounds.of(campaign, kernel, store)) is not None:
         campaign = rounds.campaign
     plan = plan_campaign(campaign, kernel, store.layout.on(kernel.axes), store.ledger.records)
     return plan, hidden_cells(plan, store.ledger)
@@ -148,7 +148,7 @@ def run_campaign(
         ledger.acquire(console.print, about=provenance(kernel, kernel_modules) | {"charges": charges})
         try:
             ledger.replay()
-            rounds = Rounds.of(campaign, kernel, ledger)
+            rounds = Rounds.of(campaign, kernel, found(), ledger)
             left = core_seconds_left(ledger, limits)
             of_target = math.inf if rounds is None else rounds.core_seconds_left(ledger)
             stop.core_seconds = min(*left.values(), of_target, math.inf)
@@ -171,6 +171,8 @@ def run_campaign(
     needed = None
     if not work.computed and stop.reason == CORE_HOURS and not spent:
         console.print(too_dear(plan, work.next_tile, left, limits), markup=False)
+    if spent:
+        console.print(f"{UNREACHABLE}: {reason}", markup=False)
     if not work.computed and stop.reason == BUDGET:
         needed = budget_needed(plan, work.next_tile, work.ready - started)
     if needed is not None:
@@ -303,7 +305,7 @@ def work_left(url: str, campaign: Campaign, kernel: Kernel) -> bool:
     target, an analysis that is still to be made. Not if the core-hours of the target are used up."""
     store = read_store(url)
     plan, _ = open_plan(url, campaign, kernel)
-    if store is None or (rounds := Rounds.of(campaign, kernel, store.ledger)) is None:
+    if store is None or (rounds := Rounds.of(campaign, kernel, store)) is None:
         return bool(plan.total("missing"))
     if plan.total("missing"):
         tile = plan.next_tile
@@ -337,6 +339,8 @@ def publish(
     attributes = store.attributes if store else None
     before = store.layout.on(plan.kernel.axes) if store else None
     same = attributes is not None and source.items() <= attributes.items()
+    if attributes is not None and (campaign.target is not None or "[target]" in attributes["campaign"]):
+        same = same and parse_campaign(attributes["campaign"]).target == campaign.target
     spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:
         revision: int = attributes["revision"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +48,8 @@ class Store:
         Which cells the store has, and where; on the present axes of its kernel if that is installed.
     references
         References of the kernel; if it is not installed, of the default kernel, if the axes are the same.
+    held
+        The kernel, if it need not be installed; see `with_kernel`.
     """
 
     url: str
@@ -55,6 +57,7 @@ class Store:
     metadata: dict[str, dict[str, Any]]
     layout: Layout
     references: tuple[Reference, ...]
+    held: Kernel | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, url: str, attributes: dict[str, Any], metadata: dict[str, dict[str, Any]]) -> Self:
@@ -85,15 +88,19 @@ class Store:
         """Options of the kernel; empty for stores of version 2."""
         return dict(self.attributes.get("options", {}))
 
+    def with_kernel(self, kernel: Kernel) -> Store:
+        """This store with its kernel at hand, which may come from a module or from Python."""
+        return replace(self, layout=self.layout.on(kernel.axes), references=kernel.references, held=kernel)
+
     def kernel(self, modules: Iterable[str] = ()) -> Kernel:
-        """The kernel with its options, installed or from one of the modules.
+        """The kernel with its options: the one at hand, else installed or from one of the modules.
 
         Raises
         ------
         ParameterError
             There is no kernel of that name.
         """
-        return load_kernel(self.kernel_name, modules, self.options)
+        return self.held or load_kernel(self.kernel_name, modules, self.options)
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:

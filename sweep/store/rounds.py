@@ -13,11 +13,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 from bendscape.sweep.campaign.target import Addition, ModelState, Proposal, Target
 from bendscape.sweep.store.ledger import LeaseLost, Ledger
-from bendscape.sweep.store.objects import Damaged, names_in, read_object
+from bendscape.sweep.store.objects import Damaged, names_in, read_object, together
 
 FOLDER = "ledger/rounds"
 
@@ -49,6 +50,8 @@ class Round:
         Core seconds of all receipts of the store until then.
     basis
         What the proposal rests on: hash of the campaign, target, refiner and version of bendscape.
+    replaces
+        Number of the round before, if that was proposed for another target and never finished; 0 for none.
     epoch, recorded
         The run that recorded it, and when (seconds since 1970).
     """
@@ -63,6 +66,7 @@ class Round:
     cells: tuple[int, int]
     core_seconds: float
     basis: str
+    replaces: int = 0
     epoch: int = 0
     recorded: float = 0.0
 
@@ -111,7 +115,8 @@ def read_rounds(ledger: Ledger) -> list[Round]:
     Damaged
         A record cannot be read.
     """
-    return [_read(ledger, f"{FOLDER}/{name}") for name in names_in(ledger.objects, FOLDER)]
+    paths = [f"{FOLDER}/{name}" for name in names_in(ledger.objects, FOLDER)]
+    return list(together(partial(_read, ledger), paths))
 
 
 def damaged_rounds(ledger: Ledger) -> dict[str, str]:
@@ -165,10 +170,11 @@ def round_of(
     cells: tuple[int, int],
     core_seconds: float,
     basis: str,
+    replaces: int = 0,
 ) -> Round:
     """A round as it is recorded, from a proposal."""
     additions = proposal.additions if outcome == "open" else ()
     return Round(
         number, outcome, target.quantity, target_document(target), proposal.models, additions, reasons,
-        cells, core_seconds, basis,
+        cells, core_seconds, basis, replaces,
     )  # fmt: skip
