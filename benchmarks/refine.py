@@ -230,7 +230,8 @@ def main() -> None:
             print(
                 f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, "
                 f"{row['value']:.4f} ± {row['error']:.4f}, {row['theory']:.4f}; "
-                f"{row['core_hours']:.4f}, {row['grid']:.4f}, {row['grid'] / row['core_hours']:.1f}; {row['reason']}",
+                f"{row['core_hours']:.4f}, {row['grid']:.4f}, {row['grid'] / row['core_hours']:.1f}; "
+                f"{row['reason']}",
                 flush=True,
             )
             write(options.json, {"target": options.target, "real": rows})
