@@ -148,10 +148,11 @@ def critical_load_design(
         Y = f(w) + N^(-1/3) unit (g_0 + g_1 w + g_2 w^2),    dY/d alpha_c = -(N^(1/3)/width) dY/dw,
 
     with f = A phi_r, or a cubic with four free coefficients, and unit half of Y at alpha_c: the g_j have
-    normal priors of variance 1. The cubic's coefficients are those of the universal curve, since a curve
-    through few and noisy cells would send the next ones to the wrong places; the errors that the fit has
-    count in full. A cell's standard deviation is Y times a relative one, whose logarithm is a straight line
-    in w through those of the points in the window.
+    normal priors of variance 1. Beside theory's curve they are those of the fit. The cubic's coefficients
+    are those of the universal curve and its g_j are zero, since a free curve through few and noisy cells
+    would send the next ones to the wrong places; the errors of the fit count in full. A cell's standard
+    deviation is Y times a relative one, whose logarithm is a straight line in w through those of the points
+    in the window.
 
     Parameters
     ----------
@@ -195,9 +196,15 @@ def critical_load_design(
         g = unit / root[:, None] * powers[:, :_CORRECTION]
         return np.column_stack([-root / width * slope, powers[:, :n_free], g])
 
-    theta = np.concatenate([[value], cubic[:n_free], np.zeros(_CORRECTION)])
-    w = (points.alpha - value) * np.cbrt(points.N) / width
+    w, root = (points.alpha - value) * np.cbrt(points.N) / width, np.cbrt(points.N)
     inside = np.abs(w) <= Settings().window
+    g = np.zeros(_CORRECTION)
+    if not free:  # least squares with the prior, at the estimate
+        columns = unit / (root * points.error)[:, None] * polynomial.polyvander(w, _CORRECTION - 1)
+        off = (points.Y - amplitude * universal_overlap(w, r)) / points.error
+        columns, off = columns[inside], off[inside]
+        g = np.linalg.solve(columns.T @ columns + np.eye(_CORRECTION), columns.T @ off)
+    theta = np.concatenate([[value], cubic[:n_free], g])
     relative = points.relative_error * np.sqrt(points.n_seeds)
     near = inside if inside.sum() >= 3 else np.ones(len(w), dtype=bool)
     degree = int(near.sum() >= 6 and np.ptp(w[near]) > 0)
