@@ -11,7 +11,7 @@ import numpy as np
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.refine.design_model import DesignModel, Fitted
-from bendscape.analysis.refine.rounds import GROWTH, candidates, next_round
+from bendscape.analysis.refine.rounds import GROWTH, Round, candidates, next_round
 from bendscape.sweep.campaign.axes import Scalar
 from bendscape.sweep.campaign.target import Addition, ModelState, State
 
@@ -116,7 +116,7 @@ def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) ->
         for (x, N, n), new in zip(points, found.cells, strict=True)
         if new
     )
-    reason = fitted.reason or (moved[1] if moved else _distance(found.expected, wanted))
+    reason = fitted.reason or (moved[1] if moved else _distance(found, wanted))
     state = _state(fitted, held, wanted, "open", found.expected, found.seconds / 3600, reason)
 
     def shorter(seconds: float) -> Row:
@@ -179,7 +179,9 @@ def _moved(fitted: Fitted, wanted: float) -> tuple[float, str] | None:
     return ratio, f"{words} and more than the {wanted:.2g} asked for"
 
 
-def _distance(expected: float, wanted: float) -> str:
-    if expected <= wanted:
-        return "one more round is expected to suffice"
-    return f"more rounds are needed: {expected:.2g} expected after this one, {wanted:.2g} asked for"
+def _distance(found: Round, wanted: float) -> str:
+    """How far the round leads, and the certificate of its design."""
+    within = f"the variance is within {100 * max(found.gap, 1e-3):.1f} % of the least that this time allows"
+    if found.expected <= wanted:
+        return f"one more round is expected to suffice; {within}"
+    return f"{found.expected:.2g} is expected after this round and {wanted:.2g} asked for; {within}"
