@@ -181,7 +181,7 @@ def _moved(fitted: Fitted, wanted: float) -> tuple[float, str] | None:
 
 def _distance(found: Round, wanted: float) -> str:
     """How far the round leads, and the certificate of its design."""
-    within = f"the variance is within {100 * max(found.gap, 1e-3):.1f} % of the least that this time allows"
+    within = f"beside its flat share within {100 * max(found.gap, 1e-3):.1f} % of the least variance"
     if found.expected <= wanted:
         return f"one more round is expected to suffice; {within}"
     return f"{found.expected:.2g} is expected after this round and {wanted:.2g} asked for; {within}"
