@@ -6,7 +6,8 @@
 
 Axes are sorted and restricted to the values of the latest campaign, whatever their order in storage; the
 kernel's references at the same points are attached. `status` says of each cell whether it is done, failed,
-not yet computed (absent) or not wanted: seeds beyond those of a size or point, points that `where` leaves out.
+not yet computed (absent) or not wanted: seeds beyond those of a size or point, and points that `where` leaves
+out.
 
 Integers of absent cells are NaN, so integers are converted to floats. With `mask_and_scale=False` they keep
 their dtype, and absent cells hold its lowest value (`_FillValue`).

@@ -82,7 +82,7 @@ additions = st.lists(
 HEAD = {"campaign": {"name": "u", "store": "u.zarr", "entropy": 1}}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(tables, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_a_campaign_wants_the_union_of_its_tables_in_whatever_order_they_stand(
     parts: list[dict[str, Any]], rng: random.Random
@@ -106,7 +106,7 @@ def test_a_campaign_wants_the_union_of_its_tables_in_whatever_order_they_stand(
         assert not grid.holds(dict(zip(names, (*cell[:-1], 99), strict=True)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(tables, st.lists(tables, max_size=2), additions, additions, st.randoms(use_true_random=False))
 def test_additions_in_any_order_and_any_portions_give_the_same_text(
     grid: dict[str, Any], more: list[dict[str, Any]], one: list[Addition], two: list[Addition],

@@ -373,7 +373,7 @@ def test_commands_and_python_show_rounds_and_states(
     monkeypatch.setenv("PYTHONPATH", path)
     options = ("--store", store, "--kernel-module", module)
     assert "further rounds follow" in " ".join(bendscape("plan", file, *options).stdout.split())
-    done = bendscape("run", file, *options, "--address", "serial", "--json")
+    done = bendscape("run", file, *options, "--workers", "1", "--json")
     assert done.returncode == 0, done.stderr
     assert "round 1: 0 of 2 models have their mean_x; 2 points get cells" in " ".join(done.stderr.split())
     summary = json.loads(done.stdout)
