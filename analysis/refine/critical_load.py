@@ -198,7 +198,7 @@ def critical_load_design(
 
     w, root = (points.alpha - value) * np.cbrt(points.N) / width, np.cbrt(points.N)
     inside = np.abs(w) <= Settings().window
-    g = np.zeros(_CORRECTION)
+    g: Floats = np.zeros(_CORRECTION)
     if not free:  # least squares with the prior, at the estimate
         columns = unit / (root * points.error)[:, None] * polynomial.polyvander(w, _CORRECTION - 1)
         off = (points.Y - amplitude * universal_overlap(w, r)) / points.error
