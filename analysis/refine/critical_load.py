@@ -203,7 +203,7 @@ def critical_load_design(
         columns = unit / (root * points.error)[:, None] * polynomial.polyvander(w, _CORRECTION - 1)
         off = (points.Y - amplitude * universal_overlap(w, r)) / points.error
         columns, off = columns[inside], off[inside]
-        g = np.linalg.solve(columns.T @ columns + np.eye(_CORRECTION), columns.T @ off)
+        g = np.asarray(np.linalg.solve(columns.T @ columns + np.eye(_CORRECTION), columns.T @ off), float)
     theta = np.concatenate([[value], cubic[:n_free], g])
     relative = points.relative_error * np.sqrt(points.n_seeds)
     near = inside if inside.sum() >= 3 else np.ones(len(w), dtype=bool)

@@ -18,6 +18,9 @@ from bendscape.sweep.campaign.target import Addition, ModelState, State
 MOST_SEEDS = 2**16
 """Cells at one point after which a model without any estimate is given up."""
 
+SETTLED = 2.0
+"""A suspect estimate gets more cells until its error is the one wanted over this."""
+
 _MOVED, _BIASED = 3.0, 4.5
 """Standard errors of a change under another choice of the fit: beyond the first it is suspect, beyond the
 second it is no chance."""
@@ -99,6 +102,9 @@ def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) ->
         return row("unreachable", f"{moved[1]}; {remedy}")
     if good and fitted.trust == "sound" and not moved:
         return row("met")
+    if fitted.error <= wanted / SETTLED:
+        why = fitted.reason or (moved[1] if moved else "")
+        return row("unreachable", f"{why}; {SETTLED:g} times the precision asked for did not settle it")
     aim = fitted.error / math.sqrt(2) if good else wanted
     if fitted.design is None or math.isnan(aim):
         return _exploring(fitted, held, wanted)
