@@ -162,7 +162,7 @@ def test_what_bars_a_claim_is_said_in_words() -> None:
     planted = Planted(MODEL)
     held = planted.held(PILOT)
     fitted = fit_critical_load(planted.block(PILOT))
-    good = replace(fitted, error=0.001, trust="sound", shifts=())
+    good = replace(fitted, error=0.008, trust="sound", shifts=())
 
     def state(**changes: Any) -> Row:
         return row_of(replace(good, **changes), held, 0.01)
@@ -170,6 +170,9 @@ def test_what_bars_a_claim_is_said_in_words() -> None:
     assert state().state.state == "met"
     suspect = state(trust="suspect", reason="the fit is poor").state
     assert (suspect.state, suspect.reason) == ("open", "the fit is poor")
+    settled = state(trust="suspect", reason="the fit is poor", error=0.004).state
+    assert settled.state == "unreachable"
+    assert "did not settle it" in settled.reason
     refuted = state(trust="refuted", reason="odd and even seeds disagree").state
     assert (refuted.state, refuted.reason) == ("unreachable", "odd and even seeds disagree")
     moved = state(shifts=(Shift("without the smallest size", 0.05, 0.004),))
