@@ -47,6 +47,10 @@ ALLOWED = {  # by folder: what else it may import
         *("core", "sweep.campaign", "sweep.store", "sweep.kernels", *DOORS),
         *("analysis.dataset", "analysis.estimate", "analysis.findings"),
     },
+    "analysis.refine": {
+        *("core", "sweep.campaign", "sweep.store", "sweep.engine.plan", *DOORS),
+        *("analysis.dataset", "analysis.estimate"),
+    },
     "analysis.report": {
         *("core", "sweep.campaign.kernel", *DOORS),
         *("analysis.dataset", "analysis.estimate", "analysis.findings", "analysis.figures"),
