@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.linalg import eigh, eigvalsh_tridiagonal
 
 import bendscape.core.quadratic.sampling.dice as dice_module
+import bendscape.core.quadratic.sampling.gaussian as gaussian_module
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.dice import TOLERANCE, Dice, dice_bytes, sample_dice
@@ -60,7 +61,7 @@ def revealed(
 
         return Recording
 
-    current, lowest = dice_module.bartlett, dice_module._lowest
+    current, lowest = gaussian_module.bartlett, dice_module._lowest
 
     def keep_factor(*arguments: Any) -> FloatArray:
         factors.append(current(*arguments))
@@ -73,7 +74,7 @@ def revealed(
     with monkeypatch.context() as patch:
         patch.setattr(dice_module, "TurningFrame", recording(TurningFrame))
         patch.setattr(dice_module, "StoredImages", recording(StoredImages))
-        patch.setattr(dice_module, "bartlett", keep_factor)
+        patch.setattr(gaussian_module, "bartlett", keep_factor)
         patch.setattr(dice_module, "_lowest", keep_tridiagonal)
         dice = sample_dice(model, alpha, N, np.random.default_rng(seed), tolerance=0.0, max_steps=steps)
     Z = np.concatenate(images).T
@@ -203,7 +204,7 @@ def test_the_test_of_the_data_law_detects_every_wrong_variant(
     monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     if wrong in WRONG_FACTORS:
-        monkeypatch.setattr(dice_module, "bartlett", WRONG_FACTORS[wrong])
+        monkeypatch.setattr(gaussian_module, "bartlett", WRONG_FACTORS[wrong])
     else:
         monkeypatch.setattr(LeftBasis, "reveal", WRONG_REVEALS[wrong](LeftBasis.reveal))
     deviations, errors = data_scores(monkeypatch, *LAW[2], LAW_CELLS)
@@ -300,7 +301,7 @@ def test_the_test_of_the_joint_law_detects_a_wrong_variant(
     elif wrong == "teacher not turned":
         monkeypatch.setattr(TurningFrame, "advance", unturned(TurningFrame.advance))
     else:
-        monkeypatch.setattr(dice_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
+        monkeypatch.setattr(gaussian_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
     dice, matrix = by_dice(model, alpha, N, 80)[0], by_matrix(model, alpha, N, 400)[0]
     assert smallest_p_value(dice, matrix) < LEVEL
 

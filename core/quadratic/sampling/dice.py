@@ -22,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling.gaussian import GaussianMatrix
 from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
 from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
 from bendscape.core.quadratic.sampling.reveal import (
@@ -29,9 +30,7 @@ from bendscape.core.quadratic.sampling.reveal import (
     BLOCK_ROWS,
     GROWTH,
     Array,
-    LeftBasis,
     Workspace,
-    bartlett,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -207,9 +206,8 @@ def sample_dice(
     rows = max(1, BLOCK_ROWS // p) if xp is np else M
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
-    weights = bartlett(N, known, rng)
-    weights /= np.linalg.norm(weights, axis=0)
-    images = space.normal(known)
+    data = GaussianMatrix(space, N, p, first * p)
+    weights, images = data.directions(known)
     preactivations = weights.T @ space.gather(images)
     teacher_fields, fields = preactivations[:p_star], preactivations[p_star:]
     if model.noise:
@@ -225,21 +223,17 @@ def sample_dice(
         if p == 1
         else StoredImages(space, images, start, p_star, first)
     )
-    left = LeftBasis(space, p, first * p)
     Y = space.zeros(p)
     for b in range(space.blocks):
         Y[b, :, :] = weigh(b, right.start(b))
-        left.measure(b, Y[b, :, :])
+        data.left.measure(b, Y[b, :, :])
         right.measure(b, Y[b, :, :])
 
     diagonal: list[float] = []
     lengths: list[float] = []
     check = _FIRST_CHECK
     while True:
-        left.open = known < N
-        factor = left.factor(Y)
-        triangle = bartlett(N - known, len(factor), rng)
-        here, length = right.advance(triangle @ factor)
+        here, length = right.advance(data.factor(Y))
         diagonal.append(here)
         lengths.append(length)
         steps = len(diagonal)
@@ -255,17 +249,13 @@ def sample_dice(
                 converged = _resolved(values, residuals, count, p * p_star, tolerance)
             if converged or exhausted or steps >= last:
                 break
-        turned = space.device_array(triangle)
-        left.begin(len(factor))
-        right.begin(len(triangle))
+        right.begin(data.begin())
         for b in range(space.blocks):
-            new, fresh = left.reveal(b, Y[b, :, :])
-            Y[b, :, :] = weigh(b, right.extend(b, turned @ new + fresh[: len(triangle), :]))
-            left.measure(b, Y[b, :, :])
+            Y[b, :, :] = weigh(b, right.extend(b, data.reveal(b, Y[b, :, :])))
+            data.left.measure(b, Y[b, :, :])
             right.measure(b, Y[b, :, :])
-        left.commit()
+        data.commit()
         right.commit()
-        known += len(triangle)
     return Dice(
         values[:count],
         right.overlaps_sq(vectors[:, :count]),
@@ -274,7 +264,7 @@ def sample_dice(
         converged,
         y,
         yhat,
-        float(np.abs(left.excess).max(initial=0.0)),
+        float(np.abs(data.left.excess).max(initial=0.0)),
     )
 
 
