@@ -116,7 +116,7 @@ class Stabilised(Generic[Evaluated]):
     start : array
         w(0).
     radius : callable
-        Evaluation to a bound on the spectral radius of F' there, > 0.
+        (w, evaluation) to a bound on the spectral radius of F' there, > 0.
     tolerance : float
         Largest estimated error of a step, as |error|/scale.
     scale : float
@@ -137,7 +137,7 @@ class Stabilised(Generic[Evaluated]):
         evaluate: Callable[[FloatArray], Evaluated],
         start: FloatArray,
         *,
-        radius: Callable[[Evaluated], float],
+        radius: Callable[[FloatArray, Evaluated], float],
         tolerance: float,
         scale: float = 1.0,
         retract: Callable[[FloatArray], FloatArray] = lambda w: w,
@@ -163,7 +163,7 @@ class Stabilised(Generic[Evaluated]):
         StepTooSmall
             The error is too large at any step.
         """
-        radius = self._radius(self.here)
+        radius = self._radius(self.w, self.here)
         proposed = self._next or 1 / radius
         while True:
             h = min(proposed, _LENGTH * (self._most**2 - 1) / radius)

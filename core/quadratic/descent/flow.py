@@ -23,6 +23,8 @@ TOLERANCE = 3e-3
 RADIUS_SAFETY = 1.15
 """Factor on the right edge of the cell's own labels, which as an estimate of the largest eigenvalue falls
 short of it by up to a tenth at N of some hundreds."""
+LEAST_RADIUS = 1e-3
+"""Spectral radius assumed where the labels see a smaller one."""
 _MOST_EVALUATIONS = 100_000
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -116,8 +118,8 @@ def gradient_flow(
 
     Notes
     -----
-    Runs on one BLAS thread. Second-order stabilised method with the spectral radius from the cell's own
-    labels times 1.15. Error against the flow, |dw|/sqrt(pN), at the default tolerance 3e-3: below 5e-3 up to t
+    Runs on one BLAS thread. Second-order stabilised method; the spectral radius of the flow is that of the
+    cell's own labels, right edge less multiplier, times 1.15. Error against the flow, |dw|/sqrt(pN), at the default tolerance 3e-3: below 5e-3 up to t
     = 1, and after a slow passage of a saddle up to 2e-2; held by ``tests/test_descent.py``. A path that is
     trapped goes on for ever ever more slowly: give it a last time.
     """
@@ -126,9 +128,10 @@ def gradient_flow(
     evaluate, start = _on(data, confined)
     model, N = data.model, data.N
 
-    def radius(here: Evaluation) -> float:
-        edge = right_edge(model, N, data.y, here.yhat)
-        return RADIUS_SAFETY * max(edge - min(0.0, float(here.multiplier.min())), 1e-3)
+    def radius(w: FloatArray, here: Evaluation) -> float:
+        width = overlaps(w, data.teachers, N).width
+        edge = right_edge(model, N, data.y, here.yhat, width)
+        return RADIUS_SAFETY * max(edge - float(here.multiplier.min()), LEAST_RADIUS)
 
     walk = Stabilised(
         evaluate,

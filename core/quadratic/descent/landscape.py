@@ -116,6 +116,11 @@ class Overlaps(NamedTuple):
         students, both, teachers = self._means()
         return 2 * (students + teachers - 2 * both)
 
+    @property
+    def width(self) -> float:
+        """Effective number of students, p^2/sum Q^2: p if they are orthogonal, 1 if they are parallel."""
+        return 1 / float((self.Q**2).mean())
+
     def _means(self) -> tuple[float, float, float]:
         return tuple(float((matrix**2).mean()) for matrix in (self.Q, self.R, self.T))  # type: ignore[return-value]
 

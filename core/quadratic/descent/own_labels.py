@@ -16,11 +16,12 @@ _MOST_STEPS = 60
 _ACCURACY = 1e-4  # of the right edge, which only has to bound a spectral radius
 
 
-def right_edge(model: Model, N: int, y: LongArray, yhat: LongArray) -> float:
+def right_edge(model: Model, N: int, y: LongArray, yhat: LongArray, width: float | None = None) -> float:
     """Right edge of the spectrum of H, from the labels y and outputs yhat of one cell.
 
-    z(g) = 1/g + (1/(pN)) sum_mu T_mu(g), T = sum over the p directions of d/(1 - g d), where z'(g) = 0 on 0 <
-    g < 1/max d: the root of (1/(pN)) sum d^2/(1 - g d)^2 = g^-2.
+    z(g) = 1/g + (1/(p'N)) sum_mu T_mu(g), T = (p' - 1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par), where
+    z'(g) = 0 on 0 < g < 1/max d: the root of (1/(p'N)) sum d^2/(1 - g d)^2 = g^-2. p' = p for the independent
+    students of the start, and 1 once all are parallel, when d_par acts in N directions, not in pN.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def right_edge(model: Model, N: int, y: LongArray, yhat: LongArray) -> float:
         Input dimension.
     y, yhat : array
         Labels and student outputs of all samples, of equal shape.
+    width : float, optional
+        p', the effective number of students, p^2/sum_kl Q_kl^2 of their overlaps; from 1 to p, by default p.
 
     Returns
     -------
@@ -43,8 +46,9 @@ def right_edge(model: Model, N: int, y: LongArray, yhat: LongArray) -> float:
     edge of :func:`bendscape.core.quadratic.sampling.drawn_labels.drawn_labels_theory`, on the other side.
     """
     p = int(model.p)
-    weights = [(2 / p) * ((c * yhat - y) / (model.a + y)) for c in ((1, 3) if p > 1 else (3,))]
-    shares = [(p - 1) / (p * N), 1 / (p * N)] if p > 1 else [1 / N]
+    effective = p if width is None else min(max(width, 1.0), p)
+    weights = [(2 / p) * ((c * yhat - y) / (model.a + y)) for c in ((3, 1) if p > 1 else (3,))]
+    shares = [1 / (effective * N), (effective - 1) / (effective * N)][: len(weights)]
     largest = max(float(d.max()) for d in weights)
     if largest <= 0:
         return 0.0
