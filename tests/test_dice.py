@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 from scipy.linalg import eigh, eigvalsh_tridiagonal
+from two_samples import data_ratios, smallest_p_value
 
 import bendscape.core.quadratic.sampling.dice as dice_module
 import bendscape.core.quadratic.sampling.gaussian as gaussian_module
@@ -125,24 +126,10 @@ def test_with_every_direction_revealed_it_tridiagonalises_the_revealed_hessian(
         assert dice.yhat == pytest.approx((instance.fields**2).mean(axis=1), rel=1e-10)
 
 
-def data_ratios(cell: Revealed, N: int) -> FloatArray:
-    """Three sums over the data beyond the weights, over what they are on average given the labels.
-
-    X_perp, of n = N - p - p_star Gaussian columns, is independent of the labels and of the images Z_w of the
-    weights. With S = X_perp X_perp^T and any C = diag(c) made of labels, E tr S = n M, E tr CSCS = n (n + 1)
-    tr C^2 + n (tr C)^2, E tr Z_w^T C S C Z_w = n tr Z_w^T C^2 Z_w.
-    """
+def ratios_of(cell: Revealed, N: int) -> FloatArray:
     known = len(cell.instance.students) + len(cell.instance.teachers)
-    first, rest = cell.images[:, :known], cell.images[:, known:]
-    n, c = N - known, (3 * cell.dice.yhat - cell.dice.y) / (cell.instance.model.a + cell.dice.y)
-    weighted = rest.T @ (c[:, None] * rest)
-    return np.array(
-        [
-            np.vdot(rest, rest) / (n * len(rest)),
-            np.vdot(weighted, weighted) / (n * (n + 1) * (c @ c) + n * c.sum() ** 2),
-            ((rest.T @ (c[:, None] * first)) ** 2).sum() / (n * ((c[:, None] * first) ** 2).sum()),
-        ]
-    )
+    weights = (3 * cell.dice.yhat - cell.dice.y) / (cell.instance.model.a + cell.dice.y)
+    return data_ratios(cell.images, known, weights, N)
 
 
 def data_scores(
@@ -151,7 +138,7 @@ def data_scores(
     """Deviations of the mean ratios from 1, and their standard errors."""
     steps = 1 - (int(model.p) + model.p_star - N) // int(model.p)  # all that reveal something
     ratios = np.array(
-        [data_ratios(revealed(monkeypatch, model, alpha, N, seed, steps), N) for seed in range(cells)]
+        [ratios_of(revealed(monkeypatch, model, alpha, N, seed, steps), N) for seed in range(cells)]
     )
     return ratios.mean(axis=0) - 1, ratios.std(axis=0, ddof=1) / math.sqrt(cells)
 
@@ -239,26 +226,6 @@ def by_matrix(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArra
         rows.append([*values[:2], overlaps_sq[0], overlaps_sq[:space].mean()])
         edges.append(drawn_labels_theory(model, N, instance.y, instance.yhat).edge_sample)
     return np.array(rows), edges
-
-
-COMBINATIONS = 8
-
-
-def smallest_p_value(first: FloatArray, second: FloatArray) -> float:
-    """Smallest p-value of all tests times their number: below a level with at most that probability.
-
-    Welch's and Kolmogorov-Smirnov's test on each column, the latter on combinations of whitened columns too.
-    """
-    both = np.concatenate([first, second])
-    scales, axes = np.linalg.eigh(np.cov(both.T))
-    kept = scales > 1e-10 * scales[-1]  # columns may coincide
-    white = (axes[:, kept] / np.sqrt(scales[kept])) @ np.random.default_rng(0).standard_normal(
-        (int(kept.sum()), COMBINATIONS)
-    )
-    found = [float(stats.ttest_ind(first, second, equal_var=False).pvalue.min())]
-    for a, b in ((first, second), (first @ white, second @ white)):
-        found += [stats.ks_2samp(x, z, method="asymp").pvalue for x, z in zip(a.T, b.T, strict=True)]
-    return min(found) * (2 * first.shape[1] + COMBINATIONS)
 
 
 CELLS = [  # kind of transition and place beside it

@@ -146,7 +146,9 @@ class Stabilised(Generic[Evaluated]):
         self.tolerance = as_positive("tolerance", tolerance)
         self._most = int(math.sqrt(self.tolerance / (10 * rounding)))
         if self._most < 2:
-            raise ParameterError("tolerance", tolerance, f">= {40 * rounding:.1g} in this precision", "float64")
+            raise ParameterError(
+                "tolerance", tolerance, f">= {40 * rounding:.1g} in this precision", "float64"
+            )
         self._evaluate, self._radius, self._retract, self._scale = evaluate, radius, retract, scale
         self._coefficients: dict[int, Chebyshev] = {}
         self.t, self.w = 0.0, start
@@ -172,8 +174,13 @@ class Stabilised(Generic[Evaluated]):
                 h = until - self.t
             if not h > _SMALLEST_STEP * max(self.t, 1 / radius):
                 raise StepTooSmall(f"a step of {h:.3g} at t = {self.t:.6g}")
-            w, there = self._step(h, math.ceil(math.sqrt(1 + h * radius / _LENGTH)))
-            w_change = combination((0.8, self.w), (-0.8, w), (0.4 * h, self.here.force), (0.4 * h, there.force))
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # a step far too long is rejected, not warned of
+                w, there = self._step(h, math.ceil(math.sqrt(1 + h * radius / _LENGTH)))
+            w_change = combination(
+                (0.8, self.w), (-0.8, w), (0.4 * h, self.here.force), (0.4 * h, there.force)
+            )
             error = float(np.linalg.norm(w_change)) / (self._scale * self.tolerance)
             if error <= 1:
                 break
@@ -207,7 +214,11 @@ class Stabilised(Generic[Evaluated]):
             before, w = (
                 w,
                 combination(
-                    (1 - mu[j] - nu[j], w0), (mu[j], w), (nu[j], before), (forced[j] * h, F), (at_start[j] * h, F0)
+                    (1 - mu[j] - nu[j], w0),
+                    (mu[j], w),
+                    (nu[j], before),
+                    (forced[j] * h, F),
+                    (at_start[j] * h, F0),
                 ),
             )
         w = self._retract(w)

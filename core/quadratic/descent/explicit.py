@@ -77,10 +77,9 @@ class ExplicitData:
 
     @staticmethod
     def _products(rows: RealArray, matrix: RealArray) -> RealArray:
-        """Products of p rows with a matrix, one by one: BLAS would first copy the matrix."""
-        if len(rows) == 1:
-            return (rows[0] @ matrix)[np.newaxis]
-        return rows @ matrix
+        """Products of p rows with a matrix; of one row as a vector, for which BLAS does not copy the matrix."""
+        products: RealArray = (rows[0] @ matrix)[np.newaxis] if len(rows) == 1 else rows @ matrix
+        return products
 
     def hessian_times(self, here: Evaluation, v: FloatArray) -> FloatArray:
         """H v for v of shape (p, N), with the Euclidean Hessian of L where ``here`` was evaluated."""

@@ -119,9 +119,9 @@ def gradient_flow(
     Notes
     -----
     Runs on one BLAS thread. Second-order stabilised method; the spectral radius of the flow is that of the
-    cell's own labels, right edge less multiplier, times 1.15. Error against the flow, |dw|/sqrt(pN), at the default tolerance 3e-3: below 5e-3 up to t
-    = 1, and after a slow passage of a saddle up to 2e-2; held by ``tests/test_descent.py``. A path that is
-    trapped goes on for ever ever more slowly: give it a last time.
+    cell's own labels, right edge less multiplier, times 1.15. Error against the flow, |dw|/sqrt(pN), at the
+    default tolerance 3e-3: below 5e-3 up to t = 1, held by ``tests/test_descent.py``, and up to 2e-2 after a
+    slow passage of a saddle. A path that is trapped goes on ever more slowly: give it a last time.
     """
     recorded = _increasing(times)
     most = as_integer("max_evaluations", max_evaluations, 1)
@@ -163,9 +163,7 @@ def gradient_flow(
         seen.append(observe(moment()))
         if stopped != "time":
             break
-    return Path(
-        recorded[: len(seen)], seen, moment(), walk.evaluations, walk.steps, walk.rejected, stopped
-    )
+    return Path(recorded[: len(seen)], seen, moment(), walk.evaluations, walk.steps, walk.rejected, stopped)
 
 
 @_on_one_thread
@@ -178,7 +176,9 @@ def gradient_descent(
     until: Callable[[Moment], bool] | None = None,
     confined: bool = False,
 ) -> Path[Seen]:
-    """Gradient descent on the spheres: w_k <- w_k - learning_rate (grad_k L - mu_k w_k), brought back to |w_k|^2 = N.
+    """Gradient descent on the spheres, at a constant learning rate.
+
+    w_k <- w_k - learning_rate (grad_k L - mu_k w_k), brought back to |w_k|^2 = N.
 
     Parameters
     ----------

@@ -68,5 +68,8 @@ def right_edge(model: Model, N: int, y: LongArray, yhat: LongArray, width: float
         g += step
         if abs(step) <= _ACCURACY * min(g, 1 / largest - g) or high - low <= 1e-12 * high:
             break
-    mean = sum(share * float((d / (1 - g * d)).sum(dtype=np.float64)) for share, d in zip(shares, weights, strict=True))
+    mean = sum(
+        share * float((d / (1 - g * d)).sum(dtype=np.float64))
+        for share, d in zip(shares, weights, strict=True)
+    )
     return 1 / g + mean if math.isfinite(mean) else 1 / g

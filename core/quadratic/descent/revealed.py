@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ THIN = 0.25
 LARGEST_REL = 0.1
 
 
-def default_precision(model: Model, alpha: float, N: int) -> np.dtype[np.floating]:
+def default_precision(model: Model, alpha: float, N: int) -> np.dtype[np.floating[Any]]:
     """float32 where 1000 evaluations reveal only a small part of the space, float64 elsewhere."""
     filling = 1000 * int(model.p) / sample_count(alpha, N)
     return np.dtype(np.float64 if filling > THIN else np.float32)
@@ -41,8 +42,8 @@ def revealed_bytes(
 ) -> float:
     """Memory of a path that has revealed this many directions: U and X Q, and some tens of long vectors."""
     M, p = sample_count(alpha, N), int(model.p)
-    room = max(directions, EXPECTED * p)
-    room += GROWTH * room if directions > EXPECTED * p else 0
+    room = float(max(directions, EXPECTED * p))
+    room *= 1 + GROWTH if directions > EXPECTED * p else 1
     long = 2 * min(room, M) + BATCH + 12 * p + 2 * model.p_star + 12
     precision = np.dtype(dtype) if dtype is not None else default_precision(model, alpha, N)
     return float(precision.itemsize * M * long)
@@ -170,11 +171,15 @@ class RevealedData:
         return wide
 
 
-def _precision(dtype: npt.DTypeLike | None, default: np.dtype[np.floating]) -> np.dtype[np.floating]:
-    try:
-        precision: np.dtype[np.floating] = np.dtype(default if dtype is None else dtype)
-    except TypeError:
-        precision = np.dtype(np.float16)
-    if precision not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ParameterError("dtype", dtype, "float32 or float64", "leave it to the default")
-    return precision
+def _precision(
+    dtype: npt.DTypeLike | None, default: np.dtype[np.floating[Any]]
+) -> np.dtype[np.floating[Any]]:
+    if dtype is None:
+        return default
+    for accepted in (np.float32, np.float64):
+        try:
+            if np.dtype(dtype) == accepted:
+                return np.dtype(accepted)
+        except TypeError:
+            break
+    raise ParameterError("dtype", dtype, "float32 or float64", "leave it to the default")

@@ -123,6 +123,11 @@ class StoredMatrix(GaussianMatrix):
         """Block b of X v for v of the given coordinates on Q, shape (vectors, known), in the precision."""
         return self._images.combine(b, coordinates)
 
+    def known_data(self) -> FloatArray:
+        """X Q of all known directions, shape (M, known), in double precision."""
+        blocks = [[rows for _, rows in self._images.views(b)] for b in range(self.space.blocks)]
+        return np.ascontiguousarray(self.space.gather(np.stack([np.concatenate(rows) for rows in blocks])).T)
+
     def transposed(self) -> Transposed:
         """A product X^T Y, to which the blocks of Y are given one by one."""
         return Transposed(self, self._images)
