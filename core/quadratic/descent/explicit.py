@@ -77,7 +77,7 @@ class ExplicitData:
 
     @staticmethod
     def _products(rows: RealArray, matrix: RealArray) -> RealArray:
-        """Products of p rows with a matrix; of one row as a vector, for which BLAS does not copy the matrix."""
+        """Products of p rows with a matrix; one row as a vector, for which BLAS copies nothing."""
         products: RealArray = (rows[0] @ matrix)[np.newaxis] if len(rows) == 1 else rows @ matrix
         return products
 

@@ -148,7 +148,7 @@ def gradient_flow(
 
     seen: list[Seen] = []
     stopped = "time"
-    for time in recorded:
+    for time in map(float, recorded):
         while walk.t < time and stopped == "time":
             try:
                 walk.advance(time)
@@ -212,7 +212,7 @@ def gradient_descent(
     now = Moment(0.0, w, evaluate(w), data)
     seen: list[Seen] = []
     stopped, steps = "time", 0
-    for time in recorded:
+    for time in map(float, recorded):
         wanted = math.ceil(time / rate - 0.5)
         while steps < wanted and stopped == "time":
             force = now.here.force

@@ -144,7 +144,7 @@ class RevealedData:
         """
         p, a = len(v), self.model.a
         coordinates = self._padded(v)
-        product: Transposed = self.data.transposed()
+        product: Transposed = self.data.transposed(once=True)
         for b in range(self.data.space.blocks):
             P, fields = self.data.times(b, coordinates), here.fields[b]
             scale = (2 / p) / (self.N * (a + self.y[b]))

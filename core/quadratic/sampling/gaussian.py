@@ -128,9 +128,13 @@ class StoredMatrix(GaussianMatrix):
         blocks = [[rows for _, rows in self._images.views(b)] for b in range(self.space.blocks)]
         return np.ascontiguousarray(self.space.gather(np.stack([np.concatenate(rows) for rows in blocks])).T)
 
-    def transposed(self) -> Transposed:
-        """A product X^T Y, to which the blocks of Y are given one by one."""
-        return Transposed(self, self._images)
+    def transposed(self, *, once: bool = False) -> Transposed:
+        """A product X^T Y, to which the blocks of Y are given one by one.
+
+        With ``once``, Y is projected once: for Y whose new parts are of their own size, as in Lanczos'
+        iteration.
+        """
+        return Transposed(self, self._images, once)
 
     @contextmanager
     def fork(self) -> Iterator[None]:
@@ -151,10 +155,11 @@ class StoredMatrix(GaussianMatrix):
 
 
 class Transposed:
-    """Coordinates of X^T Y on Q, revealed in two passes over U."""
+    """Coordinates of X^T Y on Q, revealed in two passes over U, or in one."""
 
-    def __init__(self, data: StoredMatrix, images: Columns) -> None:
-        self._data, self._images, space = data, images, data.space
+    def __init__(self, data: StoredMatrix, images: Columns, once: bool) -> None:
+        self._data, self._images, self._once, space = data, images, once, data.space
+        data.left.begin()
         self._Y = space.zeros(data.left.width)
         self._open = data.known < data.N
         self._on_images = np.zeros((data.left.width, data.known))
@@ -164,15 +169,17 @@ class Transposed:
         """Block b of Y, in the order of the blocks."""
         self._Y[b, :, :] = rows
         self._images.dot(b, rows, self._on_images)
-        if self._open:
+        if self._open and self._once:
+            self._data.left.measure(b, rows)
+        elif self._open:
             self._data.left.columns.dot(b, rows, self._on_left)
 
     def coordinates(self) -> FloatArray:
         """X^T Y, shape (vectors, known), where Q has been extended by what it needed."""
-        data, Y, left = self._data, self._Y, self._data.left
+        data, Y = self._data, self._Y
         if not self._open:
             return self._on_images
-        turn = self._first_pass()
+        turn = np.eye(len(Y[0])) if self._once else self._first_pass()
         data.dropped += len(Y[0]) - len(turn)
         if not len(turn):
             return self._on_images
@@ -182,7 +189,6 @@ class Transposed:
             self._images.put(b, data.reveal(b, Y[b, : len(turn), :]))
         self._images.commit(len(new))
         data.commit()
-        left.begin()
         return np.concatenate([self._on_images, new.T], axis=1)
 
     def _first_pass(self) -> FloatArray:
