@@ -157,7 +157,8 @@ def main() -> None:
     chosen = parser.parse_args()
     with threadpool_limits(1):
         explicit = [found for N in chosen.sizes for found in equal_error(N)]
-    show(explicit)
+    if explicit:
+        show(explicit)
     runs = [(10_000, 0.0, 1, True), (10_000, 1e-3, 1, False)]
     runs += [(100_000, 0.0, 1, False), (100_000, 1e-3, 1, False)] if chosen.large or chosen.huge else []
     runs += [(1_000_000, 1e-3, 1, False)] if chosen.huge else []

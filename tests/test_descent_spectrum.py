@@ -73,6 +73,27 @@ def test_revealed_data_have_the_pairs_of_what_they_reveal() -> None:
     assert found.overlaps_sq == pytest.approx(overlaps_sq, abs=1e-6)
 
 
+def test_one_projection_for_lanczos_vectors_loses_no_direction() -> None:
+    """The pairs of a fork agree whether its products project once or twice."""
+    data = RevealedData(Model(2, 1, 0.01), 3.0, 400, np.random.default_rng(0), dtype=np.float32)
+    times = data.hessian_times
+    found = []
+
+    def look(moment: Moment) -> None:
+        for once in (True, False):
+            rng, known = data.data.space.rng, data.directions
+            data.data.space.rng = np.random.default_rng(1)
+            data.hessian_times = lambda here, v, once, asked=once: times(here, v, once=asked)  # type: ignore[method-assign, misc]
+            found.append(lowest_pairs(moment, 1, tolerance=1e-5))
+            data.data.space.rng = rng
+            assert data.directions == known
+
+    gradient_flow(data, [0.3], look)
+    assert found[0].steps == pytest.approx(found[1].steps, abs=3)
+    assert found[0].values == pytest.approx(found[1].values, rel=1e-3)
+    assert found[0].overlaps_sq == pytest.approx(found[1].overlaps_sq, abs=1e-2)
+
+
 def test_too_few_steps_are_reported() -> None:
     moment = gradient_flow(explicit(Model(1, 1, 0.01), 3.0, 100), [0.1], lambda m: m).end
     short = lowest_pairs(moment, max_steps=12)

@@ -81,8 +81,11 @@ class ExplicitData:
         products: RealArray = (rows[0] @ matrix)[np.newaxis] if len(rows) == 1 else rows @ matrix
         return products
 
-    def hessian_times(self, here: Evaluation, v: FloatArray) -> FloatArray:
-        """H v for v of shape (p, N), with the Euclidean Hessian of L where ``here`` was evaluated."""
+    def hessian_times(self, here: Evaluation, v: FloatArray, *, once: bool = False) -> FloatArray:
+        """H v for v of shape (p, N), with the Euclidean Hessian of L where ``here`` was evaluated.
+
+        ``once`` is for revealed data and changes nothing here.
+        """
         product = hessian_product(self._instance_at(here), self.precision)
         return product(v.reshape(-1, 1)).reshape(v.shape)
 

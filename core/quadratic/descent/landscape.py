@@ -72,8 +72,11 @@ class Data(Protocol):
     def evaluate(self, w: FloatArray) -> Evaluation:
         """Loss and force at weights w, shape (p, n)."""
 
-    def hessian_times(self, here: Evaluation, v: FloatArray) -> FloatArray:
-        """H v for v of shape (p, n), with the Euclidean Hessian of L where ``here`` was evaluated."""
+    def hessian_times(self, here: Evaluation, v: FloatArray, *, once: bool = False) -> FloatArray:
+        """H v for v of shape (p, n), with the Euclidean Hessian of L where ``here`` was evaluated.
+
+        ``once``: the v of successive calls are orthonormal, so that one projection of revealed data will do.
+        """
 
     def fork(self) -> AbstractContextManager[None]:
         """Inside, products leave no trace in the data."""

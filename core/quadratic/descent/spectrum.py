@@ -114,7 +114,7 @@ def lowest_pairs(
             k = len(diagonal)
             basis = _roomier(basis, k, v.shape[1], most)
             basis[k, :, : v.shape[1]] = v
-            ahead = data.hessian_times(here, v)
+            ahead = data.hessian_times(here, v, once=True)
             ahead[:, : v.shape[1]] -= mu * v
             ahead = tangential(ahead)
             wide = ahead.shape[1]
