@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from bendscape.core.errors import ParameterError, as_integer, as_positive
 from bendscape.core.numerics.stabilised import Stabilised, StepTooSmall
+from bendscape.core.numerics.threads import on_one_thread
 from bendscape.core.quadratic.descent.landscape import Data, Evaluation, Overlaps, overlaps, retracted
 from bendscape.core.quadratic.descent.own_labels import right_edge
 
@@ -26,9 +26,6 @@ short of it by up to a tenth at N of some hundreds."""
 LEAST_RADIUS = 1e-3
 """Spectral radius assumed where the labels see a smaller one."""
 _MOST_EVALUATIONS = 100_000
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 
 class Moment(NamedTuple):
@@ -74,7 +71,7 @@ class Path(NamedTuple, Generic[Seen]):
     stopped: str
 
 
-@_on_one_thread
+@on_one_thread
 def gradient_flow(
     data: Data,
     times: Sequence[float] | FloatArray,
@@ -166,7 +163,7 @@ def gradient_flow(
     return Path(recorded[: len(seen)], seen, moment(), walk.evaluations, walk.steps, walk.rejected, stopped)
 
 
-@_on_one_thread
+@on_one_thread
 def gradient_descent(
     data: Data,
     times: Sequence[float] | FloatArray,

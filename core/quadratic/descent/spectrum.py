@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh_tridiagonal
 
 from bendscape.core.errors import as_integer, as_positive
+from bendscape.core.numerics.threads import on_one_thread
 from bendscape.core.quadratic.descent.flow import Moment
 from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory
 
@@ -54,6 +55,7 @@ class LowestPairs(NamedTuple):
     converged: bool
 
 
+@on_one_thread
 def lowest_pairs(
     moment: Moment, count: int = PAIRS, *, tolerance: float = RESIDUAL, max_steps: int = MOST_STEPS
 ) -> LowestPairs:
@@ -78,7 +80,8 @@ def lowest_pairs(
 
     Notes
     -----
-    An outlier is found in 30 to 60 products, pairs at the edge of the bulk in some hundreds. Products are
+    Runs on one BLAS thread. An outlier is found in 100 products or so, pairs at the edge of the bulk in some
+    hundreds. Products are
     made in ``data.fork()``: for revealed data the law given the path so far is exact. Memory there is 8 M p
     bytes a product, freed afterwards. The start is random, with a share of the teacher and of the force, so
     that neither is missed. Held by ``tests/test_descent_spectrum.py``.

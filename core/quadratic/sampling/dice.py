@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh_tridiagonal
-from threadpoolctl import ThreadpoolController
 
 from bendscape.core.errors import ParameterError
+from bendscape.core.numerics.threads import on_one_thread
 from bendscape.core.quadratic.model import Model, sample_count
 from bendscape.core.quadratic.sampling.gaussian import GaussianMatrix
 from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
@@ -55,9 +55,6 @@ _FIRST_CHECK = 8
 _CHECKS = 16  # check every k/16 steps,
 _CHECK_EVERY = 4  # but not more often than this: a check of a small cell takes as long as a step
 _EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # length of a step relative to H
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 
 class Dice(NamedTuple):
@@ -122,7 +119,7 @@ def dice_bytes(
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
 
-@_on_one_thread  # products too short to share: threads would only wait for each other
+@on_one_thread
 def sample_dice(
     model: Model,
     alpha: float,
