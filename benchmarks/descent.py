@@ -8,7 +8,7 @@
 p = p* = 1, a = 0.01, alpha = 4. Times are CPU seconds of one process with one BLAS thread, because the
 machine may be shared; ratios come from this run alone.
 
-Equal error: the path to t = 100 on explicit data, by the stabilised method at its default tolerance and by
+Equal error: the path to t = 10 on explicit data, by the stabilised method at its default tolerance and by
 scipy's RK45 on the same force. RK45 gets the loosest of a series of tolerances at which its error against a
 path at 1e-7 (largest |dw|/sqrt(N) over the recorded times) is not larger.
 
@@ -42,7 +42,7 @@ from bendscape.core.quadratic.descent.landscape import RECOVERED
 from bendscape.core.quadratic.descent.revealed import RevealedData, revealed_bytes
 
 MODEL, ALPHA = Model(1, 1, 0.01), 4.0
-TIMES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+TIMES = (0.1, 0.3, 1.0, 3.0, 10.0)
 EXPLICIT_EVALUATIONS = 10
 
 
@@ -69,7 +69,7 @@ def equal_error(N: int) -> list[dict[str, Any]]:
     def force(_: float, w: Any) -> Any:
         return data.evaluate(w[np.newaxis]).force[0]
 
-    for tolerance in (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4):
+    for tolerance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5):
         # an absolute tolerance for components of order 1
         solved, seconds = timed(
             lambda tolerance=tolerance: solve_ivp(  # type: ignore[misc]
