@@ -41,7 +41,7 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 
-SHARED = re.compile(r'scope="module"|^@(functools\.)?(lru_)?cache\b|\bs3_?|\bbrowser\b|\bplanted_', re.MULTILINE)
+SHARED = re.compile(r'(?m)scope="module"|^@(functools\.)?(lru_)?cache\b|\bs3_?|\bbrowser\b|\bplanted_')
 
 
 @cache
@@ -52,9 +52,9 @@ def shares(file: Path) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a Ray are one group, so that one is started. pytest-xdist gives out in this order: groups, files
-    with tests on S3 and other files that share something, which take longest, then tests one by one. So no
-    core waits at the end for a file on another."""
+    """Tests on a Ray are one group, so that one is started. pytest-xdist gives out in this order: groups,
+    files with tests on S3 and other files that share something, which take longest, then tests one by one. So
+    no core waits at the end for a file on another."""
     on_ray = [item.get_closest_marker("ray") is not None for item in items]
     on_s3 = {item.path for item in items if "s3_session" in getattr(item, "fixturenames", ())}
     for item, ray in zip(items, on_ray, strict=True):

@@ -118,8 +118,8 @@ def on_ray(test: Callable[..., None]) -> Any:
     return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
 
 
-# Those that stop a driver as it stops a run on processes, below, wait for the slow suite, and so does a worker
-# that is killed on Ray, which `test_executors.py` has.
+# Those that stop a driver as it stops a run on processes, below, wait for the slow suite, and so does a
+# killed worker, which `test_executors.py` has on Ray too.
 ALIKE = {"SIGUSR1", "grace", "kill worker"}
 
 
