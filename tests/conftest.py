@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,27 +41,42 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 
+SHARED = re.compile(r'(?m)scope="module"|^@(functools\.)?(lru_)?cache\b|\bs3_?|\bbrowser\b|\bplanted_')
+
+
+@cache
+def shares(file: Path) -> bool:
+    """Whether tests of a file share what is made once a process: a fixture, a cache, a server, a browser."""
+    return bool(SHARED.search(file.read_text(encoding="utf-8")))
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a Ray are one group, so that one is started; they, and files with tests on S3, come first, as
-    they take longest: pytest-xdist gives groups and files out in this order."""
+    """Tests on a Ray are one group, so that one is started. pytest-xdist gives out in this order: groups,
+    files with tests on S3 and other files that share something, which take longest, then tests one by one. So
+    no core waits at the end for a file on another."""
     on_ray = [item.get_closest_marker("ray") is not None for item in items]
     on_s3 = {item.path for item in items if "s3_session" in getattr(item, "fixturenames", ())}
     for item, ray in zip(items, on_ray, strict=True):
         if ray and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("ray"))
-    order = {item: (not ray, item.path not in on_s3) for item, ray in zip(items, on_ray, strict=True)}
+    order = {
+        item: (not ray, item.path not in on_s3, not shares(item.path))
+        for item, ray in zip(items, on_ray, strict=True)
+    }
     items.sort(key=order.__getitem__)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Distribute groups, and the remaining tests file by file."""
+    """Distribute groups, files whose tests share something, and the remaining tests one by one."""
     from xdist.scheduler import LoadGroupScheduling
 
     class GroupsAndFiles(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return super()._split_scope(nodeid).partition("::")[0]
+            scope: str = super()._split_scope(nodeid)
+            file, _, test = scope.partition("::")
+            return file if test and shares(config.rootpath / file) else scope
 
     return GroupsAndFiles(config, log)
 

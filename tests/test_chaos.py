@@ -118,8 +118,9 @@ def on_ray(test: Callable[..., None]) -> Any:
     return pytest.mark.ray(pytest.mark.xdist_group("chaos on ray")(test))
 
 
-# Those that stop a driver as it stops a run on processes, below, wait for the slow suite.
-ALIKE = {"SIGUSR1", "grace"}
+# Those that stop a driver as it stops a run on processes, below, wait for the slow suite, and so does a
+# killed worker, which `test_executors.py` has on Ray too.
+ALIKE = {"SIGUSR1", "grace", "kill worker"}
 
 
 @on_ray

@@ -262,22 +262,6 @@ def test_a_budget_admits_only_what_can_still_finish() -> None:
 
 
 @pytest.mark.ray
-def test_a_job_may_have_all_the_memory_of_a_node(
-    tmp_path: Path, kernel_file: KernelFile, local_ray: None
-) -> None:
-    class Careful(RayExecutor):
-        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-            def alone() -> Job | None:
-                job = next_job()
-                return job and job._replace(whole_node=True)
-
-            return super().run(alone)
-
-    summary = run(tmp_path / "s.zarr", kernel_file(RANDOM), make_campaign(N=[64]), Careful({}))
-    assert summary.outcome == "complete"
-
-
-@pytest.mark.ray
 def test_a_task_that_fits_no_node_is_refused_instead_of_waited_for(
     tmp_path: Path, kernel_file: KernelFile, local_ray: None
 ) -> None:

@@ -19,7 +19,6 @@ from bendscape.core.quadratic.model import Model
 from bendscape.sweep.campaign.file import Campaign, load_campaign
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.engine.plan import plan_campaign
-from bendscape.sweep.engine.ray_executor import RayExecutor
 
 ROOT = Path(__file__).parent.parent
 NIGHT = 8.0  # hours
@@ -27,12 +26,12 @@ CORES = 2
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> str:
-    """The small campaign with two thirds of its seeds, run on the session's Ray."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small campaign with two thirds of its seeds, in this process."""
     path = tmp_path_factory.mktemp("paper") / "paper-small.zarr"
     whole = load_campaign(ROOT / "campaigns/paper-small.toml").model_dump()
     whole["grid"]["seeds"] = {size: 2 * number // 3 for size, number in whole["grid"]["seeds"].items()}
-    summary = campaigns.run(path, "", Campaign.from_dict(whole), RayExecutor({}, workers=2))
+    summary = campaigns.run(path, "", Campaign.from_dict(whole))
     assert summary.outcome == "complete"
     return str(path)
 
@@ -52,7 +51,6 @@ def test_the_models_of_the_small_campaign_are_in_the_full_one() -> None:
     assert small["alpha"]["around"] == whole["alpha"]["around"]
 
 
-@pytest.mark.ray
 def test_its_overlaps_above_threshold_are_those_of_the_law_without_a_free_parameter(store: str) -> None:
     ds = xr.open_dataset(store, engine="bendscape", chunks={})
     high = ds.sel(N=256).isel(alpha_factor=[-2, -1])
@@ -65,7 +63,6 @@ def test_its_overlaps_above_threshold_are_those_of_the_law_without_a_free_parame
             np.testing.assert_allclose(at.values, law, rtol=0.6)
 
 
-@pytest.mark.ray
 def test_the_wider_student_of_the_small_campaign_has_the_lower_threshold_and_no_claim_is_contradicted(
     store: str,
 ) -> None:
@@ -76,7 +73,6 @@ def test_the_wider_student_of_the_small_campaign_has_the_lower_threshold_and_no_
     assert "contradicted" not in {claim.verdict for claim in found.values()}
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_the_small_campaign_produces_its_report(store: str, tmp_path: Path) -> None:
     ds = xr.open_dataset(store, engine="bendscape", chunks={})

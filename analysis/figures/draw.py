@@ -204,6 +204,7 @@ def _write_pages(place: Path, drawn: Iterator[tuple[str, Figure]], formats: Sequ
             check_replaceable(written[-1], TITLE, what="figure")
             with style(**{"svg.hashsalt": page}), whole(written[-1]) as file:
                 one.savefig(file, metadata=_METADATA[suffix])
+            one.set_layout_engine("none")  # laid out now: every format has the same places
     return written
 
 
