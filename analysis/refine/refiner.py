@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.store.root import Store
 
 _OF_MODELS = ("status", "transition", "alpha_bbp")  # what readers add to the variables of a kernel
+_REAL = ("float64", "float32", "int64", "int8")
 
 
 def refiner(quantity: Quantity) -> Refiner:
@@ -35,11 +36,20 @@ def refiner(quantity: Quantity) -> Refiner:
     def lacks(kernel: Kernel) -> str:
         names = {of.name for of in (*kernel.variables, *(v for r in kernel.references for v in r.variables))}
         axes = {axis.name: xr.Variable((), 0, {"role": axis.role}) for axis in kernel.axes.declared}
-        return ", ".join(
-            quantity.needs.lacking(xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes}))
-        )
+        known = xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes})
+        numbers = {of.name for of in kernel.variables if not of.dims and of.dtype in _REAL}
+        found = [*quantity.needs.lacking(known), *_no_numbers(quantity, names, numbers)]
+        return ", ".join([*found, *([] if kernel.axes.curve else ["a curve axis"])])
 
     return Refiner(refine, lacks)
+
+
+def _no_numbers(quantity: Quantity, names: Collection[str], numbers: Collection[str]) -> list[str]:
+    return [
+        f"{name} as one real number a cell"
+        for name in quantity.numbers
+        if (name in names or name in _OF_MODELS) and name not in numbers
+    ]
 
 
 def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
@@ -85,6 +95,10 @@ class Sweep:
         axes = store.layout.axes
         if axes.curve is None or store.layout.curve is None:
             raise ParameterError("store", store.url, "a sweep with a curve axis", "its kernel has none")
+        cells = self.sweep["status"].dims
+        numbers = {k for k, of in self.sweep.data_vars.items() if of.dims == cells and of.dtype.name in _REAL}
+        if lacks := _no_numbers(quantity, [str(k) for k in self.sweep.variables], numbers - {"status"}):
+            raise ParameterError("store", store.url, f"a sweep with {', '.join(lacks)}")
         self.axes, self.axis, self.curve = axes, axes.curve, store.layout.curve
         self.size = axes.size.name if axes.size is not None else None
 
@@ -152,4 +166,6 @@ class Sweep:
             cell = self.axes.cell(coordinate, **at)
             return float(self.kernel.seconds(cell)) * self.seconds_of_size.get(N, 1.0)
 
-        return Held(model, unit, cells, missing, cost, self.axis.holds)
+        return Held(
+            model, unit, cells, missing, cost, self.axis.holds, int((codes == STATUS["failed"]).sum())
+        )
