@@ -141,7 +141,7 @@ def level_crossing(name: str, variable: str, level: float, exponent: float = 0.5
 
 def level_refiner(variable: str, level: float) -> Refiner:
     """The refiner of VARIABLE=LEVEL; see :func:`level_crossing`."""
-    return refiner(level_crossing(f"{variable}={level:g}", variable, level))
+    return refiner(level_crossing(f"{variable}={level!r}", variable, level))
 
 
 def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent: float) -> Fitted:

@@ -96,7 +96,8 @@ class Sweep:
         if axes.curve is None or store.layout.curve is None:
             raise ParameterError("store", store.url, "a sweep with a curve axis", "its kernel has none")
         cells = self.sweep["status"].dims
-        numbers = {k for k, of in self.sweep.data_vars.items() if of.dims == cells and of.dtype.name in _REAL}
+        variables = {str(name): of for name, of in self.sweep.data_vars.items()}
+        numbers = {k for k, of in variables.items() if of.dims == cells and of.dtype.name in _REAL}
         if lacks := _no_numbers(quantity, [str(k) for k in self.sweep.variables], numbers - {"status"}):
             raise ParameterError("store", store.url, f"a sweep with {', '.join(lacks)}")
         self.axes, self.axis, self.curve = axes, axes.curve, store.layout.curve

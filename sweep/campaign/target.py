@@ -249,9 +249,9 @@ def _quantities() -> str:
 
 
 def level_of(quantity: str) -> tuple[str, float] | None:
-    """The variable and the level of a quantity VARIABLE=LEVEL; None for other names."""
+    """The variable and the finite level of a quantity VARIABLE=LEVEL; None for other names."""
     found = _LEVEL.fullmatch(quantity)
-    return found and (found[1], float(found[2]))
+    return (found[1], float(found[2])) if found and math.isfinite(float(found[2])) else None
 
 
 def canonical_quantity(name: str) -> str:
@@ -266,7 +266,7 @@ def load_refiner(quantity: str, parameter: str = "target") -> Refiner:
     Raises
     ------
     ParameterError
-        There is none, or it cannot be loaded; the level is not finite.
+        There is none, or it cannot be loaded.
     """
     crossing = level_of(quantity)
     group = REFINERS if crossing is None else LEVEL_REFINERS
