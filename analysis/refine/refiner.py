@@ -38,7 +38,10 @@ def refiner(quantity: Quantity) -> Refiner:
         axes = {axis.name: xr.Variable((), 0, {"role": axis.role}) for axis in kernel.axes.declared}
         known = xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes})
         numbers = {of.name for of in kernel.variables if not of.dims and of.dtype in _REAL}
-        found = [*quantity.needs.lacking(known), *_no_numbers(quantity, names, numbers)]
+        found = [
+            *quantity.needs.lacking(known),
+            *_no_numbers(quantity, [str(k) for k in known.variables], numbers),
+        ]
         return ", ".join([*found, *([] if kernel.axes.curve else ["a curve axis"])])
 
     return Refiner(refine, lacks)
@@ -48,7 +51,7 @@ def _no_numbers(quantity: Quantity, names: Collection[str], numbers: Collection[
     return [
         f"{name} as one real number a cell"
         for name in quantity.numbers
-        if (name in names or name in _OF_MODELS) and name not in numbers
+        if name in names and name not in numbers
     ]
 
 
