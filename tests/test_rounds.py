@@ -435,6 +435,8 @@ def test_a_campaign_whose_target_nobody_serves_is_refused_before_anything_runs(
         ("mean_x = { relative = 0.1, absolute = 1 }", "{ relative = number > 0 }"),
         ("core_hours = 3", "a quantity of installed refiners"),
         ("mean_x = 0.1\ncore_hours = -1", "target.core_hours must be a number > 0"),
+        ('"x=0.5" = 0.1\n"x = 0.50" = 0.2', "absent, since x=0.5 is given before"),
+        ('"x=0.5" = 0.1\n[[target.models]]\na = 3\n"x=0.7" = 0.2', "must be one quantity"),
         ("mean_x = 0.1\na = 3", "conditions stand in tables [[target.models]]"),
         ("mean_x = 0.1\n[[target.models]]\nmean_x = 1", "a condition on at least one of p, p_star, a"),
         (

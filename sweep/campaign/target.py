@@ -155,17 +155,15 @@ class Target(BaseModel):
         ParameterError
             One line with the key, the value found, and what is accepted.
         """
-        raw = {canonical_quantity(key): value for key, value in table.items()}
+        raw = _canonical("target", table)
         hours, models = raw.pop("core_hours", None), raw.pop("models", [])
         if hours is not None and not (is_number(hours) and hours > 0):
             raise ParameterError("target.core_hours", hours, "a number > 0")
         tables = isinstance(models, list | tuple) and all(isinstance(one, Mapping) for one in models)
         if not tables:
             raise ParameterError("target.models", models, "tables [[target.models]]")
-        rows = [
-            (f"target.models[{n}]", {canonical_quantity(key): value for key, value in one.items()})
-            for n, one in enumerate(models)
-        ]
+        places = [f"target.models[{n}]" for n in range(len(models))]
+        rows = [(place, _canonical(place, one)) for place, one in zip(places, models, strict=True)]
         named = [key for key in (*raw, *(key for _, row in rows for key in row)) if key not in _models(axes)]
         quantities, offered = list(dict.fromkeys(named)), refiners()
         wrong = next((name for name in quantities if name not in offered and not level_of(name)), None)
@@ -189,6 +187,15 @@ class Target(BaseModel):
             models=own,
             core_hours=None if hours is None else float(hours),
         )
+
+
+def _canonical(place: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if (name := canonical_quantity(key)) in found:
+            raise ParameterError(f"{place}.{key}", value, f"absent, since {name} is given before")
+        found[name] = value
+    return found
 
 
 def _models(axes: Axes) -> list[str]:
