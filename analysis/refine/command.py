@@ -54,6 +54,7 @@ def refine(
     from bendscape.sweep.commands.console import console, out, print_json
     from bendscape.sweep.commands.output import check_replaceable, check_writable, whole
     from bendscape.sweep.store.root import open_store
+    from bendscape.sweep.store.runs import core_seconds_spent
 
     for name, number in (("--target", target), ("--core-hours", core_hours)):
         if number is not None and not 0 < number < math.inf:
@@ -72,8 +73,7 @@ def refine(
         raise ParameterError("--of", of, accepted, f"it lacks {lacks}")
     limit = None
     if core_hours is not None:
-        spent = sum(float(size.seconds.sum()) for size in opened.ledger.records.sizes.values())
-        limit = core_hours + spent / 3600
+        limit = core_hours + core_seconds_spent(opened.ledger) / 3600
     precision = Precision(absolute=target) if absolute else Precision(relative=target)
     proposal = refiner.refine(opened, Target(quantity=of, precision=precision, core_hours=limit))
     written = output if proposal.additions else None

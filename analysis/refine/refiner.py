@@ -21,6 +21,7 @@ from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Kernel
 from bendscape.sweep.campaign.target import Proposal, Refiner, Target
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.store.root import Store
+from bendscape.sweep.store.runs import core_seconds_spent
 
 _OF_MODELS = ("status", "transition", "alpha_bbp")  # what readers add to the variables of a kernel
 _REAL = ("float64", "float32", "int64", "int8")
@@ -85,7 +86,11 @@ def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
             if target.of(model) is not None:
                 fitted = quantity.fit(block)
                 rows.append(row_of(fitted, sweep.held(model, block), target.wanted(model, fitted.value)))
-    return rows if target.core_hours is None else within(rows, 3600 * target.core_hours - sweep.spent)
+    return (
+        rows
+        if target.core_hours is None
+        else within(rows, 3600 * target.core_hours - core_seconds_spent(store.ledger))
+    )
 
 
 class Sweep:
@@ -125,11 +130,6 @@ class Sweep:
             return {size: plan.correction(size) for size in plan.sizes}
         sums = {size: (of.seconds.sum(), of.computed.sum()) for size, of in records.sizes.items()}
         return {size: float(seconds / cells) for size, (seconds, cells) in sums.items() if seconds and cells}
-
-    @property
-    def spent(self) -> float:
-        """Seconds of all receipts."""
-        return float(sum(of.seconds.sum() for of in self.store.ledger.records.sizes.values()))
 
     def models(self) -> Iterator[tuple[dict[str, Scalar], xr.Dataset]]:
         """Every model with a wanted cell: the values of its axes, and its part of the sweep, in memory."""

@@ -91,7 +91,7 @@ class Row:
 def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) -> Row:
     """The state of one model and its next round of at most ``most`` seconds.
 
-    See :func:`bendscape.analysis.refine.refiner.propose` for the rule.
+    See :func:`bendscape.analysis.refine.refiner.rows_of` for the rule.
     """
 
     def row(state: State, reason: str = "") -> Row:

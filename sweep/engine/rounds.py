@@ -18,8 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import numpy as np
-
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.extension import extended
 from bendscape.sweep.campaign.file import Campaign
@@ -30,6 +28,7 @@ from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.root import Store, open_store
 from bendscape.sweep.store.rounds import Outcome, Round, read_rounds, record_round, round_of, target_document
+from bendscape.sweep.store.runs import core_seconds_spent
 
 UNREACHABLE = "target unreachable"
 _REASONS = 5  # named in one line
@@ -186,11 +185,6 @@ class Rounds:
     def _basis(self) -> str:
         about = [self.campaign.spec_hash(self.kernel.axes), self._asked(), version("bendscape")]
         return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def core_seconds_spent(ledger: Ledger) -> float:
-    """Core seconds of all receipts of a store; the ledger must have been replayed."""
-    return float(sum(float(np.sum(size.seconds)) for size in ledger.records.sizes.values()))
 
 
 def _asked(target: Mapping[str, Any]) -> dict[str, Any]:
