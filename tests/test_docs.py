@@ -11,7 +11,7 @@ import pytest
 
 from bendscape.sweep.campaign.file import CampaignSection, parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
-from bendscape.sweep.campaign.target import REFINERS, Target
+from bendscape.sweep.campaign.target import LEVEL_REFINERS, REFINERS, Target
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -55,6 +55,7 @@ def code_names(text: str) -> set[str]:
     return in_file | set(DOTTED.findall(text)) - {
         *groups,
         REFINERS,
+        LEVEL_REFINERS,
     }  # entry-point groups are names of no module
 
 

@@ -303,6 +303,46 @@ def test_a_store_of_a_kernel_that_is_no_network_is_refined(recall: tuple[Path, s
     assert bendscape("refine", store, *options).returncode == 0  # an earlier one is replaced
 
 
+def test_a_campaign_of_any_kernel_goes_in_rounds_until_a_level_crossing_is_known(
+    recall: tuple[Path, str], tmp_path: Path
+) -> None:
+    target = """
+[target]
+core_hours = 1
+
+[[target.models]]
+rule = "hebb"
+"recalled = 0.50" = { absolute = 0.08 }
+"""
+    campaign = parse_campaign(RECALL + target)
+    summary = run(tmp_path / "recall.zarr", recall[1], campaign)
+    assert (summary.outcome, summary.rounds > 0) == ("complete", True)
+    (state,) = summary.models  # nothing is asked of the other rule
+    assert (state["model"], state["state"]) == ({"rule": "hebb"}, "met")
+    assert state["error"] <= 0.08
+    assert state["value"] == pytest.approx(1.0, abs=4 * 0.08)
+    for wrong, words in (
+        ("missing=0.5", "lacks missing"),
+        ("recalled", '"VARIABLE=LEVEL"'),
+        ("recalled=", '"VARIABLE=LEVEL"'),
+        ("size=16", "size as one real number a cell"),
+    ):
+        asked = parse_campaign(RECALL + f'[target]\n"{wrong}" = 0.1\n')
+        with pytest.raises(ParameterError, match=words):
+            run(tmp_path / "none.zarr", recall[1], asked)
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_a_model_whose_cells_fail_gets_no_more_of_them(tmp_path: Path) -> None:
+    module = tmp_path / "failing.py"
+    module.write_text(SIGMOID.replace("    at = (", "    if cell.rule == 'inverse': 1 / 0\n    at = ("))
+    target = '[target]\n"recalled=0.5" = { absolute = 0.3 }\n'
+    summary = run(tmp_path / "s.zarr", str(module), parse_campaign(RECALL + target))
+    hebb, inverse = summary.models
+    assert (hebb["state"], inverse["state"], summary.failed) == ("met", "unreachable", 12 * 2 * 16)
+    assert inverse["reason"].startswith("384 of its 384 computed cells failed")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -312,6 +352,9 @@ def test_a_store_of_a_kernel_that_is_no_network_is_refined(recall: tuple[Path, s
         (("--target", "0.1", "--of", "nobody"), "nobody"),
         (("--target", "0.1", "--of", "recalled=half"), "VARIABLE=LEVEL"),
         (("--target", "0.1", "--of", "missing=0.5"), "missing"),
+        (("--target", "0.1", "--of", "status=0.5"), "status as one real number a cell"),
+        (("--target", "0.1", "--of", "load=0.5"), "load as one real number a cell"),
+        (("--target", "0.1", "--of", "recalled=1e999"), "VARIABLE=LEVEL"),
         (("--target", "0.1", "--of", "recalled=0.5", "-o", "next.txt"), ".toml"),
     ],
 )

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from bendscape.sweep import plan as plan_of
 from bendscape.sweep import run as run_in_python
 from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
+from bendscape.sweep.campaign.target import Proposal
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine import run as run_module
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
@@ -286,6 +289,100 @@ def test_a_failed_cell_neither_blocks_the_rounds_nor_is_forgotten(
     assert rounds_of(tmp_path / "s.zarr")[-1].outcome == "met"
 
 
+def test_rounds_end_when_every_cell_of_the_last_one_failed(tmp_path: Path, kernel_file: KernelFile) -> None:
+    module = kernel_file("if cell.seed >= 4: raise ValueError('no luck')\n" + RANDOM)
+    summary = run(tmp_path / "s.zarr", module, aimed())
+    assert (summary.outcome, summary.rounds, summary.done) == ("target unreachable", 1, 16)
+    assert (
+        summary.reason == f"all {summary.failed} cells of the last round failed: more of them would not help"
+    )
+    again = run(tmp_path / "s.zarr", module, aimed())
+    assert (again.outcome, again.computed, again.reason) == (summary.outcome, 0, summary.reason)
+
+
+RUBBISH: dict[str, Callable[[Proposal], Any]] = {
+    "ZeroDivisionError": lambda of: 1 // 0,
+    "addition.seeds = -3": lambda of: replace(of, additions=(replace(of.additions[0], seeds=-3),)),
+    "addition.alpha = -1": lambda of: replace(of, additions=(replace(of.additions[0], curve=-1),)),
+    "addition.alpha = nan": lambda of: replace(of, additions=(replace(of.additions[0], curve=math.nan),)),
+    "addition = 'planet'": lambda of: replace(of, additions=(replace(of.additions[0], model={"planet": 3}),)),
+    "a state is 'lost'": lambda of: replace(of, models=(replace(of.models[0], state="lost"),)),  # type: ignore[arg-type]
+    "not JSON serializable": lambda of: replace(of, models=(replace(of.models[0], reason=object()),)),  # type: ignore[arg-type]
+    "AttributeError": lambda of: None,
+}
+
+
+@pytest.mark.parametrize("words", RUBBISH)
+def test_a_refiner_that_fails_is_one_line_and_loses_nothing(
+    tmp_path: Path, module: str, whole: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "s.zarr"
+    with monkeypatch.context() as patch:
+        wrong = replace(refiners.MEAN, refine=lambda *of: RUBBISH[words](refiners.mean_of_x(*of)))
+        patch.setattr(refiners, "MEAN", wrong)
+        with pytest.raises(ParameterError, match="whose refiner gives") as error:
+            run(store, module, aimed())
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert rounds_of(store) == []
+    assert int((opened(store).status == 1).sum()) == 16
+    assert run(store, module, aimed()).outcome == "complete"
+    assert told(store) == told(whole)
+
+
+NURSERY = """
+import os, random, signal, sys, time
+from pathlib import Path
+import pytest, refiners
+from campaigns import run
+from test_rounds import aimed
+
+patch = pytest.MonkeyPatch()
+refiners.install(patch)
+folder, module = Path(sys.argv[1]), sys.argv[2]
+
+def attempt(store, seconds):
+    pid = os.fork()
+    if not pid:
+        os._exit(run(store, module, aimed()).exit_code)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
+
+start = time.monotonic()
+assert attempt(folder / "whole.zarr", 300)
+seconds, moments, kills = time.monotonic() - start, random.Random(1), 0
+for _ in range(6):
+    if attempt(folder / "killed.zarr", moments.uniform(0.1, 0.6) * seconds):
+        break
+    kills += 1
+else:
+    assert attempt(folder / "killed.zarr", 300)
+print(kills)
+"""
+
+
+def test_a_driver_killed_at_random_moments_ends_with_the_bytes_and_rounds_of_one_left_alone(
+    tmp_path: Path, kernel_file: KernelFile
+) -> None:
+    module = kernel_file("import time; time.sleep(0.004)\n" + RANDOM)
+    command = [sys.executable, "-c", NURSERY, str(tmp_path), module]
+    tests = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": tests}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 1
+    killed, alone = tmp_path / "killed.zarr", tmp_path / "whole.zarr"
+    assert told(killed) == told(alone)
+    assert data_files(killed) == data_files(alone)
+    assert fsck(killed).sound
+
+
 def test_a_larger_grid_and_another_target_go_on_from_the_rounds_of_the_store(
     tmp_path: Path, module: str
 ) -> None:
@@ -338,6 +435,8 @@ def test_a_campaign_whose_target_nobody_serves_is_refused_before_anything_runs(
         ("mean_x = { relative = 0.1, absolute = 1 }", "{ relative = number > 0 }"),
         ("core_hours = 3", "a quantity of installed refiners"),
         ("mean_x = 0.1\ncore_hours = -1", "target.core_hours must be a number > 0"),
+        ('"x=0.5" = 0.1\n"x = 0.50" = 0.2', "absent, since x=0.5 is given before"),
+        ('"x=0.5" = 0.1\n[[target.models]]\na = 3\n"x=0.7" = 0.2', "must be one quantity"),
         ("mean_x = 0.1\na = 3", "conditions stand in tables [[target.models]]"),
         ("mean_x = 0.1\n[[target.models]]\nmean_x = 1", "a condition on at least one of p, p_star, a"),
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from bendscape.sweep.commands.options import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bendscape.sweep.campaign.target import ModelState, Proposal, Refiner
+    from bendscape.sweep.campaign.target import ModelState, Proposal
 
 MARK = "# written by bendscape refine"
 """First line of a campaign that this command writes; only such a file is replaced."""
@@ -51,10 +50,11 @@ def refine(
     from bendscape.core.errors import ParameterError
     from bendscape.sweep.campaign.extension import extended
     from bendscape.sweep.campaign.file import parse_campaign
-    from bendscape.sweep.campaign.target import Precision, Target
+    from bendscape.sweep.campaign.target import Precision, Target, canonical_quantity, load_refiner
     from bendscape.sweep.commands.console import console, out, print_json
     from bendscape.sweep.commands.output import check_replaceable, check_writable, whole
     from bendscape.sweep.store.root import open_store
+    from bendscape.sweep.store.runs import core_seconds_spent
 
     for name, number in (("--target", target), ("--core-hours", core_hours)):
         if number is not None and not 0 < number < math.inf:
@@ -64,7 +64,8 @@ def refine(
             raise ParameterError("--output", str(output), "a file named .toml")
         check_writable(output, name="--output")
         check_replaceable(output, MARK, what="campaign of bendscape refine", name="--output")
-    refiner, opened, lacks = refiner_of(of), open_store(store), ""
+    of = canonical_quantity(of)
+    refiner, opened, lacks = load_refiner(of, "--of"), open_store(store), ""
     with contextlib.suppress(ParameterError):  # if its kernel is not installed, the cells will tell
         lacks = refiner.lacks(opened.kernel())
     if lacks:
@@ -72,8 +73,7 @@ def refine(
         raise ParameterError("--of", of, accepted, f"it lacks {lacks}")
     limit = None
     if core_hours is not None:
-        spent = sum(float(size.seconds.sum()) for size in opened.ledger.records.sizes.values())
-        limit = core_hours + spent / 3600
+        limit = core_hours + core_seconds_spent(opened.ledger) / 3600
     precision = Precision(absolute=target) if absolute else Precision(relative=target)
     proposal = refiner.refine(opened, Target(quantity=of, precision=precision, core_hours=limit))
     written = output if proposal.additions else None
@@ -90,27 +90,6 @@ def refine(
         console().print(f"wrote {written}: run it to compute the cells", markup=False)
     elif output is not None:
         console().print(f"wrote nothing to {output}: there are no cells to add", markup=False)
-
-
-def refiner_of(name: str) -> Refiner:
-    """The refiner of an installed quantity, or of VARIABLE=LEVEL.
-
-    Raises
-    ------
-    ParameterError
-        There is none of that name, or the level is not a number.
-    """
-    from bendscape.analysis.refine.level_crossing import level_crossing
-    from bendscape.analysis.refine.refiner import refiner
-    from bendscape.core.errors import ParameterError
-    from bendscape.sweep.campaign.target import load_refiner
-
-    variable, equals, level = name.partition("=")
-    if not equals:
-        return load_refiner(name)
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", level):
-        raise ParameterError("--of", name, "VARIABLE=LEVEL, the level a number, such as order=0.5")
-    return refiner(level_crossing(name, variable, float(level)))
 
 
 def document(proposal: Proposal, name: str) -> dict[str, Any]:

@@ -134,19 +134,22 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity that a target can name: an entry point of the group `bendscape.quantities`.
+    """A quantity that a target can name; see :func:`bendscape.analysis.refine.refiner.refiner`.
 
     Parameters
     ----------
     name
-        The name of its entry point.
+        The name of its entry point of the group `bendscape.refiners`, or VARIABLE=LEVEL.
     needs
         The variables and axes that the sweep must have. Its estimate is not used.
     fit
         ``fit(block)`` for one model of the sweep: a dataset in memory over the curve, the sizes and the
         seeds, with the variables that ``needs`` names, the coordinate of the model axes, and `status`.
+    numbers
+        Variables of ``needs`` that have to be one real number a cell.
     """
 
     name: str
     needs: Analysis
     fit: Callable[[xr.Dataset], Fitted]
+    numbers: tuple[str, ...] = ()

@@ -33,8 +33,10 @@ from bendscape.analysis.refine.level_windows import (
     window_of,
 )
 from bendscape.analysis.refine.optimum import column_of_inverse, information
+from bendscape.analysis.refine.refiner import refiner
 from bendscape.analysis.refine.trust import compared, halved, judged, worse
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.target import Refiner
 
 BEND = 0.5
 """Standard deviation of the quadratic and of the cubic term at the ends of a window, relative to the distance
@@ -134,7 +136,12 @@ def level_crossing(name: str, variable: str, level: float, exponent: float = 0.5
     def unused(ds: xr.Dataset, **options: Any) -> xr.Dataset:
         raise NotImplementedError("a quantity is estimated one model at a time")
 
-    return Quantity(name, Analysis(name, unused, (variable,), {}), fit)
+    return Quantity(name, Analysis(name, unused, (variable,), {}), fit, (variable,))
+
+
+def level_refiner(variable: str, level: float) -> Refiner:
+    """The refiner of VARIABLE=LEVEL; see :func:`level_crossing`."""
+    return refiner(level_crossing(f"{variable}={level!r}", variable, level))
 
 
 def fit_level_crossing(block: xr.Dataset, variable: str, level: float, exponent: float) -> Fitted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,10 @@ from bendscape.sweep.campaign.kernel import NOT_WANTED, STATUS, Kernel
 from bendscape.sweep.campaign.target import Proposal, Refiner, Target
 from bendscape.sweep.engine.plan import plan_campaign
 from bendscape.sweep.store.root import Store
+from bendscape.sweep.store.runs import core_seconds_spent
 
 _OF_MODELS = ("status", "transition", "alpha_bbp")  # what readers add to the variables of a kernel
+_REAL = ("float64", "float32", "int64", "int8")
 
 
 def refiner(quantity: Quantity) -> Refiner:
@@ -35,11 +37,23 @@ def refiner(quantity: Quantity) -> Refiner:
     def lacks(kernel: Kernel) -> str:
         names = {of.name for of in (*kernel.variables, *(v for r in kernel.references for v in r.variables))}
         axes = {axis.name: xr.Variable((), 0, {"role": axis.role}) for axis in kernel.axes.declared}
-        return ", ".join(
-            quantity.needs.lacking(xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes}))
-        )
+        known = xr.Dataset({**dict.fromkeys((*names, *_OF_MODELS), 0), **axes})
+        numbers = {of.name for of in kernel.variables if not of.dims and of.dtype in _REAL}
+        found = [
+            *quantity.needs.lacking(known),
+            *_no_numbers(quantity, [str(k) for k in known.variables], numbers),
+        ]
+        return ", ".join([*found, *([] if kernel.axes.curve else ["a curve axis"])])
 
     return Refiner(refine, lacks)
+
+
+def _no_numbers(quantity: Quantity, names: Collection[str], numbers: Collection[str]) -> list[str]:
+    return [
+        f"{name} as one real number a cell"
+        for name in quantity.numbers
+        if name in names and name not in numbers
+    ]
 
 
 def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
@@ -72,7 +86,11 @@ def rows_of(quantity: Quantity, store: Store, target: Target) -> list[Row]:
             if target.of(model) is not None:
                 fitted = quantity.fit(block)
                 rows.append(row_of(fitted, sweep.held(model, block), target.wanted(model, fitted.value)))
-    return rows if target.core_hours is None else within(rows, 3600 * target.core_hours - sweep.spent)
+    return (
+        rows
+        if target.core_hours is None
+        else within(rows, 3600 * target.core_hours - core_seconds_spent(store.ledger))
+    )
 
 
 class Sweep:
@@ -85,6 +103,11 @@ class Sweep:
         axes = store.layout.axes
         if axes.curve is None or store.layout.curve is None:
             raise ParameterError("store", store.url, "a sweep with a curve axis", "its kernel has none")
+        cells = self.sweep["status"].dims
+        variables = {str(name): of for name, of in self.sweep.data_vars.items()}
+        numbers = {k for k, of in variables.items() if of.dims == cells and of.dtype.name in _REAL}
+        if lacks := _no_numbers(quantity, [str(k) for k in self.sweep.variables], numbers - {"status"}):
+            raise ParameterError("store", store.url, f"a sweep with {', '.join(lacks)}")
         self.axes, self.axis, self.curve = axes, axes.curve, store.layout.curve
         self.size = axes.size.name if axes.size is not None else None
 
@@ -107,11 +130,6 @@ class Sweep:
             return {size: plan.correction(size) for size in plan.sizes}
         sums = {size: (of.seconds.sum(), of.computed.sum()) for size, of in records.sizes.items()}
         return {size: float(seconds / cells) for size, (seconds, cells) in sums.items() if seconds and cells}
-
-    @property
-    def spent(self) -> float:
-        """Seconds of all receipts."""
-        return float(sum(of.seconds.sum() for of in self.store.ledger.records.sizes.values()))
 
     def models(self) -> Iterator[tuple[dict[str, Scalar], xr.Dataset]]:
         """Every model with a wanted cell: the values of its axes, and its part of the sweep, in memory."""
@@ -152,4 +170,6 @@ class Sweep:
             cell = self.axes.cell(coordinate, **at)
             return float(self.kernel.seconds(cell)) * self.seconds_of_size.get(N, 1.0)
 
-        return Held(model, unit, cells, missing, cost, self.axis.holds)
+        return Held(
+            model, unit, cells, missing, cost, self.axis.holds, int((codes == STATUS["failed"]).sum())
+        )

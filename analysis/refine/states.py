@@ -42,6 +42,8 @@ class Held:
         ``cost(coordinate, size)``, seconds of one cell.
     accepts
         Whether the curve axis accepts a coordinate.
+    failed
+        Number of cells that have failed.
     """
 
     model: Mapping[str, Scalar]
@@ -50,6 +52,7 @@ class Held:
     missing: Mapping[tuple[float, int], int]
     cost: Callable[[float, int], float]
     accepts: Callable[[float], bool]
+    failed: int = 0
 
     @cached_property
     def seconds(self) -> float:
@@ -88,7 +91,7 @@ class Row:
 def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) -> Row:
     """The state of one model and its next round of at most ``most`` seconds.
 
-    See :func:`bendscape.analysis.refine.refiner.propose` for the rule.
+    See :func:`bendscape.analysis.refine.refiner.rows_of` for the rule.
     """
 
     def row(state: State, reason: str = "") -> Row:
@@ -161,6 +164,10 @@ def _exploring(fitted: Fitted, held: Held, wanted: float) -> Row:
     """Three times the cells at every point, for a model without an estimate."""
     points = [(x, N, n) for (x, N), n in held.cells.items() if n]
     most = max((n for *_, n in points), default=0)
+    computed = sum(held.cells.values()) - sum(held.missing.values())
+    if 2 * held.failed > computed:
+        reason = f"{held.failed} of its {computed} computed cells failed: more of them would not help"
+        return Row(_state(fitted, held, wanted, "unreachable", fitted.error, 0.0, reason), fitted=fitted)
     if not most or most * GROWTH > MOST_SEEDS:
         reason = f"{fitted.reason}, with {most} cells at a point: more of them do not help"
         return Row(_state(fitted, held, wanted, "unreachable", fitted.error, 0.0, reason), fitted=fitted)

@@ -1,7 +1,9 @@
 """The precision that a campaign asks for, and what a refiner proposes to reach it.
 
 A refiner is an entry point of the group `bendscape.refiners`, named after the quantity that it estimates,
-such as `alpha_c`; its value is a :class:`Refiner`. The engine knows nothing of estimates; a refiner knows
+such as `alpha_c`; its value is a :class:`Refiner`. Where the mean of a variable passes a level is a quantity
+of any kernel with a curve axis; it is named `VARIABLE=LEVEL`, such as `recalled=0.5`. The entry point of the
+group `bendscape.level_refiners` makes its refiner. The engine knows nothing of estimates; a refiner knows
 nothing of runs.
 """
 
@@ -9,8 +11,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -19,7 +23,10 @@ from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Scalar, is_number
 from bendscape.sweep.plugins import entry_points
 
-REFINERS = "bendscape.refiners"
+REFINERS, LEVEL_REFINERS = "bendscape.refiners", "bendscape.level_refiners"
+"""Groups of entry points. The value of one of the second is a function of a variable and a level."""
+
+_LEVEL = re.compile(r"\s*(\w+)\s*=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*", re.ASCII)
 _PRECISION = "a number > 0 (a relative error), { relative = number > 0 } or { absolute = number > 0 }"
 
 State = Literal["met", "open", "unreachable"]
@@ -111,7 +118,7 @@ class Target(BaseModel):
     Parameters
     ----------
     quantity
-        Name of the refiner, such as `alpha_c`.
+        `alpha_c`, the name of another refiner, or VARIABLE=LEVEL.
     precision
         For every model that no table of `models` names; None if only those are asked for.
     models
@@ -148,23 +155,24 @@ class Target(BaseModel):
         ParameterError
             One line with the key, the value found, and what is accepted.
         """
-        raw = dict(table)
+        raw = _canonical("target", table)
         hours, models = raw.pop("core_hours", None), raw.pop("models", [])
         if hours is not None and not (is_number(hours) and hours > 0):
             raise ParameterError("target.core_hours", hours, "a number > 0")
         tables = isinstance(models, list | tuple) and all(isinstance(one, Mapping) for one in models)
         if not tables:
             raise ParameterError("target.models", models, "tables [[target.models]]")
-        rows = [(f"target.models[{n}]", dict(one)) for n, one in enumerate(models)]
+        places = [f"target.models[{n}]" for n in range(len(models))]
+        rows = [(place, _canonical(place, one)) for place, one in zip(places, models, strict=True)]
         named = [key for key in (*raw, *(key for _, row in rows for key in row)) if key not in _models(axes)]
-        quantities, offered = list(dict.fromkeys(named)), sorted(refiners())
-        wrong = next((name for name in quantities if name not in offered), None)
+        quantities, offered = list(dict.fromkeys(named)), refiners()
+        wrong = next((name for name in quantities if name not in offered and not level_of(name)), None)
         if wrong is not None or not quantities:
-            known = ", ".join(offered) or "nothing: no installed package offers a refiner"
             close = difflib.get_close_matches(wrong or "", [*offered, "core_hours", "models"], n=1)
             hint = f"did you mean {close[0]!r}?" if close else ""
-            accepted = f"core_hours, models and a quantity of installed refiners ({known})"
-            raise ParameterError("target", wrong or "no quantity", accepted, hint)
+            raise ParameterError(
+                "target", wrong or "no quantity", f"core_hours, models and {_quantities()}", hint
+            )
         if len(quantities) > 1:
             raise ParameterError("target", ", ".join(quantities), "one quantity")
         (quantity,) = quantities
@@ -179,6 +187,15 @@ class Target(BaseModel):
             models=own,
             core_hours=None if hours is None else float(hours),
         )
+
+
+def _canonical(place: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if (name := canonical_quantity(key)) in found:
+            raise ParameterError(f"{place}.{key}", value, f"absent, since {name} is given before")
+        found[name] = value
+    return found
 
 
 def _models(axes: Axes) -> list[str]:
@@ -229,27 +246,51 @@ class Refiner:
 
 
 def refiners() -> list[str]:
-    """The quantities that installed refiners offer."""
+    """The quantities that installed refiners offer by name."""
     return sorted({point.name for point in entry_points(group=REFINERS)})
 
 
-def load_refiner(quantity: str) -> Refiner:
-    """The refiner of a quantity.
+def _quantities() -> str:
+    named = ", ".join(refiners()) or "none is installed"
+    return f'a quantity of installed refiners ({named}) or "VARIABLE=LEVEL", such as "order=0.5"'
+
+
+def level_of(quantity: str) -> tuple[str, float] | None:
+    """The variable and the finite level of a quantity VARIABLE=LEVEL; None for other names."""
+    found = _LEVEL.fullmatch(quantity)
+    return (found[1], float(found[2])) if found and math.isfinite(float(found[2])) else None
+
+
+def canonical_quantity(name: str) -> str:
+    """The one way to write a quantity: VARIABLE=LEVEL without spaces, the level in its shortest form."""
+    found = level_of(name)
+    return name if found is None else f"{found[0]}={found[1]!r}".removesuffix(".0")
+
+
+def load_refiner(quantity: str, parameter: str = "target") -> Refiner:
+    """The refiner of a quantity; `parameter` is what gave it, for errors.
 
     Raises
     ------
     ParameterError
         There is none, or it cannot be loaded.
     """
-    point = next((point for point in entry_points(group=REFINERS) if point.name == quantity), None)
-    if point is None:
-        known = ", ".join(refiners()) or "nothing: no installed package offers a refiner"
-        raise ParameterError("target", quantity, f"a quantity of installed refiners ({known})")
+    crossing = level_of(quantity)
+    group = REFINERS if crossing is None else LEVEL_REFINERS
+    points = [point for point in entry_points(group=group) if crossing or point.name == quantity]
+    if not points:
+        raise ParameterError(parameter, quantity, _quantities())
+    found = _loaded(points[0], quantity, parameter)
+    if crossing is not None:
+        found = found(*crossing)
+    if not isinstance(found, Refiner):
+        raise ParameterError("entry point", points[0].value, "a bendscape Refiner")
+    return found
+
+
+def _loaded(point: EntryPoint, quantity: str, parameter: str) -> Any:
     try:
-        found = point.load()
+        return point.load()
     except Exception as error:  # whatever another package's module does when it is imported
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ParameterError("target", quantity, "a refiner that can be imported", why) from None
-    if not isinstance(found, Refiner):
-        raise ParameterError("entry point", point.value, "a bendscape Refiner")
-    return found
+        raise ParameterError(parameter, quantity, "a refiner that can be imported", why) from None

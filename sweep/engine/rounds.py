@@ -11,23 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, NamedTuple
-
-import numpy as np
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.extension import extended
 from bendscape.sweep.campaign.file import Campaign
 from bendscape.sweep.campaign.kernel import Kernel
-from bendscape.sweep.campaign.target import ModelState, Proposal, Refiner, Target, load_refiner
+from bendscape.sweep.campaign.target import ModelState, Proposal, Refiner, State, Target, load_refiner
 from bendscape.sweep.campaign.tiles import coordinate_in_words
 from bendscape.sweep.engine.plan import Plan, plan_campaign
 from bendscape.sweep.store.ledger import Ledger
 from bendscape.sweep.store.root import Store, open_store
 from bendscape.sweep.store.rounds import Outcome, Round, read_rounds, record_round, round_of, target_document
+from bendscape.sweep.store.runs import core_seconds_spent
 
 UNREACHABLE = "target unreachable"
 _REASONS = 5  # named in one line
@@ -126,11 +127,12 @@ class Rounds:
 
     def next(self, url: str, ledger: Ledger, plan: Plan) -> Round:
         """Analyse the store and record what follows: a round, or the end. The plan must have nothing left."""
-        proposal = self.refiner.refine(open_store(url).with_kernel(self.kernel), self.target)
-        grown = extended(self.campaign, proposal.additions, self.kernel.axes)
+        proposal, grown = self._proposed(url)
         axes = self.kernel.axes
         new = bool(proposal.additions) and grown.spec_hash(axes) != self.campaign.spec_hash(axes)
         outcome, reasons = _outcome(proposal, new)
+        if outcome == "open" and (failed := self._failed(plan)):
+            outcome, reasons = "unreachable", (failed,)
         number = 1 if self.last is None else self.last.number + 1
         made = round_of(
             number, self.target, proposal, outcome, reasons, _cells(plan), core_seconds_spent(ledger),
@@ -143,14 +145,46 @@ class Rounds:
             self.campaign = grown
         return made
 
+    def _proposed(self, url: str) -> tuple[Proposal, Campaign]:
+        """What the refiner proposes, and the campaign with it.
+
+        Raises
+        ------
+        ParameterError
+            The refiner fails, or proposes what cannot be computed or recorded; nothing is recorded then.
+        """
+        try:
+            proposal = self.refiner.refine(open_store(url).with_kernel(self.kernel), self.target)
+            grown = extended(self.campaign, proposal.additions, self.kernel.axes)
+            if wrong := [of.state for of in proposal.models if of.state not in get_args(State)]:
+                raise ValueError(f"a state is {wrong[0]!r}, not one of {', '.join(get_args(State))}")
+            json.dumps([[asdict(of) for of in every] for every in (proposal.models, proposal.additions)])
+        except (ParameterError, OSError) as error:
+            if isinstance(error, OSError) or not error.parameter.startswith("addition"):
+                raise
+            raise self._refused(str(error)) from error
+        except Exception as error:  # whatever the code of another package does
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise self._refused(f"{why}, at {Path(at.filename).name}:{at.lineno}") from error
+        return proposal, grown
+
+    def _refused(self, why: str) -> ParameterError:
+        accepted = "a quantity whose refiner gives a valid proposal for this store"
+        return ParameterError("target", self.target.quantity, accepted, why)
+
+    def _failed(self, plan: Plan) -> str:
+        """In words, that nothing came of the round before, or of the campaign; empty otherwise."""
+        done, failed = _cells(plan)
+        before = next((of.cells for of in reversed(self.recorded) if of.outcome == "open"), (0, 0))
+        gone = self.recorded and self.recorded[-1].outcome != "open"
+        if gone or done > before[0] or failed <= before[1]:
+            return ""
+        return f"all {failed - before[1]} cells of the last round failed: more of them would not help"
+
     def _basis(self) -> str:
         about = [self.campaign.spec_hash(self.kernel.axes), self._asked(), version("bendscape")]
         return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def core_seconds_spent(ledger: Ledger) -> float:
-    """Core seconds of all receipts of a store; the ledger must have been replayed."""
-    return float(sum(float(np.sum(size.seconds)) for size in ledger.records.sizes.values()))
 
 
 def _asked(target: Mapping[str, Any]) -> dict[str, Any]:

@@ -339,7 +339,7 @@ def publish(
     attributes = store.attributes if store else None
     before = store.layout.on(plan.kernel.axes) if store else None
     same = attributes is not None and source.items() <= attributes.items()
-    if attributes is not None and (campaign.target is not None or "[target]" in attributes["campaign"]):
+    if attributes is not None and (campaign.target is not None or "target" in attributes["campaign"]):
         same = same and parse_campaign(attributes["campaign"]).target == campaign.target
     spec_hash, asked = campaign.spec_hash(plan.kernel.axes), campaign.canonical(plan.kernel.axes)
     if attributes is not None and same and attributes["spec_hash"] == spec_hash:

@@ -114,3 +114,8 @@ def core_seconds_left(ledger: Ledger, limits: Mapping[str, float | None]) -> dic
     shared = any(label != OWN for label in limits)
     used = core_seconds_used(run_records(ledger)) if shared else Counter[str]()
     return {label: limit - used[label] for label, limit in limits.items() if limit is not None}
+
+
+def core_seconds_spent(ledger: Ledger) -> float:
+    """Core seconds of all receipts of a store; the ledger must have been replayed."""
+    return float(sum(float(size.seconds.sum()) for size in ledger.records.sizes.values()))
