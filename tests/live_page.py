@@ -42,8 +42,13 @@ def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
-def events(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
-    """The first events of a stream, each as its fields."""
+def frames(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
+    """The first frames of a stream, each event as its fields."""
+    return events(port, path, count, "frame", **headers)
+
+
+def events(port: int, path: str, count: int, kind: str = "", **headers: str) -> list[dict[str, str]]:
+    """The first events of a stream, of one kind or any, each as its fields."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request(
         "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
@@ -57,7 +62,7 @@ def events(port: int, path: str, count: int, **headers: str) -> list[dict[str, s
         if line:
             name, _, value = line.partition(": ")
             fields[name] = value
-        elif "event" in fields:
+        elif "event" in fields and kind in ("", fields["event"]):
             found.append(fields)
             fields = {}
         else:

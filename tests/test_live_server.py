@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import BENDSCAPE, bendscape
-from live_page import ask, events, served
+from live_page import ask, events, frames, served
 from test_any_axes import CASES, Place, module_of
 
 from bendscape.analysis.live.server import listen
@@ -93,21 +93,21 @@ def test_every_answer_has_the_strict_policy(port: int) -> None:
 
 
 def test_a_stream_resumes_after_the_event_that_was_seen_last(port: int) -> None:
-    first, alive = events(port, "/events", 2)
-    assert (first["event"], alive["event"]) == ("frame", "alive")
+    (first,) = frames(port, "/events", 1)
+    assert [of["event"] for of in events(port, "/events", 2)] == ["frame", "alive"]
     assert json.loads(first["data"])["done"] == 6
     for resumed in (
         events(port, "/events", 1, Last_Event_ID=first["id"]),
         events(port, f"/events?last={first['id']}", 1),
     ):
         assert resumed[0]["event"] == "alive"
-    anew = events(port, "/events", 1, Last_Event_ID="of-another-watcher")
+    anew = frames(port, "/events", 1, Last_Event_ID="of-another-watcher")
     assert anew[0]["id"] == first["id"]
 
 
 def test_events_are_numbered_and_follow_the_store(store: Place) -> None:
     with served(str(store.folder / "grows.zarr"), [store.module]) as port:
-        (waiting,) = events(port, "/events", 1)
+        (waiting,) = frames(port, "/events", 1)
         assert json.loads(waiting["data"])["state"] == "absent"
         store.run("grows.zarr", store.case.grid)
         seen = []
@@ -123,7 +123,7 @@ def test_events_are_numbered_and_follow_the_store(store: Place) -> None:
         numbers = [int(event["id"].partition("-")[2]) for event in [waiting, *seen]]
         assert numbers == sorted(set(numbers))
         assert json.loads(seen[-1]["data"])["state"] == "complete"
-        one = events(port, "/events?row=0", 1)[0]
+        one = frames(port, "/events?row=0", 1)[0]
         assert json.loads(one["data"])["row"]["index"] == [0]
 
 
@@ -151,7 +151,7 @@ def test_the_command_prints_its_address_and_ctrl_c_ends_it_cleanly(store: Place,
     found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)
     assert found
     assert json.loads(ask(int(found[1]), "/frame.json")[2])["done"] == 6
-    assert events(int(found[1]), "/events", 1)[0]["event"] == "frame"
+    assert len(frames(int(found[1]), "/events", 1)) == 1
     watcher.send_signal(signal.SIGINT)
     out, err = watcher.communicate(timeout=60)
     assert (watcher.returncode, out) == (0, "")

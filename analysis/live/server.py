@@ -20,7 +20,6 @@ from functools import cache
 from importlib.resources import files
 from secrets import token_hex
 from typing import Any
-from urllib.parse import urlsplit
 
 import plotly
 import plotly.offline
@@ -37,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bendscape.analysis.live.frame import Watch
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands.console import results_only
 from bendscape.sweep.location import folder_of
 
 HOST = "127.0.0.1"
@@ -46,6 +46,8 @@ HOSTS = ("127.0.0.1", "localhost")
 LOOK_SECONDS = (1.0, 5.0)
 """Between two looks, at a store on files and in an object store."""
 IDLE = 3.0  # times as long, if no run is at work
+PAGES = 32  # that watch at the same time
+CONNECTIONS = 4 * PAGES
 ALIVE_SECONDS = 5.0  # between two signs of life to a page
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data: blob:; "
@@ -93,7 +95,7 @@ class Guard:
 def foreign(request: Request) -> bool:
     """Whether another origin asks. A link elsewhere may lead to the page itself, and to nothing else."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         return True
     site = request.headers.get("sec-fetch-site", "none")
     followed = request.headers.get("sec-fetch-mode") == "navigate" and request.url.path == "/"
@@ -111,6 +113,8 @@ class Page:
         self._latest: dict[tuple[int, ...], tuple[str, str]] = {}  # by row: number of the event, document
         self._watching: dict[tuple[int, ...], int] = {}
         self._changed = asyncio.Condition()
+        self._asked = asyncio.Event()  # for a row that has no frame yet
+        self._fault = ""
         self._one_at_a_time = asyncio.Lock()
         self._looker: asyncio.Task[None] | None = None
         self.closing = False
@@ -131,8 +135,8 @@ class Page:
                 *(Route(f"/{name}", self._script) for name in _SCRIPTS),
             ],
             middleware=[
-                Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
                 Middleware(Guard),
+                Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
             ],
         )
 
@@ -157,6 +161,8 @@ class Page:
         return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
     async def _events(self, request: Request) -> Response:
+        if sum(self._watching.values()) >= PAGES:
+            return PlainTextResponse(f"{PAGES} pages watch already", 503, headers={"Retry-After": "3"})
         # A page that woke up opens a new stream, and says in the address which event it had last.
         row, last = (
             _row(request),
@@ -169,16 +175,17 @@ class Page:
     async def _stream(self, request: Request, row: tuple[int, ...], last: str) -> AsyncIterator[str]:
         self._watching[row] = self._watching.get(row, 0) + 1
         try:
+            if row not in self._latest:
+                self._asked.set()
             if self._looker is None or self._looker.done():
                 self._looker = asyncio.create_task(self._keep_looking())
-            if row not in self._latest:
-                await self._look([row])
             yield "retry: 2000\n\n"
             while not self.closing and not await request.is_disconnected():
-                number, document = self._latest[row]
+                number, document = self._latest.get(row, (last, ""))
                 if number != last:
                     yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
                     last = number
+                # Also while the first frame takes long, so that the page waits for it.
                 yield f"event: alive\ndata: {time.time():.0f}\n\n"
                 async with self._changed:
                     with contextlib.suppress(TimeoutError):
@@ -190,20 +197,18 @@ class Page:
 
     async def _keep_looking(self) -> None:
         while self._watching and not self.closing:
-            try:
-                await self._look(list(self._watching))
-            except Exception as error:  # a fault of ours: the page says so, and the next look may succeed
-                self.watch.silent = f"{type(error).__name__}: {error}"
-                traceback.print_exc()
+            self._asked.clear()
+            await self._look(list(self._watching))
             idle = 1.0 if self.watch.following.at_work or self._pause < 1 else IDLE
-            await asyncio.sleep(self._pause * idle)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), self._pause * idle)
 
     async def _look(self, rows: list[tuple[int, ...]]) -> None:
         before = self._number
         async with self._one_at_a_time:
-            await run_in_threadpool(self.watch.look)
+            await run_in_threadpool(self._read)
             for row in rows:
-                text = json.dumps(await run_in_threadpool(self.watch.frame, row), separators=(",", ":"))
+                text = await run_in_threadpool(self._document, row)
                 if row not in self._latest or self._latest[row][1] != text:
                     self._number += 1
                     self._latest[row] = f"{self._boot}-{self._number}", text
@@ -212,6 +217,30 @@ class Page:
         if self._number != before:
             async with self._changed:
                 self._changed.notify_all()
+
+    # A fault of ours must not end a stream: the pages say what it was, and the next look may succeed.
+
+    def _read(self) -> None:
+        try:
+            self.watch.look()
+        except Exception as error:
+            self.watch.silent = self._said(error)
+
+    def _document(self, row: tuple[int, ...]) -> str:
+        try:
+            document = self.watch.frame(row)
+        except Exception as error:
+            known = json.loads(self._latest[row][1]) if row in self._latest else self.watch.absent()
+            document = {**known, "silent": self._said(error)}
+        return json.dumps(document, separators=(",", ":"))
+
+    def _said(self, error: Exception) -> str:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        if words != self._fault:
+            self._fault = words
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                traceback.print_exception(error)
+        return words
 
     async def close(self) -> None:
         """End all streams."""
@@ -277,7 +306,8 @@ def serve(location: str, port: int | None = None, modules: Iterable[str] = (), s
         The port cannot be had, or something other than a bendscape store is there.
     """
     watch = Watch(location, modules)
-    watch.look(strict=True)  # so that a wrong place is refused at once
+    with results_only():  # the module of a kernel may print
+        watch.look(strict=True)  # so that a wrong place is refused at once
     with contextlib.closing(listen(port)) as there:
         url = f"http://{HOST}:{there.getsockname()[1]}/"
         print(url, flush=True)
@@ -291,9 +321,10 @@ def serve(location: str, port: int | None = None, modules: Iterable[str] = (), s
         page = Page(watch)
         config = uvicorn.Config(
             page.app, log_config=None, log_level="error", access_log=False, lifespan="off",
-            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=30,
+            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=30, ws="none",
+            limit_concurrency=CONNECTIONS,
         )  # fmt: skip
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), results_only():
             _Server(config, page).run(sockets=[there])
 
 
