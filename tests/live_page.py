@@ -17,7 +17,13 @@ from bendscape.analysis.live.server import Page, listen
 @contextlib.contextmanager
 def served(location: str, modules: Iterable[str] = (), look_seconds: float = 0.2) -> Iterator[int]:
     """Serve the page of a store on a free port, which it yields."""
-    page = Page(Watch(location, modules), look_seconds=look_seconds)
+    with served_page(Page(Watch(location, modules), look_seconds=look_seconds)) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def served_page(page: Page) -> Iterator[int]:
+    """Serve a page on a free port, which it yields."""
     config = uvicorn.Config(page.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     with contextlib.closing(listen(0)) as there:

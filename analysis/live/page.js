@@ -233,7 +233,7 @@
       { type: "scatter", mode: "markers", ...bad, hoverinfo: "text", showlegend: false, marker: { symbol: "x-thin", size: 8, line: { width: 2, color: theme.threshold } } },
     ], {
       margin: { t: 8, r: 14 },
-      xaxis: { title: { text: axis ? escape(place.clientWidth < 7 * axis.long_name.length + 150 ? axis.name : `${axis.long_name} (${axis.name})`) : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k], 22))), range: [-0.5, columns - 0.5], showgrid: false },
+      xaxis: { title: { text: axis ? escape(axis.long_name === axis.name || place.clientWidth < 7 * axis.long_name.length + 150 ? axis.name : `${axis.long_name} (${axis.name})`) : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k], 22))), range: [-0.5, columns - 0.5], showgrid: false },
       yaxis: { title: { text: escape(brief(parts.map(({ axis: of }) => of.name).join(", "), 22)), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(valuesOf(i * merged))), range: [rows - 0.5, -0.5], showgrid: false },
       shapes: rows > 1 ? [{ type: "rect", x0: -0.5, x1: columns - 0.5, y0: chosen - 0.5, y1: chosen + 0.5, line: { color: theme.ink, width: 1.5 }, fillcolor: "rgba(0,0,0,0)" }] : [],
     }, `map ${sizeShown} ${rows} ${columns}`);
