@@ -348,7 +348,9 @@ def test_a_choice_keeps_its_values_in_an_extension_and_a_hidden_page_holds_no_co
         page.add_init_script(
             """{ const Source = window.EventSource;
                 window.opened = [];
-                window.EventSource = class extends Source { constructor(at) { super(at); opened.push(this); } }; }"""
+                window.EventSource = class extends Source {
+                    constructor(at) { super(at); opened.push(this); }
+                }; }"""
         )
         page.reload()
         page.wait_for_selector("html[data-shown]", state="attached")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from command_line import BENDSCAPE, bendscape
 from live_page import ask, events, frames, served, served_page
+from starlette.requests import Request
 from test_any_axes import CASES, Place, module_of
 
 from bendscape.analysis.live.frame import Watch
@@ -114,7 +116,8 @@ def test_a_stream_resumes_after_the_event_that_was_seen_last(port: int) -> None:
 
 
 def test_a_page_is_told_that_the_server_lives_while_its_first_frame_takes_long(store: Place) -> None:
-    page, done = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.2), threading.Event()
+    page = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.2)
+    done = threading.Event()
     look = page.watch.look
     page.watch.look = lambda: (done.wait(60), look())  # type: ignore
     with served_page(page) as port:
@@ -169,6 +172,37 @@ def test_pages_beyond_a_number_are_refused_until_another_has_gone(
             return
         time.sleep(0.1)
     raise AssertionError("no page is let in again")
+
+
+def test_streams_that_are_cancelled_while_they_wait_leave_the_others_and_the_end_alone(store: Place) -> None:
+    async def scenario() -> None:
+        page = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.01)
+        request, told = Request({"type": "http"}, asyncio.Future), list[str]()  # one that never goes away
+        page._watching[()] = 9
+
+        async def listen_to() -> None:
+            async for text in page._stream(request, (), ""):
+                told.append(text)
+
+        gone = [asyncio.create_task(listen_to()) for _ in range(8)]
+        while len(told) < 8 * 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        while not all(one.done() for one in gone):  # the server cancels at every turn of its loop
+            for one in gone:
+                one.cancel()
+            await asyncio.sleep(0)
+        told.clear()
+        stays = asyncio.create_task(listen_to())
+        while not told:
+            await asyncio.sleep(0.01)
+        page.watch.frame = lambda row: {"news": True}  # type: ignore
+        while not any("news" in text for text in told):
+            await asyncio.sleep(0.01)
+        page.close()
+        await stays
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_events_are_numbered_and_follow_the_store(store: Place) -> None:

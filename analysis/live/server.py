@@ -15,8 +15,8 @@ import sys
 import time
 import traceback
 import webbrowser
-from collections.abc import AsyncIterator, Iterable
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import cache, partial
 from importlib.resources import files
 from secrets import token_hex
 from typing import Any
@@ -102,6 +102,22 @@ def foreign(request: Request) -> bool:
     return site not in ("none", "same-origin") and not followed
 
 
+class _Stream(StreamingResponse):
+    """Events to a page; calls `gone` when it has gone, also if nothing was sent."""
+
+    def __init__(
+        self, events: AsyncIterator[str], gone: Callable[[], None], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._gone = gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._gone()
+
+
 class Page:
     """The application: the page, its scripts, single frames and the stream of frames."""
 
@@ -112,7 +128,9 @@ class Page:
         self._boot, self._number = token_hex(4), 0
         self._latest: dict[tuple[int, ...], tuple[str, str]] = {}  # by row: number of the event, document
         self._watching: dict[tuple[int, ...], int] = {}
-        self._changed = asyncio.Condition()
+        # Set at the next change, and then replaced. A condition would not do: a stream that is cancelled while
+        # it waits may leave its lock locked for ever.
+        self._changed = asyncio.Event()
         self._asked = asyncio.Event()  # for a row that has no frame yet
         self._fault = ""
         self._one_at_a_time = asyncio.Lock()
@@ -169,31 +187,30 @@ class Page:
             request.headers.get("last-event-id") or request.query_params.get("last", ""),
         )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = self._stream(request, row, last)
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        self._watching[row] = self._watching.get(row, 0) + 1
+        return _Stream(self._stream(request, row, last), partial(self._leave, row), headers)
+
+    def _leave(self, row: tuple[int, ...]) -> None:
+        self._watching[row] -= 1
+        if not self._watching[row]:
+            del self._watching[row]
 
     async def _stream(self, request: Request, row: tuple[int, ...], last: str) -> AsyncIterator[str]:
-        self._watching[row] = self._watching.get(row, 0) + 1
-        try:
-            if row not in self._latest:
-                self._asked.set()
-            if self._looker is None or self._looker.done():
-                self._looker = asyncio.create_task(self._keep_looking())
-            yield "retry: 2000\n\n"
-            while not self.closing and not await request.is_disconnected():
-                number, document = self._latest.get(row, (last, ""))
-                if number != last:
-                    yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
-                    last = number
-                # Also while the first frame takes long, so that the page waits for it.
-                yield f"event: alive\ndata: {time.time():.0f}\n\n"
-                async with self._changed:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), ALIVE_SECONDS)
-        finally:
-            self._watching[row] -= 1
-            if not self._watching[row]:
-                del self._watching[row]
+        if row not in self._latest:
+            self._asked.set()
+        if self._looker is None or self._looker.done():
+            self._looker = asyncio.create_task(self._keep_looking())
+        yield "retry: 2000\n\n"
+        while not self.closing and not await request.is_disconnected():
+            changed = self._changed
+            number, document = self._latest.get(row, (last, ""))
+            if number != last:
+                yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
+                last = number
+            # Also while the first frame takes long, so that the page waits for it.
+            yield f"event: alive\ndata: {time.time():.0f}\n\n"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), ALIVE_SECONDS)
 
     async def _keep_looking(self) -> None:
         while self._watching and not self.closing:
@@ -215,8 +232,11 @@ class Page:
         for row in set(self._latest) - set(rows) - set(self._watching):
             del self._latest[row]
         if self._number != before:
-            async with self._changed:
-                self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     # A fault of ours must not end a stream: the pages say what it was, and the next look may succeed.
 
@@ -242,11 +262,10 @@ class Page:
                 traceback.print_exception(error)
         return words
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End all streams."""
         self.closing = True
-        async with self._changed:
-            self._changed.notify_all()
+        self._notify()
 
 
 class _Server(uvicorn.Server):
@@ -258,7 +277,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the streams, then the rest."""
-        await self._page.close()
+        self._page.close()
         await super().shutdown(sockets)
 
 
