@@ -55,23 +55,21 @@ def frames(port: int, path: str, count: int, **headers: str) -> list[dict[str, s
 
 def events(port: int, path: str, count: int, kind: str = "", **headers: str) -> list[dict[str, str]]:
     """The first events of a stream, of one kind or any, each as its fields."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(
-        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-    answer = connection.getresponse()
-    assert answer.getheader("content-type", "").startswith("text/event-stream")
     found: list[dict[str, str]] = []
     fields: dict[str, str] = {}
-    while len(found) < count:
-        line = answer.readline().decode().rstrip("\n")
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif "event" in fields and kind in ("", fields["event"]):
-            found.append(fields)
-            fields = {}
-        else:
-            fields = {}
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers=named)
+        with contextlib.closing(connection.getresponse()) as answer:
+            assert answer.getheader("content-type", "").startswith("text/event-stream")
+            while len(found) < count:
+                line = answer.readline().decode().rstrip("\n")
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif "event" in fields and kind in ("", fields["event"]):
+                    found.append(fields)
+                    fields = {}
+                else:
+                    fields = {}
     return found
