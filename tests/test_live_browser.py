@@ -376,10 +376,8 @@ def test_a_choice_keeps_its_values_in_an_extension_and_a_hidden_page_holds_no_co
         assert reader.wrong == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name == "text, no curve" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_every_family_has_a_page(browser: Browser, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)

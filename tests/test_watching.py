@@ -97,7 +97,9 @@ def test_a_terminal_is_redrawn_in_place_until_the_run_has_ended(
     assert "Ctrl-C" not in text.rpartition("last run")[2], "the last picture stays, without the way to end it"
 
 
-@pytest.mark.parametrize(("how", "code"), [("key", 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("key", 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_ending_the_watch_is_quiet_and_gives_the_cursor_back(
     tmp_path: Path, kernel_file: KernelFile, how: str | signal.Signals, code: int
 ) -> None:

@@ -128,8 +128,8 @@ class Page:
         self._boot, self._number = token_hex(4), 0
         self._latest: dict[tuple[int, ...], tuple[str, str]] = {}  # by row: number of the event, document
         self._watching: dict[tuple[int, ...], int] = {}
-        # Set at the next change, then replaced. Not a condition: a stream that is cancelled while it waits may
-        # leave its lock locked.
+        # Set at the next change, then replaced. Not a condition: a stream that is cancelled while it waits
+        # may leave its lock locked.
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()  # for a row that has no frame yet
         self._fault = ""
