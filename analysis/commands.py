@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bendscape.analysis import one_model
+from bendscape.analysis.refine.command import refine
 from bendscape.sweep.commands.options import Json, Modules
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
     app.command("claims")(claims)
+    app.command("refine")(refine)
     app.command("figures")(figures)
     app.command("report")(report)
     app.command("export")(export)

@@ -21,7 +21,7 @@ x                   ``inputs``            samples, Gaussian unless told otherwis
 lambda_k            ``fields``            student pre-activations w_k.x / sqrt(N)
 y                   ``y``                 label (1/p*) sum_l u_l^2, u_l = w*_l.x / sqrt(N)
 y^                  ``yhat``              student output (1/p) sum_k lambda_k^2
-L                   (none)                loss (1/2) sum_mu (y - yhat)^2 / (a + y)
+L                   ``loss`` is L/N       loss (1/2) sum_mu (y - yhat)^2 / (a + y)
 H                   (dense_hessian)       Hessian of L at initialisation, pN x pN
 D                   (none)                p x p weight of one sample in H
 d_perp, d_par       ``d_perp``,           eigenvalues of D: (2/p) (yhat - y)/(a + y), p - 1 times, and
@@ -54,6 +54,10 @@ lambda_1, lambda_2  ``eigval_min``,       lowest eigenvalues measured on one ins
 (none)              ``edge_sample``,      edge, outlier and squared overlap predicted from the labels
                     ``outlier_sample``,   of one instance, without its matrix
                     ``overlap_sq_sample``
+Q, R, T             ``Overlaps``          overlap matrices w.w/N, w.w*/N, w*.w*/N of students and teachers
+C                   ``alignment``         [sum R^2/(p p*)] / sqrt(sum Q^2/p^2 sum T^2/p*^2), recovery if > 0.9
+mu_k                ``multiplier``        w_k.grad_k L / N, which holds w_k on its sphere along a descent
+t                   ``time``              time of the flow; steps times ``learning_rate`` for gradient descent
 (none)              ``*_error``           bound on the absolute error of the quantity of that name
 =================== ===================== ==================================================================
 
@@ -73,6 +77,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bendscape.core.errors import ParameterError, PrecisionWarning
     from bendscape.core.numerics.lanczos import Eigenpairs, lowest_eigenpairs
+    from bendscape.core.quadratic.descent.explicit import ExplicitData
+    from bendscape.core.quadratic.descent.flow import gradient_descent, gradient_flow
+    from bendscape.core.quadratic.descent.landscape import Overlaps
+    from bendscape.core.quadratic.descent.measure import Descent, follow
+    from bendscape.core.quadratic.descent.revealed import RevealedData
+    from bendscape.core.quadratic.descent.spectrum import lowest_pairs, own_labels
     from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size, crossover_size
     from bendscape.core.quadratic.finite_size.edge_law import LowestEigenvalue, lowest_eigenvalue_law
     from bendscape.core.quadratic.finite_size.overlap_law import mean_overlap_sq, mean_overlap_sq_lowest
@@ -136,21 +146,25 @@ __all__ = [
     "Controlled",
     "Density",
     "DensityRule",
+    "Descent",
     "Dice",
     "DrawnInputs",
     "DrawnLabels",
     "Edge",
     "EdgeKind",
     "Eigenpairs",
+    "ExplicitData",
     "Instance",
     "LowestEigenvalue",
     "Map",
     "Model",
     "Observation",
     "Outlier",
+    "Overlaps",
     "ParameterError",
     "Points",
     "PrecisionWarning",
+    "RevealedData",
     "SpectralGain",
     "SpectralSample",
     "SpectralWeights",
@@ -169,14 +183,19 @@ __all__ = [
     "dense_hessian",
     "density_rule",
     "drawn_labels_theory",
+    "follow",
+    "gradient_descent",
+    "gradient_flow",
     "hessian_operator",
     "hessian_product",
     "label_controls",
     "left_edge",
     "lowest_eigenpairs",
     "lowest_eigenvalue_law",
+    "lowest_pairs",
     "mean_overlap_sq",
     "mean_overlap_sq_lowest",
+    "own_labels",
     "sample_count",
     "sample_dice",
     "sample_drawn_labels",
@@ -196,6 +215,12 @@ __all__ = [
 _FROM = {
     "errors": ("ParameterError", "PrecisionWarning"),
     "numerics.lanczos": ("Eigenpairs", "lowest_eigenpairs"),
+    "quadratic.descent.explicit": ("ExplicitData",),
+    "quadratic.descent.flow": ("gradient_descent", "gradient_flow"),
+    "quadratic.descent.landscape": ("Overlaps",),
+    "quadratic.descent.measure": ("Descent", "follow"),
+    "quadratic.descent.revealed": ("RevealedData",),
+    "quadratic.descent.spectrum": ("lowest_pairs", "own_labels"),
     "quadratic.finite_size.crossover": ("alpha_bbp_at_size", "crossover_size"),
     "quadratic.finite_size.edge_law": ("LowestEigenvalue", "lowest_eigenvalue_law"),
     "quadratic.finite_size.overlap_law": ("mean_overlap_sq", "mean_overlap_sq_lowest"),

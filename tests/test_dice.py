@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 from scipy.linalg import eigh, eigvalsh_tridiagonal
+from two_samples import data_ratios, smallest_p_value
 
 import bendscape.core.quadratic.sampling.dice as dice_module
+import bendscape.core.quadratic.sampling.gaussian as gaussian_module
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.dice import TOLERANCE, Dice, dice_bytes, sample_dice
@@ -60,7 +62,7 @@ def revealed(
 
         return Recording
 
-    current, lowest = dice_module.bartlett, dice_module._lowest
+    current, lowest = gaussian_module.bartlett, dice_module._lowest
 
     def keep_factor(*arguments: Any) -> FloatArray:
         factors.append(current(*arguments))
@@ -73,7 +75,7 @@ def revealed(
     with monkeypatch.context() as patch:
         patch.setattr(dice_module, "TurningFrame", recording(TurningFrame))
         patch.setattr(dice_module, "StoredImages", recording(StoredImages))
-        patch.setattr(dice_module, "bartlett", keep_factor)
+        patch.setattr(gaussian_module, "bartlett", keep_factor)
         patch.setattr(dice_module, "_lowest", keep_tridiagonal)
         dice = sample_dice(model, alpha, N, np.random.default_rng(seed), tolerance=0.0, max_steps=steps)
     Z = np.concatenate(images).T
@@ -124,24 +126,10 @@ def test_with_every_direction_revealed_it_tridiagonalises_the_revealed_hessian(
         assert dice.yhat == pytest.approx((instance.fields**2).mean(axis=1), rel=1e-10)
 
 
-def data_ratios(cell: Revealed, N: int) -> FloatArray:
-    """Three sums over the data beyond the weights, over what they are on average given the labels.
-
-    X_perp, of n = N - p - p_star Gaussian columns, is independent of the labels and of the images Z_w of the
-    weights. With S = X_perp X_perp^T and any C = diag(c) made of labels, E tr S = n M, E tr CSCS = n (n + 1)
-    tr C^2 + n (tr C)^2, E tr Z_w^T C S C Z_w = n tr Z_w^T C^2 Z_w.
-    """
+def ratios_of(cell: Revealed, N: int) -> FloatArray:
     known = len(cell.instance.students) + len(cell.instance.teachers)
-    first, rest = cell.images[:, :known], cell.images[:, known:]
-    n, c = N - known, (3 * cell.dice.yhat - cell.dice.y) / (cell.instance.model.a + cell.dice.y)
-    weighted = rest.T @ (c[:, None] * rest)
-    return np.array(
-        [
-            np.vdot(rest, rest) / (n * len(rest)),
-            np.vdot(weighted, weighted) / (n * (n + 1) * (c @ c) + n * c.sum() ** 2),
-            ((rest.T @ (c[:, None] * first)) ** 2).sum() / (n * ((c[:, None] * first) ** 2).sum()),
-        ]
-    )
+    weights = (3 * cell.dice.yhat - cell.dice.y) / (cell.instance.model.a + cell.dice.y)
+    return data_ratios(cell.images, known, weights, N)
 
 
 def data_scores(
@@ -150,7 +138,7 @@ def data_scores(
     """Deviations of the mean ratios from 1, and their standard errors."""
     steps = 1 - (int(model.p) + model.p_star - N) // int(model.p)  # all that reveal something
     ratios = np.array(
-        [data_ratios(revealed(monkeypatch, model, alpha, N, seed, steps), N) for seed in range(cells)]
+        [ratios_of(revealed(monkeypatch, model, alpha, N, seed, steps), N) for seed in range(cells)]
     )
     return ratios.mean(axis=0) - 1, ratios.std(axis=0, ddof=1) / math.sqrt(cells)
 
@@ -209,7 +197,7 @@ def test_the_test_of_the_data_law_detects_every_wrong_variant(
     monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     if wrong in WRONG_FACTORS:
-        monkeypatch.setattr(dice_module, "bartlett", WRONG_FACTORS[wrong])
+        monkeypatch.setattr(gaussian_module, "bartlett", WRONG_FACTORS[wrong])
     else:
         monkeypatch.setattr(LeftBasis, "reveal", WRONG_REVEALS[wrong](LeftBasis.reveal))
     deviations, errors = data_scores(monkeypatch, *LAW[2], LAW_CELLS)
@@ -244,26 +232,6 @@ def by_matrix(model: Model, alpha: float, N: int, cells: int) -> tuple[FloatArra
         rows.append([*values[:2], overlaps_sq[0], overlaps_sq[:space].mean()])
         edges.append(drawn_labels_theory(model, N, instance.y, instance.yhat).edge_sample)
     return np.array(rows), edges
-
-
-COMBINATIONS = 8
-
-
-def smallest_p_value(first: FloatArray, second: FloatArray) -> float:
-    """Smallest p-value of all tests times their number: below a level with at most that probability.
-
-    Welch's and Kolmogorov-Smirnov's test on each column, the latter on combinations of whitened columns too.
-    """
-    both = np.concatenate([first, second])
-    scales, axes = np.linalg.eigh(np.cov(both.T))
-    kept = scales > 1e-10 * scales[-1]  # columns may coincide
-    white = (axes[:, kept] / np.sqrt(scales[kept])) @ np.random.default_rng(0).standard_normal(
-        (int(kept.sum()), COMBINATIONS)
-    )
-    found = [float(stats.ttest_ind(first, second, equal_var=False).pvalue.min())]
-    for a, b in ((first, second), (first @ white, second @ white)):
-        found += [stats.ks_2samp(x, z, method="asymp").pvalue for x, z in zip(a.T, b.T, strict=True)]
-    return min(found) * (2 * first.shape[1] + COMBINATIONS)
 
 
 CELLS = [  # kind of transition and place beside it
@@ -306,7 +274,7 @@ def test_the_test_of_the_joint_law_detects_a_wrong_variant(
     elif wrong == "teacher not turned":
         monkeypatch.setattr(TurningFrame, "advance", unturned(TurningFrame.advance))
     else:
-        monkeypatch.setattr(dice_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
+        monkeypatch.setattr(gaussian_module, "bartlett", lambda _, width, rng: bartlett(N, width, rng))
     dice, matrix = by_dice(model, alpha, N, 80)[0], by_matrix(model, alpha, N, 400)[0]
     assert smallest_p_value(dice, matrix) < LEVEL
 

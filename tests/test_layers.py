@@ -29,6 +29,9 @@ ALLOWED = {  # by folder: what else it may import
         *("core.errors", "core.numerics", "core.quadratic.model"),
         "core.quadratic.theory.label_weights",  # which defines what is sampled
     },
+    "core.quadratic.descent": {
+        *("core.errors", "core.numerics", "core.quadratic.model", "core.quadratic.sampling"),
+    },
     "core.quadratic.finite_size": {"core.errors", "core.quadratic.model", "core.quadratic.theory"},
     "sweep": {"core.errors", "sweep.campaign", "sweep.commands", "sweep.engine"},  # its doors
     "sweep.campaign": {"core.errors", "core.quadratic", "sweep.texts", "sweep.location", "sweep.plugins"},
@@ -46,6 +49,10 @@ ALLOWED = {  # by folder: what else it may import
     "analysis.figures": {
         *("core", "sweep.campaign", "sweep.store", "sweep.kernels", *DOORS),
         *("analysis.dataset", "analysis.estimate", "analysis.findings"),
+    },
+    "analysis.refine": {
+        *("core", "sweep.campaign", "sweep.store", "sweep.engine.plan", *DOORS),
+        *("analysis.dataset", "analysis.estimate"),
     },
     "analysis.report": {
         *("core", "sweep.campaign.kernel", *DOORS),

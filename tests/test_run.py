@@ -22,6 +22,7 @@ from command_line import BENDSCAPE, bendscape
 
 import campaigns
 from bendscape.core.errors import ParameterError
+from bendscape.core.quadratic.theory import maps
 from bendscape.core.quadratic.theory.maps import transitions_of_models
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.commands.status import store_status, store_tiles
@@ -29,7 +30,6 @@ from bendscape.sweep.engine.executor import Executor, Job, Result, SerialExecuto
 from bendscape.sweep.engine.identity import generation
 from bendscape.sweep.engine.isolation import CRASHES
 from bendscape.sweep.engine.worker import Order, Superseded, run_tiles
-from bendscape.sweep.kernels import quadratic
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store import publish as store_module
 from bendscape.sweep.store.ledger import Ledger
@@ -461,14 +461,14 @@ def test_a_stop_is_heeded_while_the_theory_of_a_new_store_is_computed(
 ) -> None:
     module, campaign, asked = kernel_file(RANDOM), make_campaign(), []
 
-    def slow(*models: object) -> object:
+    def slow(*models: Any, **options: Any) -> Any:
         asked.append(models)
         signal.raise_signal(signal.SIGTERM)
-        return transitions_of_models(*models)
+        return transitions_of_models(*models, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "REFERENCE_POINTS", 1)  # a look at the signal for every model
-        patch.setattr(quadratic, "transitions_of_models", slow)
+        patch.setattr(maps, "transitions_of_models", slow)
         stopped = run(tmp_path / "a.zarr", module, campaign)
     assert (stopped.outcome, stopped.missing, len(asked)) == ("stopped", CELLS, 1)
     assert run(tmp_path / "a.zarr", module, campaign).computed == CELLS

@@ -85,6 +85,7 @@ LINE = (1.0, 3.0)
 _CORRECTION = 3  # number of coefficients of g
 _RISE = 0.877  # d log phi_r / dw at w = 0, times r^(1/3)
 _GRID = 121
+_CLOSE, _NEAR = 4, 65  # steps of that grid, and points, around its minimum
 _LINE_GRID = 801
 _LEAST_POINTS = 3  # per size in the window
 _LEAST_DOF = 3
@@ -232,13 +233,22 @@ class PointScaling:
         if not found:
             return Fit(None, "not_enough_data")
         values, least = lowest(grid, self._chi2(here, self.Y[:, keep], grid, settings, columns, known)[0])
+        if math.isfinite(values[0]):  # precise data need finer steps around the minimum
+            reach = _CLOSE * (grid[1] - grid[0])
+            near = np.linspace(max(values[0] - reach, grid[0]), min(values[0] + reach, grid[-1]), _NEAR)
+            close = self._chi2(here, self.Y[:1, keep], near, settings, columns, known)[0]
+            place, low = lowest(near, close)
+            if math.isfinite(place[0]):
+                values[0], least[0] = place[0], low[0]
+            grid, order = np.unique(np.concatenate([grid, near]), return_index=True)
+            chi2 = np.concatenate([chi2, close[0]])[order]
         fit = Fit(
             values,
             chi2=float(least[0]),
             dof=len(here.alpha) - n_free - 1,
             error_dof=here.joint_error_dof(),
             grid=grid,
-            deviance=chi2 - chi2.min(),
+            deviance=np.maximum(chi2 - min(float(chi2.min()), float(least[0])), 0.0),
         )
         # Each load is judged in the window around it, so each end of the interval in its own: where noise has
         # put the window, a polynomial can mimic a collapse; a known curve cannot.

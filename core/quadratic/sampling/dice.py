@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh_tridiagonal
-from threadpoolctl import ThreadpoolController
 
 from bendscape.core.errors import ParameterError
+from bendscape.core.numerics.threads import on_one_thread
 from bendscape.core.quadratic.model import Model, sample_count
+from bendscape.core.quadratic.sampling.gaussian import GaussianMatrix
 from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
 from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
 from bendscape.core.quadratic.sampling.reveal import (
@@ -29,9 +30,7 @@ from bendscape.core.quadratic.sampling.reveal import (
     BLOCK_ROWS,
     GROWTH,
     Array,
-    LeftBasis,
     Workspace,
-    bartlett,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,9 +55,6 @@ _FIRST_CHECK = 8
 _CHECKS = 16  # check every k/16 steps,
 _CHECK_EVERY = 4  # but not more often than this: a check of a small cell takes as long as a step
 _EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # length of a step relative to H
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_on_one_thread: Callable[[_Function], _Function] = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 
 class Dice(NamedTuple):
@@ -123,7 +119,7 @@ def dice_bytes(
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
 
-@_on_one_thread  # products too short to share: threads would only wait for each other
+@on_one_thread
 def sample_dice(
     model: Model,
     alpha: float,
@@ -207,9 +203,8 @@ def sample_dice(
     rows = max(1, BLOCK_ROWS // p) if xp is np else M
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
-    weights = bartlett(N, known, rng)
-    weights /= np.linalg.norm(weights, axis=0)
-    images = space.normal(known)
+    data = GaussianMatrix(space, N, p, first * p)
+    weights, images = data.directions(known)
     preactivations = weights.T @ space.gather(images)
     teacher_fields, fields = preactivations[:p_star], preactivations[p_star:]
     if model.noise:
@@ -225,21 +220,17 @@ def sample_dice(
         if p == 1
         else StoredImages(space, images, start, p_star, first)
     )
-    left = LeftBasis(space, p, first * p)
     Y = space.zeros(p)
     for b in range(space.blocks):
         Y[b, :, :] = weigh(b, right.start(b))
-        left.measure(b, Y[b, :, :])
+        data.left.measure(b, Y[b, :, :])
         right.measure(b, Y[b, :, :])
 
     diagonal: list[float] = []
     lengths: list[float] = []
     check = _FIRST_CHECK
     while True:
-        left.open = known < N
-        factor = left.factor(Y)
-        triangle = bartlett(N - known, len(factor), rng)
-        here, length = right.advance(triangle @ factor)
+        here, length = right.advance(data.factor(Y))
         diagonal.append(here)
         lengths.append(length)
         steps = len(diagonal)
@@ -255,17 +246,13 @@ def sample_dice(
                 converged = _resolved(values, residuals, count, p * p_star, tolerance)
             if converged or exhausted or steps >= last:
                 break
-        turned = space.device_array(triangle)
-        left.begin(len(factor))
-        right.begin(len(triangle))
+        right.begin(data.begin())
         for b in range(space.blocks):
-            new, fresh = left.reveal(b, Y[b, :, :])
-            Y[b, :, :] = weigh(b, right.extend(b, turned @ new + fresh[: len(triangle), :]))
-            left.measure(b, Y[b, :, :])
+            Y[b, :, :] = weigh(b, right.extend(b, data.reveal(b, Y[b, :, :])))
+            data.left.measure(b, Y[b, :, :])
             right.measure(b, Y[b, :, :])
-        left.commit()
+        data.commit()
         right.commit()
-        known += len(triangle)
     return Dice(
         values[:count],
         right.overlaps_sq(vectors[:, :count]),
@@ -274,7 +261,7 @@ def sample_dice(
         converged,
         y,
         yhat,
-        float(np.abs(left.excess).max(initial=0.0)),
+        float(np.abs(data.left.excess).max(initial=0.0)),
     )
 
 

@@ -175,6 +175,15 @@ class Columns:
         for place, vectors in self.views(b, pending, first):
             out[:, place] += self.space.host(vectors @ rows.T).T  # in this order BLAS is twice as fast
 
+    def mark(self) -> list[int]:
+        """Where the vectors end, for :meth:`forget`."""
+        return list(self.used)
+
+    def forget(self, mark: list[int]) -> None:
+        """Drop the vectors that were added since the mark, with the space allocated for them."""
+        self.used = list(mark)
+        del self.parts[len(mark) :]
+
     def combine(self, b: int, coefficients: Array, pending: int = 0, first: int = 0) -> Array:
         """Block b of linear combinations, coefficients of shape (combinations, vectors)."""
         terms = [
@@ -216,13 +225,14 @@ class LeftBasis:
         self._fresh = space.zeros(0)
         self.begin()
 
-    def begin(self, pending: int = 0) -> None:
-        """Discard the measurements of the last vectors."""
+    def begin(self, pending: int = 0, count: int | None = None) -> None:
+        """Discard the measurements of the last vectors; ``count`` vectors come next, by default the width."""
+        count = self.width if count is None else count
         self._pending = pending
-        self._known = np.zeros((self.width, len(self.columns) + pending))
-        self._norms = np.zeros((self.width, self.width))
+        self._known = np.zeros((count, len(self.columns) + pending))
+        self._norms = np.zeros((count, count))
         coming = min(self.width, self._fresh.shape[1])
-        self._mixed = np.zeros((coming, self.width))
+        self._mixed = np.zeros((coming, count))
         self._along = np.zeros((coming, len(self.columns) + pending - len(self.excess)))
 
     def measure(self, b: int, rows: Array) -> None:
@@ -236,13 +246,28 @@ class LeftBasis:
             self._mixed += self.space.host(coming @ rows.T)
             self.columns.dot(b, coming, self._along, self._pending, len(self.excess))
 
+    def coefficients(self, known: FloatArray) -> FloatArray:
+        """Coefficients of the projection on U, from products with U: its inverse Gram matrix, first order."""
+        corrected = known.copy()
+        corrected[:, : len(self.excess)] -= known[:, : len(self.excess)] @ self.excess
+        return corrected
+
+    def mark(self) -> tuple[list[int], FloatArray, Array]:
+        """What there is, for :meth:`forget`."""
+        return self.columns.mark(), self.excess, self._fresh
+
+    def forget(self, mark: tuple[list[int], FloatArray, Array]) -> None:
+        """Go back to the mark: to the vectors, and to the fresh ones that were waiting."""
+        vectors, self.excess, self._fresh = mark
+        self.columns.forget(vectors)
+        self.begin()
+
     def factor(self, Y: Array) -> FloatArray:
         """R of Y - U U^T Y = U_new R, shape (rank, p), from the measured products of Y."""
         if self.open and not self._fresh.shape[1]:
             self._refill(Y)
-        known, gained = self._known[:, : len(self.excess)], self._known[:, len(self.excess) :]
-        corrected = self._known.copy()
-        corrected[:, : len(self.excess)] -= known @ self.excess
+        gained = self._known[:, len(self.excess) :]
+        corrected = self.coefficients(self._known)
         outside = self._norms - corrected @ self._known.T
         squares, vectors = np.linalg.eigh((outside + outside.T) / 2)
         weakest = _WEAKEST[self.space.precision] * np.trace(self._norms)
@@ -293,7 +318,7 @@ class LeftBasis:
         excess[old:, old:] -= np.eye(count - old)
         self.excess = excess
         inside = self.space.device_array(products[:drawn] - products[:drawn] @ excess)
-        self._mixed = np.zeros((self.width, self.width))
+        self._mixed = np.zeros((self.width, len(self._norms)))
         self._along = np.zeros((self.width, 0))
         for b in range(self.space.blocks):
             for place, vectors in self.columns.views(b):

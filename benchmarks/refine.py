@@ -1,0 +1,252 @@
+"""Core-hours that a relative error of 1 % of alpha_c takes: refinement against uniform grids, and coverage.
+
+    python benchmarks/refine.py                       # planted curves, 40 replicates, 3 models
+    python benchmarks/refine.py --real 3 --target 0.05 --hours 0.1   # sampled Hessians instead
+
+Planted curves are theory's, with a correction to scaling drawn for every replicate from the prior of the fit;
+cells are exponential, as those of sampled Hessians nearly are. ``refine`` begins with a coarse uniform grid
+(13 values of alpha from 0.4 to 1.6 of alpha_bbp, sizes 256 to 4096, 8 seeds) and follows the rule of
+``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``paper`` is the grid
+of campaigns/paper.toml for the model (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
+of seeds multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
+would have to guess it. ``grid`` is the same without sizes above 4096, as refinement has them. ``window`` is
+the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be known beforehand. Every method
+is judged by the same estimator, ``theory_curve``, and by the same error: the larger of half the 68 % interval
+and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
+
+``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024; the grid that it
+compares with is the first round of the campaign, scaled by the squares of the errors.
+
+``--shape other`` plants curves with twice theory's amplitude: the data refute ``theory_curve``, and
+``collapse`` takes its place.
+
+Printed: median core-hours of the models that met the target and their ratios; how many met it; the coverage
+of the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier.
+The numbers are written to refine.json beside this file, or to ``--json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import planted_refine
+from planted_refine import SIZES, Planted, core_hours, refined
+
+from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, scale_width
+from bendscape.analysis.estimate.collapse_points import scaled_points
+from bendscape.analysis.estimate.critical import critical_point
+from bendscape.analysis.estimate.student import ONE_SIGMA
+from bendscape.core.quadratic.model import Model
+from bendscape.sweep import Campaign, run
+from bendscape.sweep.store.root import open_store
+from bendscape.sweep.store.rounds import read_rounds
+
+MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
+RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
+"""Seeds of campaigns/paper.toml, over 16."""
+REAL_SIZES = (256, 512, 1024)
+GRIDS = ("paper", "grid", "window")
+STEP, MOST = 1.1, 400.0
+"""Step of the factor, and the factor at which a grid is given up."""
+AMPLITUDE = {"theory": 1.0, "other": 2.0}
+
+
+def points_of(kind: str, planted: Planted) -> list[tuple[float, int]]:
+    """The points of a uniform grid."""
+    if kind != "window":
+        sizes = SIZES if kind == "grid" else [N for N in RATIO if planted.model.p == 1 or N <= 8192]
+        return [(round(float(x), 12), N) for x in np.linspace(0.4, 1.6, 25) for N in sizes]
+    found, width = [], critical_point(planted.model).width
+    for N in SIZES:
+        for w in np.linspace(-0.65, 0.65, 9):
+            found.append((round((planted.truth + w * width * N ** (-1 / 3)) / planted.unit, 12), N))
+    return found
+
+
+def judged(planted: Planted, asked: planted_refine.Asked, name: str) -> tuple[float, float, float, float]:
+    """Estimate, error and interval of one estimator."""
+    block = planted.block(asked).transpose("alpha_factor", "N", "seed")
+    points = scaled_points(block, block["alpha"].values, scale_width(planted.model))
+    fit = PointScaling(points, planted.model, 0.95, 100, 0).fit(name, Settings())
+    (low, high), (left, right) = fit.interval(0.95), fit.interval(ONE_SIGMA)
+    value = math.nan if fit.values is None else float(fit.values[0])
+    return value, max((high - low) / 3.919928, (right - left) / 2), low, high
+
+
+def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, Any]:
+    """The least uniform grid whose interval meets the target."""
+    points, scale = points_of(kind, planted), 2.0
+    while True:
+        asked = {(x, N): max(4, round(scale * RATIO[N])) for x, N in points}
+        value, error, low, high = judged(planted, asked, name)
+        ratio = error / (target * abs(value)) if math.isfinite(value) and math.isfinite(error) else 2.0
+        if ratio <= 1 or scale > MOST:
+            break
+        scale *= max(STEP, 0.6 * ratio**2 if ratio > 1.5 else STEP)
+    covered = bool(low <= planted.truth <= high)
+    return {"core_hours": core_hours(planted, asked), "covered": covered, "value": value, "error": error}
+
+
+def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, Any]:
+    """One planted campaign, by every method."""
+    model, entropy = task
+    stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
+    planted = Planted(model, tuple(stream.normal(0, 0.5, 3)), AMPLITUDE[shape], 1.0, 1000 + entropy)
+    with threadpool_limits(1):
+        last, asked, rows = refined(planted, target)
+        name = "theory_curve" if shape == "theory" else "collapse"
+        grids = {kind: uniform(kind, planted, target, name) for kind in GRIDS}
+    fitted = last.fitted
+    return {
+        "model": [int(model.p), model.p_star, model.a],
+        "entropy": entropy,
+        "truth": planted.truth,
+        "state": last.state.state,
+        "reason": last.state.reason,
+        "estimator": fitted.estimator,
+        "value": fitted.value,
+        "error": fitted.error,
+        "covered": bool(fitted.low <= planted.truth <= fitted.high),
+        "core_hours": core_hours(planted, asked),
+        "rounds": len(rows),
+        "round_errors": [row.state.error for row in rows],
+        "gap": max((row.gap for row in rows if row.additions), default=math.nan),
+        **grids,
+    }
+
+
+def share(found: list[bool]) -> str:
+    """A share with its binomial standard error."""
+    if not found:
+        return "–"
+    p = float(np.mean(found))
+    return f"{p:.3f} ± {math.sqrt(max(p * (1 - p), 1 / len(found) / 4) / len(found)):.3f}"
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Print the results of the planted curves."""
+    print(
+        "model        met    core-hours: refine, paper, grid, window    ratios to refine    coverage of each"
+    )
+    for model in MODELS:
+        mine = [row for row in rows if row["model"] == [int(model.p), model.p_star, model.a]]
+        met = [row for row in mine if row["state"] == "met"]
+        if not met:
+            print(f"({model.p}, {model.p_star}, {model.a}): none of {len(mine)} met the target")
+            continue
+        cost = [float(np.median([row["core_hours"] for row in met]))]
+        cost += [float(np.median([row[kind]["core_hours"] for row in mine])) for kind in GRIDS]
+        coverage = [share([row["covered"] for row in met])]
+        coverage += [share([row[kind]["covered"] for row in mine]) for kind in GRIDS]
+        print(
+            f"({model.p}, {model.p_star}, {model.a})    {len(met)}/{len(mine)}    "
+            + "  ".join(f"{hours:.3f}" for hours in cost)
+            + "    "
+            + "  ".join(f"{hours / cost[0]:.1f}" for hours in cost[1:])
+            + "    "
+            + ", ".join(coverage)
+        )
+        for row in mine:
+            off = abs(row["value"] - row["truth"]) / row["error"] if row["error"] > 0 else math.nan
+            if row["state"] != "met" or off > 3:
+                print(
+                    f"    {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} "
+                    f"by {row['estimator']}, {off:.1f} errors from {row['truth']:.4f}, "
+                    f"{row['core_hours']:.3f} core-hours: {row['reason']}"
+                )
+
+
+def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str, Any]:
+    """One campaign of sampled Hessians that goes in rounds by itself, and what a uniform grid would take.
+
+    The grid's core-hours are those of the first round, which is a uniform grid of its own, times the square
+    of its error over the error at the end.
+    """
+    about = {"name": "refine", "store": "unused", "entropy": entropy}
+    grid = {
+        "p": [int(model.p)], "p_star": [model.p_star], "a": [model.a],
+        "alpha": {"around": "alpha_bbp", "start": 0.4, "stop": 1.6, "num": 13},
+        "N": list(REAL_SIZES), "seeds": 8,
+    }  # fmt: skip
+    aim = {"alpha_c": target, "core_hours": hours}
+    campaign = Campaign.from_dict({"campaign": about, "grid": grid, "target": aim})
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/real.zarr"
+        run(campaign, store=store, workers=1, progress=False)
+        ledger = open_store(store).ledger
+        rounds = read_rounds(ledger)
+        spent = sum(float(size.seconds.sum()) for size in ledger.records.sizes.values()) / 3600
+    first, last = rounds[0], rounds[-1]
+    (before,), (after,) = first.models, last.models
+    return {
+        "model": [int(model.p), model.p_star, model.a],
+        "entropy": entropy,
+        "state": after.state,
+        "reason": after.reason,
+        "value": after.value,
+        "error": after.error,
+        "theory": critical_point(model).alpha,
+        "rounds": len(rounds),
+        "core_hours": spent,
+        "grid": first.core_seconds / 3600 * (before.error / after.error) ** 2,
+    }
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write the numbers, also those of an unfinished run."""
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicates", type=int, default=40)
+    parser.add_argument("--target", type=float, default=0.01)
+    parser.add_argument("--shape", choices=tuple(AMPLITUDE), default="theory")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--real", type=int, default=0, help="replicates on sampled Hessians, instead")
+    parser.add_argument("--hours", type=float, default=0.05, help="core-hours of one sampled replicate")
+    options = parser.parse_args()
+    if options.real:
+        rows = []
+        print("model, entropy: state, alpha_c, theory's; core-hours, of a uniform grid, ratio; reason")
+        for model, entropy in [(m, options.first + e) for e in range(options.real) for m in MODELS]:
+            row = sampled(model, 100 + entropy, options.target, options.hours)
+            rows.append(row)
+            print(
+                f"({model.p}, {model.p_star}, {model.a}), {row['entropy']}: {row['state']}, "
+                f"{row['value']:.4f} ± {row['error']:.4f}, {row['theory']:.4f}; "
+                f"{row['core_hours']:.4f}, {row['grid']:.4f}, {row['grid'] / row['core_hours']:.1f}; "
+                f"{row['reason']}",
+                flush=True,
+            )
+            write(options.json, {"target": options.target, "real": rows})
+        return
+    tasks = [(model, options.first + e) for e in range(options.replicates) for model in MODELS]
+    one = partial(replicate, target=options.target, shape=options.shape)
+    began = time.time()
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        rows = []
+        for row in pool.imap_unordered(one, tasks):
+            rows.append(row)
+            write(options.json, {"target": options.target, "shape": options.shape, "rows": rows})
+    table(sorted(rows, key=lambda row: int(row["entropy"])))
+    print(f"{time.time() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
