@@ -309,8 +309,12 @@ def test_tiles_are_read_a_few_at_a_look_and_the_rest_later(
     watch.look()
     left = watch.frame()["row"]["tiles_left"]
     assert left > 1
+    assert watch.behind
     watch.look()
     assert watch.frame()["row"]["tiles_left"] == left - 1
+    for _ in range(left):
+        watch.look()
+    assert not watch.behind
 
 
 def test_a_row_too_large_for_memory_has_no_curves_and_says_why(

@@ -83,7 +83,7 @@ class Watch:
         assert self._coverage is not None
         self._coverage.update(seen.records)
         for row, cells in self._rows.items():
-            if time.monotonic() - self._asked[row] < ATTENTION:
+            if self._watched(row):
                 cells.update(seen.records)
 
     def read_all(self, row: Sequence[int] = ()) -> None:
@@ -96,6 +96,16 @@ class Watch:
             cells.update(self.following.records)
         self._estimates(cells)
         self._analyst.wait()
+
+    @property
+    def behind(self) -> bool:
+        """Whether tiles of rows that are watched are still to be read, and can be."""
+        if self.silent:
+            return False
+        return any(cells.left and self._watched(row) for row, cells in self._rows.items())
+
+    def _watched(self, row: tuple[int, ...]) -> bool:
+        return time.monotonic() - self._asked[row] < ATTENTION
 
     def _row(self, asked: Sequence[int]) -> tuple[int, ...]:
         # Indices beyond the grid are brought back into it.

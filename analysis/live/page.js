@@ -2,7 +2,7 @@
 // legend, rows, open details, scroll) is never touched by a frame. Texts of a campaign are never HTML.
 "use strict";
 (() => {
-  const { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, moved } = pageParts;
+  const { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, targetWords, moved } = pageParts;
   const element = (id) => document.getElementById(id);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)").matches;
@@ -326,7 +326,7 @@
       of.points, short(of.core_hours), words[of.outcome] || of.outcome,
     ]));
     const newest = frame.rounds[frame.rounds.length - 1];
-    say(element("rounds-words"), `Target: ${Object.entries(newest.target).map(([name, value]) => `${name} = ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ")}. The models, as of round ${newest.number}:`);
+    say(element("rounds-words"), `Target: ${targetWords(newest.target)}. The models, as of round ${newest.number}:`);
     const name = (model) => Object.entries(model).map(([axis, value]) => `${axis} = ${value}`).join(", ") || "the model";
     fill(element("rounds-models"), newest.models.map((of) => [
       name(of.model), of.state, short(of.value, 6), short(of.error, 2), short(of.wanted, 2), short(of.expected, 2), short(of.core_hours), of.reason,

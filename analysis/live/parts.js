@@ -82,6 +82,11 @@ const pageParts = (() => {
     const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
     return STATES[frame.state] + ended;
   }
+  function targetWords({ quantity, precision, models, core_hours: hours }) {
+    const error = precision ? Object.entries(precision).map(([kind, value]) => ` with a standard error of ${value}, ${kind}`).join("") : "";
+    const some = models && models.length ? ", some models with one of their own" : "";
+    return `${quantity}${error}${some}${hours ? `, within ${short(hours)} core-hours` : ""}`;
+  }
   // Where an extension has put the chosen row: the same values, at other indices. Null if it has not moved.
   function moved(known, rows, row) {
     if (!known) return null;
@@ -93,5 +98,5 @@ const pageParts = (() => {
     return next.some((index, k) => index !== at(row[k], rows[k])) ? next : null;
   }
 
-  return { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, moved };
+  return { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, targetWords, moved };
 })();

@@ -217,8 +217,9 @@ class Page:
             self._asked.clear()
             await self._look(list(self._watching))
             idle = 1.0 if self.watch.following.at_work or self._pause < 1 else IDLE
+            pause = 0.0 if self.watch.behind else self._pause * idle
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._pause * idle)
+                await asyncio.wait_for(self._asked.wait(), pause)
 
     async def _look(self, rows: list[tuple[int, ...]]) -> None:
         before = self._number
