@@ -17,7 +17,13 @@ from bendscape.analysis.live.server import Page, listen
 @contextlib.contextmanager
 def served(location: str, modules: Iterable[str] = (), look_seconds: float = 0.2) -> Iterator[int]:
     """Serve the page of a store on a free port, which it yields."""
-    page = Page(Watch(location, modules), look_seconds=look_seconds)
+    with served_page(Page(Watch(location, modules), look_seconds=look_seconds)) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def served_page(page: Page) -> Iterator[int]:
+    """Serve a page on a free port, which it yields."""
     config = uvicorn.Config(page.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     with contextlib.closing(listen(0)) as there:
@@ -42,25 +48,28 @@ def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
-def events(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
-    """The first events of a stream, each as its fields."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(
-        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-    answer = connection.getresponse()
-    assert answer.getheader("content-type", "").startswith("text/event-stream")
+def frames(port: int, path: str, count: int, **headers: str) -> list[dict[str, str]]:
+    """The first frames of a stream, each event as its fields."""
+    return events(port, path, count, "frame", **headers)
+
+
+def events(port: int, path: str, count: int, kind: str = "", **headers: str) -> list[dict[str, str]]:
+    """The first events of a stream, of one kind or any, each as its fields."""
     found: list[dict[str, str]] = []
     fields: dict[str, str] = {}
-    while len(found) < count:
-        line = answer.readline().decode().rstrip("\n")
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif "event" in fields:
-            found.append(fields)
-            fields = {}
-        else:
-            fields = {}
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers=named)
+        with contextlib.closing(connection.getresponse()) as answer:
+            assert answer.getheader("content-type", "").startswith("text/event-stream")
+            while len(found) < count:
+                line = answer.readline().decode().rstrip("\n")
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif "event" in fields and kind in ("", fields["event"]):
+                    found.append(fields)
+                    fields = {}
+                else:
+                    fields = {}
     return found

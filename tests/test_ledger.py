@@ -16,7 +16,7 @@ from test_records import error, everything
 from bendscape.sweep.campaign.tiles import TileKey
 from bendscape.sweep.location import store_url
 from bendscape.sweep.store import ledger as module
-from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost, Ledger
+from bendscape.sweep.store.ledger import LeaseHeld, LeaseLost, Ledger, _process_start
 from bendscape.sweep.store.objects import connect
 from bendscape.sweep.store.records import CellError, Receipt
 
@@ -128,6 +128,21 @@ def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> 
     ledger = ledger_of(tmp_path)
     ledger.acquire(said.append)
     assert "which is gone" in said[0]
+
+
+def test_a_holder_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path)
+    ledger.acquire(quiet)
+    child = subprocess.Popen(["sleep", "60"])
+    path = tmp_path / "ledger" / "lease" / "000001.json"
+    own = {"pid": child.pid, "process_start": _process_start(child.pid)}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    assert (ledger.holder() or {})["alive"] is True
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it keeps its entry in the table of processes
+    assert (ledger.holder() or {})["alive"] is False
+    child.wait()
+    ledger.release()
 
 
 def test_a_holder_says_whether_it_is_alive(tmp_path: Path) -> None:

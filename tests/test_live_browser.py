@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>"
+LONG = HOSTILE + "y" * 800
 MODULE = """
 import time
 from pathlib import Path
@@ -132,7 +133,7 @@ DONE = "document.querySelector('#tiles .tile b').textContent"
 
 
 def test_a_page_follows_a_run_that_dies_and_a_watcher_that_restarts(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "gated.py").write_text(MODULE.format(hostile=HOSTILE))
+    (tmp_path / "gated.py").write_text(MODULE.format(hostile=LONG))
     (tmp_path / "f.toml").write_text(FILE)
     port = free_port()
     watch = ("watch", "s.zarr", "--port", port, "--kernel-module", "gated.py")
@@ -169,8 +170,7 @@ def test_a_page_follows_a_run_that_dies_and_a_watcher_that_restarts(browser: Bro
         page.evaluate("window.kept = document.querySelector('#curves-figures figure .drawn')")
 
         # The driver dies, and the page says so by itself.
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait(30)  # a child that nobody waits for keeps its entry in the table of processes
+        os.killpg(driver.pid, signal.SIGKILL)  # and nobody has waited for it yet
         until(page, "document.getElementById('state').className === 'dead'")
         assert f"The run has died: process {driver.pid}" in page.inner_text("#state")
         assert "died" in (page.text_content("#said") or "")
@@ -204,7 +204,10 @@ def test_a_page_follows_a_run_that_dies_and_a_watcher_that_restarts(browser: Bro
         assert others == []
         assert page.inner_text("h1") == "<u>gated</u>"
         assert "gated" in page.title()
-        assert HOSTILE in (page.text_content("#failures-list summary") or "")
+        summary = page.text_content("#failures-list summary") or ""
+        assert HOSTILE in summary
+        assert len(summary) < 300
+        assert LONG in (page.text_content("#failures-list pre") or "")
         assert (
             page.locator("#failures-list img, main script, main u, main i:not(.key i), main s").count() == 0
         )
@@ -223,7 +226,7 @@ def wait_for(port: int) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The campaign of the scenario, finished."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "gated.py").write_text(MODULE.format(hostile=HOSTILE))
+    (folder / "gated.py").write_text(MODULE.format(hostile=LONG))
     (folder / "f.toml").write_text(FILE)
     (folder / "open").touch()
     command = [sys.executable, "-m", "bendscape.sweep", "run", "f.toml", "--kernel-module", "gated.py"]
@@ -256,6 +259,8 @@ def test_on_a_phone_nothing_scrolls_sideways_and_fingers_hit_what_they_mean(open
         box = figure.bounding_box()
         assert box is not None
         assert box["width"] <= 390
+    page.evaluate("document.querySelector('#choose-rule option').textContent = 'a long name '.repeat(20)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     for control in page.locator("#chooser select, summary").all():
         box = control.bounding_box()
         assert box is not None
@@ -331,10 +336,48 @@ def test_a_page_that_slept_says_so_and_catches_up(open_page: Reader) -> None:
     assert page.get_attribute("html", "data-shown") == before  # nothing had happened meanwhile
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name == "text, no curve" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+def test_a_choice_keeps_its_values_in_an_extension_and_a_hidden_page_holds_no_connection(
+    browser: Browser, tmp_path: Path
+) -> None:
+    case = CASES["no sizes"]
+    place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)
+    place.run("s.zarr", {**case.grid, "width": "[4, 7]"})
+    with served(str(tmp_path / "s.zarr"), [place.module]) as port:
+        reader = Reader(browser, port)
+        page = reader()
+        page.add_init_script(
+            """{ const Source = window.EventSource;
+                window.opened = [];
+                window.EventSource = class extends Source {
+                    constructor(at) { super(at); opened.push(this); }
+                }; }"""
+        )
+        page.reload()
+        page.wait_for_selector("html[data-shown]", state="attached")
+        page.select_option("#choose-width", "1")
+        words = "document.getElementById('curves-words').textContent"
+        until(page, f"{words}.startsWith('width = 7')")
+        page.evaluate(f"Plotly.relayout({FIGURE}, {{'xaxis.range': [-0.5, 0.5]}})")
+        streams = "opened.filter(({ readyState }) => readyState < 2).length"
+        hide = "(now) => { Object.defineProperty(document, 'hidden', { value: now, configurable: true });"
+        hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+        assert page.evaluate(streams) == 1
+        page.evaluate(hide, True)
+        assert page.evaluate(streams) == 0
+        place.run("s.zarr", {**case.grid, "width": "[4, 5, 6, 7]"})
+        page.evaluate(hide, False)
+        until(page, "document.getElementById('choose-width').value === '3'")
+        until(page, f"{words}.startsWith('width = 7')")
+        assert page.evaluate(streams) == 1
+        assert "#row=3" in page.url
+        assert page.evaluate(f"{FIGURE}.layout.xaxis.range") == [-0.5, 0.5]
+        assert page.inner_text("#link") == "live"
+        reader.close()
+        assert reader.wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_every_family_has_a_page(browser: Browser, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     place = Place(case, module_of(case, tmp_path / "any.py"), tmp_path)

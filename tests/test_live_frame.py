@@ -223,6 +223,38 @@ def test_a_store_that_does_not_answer_is_said_and_followed_again(
     assert watch.frame()["silent"] == ""
 
 
+def test_tiles_of_many_rows_that_are_watched_are_read_once_and_memory_is_bounded(
+    sweep: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.run("s.zarr", {**sweep.case.grid, "width": "[3, 4, 5, 6, 7, 8]"})
+    read: list[Any] = []
+    real = live_cells.RowCells._read
+    monkeypatch.setattr(live_cells.RowCells, "_read", lambda *of: read.append(of) or real(*of))
+    watch = Watch(str(sweep.folder / "s.zarr"), [sweep.module])
+    seen: list[list[dict[str, Any]]] = []
+    for _ in range(2):
+        watch.look()
+        seen.append([watch.frame((row,))["row"] for row in range(6)])
+    assert seen[0] == seen[1]
+    assert len(read) == 6
+    one = next(iter(watch._rows.values())).bytes
+    assert one == 2 * 3 * 3 * 8  # points, seeds, variables with status
+    monkeypatch.setattr("bendscape.analysis.live.frame.KEPT_BYTES", 2 * one)
+    watch._rows.clear()
+    assert [watch.frame((row,))["row"] for row in range(6)] == seen[0]
+    assert len(watch._rows) == 2
+
+
+def test_numbers_beyond_any_error_have_none(tmp_path: Path) -> None:
+    module = write_kernel(tmp_path, "return Outcome({'x': 1e300 * (-1) ** cell.seed})")
+    grid = {"p": [1], "a": [0.7], "alpha": [1.0], "N": [64], "seeds": 4}
+    run(tmp_path / "s.zarr", module, parse_campaign(campaign_text(**grid)))
+    watch = Watch(str(tmp_path / "s.zarr"), [module])
+    watch.look()
+    (of,) = watch.frame()["row"]["variables"]
+    assert of["sizes"] == [{"mean": [0.0], "error": [None], "n": [4]}]
+
+
 def test_a_damaged_tile_is_named_and_its_cells_count_as_absent(sweep: Place) -> None:
     sweep.run("s.zarr", sweep.case.wider)
     store = sweep.folder / "s.zarr"
@@ -277,8 +309,12 @@ def test_tiles_are_read_a_few_at_a_look_and_the_rest_later(
     watch.look()
     left = watch.frame()["row"]["tiles_left"]
     assert left > 1
+    assert watch.behind
     watch.look()
     assert watch.frame()["row"]["tiles_left"] == left - 1
+    for _ in range(left):
+        watch.look()
+    assert not watch.behind
 
 
 def test_a_row_too_large_for_memory_has_no_curves_and_says_why(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import http.client
 import json
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import BENDSCAPE, bendscape
-from live_page import ask, events, served
+from live_page import ask, events, frames, served, served_page
+from starlette.requests import Request
 from test_any_axes import CASES, Place, module_of
 
-from bendscape.analysis.live.server import listen
+from bendscape.analysis.live.frame import Watch
+from bendscape.analysis.live.server import Page, listen
 from bendscape.core.errors import ParameterError
 
 
@@ -55,6 +62,7 @@ def test_the_page_answers_to_names_of_this_machine_also_behind_a_tunnel(port: in
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[127.0.0.1"},
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
         {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
     ],
@@ -86,6 +94,8 @@ def test_every_answer_has_the_strict_policy(port: int) -> None:
         assert policy["connect-src"] == "'self'"
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
+    _, headers, _ = ask(port, "/", Host="evil.example")
+    assert "default-src 'none'" in headers["content-security-policy"]
     page = ask(port, "/")[2].decode()
     assert not re.search(r"<script(?![^>]*\ssrc=)", page)  # no script but from files
     assert not re.search(r"\son\w+=", page)
@@ -93,21 +103,111 @@ def test_every_answer_has_the_strict_policy(port: int) -> None:
 
 
 def test_a_stream_resumes_after_the_event_that_was_seen_last(port: int) -> None:
-    first, alive = events(port, "/events", 2)
-    assert (first["event"], alive["event"]) == ("frame", "alive")
+    (first,) = frames(port, "/events", 1)
+    assert [of["event"] for of in events(port, "/events", 2)] == ["frame", "alive"]
     assert json.loads(first["data"])["done"] == 6
     for resumed in (
         events(port, "/events", 1, Last_Event_ID=first["id"]),
         events(port, f"/events?last={first['id']}", 1),
     ):
         assert resumed[0]["event"] == "alive"
-    anew = events(port, "/events", 1, Last_Event_ID="of-another-watcher")
+    anew = frames(port, "/events", 1, Last_Event_ID="of-another-watcher")
     assert anew[0]["id"] == first["id"]
+
+
+def test_a_page_is_told_that_the_server_lives_while_its_first_frame_takes_long(store: Place) -> None:
+    page = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.2)
+    done = threading.Event()
+    look = page.watch.look
+    page.watch.look = lambda: (done.wait(60), look())  # type: ignore
+    with served_page(page) as port:
+        try:
+            assert events(port, "/events", 1)[0]["event"] == "alive"
+        finally:
+            done.set()
+        assert json.loads(frames(port, "/events", 1)[0]["data"])["done"] == 6
+
+
+def test_a_fault_of_the_server_is_said_on_the_page_and_ends_no_stream(
+    store: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.05)
+    frame, faults = page.watch.frame, [ZeroDivisionError("by us"), ZeroDivisionError("by us")]
+
+    def fail(row: tuple[int, ...]) -> dict[str, Any]:
+        if faults:
+            raise faults.pop()
+        return frame(row)
+
+    page.watch.frame = fail  # type: ignore
+    with served_page(page) as port:
+        seen = [json.loads(of["data"]) for of in frames(port, "/events", 2)]
+    assert [(of["silent"], of["state"]) for of in seen] == [
+        ("ZeroDivisionError: by us", "absent"),
+        ("", "complete"),
+    ]
+    assert capfd.readouterr().err.count("ZeroDivisionError: by us") == 1  # not at every look
+
+
+def test_pages_beyond_a_number_are_refused_until_another_has_gone(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bendscape.analysis.live.server.PAGES", 1)
+    first = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for _ in range(100):  # streams of other tests may be about to end
+        first.request("GET", "/events")
+        answer = first.getresponse()
+        if answer.status == 200:
+            break
+        answer.read()
+        time.sleep(0.1)
+    answer.readline()
+    assert ask(port, "/events")[:1] == (503,)
+    assert ask(port, "/")[0] == 200
+    answer.close()
+    first.close()
+    for _ in range(100):
+        with contextlib.suppress(AssertionError):
+            assert frames(port, "/events", 1)
+            return
+        time.sleep(0.1)
+    raise AssertionError("no page is let in again")
+
+
+def test_streams_that_are_cancelled_while_they_wait_leave_the_others_and_the_end_alone(store: Place) -> None:
+    async def scenario() -> None:
+        page = Page(Watch(str(store.folder / "s.zarr"), [store.module]), look_seconds=0.01)
+        request, told = Request({"type": "http"}, asyncio.Future), list[str]()  # one that never goes away
+        page._watching[()] = 9
+
+        async def listen_to() -> None:
+            async for text in page._stream(request, (), ""):
+                told.append(text)
+
+        gone = [asyncio.create_task(listen_to()) for _ in range(8)]
+        while len(told) < 8 * 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        while not all(one.done() for one in gone):  # the server cancels at every turn of its loop
+            for one in gone:
+                one.cancel()
+            await asyncio.sleep(0)
+        told.clear()
+        stays = asyncio.create_task(listen_to())
+        while not told:
+            await asyncio.sleep(0.01)
+        page.watch.frame = lambda row: {"news": True}  # type: ignore
+        while not any("news" in text for text in told):
+            await asyncio.sleep(0.01)
+        page.close()
+        await stays
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_events_are_numbered_and_follow_the_store(store: Place) -> None:
     with served(str(store.folder / "grows.zarr"), [store.module]) as port:
-        (waiting,) = events(port, "/events", 1)
+        (waiting,) = frames(port, "/events", 1)
         assert json.loads(waiting["data"])["state"] == "absent"
         store.run("grows.zarr", store.case.grid)
         seen = []
@@ -123,7 +223,7 @@ def test_events_are_numbered_and_follow_the_store(store: Place) -> None:
         numbers = [int(event["id"].partition("-")[2]) for event in [waiting, *seen]]
         assert numbers == sorted(set(numbers))
         assert json.loads(seen[-1]["data"])["state"] == "complete"
-        one = events(port, "/events?row=0", 1)[0]
+        one = frames(port, "/events?row=0", 1)[0]
         assert json.loads(one["data"])["row"]["index"] == [0]
 
 
@@ -144,15 +244,17 @@ def test_a_port_that_is_taken_is_refused_by_number_and_evaded_by_default(
 
 
 def test_the_command_prints_its_address_and_ctrl_c_ends_it_cleanly(store: Place, tmp_path: Path) -> None:
-    command = [BENDSCAPE, "watch", store.folder / "s.zarr", "--port", "0"]
+    module = tmp_path / "loud.py"
+    module.write_text(f"print('loud')\n{Path(store.module).read_text()}")
+    command = [BENDSCAPE, "watch", store.folder / "s.zarr", "--port", "0", "--kernel-module", module]
     watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watcher.stdout is not None
     url = watcher.stdout.readline().strip()
     found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)
     assert found
     assert json.loads(ask(int(found[1]), "/frame.json")[2])["done"] == 6
-    assert events(int(found[1]), "/events", 1)[0]["event"] == "frame"
+    assert len(frames(int(found[1]), "/events", 1)) == 1
     watcher.send_signal(signal.SIGINT)
     out, err = watcher.communicate(timeout=60)
     assert (watcher.returncode, out) == (0, "")
-    assert err == "Ctrl-C ends it; the campaign does not notice\n"
+    assert err == "loud\nCtrl-C ends it; the campaign does not notice\n"

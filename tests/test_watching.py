@@ -97,7 +97,9 @@ def test_a_terminal_is_redrawn_in_place_until_the_run_has_ended(
     assert "Ctrl-C" not in text.rpartition("last run")[2], "the last picture stays, without the way to end it"
 
 
-@pytest.mark.parametrize(("how", "code"), [("key", 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("key", 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_ending_the_watch_is_quiet_and_gives_the_cursor_back(
     tmp_path: Path, kernel_file: KernelFile, how: str | signal.Signals, code: int
 ) -> None:
@@ -156,6 +158,19 @@ def test_json_is_one_document_a_line_and_the_last_agrees_with_the_status(
     same = ("store", "name", "cells", "done", "failed", "missing", "sizes", "core_hours_left", "eta_seconds")
     assert {key: last[key] for key in same} == {key: status[key] for key in same}
     assert last["runs"][-1]["cells"] == status["runs"][-1]["cells"] == 6
+
+
+def test_what_a_kernel_prints_is_not_between_the_documents(
+    tmp_path: Path, kernel_file: KernelFile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, module = tmp_path / "s.zarr", kernel_file(RANDOM)
+    Path(module).write_text(f"print('loud')\n{Path(module).read_text()}")
+    run(store, module, larger(4))
+    capfd.readouterr()
+    assert watching.watch_status(str(store), [module], 1.0, True) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["done"] == 4
+    assert "loud" in err
 
 
 def test_a_run_at_work_is_waited_for_though_nothing_is_missing(

@@ -65,6 +65,8 @@ class RowCells:
         Tiles that cannot be read, and why; their cells count as absent.
     left
         Number of tiles still to be read.
+    bytes
+        Memory that the cells take.
     too_large
         Bytes that the row would need, if that is more than ``MOST_BYTES``; then nothing is read. Else 0.
     """
@@ -86,8 +88,9 @@ class RowCells:
         self._column = {layout.dims[column].index(v): k for k, v in enumerate(values)} if column else {0: 0}
         self._along_model = list(layout.models).index(column) if column in layout.models else None
         self.columns = max(1, len(values))
-        cells = sum(grid.seeds[size] for size in grid.sizes) * self.columns
-        self.too_large = cells * len(self.names) * 8 if cells * len(self.names) * 8 > MOST_BYTES else 0
+        needed = sum(grid.seeds[size] for size in grid.sizes) * self.columns * len(self.names) * 8
+        self.too_large = needed if needed > MOST_BYTES else 0
+        self.bytes = 0 if self.too_large else needed
         self.values: dict[int, dict[str, NDArray[np.float64]]] = {}
         self._seen: dict[int, NDArray[np.uint16]] = {}
         if not self.too_large:
@@ -218,9 +221,10 @@ class RowCells:
         done = (status == STATUS["done"]) & np.isfinite(values)
         n = done.sum(axis=1)
         blank = np.full(n.shape, math.nan)
-        mean = np.divide(np.where(done, values, 0.0).sum(axis=1), n, out=blank.copy(), where=n > 0)
-        squares = np.where(done, (values - mean[:, None]) ** 2, 0.0).sum(axis=1)
-        return mean, np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1)), n
+        with np.errstate(over="ignore", invalid="ignore"):  # then infinite, which is shown as no number
+            mean = np.divide(np.where(done, values, 0.0).sum(axis=1), n, out=blank.copy(), where=n > 0)
+            squares = np.where(done, (values - mean[:, None]) ** 2, 0.0).sum(axis=1)
+            return mean, np.sqrt(np.divide(squares, n * (n - 1.0), out=blank.copy(), where=n > 1)), n
 
     def dataset(self, ds: xr.Dataset) -> xr.Dataset:
         """The row as a dataset in memory: `ds`, a dataset of the whole store, with this row selected and its

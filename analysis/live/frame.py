@@ -34,7 +34,7 @@ FORMAT = 1
 FAILURES = 100  # listed one by one
 BINS = 90  # of the history of the rate
 LEAST_BIN = 2.0  # seconds
-ROWS = 4  # held in memory
+ROWS, KEPT_BYTES = 32, 2**30  # held in memory, those asked for last
 ATTENTION = 60.0  # seconds for which a row counts as watched after it was asked for
 
 
@@ -83,7 +83,7 @@ class Watch:
         assert self._coverage is not None
         self._coverage.update(seen.records)
         for row, cells in self._rows.items():
-            if time.monotonic() - self._asked[row] < ATTENTION:
+            if self._watched(row):
                 cells.update(seen.records)
 
     def read_all(self, row: Sequence[int] = ()) -> None:
@@ -97,6 +97,16 @@ class Watch:
         self._estimates(cells)
         self._analyst.wait()
 
+    @property
+    def behind(self) -> bool:
+        """Whether tiles of rows that are watched are still to be read, and can be."""
+        if self.silent:
+            return False
+        return any(cells.left and self._watched(row) for row, cells in self._rows.items())
+
+    def _watched(self, row: tuple[int, ...]) -> bool:
+        return time.monotonic() - self._asked[row] < ATTENTION
+
     def _row(self, asked: Sequence[int]) -> tuple[int, ...]:
         # Indices beyond the grid are brought back into it.
         lengths = [len(self.following.grid.dims[name]) for name in row_dims(self.following.grid)]
@@ -108,10 +118,14 @@ class Watch:
         assert seen.store is not None
         self._asked[row] = time.monotonic()
         if row not in self._rows:
-            while len(self._rows) >= ROWS:
+            cells = RowCells(seen.store, seen.grid, row)
+            room = KEPT_BYTES - cells.bytes
+            while self._rows and (
+                len(self._rows) >= ROWS or sum(kept.bytes for kept in self._rows.values()) > room
+            ):
                 self._rows.popitem(last=False)
-            self._rows[row] = RowCells(seen.store, seen.grid, row)
-            self._rows[row].update(seen.records)
+            self._rows[row] = cells
+            cells.update(seen.records)
         self._rows.move_to_end(row)
         return self._rows[row]
 
@@ -129,12 +143,17 @@ class Watch:
 
     # -- the document
 
+    def absent(self) -> dict[str, Any]:
+        """The document of a store of which nothing is known."""
+        name = self.following.url.rpartition("/")[2]
+        head = {"format": FORMAT, "store": self.following.url, "silent": self.silent}
+        return {**head, "state": "absent", "name": name, "problems": []}
+
     def frame(self, row: Sequence[int] = ()) -> dict[str, Any]:
         """The document; `row` are the indices of the watched row, one for each dimension along the rows."""
         seen = self.following
-        head = {"format": FORMAT, "store": seen.url, "silent": self.silent}
         if seen.store is None or seen.plan is None or self._coverage is None:
-            return {**head, "state": "absent", "name": seen.url.rpartition("/")[2], "problems": []}
+            return self.absent()
         plan, store, grid = seen.plan, seen.store, seen.grid
         sizes = size_rows(plan)
         counts = {kind: int(plan.total(kind)) for kind in ("cells", "done", "failed", "missing")}
@@ -148,9 +167,9 @@ class Watch:
             damage = cells.damage
         except OSError as error:
             self.silent = " ".join(str(error).split())[:400]
-            head["silent"], watched, damage = self.silent, None, {}
+            watched, damage = None, {}
         document = {
-            **head,
+            **self.absent(),
             "name": store.attributes["name"],
             "state": _state(seen, counts),
             **counts,

@@ -2,7 +2,7 @@
 // legend, rows, open details, scroll) is never touched by a frame. Texts of a campaign are never HTML.
 "use strict";
 (() => {
-  const { make, say, whole, short, span, clock, percent, escape, fill, keyed } = pageParts;
+  const { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, targetWords, moved } = pageParts;
   const element = (id) => document.getElementById(id);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)").matches;
@@ -58,15 +58,22 @@
     opened.addEventListener("error", () => { if (opened === source) lose(); });
   }
   function check() {
+    if (document.hidden) return;
     const now = Date.now();
     if (heard && now - heard > SILENCE) lose();
     if (lostSince !== null && now - tried > 3000) connect();
   }
   setInterval(check, 1000);
   addEventListener("online", check);
+  // A page that nobody sees holds no connection: a browser has six to a server, for all its tabs.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return;
-    check();
+    if (document.hidden) {
+      source?.close();
+      source = null;
+      return;
+    }
+    heard = Date.now();
+    connect();
     if (frame) show();
   });
 
@@ -97,25 +104,6 @@
 
   // -- parts of the page
 
-  const STATES = {
-    absent: "There is no store here yet. This page waits for it.",
-    empty: "Nothing has been computed yet, and no run is at work.",
-    stopped: "No run is at work, and cells are missing: the same command resumes.",
-    complete: "Complete.",
-    "failed cells": "Complete but for failed cells.",
-  };
-  function stateWords() {
-    const holder = frame.holder;
-    if (frame.silent) return `The store does not answer: ${frame.silent}`;
-    if (frame.state === "at work") return `A run is at work: process ${holder.pid} of ${holder.user} on ${holder.host}, since ${clock(holder.started)}.`;
-    if (frame.state === "dead") {
-      const seen = holder.seen ? `; its last heartbeat was at ${clock(holder.seen)}` : "";
-      return `The run has died: process ${holder.pid} of ${holder.user} on ${holder.host}${seen}. The same command resumes.`;
-    }
-    const run = frame.runs && frame.runs[0];
-    const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
-    return STATES[frame.state] + ended;
-  }
   let stateBefore = "";
   function head() {
     document.title = `${frame.state === "absent" ? "waiting" : percent(frame.done, frame.cells)} ${frame.name}`;
@@ -123,9 +111,9 @@
     say(element("store"), frame.store);
     const place = element("state");
     place.className = frame.silent ? "silent" : frame.state;
-    say(place, stateWords());
+    say(place, stateWords(frame));
     const state = frame.silent ? "silent" : frame.state;
-    if (stateBefore && state !== stateBefore) announce(stateWords(), true);
+    if (stateBefore && state !== stateBefore) announce(stateWords(frame), true);
     stateBefore = state;
   }
 
@@ -160,6 +148,7 @@
 
   // Selects for the row and the size; built again only if the axes have changed.
   let axesShown = "";
+  let rowsShown = null;
   function chooser() {
     const { rows, size } = frame.axes;
     const state = JSON.stringify([rows, size]);
@@ -168,7 +157,7 @@
       if (sizeShown !== "all" && (!size || !size.texts.includes(sizeShown))) sizeShown = "all";
       const selects = rows.map((axis, k) => ({ axis, k })).filter(({ axis }) => axis.values.length > 1).map(({ axis, k }) => {
         const select = make("select", { id: `choose-${axis.name}` }, ...axis.texts.map((text, at) => make("option", { value: at, textContent: text })));
-        select.value = row[k] ?? 0;
+        select.value = Math.min(row[k] ?? 0, axis.texts.length - 1);
         select.addEventListener("change", () => watchRow(rows.map((_, place) => (place === k ? Number(select.value) : (frame.row ? frame.row.index : row)[place] ?? 0))));
         return make("label", { title: axis.long_name }, `${axis.name} `, select);
       });
@@ -199,6 +188,7 @@
     const places = placesOf(index);
     return varying().map(({ axis, k }) => `${axis.name} = ${axis.texts[places[k]]}`).join(", ") || "all";
   };
+  const rowKey = () => frame.axes.rows.map((axis, k) => `${axis.name} = ${axis.texts[frame.row ? frame.row.index[k] : 0]}`).join(", ");
   const rowIndex = () => frame.axes.rows.reduce((sum, axis, k) => sum * axis.values.length + (frame.row ? frame.row.index[k] : 0), 0);
 
   function map() {
@@ -230,8 +220,9 @@
     const place = element("map");
     const most = Math.max(2, Math.floor(place.clientWidth / 70));
     const [across, up] = [tick(columns, most), tick(rows, 24)];
-    const brief = (text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text);
-    const valuesOf = (index) => { const places = placesOf(index); return varying().map(({ axis: of, k }) => of.texts[places[k]]).join(", "); };
+    const parts = varying();
+    const each = Math.max(8, Math.floor(22 / Math.max(1, parts.length))); // of a label, for each of its values
+    const valuesOf = (index) => { const places = placesOf(index); return parts.map(({ axis: of, k }) => brief(of.texts[places[k]], each)).join(", "); };
     const chosen = Math.floor(rowIndex() / merged);
     place.style.height = `${Math.max(150, Math.min(640, 90 + rows * Math.max(16, Math.min(34, 400 / rows))))}px`;
     draw(place, `Coverage: ${whole(frame.done)} of ${whole(frame.cells)} cells done. The numbers stand in the table below.`, [
@@ -242,8 +233,8 @@
       { type: "scatter", mode: "markers", ...bad, hoverinfo: "text", showlegend: false, marker: { symbol: "x-thin", size: 8, line: { width: 2, color: theme.threshold } } },
     ], {
       margin: { t: 8, r: 14 },
-      xaxis: { title: { text: axis ? `${escape(axis.long_name)} (${escape(axis.name)})` : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k]))), range: [-0.5, columns - 0.5], showgrid: false },
-      yaxis: { title: { text: escape(brief(varying().map(({ axis: of }) => of.name).join(", "))), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(brief(valuesOf(i * merged)))), range: [rows - 0.5, -0.5], showgrid: false },
+      xaxis: { title: { text: axis ? escape(axis.long_name === axis.name || place.clientWidth < 7 * axis.long_name.length + 150 ? axis.name : `${axis.long_name} (${axis.name})`) : "" }, tickvals: across, ticktext: across.map((k) => escape(brief(axis && typeof axis.values[k] === "number" ? short(axis.values[k], 4) : texts[k], 22))), range: [-0.5, columns - 0.5], showgrid: false },
+      yaxis: { title: { text: escape(brief(parts.map(({ axis: of }) => of.name).join(", "), 22)), standoff: 12 }, tickvals: up, ticktext: up.map((i) => escape(valuesOf(i * merged))), range: [rows - 0.5, -0.5], showgrid: false },
       shapes: rows > 1 ? [{ type: "rect", x0: -0.5, x1: columns - 0.5, y0: chosen - 0.5, y1: chosen + 0.5, line: { color: theme.ink, width: 1.5 }, fillcolor: "rgba(0,0,0,0)" }] : [],
     }, `map ${sizeShown} ${rows} ${columns}`);
     if (!place.dataset.clicks && place.on) {
@@ -288,7 +279,7 @@
           showlegend: series.length > 1, margin: { t: series.length > 1 ? 54 : 14 },
           xaxis: { title: { text: across ? escape(across.name) : "" }, ...(textual ? { type: "category" } : {}) },
           yaxis: { title: { text: variable.units === "1" ? "" : escape(variable.units) }, exponentformat: "power" },
-        }, `${variable.name} ${rowIndex()}`);
+        }, `${variable.name} ${rowKey()}`);
       });
     if (element("curves-table").open) meansTable();
     say(element("means-size"), axes.size ? axes.size.name : "size");
@@ -322,7 +313,7 @@
         const { traces, layout } = network.figures[name](figureLook.themes[themeName()]);
         // Without the checkboxes of a report the legend tells the sizes apart.
         const told = traces.map((trace) => (trace.mode === "markers" ? { ...trace, showlegend: true } : { ...trace, showlegend: trace.showlegend ?? false }));
-        draw(figure.firstChild, `${network.titles[name]}, ${network.nameOf(numbers.models[0])}, with theory.`, told, layout, `${name} ${rowIndex()}`);
+        draw(figure.firstChild, `${network.titles[name]}, ${network.nameOf(numbers.models[0])}, with theory.`, told, layout, `${name} ${rowKey()}`);
       });
   }
 
@@ -335,7 +326,7 @@
       of.points, short(of.core_hours), words[of.outcome] || of.outcome,
     ]));
     const newest = frame.rounds[frame.rounds.length - 1];
-    say(element("rounds-words"), `Target: ${Object.entries(newest.target).map(([name, value]) => `${name} = ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ")}. The models, as of round ${newest.number}:`);
+    say(element("rounds-words"), `Target: ${targetWords(newest.target)}. The models, as of round ${newest.number}:`);
     const name = (model) => Object.entries(model).map(([axis, value]) => `${axis} = ${value}`).join(", ") || "the model";
     fill(element("rounds-models"), newest.models.map((of) => [
       name(of.model), of.state, short(of.value, 6), short(of.error, 2), short(of.wanted, 2), short(of.expected, 2), short(of.core_hours), of.reason,
@@ -351,8 +342,8 @@
       () => make("details", {}, make("summary", {}, make("code"), make("span")), make("pre")),
       (place, failure) => {
         say(place.querySelector("code"), failure.error);
-        say(place.querySelector("span"), ` at ${at(failure)}: ${failure.message}`);
-        say(place.querySelector("pre"), `attempt ${failure.attempts} on ${failure.host}\n${failure.traceback}`);
+        say(place.querySelector("span"), ` at ${at(failure)}: ${brief(failure.message, 200)}`);
+        say(place.querySelector("pre"), `attempt ${failure.attempts} on ${failure.host}\n${failure.message}\n\n${failure.traceback}`);
       });
   }
 
@@ -377,6 +368,9 @@
     head();
     document.querySelector("main").hidden = frame.state === "absent";
     if (frame.state !== "absent") {
+      const next = moved(rowsShown, frame.axes.rows, row);
+      rowsShown = frame.axes.rows;
+      if (next) return watchRow(next); // its frame is on its way
       for (const part of [tiles, problems, chooser, map, curves, estimates, rounds, failures, work]) part();
     }
     document.documentElement.setAttribute("data-shown", last);
@@ -395,5 +389,5 @@
   });
   for (const table of document.querySelectorAll(".scroll")) wide.observe(table);
   say(element("link"), "connecting");
-  connect();
+  if (!document.hidden) connect();
 })();

@@ -24,6 +24,8 @@ const pageParts = (() => {
   const clock = (time) => (time ? new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "–");
   const percent = (part, all) => (all ? `${(Math.floor((1000 * part) / all) / 10).toFixed(1)} %` : "–");
 
+  const brief = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
   // Plotly reads a few tags in its texts; those of a campaign are shown as they are.
   const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
@@ -59,5 +61,42 @@ const pageParts = (() => {
     items.forEach((item, i) => update(now[i], item)); // once all have their places, and so their widths
   }
 
-  return { make, say, whole, short, span, clock, percent, escape, fill, keyed };
+  // -- what a frame says in words, and the chosen row
+
+  const STATES = {
+    absent: "There is no store here yet. This page waits for it.",
+    empty: "Nothing has been computed yet, and no run is at work.",
+    stopped: "No run is at work, and cells are missing: the same command resumes.",
+    complete: "Complete.",
+    "failed cells": "Complete but for failed cells.",
+  };
+  function stateWords(frame) {
+    const { holder } = frame;
+    if (frame.silent) return `The store cannot be read: ${frame.silent}`;
+    if (frame.state === "at work") return `A run is at work: process ${holder.pid} of ${holder.user} on ${holder.host}, since ${clock(holder.started)}.`;
+    if (frame.state === "dead") {
+      const seen = holder.seen ? `; its last heartbeat was at ${clock(holder.seen)}` : "";
+      return `The run has died: process ${holder.pid} of ${holder.user} on ${holder.host}${seen}. The same command resumes.`;
+    }
+    const run = frame.runs && frame.runs[0];
+    const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
+    return STATES[frame.state] + ended;
+  }
+  function targetWords({ quantity, precision, models, core_hours: hours }) {
+    const error = precision ? Object.entries(precision).map(([kind, value]) => ` with a standard error of ${value}, ${kind}`).join("") : "";
+    const some = models && models.length ? ", some models with one of their own" : "";
+    return `${quantity}${error}${some}${hours ? `, within ${short(hours)} core-hours` : ""}`;
+  }
+  // Where an extension has put the chosen row: the same values, at other indices. Null if it has not moved.
+  function moved(known, rows, row) {
+    if (!known) return null;
+    const at = (index, axis) => Math.min(index ?? 0, axis.texts.length - 1);
+    const next = rows.map((axis) => {
+      const k = known.findIndex(({ name }) => name === axis.name);
+      return k < 0 ? 0 : Math.max(0, axis.texts.indexOf(known[k].texts[at(row[k], known[k])]));
+    });
+    return next.some((index, k) => index !== at(row[k], rows[k])) ? next : null;
+  }
+
+  return { make, say, whole, short, span, clock, percent, brief, escape, fill, keyed, stateWords, targetWords, moved };
 })();

@@ -15,12 +15,11 @@ import sys
 import time
 import traceback
 import webbrowser
-from collections.abc import AsyncIterator, Iterable
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import cache, partial
 from importlib.resources import files
 from secrets import token_hex
 from typing import Any
-from urllib.parse import urlsplit
 
 import plotly
 import plotly.offline
@@ -37,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bendscape.analysis.live.frame import Watch
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.commands.console import results_only
 from bendscape.sweep.location import folder_of
 
 HOST = "127.0.0.1"
@@ -46,6 +46,8 @@ HOSTS = ("127.0.0.1", "localhost")
 LOOK_SECONDS = (1.0, 5.0)
 """Between two looks, at a store on files and in an object store."""
 IDLE = 3.0  # times as long, if no run is at work
+PAGES = 32  # that watch at the same time
+CONNECTIONS = 4 * PAGES
 ALIVE_SECONDS = 5.0  # between two signs of life to a page
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data: blob:; "
@@ -93,11 +95,27 @@ class Guard:
 def foreign(request: Request) -> bool:
     """Whether another origin asks. A link elsewhere may lead to the page itself, and to nothing else."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         return True
     site = request.headers.get("sec-fetch-site", "none")
     followed = request.headers.get("sec-fetch-mode") == "navigate" and request.url.path == "/"
     return site not in ("none", "same-origin") and not followed
+
+
+class _Stream(StreamingResponse):
+    """Events to a page; calls `gone` when it has gone, also if nothing was sent."""
+
+    def __init__(
+        self, events: AsyncIterator[str], gone: Callable[[], None], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._gone = gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._gone()
 
 
 class Page:
@@ -110,7 +128,11 @@ class Page:
         self._boot, self._number = token_hex(4), 0
         self._latest: dict[tuple[int, ...], tuple[str, str]] = {}  # by row: number of the event, document
         self._watching: dict[tuple[int, ...], int] = {}
-        self._changed = asyncio.Condition()
+        # Set at the next change, then replaced. Not a condition: a stream that is cancelled while it waits
+        # may leave its lock locked.
+        self._changed = asyncio.Event()
+        self._asked = asyncio.Event()  # for a row that has no frame yet
+        self._fault = ""
         self._one_at_a_time = asyncio.Lock()
         self._looker: asyncio.Task[None] | None = None
         self.closing = False
@@ -131,8 +153,8 @@ class Page:
                 *(Route(f"/{name}", self._script) for name in _SCRIPTS),
             ],
             middleware=[
-                Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
                 Middleware(Guard),
+                Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
             ],
         )
 
@@ -157,67 +179,94 @@ class Page:
         return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
     async def _events(self, request: Request) -> Response:
+        if sum(self._watching.values()) >= PAGES:
+            return PlainTextResponse(f"{PAGES} pages watch already", 503, headers={"Retry-After": "3"})
         # A page that woke up opens a new stream, and says in the address which event it had last.
         row, last = (
             _row(request),
             request.headers.get("last-event-id") or request.query_params.get("last", ""),
         )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = self._stream(request, row, last)
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        self._watching[row] = self._watching.get(row, 0) + 1
+        return _Stream(self._stream(request, row, last), partial(self._leave, row), headers)
+
+    def _leave(self, row: tuple[int, ...]) -> None:
+        self._watching[row] -= 1
+        if not self._watching[row]:
+            del self._watching[row]
 
     async def _stream(self, request: Request, row: tuple[int, ...], last: str) -> AsyncIterator[str]:
-        self._watching[row] = self._watching.get(row, 0) + 1
-        try:
-            if self._looker is None or self._looker.done():
-                self._looker = asyncio.create_task(self._keep_looking())
-            if row not in self._latest:
-                await self._look([row])
-            yield "retry: 2000\n\n"
-            while not self.closing and not await request.is_disconnected():
-                number, document = self._latest[row]
-                if number != last:
-                    yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
-                    last = number
-                yield f"event: alive\ndata: {time.time():.0f}\n\n"
-                async with self._changed:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), ALIVE_SECONDS)
-        finally:
-            self._watching[row] -= 1
-            if not self._watching[row]:
-                del self._watching[row]
+        if row not in self._latest:
+            self._asked.set()
+        if self._looker is None or self._looker.done():
+            self._looker = asyncio.create_task(self._keep_looking())
+        yield "retry: 2000\n\n"
+        while not self.closing and not await request.is_disconnected():
+            changed = self._changed
+            number, document = self._latest.get(row, (last, ""))
+            if number != last:
+                yield f"id: {number}\nevent: frame\ndata: {document}\n\n"
+                last = number
+            # Also while the first frame takes long, so that the page waits for it.
+            yield f"event: alive\ndata: {time.time():.0f}\n\n"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), ALIVE_SECONDS)
 
     async def _keep_looking(self) -> None:
         while self._watching and not self.closing:
-            try:
-                await self._look(list(self._watching))
-            except Exception as error:  # a fault of ours: the page says so, and the next look may succeed
-                self.watch.silent = f"{type(error).__name__}: {error}"
-                traceback.print_exc()
+            self._asked.clear()
+            await self._look(list(self._watching))
             idle = 1.0 if self.watch.following.at_work or self._pause < 1 else IDLE
-            await asyncio.sleep(self._pause * idle)
+            pause = 0.0 if self.watch.behind else self._pause * idle
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), pause)
 
     async def _look(self, rows: list[tuple[int, ...]]) -> None:
         before = self._number
         async with self._one_at_a_time:
-            await run_in_threadpool(self.watch.look)
+            await run_in_threadpool(self._read)
             for row in rows:
-                text = json.dumps(await run_in_threadpool(self.watch.frame, row), separators=(",", ":"))
+                text = await run_in_threadpool(self._document, row)
                 if row not in self._latest or self._latest[row][1] != text:
                     self._number += 1
                     self._latest[row] = f"{self._boot}-{self._number}", text
         for row in set(self._latest) - set(rows) - set(self._watching):
             del self._latest[row]
         if self._number != before:
-            async with self._changed:
-                self._changed.notify_all()
+            self._notify()
 
-    async def close(self) -> None:
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # A fault of ours must not end a stream: the pages say what it was, and the next look may succeed.
+
+    def _read(self) -> None:
+        try:
+            self.watch.look()
+        except Exception as error:
+            self.watch.silent = self._said(error)
+
+    def _document(self, row: tuple[int, ...]) -> str:
+        try:
+            document = self.watch.frame(row)
+        except Exception as error:
+            known = json.loads(self._latest[row][1]) if row in self._latest else self.watch.absent()
+            document = {**known, "silent": self._said(error)}
+        return json.dumps(document, separators=(",", ":"))
+
+    def _said(self, error: Exception) -> str:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        if words != self._fault:
+            self._fault = words
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                traceback.print_exception(error)
+        return words
+
+    def close(self) -> None:
         """End all streams."""
         self.closing = True
-        async with self._changed:
-            self._changed.notify_all()
+        self._notify()
 
 
 class _Server(uvicorn.Server):
@@ -229,7 +278,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the streams, then the rest."""
-        await self._page.close()
+        self._page.close()
         await super().shutdown(sockets)
 
 
@@ -277,7 +326,8 @@ def serve(location: str, port: int | None = None, modules: Iterable[str] = (), s
         The port cannot be had, or something other than a bendscape store is there.
     """
     watch = Watch(location, modules)
-    watch.look(strict=True)  # so that a wrong place is refused at once
+    with results_only():  # the module of a kernel may print
+        watch.look(strict=True)  # so that a wrong place is refused at once
     with contextlib.closing(listen(port)) as there:
         url = f"http://{HOST}:{there.getsockname()[1]}/"
         print(url, flush=True)
@@ -291,9 +341,10 @@ def serve(location: str, port: int | None = None, modules: Iterable[str] = (), s
         page = Page(watch)
         config = uvicorn.Config(
             page.app, log_config=None, log_level="error", access_log=False, lifespan="off",
-            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=30,
+            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=30, ws="none",
+            limit_concurrency=CONNECTIONS,
         )  # fmt: skip
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), results_only():
             _Server(config, page).run(sockets=[there])
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bendscape.core.errors import ParameterError
-from bendscape.sweep.commands.console import out, plain
+from bendscape.sweep.commands.console import out, plain, results_only
 from bendscape.sweep.commands.status import jobs_for, progress_of
 from bendscape.sweep.engine.following import Following
 from bendscape.sweep.engine.progress import clock
@@ -112,7 +112,8 @@ class Watch:
             Something other than a bendscape store is there.
         """
         try:
-            self.following.look()
+            with results_only():  # the module of a kernel may print
+                self.following.look()
             self.trouble = ""
         except OSError as error:
             self.trouble = " ".join(str(error).split())[:300]

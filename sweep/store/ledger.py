@@ -74,10 +74,12 @@ def _rebooted(holder: dict[str, Any]) -> bool:
 
 
 def _process_start(pid: int) -> str:
+    # Empty also for a process that has ended and whose parent has not asked for its exit code.
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in ("Z", "X") else fields[18]
 
 
 def runs_here(holder: dict[str, Any]) -> bool | None:
