@@ -9,8 +9,10 @@ cells are exponential, as those of sampled Hessians nearly are. ``refine`` begin
 ``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``paper`` is the grid
 of campaigns/paper.toml for the model (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
 of seeds multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
-would have to guess it. ``grid`` is the same without sizes above 4096, as refinement has them. ``window`` is
-the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be known beforehand. Every method
+would have to guess it; where it has larger sizes than ``grid`` it is tried for every fourth replicate. ``grid`` is the same without sizes above 4096, as refinement has them. ``window`` is
+the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be known beforehand. ``least``
+is what the optimal design in |w| <= 0.5 would take, with sizes up to 4096, for one who knows alpha_c and the
+correction: no rule can do with less, but for the scatter of measured errors. Every method
 is judged by the same estimator, ``theory_curve``, and by the same error: the larger of half the 68 % interval
 and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
 
@@ -20,7 +22,8 @@ compares with is the first round of the campaign, scaled by the squares of the e
 ``--shape other`` plants curves with twice theory's amplitude: the data refute ``theory_curve``, and
 ``collapse`` takes its place.
 
-Printed: median core-hours of the models that met the target and their ratios; how many met it; the coverage
+Printed: median core-hours of the models that met the target and their ratios; how many met it, of refinement
+and of each grid; the coverage
 of the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier.
 The numbers are written to refine.json beside this file, or to ``--json``.
 """
@@ -49,6 +52,9 @@ from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, sc
 from bendscape.analysis.estimate.collapse_points import scaled_points
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.student import ONE_SIGMA
+from bendscape.analysis.refine.critical_load import critical_load_design
+from bendscape.analysis.refine.optimum import Points, optimum
+from bendscape.analysis.refine.rounds import candidates
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep import Campaign, run
 from bendscape.sweep.store.root import open_store
@@ -59,7 +65,7 @@ RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
 """Seeds of campaigns/paper.toml, over 16."""
 REAL_SIZES = (256, 512, 1024)
 GRIDS = ("paper", "grid", "window")
-STEP, MOST = 1.1, 400.0
+STEP, MOST = 1.1, 4000.0
 """Step of the factor, and the factor at which a grid is given up."""
 AMPLITUDE = {"theory": 1.0, "other": 2.0}
 
@@ -80,7 +86,8 @@ def judged(planted: Planted, asked: planted_refine.Asked, name: str) -> tuple[fl
     """Estimate, error and interval of one estimator."""
     block = planted.block(asked).transpose("alpha_factor", "N", "seed")
     points = scaled_points(block, block["alpha"].values, scale_width(planted.model))
-    fit = PointScaling(points, planted.model, 0.95, 100, 0).fit(name, Settings())
+    n_boot = 100 if name == "collapse" else 4  # theory_curve's interval does not use them
+    fit = PointScaling(points, planted.model, 0.95, n_boot, 0).fit(name, Settings())
     (low, high), (left, right) = fit.interval(0.95), fit.interval(ONE_SIGMA)
     value = math.nan if fit.values is None else float(fit.values[0])
     return value, max((high - low) / 3.919928, (right - left) / 2), low, high
@@ -95,9 +102,35 @@ def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, 
         ratio = error / (target * abs(value)) if math.isfinite(value) and math.isfinite(error) else 2.0
         if ratio <= 1 or scale > MOST:
             break
-        scale *= max(STEP, 0.6 * ratio**2 if ratio > 1.5 else STEP)
+        scale *= max(STEP, 0.75 * ratio**2)
     covered = bool(low <= planted.truth <= high)
-    return {"core_hours": core_hours(planted, asked), "covered": covered, "value": value, "error": error}
+    return {
+        "core_hours": core_hours(planted, asked),
+        "met": ratio <= 1,
+        "covered": covered,
+        "value": value,
+        "error": error,
+    }
+
+
+def least(planted: Planted, target: float, name: str) -> float:
+    """Core-hours of the optimal design at the truth, from no cells at all."""
+    block = planted.block({(x, N): 100 for x, N in points_of("window", planted)})
+    block = block.transpose("alpha_factor", "N", "seed")
+    points = scaled_points(block, block["alpha"].values, scale_width(planted.model))
+    design = critical_load_design(points, planted.model, name, planted.truth, 1e-3, SIZES)
+    theta = np.array(design.theta)
+    if name == "theory_curve":
+        theta[1:] = np.array(planted.correction) / Settings().correction
+    held = planted.held({})
+    at = candidates(design, held.unit, held.accepts, {}, held.present, held.cost)
+    cells = Points(design.gradient(theta, at.curve, at.size), design.sigma(at.curve, at.size), at.cost)
+    low, high = 1.0, 1e7
+    for _ in range(24):
+        seconds = math.sqrt(low * high)
+        enough = optimum(cells, design.prior, design.direction, seconds).variance
+        low, high = (low, seconds) if enough <= (target * planted.truth) ** 2 else (seconds, high)
+    return high / 3600
 
 
 def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, Any]:
@@ -108,7 +141,11 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)
         name = "theory_curve" if shape == "theory" else "collapse"
-        grids = {kind: uniform(kind, planted, target, name) for kind in GRIDS}
+        grids = {kind: uniform(kind, planted, target, name) for kind in GRIDS if kind != "paper"}
+        same = points_of("paper", planted) == points_of("grid", planted)
+        if same or entropy % 4 == 0:
+            grids["paper"] = grids["grid"] if same else uniform("paper", planted, target, name)
+        bound = least(planted, target, name)
     fitted = last.fitted
     return {
         "model": [int(model.p), model.p_star, model.a],
@@ -121,6 +158,7 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
         "error": fitted.error,
         "covered": bool(fitted.low <= planted.truth <= fitted.high),
         "core_hours": core_hours(planted, asked),
+        "least": bound,
         "rounds": len(rows),
         "round_errors": [row.state.error for row in rows],
         "gap": max((row.gap for row in rows if row.additions), default=math.nan),
@@ -139,7 +177,8 @@ def share(found: list[bool]) -> str:
 def table(rows: list[dict[str, Any]]) -> None:
     """Print the results of the planted curves."""
     print(
-        "model        met    core-hours: refine, paper, grid, window    ratios to refine    coverage of each"
+        "model    met by refine, paper, grid, window    core-hours: refine, paper, grid, window, least    "
+        "ratios to refine    coverage of refine, paper, grid, window"
     )
     for model in MODELS:
         mine = [row for row in rows if row["model"] == [int(model.p), model.p_star, model.a]]
@@ -148,14 +187,21 @@ def table(rows: list[dict[str, Any]]) -> None:
             print(f"({model.p}, {model.p_star}, {model.a}): none of {len(mine)} met the target")
             continue
         cost = [float(np.median([row["core_hours"] for row in met]))]
-        cost += [float(np.median([row[kind]["core_hours"] for row in mine])) for kind in GRIDS]
+        cost += [float(np.median([row[kind]["core_hours"] for row in mine if kind in row])) for kind in GRIDS]
+        cost.append(float(np.median([row["least"] for row in mine])))
+        reached = [f"{len(met)}/{len(mine)}"]
+        for kind in GRIDS:
+            tried = [row[kind]["met"] for row in mine if kind in row]
+            reached.append(f"{sum(tried)}/{len(tried)}")
         coverage = [share([row["covered"] for row in met])]
-        coverage += [share([row[kind]["covered"] for row in mine]) for kind in GRIDS]
+        coverage += [share([row[kind]["covered"] for row in mine if kind in row]) for kind in GRIDS]
         print(
-            f"({model.p}, {model.p_star}, {model.a})    {len(met)}/{len(mine)}    "
+            f"({model.p}, {model.p_star}, {model.a})    "
+            + ", ".join(reached)
+            + "    "
             + "  ".join(f"{hours:.3f}" for hours in cost)
             + "    "
-            + "  ".join(f"{hours / cost[0]:.1f}" for hours in cost[1:])
+            + "  ".join(f"{hours / cost[0]:.2f}" for hours in cost[1:])
             + "    "
             + ", ".join(coverage)
         )
@@ -218,9 +264,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--print", action="store_true", help="print the table of an earlier or running run")
     parser.add_argument("--real", type=int, default=0, help="replicates on sampled Hessians, instead")
     parser.add_argument("--hours", type=float, default=0.05, help="core-hours of one sampled replicate")
     options = parser.parse_args()
+    if options.print:
+        return table(sorted(json.loads(options.json.read_text())["rows"], key=lambda row: int(row["entropy"])))
     if options.real:
         rows = []
         print("model, entropy: state, alpha_c, theory's; core-hours, of a uniform grid, ratio; reason")
