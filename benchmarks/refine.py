@@ -9,12 +9,13 @@ cells are exponential, as those of sampled Hessians nearly are. ``refine`` begin
 ``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``paper`` is the grid
 of campaigns/paper.toml for the model (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
 of seeds multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
-would have to guess it; where it has larger sizes than ``grid`` it is tried for every fourth replicate. ``grid`` is the same without sizes above 4096, as refinement has them. ``window`` is
-the same with 9 alphas in |w| <= 0.65 of each size, for which alpha_c has to be known beforehand. ``least``
-is what the optimal design in |w| <= 0.5 would take, with sizes up to 4096, for one who knows alpha_c and the
-correction: no rule can do with less, but for the scatter of measured errors. Every method
-is judged by the same estimator, ``theory_curve``, and by the same error: the larger of half the 68 % interval
-and half the 95 % interval over 1.96. Cost is that of the kernel's cost model.
+would have to guess it; where it has sizes that ``grid`` has not, every fourth replicate. ``grid`` is the same
+without sizes above 4096, as refinement has them. ``window`` is the same with 9 alphas in |w| <= 0.65 of each
+size, for which alpha_c has to be known beforehand. ``least`` is what the optimal design in |w| <= 0.5 would
+take, with sizes up to 4096, for one who knows alpha_c and the correction: no rule can do with less, but for
+the scatter of measured errors. Every method is judged by the same estimator, ``theory_curve``, and by the
+same error: the larger of half the 68 % interval and half the 95 % interval over 1.96. Cost is that of the
+kernel's cost model.
 
 ``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024; the grid that it
 compares with is the first round of the campaign, scaled by the squares of the errors.
@@ -23,9 +24,8 @@ compares with is the first round of the campaign, scaled by the squares of the e
 ``collapse`` takes its place.
 
 Printed: median core-hours of the models that met the target and their ratios; how many met it, of refinement
-and of each grid; the coverage
-of the 95 % intervals at the end, that is after the stopping rule, with its binomial error; and every outlier.
-The numbers are written to refine.json beside this file, or to ``--json``.
+and of each grid; the coverage of the 95 % intervals at the end, that is after the stopping rule, with its
+binomial error; and every outlier. The numbers are written to refine.json beside this file, or to ``--json``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, 
 
 def least(planted: Planted, target: float, name: str) -> float:
     """Core-hours of the optimal design at the truth, from no cells at all."""
-    block = planted.block({(x, N): 100 for x, N in points_of("window", planted)})
+    block = planted.block(dict.fromkeys(points_of("window", planted), 100))
     block = block.transpose("alpha_factor", "N", "seed")
     points = scaled_points(block, block["alpha"].values, scale_width(planted.model))
     design = critical_load_design(points, planted.model, name, planted.truth, 1e-3, SIZES)
@@ -141,10 +141,11 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)
         name = "theory_curve" if shape == "theory" else "collapse"
-        grids = {kind: uniform(kind, planted, target, name) for kind in GRIDS if kind != "paper"}
+        grids = {"grid": uniform("grid", planted, target, name)}
+        grids["window"] = uniform("window", planted, target, name)
         same = points_of("paper", planted) == points_of("grid", planted)
         if same or entropy % 4 == 0:
-            grids["paper"] = grids["grid"] if same else uniform("paper", planted, target, name)
+            grids["paper"] = dict(grids["grid"]) if same else uniform("paper", planted, target, name)
         bound = least(planted, target, name)
     fitted = last.fitted
     return {
@@ -176,6 +177,7 @@ def share(found: list[bool]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> None:
     """Print the results of the planted curves."""
+    rows = sorted(rows, key=lambda row: int(row["entropy"]))
     print(
         "model    met by refine, paper, grid, window    core-hours: refine, paper, grid, window, least    "
         "ratios to refine    coverage of refine, paper, grid, window"
@@ -269,7 +271,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=0.05, help="core-hours of one sampled replicate")
     options = parser.parse_args()
     if options.print:
-        return table(sorted(json.loads(options.json.read_text())["rows"], key=lambda row: int(row["entropy"])))
+        table(json.loads(options.json.read_text())["rows"])
+        return
     if options.real:
         rows = []
         print("model, entropy: state, alpha_c, theory's; core-hours, of a uniform grid, ratio; reason")
@@ -293,7 +296,7 @@ def main() -> None:
         for row in pool.imap_unordered(one, tasks):
             rows.append(row)
             write(options.json, {"target": options.target, "shape": options.shape, "rows": rows})
-    table(sorted(rows, key=lambda row: int(row["entropy"])))
+    table(rows)
     print(f"{time.time() - began:.0f} s")
 
 
