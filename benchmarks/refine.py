@@ -267,16 +267,20 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--print", action="store_true", help="print the table of an earlier or running run")
+    parser.add_argument(
+        "--only", type=int, nargs="+", default=[0, 1, 2], help="numbers of the models, from 0"
+    )
     parser.add_argument("--real", type=int, default=0, help="replicates on sampled Hessians, instead")
     parser.add_argument("--hours", type=float, default=0.05, help="core-hours of one sampled replicate")
     options = parser.parse_args()
+    models = [MODELS[k] for k in options.only]
     if options.print:
         table(json.loads(options.json.read_text())["rows"])
         return
     if options.real:
         rows = []
         print("model, entropy: state, alpha_c, theory's; core-hours, of a uniform grid, ratio; reason")
-        for model, entropy in [(m, options.first + e) for e in range(options.real) for m in MODELS]:
+        for model, entropy in [(m, options.first + e) for e in range(options.real) for m in models]:
             row = sampled(model, 100 + entropy, options.target, options.hours)
             rows.append(row)
             print(
@@ -288,7 +292,7 @@ def main() -> None:
             )
             write(options.json, {"target": options.target, "real": rows})
         return
-    tasks = [(model, options.first + e) for e in range(options.replicates) for model in MODELS]
+    tasks = [(model, options.first + e) for e in range(options.replicates) for model in models]
     one = partial(replicate, target=options.target, shape=options.shape)
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
