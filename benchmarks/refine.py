@@ -25,8 +25,9 @@ compares with is the first round of the campaign, scaled by the squares of the e
 
 Printed: median core-hours of the models that met the target and their ratios; how many met it, of refinement
 and of each grid; the coverage of the 95 % intervals at the end, that is after the stopping rule, with its
-binomial error; every outlier, and
-every interval that missed. The numbers are written to refine.json beside this file, or to ``--json``.
+binomial error; the ratios with the models that did not meet it; every model that did not, and every interval
+that missed the truth. The numbers are written to refine.json beside this file, or to ``--json``, and
+``--print`` prints them again.
 """
 
 from __future__ import annotations
