@@ -17,8 +17,9 @@ the scatter of measured errors. Every method is judged by the same estimator, ``
 same error: the larger of half the 68 % interval and half the 95 % interval over 1.96. Cost is that of the
 kernel's cost model.
 
-``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024; the grid that it
-compares with is the first round of the campaign, scaled by the squares of the errors.
+``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024. The grid that it
+compares with is the first round of the campaign with as many seeds as the fitted design model says that the
+error of the end needs: it is not run.
 
 ``--shape other`` plants curves with twice theory's amplitude: the data refute ``theory_curve``, and
 ``collapse`` takes its place.
@@ -50,13 +51,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import planted_refine
 from planted_refine import SIZES, Planted, core_hours, refined
 
+from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, scale_width
 from bendscape.analysis.estimate.collapse_points import scaled_points
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.student import ONE_SIGMA
-from bendscape.analysis.refine.critical_load import critical_load_design
-from bendscape.analysis.refine.optimum import Points, optimum
+from bendscape.analysis.refine.critical_load import QUANTITY, critical_load_design, fit_critical_load
+from bendscape.analysis.refine.design_model import Fitted
+from bendscape.analysis.refine.optimum import Points, optimum, variance
+from bendscape.analysis.refine.refiner import Sweep
 from bendscape.analysis.refine.rounds import candidates
+from bendscape.analysis.refine.states import row_of
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep import Campaign, run
 from bendscape.sweep.store.root import open_store
@@ -232,8 +237,8 @@ def table(rows: list[dict[str, Any]]) -> None:
 def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str, Any]:
     """One campaign of sampled Hessians that goes in rounds by itself, and what a uniform grid would take.
 
-    The grid's core-hours are those of the first round, which is a uniform grid of its own, times the square
-    of its error over the error at the end.
+    The grid is that of the first round with more seeds: as many as the design model needs at the estimate of
+    the end for the error of the end. Both costs are those of cells by the receipts.
     """
     about = {"name": "refine", "store": "unused", "entropy": entropy}
     grid = {
@@ -246,23 +251,44 @@ def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         store = f"{folder}/real.zarr"
         run(campaign, store=store, workers=1, progress=False)
-        ledger = open_store(store).ledger
-        rounds = read_rounds(ledger)
-        spent = sum(float(size.seconds.sum()) for size in ledger.records.sizes.values()) / 3600
-    first, last = rounds[0], rounds[-1]
-    (before,), (after,) = first.models, last.models
+        rounds = read_rounds(open_store(store).ledger)
+        sweep = Sweep(QUANTITY, open_store(store))
+        ((at, block),) = sweep.models()
+        fitted, held = fit_critical_load(block), sweep.held(at, block)
+        found = row_of(fitted, held, target * abs(fitted.value)).state
+        hours, first = held.seconds / 3600, held.unit * np.linspace(0.4, 1.6, 13)
+        uniform_hours = math.nan
+        if fitted.design is not None and fitted.error > 0:
+            places = np.array([(x, N, held.cost(x / held.unit, N)) for x in first for N in REAL_SIZES]).T
+            uniform_hours = grid_hours(fitted, model, *places)
     return {
         "model": [int(model.p), model.p_star, model.a],
         "entropy": entropy,
-        "state": after.state,
-        "reason": after.reason,
-        "value": after.value,
-        "error": after.error,
+        "state": found.state,
+        "reason": found.reason,
+        "value": fitted.value,
+        "error": fitted.error,
         "theory": critical_point(model).alpha,
+        "covered": bool(fitted.low <= critical_point(model).alpha <= fitted.high),
         "rounds": len(rounds),
-        "core_hours": spent,
-        "grid": first.core_seconds / 3600 * (before.error / after.error) ** 2,
+        "core_hours": hours,
+        "grid": uniform_hours,
     }
+
+
+def grid_hours(fitted: Fitted, model: Model, alpha: Floats, N: Floats, cost: Floats) -> float:
+    """Core-hours of a uniform grid for the error of a fit, by its design model; inf beyond any use."""
+    design = fitted.design
+    assert design is not None
+    inflation = fitted.error / design.standard_error()
+    inside = np.abs(alpha - fitted.value) * np.cbrt(N) / scale_width(model) <= Settings().window
+    low, high = 1.0, 1e6
+    for _ in range(40):
+        seeds = math.sqrt(low * high)
+        known = design.prior + design.information(alpha[inside], N[inside], np.full(inside.sum(), seeds))
+        enough = inflation * math.sqrt(variance(known, design.direction)) <= fitted.error
+        low, high = (low, seeds) if enough else (seeds, high)
+    return high * float(cost.sum()) / 3600 if high < 9e5 else math.inf
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
