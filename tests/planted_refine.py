@@ -24,6 +24,8 @@ SIZES = (256, 512, 1024, 2048, 4096)
 PILOT = {(round(float(x), 12), N): 8 for x in np.linspace(0.4, 1.6, 13) for N in SIZES}
 """A coarse uniform grid, 13 values by 5 sizes by 8 seeds, from which refinement starts."""
 
+KERNEL = load_kernel()
+
 Asked = dict[tuple[float, int], int]
 
 
@@ -36,9 +38,9 @@ def unit_of(model: Model) -> float:
 @lru_cache(maxsize=100_000)
 def seconds(model: Model, factor: float, N: int) -> float:
     """Seconds of one cell by the kernel's cost model."""
-    kernel, unit = load_kernel("hessian"), unit_of(model)
+    unit = unit_of(model)
     at = {"p": int(model.p), "p_star": model.p_star, "a": model.a, "alpha": factor * unit, "N": N, "seed": 0}
-    return float(kernel.seconds(kernel.axes.cell(factor, **at)))
+    return float(KERNEL.seconds(KERNEL.axes.cell(factor, **at)))
 
 
 class Planted(NamedTuple):

@@ -14,8 +14,8 @@ from bendscape.analysis.refine.design_model import DesignModel
 from bendscape.analysis.refine.optimum import Points, lattice, optimum, variance, whole_cells
 
 FLAT = 0.25
-"""Share of a round's time that is spread evenly over the sizes and values of the curve in use, so that chi^2
-can still tell a wrong curve."""
+"""Share of a round's time that is spread over the sizes in use, as the optimal design divides it among them,
+and evenly over the values of the curve, so that chi^2 can still tell a wrong curve."""
 
 MARGIN = 0.98
 """A round aims at this times the standard error that is asked for: the measured one scatters around it."""
@@ -159,7 +159,8 @@ def _divided(
     chosen = [N for N in np.unique(sizes) if best.share[sizes == N].sum() >= _CHOSEN]
     flat = np.zeros(len(sizes))
     for N in chosen:
-        flat[sizes == N] = 1 / (len(chosen) * (sizes == N).sum())
+        flat[sizes == N] = best.share[sizes == N].mean()
+    flat /= flat.sum()
     rows = here.rows
 
     def result(seconds: float, start: Floats) -> tuple[Floats, float, float]:
