@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 from command_line import bendscape
-from prometheus_client.parser import text_string_to_metric_families
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.commands.metrics import ALERTS, DASHBOARD, file_of
@@ -48,6 +47,8 @@ class Counted(SerialExecutor):
 
 def scraped(port: int, campaign: str) -> dict[str, float]:
     """Our metrics of one campaign, by name; the tags of each are looked at, too."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [sample for family in families for sample in family.samples if "bendscape" in sample.name]
@@ -60,6 +61,7 @@ def scraped(port: int, campaign: str) -> dict[str, float]:
 
 
 @pytest.mark.ray
+@pytest.mark.metrics
 def test_a_scrape_of_ray_agrees_with_the_final_status(
     tmp_path: Path, kernel_file: KernelFile, local_ray: None
 ) -> None:
@@ -140,7 +142,7 @@ def test_tiles_are_in_flight_until_they_come_back_and_lost_tasks_are_counted(
 # -- the port
 
 
-def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it() -> None:
+def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ParameterError, match=r"--metrics-port.*--address ray"):
         executor_at("local", 1, metrics_port=9464)
     with pytest.raises(ParameterError, match=r"--metrics-port.*ray start --metrics-export-port"):
@@ -148,6 +150,7 @@ def test_a_port_is_refused_where_no_ray_of_our_own_would_serve_it() -> None:
     for port in (0, 65536, True):
         with pytest.raises(ParameterError, match=r"an integer from 1 to 65535"):
             check_port(port, "ray", here=True)
+    monkeypatch.setattr(metrics, "NEEDED", ())  # as if the extra were installed
     assert check_port(9464, "ray", here=True) == 9464
 
 
@@ -167,6 +170,7 @@ def test_a_port_that_a_killed_run_still_holds_is_waited_for(monkeypatch: pytest.
 
 
 def test_a_ray_that_cannot_export_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "NEEDED", ("json",))
     assert can_export()
     monkeypatch.setattr(metrics, "NEEDED", ("no_such_module_anywhere",))
     with pytest.raises(ParameterError, match=r"pip install 'bendscape\[metrics\]'"):
@@ -216,7 +220,8 @@ def test_every_alert_reads_metrics_that_there_are_and_says_what_to_do() -> None:
     assert (file_of(ALERTS), file_of(DASHBOARD)) == (text, bendscape("metrics", "--dashboard").stdout)
 
 
-def test_the_list_of_metrics_is_a_document_too() -> None:
+def test_the_list_of_metrics_is_a_document_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "NEEDED", ())
     document = json.loads(bendscape("metrics", "--json").stdout)
     assert {row["name"] for row in document["metrics"]} == EXPORTED
     assert document["exported"] is True
