@@ -357,7 +357,7 @@ def attempt(store, seconds):
 start = time.monotonic()
 assert attempt(folder / "whole.zarr", 300)
 seconds, moments, kills = time.monotonic() - start, random.Random(1), 0
-for _ in range(6):
+for _ in range(4):
     if attempt(folder / "killed.zarr", moments.uniform(0.1, 0.6) * seconds):
         break
     kills += 1
