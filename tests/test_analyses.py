@@ -267,5 +267,5 @@ def test_an_estimate_is_imported_only_when_it_is_used() -> None:
         "print(*(name for name in sys.modules if name.startswith('bendscape.analysis.') or name == 'xarray'))"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    commands = {"commands", "one_model", "refine", "refine.command"}  # what they need is imported when they run
+    commands = {"commands", "one_model", "refine", "refine.command"}  # what these need comes when they run
     assert set(shown.stdout.split()) == {f"bendscape.analysis.{name}" for name in commands}
