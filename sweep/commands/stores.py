@@ -38,8 +38,9 @@ def status(
     """Done, failed and missing cells, the rate, the time left, and which run is at work.
 
     With --watch: redrawn in place in a terminal; elsewhere a line whenever something has changed, and with
-    --json a document a line. It waits for a store that is not there yet, or does not answer. Exit code with
-    --watch: 0: complete; 1: finished with failed cells; 3: target unreachable; 130: ended by Ctrl-C.
+    --json one document per line. It waits for a store that does not exist yet or does not answer. Exit
+    code with --watch: 0: complete; 1: finished with failed cells; 3: target unreachable; 130: ended by
+    Ctrl-C.
     """
     from datetime import datetime
 

@@ -164,7 +164,7 @@ def watch_status(location: str, modules: Iterable[str], interval: float, as_json
     interval
         Seconds between two looks.
     as_json
-        Print a document a line instead.
+        Print one document per line instead.
 
     Raises
     ------
