@@ -33,6 +33,7 @@ from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import library
 from bendscape.analysis.report.page import gain_in_words, page_environment, render_report, write_report
+from bendscape.analysis.report.symbols import in_html, in_text
 from bendscape.analysis.report.tables import coverage_by_size, edges_by_model, failed_cells
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.edge_law import lowest_eigenvalue_law
@@ -139,8 +140,30 @@ def test_every_row_shows_its_exact_threshold_and_every_estimate_with_its_interva
             if estimate["flag"] == "estimated":
                 assert f"[{estimate['low']:.3f}, {estimate['high']:.3f}]" in text
     for definition in ESTIMATORS.values():
-        assert definition in text
+        assert Page(str(in_html(definition))).text in text
     assert "interval at 95 %" in text
+
+
+def test_the_page_opens_with_the_picture_and_the_tables_follow(html: str) -> None:
+    place = [
+        html.index(f'id="{id}"')
+        for id in ("summary", "figure-critical", "figure-overlap", "loads", "thresholds")
+    ]
+    assert place == sorted(place)
+    assert place[-1] < html.index('id="cells"') < html.index('id="provenance"')
+
+
+def test_symbols_are_typeset_and_everything_else_is_escaped() -> None:
+    words = "alpha_bbp < alpha_0_tangent & alpha_0, N^(-2/3) (lambda_minus), shift_alpha, alpha"
+    typeset = "α<sub>BBP</sub> &lt; alpha_0_tangent &amp; α<sub>0</sub>, N<sup>−2/3</sup> (λ<sub>−</sub>), "
+    typeset += "shift_alpha, α"
+    assert in_html(words) == typeset
+    assert in_text("alpha_bbp, lambda_minus") == "α_BBP, λ_−"
+
+
+def test_no_name_of_the_program_stands_where_a_symbol_belongs(html: str) -> None:
+    (main,) = re.findall(r"<main>(.*?)<section id=\"provenance\">", html, re.DOTALL)
+    assert not re.findall(r"alpha_(?:bbp|0|c)\b|lambda_minus|lambda_\*", Page(f"<p>{main}</p>").text)
 
 
 def test_every_figure_has_a_container_an_alternative_text_and_a_caption(html: str) -> None:
@@ -208,12 +231,13 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
     for row in rows:
         if row["estimator"] in ("collapse", "theory_curve"):
             assert f">{row['verdict']}" in section
-            assert row["verdict_reason"] in unescape(section)
+            assert in_html(row["verdict_reason"]) in section
+            assert f'title="{row["verdict_reason"]}"' in unescape(section)
             if row["alpha_c"] == row["alpha_c"]:
                 statistical = f"{row['error']:.3f}" if row["error"] == row["error"] else "?"
                 assert f"± {statistical} stat. ± {row['systematic']:.3f} syst." in section
     assert "nan" not in section
-    assert "alpha_0 (the principal value" in section
+    assert "α<sub>0</sub> (the principal value" in section
 
 
 def test_a_discontinuous_transition_is_compared_with_alpha_0_and_never_with_alpha_bbp() -> None:
@@ -247,7 +271,7 @@ def test_each_size_has_a_verdict_in_words(html: str, result: xr.Dataset) -> None
     verdicts = re.findall(r'<td class="verdict [^>]*>([^<]*)<', section)
     assert verdicts == [row["verdict"] for row in thresholds_table(result)]
     reasons = [row["verdict_reason"] for row in thresholds_table(result)]
-    assert all(reason in unescape(section) for reason in reasons)
+    assert all(in_html(reason) in section for reason in reasons)
     assert "the spacing of the alphas" in section
 
 
@@ -346,7 +370,7 @@ def test_the_gain_of_overparametrization_is_given_in_numbers_and_words(html: str
     assert [(gain.p_star, gain.a) for gain in bought] == [(1, 0.7), (1, 1.5)]
     for gain in bought:
         assert f"p* = {gain.p_star}, a = {gain.a}" in text
-        assert gain_in_words(gain) in text
+        assert Page(str(in_html(gain_in_words(gain)))).text in text
         (row,) = gain.widths
         assert f"{row.over_hessian_limit:.3f}" in text
         assert f"{row.over_optimal:.3f}" in text

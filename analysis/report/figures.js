@@ -32,6 +32,7 @@ const figureLook = {
 function networkFigures(numbers, view) {
   const { models, critical, sizes } = numbers;
   const colourOf = (N) => numbers.colours[view.themeName()][sizes.indexOf(N)];
+  const thousands = (number) => number.toLocaleString("en-GB");
   const digits = (value, n = 4) => (value === null || value === undefined ? "–" : value.toFixed(n));
   const withError = (value, error) => (error === null ? digits(value) : `${digits(value)} ± ${digits(error)}`);
   const pull = (value, error, theory) =>
@@ -43,7 +44,7 @@ function networkFigures(numbers, view) {
     const [value, error] = [size[what][i], size[`${what}_error`][i]];
     const theory = size[`${what}_N`][i];
     return {
-      N: size.N, alpha: digits(size.alpha[i]), mean: withError(value, error), seeds: size.seeds[i],
+      N: thousands(size.N), alpha: digits(size.alpha[i]), mean: withError(value, error), seeds: thousands(size.seeds[i]),
       theory: digits(theory), pull: pull(value, error, theory), limit: digits(size[`${what}_limit`][i]),
     };
   }
@@ -56,7 +57,7 @@ function networkFigures(numbers, view) {
   }
 
   const points = (size, x, y, error, text, more = {}) => ({
-    type: "scatter", mode: "markers", name: `N = ${size.N}`, x, y, text, hoverinfo: "text", showlegend: false,
+    type: "scatter", mode: "markers", name: `N = ${thousands(size.N)}`, x, y, text, hoverinfo: "text", showlegend: false,
     marker: { color: colourOf(size.N), size: 6 },
     error_y: { type: "data", array: error, color: colourOf(size.N), thickness: 1.2, width: 0 }, ...more,
   });
@@ -82,7 +83,7 @@ function networkFigures(numbers, view) {
     const traces = [];
     for (const size of view.shown()) {
       const [x, y] = size.curves[what];
-      traces.push(curve(`theory, N = ${size.N}`, x, y, colourOf(size.N), { showlegend: false }, { width: 1.1 }));
+      traces.push(curve(`theory, N = ${thousands(size.N)}`, x, y, colourOf(size.N), { showlegend: false }, { width: 1.1 }));
       const text = size.alpha.map((_, i) => hover(size, i, what));
       traces.push(points(size, size.alpha, size[what], size[`${what}_error`], text));
     }
@@ -150,9 +151,9 @@ function networkFigures(numbers, view) {
     },
   };
   const titles = {
-    overlap: "Squared overlap against alpha", eigenvalue: "Lowest eigenvalue against alpha",
+    overlap: "Squared overlap against α", eigenvalue: "Lowest eigenvalue against α",
     critical: "Critical loads against p", scaled: "Scaled overlap of all sizes",
   };
 
-  return { figures, titles, digits, withError, pointOf, nameOf, colourOf };
+  return { figures, titles, digits, withError, thousands, pointOf, nameOf, colourOf };
 }

@@ -20,6 +20,7 @@ from bendscape.analysis.estimate.laws import lowest_eigenvalue_law, mean_overlap
 from bendscape.analysis.estimate.verdicts import expected_definition, landmarks
 from bendscape.analysis.figures.gain import Gain
 from bendscape.analysis.findings.panels import Panel
+from bendscape.analysis.report.symbols import in_text
 from bendscape.core.errors import unwarned
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales, share_of_drawn
 from bendscape.core.quadratic.model import Model
@@ -131,7 +132,7 @@ def _model(panel: Panel, measured: Mapping[tuple[Any, ...], Mapping[str, Any]]) 
                 "systematic": _short(one["systematic"]),
                 "trusted": one["flag"] == "estimated",
                 "verdict": one["verdict"],
-                "reason": one["verdict_reason"],
+                "reason": in_text(one["verdict_reason"]),
             }
             for name in ("collapse", "theory_curve")
             if (one := measured.get((*point, name)))

@@ -23,6 +23,7 @@ from bendscape.analysis.figures.style import style
 from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.figures import figure_numbers, library, library_version
+from bendscape.analysis.report.symbols import in_html, in_text, thousands
 from bendscape.analysis.report.tables import (
     OUTCOMES,
     coverage_by_size,
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
 _SCRIPTS = ("figures.js", "report.js")
 
 _LOAD_ESTIMATORS = ("collapse", "theory_curve")
-_FIGURES = {
+_ANSWERS = {
+    "critical": (
+        "Critical loads against the student's width",
+        " for the chosen p*, the chosen a in full colour. Full lines: theory's alpha_bbp; dotted: alpha_0, "
+        "where the transition is discontinuous; dashed: p* (a + 1)/2, alpha_bbp of an infinitely wide "
+        "student. Diamonds: alpha_c from the data, with its total error.",
+    ),
     "overlap": (
         "Squared overlap with the teacher",
         ", mean over the p p* lowest eigenvectors: mean over seeds and its standard error. Thin lines: "
@@ -45,17 +52,14 @@ _FIGURES = {
         "zero below the threshold (dashed). Dotted: alpha_0, where a discontinuous transition begins to show "
         "at sizes within reach.",
     ),
+}
+"""The figures that the page opens with: title and caption."""
+_FIGURES = {
     "eigenvalue": (
         "Lowest eigenvalue of the Hessian",
         ": mean over seeds and its standard error. Thin lines: theory at each N, for p p* > 1 below the "
         "threshold alone; thick: the asymptotic left edge of the bulk and, above the threshold (dashed), the "
         "outlier.",
-    ),
-    "critical": (
-        "Critical loads against the student's width",
-        " for the chosen p*, the chosen a in full colour. Full lines: theory's alpha_bbp; dotted: alpha_0, "
-        "where the transition is discontinuous; dashed: p* (a + 1)/2, alpha_bbp of an infinitely wide "
-        "student. Diamonds: alpha_c from the data, with its total error.",
     ),
     "scaled": (
         "Collapse of all sizes",
@@ -116,7 +120,12 @@ def page_environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     filters = {"estimate": compact, "interval": _interval, "overlap": _overlap, "load": _load}
-    environment.filters |= filters | {"errors": _errors}
+    environment.filters |= filters | {
+        "errors": _errors,
+        "symbols": in_html,
+        "plain": in_text,
+        "thousands": thousands,
+    }
     return environment
 
 
@@ -151,7 +160,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
     found = results.panels if rows else []
     numbers = figure_numbers(found, loads, bought)
     quantity = "Squared overlap of students and of label-only methods"
-    drawn = _inline(list(gain_pages(bought)), f"{quantity} against alpha", quantity, _GAIN)
+    drawn = _inline(list(gain_pages(bought)), f"{quantity} against α", quantity, _GAIN)
     chosen_loads = [row for row in loads if row["estimator"] in _LOAD_ESTIMATORS]
     environment = page_environment()
     return environment.get_template("report.html.jinja").render(
@@ -175,6 +184,7 @@ def render_report(ds: xr.Dataset | Results) -> str:
         least_size=results.least_size,
         edges=edges_by_model(results["edge_scaling"]) if rows else [],
         laws=LAWS,
+        answers=_ANSWERS,
         figures=_FIGURES,
         choices=[
             (id, name, sorted({getattr(panel, axis) for panel in found}))

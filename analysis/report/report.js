@@ -19,7 +19,7 @@
     const wanted = new Set(boxes.filter((box) => box.checked).map((box) => Number(box.value)));
     return chosen.sizes.filter((size) => wanted.has(size.N));
   };
-  const { figures, titles, digits, withError, pointOf, nameOf, colourOf } =
+  const { figures, titles, digits, withError, thousands, pointOf, nameOf, colourOf } =
     networkFigures(numbers, { chosen: () => chosen, shown, themeName });
 
   function draw(id) {
@@ -29,15 +29,21 @@
     const size = printing ? PRINT : { width: place.clientWidth, height: place.clientHeight };
     const all = figureLook.layout(theme, size, coarse, `${nameOf(chosen)} ${printing}`, layout);
     const config = figureLook.config(coarse, size.width);
-    place.setAttribute("aria-label", `${titles[id]}, ${nameOf(chosen)}, N = ${shown().map((at) => at.N).join(", ") || "none"}. The numbers stand in the table below the figures.`);
+    place.setAttribute("aria-label", `${titles[id]}, ${nameOf(chosen)}, N = ${shown().map((at) => thousands(at.N)).join(", ") || "none"}. The numbers stand in the table below the figures.`);
     return Plotly.react(place, traces, all, config);
   }
 
+  // Text with its symbols, α_BBP with a subscript.
+  function write(place, text) {
+    const parts = text.split(/(?<=[αλ])_(BBP|c|0|−|\*)/);
+    place.replaceChildren(...parts.map((part, i) => (i % 2 ? Object.assign(document.createElement("sub"), { textContent: part }) : part)));
+  }
+
   function tell() {
-    const load = chosen.alpha_0 === null ? "" : `, α₀ = ${digits(chosen.alpha_0)}`;
+    const load = chosen.alpha_0 === null ? "" : `, α_0 = ${digits(chosen.alpha_0)}`;
     const found = chosen.estimates.map(({ name, value, error, trusted, verdict, reason }) => (value === null
       ? `${name}: ${verdict} (${reason})` : `${name}: α_c = ${withError(value, error)}, ${trusted ? verdict : `not trusted: ${reason}`}`));
-    element("chosen").textContent = `${nameOf(chosen)}: ${chosen.kind}, α_BBP = ${digits(chosen.alpha_bbp)}${load}. ${found.join("; ")}`;
+    write(element("chosen"), `${nameOf(chosen)}: ${chosen.kind}, α_BBP = ${digits(chosen.alpha_bbp)}${load}. ${found.join("; ")}`);
     boxes.forEach((box) => {
       const there = chosen.sizes.some((size) => size.N === Number(box.value));
       box.disabled = !there;
@@ -46,7 +52,7 @@
     });
     const rows = shown().flatMap((size) => size.alpha.map((_, i) => {
       const [overlap, eigenvalue] = ["overlap", "eigenvalue"].map((what) => pointOf(size, i, what));
-      return [size.N, overlap.alpha, size.seeds[i], overlap.mean, overlap.theory, overlap.pull, overlap.limit,
+      return [overlap.N, overlap.alpha, overlap.seeds, overlap.mean, overlap.theory, overlap.pull, overlap.limit,
         eigenvalue.mean, eigenvalue.theory, eigenvalue.pull, eigenvalue.limit];
     }));
     element("points").replaceChildren(...rows.map((cells) => {
