@@ -252,6 +252,16 @@ class LeftBasis:
         corrected[:, : len(self.excess)] -= known[:, : len(self.excess)] @ self.excess
         return corrected
 
+    @property
+    def products(self) -> FloatArray:
+        """The measured products of Y with U, shape (vectors of Y, vectors of U)."""
+        return self._known
+
+    def share_outside(self) -> float:
+        """Smallest part of the square of a combination of Y, measured, that lies outside U."""
+        outside = self._norms - self.coefficients(self._known) @ self._known.T
+        return float(np.linalg.eigvalsh((outside + outside.T) / 2)[0] * len(outside) / np.trace(self._norms))
+
     def mark(self) -> tuple[list[int], FloatArray, Array]:
         """What there is, for :meth:`forget`."""
         return self.columns.mark(), self.excess, self._fresh
