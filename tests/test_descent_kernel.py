@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from command_line import bendscape
 
+from bendscape.analysis.dataset.analyses import load_analysis
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.descent.cost import Work, descent_seconds, resolve_data
 from bendscape.core.quadratic.descent.explicit import ExplicitData
@@ -140,6 +141,7 @@ def test_a_store_has_the_recorded_times_as_a_dimension_and_is_resumed_and_extend
     assert (at["loss"] == values["loss"]).all()
     assert (ds["status"] == 1).all()
     assert ds["alpha_bbp"].values == pytest.approx(2.850752, abs=1e-6)
+    assert load_analysis("drift").lacking(ds) == ["overlap_sq_sample without the dimension time"]
     for table in ("times = [0.1, 1]", "times = [0.1, 1, 3]\npairs = 1"):
         with pytest.raises(ParameterError, match="options"):
             run(store, "", campaign(table, **wide))

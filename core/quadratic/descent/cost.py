@@ -104,6 +104,8 @@ def _expected_products(model: Model, N: int, work: Work) -> float:
 def resolve_data(model: Model, alpha: float, N: int, data: str, work: Work, max_bytes: float) -> Kind:
     """Explicit or revealed: for auto the faster that fits into ``max_bytes``, or the smaller if none does.
 
+    It is the same whatever is measured along the path and whether it ends at recovery.
+
     Raises
     ------
     ParameterError
@@ -123,7 +125,8 @@ def resolve_data(model: Model, alpha: float, N: int, data: str, work: Work, max_
     fitting = [kind for kind in both if sizes[kind] <= max_bytes]
     if not fitting:
         return min(both, key=sizes.__getitem__)
-    return min(fitting, key=lambda kind: descent_seconds(model, alpha, N, kind, work))
+    path = work._replace(moments=1, pairs=0, until_recovered=False)
+    return min(fitting, key=lambda kind: descent_seconds(model, alpha, N, kind, path))
 
 
 def descent_seconds(model: Model, alpha: float, N: int, kind: Kind, work: Work) -> float:
