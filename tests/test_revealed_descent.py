@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import cache
@@ -130,7 +131,8 @@ def test_one_pass_in_single_precision_breaks_the_path(monkeypatch: pytest.Monkey
         paths = []
         for seed in range(5):
             data = revealed(model, alpha, N, seed, dtype=np.float32)
-            paths.append((data, gradient_flow(data, times, weights, max_evaluations=500)))
+            with contextlib.suppress(ArithmeticError):  # the basis is lost, and that is noticed
+                paths.append((data, gradient_flow(data, times, weights, max_evaluations=500)))
         reached[wrong] = sum(path.stopped == "time" for _, path in paths)
         if not wrong:
             for data, path in paths:
@@ -403,4 +405,5 @@ def test_new_parts_of_the_size_of_rounding_do_not_spoil_the_basis(
     """A trapped path slows down until its evaluations nearly repeat themselves to single precision."""
     assert disorder(p, before) < 1e-6
     monkeypatch.setattr(gaussian_module, "MOSTLY_NEW", 0.0)
-    assert disorder(p, before) > 1e-5
+    with pytest.raises(ArithmeticError, match="no longer orthonormal"):
+        disorder(p, before)

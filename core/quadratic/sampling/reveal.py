@@ -35,6 +35,7 @@ BATCH = 32
 """Fresh Gaussian vectors projected at a time: enough to make up for BLAS's copy of U's blocks."""
 _FEW = 4  # combinations computed one by one
 GROWTH = 0.25  # relative growth of the storage when it is full
+_LOST = 1e-3  # |U^T U - 1| beyond which nothing revealed has the law of the data
 _WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # smallest relative squared norm
 
 
@@ -326,6 +327,8 @@ class LeftBasis:
         excess[old:, :] = products[drawn:]
         excess[:, old:] = products[drawn:].T
         excess[old:, old:] -= np.eye(count - old)
+        if not np.abs(excess).max(initial=0.0) < _LOST:
+            raise ArithmeticError("the basis of revealed data is no longer orthonormal: use double precision")
         self.excess = excess
         inside = self.space.device_array(products[:drawn] - products[:drawn] @ excess)
         self._mixed = np.zeros((self.width, len(self._norms)))
