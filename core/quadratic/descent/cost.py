@@ -72,12 +72,12 @@ def expected_evaluations(model: Model, alpha: float, N: int, work: Work) -> floa
     whole = until(work.last_time)
     recovery = _RECOVERY
     if p == 1:
-        recovery = (5 + 3 * math.log(max(N / 256, 1.0))) * math.pow(3 / alpha, 4)
+        recovery = (7 + 4 * math.log(max(N / 256, 1.0))) * math.pow(3 / alpha, 4)
     recovered = until(min(work.last_time, recovery))
     if not work.until_recovered:
         recovered = min(recovered + _AFTER, whole)
     half = 2.3 + 0.12 * math.log(N / 128) if p == 1 else 2.1  # where half of the cells recover, at a = 0.01
-    share = 0.0 if work.confined else 1 / (1 + math.exp(min((half - alpha) / 0.15, 50.0)))
+    share = 0.0 if work.confined else 1 / (1 + math.exp(min((half - alpha) / 0.25, 50.0)))
     mean = share * recovered + (1 - share) * whole
     return mean * math.pow(TOLERANCE / work.tolerance, 0.13)
 
