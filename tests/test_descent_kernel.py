@@ -14,7 +14,7 @@ from command_line import bendscape
 
 from bendscape.analysis.dataset.analyses import load_analysis
 from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.descent.cost import Work, descent_seconds, resolve_data
+from bendscape.core.quadratic.descent.cost import Work, descent_seconds, path_precision, resolve_data
 from bendscape.core.quadratic.descent.explicit import ExplicitData
 from bendscape.core.quadratic.descent.measure import follow
 from bendscape.core.quadratic.descent.revealed import RevealedData
@@ -212,6 +212,15 @@ def test_data_are_revealed_where_that_is_faster_or_fits_and_the_same_on_every_ma
     assert kinds == ["explicit", "revealed", "revealed"]
     assert resolve_data(Model(4, 1, 0.01), 3.5, 4, "auto", work, 2**33) == "explicit"
     assert resolve_data(model, 3.5, 10**6, "auto", work, 1.0) == "revealed"
+    measured = work._replace(moments=50, pairs=3, until_recovered=True)
+    for N in (24, 500, 1000, 1500, 2000):
+        assert resolve_data(model, 3.5, N, "auto", work, 2**33) == resolve_data(
+            model, 3.5, N, "auto", measured, 2**33
+        )
+    precisions = [
+        path_precision(model, 3.5, 10_000, "revealed", work._replace(tolerance=of)) for of in (3e-3, 1e-5)
+    ]
+    assert precisions == ["float32", "float64"]
     confined = work._replace(confined=True)
     assert descent_seconds(model, 5.0, 1000, "explicit", confined) > descent_seconds(
         model, 5.0, 1000, "explicit", work
