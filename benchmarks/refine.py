@@ -255,7 +255,7 @@ def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str
         sweep = Sweep(QUANTITY, open_store(store))
         ((at, block),) = sweep.models()
         fitted, held = fit_critical_load(block), sweep.held(at, block)
-        found = row_of(fitted, held, target * abs(fitted.value)).state
+        found = row_of(fitted, held, target * abs(fitted.value), sweep.halves(block)).state
         hours, first = held.seconds / 3600, held.unit * np.linspace(0.4, 1.6, 13)
         uniform_hours = math.nan
         if fitted.design is not None and fitted.error > 0:

@@ -3,7 +3,7 @@ and stay as they are when a later round asks for more at the same point."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,9 @@ import xarray as xr
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.refine.critical_load import fit_critical_load
+from bendscape.analysis.refine.design_model import Fitted
 from bendscape.analysis.refine.states import Held, Row, row_of
+from bendscape.analysis.refine.trust import halved
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition
 from bendscape.sweep.campaign.kernel import NOT_WANTED
@@ -106,6 +108,16 @@ class Planted(NamedTuple):
         )
 
 
+def halves_of(block: xr.Dataset) -> Callable[[], tuple[Fitted, Fitted]]:
+    """The fits to the odd and to the even cells, when they are asked for."""
+
+    def fits() -> tuple[Fitted, Fitted]:
+        one, other = halved(block, "seed")
+        return fit_critical_load(one), fit_critical_load(other)
+
+    return fits
+
+
 def refined(
     planted: Planted, relative: float, asked: Asked | None = None, rounds: int = 20
 ) -> tuple[Row, Asked, list[Row]]:
@@ -113,8 +125,9 @@ def refined(
     rows."""
     asked, rows = dict(PILOT if asked is None else asked), []
     for _ in range(rounds):
-        fitted = fit_critical_load(planted.block(asked))
-        rows.append(row_of(fitted, planted.held(asked), relative * abs(fitted.value)))
+        block = planted.block(asked)
+        fitted = fit_critical_load(block)
+        rows.append(row_of(fitted, planted.held(asked), relative * abs(fitted.value), halves_of(block)))
         if not rows[-1].additions:
             break
         for one in rows[-1].additions:

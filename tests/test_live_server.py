@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from command_line import BENDSCAPE, bendscape
@@ -126,6 +127,28 @@ def test_a_page_is_told_that_the_server_lives_while_its_first_frame_takes_long(s
         finally:
             done.set()
         assert json.loads(frames(port, "/events", 1)[0]["data"])["done"] == 6
+
+
+def test_a_stream_carries_no_tracebacks_and_each_is_there_when_it_is_asked_for(tmp_path: Path) -> None:
+    case = CASES["no sizes"]
+    guard = f"if {case.bad}: raise ValueError('no luck')"
+    place = Place(case, module_of(case, tmp_path / "any.py", guard), tmp_path)
+    assert place.run("s.zarr", case.wider) == "failed cells"
+    with served(str(tmp_path / "s.zarr"), [place.module]) as port:
+        listed = json.loads(frames(port, "/events", 1)[0]["data"])["failures"]["listed"]
+        whole = json.loads(ask(port, "/frame.json")[2])["failures"]["listed"]
+        assert len(listed) == len(whole) > 0
+        for brief, full in zip(listed, whole, strict=True):
+            text = full.pop("traceback")
+            assert brief == full
+            status, headers, body = ask(port, f"/traceback?key={quote(brief['key'])}")
+            assert (status, body.decode()) == (200, text)
+            assert "ValueError" in text
+            assert headers["content-type"].startswith("text/plain")
+            assert headers["x-content-type-options"] == "nosniff"
+        assert ask(port, "/traceback?key=nothing")[0] == ask(port, "/traceback")[0] == 404
+        assert ask(port, "/traceback", Host="evil.example")[0] == 400
+        assert ask(port, "/traceback", Origin="https://evil.example")[0] == 403
 
 
 def test_a_fault_of_the_server_is_said_on_the_page_and_ends_no_stream(

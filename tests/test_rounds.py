@@ -444,6 +444,10 @@ def test_a_campaign_whose_target_nobody_serves_is_refused_before_anything_runs(
             "models[0].a must be finite numbers > 0",
         ),
         ("mean_x = 0.1\n[[target.models]]\na = 1", "target.models[0].mean_x must be given"),
+        (
+            "mean_x = 0.1\n[[target.models]]\na = 1.5\nmean_x = 1\n[[target.models]]\na = 1.6\nmean_x = 1",
+            "target.models[1] = 'a = [1.6]' is not accepted",
+        ),
     ],
 )
 def test_a_mistake_in_a_target_is_one_line(table: str, accepted: str) -> None:
@@ -456,7 +460,8 @@ def test_a_mistake_in_a_target_is_one_line(table: str, accepted: str) -> None:
 def test_targets_by_model_are_relative_or_absolute_and_the_first_that_holds_counts() -> None:
     target = aimed(
         "\n[target]\nmean_x = 0.1\n[[target.models]]\na = [1.5, 3]\nmean_x = { absolute = 2 }\n"
-        "[[target.models]]\na = 3\nmean_x = 5\n"
+        "[[target.models]]\na = 3\nmean_x = 5\n",
+        a=[0.7, 1.5, 3.0],
     ).to_target(load_kernel("hessian").axes)
     assert target is not None
     assert [target.wanted({"p": 1, "a": a}, -4.0) for a in (0.7, 1.5, 3.0)] == [pytest.approx(0.4), 2.0, 2.0]

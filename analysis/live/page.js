@@ -339,12 +339,35 @@
     say(element("failures-words"), total ? `${whole(total)} ${total === 1 ? "cell has" : "cells have"} failed.${more}` : "None.");
     const at = (failure) => Object.entries(failure.at).map(([name, value]) => `${name} = ${value}`).join(", ");
     keyed(element("failures-list"), listed, ({ key }) => key,
-      () => make("details", {}, make("summary", {}, make("code"), make("span")), make("pre")),
+      () => {
+        const place = make("details", { ontoggle: () => traceback(place) }, make("summary", {}, make("code"), make("span")), make("pre"));
+        return place;
+      },
       (place, failure) => {
         say(place.querySelector("code"), failure.error);
         say(place.querySelector("span"), ` at ${at(failure)}: ${brief(failure.message, 200)}`);
-        say(place.querySelector("pre"), `attempt ${failure.attempts} on ${failure.host}\n${failure.message}\n\n${failure.traceback}`);
+        place.head = `attempt ${failure.attempts} on ${failure.host}\n${failure.message}`;
+        if (place.shown !== place.head) traceback(place);
       });
+  }
+
+  // The traceback of a failed cell, when its details are open; asked for again when the cell has failed again.
+  async function traceback(place) {
+    const { head } = place;
+    if (!place.open || place.shown === head) return;
+    place.shown = head;
+    const words = place.querySelector("pre");
+    say(words, head);
+    try {
+      const answer = await fetch(`traceback?key=${encodeURIComponent(place.dataset.key)}`);
+      if (!answer.ok) throw new Error(String(answer.status));
+      const text = await answer.text();
+      if (place.shown === head) say(words, `${head}\n\n${text}`);
+    } catch {
+      if (place.shown !== head) return;
+      place.shown = undefined; // the next frame, or opening it again, asks anew
+      say(words, `${head}\n\nThe traceback did not come; bendscape errors prints it.`);
+    }
   }
 
   function work() {

@@ -80,7 +80,9 @@ const pageParts = (() => {
     }
     const run = frame.runs && frame.runs[0];
     const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
-    return STATES[frame.state] + ended;
+    const newest = frame.rounds && frame.rounds[frame.rounds.length - 1];
+    const target = newest && newest.outcome === "unreachable" && frame.state === "complete" ? " The target is unreachable: see the rounds." : "";
+    return STATES[frame.state] + ended + target;
   }
   function targetWords({ quantity, precision, models, core_hours: hours }) {
     const error = precision ? Object.entries(precision).map(([kind, value]) => ` with a standard error of ${value}, ${kind}`).join("") : "";

@@ -132,6 +132,7 @@ class Page:
         # may leave its lock locked.
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()  # for a row that has no frame yet
+        self._tracebacks: dict[str, str] = {}  # by the key of a failed cell, of the frame sent last
         self._fault = ""
         self._one_at_a_time = asyncio.Lock()
         self._looker: asyncio.Task[None] | None = None
@@ -149,6 +150,7 @@ class Page:
                 Route("/", self._page),
                 Route("/frame.json", self._frame),
                 Route("/events", self._events),
+                Route("/traceback", self._traceback),
                 Route("/plotly.js", self._plotly),
                 *(Route(f"/{name}", self._script) for name in _SCRIPTS),
             ],
@@ -177,6 +179,13 @@ class Page:
             await run_in_threadpool(self.watch.look)
             document = await run_in_threadpool(self.watch.frame, row)
         return JSONResponse(document, headers={"Cache-Control": "no-store"})
+
+    async def _traceback(self, request: Request) -> Response:
+        text = self._tracebacks.get(request.query_params.get("key", ""))
+        status = 404 if text is None else 200
+        return PlainTextResponse(
+            text or "no such failed cell in the frame", status, headers={"Cache-Control": "no-store"}
+        )
 
     async def _events(self, request: Request) -> Response:
         if sum(self._watching.values()) >= PAGES:
@@ -253,7 +262,18 @@ class Page:
         except Exception as error:
             known = json.loads(self._latest[row][1]) if row in self._latest else self.watch.absent()
             document = {**known, "silent": self._said(error)}
-        return json.dumps(document, separators=(",", ":"))
+        return json.dumps(self._without_tracebacks(document), separators=(",", ":"))
+
+    def _without_tracebacks(self, document: dict[str, Any]) -> dict[str, Any]:
+        """What a stream carries at every change: a page asks for a traceback when it is opened."""
+        failures = document.get("failures")
+        if failures is None:
+            return document
+        kept = {of["key"]: of["traceback"] for of in failures["listed"] if "traceback" in of}
+        if kept or not failures["listed"]:
+            self._tracebacks = kept
+        listed = [{name: of[name] for name in of if name != "traceback"} for of in failures["listed"]]
+        return {**document, "failures": {**failures, "listed": listed}}
 
     def _said(self, error: Exception) -> str:
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

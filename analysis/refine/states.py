@@ -15,8 +15,9 @@ from bendscape.analysis.refine.rounds import GROWTH, Round, candidates, next_rou
 from bendscape.sweep.campaign.axes import Scalar
 from bendscape.sweep.campaign.target import Addition, ModelState, State
 
-MOST_SEEDS = 2**16
-"""Cells at one point after which a model without any estimate is given up."""
+MOST_SEEDS = 2**8
+"""Cells that every point of a model without any estimate gets before the model is given up. The error of a
+mean is then a sixteenth of the scatter of a cell."""
 
 SETTLED = 2.0
 """A suspect estimate gets more cells until its error is the one wanted over this."""
@@ -24,6 +25,9 @@ SETTLED = 2.0
 _MOVED, _BIASED = 3.0, 4.5
 """Standard errors of a change under another choice of the fit: beyond the first it is suspect, beyond the
 second it is no chance."""
+
+Halves = Callable[[], tuple[Fitted, Fitted]]
+"""The fits to the odd and to the even cells at every point, which are independent."""
 
 
 @dataclass(frozen=True)
@@ -88,26 +92,33 @@ class Row:
     shorter: Callable[[float], Row] | None = None
 
 
-def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) -> Row:
+def row_of(fitted: Fitted, held: Held, wanted: float, halves: Halves, most: float = math.inf) -> Row:
     """The state of one model and its next round of at most ``most`` seconds.
 
-    See :func:`bendscape.analysis.refine.refiner.rows_of` for the rule.
+    See :func:`bendscape.analysis.refine.refiner.rows_of` for the rule. ``halves`` is called only where
+    the model would be given up for a failed test.
     """
 
     def row(state: State, reason: str = "") -> Row:
         return Row(_state(fitted, held, wanted, state, fitted.error, 0.0, reason), fitted=fitted)
 
     good, moved = fitted.error <= wanted, _moved(fitted, wanted)
-    if fitted.bounded or (fitted.trust == "refuted" and not math.isnan(fitted.value)):
+    if fitted.bounded:
         return row("unreachable", fitted.reason)
-    if moved and moved[0] > _BIASED:
-        remedy = "corrections at these sizes are larger than the target: add larger sizes"
-        return row("unreachable", f"{moved[1]}; {remedy}")
     if good and fitted.trust == "sound" and not moved:
         return row("met")
-    if fitted.error <= wanted / SETTLED:
-        why = fitted.reason or (moved[1] if moved else "")
-        return row("unreachable", f"{why}; {SETTLED:g} times the precision asked for did not settle it")
+    refuted, biased = fitted.trust == "refuted", moved is not None and moved[0] > _BIASED
+    settled = fitted.error <= wanted / SETTLED
+    if not math.isnan(fitted.value) and (refuted or biased or settled):
+        why = moved[1] if moved and (biased or not fitted.reason) and not refuted else fitted.reason
+        if all(_fails(half, fitted, wanted) for half in halves()):
+            if biased and not refuted:
+                why = f"{why}; corrections at these sizes are larger than the target: add larger sizes"
+            elif not refuted:
+                why = f"{why}; {SETTLED:g} times the precision asked for did not settle it"
+            return row("unreachable", f"{why}; each half of the cells alone says so too")
+        if settled:
+            return row("met", f"taken for chance, since not both halves of the cells say so: {why}")
     aim = fitted.error / math.sqrt(2) if good else wanted
     if fitted.design is None or math.isnan(aim):
         return _exploring(fitted, held, wanted)
@@ -129,7 +140,7 @@ def row_of(fitted: Fitted, held: Held, wanted: float, most: float = math.inf) ->
     state = _state(fitted, held, wanted, "open", found.expected, found.seconds / 3600, reason)
 
     def shorter(seconds: float) -> Row:
-        return row_of(fitted, held, wanted, seconds)
+        return row_of(fitted, held, wanted, halves, seconds)
 
     return Row(state, additions, found.seconds, int(found.cells.sum()), found.gap, fitted, shorter)
 
@@ -161,21 +172,30 @@ def _state(
 
 
 def _exploring(fitted: Fitted, held: Held, wanted: float) -> Row:
-    """Three times the cells at every point, for a model without an estimate."""
+    """Three times the cells at every point, up to ``MOST_SEEDS``, for a model without an estimate."""
     points = [(x, N, n) for (x, N), n in held.cells.items() if n]
-    most = max((n for *_, n in points), default=0)
+    new = [(x, N, n, min(GROWTH * n, MOST_SEEDS)) for x, N, n in points if n < MOST_SEEDS]
     computed = sum(held.cells.values()) - sum(held.missing.values())
     if 2 * held.failed > computed:
         reason = f"{held.failed} of its {computed} computed cells failed: more of them would not help"
         return Row(_state(fitted, held, wanted, "unreachable", fitted.error, 0.0, reason), fitted=fitted)
-    if not most or most * GROWTH > MOST_SEEDS:
-        reason = f"{fitted.reason}, with {most} cells at a point: more of them do not help"
+    if not new:
+        least = min((n for *_, n in points), default=0)
+        reason = (
+            f"no estimate with {least} cells or more at every point ({fitted.reason}): "
+            "other values of the curve or larger sizes may help, more cells do not"
+        )
         return Row(_state(fitted, held, wanted, "unreachable", fitted.error, 0.0, reason), fitted=fitted)
-    additions = tuple(Addition(held.model, x, N, int(GROWTH * n)) for x, N, n in points)
-    seconds = sum((GROWTH - 1) * n * held.cost(x, N) for x, N, n in points)
+    additions = tuple(Addition(held.model, x, N, int(to)) for x, N, _, to in new)
+    seconds = sum((to - n) * held.cost(x, N) for x, N, n, to in new)
     reason = f"no estimate yet: {fitted.reason}"
     state = _state(fitted, held, wanted, "open", math.nan, seconds / 3600, reason)
-    return Row(state, additions, seconds, int((GROWTH - 1) * sum(n for *_, n in points)), fitted=fitted)
+    return Row(state, additions, seconds, int(sum(to - n for *_, n, to in new)), fitted=fitted)
+
+
+def _fails(half: Fitted, whole: Fitted, wanted: float) -> bool:
+    """Whether a half of the cells fails a test on its own, by the estimator of the whole."""
+    return half.estimator == whole.estimator and (half.trust != "sound" or _moved(half, wanted) is not None)
 
 
 def _moved(fitted: Fitted, wanted: float) -> tuple[float, str] | None:

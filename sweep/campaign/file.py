@@ -191,12 +191,27 @@ class Campaign(BaseModel):
         if self.target is None:
             return None
         try:
-            return Target.parse(self.target, axes)
+            target = Target.parse(self.target, axes)
+            self._check_named(target, axes)
+            return target
         except ParameterError as error:
             name = error.parameter.rpartition(".")[2] if "." in error.parameter else str(error.value)
             at = name if name in self.target else "target"
             hint = self._place(at, error.remedy or "")
             raise ParameterError(error.parameter, error.value, error.accepted, hint) from None
+
+    def _check_named(self, target: Target, axes: Axes) -> None:
+        """Refuse a table of a target that holds for no model of the grid: it would be passed over."""
+        named = self.to_grid(axes).models
+        models = [
+            dict(zip(named, at, strict=True))
+            for at in zip(*(values.reshape(-1).tolist() for values in named.values()), strict=True)
+        ]
+        for k, own in enumerate(target.models):
+            if not any(own.holds(model) for model in models):
+                asked = ", ".join(f"{name} = {list(values)}" for name, values in own.where.items())
+                accepted = "conditions that a model of the grid meets"
+                raise ParameterError(f"target.models[{k}]", asked, accepted)
 
     def _parts(self, axes: Axes) -> tuple[str | None, list[Part]]:
         known = [*(axis.name for axis in axes.declared if axis.role != "seed"), "seeds", "where"]

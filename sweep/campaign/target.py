@@ -111,6 +111,10 @@ class ModelTarget(BaseModel):
     where: dict[str, tuple[Scalar, ...]]
     precision: Precision
 
+    def holds(self, model: Mapping[str, Scalar]) -> bool:
+        """Whether a model, given by the values of its axes, is one of these."""
+        return all(model.get(name) in values for name, values in self.where.items())
+
 
 class Target(BaseModel):
     """`[target]`: the quantity, how well it is to be known for every model, and what the store may cost.
@@ -136,7 +140,7 @@ class Target(BaseModel):
     def of(self, model: Mapping[str, Scalar]) -> Precision | None:
         """The precision asked for a model, given by the values of its axes; None if nothing is asked."""
         for own in self.models:
-            if all(model.get(name) in values for name, values in own.where.items()):
+            if own.holds(model):
                 return own.precision
         return self.precision
 
