@@ -37,6 +37,10 @@ FLAGS = {
 _PLACES, _WIDTHS = 301, 36
 _MARGIN = 1.0  # places of the crossing beyond the values of the curve axis, in units of their span
 _LN2 = math.log(2.0)
+SKEWS = (0.25, 0.5, 1.0, 2.0, 4.0)
+LIGHT, HEAVY = 2.0, 1.0
+_MIRRORED = (8, 5, 4, 3, 2, 1, 6, 7, 0)
+"""Places of the mirror images of the curves of `_curves`."""
 
 
 class Interval(NamedTuple):
@@ -91,14 +95,16 @@ def rate_interval(successes: int, trials: int, level: float = LEVEL) -> Interval
 
 
 def _curves(u: Floats) -> Floats:
-    """ln P of three rising curves with P(0) = 1/2 on a first axis: logistic, Gompertz and its mirror image.
+    """ln P of rising curves with P(0) = 1/2 on a first axis: logistic ones in a distorted variable.
 
-    The two skewed ones have their tails on opposite sides; the truth need not be any of them.
-    """
-    tail = np.exp(np.clip(u, -700.0, 50.0))
-    back = np.exp(np.clip(-u, -700.0, 50.0))
-    mirror = np.log(-np.expm1(-np.maximum(_LN2 * tail, 1e-300)))
-    return np.stack([-np.logaddexp(0.0, -u), -_LN2 * back, mirror])
+    Widths left and right of the middle that differ by a factor (``SKEWS``), tails that are lighter or heavier
+    (``LIGHT``, ``HEAVY``), and the Gompertz curve with its mirror image, which have one of each."""
+    skewed = [np.where(u > 0, u / r**0.5, u * r**0.5) for r in SKEWS]
+    light = np.sinh(np.clip(LIGHT * u, -50.0, 50.0)) / LIGHT
+    heavy = np.arcsinh(HEAVY * u) / HEAVY
+    mirror = np.log(-np.expm1(-_LN2 * np.exp(np.clip(u, -300.0, 50.0))))
+    gompertz = -_LN2 * np.exp(np.clip(-u, -300.0, 50.0))
+    return np.stack([gompertz, *(-np.logaddexp(0.0, -v) for v in (*skewed, light, heavy)), mirror])
 
 
 class Design:
@@ -116,7 +122,7 @@ class Design:
         self.widths = np.geomspace(spacing / 20, 20 * span, _WIDTHS)
         u = (self.x - self.places[:, None, None]) / self.widths[:, None]
         self.success = np.maximum(_curves(u), -700.0)
-        self.failure = np.maximum(_curves(-u)[[0, 2, 1]], -700.0)
+        self.failure = np.maximum(_curves(-u)[list(_MIRRORED)], -700.0)
 
     def likelihood(self, successes: Counts, trials: Counts) -> Floats:
         """ln likelihood over (curve, place, width)."""
