@@ -34,7 +34,10 @@ FLAGS = {
 }
 """Outcomes of a crossing, in words."""
 
+MANY = 60
+"""Cells at a value from which on a finer grid is used."""
 _PLACES, _WIDTHS = 301, 36
+_FAR = 20.0  # in ln likelihood
 _MARGIN = 1.0  # places of the crossing beyond the values of the curve axis, in units of their span
 _LN2 = math.log(2.0)
 SKEWS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -114,15 +117,25 @@ class Design:
     the smallest spacing (a step) to twenty spans (no rise).
     """
 
-    def __init__(self, x: Floats) -> None:
+    def __init__(self, x: Floats, places: Floats | None = None, widths: Floats | None = None) -> None:
         self.x = np.asarray(x, dtype=np.float64)
         span = float(np.ptp(self.x))
         spacing = float(np.diff(np.unique(self.x)).min())
-        self.places = np.linspace(self.x[0] - _MARGIN * span, self.x[-1] + _MARGIN * span, _PLACES)
-        self.widths = np.geomspace(spacing / 20, 20 * span, _WIDTHS)
+        all_places = np.linspace(self.x[0] - _MARGIN * span, self.x[-1] + _MARGIN * span, _PLACES)
+        self.places = all_places if places is None else places
+        self.widths = np.geomspace(spacing / 20, 20 * span, _WIDTHS) if widths is None else widths
         u = (self.x - self.places[:, None, None]) / self.widths[:, None]
         self.success = np.maximum(_curves(u), -700.0)
         self.failure = np.maximum(_curves(-u)[list(_MIRRORED)], -700.0)
+
+    def closer(self, found: Floats) -> Design:
+        """A finer grid where a likelihood is not far from its largest; for many cells."""
+        near = found >= found.max() - _FAR
+        grids = []
+        for values, axes in ((self.places, (0, 2)), (self.widths, (0, 1))):
+            inside = np.flatnonzero(near.any(axis=axes))
+            grids.append((values[max(0, inside[0] - 1)], values[min(len(values) - 1, inside[-1] + 1)]))
+        return Design(self.x, np.linspace(*grids[0], _PLACES // 2), np.geomspace(*grids[1], _WIDTHS))
 
     def likelihood(self, successes: Counts, trials: Counts) -> Floats:
         """ln likelihood over (curve, place, width)."""
@@ -175,8 +188,17 @@ def half_success(
         design = Design(np.asarray(x, dtype=np.float64)[keep])
     k, n = np.asarray(successes)[keep], np.asarray(trials)[keep]
     found = design.likelihood(k, n)
+    places, profile = design.places, found.max(axis=(0, 2))
+    if n.max() > MANY:
+        design = design.closer(found)
+        found = design.likelihood(k, n)
+        outside = (places < design.places[0]) | (places > design.places[-1])
+        places = np.concatenate([places[outside], design.places])
+        order = places.argsort()
+        profile = np.concatenate([profile[outside], found.max(axis=(0, 2))])[order]
+        places = places[order]
     best = np.unravel_index(int(found.argmax()), found.shape)
-    deviance = np.maximum(2 * (found[best] - found.max(axis=(0, 2))), 0.0)
+    deviance = np.maximum(2 * (found[best] - profile), 0.0)
     expected = np.exp(design.success[best])
     counted = (n * expected >= 1) & (n * (1 - expected) >= 1)
     dof = max(0, int(counted.sum()) - 2)
@@ -184,10 +206,10 @@ def half_success(
     misfit = float(np.where(counted, (k - n * expected) ** 2 / variance, 0.0).sum())
     p_value = float(chdtrc(dof, misfit)) if dof else math.nan
     deviance = deviance / max(1.0, misfit / dof if dof else 1.0)
-    low, high = accepted(design.places, deviance, float(chi2.ppf(level, 1)))
+    low, high = accepted(places, deviance, float(chi2.ppf(level, 1)))
     first, last = float(design.x[0]), float(design.x[-1])
     low, high = (low if low >= first else -math.inf), (high if high <= last else math.inf)
-    flat = design.places[deviance <= deviance.min() + 1e-3]
+    flat = places[deviance <= deviance.min() + 1e-3]
     value = 0.5 * float(flat[0] + flat[-1])
     if not math.isfinite(low) and not math.isfinite(high):
         flag = "not_enough_data"
@@ -209,7 +231,7 @@ def half_success(
         dof,
         p_value,
         flag,
-        design.places,
+        places,
         deviance,
     )
 
@@ -264,33 +286,39 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
     """
     used = [(int(N), at) for N, at in zip(sizes, found, strict=True) if len(at.places)]
     nan = Interval(math.nan, math.nan, math.nan)
-    seen = sum(math.isfinite(at.value) for _, at in used)
     names = tuple(N for N, _ in used)
-    if len(used) < 2 or not seen:
+    if len(used) < 2 or not any(math.isfinite(at.value) for _, at in used):
         return Slope(nan, nan, nan, math.nan, 0, math.nan, math.nan, math.nan, names)
-    logs = np.log([N for N, _ in used])
-    middle = float(logs.mean())
-    lowest = min(float(at.places[0]) for _, at in used)
-    highest = max(float(at.places[-1]) for _, at in used)
-    A = np.linspace(lowest, highest, 601)
-    most = 2 * (highest - lowest) / max(float(np.ptp(logs)), 1e-9)
-    B = np.linspace(-most, most, 1201)
-    surface = np.zeros((len(B), len(A)))
-    for log_size, (_, at) in zip(logs, used, strict=True):
-        surface += np.interp(A + B[:, None] * (log_size - middle), at.places, at.deviance)
-    of_slope = surface.min(axis=1)
-    constant = surface[len(B) // 2]
-    dof = len(used) - 2
-    least, flat = float(of_slope.min()), float(constant.min())
-    narrow = float(chi2.ppf(level, 1))
+    logs = np.log(names)
+    dof, narrow = len(used) - 2, float(chi2.ppf(level, 1))
+
+    def widened(deviance: float, dof: int) -> float:
+        return float(stdtrit(dof, 0.5 + level / 2)) ** 2 * max(1.0, deviance / dof) if dof else math.inf
+
+    def surface(A: Floats, B: Floats) -> Floats:
+        moved = np.multiply.outer(B, logs - logs.mean())
+        return np.sum(
+            [np.interp(A + moved[:, [k]], at.places, at.deviance) for k, (_, at) in enumerate(used)], axis=0
+        )
+
+    ends = (min(at.places[0] for _, at in used), max(at.places[-1] for _, at in used))
+    most = 2 * float(ends[1] - ends[0]) / float(np.ptp(logs))
+    A, B = np.linspace(*ends, 241), np.linspace(-most, most, 241)
+    for _ in range(2):  # once over everything, once where it matters
+        D = surface(A, B)
+        least = float(D.min())
+        near = D <= least + 1.2 * max(narrow, widened(least, dof) if dof else 0.0)
+        A, B = (_around(values, near.any(axis=axis)) for values, axis in ((A, 0), (B, 1)))
+    of_slope = surface(A, B).min(axis=1)
+    least = float(of_slope.min())
+    places = np.linspace(*ends, 4001)
+    constant = surface(places, np.zeros(1))[0]
+    flat = float(constant.min())
 
     def interval(places: Floats, deviance: Floats, most: float) -> Interval:
         low, high = accepted(places, deviance - deviance.min(), most)
         near = places[deviance <= deviance.min() + 1e-3]
         return Interval(0.5 * float(near[0] + near[-1]), low, high)
-
-    def widened(deviance: float, dof: int) -> float:
-        return float(stdtrit(dof, 0.5 + level / 2)) ** 2 * max(1.0, deviance / dof) if dof else math.inf
 
     statistical = interval(B, of_slope, narrow)
     total = interval(B, of_slope, widened(least, dof)) if dof else statistical._replace(
@@ -299,7 +327,7 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
     return Slope(
         statistical,
         total,
-        interval(A, constant, widened(flat, dof + 1)),
+        interval(places, constant, widened(flat, dof + 1)),
         least,
         dof,
         float(chdtrc(dof, least)) if dof else math.nan,
@@ -307,3 +335,10 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
         float(chdtrc(dof + 1, flat)),
         names,
     )
+
+
+def _around(values: Floats, near: npt.NDArray[np.bool_]) -> Floats:
+    """As many values between the first and the last that are near, with one more on each side."""
+    inside = np.flatnonzero(near)
+    first, last = max(0, inside[0] - 1), min(len(values) - 1, inside[-1] + 1)
+    return np.linspace(values[first], values[last], len(values))
