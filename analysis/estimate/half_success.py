@@ -209,8 +209,7 @@ def half_success(
     low, high = accepted(places, deviance, float(chi2.ppf(level, 1)))
     first, last = float(design.x[0]), float(design.x[-1])
     low, high = (low if low >= first else -math.inf), (high if high <= last else math.inf)
-    flat = places[deviance <= deviance.min() + 1e-3]
-    value = 0.5 * float(flat[0] + flat[-1])
+    value = _lowest(places, deviance)
     if not math.isfinite(low) and not math.isfinite(high):
         flag = "not_enough_data"
     elif p_value < MISFIT:
@@ -234,6 +233,12 @@ def half_success(
         places,
         deviance,
     )
+
+
+def _lowest(places: Floats, deviance: Floats) -> float:
+    """The middle of where a deviance is within 0.02 of its least value: of the flat part, if it has one."""
+    low, high = accepted(places, deviance - deviance.min(), 0.02)
+    return 0.5 * (max(low, float(places[0])) + min(high, float(places[-1])))
 
 
 def _nothing() -> HalfSuccess:
@@ -317,8 +322,7 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
 
     def interval(places: Floats, deviance: Floats, most: float) -> Interval:
         low, high = accepted(places, deviance - deviance.min(), most)
-        near = places[deviance <= deviance.min() + 1e-3]
-        return Interval(0.5 * float(near[0] + near[-1]), low, high)
+        return Interval(_lowest(places, deviance), low, high)
 
     statistical = interval(B, of_slope, narrow)
     total = interval(B, of_slope, widened(least, dof)) if dof else statistical._replace(
