@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
     app.command("claims")(claims)
+    app.command("descent")(descent)
     app.command("refine")(refine)
     app.command("figures")(figures)
     app.command("report")(report)
@@ -136,19 +137,53 @@ def claims(
     ] = 0,
     json: Json = False,
 ) -> None:
-    """What a sweep says about each claim of arXiv:2510.18435, in Markdown. The store may still be filling."""
+    """What a sweep says about each claim of arXiv:2510.18435 or, for descents, of the abstract of
+    arXiv:2403.02418, in Markdown. The store may still be filling."""
+    from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
     from bendscape.analysis.findings.claims import claims, render_claims
+    from bendscape.analysis.findings.descent_claims import descent_claims
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
     with _opened(store) as ds:
-        results = Results(ds, least_size=least_size, extra_draws=extra_draws)
-        results.read(made_of := ("collapse", "edge_scaling", "means"))
-        found = claims(*(results[name] for name in made_of))
+        if not DESCENT.lacking(ds):
+            found = descent_claims(DESCENT(ds))
+        else:
+            results = Results(ds, least_size=least_size, extra_draws=extra_draws)
+            results.read(made_of := ("collapse", "edge_scaling", "means"))
+            found = claims(*(results[name] for name in made_of))
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
     else:
         print(render_claims(found), end="")
+
+
+def descent(
+    store: Store,
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    direction: Annotated[
+        str, typer.Option(help="Where the downward direction is read: labels, or eigenvector.")
+    ] = "labels",
+    json: Json = False,
+) -> None:
+    """Descents: the load of half recovery and its drift with N, the loss of the downward direction, the
+    confined dynamics, interpolation. The store may still be filling."""
+    from bendscape.analysis.estimate.descent import descent
+    from bendscape.analysis.findings.descent import (
+        confined_rows,
+        loss_rows,
+        recovery_rows,
+        render_descent,
+    )
+    from bendscape.sweep.commands.console import print_json
+
+    with _opened(store) as ds:
+        found = descent(ds, level=level, direction=direction)
+    if json:
+        rows = {"half": recovery_rows(found), "confined": confined_rows(found), "loss": loss_rows(found)}
+        print_json({"store": store, "level": level, **rows})
+    else:
+        print(render_descent(found), end="")
 
 
 def figures(

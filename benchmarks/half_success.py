@@ -54,7 +54,9 @@ def main() -> None:
         for slope in (0.0, 0.12):
             for scatter in (0.0, 0.05):
                 counts, total, seen = slope_coverage(slope, scatter, seeds, given.samples, rng)
-                print(f"| {sizes} | {slope} | {scatter} | {counts:.3f} | {total:.3f} | {seen:.3f} |", flush=True)
+                print(
+                    f"| {sizes} | {slope} | {scatter} | {counts:.3f} | {total:.3f} | {seen:.3f} |", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ the overlap, the confined dynamics and interpolation, each with intervals."""
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,6 @@ SETTLED = 2.0
 DELOCALISED = 20.0
 """An eigenvector shows the teacher if its squared overlap exceeds this over N: normal directions do so with
 a probability of 10^-5."""
-
-Direction = Literal["labels", "eigenvector"]
 
 _READ = ("alignment", "loss", "outlier_sample", "overlap_sq_sample", "time_recovered")
 _LOSS = {
@@ -65,7 +63,7 @@ _SATURATION = {
 
 
 def descent(
-    ds: xr.Dataset, *, level: float = LEVEL, direction: Direction = "labels", interpolated: float = INTERPOLATED
+    ds: xr.Dataset, *, level: float = LEVEL, direction: str = "labels", interpolated: float = INTERPOLATED
 ) -> xr.Dataset:
     """What descents of a sweep show, at every recorded time T.
 
@@ -245,7 +243,9 @@ def _saturated(C: Floats, recorded: Flags, time: Floats, level: float) -> tuple[
         of = median_interval(growth[:, k], level)
         if k == len(time) - 1:
             continue  # growth to itself says nothing
-        middle = float(time[k]) if of[0] <= SETTLED and (math.isnan(middle) or middle == time[k + 1]) else middle
+        middle = (
+            float(time[k]) if of[0] <= SETTLED and (math.isnan(middle) or middle == time[k + 1]) else middle
+        )
         high = float(time[k]) if of[2] <= SETTLED and high in (math.inf, time[k + 1]) else high
         low = float(time[k]) if of[1] <= SETTLED else low
     return middle, (low if math.isfinite(low) else float(time[-1])), high

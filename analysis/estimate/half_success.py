@@ -325,8 +325,10 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
         return Interval(_lowest(places, deviance), low, high)
 
     statistical = interval(B, of_slope, narrow)
-    total = interval(B, of_slope, widened(least, dof)) if dof else statistical._replace(
-        low=-math.inf, high=math.inf
+    total = (
+        interval(B, of_slope, widened(least, dof))
+        if dof
+        else statistical._replace(low=-math.inf, high=math.inf)
     )
     return Slope(
         statistical,

@@ -161,7 +161,11 @@ def curves_from_counts(
         for name, value in _slope_values(slope_in_log_size(sizes, found, level)).items():
             slopes[name][index] = value
     dims = tuple(map(str, k.dims))
-    coords = {dim: (ds[dim] if dim in ds.coords else k[dim]).reset_coords(drop=True) for dim in dims if dim in k.coords}
+    coords = {
+        dim: (ds[dim] if dim in ds.coords else k[dim]).reset_coords(drop=True)
+        for dim in dims
+        if dim in k.coords
+    }
     result = xr.Dataset(coords=coords)
     for place, (name, words) in enumerate(
         {"rate": "rate of success", "rate_low": "lower end", "rate_high": "upper end"}.items()
@@ -187,9 +191,7 @@ def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
     return x
 
 
-def _half(
-    x: Floats, successes: Any, trials: Any, level: float, designs: dict[bytes, Design]
-) -> HalfSuccess:
+def _half(x: Floats, successes: Any, trials: Any, level: float, designs: dict[bytes, Design]) -> HalfSuccess:
     order = np.argsort(x, kind="stable")
     x, successes, trials = x[order], successes[order], trials[order]
     if len(np.unique(x)) < len(x) or len(x) < 2:

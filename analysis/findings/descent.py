@@ -160,9 +160,22 @@ def loss_rows(found: xr.Dataset) -> list[dict[str, Any]]:
                 one = at.sel({"N": N, curve: load})
                 if one["n_seen"] > 0:
                     last = one.isel(time=-1)
-                    gain = {of: float(last[of]) for of in ("amplification", "amplification_low", "amplification_high")}
+                    gain = {
+                        of: float(last[of])
+                        for of in ("amplification", "amplification_low", "amplification_high")
+                    }
                     rows.append(point | {"N": N, "alpha": load} | {of: float(one[of]) for of in names} | gain)
     return rows
+
+
+def confined_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """:func:`confined_threshold` of every confined model at every recorded time."""
+    return [
+        point | confined_threshold(at.assign_attrs(found.attrs), k)._asdict()
+        for point, at in model_points(found)
+        if is_confined(point)
+        for k in range(at.sizes["time"])
+    ]
 
 
 def render_descent(found: xr.Dataset) -> str:
@@ -186,22 +199,17 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", *(f"N = {N}" for N in sizes)),
         [(_model(row), *(each["interpolation_below"] for each in row["sizes"])) for row in last],
     )
-    confined = [(point, at) for point, at in model_points(found) if is_confined(point)]
-    if confined:
+    if confined := confined_rows(found):
         parts += ["", "### Confined dynamics: the threshold at N = infinity", ""]
-        thresholds = [
-            (point, confined_threshold(at.assign_attrs(found.attrs), k))
-            for point, at in confined
-            for k in range(at.sizes["time"])
-        ]
         parts += _table(
             ("model", "T", "threshold", "sizes", "largest drift over them", "outcome"),
             [
                 (
-                    _model(point), f"{one.time:g}", text(one), ", ".join(map(str, one.sizes)),
-                    f"{one.drift:.3f}" if one.sizes else "", one.outcome,
+                    _model(row), f"{row['time']:g}", _text(row["value"], row["low"], row["high"]),
+                    ", ".join(map(str, row["sizes"])), f"{row['drift']:.3f}" if row["sizes"] else "",
+                    row["outcome"],
                 )
-                for point, one in thresholds
+                for row in confined
             ],
         )  # fmt: skip
     parts += ["", "### Loss of the direction", ""]
