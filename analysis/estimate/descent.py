@@ -32,7 +32,7 @@ DELOCALISED = 20.0
 """An eigenvector shows the teacher if its squared overlap exceeds this over N: normal directions do so with
 a probability of 10^-5."""
 
-_READ = ("alignment", "loss", "outlier_sample", "overlap_sq_sample", "time_recovered")
+_READ = ("alignment", "loss", "edge_sample", "outlier_sample", "overlap_sq_sample", "time_recovered")
 _LOSS = {
     "seen_rate": "share of cells that had the downward direction at a recorded time",
     "n_seen": "cells that had it",
@@ -62,6 +62,16 @@ _SATURATION = {
 }
 
 
+_SPECTRUM = {
+    "edge": "median left edge of the Riemannian Hessian, from the cells' own labels",
+    "edge_low": "lower end of its interval, order statistics",
+    "edge_high": "upper end of its interval, order statistics",
+    "outlier": "median outlier of the cells that have one, from their own labels",
+    "outlier_low": "lower end of its interval, order statistics",
+    "outlier_high": "upper end of its interval, order statistics",
+}
+
+
 def descent(
     ds: xr.Dataset, *, level: float = LEVEL, direction: str = "labels", interpolated: float = INTERPOLATED
 ) -> xr.Dataset:
@@ -71,7 +81,7 @@ def descent(
     ----------
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not, with
-        ``alignment``, ``loss``, ``outlier_sample``, ``overlap_sq_sample`` over ``time``, and
+        ``alignment``, ``loss``, ``edge_sample``, ``outlier_sample``, ``overlap_sq_sample`` over ``time``, and
         ``time_recovered``. These are loaded, 40 bytes a cell and time.
     level : float
         Level of all intervals.
@@ -92,7 +102,8 @@ def descent(
         - ``fitted_*``: the same at the last time, success is *not* to interpolate without the signal (loss
           below ``interpolated``, alignment below ``UNSEEN``); interpolation lies below ``fitted_half``.
         - ``time_lost``, ``alignment_lost``, ``overlap_lost`` with intervals; ``n_seen``, ``n_lost``.
-        - ``amplification``, its median, with intervals, over time; ``time_saturated``.
+        - ``amplification``, its median, ``edge`` and ``outlier``, with intervals, over time;
+          ``time_saturated``.
 
     Notes
     -----
@@ -157,6 +168,14 @@ def descent(
         (*dims, "time"), (*done.shape[:-1], len(time)), _GAIN,
         lambda i: _amplified(sizes[i[:-1]] * C.values[i[:-1]][:, i[-1]][recorded.values[i[:-1]][:, i[-1]]], level),
     )  # fmt: skip
+    labels = [cells[f"{name}_sample"].transpose(*order, "time").values for name in ("edge", "outlier")]
+
+    def spectrum(i: tuple[int, ...]) -> tuple[float, ...]:
+        use = recorded.values[i[:-1]][:, i[-1]]
+        edge, outlier = (median_interval(values[i[:-1]][:, i[-1]][use], level) for values in labels)
+        return (*edge, *outlier)
+
+    gains |= _over((*dims, "time"), (*done.shape[:-1], len(time)), _SPECTRUM, spectrum)
     found = found.assign(rows | growth | gains).assign_coords(time=ds["time"].reset_coords(drop=True))
     found.attrs |= {"level": level, "direction": direction, "interpolated": interpolated}
     return found
