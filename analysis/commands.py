@@ -147,7 +147,8 @@ def claims(
 
     with _opened(store) as ds:
         if not DESCENT.lacking(ds):
-            found = descent_claims(DESCENT(ds))
+            measured = "eigenvector_overlap_sq" in ds
+            found = descent_claims(DESCENT(ds, direction="eigenvector" if measured else "labels"))
         else:
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
             results.read(made_of := ("collapse", "edge_scaling", "means"))
@@ -199,14 +200,16 @@ def figures(
         typer.Option(
             "--only",
             metavar="NAME",
-            help="overlap, eigenvalue, spectrum, edge, thresholds, kinds or collapse; may be repeated.",
+            help="overlap, eigenvalue, spectrum, edge, thresholds, kinds or collapse; of descents recovery, "
+            "half_load, loss, amplification or path; may be repeated.",
         ),
     ] = [],  # noqa: B006
     numbers: Annotated[str, typer.Option(help="Tables of numbers as csv or zarr.")] = "csv",
     json: Json = False,
 ) -> None:
     """Figures and their tables of numbers: overlap and lowest eigenvalue against alpha, spectra, the edge
-    against N, thresholds against p, kinds of transition, the collapse of sizes. The store may still be
+    against N, thresholds against p, kinds of transition, the collapse of sizes; of descents recovery, loss of
+    the direction, amplification, edge and outlier along the path. The store may still be
     filling: figures that lack data are left out, with a message."""
     from bendscape.analysis.figures.draw import write_figures
     from bendscape.sweep.commands.console import console, print_json
@@ -232,6 +235,7 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds_table
+    from bendscape.analysis.findings.descent import recovery_rows, render_descent
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.report.page import write_report
     from bendscape.sweep.commands.console import console, out, print_json
@@ -241,10 +245,14 @@ def report(
     with _opened(store) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
+        descents = results.is_of_descents
+        rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
     if json:
-        print_json({"store": store, "output": path, "rows": thresholds_table(results["thresholds"])})
+        print_json({"store": store, "output": path, "rows": rows})
         return
-    if table:
+    if table and descents:
+        print(render_descent(results.descent), end="")
+    elif table:
         out().print(render_thresholds(results["thresholds"]))
     console().print(f"wrote {path}", markup=False)
 

@@ -246,6 +246,16 @@ def _loads_of_largest(rows: dict[str, Any]) -> tuple[Any, list[tuple[float, Any,
     return N, chosen
 
 
+def _time_axis(axes: Any, time: Any) -> None:
+    """A logarithmic axis of times, with a linear part if 0 is among them."""
+    if time.min() > 0:
+        axes.set_xscale("log")
+    elif time.max() > 0:
+        axes.set_xscale("symlog", linthresh=float(time[time > 0].min()))
+        axes.set_xlim(left=0)
+    axes.set_xlabel("$t$")
+
+
 def draw_amplification(numbers: Numbers) -> Figure:
     """N times the mean alignment against time at the largest size, for every load."""
 
@@ -256,9 +266,8 @@ def draw_amplification(numbers: Numbers) -> Figure:
             y = rows["amplification"][use]
             draw_points(axes, rows["time"][use], y, _ends(rows, "amplification", use), look)
         axes.axhline(N, color=INK, linestyle=DASHED, linewidth=0.7)
-        axes.set_xscale("symlog", linthresh=float(rows["time"][rows["time"] > 0].min()))
+        _time_axis(axes, rows["time"])
         axes.set_yscale("log")
-        axes.set_xlabel("$t$")
         axes.set_ylabel(rf"$N \langle q^2 \rangle$ at $N = {N:.0f}$")
 
     return _panels(numbers, draw)
@@ -276,8 +285,7 @@ def draw_path(numbers: Numbers) -> Figure:
             ends = np.where(np.isfinite(ends), np.maximum(ends, 0.0), 0.0)
             look = {"color": colour, "marker": "o", "label": rf"$\alpha = {load:g}$"}
             draw_points(axes, rows["time"][use], y, ends, look)
-        axes.set_xscale("symlog", linthresh=float(rows["time"][rows["time"] > 0].min()))
-        axes.set_xlabel("$t$")
+        _time_axis(axes, rows["time"])
         axes.set_ylabel(f"edge, outlier at $N = {N:.0f}$")
 
     return _panels(numbers, draw)

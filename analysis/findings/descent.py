@@ -97,7 +97,8 @@ def confined_threshold(at: xr.Dataset, time: int = -1) -> Confined:
     return nothing._replace(outcome="moves with N") if moved else nothing
 
 
-def _text(value: float, low: float, high: float) -> str:
+def shown(value: float, low: float, high: float) -> str:
+    """A value with its interval, open ends as an ellipsis; without a value its bound, or a dash."""
     if not math.isfinite(value):
         if math.isfinite(low) and not math.isfinite(high):
             return f"> {low:.3g}"
@@ -108,7 +109,7 @@ def _text(value: float, low: float, high: float) -> str:
 
 def text(at: Interval | Confined | HalfSuccess) -> str:
     """A value with its interval; a bound; or a dash."""
-    return _text(at.value, at.low, at.high)
+    return shown(at.value, at.low, at.high)
 
 
 def recovery_rows(found: xr.Dataset) -> list[dict[str, Any]]:
@@ -139,8 +140,8 @@ def _half_row(at: xr.Dataset, name: str) -> dict[str, Any]:
         of: float(at[f"{name}_{of}"]) for of in ("half", "half_low", "half_high", "half_p_value")
     }
     row["flag"] = tuple(FLAGS)[int(at[f"{name}_half_flag"])]
-    row["text"] = _text(row["half"], row["half_low"], row["half_high"])
-    row["interpolation_below"] = _text(
+    row["text"] = shown(row["half"], row["half_low"], row["half_high"])
+    row["interpolation_below"] = shown(
         *(float(at[f"fitted_{of}"]) for of in ("half", "half_low", "half_high"))
     )
     return row
@@ -187,8 +188,8 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", "T", *(f"N = {N}" for N in sizes), "slope in ln N", "line, p"),
         [
             (
-                _model(row), f"{row['time']:g}", *(each["text"] for each in row["sizes"]),
-                _text(row["slope"], row["slope_low"], row["slope_high"]), f"{row['line_p_value']:.2f}",
+                model_words(row), f"{row['time']:g}", *(each["text"] for each in row["sizes"]),
+                shown(row["slope"], row["slope_low"], row["slope_high"]), f"{row['line_p_value']:.2f}",
             )
             for row in recovery
         ],
@@ -197,7 +198,7 @@ def render_descent(found: xr.Dataset) -> str:
     parts += ["", "### Interpolation without the signal lies below", ""]
     parts += _table(
         ("model", *(f"N = {N}" for N in sizes)),
-        [(_model(row), *(each["interpolation_below"] for each in row["sizes"])) for row in last],
+        [(model_words(row), *(each["interpolation_below"] for each in row["sizes"])) for row in last],
     )
     if confined := confined_rows(found):
         parts += ["", "### Confined dynamics: the threshold at N = infinity", ""]
@@ -205,7 +206,7 @@ def render_descent(found: xr.Dataset) -> str:
             ("model", "T", "threshold", "sizes", "largest drift over them", "outcome"),
             [
                 (
-                    _model(row), f"{row['time']:g}", _text(row["value"], row["low"], row["high"]),
+                    model_words(row), f"{row['time']:g}", shown(row["value"], row["low"], row["high"]),
                     ", ".join(map(str, row["sizes"])), f"{row['drift']:.3f}" if row["sizes"] else "",
                     row["outcome"],
                 )
@@ -217,10 +218,10 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", "N", "α", "seen", "lost", "median time of loss", "alignment there", "N C at the last time"),
         [
             (
-                _model(row), f"{row['N']:g}", f"{row['alpha']:g}", f"{row['n_seen']:.0f}", f"{row['n_lost']:.0f}",
+                model_words(row), f"{row['N']:g}", f"{row['alpha']:g}", f"{row['n_seen']:.0f}", f"{row['n_lost']:.0f}",
                 f"({row['time_lost_low']:g}, {row['time_lost_high']:g}]".replace("inf]", "…)"),
-                _text(*(row[f"alignment_lost{end}"] for end in ("", "_low", "_high"))),
-                _text(*(row[f"amplification{end}"] for end in ("", "_low", "_high"))),
+                shown(*(row[f"alignment_lost{end}"] for end in ("", "_low", "_high"))),
+                shown(*(row[f"amplification{end}"] for end in ("", "_low", "_high"))),
             )
             for row in loss_rows(found)
         ],
@@ -228,7 +229,8 @@ def render_descent(found: xr.Dataset) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _model(row: dict[str, Any]) -> str:
+def model_words(row: dict[str, Any]) -> str:
+    """The model of a row."""
     kind = f", {row['dynamics']}" if "dynamics" in row else ""
     return f"p = {row['p']}, p* = {row['p_star']}, a = {row['a']:g}{kind}"
 

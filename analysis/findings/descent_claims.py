@@ -58,11 +58,13 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
     Notes
     -----
     Words as in :func:`bendscape.analysis.findings.claims.claims`. With several a, a claim is contradicted by
-    one of them, else has the best verdict. The direction is that of the cells' own labels: its presence comes
-    from theory on sampled labels, so ``short_times`` is consistent at most unless ``direction`` was
-    "eigenvector". ``short_times`` is contradicted if the direction is surely rarer at the largest load than
-    at the smallest; ``lost`` if some free cells surely keep it in their majority and surely do not recover,
-    both at one load and at the last time; with n loads all rates are at a level of 1 - 0.0027/(2n).
+    one of them, else has the best verdict. If the direction is that of the cells' own labels, its presence comes
+    from theory on sampled labels, which along a path is approximate, and no claim on it is more than consistent.
+
+    ``short_times`` is contradicted if the direction is surely rarer at the largest load than at the smallest;
+    ``lost`` if free cells surely keep it in their majority and surely do not recover, both at one load and at the
+    last time; with n loads all rates are at a level of 1 - 0.0027/(2n), so that a true claim is contradicted with a
+    probability of at most 0.003.
     ``trapped`` cannot be contradicted: what is kept late was kept early, so it is supported if the intervals
     of the two loads do not touch and the later one no longer moves with N, and consistent if it still may.
     ``finite`` compares the largest size with a crossing, within T, with that threshold at the same T: intervals
@@ -74,8 +76,20 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
     """
     pairs = _pairs(found)
     last = float(found["time"].values[-1])
+    measured = found.attrs["direction"] == "eigenvector"
     claims = (_short_times, _lost, _trapped, _finite, _logarithmic)
-    return [claim(pairs, last) for claim in claims]
+    return [_capped(claim(pairs, last), measured) for claim in claims]
+
+
+def _capped(claim: Claim, measured: bool) -> Claim:
+    """A claim on the direction is consistent at most where theory on the cells' own labels says that it is
+    there."""
+    if claim.verdict != "supported" or measured:
+        return claim
+    why = (
+        "; the direction is that of the cells' own labels: measured eigenpairs would be needed to support it"
+    )
+    return claim._replace(verdict="consistent", finding=claim.finding + why)
 
 
 def _pairs(found: xr.Dataset) -> list[Pair]:
@@ -125,7 +139,7 @@ def _short_times(pairs: Sequence[Pair], last: float) -> Claim:
         )
         verdict: Verdict = "not enough data"
         if best is not None:
-            verdict = "supported" if measured else "consistent"
+            verdict = "supported"
         sentence = f"at t = {first:g} no size shows a load above which most cells have the direction"
         if best is not None:
             where = "measured eigenvectors" if measured else "the cells' own labels"

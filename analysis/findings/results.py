@@ -97,6 +97,11 @@ class Results:
         return panels(self.ds, self["means"])
 
     @property
+    def given(self) -> xr.Dataset:
+        """The dataset as it was given."""
+        return self._given
+
+    @property
     def is_of_descents(self) -> bool:
         """Whether the dataset follows descents in time, and has figures and a report of those."""
         return not DESCENT.lacking(self._given)
