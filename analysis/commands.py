@@ -141,14 +141,13 @@ def claims(
     arXiv:2403.02418, in Markdown. The store may still be filling."""
     from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
     from bendscape.analysis.findings.claims import claims, render_claims
-    from bendscape.analysis.findings.descent_claims import descent_claims
+    from bendscape.analysis.findings.descent_claims import claims_of_descents
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
     with _opened(store) as ds:
         if not DESCENT.lacking(ds):
-            measured = "eigenvector_overlap_sq" in ds
-            found = descent_claims(DESCENT(ds, direction="eigenvector" if measured else "labels"))
+            found = claims_of_descents(ds)
         else:
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
             results.read(made_of := ("collapse", "edge_scaling", "means"))

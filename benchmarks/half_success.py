@@ -2,9 +2,9 @@
 
     python benchmarks/half_success.py --samples 400     # two minutes on one core
 
-Planted: 4, 6 or 8 values of the curve axis with 10, 20 or 50 cells each, the crossing near the middle or towards
-the end, and curves of which only the first is in the family that is fitted. The slope: sizes with few seeds and
-a scatter of the crossings that the counts do not show.
+Planted: 4, 6 or 8 values of the curve axis with 10, 20 or 50 cells each, the crossing near the middle or
+towards the end, and curves of which only the first is in the family that is fitted. The slope: sizes with few
+seeds and a scatter of the crossings that the counts do not show.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main() -> None:
                 ]
                 ends, right, wrong, wide = np.array(found).T
                 print(
-                    f"| {name} | {values} | {cells} | {ends.min():.2f} to {ends.max():.2f} | {right.min():.3f}, "
-                    f"{right.max():.3f} | {wrong.max():.3f} | {wide.mean():.2f} |",
+                    f"| {name} | {values} | {cells} | {ends.min():.2f} to {ends.max():.2f} | "
+                    f"{right.min():.3f}, {right.max():.3f} | {wrong.max():.3f} | {wide.mean():.2f} |",
                     flush=True,
                 )
     print("\n| sizes | slope | scatter | counts alone | total | total excludes 0 |\n" + "|---" * 6 + "|")

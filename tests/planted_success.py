@@ -82,8 +82,8 @@ def crossings(
 def slope_coverage(
     slope: float, scatter: float, seeds: Mapping[int, int], samples: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """Shares of samples in which the statistical and the total interval hold the slope, and in which the total
-    one excludes zero."""
+    """Shares of samples in which the statistical and the total interval hold the slope, and in which the
+    total one excludes zero."""
     held = np.zeros(3)
     for _ in range(samples):
         at = slope_in_log_size(list(seeds), crossings(slope, scatter, rng, seeds))

@@ -1,7 +1,7 @@
 """Where a success rate passes one half: values, bounds, and how often the intervals are right.
 
-The statistical tests have fixed seeds. With 150 samples a share that is 0.93 is below 0.86 with a probability of
-10^-3; all nine together fail by chance with less than 0.01.
+The statistical tests have fixed seeds. With 150 samples a share that is 0.93 is below 0.86 with a probability
+of 10^-3; all nine together fail by chance with less than 0.01.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ X = np.linspace(1.5, 3.5, 6)
 def test_every_curve_rises_from_zero_through_one_half_to_one_and_has_its_mirror_image() -> None:
     u = np.linspace(-60, 60, 2401)
     P = np.exp(_curves(u))
-    assert np.allclose(P[:, 1200], 0.5) and (np.diff(P, axis=1) >= 0).all()
-    assert (P[:, 0] < 0.01).all() and (P[:, -1] > 0.99).all() and LIGHT > 1 >= HEAVY
+    assert np.allclose(P[:, 1200], 0.5)
+    assert (np.diff(P, axis=1) >= 0).all()
+    assert (P[:, 0] < 0.01).all()
+    assert (P[:, -1] > 0.99).all()
+    assert LIGHT > 1 >= HEAVY
     design = Design(X)
     assert np.allclose(np.exp(design.success) + np.exp(design.failure), 1, atol=1e-12)
 
@@ -46,15 +49,20 @@ def test_the_estimate_is_that_of_a_logistic_fit_where_the_curve_is_logistic() ->
 
     fit = minimize(minus, [2.4, -1.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
     found = half_success(X, successes, trials)
-    assert found.flag == "estimated" and found.value == pytest.approx(fit.x[0], abs=0.02)
-    assert found.low < 2.45 < found.high and found.p_value > 0.01
+    assert found.flag == "estimated"
+    assert found.value == pytest.approx(fit.x[0], abs=0.02)
+    assert found.low < 2.45 < found.high
+    assert found.p_value > 0.01
 
 
 def test_cells_that_separate_leave_the_whole_gap_open() -> None:
     found = half_success(X, np.array([0, 0, 0, 20, 20, 20]), np.full(6, 20))
-    assert found.flag == "estimated" and found.value == pytest.approx(2.5, abs=0.02)
-    assert found.low < 2.4 and found.high > 2.6
-    assert X[2] - 0.1 < found.low and found.high < X[3] + 0.1
+    assert found.flag == "estimated"
+    assert found.value == pytest.approx(2.5, abs=0.02)
+    assert found.low < 2.4
+    assert found.high > 2.6
+    assert X[2] - 0.1 < found.low
+    assert found.high < X[3] + 0.1
 
 
 @pytest.mark.parametrize(
@@ -78,19 +86,22 @@ def test_a_window_that_misses_the_crossing_gives_a_bound_or_nothing(successes: l
 def test_too_few_cells_or_values_are_not_enough_data() -> None:
     few = half_success(X, np.array([0, 0, 0, 2, 2, 2]), np.full(6, 2))
     two = half_success(X[:2], np.array([0, 20]), np.array([20, 20]))
-    assert few.flag == two.flag == "not_enough_data" and math.isnan(few.value)
+    assert few.flag == two.flag == "not_enough_data"
+    assert math.isnan(few.value)
 
 
 def test_rates_that_no_curve_of_the_family_describes_are_flagged() -> None:
     found = half_success(X, np.array([0, 190, 20, 180, 10, 200]), np.full(6, 200))
-    assert found.flag in ("no_rising_curve_fits", "not_enough_data") and math.isnan(found.value)
+    assert found.flag in ("no_rising_curve_fits", "not_enough_data")
+    assert math.isnan(found.value)
     assert found.p_value < 1e-6
 
 
 def test_a_rate_without_cells_is_unknown_and_with_none_successful_has_an_upper_end() -> None:
     assert math.isnan(rate_interval(0, 0).value)
     at = rate_interval(0, 10)
-    assert at.value == at.low == 0 and 0.2 < at.high < 0.35
+    assert at.value == at.low == 0
+    assert 0.2 < at.high < 0.35
 
 
 @pytest.mark.parametrize(
@@ -109,7 +120,9 @@ def test_an_interval_of_95_per_cent_holds_the_crossing_under_curves_outside_the_
     name: str, values: int, cells: int, off: float
 ) -> None:
     found = coverage(CURVES[name], values, cells, 150, np.random.default_rng(7), off=off)
-    assert found.two_ends > 0.3 and found.right >= 0.86 and found.wrong <= 0.14
+    assert found.two_ends > 0.3
+    assert found.right >= 0.86
+    assert found.wrong <= 0.14
 
 
 def test_the_slope_in_ln_n_holds_with_scatter_and_counts_alone_do_not() -> None:
@@ -124,12 +137,14 @@ def test_without_drift_a_slope_is_seen_rarely_and_with_many_cells_it_is_seen() -
     many = {128: 400, 256: 400, 512: 400, 1000: 400, 4000: 400}
     none = slope_coverage(0.0, 0.0, few, 30, np.random.default_rng(5))[2]
     seen = slope_coverage(0.12, 0.0, many, 5, np.random.default_rng(5))[2]
-    assert none <= 0.1 and seen >= 0.9
+    assert none <= 0.1
+    assert seen >= 0.9
 
 
 def test_two_sizes_show_no_scatter_so_the_total_interval_of_their_slope_is_open() -> None:
     found = crossings(0.1, 0.0, np.random.default_rng(1), {128: 100, 1000: 100})
     slope = slope_in_log_size([128, 1000], found)
-    assert math.isfinite(slope.statistical.low) and slope.total.low == -math.inf
+    assert math.isfinite(slope.statistical.low)
+    assert slope.total.low == -math.inf
     one = slope_in_log_size([128], found[:1])
     assert math.isnan(one.statistical.value)

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from scipy.stats import binom
 
@@ -87,7 +86,8 @@ def descent(
         Level of all intervals.
     direction : {"labels", "eigenvector"}
         The downward direction is there if the cell's own labels have an outlier, or if the eigenvector with
-        the largest overlap among those measured exceeds ``DELOCALISED``/N.
+        the largest overlap among those measured exceeds ``DELOCALISED``/N; where the iteration did not
+        converge, as at the time before.
     interpolated : float
         Loss L/N below which the data are interpolated.
 
@@ -116,7 +116,8 @@ def descent(
 
     N C is broad (chi squared with one degree of freedom at the start) and its mean is over all cells that
     have not ended; ``time_saturated`` is from the median over cells of C(last)/C(t), by order statistics,
-    and nan where more than one cell in ten has turned to the signal. Held by ``tests/test_descent_analysis.py``.
+    and nan where more than one cell in ten has turned to the signal. Held by
+    ``tests/test_descent_analysis.py``.
     """
     check_level(level)
     ANALYSIS.check(ds)
@@ -135,7 +136,8 @@ def descent(
     if direction == "labels":
         here = cells["outlier_sample"].notnull()
     else:
-        here = cells["eigenvector_overlap_sq"].max("pair") > DELOCALISED / ds[at.size]
+        largest = cells["eigenvector_overlap_sq"].max("pair")
+        here = (largest > DELOCALISED / ds[at.size]).where(largest.notnull()).ffill("time") == 1
     states = _states(here.transpose(*order, "time").values & recorded.values, C.values, recorded.values)
     seen, lost = (xr.DataArray(state, recorded.coords, recorded.dims) for state in states)
     total = done.sum(at.seed)
@@ -151,12 +153,12 @@ def descent(
         curves = curves_from_counts(success, trials, ds, level=level)
         found = found.merge(curves.rename({of: f"{name}_{of}" for of in curves.data_vars}))
     dims = (*at.models, at.size, at.curve)
-    seeds_last = [array.transpose(*order, "time").values for array in (seen, lost, recorded)]
+    along = tuple(array.transpose(*order, "time").values for array in (seen, lost, recorded))
     overlap = cells["overlap_sq_sample"].transpose(*order, "time").values
     time = ds["time"].values.astype(np.float64)
     rows = _over(
         dims, done.shape[:-1], _LOSS,
-        lambda i: _lost(*(array[i] for array in seeds_last), C.values[i], overlap[i], time, level),
+        lambda i: _lost(along[0][i], along[1][i], along[2][i], C.values[i], overlap[i], time, level),
     )  # fmt: skip
     sizes = np.broadcast_to(
         ds[at.size].values.reshape([-1 if dim == at.size else 1 for dim in dims]), done.shape[:-1]
@@ -166,7 +168,8 @@ def descent(
     )
     gains = _over(
         (*dims, "time"), (*done.shape[:-1], len(time)), _GAIN,
-        lambda i: _amplified(sizes[i[:-1]] * C.values[i[:-1]][:, i[-1]][recorded.values[i[:-1]][:, i[-1]]], level),
+        lambda i: _amplified(sizes[i[:-1]] * C.values[i[:-1]][:, i[-1]][recorded.values[i[:-1]][:, i[-1]]],
+        level),
     )  # fmt: skip
     labels = [cells[f"{name}_sample"].transpose(*order, "time").values for name in ("edge", "outlier")]
 
@@ -188,7 +191,8 @@ def _last(recorded: xr.DataArray) -> xr.DataArray:
 
 
 def _states(here: Flags, C: Floats, recorded: Flags) -> tuple[Flags, Flags]:
-    """Whether a cell has been seen with the direction, and whether it has lost it, by each time: last axis."""
+    """Whether a cell has been seen with the direction, and whether it has lost it, by each time: last
+    axis."""
     seen = np.logical_or.accumulate(here, axis=-1)
     turned = np.logical_or.accumulate(recorded & (C > ALIGNED), axis=-1)
     lost = np.logical_or.accumulate(seen & ~here & recorded & ~turned, axis=-1)

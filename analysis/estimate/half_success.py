@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,7 @@ class Slope(NamedTuple):
     sizes: tuple[int, ...]
 
 
+@lru_cache(maxsize=65536)
 def rate_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
     """A rate with its Wilson interval (J. Am. Stat. Assoc. 22 (1927) 209); all nan without trials."""
     if not trials:
@@ -301,22 +303,22 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
         return float(stdtrit(dof, 0.5 + level / 2)) ** 2 * max(1.0, deviance / dof) if dof else math.inf
 
     def surface(A: Floats, B: Floats) -> Floats:
-        moved = np.multiply.outer(B, logs - logs.mean())
-        return np.sum(
-            [np.interp(A + moved[:, [k]], at.places, at.deviance) for k, (_, at) in enumerate(used)], axis=0
-        )
+        total: Floats = np.zeros((len(B), len(A)))
+        for log_size, (_, at) in zip(logs - logs.mean(), used, strict=True):
+            total += np.interp(A + B[:, None] * log_size, at.places, at.deviance)
+        return total
 
     ends = (min(at.places[0] for _, at in used), max(at.places[-1] for _, at in used))
     most = 2 * float(ends[1] - ends[0]) / float(np.ptp(logs))
-    A, B = np.linspace(*ends, 241), np.linspace(-most, most, 241)
+    A, B = np.linspace(*ends, 161), np.linspace(-most, most, 161)
     for _ in range(2):  # once over everything, once where it matters
         D = surface(A, B)
         least = float(D.min())
-        near = D <= least + 1.2 * max(narrow, widened(least, dof) if dof else 0.0)
+        near = np.asarray(least + 1.2 * max(narrow, widened(least, dof) if dof else 0.0) >= D)
         A, B = (_around(values, near.any(axis=axis)) for values, axis in ((A, 0), (B, 1)))
     of_slope = surface(A, B).min(axis=1)
     least = float(of_slope.min())
-    places = np.linspace(*ends, 4001)
+    places = np.linspace(*ends, 2001)
     constant = surface(places, np.zeros(1))[0]
     flat = float(constant.min())
 

@@ -1,4 +1,5 @@
-"""Success rates of a sweep along its curve axis, at every size: crossings of one half and their drift in ln N."""
+"""Success rates of a sweep along its curve axis, at every size: crossings of one half and their drift in ln
+N."""
 
 from __future__ import annotations
 
@@ -187,7 +188,8 @@ def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
     x = ds["alpha"] if at.curve == "alpha_factor" else ds[at.curve]
     x = x.reset_coords(drop=True).astype(np.float64)
     if at.curve in ("alpha", "alpha_factor") and at.size == "N":
-        return np.floor(x * ds["N"] + 0.5) / ds["N"]
+        size = ds["N"].reset_coords(drop=True)
+        x = (x * size + 0.5).astype(np.int64) / size
     return x
 
 

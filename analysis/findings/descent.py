@@ -1,4 +1,5 @@
-"""What descents say in rows: recovery, loss of the direction, and the confined dynamics, the limit of large N."""
+"""What descents say in rows: recovery, loss of the direction, and the confined dynamics, the limit of large
+N."""
 
 from __future__ import annotations
 
@@ -72,10 +73,10 @@ def confined_threshold(at: xr.Dataset, time: int = -1) -> Confined:
     """Where half of the confined descents keep the direction, at sizes where that no longer moves.
 
     Sizes are left out from the smallest on, down to two, until the slope in ln N may be zero: its interval
-    (with the scatter of sizes from three on, else of the counts) contains it. The threshold then is the common
-    one of these sizes. ``drift`` is the largest change over these sizes that the interval allows, and extends the
-    interval on both sides; beyond ``MOVES`` of the threshold it is ``not enough data``. If even the two largest
-    sizes differ, it ``moves with N`` and there is no value.
+    (with the scatter of sizes from three on, else of the counts) contains it. The threshold then is the
+    common one of these sizes. ``drift`` is the largest change over these sizes that the interval allows, and
+    extends the interval on both sides; beyond ``MOVES`` of the threshold it is ``not enough data``. If even
+    the two largest sizes differ, it ``moves with N`` and there is no value.
     """
     found = crossings_of(at, "kept", time)
     T, level = float(at["time"].values[time]), float(at.attrs["level"])
@@ -113,8 +114,8 @@ def text(at: Interval | Confined | HalfSuccess) -> str:
 
 
 def recovery_rows(found: xr.Dataset) -> list[dict[str, Any]]:
-    """For every model and time: the load at half recovery at each size (of confined models, at which half keep
-    the direction), its slope in ln N, and where interpolation begins."""
+    """For every model and time: the load at half recovery at each size (of confined models, at which half
+    keep the direction), its slope in ln N, and where interpolation begins."""
     rows = []
     for point, at in model_points(found):
         name = "kept" if is_confined(point) else "recovered"
@@ -151,9 +152,11 @@ def loss_rows(found: xr.Dataset) -> list[dict[str, Any]]:
     """For every model, size and load with a cell that was seen with the direction: when it was lost, and the
     alignment by then; the amplification at the last time and its saturation."""
     rows = []
-    names = ("seen_rate", "n_seen", "n_lost", "time_lost", "time_lost_low", "time_lost_high")
-    names += ("alignment_lost", "alignment_lost_low", "alignment_lost_high", "overlap_lost")
-    names += ("time_saturated", "time_saturated_low", "time_saturated_high")
+    names = [
+        *("seen_rate", "n_seen", "n_lost", "time_lost", "time_lost_low", "time_lost_high"),
+        *("alignment_lost", "alignment_lost_low", "alignment_lost_high", "overlap_lost"),
+        *("time_saturated", "time_saturated_low", "time_saturated_high"),
+    ]
     for point, at in model_points(found):
         curve = "alpha_factor" if "alpha_factor" in at.dims else "alpha"
         for N in at["N"].values.tolist():
@@ -218,8 +221,8 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", "N", "α", "seen", "lost", "median time of loss", "alignment there", "N C at the last time"),
         [
             (
-                model_words(row), f"{row['N']:g}", f"{row['alpha']:g}", f"{row['n_seen']:.0f}", f"{row['n_lost']:.0f}",
-                f"({row['time_lost_low']:g}, {row['time_lost_high']:g}]".replace("inf]", "…)"),
+                model_words(row), f"{row['N']:g}", f"{row['alpha']:g}", f"{row['n_seen']:.0f}",
+                f"{row['n_lost']:.0f}", _between(row["time_lost_low"], row["time_lost_high"]),
                 shown(*(row[f"alignment_lost{end}"] for end in ("", "_low", "_high"))),
                 shown(*(row[f"amplification{end}"] for end in ("", "_low", "_high"))),
             )
@@ -233,6 +236,10 @@ def model_words(row: dict[str, Any]) -> str:
     """The model of a row."""
     kind = f", {row['dynamics']}" if "dynamics" in row else ""
     return f"p = {row['p']}, p* = {row['p_star']}, a = {row['a']:g}{kind}"
+
+
+def _between(low: float, high: float) -> str:
+    return f"({low:g}, {high:g}]" if math.isfinite(high) else f"({low:g}, …)"
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
+from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
 from bendscape.analysis.estimate.half_success import HalfSuccess, rate_interval
 from bendscape.analysis.findings.claims import RARE, Claim, Verdict
 from bendscape.analysis.findings.descent import (
@@ -20,6 +21,7 @@ from bendscape.analysis.findings.descent import (
     text,
 )
 
+Rows = list[tuple[str, ...]]
 LEAST_SIZES = 3
 """Sizes that a claim on logarithmic corrections needs."""
 _TAIL = 0.0027
@@ -50,35 +52,43 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
     Returns
     -------
     list of Claim
-        ``short_times``: early on there is a downward direction to the signal above a threshold. ``lost``: it is
-        lost on the way down. ``trapped``: confined to no overlap, as at N = infinity, descents lose it up to a
-        larger load. ``finite``: at finite N recovery happens well below that load. ``logarithmic``: the load of
-        half recovery moves with ln N.
+        ``short_times``: early on there is a downward direction to the signal above a threshold. ``lost``: it
+        is lost on the way down. ``trapped``: confined to no overlap, as at N = infinity, descents lose it up
+        to a larger load. ``finite``: at finite N recovery happens well below that load. ``logarithmic``: the
+        load of half recovery moves with ln N.
 
     Notes
     -----
     Words as in :func:`bendscape.analysis.findings.claims.claims`. With several a, a claim is contradicted by
-    one of them, else has the best verdict. If the direction is that of the cells' own labels, its presence comes
-    from theory on sampled labels, which along a path is approximate, and no claim on it is more than consistent.
+    one of them, else has the best verdict. If the direction is that of the cells' own labels, its presence
+    comes from theory on sampled labels, which along a path is approximate, and no claim on it is more than
+    consistent.
 
     ``short_times`` is contradicted if the direction is surely rarer at the largest load than at the smallest;
-    ``lost`` if free cells surely keep it in their majority and surely do not recover, both at one load and at the
-    last time; with n loads all rates are at a level of 1 - 0.0027/(2n), so that a true claim is contradicted with a
-    probability of at most 0.003.
+    ``lost`` if free cells surely keep it in their majority and surely do not recover, both at one load and at
+    the last time; with n loads all rates are at a level of 1 - 0.0027/(2n), so that a true claim is
+    contradicted with a probability of at most 0.003.
     ``trapped`` cannot be contradicted: what is kept late was kept early, so it is supported if the intervals
     of the two loads do not touch and the later one no longer moves with N, and consistent if it still may.
-    ``finite`` compares the largest size with a crossing, within T, with that threshold at the same T: intervals
-    of 95 per cent that do not touch support or contradict it. One that only bounds the threshold from below,
-    by the largest confined size, makes it consistent.
-    ``logarithmic`` is consistent at most, since no reachable span of N tells ln N from a small power: the slope
-    with the scatter of ``LEAST_SIZES`` sizes is positive and a straight line in ln N holds. It is contradicted
-    by a negative one. No number of the paper enters.
+    ``finite`` compares the largest size with a crossing, within T, with that threshold at the same T:
+    intervals of 95 per cent that do not touch support or contradict it. One that only bounds the threshold
+    from below, by the largest confined size, makes it consistent.
+    ``logarithmic`` is consistent at most, since no reachable span of N tells ln N from a small power: the
+    slope with the scatter of ``LEAST_SIZES`` sizes is positive and a straight line in ln N holds. It is
+    contradicted by a negative one. No number of the paper enters.
     """
     pairs = _pairs(found)
     last = float(found["time"].values[-1])
     measured = found.attrs["direction"] == "eigenvector"
     claims = (_short_times, _lost, _trapped, _finite, _logarithmic)
     return [_capped(claim(pairs, last), measured) for claim in claims]
+
+
+def claims_of_descents(ds: xr.Dataset) -> list[Claim]:
+    """The claims of a store: from measured eigenvectors if it has them, else from the cells' own labels."""
+    return descent_claims(
+        DESCENT(ds, direction="eigenvector" if "eigenvector_overlap_sq" in ds else "labels")
+    )
 
 
 def _capped(claim: Claim, measured: bool) -> Claim:
@@ -125,13 +135,13 @@ def _best(crossings: dict[int, HalfSuccess]) -> tuple[int, HalfSuccess] | None:
 
 
 def _short_times(pairs: Sequence[Pair], last: float) -> Claim:
-    found: list[tuple[Verdict, str, list[tuple[str, ...]]]] = []
+    found: list[tuple[Verdict, str, Rows]] = []
     for pair in pairs:
         at = pair.at_infinity
         assert at is not None
         first = float(at["time"].values[0])
         crossings = crossings_of(at, "kept", 0)
-        rows = [(f"{pair.a:g}", f"{N}", f"{first:g}", text(one)) for N, one in crossings.items()]
+        rows: Rows = [(f"{pair.a:g}", f"{N}", f"{first:g}", text(one)) for N, one in crossings.items()]
         best, measured = _best(crossings), at.attrs["direction"] == "eigenvector"
         counts = [_counts(at.isel(time=0), "kept", N) for N in crossings]
         falls = any(
@@ -143,18 +153,22 @@ def _short_times(pairs: Sequence[Pair], last: float) -> Claim:
         sentence = f"at t = {first:g} no size shows a load above which most cells have the direction"
         if best is not None:
             where = "measured eigenvectors" if measured else "the cells' own labels"
-            sentence = f"at t = {first:g} most cells have it above {text(best[1])} (N = {best[0]}, a = {pair.a:g}; {where})"
+            sentence = (
+                f"at t = {first:g} most cells have it above {text(best[1])} "
+                f"(N = {best[0]}, a = {pair.a:g}; {where})"
+            )
         found.append(("contradicted" if falls else verdict, sentence, rows))
     words = "At short times the Hessian has a downward direction to the signal, above a threshold."
     return _claim("short_times", words, ("a", "N", "t", "load at which half have it"), found)
 
 
 def _lost(pairs: Sequence[Pair], last: float) -> Claim:
-    found: list[tuple[Verdict, str, list[tuple[str, ...]]]] = []
+    found: list[tuple[Verdict, str, Rows]] = []
     for pair in pairs:
         at = pair.at_infinity
         assert at is not None
-        rows, seen = [], 0
+        rows: Rows = []
+        seen = 0
         for N in at["N"].values.tolist():
             for load in at["alpha"].values.tolist():
                 one = at.sel(N=N, alpha=load)
@@ -169,7 +183,10 @@ def _lost(pairs: Sequence[Pair], last: float) -> Claim:
                     )
                     rows.append((f"{pair.a:g}", f"{N}", f"{load:g}", f"{n}", f"{lost}", when))
         kept = _kept_but_trapped(pair)
-        sentence = f"of {len(rows)} loads and sizes at which most cells had it, {seen} have surely lost it in most by t = {last:g} (a = {pair.a:g})"
+        sentence = (
+            f"of {len(rows)} loads and sizes at which most cells had it, {seen} have surely lost it in most "
+            f"by t = {last:g} (a = {pair.a:g})"
+        )
         if kept:
             sentence += f"; at {kept} it is kept in most cells, which do not recover"
         found.append(("contradicted" if kept else "supported" if seen else "not enough data", sentence, rows))
@@ -205,7 +222,7 @@ def _thresholds(pair: Pair) -> tuple[Confined | None, tuple[int, HalfSuccess] | 
 
 
 def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
-    found: list[tuple[Verdict, str, list[tuple[str, ...]]]] = []
+    found: list[tuple[Verdict, str, Rows]] = []
     for pair in pairs:
         threshold, largest = _thresholds(pair)
         if pair.confined is None or threshold is None:
@@ -213,7 +230,7 @@ def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
             continue
         early = crossings_of(pair.confined, "kept", 0)
         late = crossings_of(pair.confined, "kept")
-        rows = [(f"{pair.a:g}", f"{N}", text(early[N]), text(late[N])) for N in late] + [
+        rows: Rows = [(f"{pair.a:g}", f"{N}", text(early[N]), text(late[N])) for N in late] + [
             (f"{pair.a:g}", "∞", "", f"{text(threshold)} {threshold.outcome}")
         ]
         before = _best(early)
@@ -229,8 +246,8 @@ def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
         )
         found.append((verdict, sentence, rows))
     words = (
-        "At N = infinity descents lose the direction, and are trapped, up to an algorithmic threshold above that of "
-        "short times."
+        "At N = infinity descents lose the direction, and are trapped, up to an algorithmic threshold above "
+        "that of short times."
     )
     return _claim(
         "trapped", words, ("a", "N", "load with it at the first time", f"kept to t = {last:g}"), found
@@ -238,12 +255,12 @@ def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
 
 
 def _finite(pairs: Sequence[Pair], last: float) -> Claim:
-    found: list[tuple[Verdict, str, list[tuple[str, ...]]]] = []
+    found: list[tuple[Verdict, str, Rows]] = []
     for pair in pairs:
         threshold, largest = _thresholds(pair)
         recovery = crossings_of(pair.free, "recovered") if pair.free is not None else {}
         best = _best(recovery)
-        rows = [(f"{pair.a:g}", f"{N}", text(at)) for N, at in recovery.items()]
+        rows: Rows = [(f"{pair.a:g}", f"{N}", text(at)) for N, at in recovery.items()]
         verdict: Verdict = "not enough data"
         sentence = f"the load of half recovery or the confined threshold is not measured (a = {pair.a:g})"
         if best is not None and threshold is not None:
@@ -256,8 +273,8 @@ def _finite(pairs: Sequence[Pair], last: float) -> Claim:
             confined = text(threshold) if threshold.outcome == "settled" else threshold.outcome
             bound = f", at N = {largest[0]} {text(largest[1])}" if largest is not None else ""
             sentence = (
-                f"half recover by t = {last:g} at {text(best[1])} for N = {best[0]}; the confined threshold is "
-                f"{confined} at N = infinity{bound} (a = {pair.a:g})"
+                f"half recover by t = {last:g} at {text(best[1])} for N = {best[0]}; the confined threshold "
+                f"is {confined} at N = infinity{bound} (a = {pair.a:g})"
             )
         found.append((verdict, sentence, rows))
     words = "At finite N the signal is recovered well below the threshold of N = infinity."
@@ -265,7 +282,7 @@ def _finite(pairs: Sequence[Pair], last: float) -> Claim:
 
 
 def _logarithmic(pairs: Sequence[Pair], last: float) -> Claim:
-    found: list[tuple[Verdict, str, list[tuple[str, ...]]]] = []
+    found: list[tuple[Verdict, str, Rows]] = []
     for pair in pairs:
         if pair.free is None:
             continue
@@ -280,7 +297,7 @@ def _logarithmic(pairs: Sequence[Pair], last: float) -> Claim:
             verdict = "contradicted"
         elif sizes >= LEAST_SIZES and low > 0 and p >= RARE:
             verdict = "consistent"
-        rows = [(f"{pair.a:g}", f"{N}", text(one)) for N, one in crossings.items()]
+        rows: Rows = [(f"{pair.a:g}", f"{N}", text(one)) for N, one in crossings.items()]
         sentence = f"the slope of the load of half recovery in ln N is not measured (a = {pair.a:g})"
         if math.isfinite(slope):
             ends = ", ".join(f"{end:.3f}" if math.isfinite(end) else "…" for end in (low, high))

@@ -8,7 +8,7 @@ from typing import Any
 from bendscape.analysis.figures.draw import DESCENTS, numbers_of, pages
 from bendscape.analysis.figures.tables import LeftOutError
 from bendscape.analysis.findings.descent import confined_rows, loss_rows, model_words, recovery_rows, shown
-from bendscape.analysis.findings.descent_claims import descent_claims
+from bendscape.analysis.findings.descent_claims import claims_of_descents
 from bendscape.analysis.findings.results import Results
 
 CAPTIONS = {
@@ -23,17 +23,18 @@ CAPTIONS = {
     ),
     "loss": (
         "Median time at which the direction is lost",
-        ": bars from the last recorded time surely before it to the first surely after it. Dashed: the confined "
-        "threshold, where it no longer moves with N.",
+        ": bars from the last recorded time surely before it to the first surely after it. Dashed: the "
+        "confined threshold, where it no longer moves with N.",
     ),
     "amplification": (
         "Amplification of the overlap",
-        ": N times the mean alignment at the largest size, Student's t with skewness. Dashed: N, its largest value.",
+        ": N times the mean alignment at the largest size, Student's t with skewness. Dashed: N, its "
+        "largest value.",
     ),
     "path": (
         "Edge and outlier along the path",
-        ", from the cells' own labels: lines are medians of the edge, points those of the outlier over the cells "
-        "that have one. Once the weights have turned to the signal, the labels' outlier means nothing.",
+        ", from the cells' own labels: lines are medians of the edge, points those of the outlier over the "
+        "cells that have one. Once the weights have turned to the signal, the labels' outlier means nothing.",
     ),
 }
 """Title and caption of every figure."""
@@ -58,7 +59,7 @@ def descent_tables(results: Results) -> dict[str, Any]:
     last = found["time"].values[-1]
     recovery = [row for row in recovery_rows(found) if row["time"] == last]
     return {
-        "claims": descent_claims(found),
+        "claims": claims_of_descents(results.given),
         "time": f"{last:g}",
         "sizes_measured": found["N"].values.tolist(),
         "recovery": [

@@ -146,8 +146,8 @@ def render_report(ds: xr.Dataset | Results) -> str:
 
     Notes
     -----
-    Of a store that follows descents, the page of :mod:`bendscape.analysis.report.descent`. Makes one pass over
-    the store and one over the status of its cells, which is kept in memory, a byte per
+    Of a store that follows descents, the page of :mod:`bendscape.analysis.report.descent`. Makes one pass
+    over the store and one over the status of its cells, which is kept in memory, a byte per
     cell. The plotting library takes 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
