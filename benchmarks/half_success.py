@@ -26,20 +26,15 @@ SIZES = {
 }
 
 
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=400)
-    parser.add_argument("--entropy", type=int, default=20261129)
-    given = parser.parse_args()
-    rng = np.random.default_rng(given.entropy)
+def curves(samples: int, rng: np.random.Generator) -> None:
+    """Print the coverage of half success."""
     print("| curve | values | cells | two ends | of these right, lowest and highest | wrong end | width |")
     print("|---" * 7 + "|")
     for name, curve in CURVES.items():
         for values in (4, 6, 8):
             for cells in (10, 20, 50):
                 found = [
-                    coverage(curve, values, cells, given.samples, rng, off=off, width=width)
+                    coverage(curve, values, cells, samples, rng, off=off, width=width)
                     for off in (0.0, 0.3)
                     for width in (0.1, 0.25)
                 ]
@@ -49,14 +44,32 @@ def main() -> None:
                     f"{right.min():.3f}, {right.max():.3f} | {wrong.max():.3f} | {wide.mean():.2f} |",
                     flush=True,
                 )
+
+
+def slopes(samples: int, rng: np.random.Generator) -> None:
+    """Print the coverage of its slope in ln N."""
     print("\n| sizes | slope | scatter | counts alone | total | total excludes 0 |\n" + "|---" * 6 + "|")
     for sizes, seeds in SIZES.items():
         for slope in (0.0, 0.12):
             for scatter in (0.0, 0.05):
-                counts, total, seen = slope_coverage(slope, scatter, seeds, given.samples, rng)
+                counts, total, seen = slope_coverage(slope, scatter, seeds, samples, rng)
                 print(
                     f"| {sizes} | {slope} | {scatter} | {counts:.3f} | {total:.3f} | {seen:.3f} |", flush=True
                 )
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--entropy", type=int, default=20261129)
+    parser.add_argument("--only", choices=("curves", "slope"), default="")
+    given = parser.parse_args()
+    rng = np.random.default_rng(given.entropy)
+    if given.only != "slope":
+        curves(given.samples, rng)
+    if given.only != "curves":
+        slopes(given.samples, rng)
 
 
 if __name__ == "__main__":

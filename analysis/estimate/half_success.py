@@ -314,8 +314,8 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
     for _ in range(2):  # once over everything, once where it matters
         D = surface(A, B)
         least = float(D.min())
-        near = np.asarray(least + 1.2 * max(narrow, widened(least, dof) if dof else 0.0) >= D)
-        A, B = (_around(values, near.any(axis=axis)) for values, axis in ((A, 0), (B, 1)))
+        near = least + 1.2 * max(narrow, widened(least, dof) if dof else 0.0) >= D
+        A, B = _around(A, np.flatnonzero(near.any(axis=0))), _around(B, np.flatnonzero(near.any(axis=1)))
     of_slope = surface(A, B).min(axis=1)
     least = float(of_slope.min())
     places = np.linspace(*ends, 2001)
@@ -345,8 +345,7 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
     )
 
 
-def _around(values: Floats, near: npt.NDArray[np.bool_]) -> Floats:
-    """As many values between the first and the last that are near, with one more on each side."""
-    inside = np.flatnonzero(near)
+def _around(values: Floats, inside: npt.NDArray[np.intp]) -> Floats:
+    """As many values between the first and the last of some places, with one more on each side."""
     first, last = max(0, inside[0] - 1), min(len(values) - 1, inside[-1] + 1)
     return np.linspace(values[first], values[last], len(values))

@@ -230,9 +230,8 @@ def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
             continue
         early = crossings_of(pair.confined, "kept", 0)
         late = crossings_of(pair.confined, "kept")
-        rows: Rows = [(f"{pair.a:g}", f"{N}", text(early[N]), text(late[N])) for N in late] + [
-            (f"{pair.a:g}", "∞", "", f"{text(threshold)} {threshold.outcome}")
-        ]
+        rows: Rows = [(f"{pair.a:g}", f"{N}", text(early[N]), text(late[N])) for N in late]
+        rows.append((f"{pair.a:g}", "∞", "", f"{text(threshold)} {threshold.outcome}"))
         before = _best(early)
         verdict: Verdict = "not enough data"
         if before is not None and largest is not None and largest[1].low > before[1].high:
