@@ -144,6 +144,12 @@ class Design:
         return np.asarray(self.success @ successes + self.failure @ (trials - successes), dtype=np.float64)
 
 
+@lru_cache(maxsize=4)
+def _design(x: tuple[float, ...]) -> Design:
+    """The design of these values; some 15 MB for ten."""
+    return Design(np.array(x))
+
+
 def half_success(
     x: Floats,
     successes: Counts,
@@ -187,7 +193,7 @@ def half_success(
     if keep.sum() < LEAST_VALUES:
         return _nothing()
     if design is None or not keep.all():
-        design = Design(np.asarray(x, dtype=np.float64)[keep])
+        design = _design(tuple(np.asarray(x, dtype=np.float64)[keep].tolist()))
     k, n = np.asarray(successes)[keep], np.asarray(trials)[keep]
     found = design.likelihood(k, n)
     places, profile = design.places, found.max(axis=(0, 2))

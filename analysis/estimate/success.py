@@ -17,7 +17,6 @@ from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.half_success import (
     FLAGS,
     LEVEL,
-    Design,
     HalfSuccess,
     Slope,
     half_success,
@@ -146,7 +145,6 @@ def curves_from_counts(
     k, n = k.transpose(*others, at.size, at.curve), n.transpose(*others, at.size, at.curve)
     x = _abscissa(ds, at).broadcast_like(k).transpose(*k.dims).values
     sizes = [int(size) for size in ds[at.size].values]
-    designs: dict[bytes, Design] = {}
     K, n_cells = k.values.astype(np.int64), n.values.astype(np.int64)
     rates = np.array(
         [rate_interval(int(a), int(b), level) for a, b in zip(K.ravel(), n_cells.ravel(), strict=True)]
@@ -156,7 +154,7 @@ def curves_from_counts(
     for index in np.ndindex(K.shape[:-2]):
         found = []
         for j in range(len(sizes)):
-            found.append(_half(x[index][j], K[index][j], n_cells[index][j], level, designs))
+            found.append(_half(x[index][j], K[index][j], n_cells[index][j], level))
             for name, value in _half_values(found[-1]).items():
                 halves[name][(*index, j)] = value
         for name, value in _slope_values(slope_in_log_size(sizes, found, level)).items():
@@ -193,15 +191,12 @@ def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
     return x
 
 
-def _half(x: Floats, successes: Any, trials: Any, level: float, designs: dict[bytes, Design]) -> HalfSuccess:
+def _half(x: Floats, successes: Any, trials: Any, level: float) -> HalfSuccess:
     order = np.argsort(x, kind="stable")
     x, successes, trials = x[order], successes[order], trials[order]
     if len(np.unique(x)) < len(x) or len(x) < 2:
         return half_success(x[:0], successes[:0], trials[:0])
-    key = x.tobytes()
-    if key not in designs:
-        designs[key] = Design(x)
-    return half_success(x, successes, trials, level=level, design=designs[key])
+    return half_success(x, successes, trials, level=level)
 
 
 def _half_values(at: HalfSuccess) -> Mapping[str, float]:
