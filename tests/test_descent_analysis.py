@@ -124,8 +124,8 @@ def test_the_overlap_saturates_when_the_planted_growth_ends(found: xr.Dataset) -
 
 
 def test_the_mean_of_a_broad_overlap_has_an_interval_that_holds_it() -> None:
-    # 200 intervals of 95 per cent, 20 cells of a chi squared law with one degree: the share is 0.95 to 0.97, below
-    # 0.89 in one run of 1000
+    # 200 intervals of 95 per cent, 20 cells of a chi squared law with one degree: the share is 0.95 to 0.97,
+    # below 0.89 in one run of 1000
     draws = 25 * np.random.default_rng(4).chisquare(1, (200, 20))
     held = [low <= 25 <= high for _, low, high, *_ in (_amplified(row, 0.95) for row in draws)]
     assert np.mean(held) > 0.89
