@@ -274,4 +274,4 @@ def _saturated(C: Floats, recorded: Flags, time: Floats, level: float) -> tuple[
     return middle, (low if math.isfinite(low) else float(time[-1])), high
 
 
-ANALYSIS = Analysis("descent", descent, ("status", *_READ), {"N": "size", "seed": "seed"})
+ANALYSIS = Analysis("descent", descent, ("status", *_READ), {"N": "size", "seed": "seed"}, inner=("time",))

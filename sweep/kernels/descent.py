@@ -11,10 +11,17 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from bendscape.core.errors import ParameterError
-from bendscape.core.quadratic.descent.cost import Kind, Work, descent_bytes, descent_seconds, resolve_data
+from bendscape.core.quadratic.descent.cost import (
+    Kind,
+    Work,
+    descent_bytes,
+    descent_seconds,
+    path_precision,
+    resolve_data,
+)
 from bendscape.core.quadratic.descent.explicit import ExplicitData
 from bendscape.core.quadratic.descent.flow import TOLERANCE
 from bendscape.core.quadratic.descent.landscape import Data
@@ -33,7 +40,7 @@ from bendscape.sweep.kernels.quadratic import NoisyCell, check_samples, model_of
 TIMES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 MOST_TIMES, MOST_PAIRS, MOST_WIDTH = 256, 3, 16
 LEAST_TOLERANCE, MOST_TOLERANCE = 1e-8, 3e-2
-LEAST_RATE = 1e-4
+LEAST_RATE, LEAST_IN_SINGLE = 1e-4, 1e-4
 
 STOPPED = ("last_time", "recovery", "too_many_evaluations", "no_step_small_enough")
 """Why a path ended, in the order of the values of `stopped`."""
@@ -70,6 +77,7 @@ class Options(BaseModel):
         default=None,
         ge=LEAST_RATE,
         allow_inf_nan=False,
+        validate_default=True,
         description="of gradient_descent, which needs it; time is steps times learning rate",
     )
     tolerance: float = Field(
@@ -97,8 +105,8 @@ class Options(BaseModel):
     )
     precision: Literal["float64", "float32"] | None = Field(
         default=None,
-        description="of data and long vectors; by default float64, but float32 for revealed data where the "
-        "path sees a small part of the space",
+        description="of data and long vectors; by default float64, but float32 for revealed data where a "
+        "path sees a small part of the space and the tolerance is 1e-3 or more",
     )
     rel: float = Field(
         default=0.0,
@@ -116,11 +124,22 @@ class Options(BaseModel):
             raise ValueError("times in increasing order")
         return times
 
-    @model_validator(mode="after")
-    def _complete(self) -> Options:
-        if (self.method == "gradient_descent") != (self.learning_rate is not None):
-            raise ValueError("a learning_rate with method = 'gradient_descent', and none with 'flow'")
-        return self
+    @field_validator("learning_rate")
+    @classmethod
+    def _of_gradient_descent(cls, rate: float | None, info: ValidationInfo) -> float | None:
+        descent = info.data.get("method") == "gradient_descent"
+        if descent and rate is None:
+            raise ValueError('given with kernel.method = "gradient_descent"')
+        if rate is not None and not descent:
+            raise ValueError('absent, or kernel.method = "gradient_descent"')
+        return rate
+
+    @field_validator("precision")
+    @classmethod
+    def _fine_enough(cls, precision: str | None, info: ValidationInfo) -> str | None:
+        if precision == "float32" and info.data.get("tolerance", 1.0) < LEAST_IN_SINGLE:
+            raise ValueError(f"'float64' for a kernel.tolerance below {LEAST_IN_SINGLE:g}")
+        return precision
 
 
 DEFAULTS = Options()
@@ -271,10 +290,10 @@ def compute(cell: DescentCell, rng: np.random.Generator, options: Options = DEFA
 
 
 def _data(cell: DescentCell, rng: np.random.Generator, options: Options) -> Data:
-    model = model_of(cell)
-    if _kind(cell, options) == "revealed":
-        return RevealedData(model, cell.alpha, cell.N, rng, dtype=options.precision, rel=options.rel)
-    precision = options.precision or "float64"
+    model, kind = model_of(cell), _kind(cell, options)
+    precision = path_precision(model, cell.alpha, cell.N, kind, _work(cell, options))
+    if kind == "revealed":
+        return RevealedData(model, cell.alpha, cell.N, rng, dtype=precision, rel=options.rel)
     return ExplicitData(sample_instance(model, cell.alpha, cell.N, rng, precision=precision), precision)
 
 
@@ -309,11 +328,11 @@ def _over_times(
 
 
 def _kind(cell: DescentCell, options: Options) -> Kind:
-    work = _work(options)
+    work = _work(cell, options)
     return resolve_data(model_of(cell), cell.alpha, cell.N, options.data, work, options.max_bytes)
 
 
-def _work(options: Options) -> Work:
+def _work(cell: DescentCell, options: Options) -> Work:
     return Work(
         options.times[-1],
         len(options.times),
@@ -321,16 +340,17 @@ def _work(options: Options) -> Work:
         options.tolerance,
         options.learning_rate,
         options.precision,
+        cell.dynamics == CONFINED,
         options.until_recovered,
     )
 
 
 def _seconds(cell: DescentCell, options: Options = DEFAULTS) -> float:
-    return descent_seconds(model_of(cell), cell.alpha, cell.N, _kind(cell, options), _work(options))
+    return descent_seconds(model_of(cell), cell.alpha, cell.N, _kind(cell, options), _work(cell, options))
 
 
 def _peak_bytes(cell: DescentCell, options: Options = DEFAULTS) -> float:
-    return descent_bytes(model_of(cell), cell.alpha, cell.N, _kind(cell, options), _work(options))
+    return 1.4 * descent_bytes(model_of(cell), cell.alpha, cell.N, _kind(cell, options), _work(cell, options))
 
 
 def _check(grid: Grid, options: Options = DEFAULTS) -> None:
