@@ -162,8 +162,8 @@ def descent(
     store: Store,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     direction: Annotated[
-        str, typer.Option(help="Where the downward direction is read: labels, or eigenvector.")
-    ] = "labels",
+        str, typer.Option(help="Where the downward direction is read: own_labels, or eigenvector.")
+    ] = "own_labels",
     json: Json = False,
 ) -> None:
     """Descents: the load of half recovery and its drift with N, the loss of the downward direction, the

@@ -72,7 +72,7 @@ _SPECTRUM = {
 
 
 def descent(
-    ds: xr.Dataset, *, level: float = LEVEL, direction: str = "labels", interpolated: float = INTERPOLATED
+    ds: xr.Dataset, *, level: float = LEVEL, direction: str = "own_labels", interpolated: float = INTERPOLATED
 ) -> xr.Dataset:
     """What descents of a sweep show, at every recorded time T.
 
@@ -84,7 +84,7 @@ def descent(
         ``time_recovered``. These are loaded, 40 bytes a cell and time.
     level : float
         Level of all intervals.
-    direction : {"labels", "eigenvector"}
+    direction : {"own_labels", "eigenvector"}
         The downward direction is there if the cell's own labels have an outlier, or if the eigenvector with
         the largest overlap among those measured exceeds ``DELOCALISED``/N; where the iteration did not
         converge, as at the time before.
@@ -125,15 +125,15 @@ def descent(
         raise ParameterError("ds", list(map(str, ds.dims)), "a dataset with time among its dimensions")
     at = roles_of(ds)
     read = [*_READ, *(["eigenvector_overlap_sq"] if direction == "eigenvector" else [])]
-    if direction not in ("labels", "eigenvector") or any(name not in ds for name in read):
-        accepted = "labels, or eigenvector in a store with pairs"
+    if direction not in ("own_labels", "eigenvector") or any(name not in ds for name in read):
+        accepted = "own_labels, or eigenvector in a store with pairs"
         raise ParameterError("direction", direction, accepted)
     cells = ds[[*read, "status"]].compute()
     order = (*at.models, at.size, at.curve, at.seed)
     done = (cells["status"] == DONE).transpose(*order)
     C, loss = (cells[name].transpose(*order, "time") for name in ("alignment", "loss"))
     recorded = done & C.notnull()
-    if direction == "labels":
+    if direction == "own_labels":
         here = cells["outlier_sample"].notnull()
     else:
         largest = cells["eigenvector_overlap_sq"].max("pair")

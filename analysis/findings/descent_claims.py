@@ -87,7 +87,7 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
 def claims_of_descents(ds: xr.Dataset) -> list[Claim]:
     """The claims of a store: from measured eigenvectors if it has them, else from the cells' own labels."""
     return descent_claims(
-        DESCENT(ds, direction="eigenvector" if "eigenvector_overlap_sq" in ds else "labels")
+        DESCENT(ds, direction="eigenvector" if "eigenvector_overlap_sq" in ds else "own_labels")
     )
 
 
