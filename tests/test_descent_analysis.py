@@ -195,6 +195,21 @@ def test_without_confined_descents_or_cells_there_is_not_enough_data(planted: xr
     assert {claim.verdict for claim in descent_claims(empty)} == {"not enough data"}
 
 
+def test_measured_eigenvectors_show_the_same_loss_and_pairs_that_did_not_converge_count_as_before(
+    planted: xr.Dataset, found: xr.Dataset
+) -> None:
+    shown = planted["outlier_sample"].notnull()
+    pair = (0.99 * shown + 1e-4).expand_dims(pair=[0], axis=-1)
+    measured = planted.assign(eigenvector_overlap_sq=pair)
+    same = descent(measured, direction="eigenvector")
+    assert np.array_equal(same["n_lost"], found["n_lost"])
+    assert np.array_equal(same["kept_n_success"], found["kept_n_success"])
+    blind = pair.where(pair["time"] != 1.0)  # nothing converged then: what was lost by 1 is lost by 3
+    later = descent(measured.assign(eigenvector_overlap_sq=blind), direction="eigenvector")
+    assert np.array_equal(later["n_lost"], found["n_lost"])
+    assert (later["time_lost"] != 1.0).all()
+
+
 def test_a_direction_that_cannot_be_read_is_refused(planted: xr.Dataset) -> None:
     with pytest.raises(ParameterError, match="eigenvector in a store with pairs"):
         descent(planted, direction="eigenvector")

@@ -136,8 +136,8 @@ def descent(
     if direction == "own_labels":
         here = cells["outlier_sample"].notnull()
     else:
-        largest = cells["eigenvector_overlap_sq"].max("pair")
-        here = (largest > DELOCALISED / ds[at.size]).where(largest.notnull()).ffill("time") == 1
+        largest = cells["eigenvector_overlap_sq"].max("pair").transpose(..., "time")
+        here = _last_known(largest > DELOCALISED / ds[at.size].reset_coords(drop=True), largest.notnull())
     states = _states(here.transpose(*order, "time").values & recorded.values, C.values, recorded.values)
     seen, lost = (xr.DataArray(state, recorded.coords, recorded.dims) for state in states)
     total = done.sum(at.seed)
@@ -188,6 +188,13 @@ def _last(recorded: xr.DataArray) -> xr.DataArray:
     """The place of the last recorded time of every cell, 0 if it has none."""
     places = recorded * xr.DataArray(np.arange(recorded.sizes["time"]), dims="time")
     return places.max("time").astype(np.int64)
+
+
+def _last_known(flags: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
+    """Flags over time, the last dimension, with unknown ones as at the last known time; False before any."""
+    known, flags = known.transpose(*flags.dims), flags & known
+    places = np.maximum.accumulate(np.where(known.values, np.arange(flags.sizes["time"]), 0), axis=-1)
+    return flags.copy(data=np.take_along_axis(flags.values, places, axis=-1))
 
 
 def _states(here: Flags, C: Floats, recorded: Flags) -> tuple[Flags, Flags]:
