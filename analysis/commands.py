@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("thresholds")(thresholds)
     app.command("scaling")(scaling)
     app.command("claims")(claims)
+    app.command("descent")(descent)
     app.command("refine")(refine)
     app.command("figures")(figures)
     app.command("report")(report)
@@ -136,19 +137,53 @@ def claims(
     ] = 0,
     json: Json = False,
 ) -> None:
-    """What a sweep says about each claim of arXiv:2510.18435, in Markdown. The store may still be filling."""
+    """What a sweep says about each claim of arXiv:2510.18435 or, for descents, of the abstract of
+    arXiv:2403.02418, in Markdown. The store may still be filling."""
+    from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
     from bendscape.analysis.findings.claims import claims, render_claims
+    from bendscape.analysis.findings.descent_claims import claims_of_descents
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
     with _opened(store) as ds:
-        results = Results(ds, least_size=least_size, extra_draws=extra_draws)
-        results.read(made_of := ("collapse", "edge_scaling", "means"))
-        found = claims(*(results[name] for name in made_of))
+        if not DESCENT.lacking(ds):
+            found = claims_of_descents(ds)
+        else:
+            results = Results(ds, least_size=least_size, extra_draws=extra_draws)
+            results.read(made_of := ("collapse", "edge_scaling", "means"))
+            found = claims(*(results[name] for name in made_of))
     if json:
         print_json({"store": store, "claims": [claim._asdict() for claim in found]})
     else:
         print(render_claims(found), end="")
+
+
+def descent(
+    store: Store,
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    direction: Annotated[
+        str, typer.Option(help="Where the downward direction is read: own_labels, or eigenvector.")
+    ] = "own_labels",
+    json: Json = False,
+) -> None:
+    """Descents: the load of half recovery and its drift with N, the loss of the downward direction, the
+    confined dynamics, interpolation. The store may still be filling."""
+    from bendscape.analysis.estimate.descent import descent
+    from bendscape.analysis.findings.descent import (
+        confined_rows,
+        loss_rows,
+        recovery_rows,
+        render_descent,
+    )
+    from bendscape.sweep.commands.console import print_json
+
+    with _opened(store) as ds:
+        found = descent(ds, level=level, direction=direction)
+    if json:
+        rows = {"half": recovery_rows(found), "confined": confined_rows(found), "loss": loss_rows(found)}
+        print_json({"store": store, "level": level, **rows})
+    else:
+        print(render_descent(found), end="")
 
 
 def figures(
@@ -164,14 +199,16 @@ def figures(
         typer.Option(
             "--only",
             metavar="NAME",
-            help="overlap, eigenvalue, spectrum, edge, thresholds, kinds or collapse; may be repeated.",
+            help="overlap, eigenvalue, spectrum, edge, thresholds, kinds or collapse; of descents recovery, "
+            "half_load, loss, amplification or path; may be repeated.",
         ),
     ] = [],  # noqa: B006
     numbers: Annotated[str, typer.Option(help="Tables of numbers as csv or zarr.")] = "csv",
     json: Json = False,
 ) -> None:
     """Figures and their tables of numbers: overlap and lowest eigenvalue against alpha, spectra, the edge
-    against N, thresholds against p, kinds of transition, the collapse of sizes. The store may still be
+    against N, thresholds against p, kinds of transition, the collapse of sizes; of descents recovery, loss of
+    the direction, amplification, edge and outlier along the path. The store may still be
     filling: figures that lack data are left out, with a message."""
     from bendscape.analysis.figures.draw import write_figures
     from bendscape.sweep.commands.console import console, print_json
@@ -197,6 +234,7 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds_table
+    from bendscape.analysis.findings.descent import recovery_rows, render_descent
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.report.page import write_report
     from bendscape.sweep.commands.console import console, out, print_json
@@ -206,10 +244,14 @@ def report(
     with _opened(store) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
+        descents = results.is_of_descents
+        rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
     if json:
-        print_json({"store": store, "output": path, "rows": thresholds_table(results["thresholds"])})
+        print_json({"store": store, "output": path, "rows": rows})
         return
-    if table:
+    if table and descents:
+        print(render_descent(results.descent), end="")
+    elif table:
         out().print(render_thresholds(results["thresholds"]))
     console().print(f"wrote {path}", markup=False)
 

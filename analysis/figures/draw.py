@@ -16,6 +16,19 @@ from bendscape.analysis.figures.alpha import (
     overlap_numbers,
 )
 from bendscape.analysis.figures.collapse import collapse_numbers, draw_collapse
+from bendscape.analysis.figures.descent import (
+    OF_MODEL,
+    amplification_numbers,
+    draw_amplification,
+    draw_half_load,
+    draw_loss,
+    draw_path,
+    draw_recovery,
+    half_load_numbers,
+    loss_numbers,
+    path_numbers,
+    recovery_numbers,
+)
 from bendscape.analysis.figures.edge import draw_edge, edge_numbers
 from bendscape.analysis.figures.spectrum import draw_spectrum, spectrum_numbers
 from bendscape.analysis.figures.style import PANELS, style
@@ -68,6 +81,15 @@ FIGURES: Mapping[str, Drawn] = {
 }
 """The figures by name, in the order in which they are drawn."""
 
+DESCENTS: Mapping[str, Drawn] = {
+    "recovery": Drawn(recovery_numbers, draw_recovery, OF_MODEL, needs=()),
+    "half_load": Drawn(half_load_numbers, draw_half_load, ("p_star", "a"), needs=()),
+    "loss": Drawn(loss_numbers, draw_loss, OF_MODEL, needs=()),
+    "amplification": Drawn(amplification_numbers, draw_amplification, OF_MODEL, needs=()),
+    "path": Drawn(path_numbers, draw_path, OF_MODEL, needs=()),
+}
+"""The figures of a store that follows descents in time."""
+
 
 class Written(NamedTuple):
     """The files of each figure, and for each figure that was left out the reason."""
@@ -90,7 +112,7 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns; or its ``Results``, to share
         them between several figures.
     name : str
-        One of ``FIGURES``.
+        One of ``FIGURES`` or, of descents, ``DESCENTS``.
 
     Returns
     -------
@@ -103,7 +125,7 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
     LeftOutError
         The store lacks what this figure needs, perhaps only for now; a ParameterError.
     """
-    drawn = FIGURES[_known(name)]
+    drawn = _drawn(name)
     results = ds if isinstance(ds, Results) else Results(ds)
     results.read(drawn.needs)
     return drawn.numbers(results)
@@ -111,7 +133,7 @@ def numbers_of(ds: xr.Dataset | Results, name: str) -> Numbers:
 
 def draw_figure(ds: xr.Dataset | Results, name: str) -> Figure:
     """A figure by name, with all its panels on one page; arguments and errors as in :func:`numbers_of`."""
-    return FIGURES[_known(name)].draw(numbers_of(ds, name))
+    return _drawn(name).draw(numbers_of(ds, name))
 
 
 def pages(name: str, numbers: Numbers) -> Iterator[tuple[str, Figure]]:
@@ -119,7 +141,7 @@ def pages(name: str, numbers: Numbers) -> Iterator[tuple[str, Figure]]:
 
     Each comes with its name: that of the figure if there is one page, otherwise ``<figure>-1`` and so
     on."""
-    drawn = FIGURES[name]
+    drawn = _drawn(name)
     found, each = groups(numbers, drawn.by), max(1, PANELS // drawn.room)
     for start in range(0, len(found), each):
         page = f"{name}-{start // each + 1}" if len(found) > each else name
@@ -146,7 +168,7 @@ def write_figures(
     formats : sequence of str
         Any of ``FORMATS``.
     only : sequence of str
-        Names from ``FIGURES``; empty means all.
+        Names from ``FIGURES`` or, for a store of descents, ``DESCENTS``; empty means all.
     numbers : {"csv", "zarr"}
         File format of the tables; in CSV an absent number is an empty field.
 
@@ -162,13 +184,15 @@ def write_figures(
             raise ParameterError("format", name, f"one of {', '.join(FORMATS)}")
     if numbers not in NUMBERS:
         raise ParameterError("numbers", numbers, f"one of {', '.join(NUMBERS)}")
-    asked = [name for name in FIGURES if name in set(map(_known, only)) or not only]
+    results = Results(ds)
+    known = DESCENTS if results.is_of_descents else FIGURES
+    asked = [name for name in known if name in {_known(name, known) for name in only} or not only]
     place = Path(directory)
     check_writable(place, folder=True)
     _check_files(place, asked, formats, numbers)
-    results = Results(ds)
-    results.read(["means", *(need for name in asked for need in FIGURES[name].needs)])
-    results.panels  # noqa: B018  # a store without a single cell is refused as such
+    if known is FIGURES:
+        results.read(["means", *(need for name in asked for need in FIGURES[name].needs)])
+        results.panels  # noqa: B018  # a store without a single cell is refused as such
     files: dict[str, list[Path]] = {}
     left_out: dict[str, str] = {}
     for name in asked:
@@ -190,10 +214,14 @@ def write_figures(
     return written
 
 
-def _known(name: str) -> str:
-    if name not in FIGURES:
-        raise ParameterError("figure", name, f"one of {', '.join(FIGURES)}")
+def _known(name: str, known: Mapping[str, Drawn]) -> str:
+    if name not in known:
+        raise ParameterError("figure", name, f"one of {', '.join(known)}")
     return name
+
+
+def _drawn(name: str) -> Drawn:
+    return DESCENTS[name] if name in DESCENTS else FIGURES[_known(name, FIGURES)]
 
 
 def _write_pages(place: Path, drawn: Iterator[tuple[str, Figure]], formats: Sequence[str]) -> list[Path]:

@@ -78,7 +78,35 @@ COLUMNS: Mapping[str, str] = {
     "dof": "its degrees of freedom",
     "distance_from_bbp": "alpha_c less alpha_bbp, in total errors",
 }
-"""The columns of all tables, each with its meaning, its ``long_name``."""
+"""The columns of the tables of Hessians at initialisation, each with its meaning, its ``long_name``."""
+
+OF_DESCENTS: Mapping[str, str] = {
+    "dynamics": "free, or confined to no overlap with the teacher",
+    "time": "recorded time",
+    "rate": "share of cells that recovered or, confined, kept the direction",
+    "rate_low": "lower end of its interval",
+    "rate_high": "upper end of its interval",
+    "n_cells": "cells that are done",
+    "half": "load at which half succeed",
+    "half_low": "lower end of its interval",
+    "half_high": "upper end of its interval",
+    "n_seen": "cells that had the downward direction",
+    "n_lost": "of these, cells that lost it",
+    "time_lost": "first recorded time by which half of them have lost it",
+    "time_lost_low": "the median loss is later",
+    "time_lost_high": "the median loss is not later",
+    "threshold": "load above which half keep the direction, confined, where that no longer moves with N",
+    "threshold_low": "lower end of its interval",
+    "threshold_high": "upper end of its interval",
+    "amplification": "mean of N times the alignment",
+    "amplification_low": "lower end of its interval",
+    "amplification_high": "upper end of its interval",
+    "edge_median": "median left edge of the Hessian, own labels",
+    "outlier_median": "median outlier of the cells that have one, own labels",
+    "outlier_low": "lower end of its interval",
+    "outlier_high": "upper end of its interval",
+}
+"""The further columns of the tables of descents."""
 
 
 class LeftOutError(ParameterError):
@@ -108,7 +136,7 @@ def table(blocks: Iterable[Mapping[str, Any]]) -> xr.Dataset:
 
 
 def _attrs(name: str) -> dict[str, str]:
-    return {"long_name": COLUMNS[name]}
+    return {"long_name": COLUMNS.get(name) or OF_DESCENTS[name]}
 
 
 def groups(numbers: Numbers, by: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -159,7 +187,8 @@ def replace_zarr(ds: xr.Dataset, path: Path, option: str) -> None:
 
 
 def check_table(path: Path) -> None:
-    """Refuse to overwrite anything but a table of ours, whose columns are all in ``COLUMNS``."""
+    """Refuse to overwrite anything but a table of ours, whose columns are all in ``COLUMNS``
+    or ``OF_DESCENTS``."""
     try:
         with path.open(encoding="utf-8") as file:
             columns = file.readline().strip().split(",")
@@ -167,7 +196,7 @@ def check_table(path: Path) -> None:
         return
     except (OSError, UnicodeDecodeError):
         columns = [str(path)]
-    if columns != [""] and not set(columns) <= set(COLUMNS):
+    if columns != [""] and not set(columns) <= {*COLUMNS, *OF_DESCENTS}:
         raise ParameterError(
             "output", str(path), "a new place, or an earlier table", "something else is there: choose another"
         )

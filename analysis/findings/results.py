@@ -12,6 +12,7 @@ from dask.base import compute
 from bendscape.analysis.dataset.analyses import Analysis, dataset_in_words, sweep_of_network
 from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.estimate.collapse import ANALYSIS as COLLAPSE
+from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
 from bendscape.analysis.estimate.drift import ANALYSIS as DRIFT
 from bendscape.analysis.estimate.edge_scaling import ANALYSIS as EDGE_SCALING
 from bendscape.analysis.estimate.options import usual_least_size
@@ -94,6 +95,21 @@ class Results:
         """Means over seeds and asymptotic theory of every model:
         :func:`bendscape.analysis.findings.panels.panels`."""
         return panels(self.ds, self["means"])
+
+    @property
+    def given(self) -> xr.Dataset:
+        """The dataset as it was given."""
+        return self._given
+
+    @property
+    def is_of_descents(self) -> bool:
+        """Whether the dataset follows descents in time, and has figures and a report of those."""
+        return not DESCENT.lacking(self._given)
+
+    @cached_property
+    def descent(self) -> xr.Dataset:
+        """What descents show: :func:`bendscape.analysis.estimate.descent.descent`."""
+        return DESCENT(self._given)
 
     @cached_property
     def least_size(self) -> int:

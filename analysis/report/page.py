@@ -22,6 +22,7 @@ from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
 from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
+from bendscape.analysis.report.descent import descent_figures, descent_tables
 from bendscape.analysis.report.figures import figure_numbers, library, library_version
 from bendscape.analysis.report.symbols import in_html, in_text, thousands
 from bendscape.analysis.report.tables import (
@@ -145,10 +146,13 @@ def render_report(ds: xr.Dataset | Results) -> str:
 
     Notes
     -----
-    Makes one pass over the store and one over the status of its cells, which is kept in memory, a byte per
+    Of a store that follows descents, the page of :mod:`bendscape.analysis.report.descent`. Makes one pass
+    over the store and one over the status of its cells, which is kept in memory, a byte per
     cell. The plotting library takes 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
+    if results.is_of_descents:
+        return _report_of_descents(results)
     results.read(OF_A_REPORT)
     ds, result = results.ds, results["thresholds"]
     status = ds[["status", "coverage", "alpha"]].compute()
@@ -204,6 +208,35 @@ def render_report(ds: xr.Dataset | Results) -> str:
         + [("Figures drawn by", f"plotly {library_version()}, embedded in this page")],
         packages=_packages(ds.attrs.get("packages", "")),
         campaign=ds.attrs.get("campaign", ""),
+    )
+
+
+def _report_of_descents(results: Results) -> str:
+    ds = results.given
+    status = ds[["status", "coverage"]].compute()
+    sizes = coverage_by_size(status)
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
+    drawn, left_out = descent_figures(results)
+    axes = {dim: ds[dim].values.tolist() for dim in ds["status"].dims if dim not in ("N", "seed")}
+    return (
+        page_environment()
+        .get_template("descent.html.jinja")
+        .render(
+            name=ds.attrs.get("name", "") or "descents",
+            sizes=sizes,
+            total=total,
+            share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,
+            axes={dim: [f"{value}" for value in values] for dim, values in axes.items()},
+            figures=[
+                {"svg": inline_svg(figure, page, caption[0]), "title": caption[0], "caption": caption[1]}
+                for page, figure, caption in drawn
+            ],
+            left_out=left_out,
+            provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
+            packages=_packages(ds.attrs.get("packages", "")),
+            campaign=ds.attrs.get("campaign", ""),
+            **descent_tables(results),
+        )
     )
 
 
