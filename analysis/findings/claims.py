@@ -4,10 +4,19 @@ numbers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import xarray as xr
 
-from bendscape.analysis.findings.claims_on_eigenvectors import edge_claim, eigenvalue_claim, overlap_claim
+from bendscape.analysis.findings.claims_on_eigenvectors import (
+    Gaps,
+    Outlier,
+    edge_claim,
+    eigenvalue_claim,
+    gaps_below,
+    outliers_above,
+    overlap_claim,
+)
 from bendscape.analysis.findings.claims_on_kinds import kind_alone_claim, kind_claim
 from bendscape.analysis.findings.claims_on_loads import (
     definitions_claim,
@@ -17,7 +26,9 @@ from bendscape.analysis.findings.claims_on_loads import (
     window_claim,
 )
 from bendscape.analysis.findings.evidence import Claim
-from bendscape.analysis.findings.measured_loads import measured_loads
+from bendscape.analysis.findings.measured_loads import Load, measured_loads
+from bendscape.analysis.findings.overlap_above import OverlapAbove, overlaps_above
+from bendscape.analysis.findings.size_pairs import Climb, climbs
 
 
 def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim]:
@@ -53,18 +64,43 @@ def claims(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> list[Claim
     the result. ``kind`` and ``definitions`` lean on theory's own numbers, and are consistent at most. Source
     of the claims: arXiv:2510.18435; of the tests: this project's own.
     """
-    measured = measured_loads(loads)
+    return claims_of(readings(loads, edge, above))
+
+
+class Readings(NamedTuple):
+    """What the claims are judged by, model by model: critical loads, gaps to the edge, overlaps and outliers
+    above the threshold, and the climb of the load where sizes cross."""
+
+    loads: Sequence[Load]
+    gaps: Sequence[tuple[str, Gaps]]
+    overlaps: Sequence[OverlapAbove]
+    outliers: Sequence[Outlier]
+    climbs: Sequence[Climb]
+
+    def __add__(self, other: Readings) -> Readings:  # type: ignore[override]
+        """The readings of two sweeps that have no model in common."""
+        return Readings(*([*mine, *theirs] for mine, theirs in zip(self, other, strict=True)))
+
+
+def readings(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> Readings:
+    """The numbers behind :func:`claims`, with the same parameters."""
+    of_loads = measured_loads(loads), gaps_below(edge)
+    return Readings(*of_loads, overlaps_above(above), outliers_above(above), climbs(above))
+
+
+def claims_of(found: Readings) -> list[Claim]:
+    """The claims from their readings."""
     return [
-        width_claim(measured),
-        headline_claim(measured),
-        limit_claim(measured),
-        kind_claim(measured),
-        kind_alone_claim(above),
-        edge_claim(edge),
-        window_claim(measured),
-        definitions_claim(measured),
-        overlap_claim(above),
-        eigenvalue_claim(above),
+        width_claim(found.loads),
+        headline_claim(found.loads),
+        limit_claim(found.loads),
+        kind_claim(found.loads),
+        kind_alone_claim(found.climbs),
+        edge_claim(found.gaps),
+        window_claim(found.loads),
+        definitions_claim(found.loads),
+        overlap_claim(found.overlaps),
+        eigenvalue_claim(found.outliers),
     ]
 
 

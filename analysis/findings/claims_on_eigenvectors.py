@@ -15,8 +15,9 @@ from bendscape.analysis.dataset.models import MODEL, alpha_axis
 from bendscape.analysis.estimate.edge_fits import LAWS, LEAST_SEEDS, OUTCOMES, widened
 from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
 from bendscape.analysis.estimate.notation import with_error
-from bendscape.analysis.findings.evidence import Claim, Comparison, compare, errors_apart, weigh
-from bendscape.analysis.findings.overlap_above import overlaps_above
+from bendscape.analysis.findings.evidence import Claim, Comparison, compare, errors_apart, jointly, weigh
+from bendscape.analysis.findings.overlap_above import ACCURACY as OVERLAP_ACCURACY
+from bendscape.analysis.findings.overlap_above import OverlapAbove
 from bendscape.core.quadratic.finite_size.crossover import crossover_size
 from bendscape.core.quadratic.finite_size.edge_scales import edge_scales
 from bendscape.core.quadratic.finite_size.spiked_edge import TRACY_WIDOM_MEAN
@@ -29,17 +30,16 @@ ACCURACY = 0.6
 N = 128; decreases like N^(-1/3) (:mod:`bendscape.core.quadratic.finite_size.edge_law`)."""
 OVERLAP_OFF = 0.2
 """Relative distance of the alternatives to theory's overlap."""
-MOST_LOADS = 4
+MOST_LOADS = 3
 """Loads of one model and one kind of edge at which theory's law is evaluated: far inside a smooth edge that
 takes seconds each."""
 
-_CLAIMED = {"sharp": "n_two_thirds", "smooth": "one_over_log"}
 _OTHER = {"sharp": "one_over_log", "smooth": "n_two_thirds"}
 _NAMES = {"n_two_thirds": "N^(-2/3)", "one_over_log": "1/log N"}
 _CONTINUED = "smooth, seen as sharp at these sizes"
 
 
-class _Gaps(NamedTuple):
+class Gaps(NamedTuple):
     """Distance of the mean lowest eigenvalue from lambda_minus at several sizes, the mean over some loads of
     one model: measured and by theory, the statistical error, and that of the law."""
 
@@ -51,36 +51,39 @@ class _Gaps(NamedTuple):
     error: Floats
     of_law: Floats
 
-    def compared(self, other: str) -> Comparison:
-        """Theory's law at every N, against the other law with the amplitude nearest to theory's."""
+    def compared(self, other: str, of_law: bool = True) -> Comparison:
+        """Theory's law at every N, against the other law with the amplitude nearest to theory's; with the
+        error of the law in the covariance or not."""
         covariance = np.diag(self.error**2) + np.outer(self.of_law, self.of_law)
         inverse, shape = np.linalg.inv(covariance), LAWS[other](self.N)
         amplitude = (shape @ inverse @ self.law) / (shape @ inverse @ shape)
-        return Comparison(self.measured, self.law, amplitude * shape[None], covariance)
+        alternative = amplitude * shape[None]
+        return Comparison(
+            self.measured, self.law, alternative, covariance if of_law else np.diag(self.error**2)
+        )
 
 
-def edge_claim(edge: xr.Dataset) -> Claim:
+def edge_claim(gaps: Sequence[tuple[str, Gaps]]) -> Claim:
     """The mean lowest eigenvalue below threshold at each N beside theory's law at that N, which tends to
     N^(-2/3) above a sharp edge and is slower inside a smooth one, against the other bare law with the
     amplitude that fits theory best. Inside a smooth edge with a continuation, samples below the crossover
     size see that sharp edge, and neither law is claimed."""
-    gaps = _gaps(edge)
-    tested = [(kind, at) for kind, at in gaps if kind in _CLAIMED]
-    found = [at.compared(_OTHER[kind]) for kind, at in tested]
-    evidence, of_kind, words = weigh(found), {}, []
-    for kind in _CLAIMED:
-        of_kind[kind] = weigh([c for (k, _), c in zip(tested, found, strict=True) if k == kind])
-        count = sum(k == kind for k, _ in tested)
+    of_kind, words = {}, []
+    for kind, other in _OTHER.items():
+        at_kind = [at for of, at in gaps if of == kind]
+        pairs = [at.compared(other, of_law=False) for at in at_kind]
+        of_kind[kind] = weigh(jointly(pairs, [at.of_law for at in at_kind]))
+        count = len(at_kind)
         if count:
             at = of_kind[kind]
             words.append(
                 f"at {count} models with a {kind} edge the means lie {float(at.towards[0]):+.1f} errors from "
-                f"theory's law towards {_NAMES[_OTHER[kind]]}, which is {float(at.separation[0]):.1f} errors "
+                f"theory's law towards {_NAMES[other]}, which is {float(at.separation[0]):.1f} errors "
                 f"away (chi2 {at.chi2:.1f} with {at.dof} degrees of freedom, power {at.power:.2f})"
             )
     both = all(at.dof for at in of_kind.values())
     # one claim on two kinds of edge: it has no more power than the weaker half
-    power = min(at.power for at in of_kind.values()) if both else evidence.power
+    power = min((at.power for at in of_kind.values() if at.dof), default=math.nan)
     verdicts = {at.verdict() for at in of_kind.values() if at.dof}
     order = ("contradicted", "no power", "consistent", "supported")
     verdict = next(word for word in order if word in (verdicts or {"no power"}))
@@ -95,12 +98,23 @@ def edge_claim(edge: xr.Dataset) -> Claim:
         ("; ".join(words) + drift) if words else "too few sizes with enough seeds below a threshold",
         "the other law, with the amplitude nearest to theory's; the power is that of the weaker half",
         power,
-        ("p*", "a", "p", "edge, theory", "loads", "N", "⟨λ_min⟩ − λ₋", "theory", "theory's law", "apart / error"),
+        (
+            "p*",
+            "a",
+            "p",
+            "edge, theory",
+            "loads",
+            "N",
+            "⟨λ_min⟩ − λ₋",
+            "theory",
+            "theory's law",
+            "apart / error",
+        ),
         tuple(_gap_row(kind, at) for kind, at in gaps),
     )
 
 
-def _gap_row(kind: str, at: _Gaps) -> tuple[str, ...]:
+def _gap_row(kind: str, at: Gaps) -> tuple[str, ...]:
     values = zip(at.measured.tolist(), at.error.tolist(), strict=True)
     local = -np.diff(np.log(at.law)) / np.diff(np.log(at.N)) if (at.law > 0).all() else np.array([math.nan])
     return (
@@ -113,12 +127,13 @@ def _gap_row(kind: str, at: _Gaps) -> tuple[str, ...]:
         ", ".join(with_error(value, error) for value, error in values),
         ", ".join(f"{value:.4f}" for value in at.law),
         f"N^(-{local[-1]:.2f})",
-        errors_apart(at.compared(_OTHER[kind])) if kind in _OTHER else "",
+        errors_apart(at.compared(_OTHER[kind])),
     )
 
 
-def _gaps(edge: xr.Dataset) -> list[tuple[str, _Gaps]]:
-    """The gaps of every model and kind of edge below threshold with three sizes."""
+def gaps_below(edge: xr.Dataset) -> list[tuple[str, Gaps]]:
+    """The gaps of every model with three sizes below threshold, for each kind of edge about which there is a
+    claim."""
     dim, rows = alpha_axis(edge), []
     names = ("lambda_minus", "mean", "mean_error", "controlled", "controlled_error", "n_seeds")
     unfit = [tuple(OUTCOMES).index(name) for name in ("not_applicable", "not_enough_data")]
@@ -138,14 +153,18 @@ def _gaps(edge: xr.Dataset) -> list[tuple[str, _Gaps]]:
             if kind not in largest or len(places) > len(largest[kind][1]):
                 largest[kind] = (mask, places)
         for kind, (mask, places) in largest.items():
+            if kind == _CONTINUED:
+                continue
             chosen = np.unique(np.linspace(0, len(places) - 1, MOST_LOADS).round().astype(int))
-            rows.append((kind, _mean_gaps(model, alpha, sizes, values, np.array(places)[chosen], np.array(mask))))
+            rows.append(
+                (kind, _mean_gaps(model, alpha, sizes, values, np.array(places)[chosen], np.array(mask)))
+            )
     return rows
 
 
 def _mean_gaps(
     model: Model, alpha: Floats, sizes: Floats, values: dict[str, Floats], places: Floats, mask: Floats
-) -> _Gaps:
+) -> Gaps:
     N = sizes[mask]
     measured, law, variance, of_law = np.zeros((4, len(N)))
     for i in places.tolist():
@@ -161,7 +180,7 @@ def _mean_gaps(
         law += np.array(at_sizes) - left_edge(model, float(alpha[i])).lambda_minus
         of_law += [_error_of_law(model, float(alpha[i]), float(size)) for size in N]
     n = len(places)
-    return _Gaps(model, n, N, measured / n, law / n, np.sqrt(variance) / n, of_law / n)
+    return Gaps(model, n, N, measured / n, law / n, np.sqrt(variance) / n, of_law / n)
 
 
 def _error_of_law(model: Model, alpha: float, N: float) -> float:
@@ -173,20 +192,23 @@ def _error_of_law(model: Model, alpha: float, N: float) -> float:
 
 
 def _edge_kind(model: Model, alpha: float, kind: str, least: float) -> str:
-    """sharp, smooth, or ``_CONTINUED``: a smooth edge whose tail is too thin for samples within reach, not far
-    below alpha_0, looks like the sharp edge of its continuation."""
+    """sharp, smooth, or ``_CONTINUED``: a smooth edge whose tail is too thin for samples within reach, not
+    far below alpha_0, looks like the sharp edge of its continuation."""
     if kind == "sharp":
         return kind
     continued = math.isfinite(edge_scales(model, alpha).gamma_edge)
     return _CONTINUED if continued and least < crossover_size(model) else "smooth"
 
 
-def overlap_claim(found: xr.Dataset) -> Claim:
+def overlap_claim(rows: Sequence[OverlapAbove]) -> Claim:
     """The measured overlap above alpha_bbp over theory's at the same N, which tends to m^2, against one
     20 per cent off. Theory enters as the claim alone."""
-    rows = overlaps_above(found)
     pairs = [compare(row.ratio, row.error, 1.0, 1 - OVERLAP_OFF, 1 + OVERLAP_OFF) for row in rows]
-    evidence = weigh(pairs)
+    of_law = [np.array([OVERLAP_ACCURACY * (128 / row.N) ** (1 / 3)]) for row in rows]
+    alone = [
+        pair._replace(covariance=pair.covariance - of**2) for pair, of in zip(pairs, of_law, strict=True)
+    ]
+    evidence = weigh(jointly(alone, of_law))
     finding = "no load above a threshold is measured with enough seeds"
     if rows:
         near = sum(abs(row.distance) <= 2 for row in rows)
@@ -220,9 +242,9 @@ def overlap_claim(found: xr.Dataset) -> Claim:
     )
 
 
-class _Outlier(NamedTuple):
-    """Mean lowest eigenvalue above the threshold of one model, over its loads at the largest size; by theory
-    with the outlier, and at an edge without one."""
+class Outlier(NamedTuple):
+    """Mean lowest eigenvalue above the threshold of one model, over its loads at the largest size, with its
+    statistical error; by theory with the outlier, with the error of that law; without one; lambda_star."""
 
     model: Model
     N: int
@@ -230,20 +252,22 @@ class _Outlier(NamedTuple):
     measured: float
     error: float
     law: float
+    of_law: float
     without: float
     limit: float
 
-    def compared(self) -> Comparison:
+    def compared(self, of_law: bool = True) -> Comparison:
         """With the outlier against without."""
-        return compare(self.measured, self.error, self.law, self.without)
+        error = math.hypot(self.error, self.of_law) if of_law else self.error
+        return compare(self.measured, error, self.law, self.without)
 
 
-def eigenvalue_claim(found: xr.Dataset) -> Claim:
+def eigenvalue_claim(rows: Sequence[Outlier]) -> Claim:
     """The mean lowest eigenvalue above alpha_bbp beside theory's law of the outlier at the same N, which
     tends to lambda_star, against an edge from which no outlier has come off."""
-    rows = _outliers(found)
     pairs = [row.compared() for row in rows]
-    evidence = weigh(pairs)
+    alone = [row.compared(of_law=False) for row in rows]
+    evidence = weigh(jointly(alone, [np.array([row.of_law]) for row in rows]))
     finding = "no load above a threshold is measured with enough seeds"
     if rows:
         at = evidence
@@ -267,7 +291,7 @@ def eigenvalue_claim(found: xr.Dataset) -> Claim:
                 f"{row.model.p:g}",
                 str(row.N),
                 str(row.loads),
-                with_error(row.measured, row.error),
+                with_error(row.measured, math.hypot(row.error, row.of_law)),
                 *(f"{value:.4f}" for value in (row.law, row.limit, row.without)),
                 errors_apart(pair),
             )
@@ -276,7 +300,7 @@ def eigenvalue_claim(found: xr.Dataset) -> Claim:
     )
 
 
-def _outliers(found: xr.Dataset) -> Sequence[_Outlier]:
+def outliers_above(found: xr.Dataset) -> Sequence[Outlier]:
     rows, dim = [], alpha_axis(found)
     for index in np.ndindex(*(found.sizes[name] for name in MODEL)):
         at = found.isel(dict(zip(MODEL, index, strict=True))).transpose("N", dim)
@@ -299,8 +323,10 @@ def _outliers(found: xr.Dataset) -> Sequence[_Outlier]:
             mean = float(at["eigval_min"].values[k, i])
             numbers.append((mean, of_mean, law, without, scales.lambda_star, _error_of_law(model, alpha, N)))
         if numbers:
-            mean, of_mean, law, without, limit, of_law = np.array(numbers).T
-            total = math.hypot(float(np.sqrt((of_mean**2).sum())) / len(mean), float(of_law.mean()))
-            parts = (float(part.mean()) for part in (law, without, limit))
-            rows.append(_Outlier(model, N, len(mean), float(mean.mean()), total, *parts))
+            each = np.array(numbers).T
+            mean, law, without, of_law = (float(each[j].mean()) for j in (0, 2, 3, 5))
+            error = float(np.sqrt((each[1] ** 2).sum())) / len(numbers)
+            known = each[4][np.isfinite(each[4])]  # the realised alpha may lie below the threshold
+            limit = float(known.mean()) if len(known) else math.nan
+            rows.append(Outlier(model, N, len(numbers), mean, error, law, of_law, without, limit))
     return rows

@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 
 from bendscape.analysis.findings.claims_on_loads import OFF
 from bendscape.analysis.findings.evidence import Claim, compare, errors_apart, weigh
 from bendscape.analysis.findings.measured_loads import Load
-from bendscape.analysis.findings.size_pairs import Climb, climbs
+from bendscape.analysis.findings.size_pairs import Climb
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import transition_at
@@ -75,11 +74,10 @@ def kind_claim(measured: Sequence[Load]) -> Claim:
     )
 
 
-def kind_alone_claim(found: xr.Dataset) -> Claim:
+def kind_alone_claim(measured: Sequence[Climb]) -> Claim:
     """The climb with N of the load where sizes cross, with no theory in its measurement: none at a continuous
     transition, theory's at a discontinuous one, each against the other. Theory says at which sizes there is a
     climb, and so gives the power: below the crossover size a discontinuous transition has none either."""
-    measured = climbs(found)
     theory = [_climb_of_theory(climb) for climb in measured]
     pairs = []
     for climb, own in zip(measured, theory, strict=True):

@@ -1,4 +1,4 @@
-"""The claims of arXiv:2510.18435 about critical loads: their fall with the width, their limits, and alpha_0."""
+"""The claims of arXiv:2510.18435 on critical loads: their fall with the width, their limits, and alpha_0."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def width_claim(measured: Sequence[Load]) -> Claim:
             f"{fall_between(family[-1], family[0]):.1f} errors)"
             for family in families
         )
-        finding = f"The critical load falls {falls}; {sum(s > 0 for s in steps)} of {len(steps)} steps go down"
+        finding = (
+            f"The critical load falls {falls}; {sum(s > 0 for s in steps)} of {len(steps)} steps go down"
+        )
         by_curve = sum(load.estimator == "theory_curve" for load in measured)
         finding += f"; {by_curve} of {len(measured)} loads are by theory_curve, which takes the shape of the "
         finding += "curve from theory and leaves its place free"
@@ -229,7 +231,7 @@ def definitions_claim(measured: Sequence[Load]) -> Claim:
     finding = "no load of a discontinuous transition is measured for which all definitions have a value"
     if found:
         parts = [
-            f"{words} lies {apart:.1f} errors from the principal value, and the data {apart - near:.1f} from it"
+            f"{words} lies {apart:.1f} errors from the claim, and the data {apart - near:.1f} from it"
             for words, apart, near in zip(
                 ("the tangent", "the complex zero", "alpha_bbp"),
                 evidence.separation,

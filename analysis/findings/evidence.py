@@ -86,6 +86,22 @@ def compare(measured: float, error: float, claimed: float, *alternatives: float)
     return Comparison(np.array([measured]), np.array([claimed]), shape, np.array([[error**2]]))
 
 
+def jointly(comparisons: Sequence[Comparison], of_law: Sequence[Floats]) -> list[Comparison]:
+    """Comparisons with a law whose own error, one vector for each, is common to all of them, as one; none of
+    none. Their covariances must not contain that error."""
+    if not comparisons:
+        return []
+    common = np.concatenate(of_law)
+    parts = [np.concatenate([each[i] for each in comparisons], axis=-1) for i in range(3)]
+    covariance = np.outer(common, common)
+    start = 0
+    for each in comparisons:
+        stop = start + len(each.measured)
+        covariance[start:stop, start:stop] += each.covariance
+        start = stop
+    return [Comparison(parts[0], parts[1], parts[2], covariance)]
+
+
 def weigh(comparisons: Sequence[Comparison]) -> Evidence:
     """Independent comparisons of one claim with the same number of alternatives.
 
