@@ -79,7 +79,13 @@ class Readings(NamedTuple):
 
     def __add__(self, other: Readings) -> Readings:  # type: ignore[override]
         """The readings of two sweeps that have no model in common."""
-        return Readings(*([*mine, *theirs] for mine, theirs in zip(self, other, strict=True)))
+        return Readings(
+            [*self.loads, *other.loads],
+            [*self.gaps, *other.gaps],
+            [*self.overlaps, *other.overlaps],
+            [*self.outliers, *other.outliers],
+            [*self.climbs, *other.climbs],
+        )
 
 
 def readings(loads: xr.Dataset, edge: xr.Dataset, above: xr.Dataset) -> Readings:

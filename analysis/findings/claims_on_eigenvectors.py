@@ -184,11 +184,11 @@ def _mean_gaps(
 
 
 def _error_of_law(model: Model, alpha: float, N: float) -> float:
-    """``ACCURACY`` (C p N)^(-2/3) (128/N)^(1/3); a tenth of the spread of a cell where no edge is left."""
+    """``ACCURACY`` (C p N)^(-2/3) (128/N)^(1/3); half of the spread of a cell where no edge is left."""
     softness = edge_scales(model, alpha).softness
     if not softness > 0:
-        return 0.5 * lowest_eigenvalue_law(model, alpha, N).sd * (128 / N) ** (1 / 3)
-    return ACCURACY * (softness * float(model.p) * N) ** (-2 / 3) * (128 / N) ** (1 / 3)
+        return 0.5 * lowest_eigenvalue_law(model, alpha, N).sd * math.pow(128 / N, 1 / 3)
+    return ACCURACY * math.pow(softness * float(model.p) * N, -2 / 3) * math.pow(128 / N, 1 / 3)
 
 
 def _edge_kind(model: Model, alpha: float, kind: str, least: float) -> str:
@@ -325,8 +325,8 @@ def outliers_above(found: xr.Dataset) -> Sequence[Outlier]:
         if numbers:
             each = np.array(numbers).T
             mean, law, without, of_law = (float(each[j].mean()) for j in (0, 2, 3, 5))
-            error = float(np.sqrt((each[1] ** 2).sum())) / len(numbers)
+            of_seeds = math.sqrt(float((each[1] ** 2).sum())) / len(numbers)
             known = each[4][np.isfinite(each[4])]  # the realised alpha may lie below the threshold
             limit = float(known.mean()) if len(known) else math.nan
-            rows.append(Outlier(model, N, len(numbers), mean, error, law, of_law, without, limit))
+            rows.append(Outlier(model, N, len(numbers), mean, of_seeds, law, of_law, without, limit))
     return rows

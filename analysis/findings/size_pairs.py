@@ -111,7 +111,7 @@ def _curve(at: xr.Dataset) -> _Curve | None:
     fit = Polynomial.fit(alpha, log_Y, _DEGREE, w=weight)
     powers = np.vander(fit.mapparms()[0] + fit.mapparms()[1] * alpha, _DEGREE + 1, increasing=True)
     inverse = np.linalg.inv(powers.T @ (weight[:, None] ** 2 * powers))
-    return _Curve(N, fit, inverse, float(alpha.min()), float(alpha.max()))
+    return _Curve(N, fit, np.asarray(inverse, np.float64), float(alpha.min()), float(alpha.max()))
 
 
 def _crossing(small: _Curve, large: _Curve) -> _Crossing | None:
