@@ -1,20 +1,20 @@
-"""Verdicts and powers that a campaign would give, and how often they are right, on planted cells.
+"""Verdicts and powers of a campaign on planted cells, and how often they are right.
 
-    nice python benchmarks/claims.py                                  # campaigns/paper.toml, before refinement
-    python benchmarks/claims.py --replicates 20 --plant width         # how often it is contradicted if false
-    python benchmarks/claims.py --error 0.015                         # loads with that relative error instead
+    nice python benchmarks/claims.py                            # campaigns/paper.toml, before refinement
+    python benchmarks/claims.py --error 0.015                   # loads with that relative error instead
+    python benchmarks/claims.py --replicates 20 --plant width   # how often a false claim is contradicted
 
-Every model of the campaign gets its cells at its own loads, sizes and seeds: N^(1/3) <overlap_sq_space> follows
-theory's curve at the critical load that theory expects at these sizes, and theory's overlap at the same N well
-above the threshold; the lowest eigenvalue has the mean and the spread of theory's law. Cells of overlap_sq_space
-have a gamma law. The public analyses read them. ``--plant`` makes one claim false: ``width``, loads that do not
-depend on the width; ``limit``, loads whose excess over p_star/2 is lowered by a tenth of p_star/2; ``window``,
-discontinuous transitions at alpha_bbp; ``edge``, 1/log N at sharp edges; ``overlap``, a fifth more; ``eigenvalue``,
-no outlier. ``--error`` leaves out the fits and draws each load from a normal law: the power that a campaign refined
-to this error has.
+Every model of the campaign gets its cells at its own loads, sizes and seeds. N^(1/3) <overlap_sq_space>
+follows theory's curve at the critical load that theory expects at these sizes, and theory's overlap at the
+same N above the threshold; the lowest eigenvalue has the mean and the spread of theory's law. Cells of
+overlap_sq_space have a gamma law. The public analyses read them. ``--plant`` makes one claim false:
+``width``, loads that do not depend on the width; ``limit``, loads lowered by a tenth of p_star/2; ``window``,
+discontinuous transitions at alpha_bbp; ``edge``, 1/log N at sharp edges; ``overlap``, a fifth more;
+``eigenvalue``, no outlier. ``--error`` leaves out the fits and draws each load from a normal law: the power
+that a campaign refined to this error has.
 
-Printed: for every claim its median power, and the share of replicates with each verdict. The numbers are written to
-claims.json beside this file, or to ``--json``.
+Printed: for every claim its median power, and the share of replicates with each verdict. The numbers are
+written to claims.json beside this file, or to ``--json``.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ def main() -> None:
         found = Readings([], [], [], [], [])
         for each in planted:
             model = each.model
-            rng = np.random.default_rng([20261122, replicate, int(model.p), model.p_star, round(1e6 * model.a)])
+            rng = np.random.default_rng(
+                [20261122, replicate, int(model.p), model.p_star, round(1e6 * model.a)]
+            )
             found = found + read(each.draw(rng), asked.error, asked.plant, rng)
         ordered = sorted(found.loads, key=lambda load: (load.p_star, load.a, load.p))
         for claim in claims_of(found._replace(loads=ordered)):

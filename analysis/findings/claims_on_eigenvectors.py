@@ -51,16 +51,12 @@ class Gaps(NamedTuple):
     error: Floats
     of_law: Floats
 
-    def compared(self, other: str, of_law: bool = True) -> Comparison:
-        """Theory's law at every N, against the other law with the amplitude nearest to theory's; with the
-        error of the law in the covariance or not."""
+    def compared(self, other: str) -> Comparison:
+        """Theory's law at every N, against the other law with the amplitude nearest to theory's."""
         covariance = np.diag(self.error**2) + np.outer(self.of_law, self.of_law)
         inverse, shape = np.linalg.inv(covariance), LAWS[other](self.N)
         amplitude = (shape @ inverse @ self.law) / (shape @ inverse @ shape)
-        alternative = amplitude * shape[None]
-        return Comparison(
-            self.measured, self.law, alternative, covariance if of_law else np.diag(self.error**2)
-        )
+        return Comparison(self.measured, self.law, amplitude * shape[None], covariance)
 
 
 def edge_claim(gaps: Sequence[tuple[str, Gaps]]) -> Claim:
@@ -71,7 +67,7 @@ def edge_claim(gaps: Sequence[tuple[str, Gaps]]) -> Claim:
     of_kind, words = {}, []
     for kind, other in _OTHER.items():
         at_kind = [at for of, at in gaps if of == kind]
-        pairs = [at.compared(other, of_law=False) for at in at_kind]
+        pairs = [at.compared(other) for at in at_kind]
         of_kind[kind] = weigh(jointly(pairs, [at.of_law for at in at_kind]))
         count = len(at_kind)
         if count:
@@ -205,10 +201,7 @@ def overlap_claim(rows: Sequence[OverlapAbove]) -> Claim:
     20 per cent off. Theory enters as the claim alone."""
     pairs = [compare(row.ratio, row.error, 1.0, 1 - OVERLAP_OFF, 1 + OVERLAP_OFF) for row in rows]
     of_law = [np.array([OVERLAP_ACCURACY * (128 / row.N) ** (1 / 3)]) for row in rows]
-    alone = [
-        pair._replace(covariance=pair.covariance - of**2) for pair, of in zip(pairs, of_law, strict=True)
-    ]
-    evidence = weigh(jointly(alone, of_law))
+    evidence = weigh(jointly(pairs, of_law))
     finding = "no load above a threshold is measured with enough seeds"
     if rows:
         near = sum(abs(row.distance) <= 2 for row in rows)
@@ -256,18 +249,16 @@ class Outlier(NamedTuple):
     without: float
     limit: float
 
-    def compared(self, of_law: bool = True) -> Comparison:
+    def compared(self) -> Comparison:
         """With the outlier against without."""
-        error = math.hypot(self.error, self.of_law) if of_law else self.error
-        return compare(self.measured, error, self.law, self.without)
+        return compare(self.measured, math.hypot(self.error, self.of_law), self.law, self.without)
 
 
 def eigenvalue_claim(rows: Sequence[Outlier]) -> Claim:
     """The mean lowest eigenvalue above alpha_bbp beside theory's law of the outlier at the same N, which
     tends to lambda_star, against an edge from which no outlier has come off."""
     pairs = [row.compared() for row in rows]
-    alone = [row.compared(of_law=False) for row in rows]
-    evidence = weigh(jointly(alone, [np.array([row.of_law]) for row in rows]))
+    evidence = weigh(jointly(pairs, [np.array([row.of_law]) for row in rows]))
     finding = "no load above a threshold is measured with enough seeds"
     if rows:
         at = evidence

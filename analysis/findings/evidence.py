@@ -87,8 +87,9 @@ def compare(measured: float, error: float, claimed: float, *alternatives: float)
 
 
 def jointly(comparisons: Sequence[Comparison], of_law: Sequence[Floats]) -> list[Comparison]:
-    """Comparisons with a law whose own error, one vector for each, is common to all of them, as one; none of
-    none. Their covariances must not contain that error."""
+    """Comparisons with a law, as one; none of none. To their covariances is added a common part of the law's
+    error, given by one vector for each: such an error differs between models, and may also have one sign in
+    all of them, where it does not average out."""
     if not comparisons:
         return []
     common = np.concatenate(of_law)
