@@ -1,6 +1,6 @@
 """Verdicts and powers of a campaign on planted cells, and how often they are right.
 
-    nice python benchmarks/claims.py                            # campaigns/paper.toml, before refinement
+    nice python benchmarks/claims.py                            # both files of the paper, before refinement
     python benchmarks/claims.py --error 0.015                   # loads with that relative error instead
     python benchmarks/claims.py --replicates 20 --plant width   # how often a false claim is contradicted
 
@@ -164,13 +164,18 @@ def main() -> None:
     """Print the table of powers and verdicts, and write the numbers."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("campaign", nargs="?", type=Path, default=here.parent / "campaigns/paper.toml")
+    both = [here.parent / f"campaigns/{name}.toml" for name in ("paper", "paper-edges")]
+    parser.add_argument("campaigns", nargs="*", type=Path, default=both)
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--plant", choices=PLANTS, default="none")
     parser.add_argument("--error", type=float, help="relative error of every critical load")
     parser.add_argument("--json", type=Path, default=here / "claims.json")
     asked = parser.parse_args()
-    planted = [Planted(model, points, asked.plant) for model, points in wanted(asked.campaign).items()]
+    planted = [
+        Planted(model, points, asked.plant)
+        for campaign in asked.campaigns
+        for model, points in wanted(campaign).items()
+    ]
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     powers: dict[str, list[float]] = defaultdict(list)
     for replicate in range(asked.replicates):
@@ -181,15 +186,14 @@ def main() -> None:
                 [20261122, replicate, int(model.p), model.p_star, round(1e6 * model.a)]
             )
             found = found + read(each.draw(rng), asked.error, asked.plant, rng)
-        ordered = sorted(found.loads, key=lambda load: (load.p_star, load.a, load.p))
-        for claim in claims_of(found._replace(loads=ordered)):
+        for claim in claims_of(found):
             verdicts[claim.name][claim.verdict] += 1
             powers[claim.name].append(claim.power)
     print("| claim | median power | verdicts |\n| --- | --- | --- |")
     for name, counted in verdicts.items():
         shares = ", ".join(f"{word} {count}/{asked.replicates}" for word, count in counted.most_common())
         print(f"| {name} | {np.nanmedian([-1.0, *powers[name]][1:] or [math.nan]):.2f} | {shares} |")
-    numbers = {"plant": asked.plant, "error": asked.error, "campaign": asked.campaign.name}
+    numbers = {"plant": asked.plant, "error": asked.error, "campaigns": [at.name for at in asked.campaigns]}
     asked.json.write_text(json.dumps(numbers | {"powers": powers, "verdicts": verdicts}, indent=1))
 
 

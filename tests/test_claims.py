@@ -64,8 +64,7 @@ NAMES = (
 @pytest.fixture(scope="module")
 def found(loads: xr.Dataset, above: xr.Dataset) -> Readings:
     """The loads and overlaps of the sweep; gaps, outliers and climbs are planted one by one."""
-    at = Readings(measured_loads(loads), [], overlaps_above(above), [], [])
-    return at
+    return Readings(measured_loads(loads), [], overlaps_above(above), [], [])
 
 
 def moved(found: Readings, **values: float) -> Readings:
@@ -170,7 +169,7 @@ def test_an_overlap_above_threshold_that_is_not_theorys_contradicts_its_claim(
 
 
 def gaps(kind: str, error: float, exponent: float | None = None) -> Readings:
-    """Gaps to an edge that fall as N^(-2/3) or as theory has it in an exponential tail, or as a bare power."""
+    """Gaps to an edge that fall as N^(-2/3), a little faster than 1/log N, or as a bare power."""
     N = np.array([256.0, 512.0, 1024.0, 2048.0])
     law = 2.5 * N ** (-2 / 3) if kind == "sharp" else 0.35 * N**-0.03 / np.log(N)
     measured = law if exponent is None else law[-1] * (N / N[-1]) ** exponent

@@ -78,9 +78,12 @@ class Readings(NamedTuple):
     climbs: Sequence[Climb]
 
     def __add__(self, other: Readings) -> Readings:  # type: ignore[override]
-        """The readings of two sweeps that have no model in common."""
+        """The readings of two sweeps with cells of their own. A model has the critical load that the first of
+        them gives it."""
+        known = {(load.p_star, load.a, load.p) for load in self.loads}
+        loads = [*self.loads, *(one for one in other.loads if (one.p_star, one.a, one.p) not in known)]
         return Readings(
-            [*self.loads, *other.loads],
+            sorted(loads, key=lambda load: (load.p_star, load.a, load.p)),
             [*self.gaps, *other.gaps],
             [*self.overlaps, *other.overlaps],
             [*self.outliers, *other.outliers],
