@@ -11,7 +11,7 @@ overlap_sq_space have a gamma law. The public analyses read them. ``--plant`` ma
 ``width``, loads that do not depend on the width; ``limit``, loads lowered by a tenth of p_star/2; ``window``,
 discontinuous transitions at alpha_bbp; ``edge``, 1/log N at sharp edges; ``overlap``, a fifth more;
 ``eigenvalue``, no outlier. ``--error`` leaves out the fits and draws each load from a normal law, and
-``--met`` does so with the errors that the campaign's [target] asks for: the power that it has if they are met.
+``--met`` does so with the errors that the campaign's [target] asks for.
 
 Printed: for every claim its median power, and the share of replicates with each verdict. The numbers are
 written to claims.json beside this file, or to ``--json``.
