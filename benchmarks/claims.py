@@ -96,7 +96,9 @@ def curves(model: Model, N: int, loads: Floats, plant: str) -> tuple[Floats, Flo
         near = critical.amplitude * N ** (-1 / 3) * universal_overlap(w, int(model.p) * model.p_star)
         blend = np.clip((loads / at.alpha_bbp - 1.05) / 0.1, 0.0, 1.0)
         law = (1 - blend) * near + blend * law
-    laws = [law_at(loads, lambda x, i=i: lowest_eigenvalue_law(model, x, N)[i]) for i in (0, 1)]
+    edges = np.array([left_edge(model, load).lambda_minus for load in loads.tolist()])
+    gaps = law_at(loads, lambda x: lowest_eigenvalue_law(model, x, N).mean - left_edge(model, x).lambda_minus)
+    laws = [edges + gaps, law_at(loads, lambda x: lowest_eigenvalue_law(model, x, N).sd)]
     if plant == "edge":
         for k, load in enumerate(loads.tolist()):
             edge = left_edge(model, load)
