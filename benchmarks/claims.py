@@ -102,7 +102,7 @@ def curves(model: Model, N: int, loads: Floats, plant: str) -> tuple[Floats, Flo
     if plant == "edge":
         for k, load in enumerate(loads.tolist()):
             edge = left_edge(model, load)
-            if edge.kind == "sharp":
+            if edge.kind == "sharp" and load < at.alpha_bbp:
                 least = lowest_eigenvalue_law(model, load, 256).mean - edge.lambda_minus
                 laws[0][k] = edge.lambda_minus + least * math.log(256) / math.log(N)
     if plant == "eigenvalue":
@@ -122,6 +122,7 @@ class Planted:
         self, model: Model, points: dict[int, dict[float, int]], plant: str, error: float | None
     ) -> None:
         self.model, self.points, self.plant, self.error = model, points, plant, error
+        self.alpha_bbp = transition(model).alpha_bbp
         self.loads = np.array(sorted({load for at in points.values() for load in at}))
         most = {N: max(at.values()) for N, at in points.items()}
         self.frame = synthetic.frame((int(model.p),), (model.p_star,), (model.a,), most, alpha=self.loads)
@@ -135,7 +136,8 @@ class Planted:
             for j, load in enumerate(sorted(self.points[N])):
                 n, i = self.points[N][load], int(np.flatnonzero(self.loads == load)[0])
                 overlap, mean, sd = (float(curve[j]) for curve in self.curves[N])
-                cells = overlap * spread**2 * rng.gamma(spread**-2, 1.0, n)
+                own = min(spread, 4 * N ** (-1 / 3)) if load > 1.15 * self.alpha_bbp else spread
+                cells = overlap * own**2 * rng.gamma(own**-2, 1.0, n)
                 values: dict[str, npt.NDArray[np.float64] | float] = {
                     "overlap_sq_space": np.minimum(cells, 1.0),
                     "overlap_sq": np.minimum(cells, 1.0),
