@@ -129,7 +129,9 @@ def scaling(
 
 
 def claims(
-    store: Store,
+    stores: Annotated[
+        list[str], typer.Argument(metavar="STORE...", help="Paths or URLs of stores with different cells.")
+    ],
     least_size: LeastSize = None,
     extra_draws: Annotated[
         int,
@@ -137,23 +139,27 @@ def claims(
     ] = 0,
     json: Json = False,
 ) -> None:
-    """What a sweep says about each claim of arXiv:2510.18435 or, for descents, of the abstract of
-    arXiv:2403.02418, in Markdown. The store may still be filling."""
+    """What sweeps say about each claim of arXiv:2510.18435, in Markdown: verdict, power of the test, numbers.
+    Several stores are read together. For a store of descents, the claims of the abstract of arXiv:2403.02418.
+    A store may still be filling."""
     from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
-    from bendscape.analysis.findings.claims import claims, render_claims
+    from bendscape.analysis.findings.claims import Readings, claims_of, readings, render_claims
     from bendscape.analysis.findings.descent_claims import claims_of_descents
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
-    with _opened(store) as ds:
-        if not DESCENT.lacking(ds):
-            found = claims_of_descents(ds)
-        else:
+    every, descents = Readings([], [], [], [], []), []
+    for store in stores:
+        with _opened(store) as ds:
+            if not DESCENT.lacking(ds):
+                descents += claims_of_descents(ds)
+                continue
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
             results.read(made_of := ("collapse", "edge_scaling", "means"))
-            found = claims(*(results[name] for name in made_of))
+            every = every + readings(*(results[name] for name in made_of))
+    found = [*(claims_of(every) if any(every) or not descents else []), *descents]
     if json:
-        print_json({"store": store, "claims": [claim._asdict() for claim in found]})
+        print_json({"stores": stores, "claims": [claim._asdict() for claim in found]})
     else:
         print(render_claims(found), end="")
 

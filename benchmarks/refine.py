@@ -7,7 +7,7 @@ Planted curves are theory's, with a correction to scaling drawn for every replic
 cells are exponential, as those of sampled Hessians nearly are. ``refine`` begins with a coarse uniform grid
 (13 values of alpha from 0.4 to 1.6 of alpha_bbp, sizes 256 to 4096, 8 seeds) and follows the rule of
 ``analysis/refine`` until it says `met` or `unreachable`; its cost includes all rounds. ``paper`` is the grid
-of campaigns/paper.toml for the model (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
+of an earlier campaigns/paper.toml (25 alphas from 0.4 to 1.6 of alpha_bbp, all its sizes) with its numbers
 of seeds multiplied by the least factor, in steps of 10 %, at which its own interval meets the target: a user
 would have to guess it; where it has sizes that ``grid`` has not, every fourth replicate. ``grid`` is the same
 without sizes above 4096, as refinement has them. ``window`` is the same with 9 alphas in |w| <= 0.65 of each
@@ -69,7 +69,7 @@ from bendscape.sweep.store.rounds import read_rounds
 
 MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
 RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
-"""Seeds of campaigns/paper.toml, over 16."""
+"""Seeds of that campaign, over 16."""
 REAL_SIZES = (256, 512, 1024)
 GRIDS = ("paper", "grid", "window")
 STEP, MOST = 1.1, 4000.0

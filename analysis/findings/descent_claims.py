@@ -11,7 +11,6 @@ import xarray as xr
 
 from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
 from bendscape.analysis.estimate.half_success import HalfSuccess, rate_interval
-from bendscape.analysis.findings.claims import RARE, Claim, Verdict
 from bendscape.analysis.findings.descent import (
     Confined,
     confined_threshold,
@@ -20,8 +19,10 @@ from bendscape.analysis.findings.descent import (
     model_points,
     text,
 )
+from bendscape.analysis.findings.evidence import Claim, Verdict
 
 Rows = list[tuple[str, ...]]
+RARE = 0.01
 LEAST_SIZES = 3
 """Sizes that a claim on logarithmic corrections needs."""
 _TAIL = 0.0027
@@ -124,7 +125,8 @@ def _claim(
 ) -> Claim:
     finding = "; ".join(sentence for _, sentence, _ in found) or "no cell with p = p* = 1 is done"
     rows = tuple(row for _, _, rows in found for row in rows)
-    return Claim(name, words, _together([verdict for verdict, _, _ in found]), finding, columns, rows)
+    verdict = _together([verdict for verdict, _, _ in found])
+    return Claim(name, words, verdict, finding, "", math.nan, columns, rows)
 
 
 def _best(crossings: dict[int, HalfSuccess]) -> tuple[int, HalfSuccess] | None:

@@ -18,7 +18,7 @@ LEAST_SIZES = 2
 
 class Load(NamedTuple):
     """A measured critical load with its total error, theory's value for it, the kind of the transition by
-    data and by theory, and its distances from ``DEFINITIONS`` in total errors."""
+    data and by theory, and theory's values of ``DEFINITIONS``."""
 
     p: int
     p_star: int
@@ -31,7 +31,7 @@ class Load(NamedTuple):
     kind: str
     kind_from_data: str
     probability_discontinuous: float
-    distances: Mapping[str, float]
+    definitions: Mapping[str, float]
 
     @property
     def distance(self) -> float:
@@ -79,7 +79,7 @@ def measured_loads(loads: xr.Dataset) -> list[Load]:
             row["transition"],
             row["kind_from_data"],
             row["probability_discontinuous"],
-            {name: definition["distance"] for name, definition in row["definitions"].items()},
+            theory,
         )
     return [found[model] for model in sorted(found, key=lambda model: (model[1], model[2], model[0]))]
 
@@ -95,8 +95,3 @@ def families_of(measured: Sequence[Load]) -> Iterator[list[Load]]:
 def fall_between(wide: Load, narrow: Load) -> float:
     """By how many errors the wider student's load is below the other's."""
     return (narrow.value - wide.value) / math.hypot(narrow.error, wide.error)
-
-
-def together(falls: Sequence[float]) -> float:
-    """Several independent differences, each in units of its error, combined into one; nan without any."""
-    return sum(falls) / math.sqrt(len(falls)) if falls else math.nan
