@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import roots_genlaguerre, roots_hermitenorm
 
 from bendscape.core.activations.activation import Network
 from bendscape.core.errors import ParameterError
@@ -25,10 +24,16 @@ FloatArray = npt.NDArray[np.float64]
 WIDEST = 4
 """Largest width with a quadrature: the number of nodes grows like n^p / p!."""
 
-NODES = {1: 160, 2: 100, 3: 64, 4: 40}
-"""Gauss-Hermite nodes for each of p pre-activations; half of them by symmetry."""
+NODES = {1: 160, 2: 64, 3: 36, 4: 24}
+"""Nodes on the half-line for each of p pre-activations."""
 
 LEAST_WEIGHT = 1e-17
+
+REACH = 8.0
+"""The rule on the line ends here; beyond it a Gaussian has probability 1e-15."""
+
+LOG_STEP, LOG_REACH = 0.3, 30.0
+"""Step of the rule in log y, and where it ends: at weights of exp(-30)."""
 
 
 class Averages(NamedTuple):
@@ -40,29 +45,43 @@ class Averages(NamedTuple):
     teacher_slope: float
 
 
-@lru_cache(maxsize=32)
-def _even_rule(width: int, nodes: int) -> tuple[FloatArray, FloatArray]:
-    """Nodes (n, width) and weights for averages of even symmetric functions of independent Gaussians."""
-    x, w = roots_hermitenorm(2 * (nodes // 2))
-    x, w = x[x > 0], w[x > 0] / w[x > 0].sum()
+def gather(x: FloatArray, w: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
+    """Nodes (n, width) and weights of a product rule for functions symmetric in their arguments."""
     chosen = np.array(list(combinations_with_replacement(range(x.size), width)))
-    weights = w[chosen].prod(axis=1)
     repeats = (chosen[:, :, None] == np.arange(x.size)).sum(axis=1)
     factorial = np.cumprod(np.concatenate(([1.0], np.arange(1.0, width + 1))))
-    weights *= factorial[width] / factorial[repeats].prod(axis=1)
+    weights = w[chosen].prod(axis=1) * factorial[width] / factorial[repeats].prod(axis=1)
     kept = weights > LEAST_WEIGHT
     return x[chosen[kept]], weights[kept]
 
 
-def _labels(network: Network, nodes: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Labels y, the mean of u_l^2 at each, and weights."""
-    if network.teacher_activation == "quadratic":
-        n = network.p_star / 2
-        x, w = roots_genlaguerre(nodes // 2, n - 1)
-        kept = w > LEAST_WEIGHT * w.sum()
-        y, w = x[kept] / n, w[kept] / w.sum()
-        return y, y, w
-    u, w = _even_rule(network.p_star, nodes)
+def trapezoid(nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Midpoint rule for a Gaussian average, on ``nodes`` points above zero; the error falls exponentially.
+
+    Between it and Gauss-Hermite nodes the choice is one of density: those reach far beyond 8, in vain.
+    """
+    x = (np.arange(nodes) + 0.5) * REACH / nodes
+    w = np.exp(-x * x / 2)
+    return x, w / w.sum()
+
+
+@lru_cache(maxsize=32)
+def _even_rule(width: int, nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights for even symmetric functions of independent Gaussians."""
+    return gather(*trapezoid(nodes), width)
+
+
+def labels(network: Network, share: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Labels y, the mean of u_l^2 at each, and weights; y is gamma distributed for a quadratic teacher."""
+    p_star = network.p_star
+    if network.teacher_activation == "quadratic" and p_star > 1:
+        n = p_star / 2
+        step = LOG_STEP / share
+        t = np.arange(-LOG_REACH / n, np.log(1 + LOG_REACH / n) + step, step)
+        y = np.exp(t)
+        w = np.exp(n * (1 + t - y))
+        return y, y, w / w.sum()
+    u, w = _even_rule(p_star, round(share * NODES[max(2, p_star)]))
     return network.teacher.value(u).mean(axis=1), (u * u).mean(axis=1), w
 
 
@@ -83,7 +102,7 @@ def rule(network: Network, share: float = 1.0) -> Callable[[float], Averages]:
     """The averages as a function of g, with a share of the nodes."""
     p, a = network.p, network.a
     fields, weights = _even_rule(p, round(share * NODES[p]))
-    y, u_sq, label_weights = _labels(network, round(share * NODES[max(2, min(network.p_star, WIDEST))]))
+    y, u_sq, label_weights = labels(network, share)
     yhat = network.student.value(fields).mean(axis=1)
     slopes_sq, curvatures = network.student.slope(fields) ** 2, network.student.curvature(fields)
     pull = (yhat[:, None] - y) / (p * (a + y))
@@ -126,10 +145,13 @@ def least_weight(network: Network) -> float:
         The infimum is not negative: the spectrum has no left side to speak of.
     """
     p, a, most = network.p, network.a, network.teacher.most
+    grid = np.linspace(-10, 10, 4001)
     start = network.student.value(np.zeros(1))[0]
-    flat = network.student.curvature(np.zeros(1))[0] / p
-    # All pre-activations at zero, where v = 0, and the largest label.
-    least = -flat if np.isinf(most) else -flat * (most - start) / (a + most)
+    if np.isinf(most):  # v vanishes as y goes to infinity
+        least = -network.student.curvature(grid).max() / p
+    else:  # all pre-activations at zero, where v = 0 for an even student
+        flat = network.student.curvature(np.zeros(1))[0] / p
+        least = -flat * (most - start) / (a + most) if network.student.even else 0.0
 
     def lowest(x: FloatArray) -> float:
         y = network.teacher.value(x[-1:])[0]
