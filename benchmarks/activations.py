@@ -1,8 +1,8 @@
 """Thresholds of even networks against the width, with sampled Hessians beside them, as Markdown.
 
-For each student and teacher, alpha_bbp(p, a) by theory; then, at a = 1 and twice the threshold, the mean of the
-lowest p eigenvalues and of their overlaps over seeds of an explicit Hessian, beside lambda_* and m^2. Standard
-errors in parentheses.
+For each student and teacher, alpha_bbp(p, a) by theory; then, at a = 1 and twice the threshold, the mean of
+the lowest p eigenvalues and of their overlaps over seeds of an explicit Hessian, beside lambda_* and m^2.
+Standard errors in parentheses.
 """
 
 from __future__ import annotations

@@ -43,7 +43,12 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x: x * x, lambda x: 2 * x, lambda x: np.full_like(x, 2.0), True, 0.0, math.inf
     ),
     "log_cosh": Activation(
-        lambda x: np.logaddexp(x, -x) - math.log(2), np.tanh, lambda x: 1 - np.tanh(x) ** 2, True, 0.0, math.inf
+        lambda x: np.logaddexp(x, -x) - math.log(2),
+        np.tanh,
+        lambda x: 1 - np.tanh(x) ** 2,
+        True,
+        0.0,
+        math.inf,
     ),
     "sqrt": Activation(
         lambda x: np.sqrt(1 + x * x),
@@ -68,7 +73,12 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x: x * x / 2 + x, lambda x: x + 1, np.ones_like, False, -0.5, math.inf
     ),
     "tanh": Activation(
-        np.tanh, lambda x: 1 - np.tanh(x) ** 2, lambda x: -2 * np.tanh(x) * (1 - np.tanh(x) ** 2), False, -1.0, 1.0
+        np.tanh,
+        lambda x: 1 - np.tanh(x) ** 2,
+        lambda x: -2 * np.tanh(x) * (1 - np.tanh(x) ** 2),
+        False,
+        -1.0,
+        1.0,
     ),
 }
 """By name: x^2, log cosh x, sqrt(1 + x^2), 2(1 - exp(-x^2/2)), log(1 + e^x), x^2/2 + x, tanh x."""

@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 WIDEST = 4
 """Largest width with a quadrature: the number of nodes grows like n^p / p!."""
 
-NODES = {1: 160, 2: 64, 3: 36, 4: 24}
+NODES = {1: 160, 2: 40, 3: 24, 4: 16}
 """Nodes on the half-line for each of p pre-activations."""
 
 LEAST_WEIGHT = 1e-17
@@ -94,7 +94,10 @@ def check_even(network: Network) -> None:
         raise ParameterError("p", network.p, f"at most {WIDEST} for this theory", "sample instead")
     if network.teacher_activation != "quadratic" and network.p_star > WIDEST:
         raise ParameterError(
-            "p_star", network.p_star, f"at most {WIDEST} for a teacher that is not quadratic", "sample instead"
+            "p_star",
+            network.p_star,
+            f"at most {WIDEST} for a teacher that is not quadratic",
+            "sample instead",
         )
 
 
@@ -125,12 +128,13 @@ def rule(network: Network, share: float = 1.0) -> Callable[[float], Averages]:
             s3e += square * ratio
         denominator = 1 - g * s1
         trace = weights @ (diagonal + s2 / denominator)
-        slope = weights @ (
-            diagonal_slope + 2 * s3e / denominator + s2 * (s1 + g * s2e) / denominator**2
-        )
+        slope = weights @ (diagonal_slope + 2 * s3e / denominator + s2 * (s1 + g * s2e) / denominator**2)
         signal = label_weights * u_sq
         return Averages(
-            float(trace @ label_weights), float(trace @ signal), float(slope @ label_weights), float(slope @ signal)
+            float(trace @ label_weights),
+            float(trace @ signal),
+            float(slope @ label_weights),
+            float(slope @ signal),
         )
 
     return at

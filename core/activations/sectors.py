@@ -1,11 +1,13 @@
 """Theory for students that are not even: a symmetric and a relative sector, each with its outlier.
 
-The teacher is even. With e_s = (1, .., 1)/sqrt(p), J = e_s e_s^T and G = g_s J + g_r (1 - J), the self-energies
+The teacher is even. With e_s = (1, .., 1)/sqrt(p), J = e_s e_s^T and G = g_s J + g_r (1 - J), the
+self-energies
 
     Sigma_i = E[e_i^T D (1 - G D)^-1 e_i],   z = 1/g_i + alpha Sigma_i   (i = s, r)
 
-fix g_s and g_r at every z below the edge. The outlier of sector i is at z = S_i(z) = alpha E[u^2 e_i^T D (1 - G
-D)^-1 e_i], with m^2 = 1/(1 - dS_i/dz). The symmetric outlier is p_star fold, the relative one (p - 1) p_star fold.
+fix g_s and g_r at every z below the edge. The outlier of sector i is at z = S_i(z) = alpha E[u^2 e_i^T D (1 -
+G D)^-1 e_i], with m^2 = 1/(1 - dS_i/dz). The symmetric outlier is p_star fold, the relative one (p - 1)
+p_star fold.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +31,6 @@ FloatArray = npt.NDArray[np.float64]
 WIDEST = 3
 NODES = {2: 22, 3: 12}
 """Nodes on the half-line for each pre-activation of the student."""
-LABEL_SHARE = 0.6
-"""Share of the label nodes of the even theory."""
 POINTS = 60
 """Points along the branch of G, from 0 to the end of its domain."""
 STEP = 1e-4
@@ -69,7 +70,7 @@ def _energies(network: Network, share: float) -> Energies:
     p, a = network.p, network.a
     x, w = trapezoid(round(share * NODES[p]))
     fields, weights = gather(np.concatenate((-x, x)), np.concatenate((w, w)) / 2, p)
-    y, u_sq, label_weights = labels(network, LABEL_SHARE * share)
+    y, u_sq, label_weights = labels(network, share)
     pull = (network.student.value(fields).mean(axis=1)[:, None] - y) / (p * (a + y))
     e = network.student.curvature(fields).T[:, :, None] * pull
     v = network.student.slope(fields).T[:, :, None] / (p * np.sqrt(a + y))
@@ -136,9 +137,7 @@ def _point(energies: Energies, alpha: float, g_r: float, end: float, near: float
             found = energies(g_s, g_r)
             assert found is not None
             z = 1 / g_r + alpha * found.relative
-            return _Point(
-                g_s, g_r, z, z - alpha * found.symmetric_signal, z - alpha * found.relative_signal
-            )
+            return _Point(g_s, g_r, z, z - alpha * found.symmetric_signal, z - alpha * found.relative_signal)
         width *= 2
     return None
 
@@ -207,7 +206,7 @@ def sector_spectrum(network: Network, alpha: float, share: float = 1.0) -> Secto
 
 
 def _outlier(branch: list[_Point], at: Callable[[float, float], _Point], sector: str) -> SectorOutlier:
-    for before, after in zip(branch, branch[1:], strict=False):
+    for before, after in pairwise(branch):
         if getattr(before, sector) * getattr(after, sector) > 0:
             continue
         near = before.g_s / before.g_r

@@ -26,7 +26,7 @@ from bendscape.core.errors import as_positive
 EDGE = 1 - 1e-9
 """The smooth edge is evaluated at this fraction of 1/inf d, where no denominator vanishes."""
 
-SCAN = 40
+SCAN = 24
 """Points between zero and 1/inf d where signs are compared before a root is refined."""
 
 COARSE = 0.75
@@ -79,8 +79,7 @@ def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
     load = as_positive("alpha", alpha) / network.p
     end = EDGE / least_weight(network)
     fine, coarse = (_spectrum(rule(network, share), load, end) for share in (1.0, COARSE))
-    errors = (abs(fine[i] - coarse[i]) for i in (0, 2, 3))
-    return EvenSpectrum(*fine, *errors)
+    return EvenSpectrum(*fine, abs(fine[0] - coarse[0]), abs(fine[2] - coarse[2]), abs(fine[3] - coarse[3]))
 
 
 def even_transition(network: Network) -> EvenTransition:
