@@ -43,7 +43,7 @@ def main() -> None:
             for p in given.widths:
                 found = even_transition(Network(p, 1, a, student, teacher))
                 thresholds[student, teacher, p, a] = found.alpha_bbp
-                shown.append(f"{found.alpha_bbp:.4f} {found.kind[0]}")
+                shown.append(f"{found.alpha_bbp:.4f} ({found.alpha_bbp_error:.0e}) {found.kind[0]}")
             print(f"| {student} | {teacher} | {a:g} | " + " | ".join(shown) + " |", flush=True)
     print("\n| student | teacher | p | alpha | lambda_* | sampled | m^2 | sampled |\n" + "|---" * 8 + "|")
     for student, teacher in PAIRS:

@@ -47,6 +47,16 @@ def test_the_square_has_the_spectrum_of_its_closed_form(p: int, alpha: float) ->
     assert found.overlap_sq == pytest.approx(exact.overlap_sq, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["log_cosh", "sqrt", "gauss"])
+def test_the_outlier_appears_at_the_threshold(name: str) -> None:
+    network = Network(1, 1, 1.0, name)
+    threshold = even_transition(network).alpha_bbp
+    assert np.isnan(even_spectrum(network, 0.99 * threshold).lambda_star)
+    above = even_spectrum(network, 1.01 * threshold)
+    assert above.lambda_star < above.lambda_minus
+    assert 0 < above.overlap_sq < 1
+
+
 @pytest.mark.parametrize(
     ("network", "alpha"),
     [
