@@ -123,9 +123,9 @@ def test_the_dense_matrix_and_the_product_agree_on_one_instance(activation: str)
 
 @pytest.mark.parametrize("name", ["quadratic", "log_cosh", "sqrt", "gauss"])
 def test_no_sample_weighs_less_than_the_infimum(name: str) -> None:
-    network = Network(2, 1, 0.3, name)
-    sample = draw(network, 50.0, 100, np.random.default_rng(0))
-    weights = sample.slopes[:, :, None] * sample.slopes[:, None] + sample.diagonal[:, :, None] * np.eye(2)
+    network = Network(3, 1, 0.3, name)
+    sample = draw(network, 300.0, 100, np.random.default_rng(0))
+    weights = sample.slopes[:, :, None] * sample.slopes[:, None] + sample.diagonal[:, :, None] * np.eye(3)
     assert np.linalg.eigvalsh(weights).min() >= least_weight(network)
 
 

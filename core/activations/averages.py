@@ -171,8 +171,10 @@ def least_weight(network: Network) -> float:
 
     for scale in (0.3, 1.0, 1.7, 2.5):
         for label in (0.0, 1.0, 3.0):
-            found = minimize(lowest, np.append(np.full(p, scale), label), method="Nelder-Mead")
-            least = min(least, float(found.fun))
+            for same in {p, 1}:  # all alike, or one at odds with saturated others
+                fields = np.where(np.arange(p) < same, scale, 4.0)
+                found = minimize(lowest, np.append(fields, label), method="Nelder-Mead")
+                least = min(least, float(found.fun))
     if least >= 0:
         raise ParameterError("activation", network.activation, "one whose Hessian has a left edge below zero")
     return float(least)
