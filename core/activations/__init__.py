@@ -1,0 +1,1 @@
+"""The two-layer teacher-student network with activations other than the square."""
