@@ -27,6 +27,7 @@ MAX_BYTES = 8 * 2.0**30
 
 _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over the data, if these are kept or drawn again
 _PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
+_ALONE = 140.0  # cost of orthogonalising a vector alone, of more than 4 N numbers, over that in a block
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps of explicit with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 _DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1)}
@@ -108,7 +109,8 @@ def cost_terms(
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
     dice: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
-    p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise). conditional: cell, numbers, samples.
+    p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise).
+    conditional: cell, numbers, samples.
 
     Parameters
     ----------
@@ -136,7 +138,11 @@ def cost_terms(
     elif method == "explicit":
         width = block_width(p, stored=True)
         steps = _more_steps(method, tolerance) * _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
-        counts = [1.0, M * N, steps, steps * M * size * width, steps * size * width]
+        vectors = steps * size * width
+        if p > _COLUMNS:  # blocks of one vector
+            steps *= _steps_of_a_cluster(model)
+            vectors *= _steps_of_a_cluster(model) * _ALONE
+        counts = [1.0, M * N, steps, steps * M * size * width, vectors]
     else:
         steps = _more_steps(method, tolerance) * expected_steps(model, N) * _steps_of_a_cluster(model)
         vectors, directions = steps * p, min(N, M + p + model.p_star)  # U holds M at most, Z these
