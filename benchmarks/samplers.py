@@ -1,7 +1,7 @@
 """Methods for the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
 
     python benchmarks/samplers.py                     # N = 512 .. 8192, p = 1, 2, 4 (over an hour)
-    python benchmarks/samplers.py --quick             # N = 512, 1024, near the threshold (two minutes)
+    python benchmarks/samplers.py --quick             # pN <= 2048, near the threshold (two minutes)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
     python benchmarks/samplers.py --large             # only dice, at N = 1e5 and 1e6, up to 10 GiB
 
@@ -65,6 +65,7 @@ LARGE = (100_000, 1_000_000)
 SECONDS = 6.0
 QUICK = ("eigsh, strict", "LAPACK", "explicit", "dice")
 QUICK_SIZES = (512, 1024)
+QUICK_LARGEST = 2048  # of pN
 BUSY = 1.5  # wall over CPU seconds beyond which a run is not quiet
 BASELINE = "eigsh, strict"
 
@@ -404,7 +405,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     head = f"{'p':>2} {'alpha':>5} {'N':>5}  {'contender':18} {'seconds':>8} {'CPU':>8} {'faster':>7} "
     sys.stderr.write(head + f"{'passes':>7} {'MiB':>7} {'less':>6} {'asked':>9} {'residual':>9}\n")
-    for p, N in ((p, N) for p in widths for N in sizes):
+    for p, N in ((p, N) for p in widths for N in sizes if not quick or p * N <= QUICK_LARGEST):
         for alpha in loads or LOADS[p][: 1 if quick else None]:
             model = next(model for model in MODELS if model.p == p)
             same, base = Asked(*alone(asked, model, alpha, N)), {}
