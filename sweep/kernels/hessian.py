@@ -122,7 +122,7 @@ def configured(options: Options) -> Kernel:
     """The kernel with the given options."""
     return Kernel(
         name="hessian",
-        version=3,
+        version=4,
         variables=VARIABLES,
         compute=partial(compute, options=options),
         seconds=partial(_seconds, options=options),
