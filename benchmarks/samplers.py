@@ -1,7 +1,6 @@
 """Methods for the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
 
     python benchmarks/samplers.py                     # N = 512 .. 8192, p = 1, 2, 4 (over an hour)
-    python benchmarks/samplers.py --quick             # pN <= 2048, near the threshold (two minutes)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
     python benchmarks/samplers.py --large             # only dice, at N = 1e5 and 1e6, up to 10 GiB
 
@@ -63,10 +62,6 @@ LOADS = {1: (1.4, 2.5), 2: (1.3, 2.5), 4: (2.0, 4.0)}  # near the threshold (1.3
 SIZES = (512, 1024, 2048, 4096, 8192)
 LARGE = (100_000, 1_000_000)
 SECONDS = 6.0
-QUICK = ("eigsh, strict", "LAPACK", "explicit", "dice")
-QUICK_SIZES = (512, 1024)
-QUICK_LARGEST = 2048  # of pN
-BUSY = 1.5  # wall over CPU seconds beyond which a run is not quiet
 BASELINE = "eigsh, strict"
 
 
@@ -254,7 +249,7 @@ def asked(model: Model, alpha: float, N: int) -> Asked:
     return Asked(same_accuracy(model, found.values), float(found.values[0]), float(abs(norm[0])))
 
 
-def measure(name: str, p: int, alpha: float, N: int, same: Asked, limit: float = SECONDS) -> dict[str, Any]:
+def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, Any]:
     """One contender on one cell; called in a process of its own."""
     model = next(model for model in MODELS if model.p == p)
     solve = CONTENDERS[name]
@@ -262,7 +257,7 @@ def measure(name: str, p: int, alpha: float, N: int, same: Asked, limit: float =
         solve(model, alpha, 100, np.random.default_rng(0), Asked(1e-4, -1.0, 10.0))
         seconds: list[float] = []
         cpu: list[float] = []
-        while not seconds or (sum(seconds) + min(seconds) < limit and len(seconds) < 5):
+        while not seconds or (sum(seconds) + min(seconds) < SECONDS and len(seconds) < 5):
             started, busy = time.perf_counter(), time.process_time()
             run = solve(model, alpha, N, np.random.default_rng((2026, N)), same)
             cpu.append(time.process_time() - busy)
@@ -399,20 +394,20 @@ def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
 
 
 def compare(
-    sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str], quick: bool
+    sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str]
 ) -> list[dict[str, Any]]:
-    """All contenders, with ``quick`` only near the threshold and for a second; table on standard error."""
+    """All contenders; table on standard error."""
     rows: list[dict[str, Any]] = []
     head = f"{'p':>2} {'alpha':>5} {'N':>5}  {'contender':18} {'seconds':>8} {'CPU':>8} {'faster':>7} "
     sys.stderr.write(head + f"{'passes':>7} {'MiB':>7} {'less':>6} {'asked':>9} {'residual':>9}\n")
-    for p, N in ((p, N) for p in widths for N in sizes if not quick or p * N <= QUICK_LARGEST):
-        for alpha in loads or LOADS[p][: 1 if quick else None]:
+    for p, N in ((p, N) for p in widths for N in sizes):
+        for alpha in loads or LOADS[p]:
             model = next(model for model in MODELS if model.p == p)
             same, base = Asked(*alone(asked, model, alpha, N)), {}
             for name in names:
                 if LARGEST.get(name, p * N) < p * N:
                     continue
-                row = alone(measure, name, p, alpha, N, same, 1.0 if quick else SECONDS)
+                row = alone(measure, name, p, alpha, N, same)
                 base = base or row
                 row["faster"] = base["cpu_seconds"] / row["cpu_seconds"]
                 row["less_memory"] = base["peak_bytes"] / row["peak_bytes"]
@@ -429,7 +424,6 @@ def main() -> None:
     """Measure, print the ratios, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--large", action="store_true", help="dice alone, at 1e5 and 1e6")
-    parser.add_argument("--quick", action="store_true", help="two minutes: " + ", ".join(QUICK))
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--widths", type=int, nargs="+", default=[int(model.p) for model in MODELS])
     parser.add_argument("--loads", type=float, nargs="+", help="alpha")
@@ -440,13 +434,8 @@ def main() -> None:
     else:
         if primme is None:
             sys.stderr.write("PRIMME is not there: compared without it\n")
-        named = list(QUICK) if chosen.quick and chosen.contenders == list(CONTENDERS) else chosen.contenders
-        names = [BASELINE, *(name for name in named if name != BASELINE)]
-        sizes = chosen.sizes or list(QUICK_SIZES if chosen.quick else SIZES)
-        rows = compare(sizes, chosen.widths, chosen.loads, names, chosen.quick)
-    slowest = max(row["seconds"] / row["cpu_seconds"] for row in rows)
-    sys.stderr.write(f"wall over CPU seconds: at most {slowest:.2f}")
-    sys.stderr.write(": not a quiet run, trust the ratios of CPU\n" if slowest > BUSY else "\n")
+        names = [BASELINE, *(name for name in chosen.contenders if name != BASELINE)]
+        rows = compare(chosen.sizes or list(SIZES), chosen.widths, chosen.loads, names)
     json.dump({"cores": os.cpu_count(), "load": os.getloadavg(), "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

@@ -122,7 +122,7 @@ def configured(options: Options) -> Kernel:
     """The kernel with the given options."""
     return Kernel(
         name="hessian",
-        version=4,
+        version=3,
         variables=VARIABLES,
         compute=partial(compute, options=options),
         seconds=partial(_seconds, options=options),

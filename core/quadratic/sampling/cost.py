@@ -27,7 +27,6 @@ MAX_BYTES = 8 * 2.0**30
 
 _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over the data, if these are kept or drawn again
 _PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
-_ALONE = 140.0  # cost of orthogonalising a vector alone, of more than 4 N numbers, over that in a block
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps of explicit with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
 _DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1)}
@@ -37,7 +36,7 @@ cent."""
 SECONDS = {
     "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
     "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
-    "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 9e-11),
+    "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
     "conditional": (5e-4, 1.1e-8, 6e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one idle core with one BLAS thread; fitted by
@@ -96,11 +95,6 @@ def _more_steps(method: str, tolerance: float | None) -> float:
     return 1 + share * math.log10(default / tolerance)
 
 
-def _steps_of_a_cluster(model: Model) -> float:
-    """Factor on dice's expected steps at p > 1: 1.7 to 2 at p p_star/a = 27, about 1 up to 6."""
-    return min(2.0, max(1.0, model.p * model.p_star / (6 * model.a)) ** 0.4) if model.p > 1 else 1
-
-
 def cost_terms(
     model: Model, alpha: float, N: int, method: str, *, tolerance: float | None = None
 ) -> FloatArray:
@@ -109,8 +103,7 @@ def cost_terms(
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
     dice: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
-    p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise).
-    conditional: cell, numbers, samples.
+    p > 1), coordinates p^2 k^3 (at p > 1). conditional: cell, numbers, samples.
 
     Parameters
     ----------
@@ -138,19 +131,11 @@ def cost_terms(
     elif method == "explicit":
         width = block_width(p, stored=True)
         steps = _more_steps(method, tolerance) * _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
-        vectors = steps * size * width
-        if p > _COLUMNS:  # blocks of one vector
-            steps *= _steps_of_a_cluster(model)
-            vectors *= _steps_of_a_cluster(model) * _ALONE
-        counts = [1.0, M * N, steps, steps * M * size * width, vectors]
+        counts = [1.0, M * N, steps, steps * M * size * width, steps * size * width]
     else:
-        steps = _more_steps(method, tolerance) * expected_steps(model, N) * _steps_of_a_cluster(model)
-        vectors, directions = steps * p, min(N, M + p + model.p_star)  # U holds M at most, Z these
-        entries, coordinates = M * vectors**2, 0.0
-        if p > 1:
-            filled = max(0.0, vectors - directions)
-            entries = M * (min(vectors, M) ** 2 + (vectors - filled) ** 2 + 2 * directions * filled)
-            coordinates = steps * vectors * (vectors - filled)
+        steps = _more_steps(method, tolerance) * expected_steps(model, N)
+        entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
+        coordinates = (p**2 * steps**3) if p > 1 else 0
         counts = [1.0, steps, steps * p * M, entries, coordinates]
     return np.array(counts, dtype=np.float64)
 

@@ -114,9 +114,7 @@ def dice_bytes(
     room = steps * p * (1 + GROWTH if steps > expected_steps(model, N) else 1)
     long = min(room, M) + (min(room, int(N)) if p > 1 else 0)
     long += BATCH + 10 * p + 3 * (p + model.p_star)
-    small = 8.0 * (3 * steps**2 + 3 * min(steps * p, M) ** 2)
-    if p > 1:  # the vectors of the steps, at half their final width on average, or at all of N
-        small += 6.0 * steps * p * min(steps * p, int(N))
+    small = 8.0 * steps**2 * (3 + 3 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 

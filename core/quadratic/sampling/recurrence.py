@@ -14,9 +14,6 @@ from bendscape.core.quadratic.sampling.reveal import Array, Columns, Workspace
 
 FloatArray = npt.NDArray[np.float64]
 
-_PIECE = 16  # steps whose vectors are kept together: both products with a piece then find it in the cache
-_CANCELLED = 1e-2  # if less than this of H v is left, project a second time
-
 
 class TurningFrame:
     """Right-hand side at p = 1: the Lanczos vectors are themselves a basis, and their images need not be
@@ -90,12 +87,7 @@ def _turn(ahead: FloatArray) -> FloatArray:
 
 class StoredImages:
     """Right-hand side at p > 1: the images Z = X Q of the right basis, with Lanczos vectors as coordinates on
-    it.
-
-    A vector has coordinates only on what was known when it was made. The vectors are therefore kept in
-    pieces of some steps, each as wide as its last vector: half of what one array would hold, and nothing is
-    copied where they grow.
-    """
+    it."""
 
     def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int) -> None:
         self.space, self._p_star = space, p_star
@@ -104,11 +96,9 @@ class StoredImages:
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)
-        self._p = len(start)
-        self._pieces: list[FloatArray] = []  # of shape (steps, p, coordinates)
-        self._used = 0  # steps of the last piece
-        self._last, self._before, self._length = start, np.zeros_like(start), 0.0
-        self._keep(start)
+        self._vectors = np.zeros((len(start), steps, known + steps * len(start)))
+        self._vectors[:, 0, :known] = start
+        self._count = 1
         self._next = space.device_array(start)
         self.begin()
 
@@ -119,7 +109,7 @@ class StoredImages:
     def begin(self, pending: int = 0) -> None:
         """Discard the measured products; `pending` images are about to be put."""
         self._pending = pending
-        self._products = np.zeros((self._p, len(self._images) + pending))
+        self._products = np.zeros((len(self._vectors), len(self._images) + pending))
 
     def measure(self, b: int, rows: Array) -> None:
         """Add block b of the coordinates of X^T Y in the known space."""
@@ -128,19 +118,19 @@ class StoredImages:
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
         """Rotate to the next Lanczos vectors, given what H v reveals; returns v.Hv and the rest's length."""
         ahead = np.concatenate([self._products, revealed.T], axis=1)
-        last = self._last.shape[1]
-        diagonal = float(np.vdot(self._last, ahead[:, :last]))
-        size = float(np.linalg.norm(ahead))
-        ahead[:, :last] -= diagonal * self._last
-        ahead[:, : self._before.shape[1]] -= self._length * self._before
-        length = self._project(ahead)  # in exact arithmetic the three terms would suffice
-        if length <= _CANCELLED * size:
-            length = self._project(ahead)
+        self._make_room(ahead.shape[1])
+        past = self._vectors[
+            :, : self._count, : ahead.shape[1]
+        ]  # in place: a copy would cost as much as the rest
+        diagonal = float(np.vdot(past[:, -1], ahead))
+        for _ in range(2):  # in exact arithmetic three terms would suffice
+            along = sum(vectors @ row for vectors, row in zip(past, ahead, strict=True))
+            ahead = ahead - np.stack([along @ vectors for vectors in past])
+        length = float(np.linalg.norm(ahead))
         if length:
-            ahead /= length
-            self._keep(ahead)
-            self._before, self._last, self._length = self._last, ahead, length
-            self._next = self.space.device_array(self._last)
+            self._vectors[:, self._count, : ahead.shape[1]] = ahead / length
+            self._count += 1
+            self._next = self.space.device_array(ahead / length)
         self._images.reserve(len(revealed))
         return diagonal, length
 
@@ -156,32 +146,13 @@ class StoredImages:
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:
         """m^2 of the vectors sum_j weights_j v_j: their first p_star coordinates are the teacher's."""
-        teacher = np.concatenate([piece[:, :, : self._p_star] for piece in self._pieces])[: len(weights)]
-        components = np.tensordot(weights.T, teacher, ([1], [0]))
+        teacher = self._vectors[:, : len(weights), : self._p_star]
+        components = np.tensordot(weights.T, teacher, ([1], [1]))
         return np.asarray((components**2).sum(axis=(1, 2)))
 
-    def _keep(self, vector: FloatArray) -> None:
-        """Store a vector of shape (p, coordinates)."""
-        width = vector.shape[1]
-        if not self._pieces or self._used == _PIECE or width > self._pieces[-1].shape[2]:
-            if self._pieces:
-                self._pieces[-1] = self._pieces[-1][: self._used]
-            growth = width - self._last.shape[1]  # 0 once every direction is known
-            self._pieces.append(np.zeros((_PIECE, self._p, width + (_PIECE - 1) * growth)))
-            self._used = 0
-        self._pieces[-1][self._used, :, :width] = vector
-        self._used += 1
-
-    def _project(self, ahead: FloatArray) -> float:
-        """Take the past vectors out of one, piece by piece; returns its length."""
-        for piece in self._pieces:
-            width = min(piece.shape[2], ahead.shape[1])
-            steps = self._used if piece is self._pieces[-1] else len(piece)
-            here = piece[:steps]
-            if width < piece.shape[2]:
-                here = here[:, :, :width]
-            flat = here.reshape(steps, -1)
-            part = ahead[:, :width].reshape(-1)
-            part = part - (flat @ part) @ flat
-            ahead[:, :width] = part.reshape(self._p, width)
-        return float(np.linalg.norm(ahead))
+    def _make_room(self, coordinates: int) -> None:
+        p, steps, width = self._vectors.shape
+        if self._count == steps or coordinates > width:
+            grown = np.zeros((p, steps + steps // 4 + 1, max(coordinates, width + width // 4)))
+            grown[:, :steps, :width] = self._vectors
+            self._vectors = grown

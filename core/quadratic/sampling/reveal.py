@@ -230,7 +230,6 @@ class LeftBasis:
         """Discard the measurements of the last vectors; ``count`` vectors come next, by default the width."""
         count = self.width if count is None else count
         self._pending = pending
-        self._full = len(self.columns) + pending >= self.space.M  # every vector lies in the span of U
         self._known = np.zeros((count, len(self.columns) + pending))
         self._norms = np.zeros((count, count))
         coming = min(self.width, self._fresh.shape[1])
@@ -239,7 +238,7 @@ class LeftBasis:
 
     def measure(self, b: int, rows: Array) -> None:
         """Add block b of the products of Y with U, with itself and with the next fresh vectors."""
-        if not self.open or self._full:
+        if not self.open:
             return
         self.columns.dot(b, rows, self._known, self._pending)
         self._norms += self.space.gram(rows)
@@ -276,9 +275,6 @@ class LeftBasis:
 
     def factor(self, Y: Array) -> FloatArray:
         """R of Y - U U^T Y = U_new R, shape (rank, p), from the measured products of Y."""
-        self._nothing_new = self._full
-        if self._full:
-            return np.zeros((0, len(self._known)))
         if self.open and not self._fresh.shape[1]:
             self._refill(Y)
         gained = self._known[:, len(self.excess) :]
@@ -303,8 +299,6 @@ class LeftBasis:
 
     def reveal(self, b: int, rows: Array) -> tuple[Array, Array]:
         """Block b of U_new, from that of Y; and of p fresh vectors orthogonal to all of U."""
-        if self._nothing_new:
-            return rows[:0, :], rows[:0, :]
         for place, vectors in self.columns.views(b):
             rows = rows - self.space.combine(self._inside[:, place], vectors)
         new = self._inverse @ rows
