@@ -117,7 +117,7 @@ def test_cells_with_zero_noise_have_the_bits_of_a_store_without_the_axis(noisy: 
     ds, before = opened(noisy).drop_attrs(), opened(old).drop_attrs()
     clean = ds.sel(noise=0.0)
     for name in ("status", "wanted", "n_seeds", "n_matvecs", "alpha_realised", "coverage"):
-        xr.testing.assert_equal(clean[name].drop_vars("alpha"), before[name].drop_vars("alpha"))
+        np.testing.assert_array_equal(clean[name].values, before[name].values, err_msg=name)
     # Bits of LAPACK and BLAS differ between machines in the last digits; those of a stream never do.
     xr.testing.assert_allclose(clean, before, rtol=1e-9)
 
