@@ -160,11 +160,13 @@ def half_success(
 ) -> HalfSuccess:
     """The value of a curve axis at which a rising success rate passes one half.
 
-    The curve is P(x) = F((x - c)/w) with the width w free and F one of three: logistic, Gompertz, and the
-    mirror image of the latter, all with F(0) = 1/2. The interval holds every c that is not rejected by
-    the ratio of likelihoods, with w and F chosen best for each c,
+    The curve is P(x) = F((x - c)/w) with the width w free and F one of nine with F(0) = 1/2: logistic, also
+    with two widths or with lighter or heavier tails, Gompertz, and the mirror image of the latter. With D(c)
+    the ratio of likelihoods, w and F chosen best for each c, the interval holds every c that is not rejected,
 
-        2 [l(best) - l(c)] <= max(1, chi2/dof) chi^2_1(level).
+        D(c) = 2 [l(best) - l(c)]/max(1, chi2/dof) <= chi^2_1(level),
+
+    and the value is the mean of c with the weights exp(-D/2).
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ def half_success(
     -------
     HalfSuccess
         ``flag`` is one of ``FLAGS``. Where cells separate (all fail below a value, all succeed above the
-        next) every c between the two is equally likely, and the middle is the value. An end beyond the
+        next) every c between the two is equally likely. An end beyond the
         values of the axis is open, since there the shape of the curve would decide.
 
     Notes
@@ -217,7 +219,7 @@ def half_success(
     low, high = accepted(places, deviance, float(chi2.ppf(level, 1)))
     first, last = float(design.x[0]), float(design.x[-1])
     low, high = (low if low >= first else -math.inf), (high if high <= last else math.inf)
-    value = _lowest(places, deviance)
+    value = _centre(places, deviance)
     if not math.isfinite(low) and not math.isfinite(high):
         flag = "not_enough_data"
     elif p_value < MISFIT:
@@ -243,10 +245,14 @@ def half_success(
     )
 
 
-def _lowest(places: Floats, deviance: Floats) -> float:
-    """The middle of where a deviance is within 0.02 of its least value: of the flat part, if it has one."""
-    low, high = accepted(places, deviance - deviance.min(), 0.02)
-    return 0.5 * (max(low, float(places[0])) + min(high, float(places[-1])))
+def _centre(places: Floats, deviance: Floats) -> float:
+    """Mean place where a deviance exceeds its least value by at most 4, with the weights exp(-deviance/2).
+
+    Curves of several shapes fit few cells alike, with crossings that differ by much of the interval: the
+    place of the largest likelihood is that of one of them."""
+    above = deviance - deviance.min()
+    weight = np.where(above <= 4.0, np.exp(-0.5 * above), 0.0) * np.gradient(places)
+    return float(weight @ places / weight.sum())
 
 
 def _nothing() -> HalfSuccess:
@@ -330,7 +336,7 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
 
     def interval(places: Floats, deviance: Floats, most: float) -> Interval:
         low, high = accepted(places, deviance - deviance.min(), most)
-        return Interval(_lowest(places, deviance), low, high)
+        return Interval(_centre(places, deviance), low, high)
 
     statistical = interval(B, of_slope, narrow)
     total = (

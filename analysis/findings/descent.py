@@ -192,7 +192,8 @@ def render_descent(found: xr.Dataset) -> str:
         [
             (
                 model_words(row), f"{row['time']:g}", *(each["text"] for each in row["sizes"]),
-                shown(row["slope"], row["slope_low"], row["slope_high"]), f"{row['line_p_value']:.2f}",
+                shown(row["slope"], row["slope_low"], row["slope_high"]),
+                f"{row['line_p_value']:.2f}" if math.isfinite(row["line_p_value"]) else "–",
             )
             for row in recovery
         ],

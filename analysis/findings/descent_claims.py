@@ -186,11 +186,13 @@ def _lost(pairs: Sequence[Pair], last: float) -> Claim:
                     rows.append((f"{pair.a:g}", f"{N}", f"{load:g}", f"{n}", f"{lost}", when))
         kept = _kept_but_trapped(pair)
         sentence = (
-            f"of {len(rows)} loads and sizes at which most cells had it, {seen} have surely lost it in most "
-            f"by t = {last:g} (a = {pair.a:g})"
+            f"at {seen} of the {len(rows)} points (α, N) at which most cells had it, most have lost it by "
+            f"t = {last:g} (a = {pair.a:g})"
+            if rows
+            else f"at no load and size most cells had it (a = {pair.a:g})"
         )
         if kept:
-            sentence += f"; at {kept} it is kept in most cells, which do not recover"
+            sentence += f"; at {kept} most keep it and do not recover"
         found.append(("contradicted" if kept else "supported" if seen else "not enough data", sentence, rows))
     words = "While the weights descend, this direction is lost."
     return _claim(
@@ -240,10 +242,12 @@ def _trapped(pairs: Sequence[Pair], last: float) -> Claim:
             verdict = "consistent"
         if before is not None and threshold.outcome == "settled" and threshold.low > before[1].high:
             verdict = "supported"
+        above = f"above {text(threshold)} at N = infinity ({threshold.outcome})"
+        if not math.isfinite(threshold.value):
+            above = f"above a load at N = infinity that is not known ({threshold.outcome})"
         sentence = (
-            f"confined descents keep the direction to t = {last:g} above {text(threshold)} at N = infinity "
-            f"({threshold.outcome}), and have it at the first time above "
-            f"{text(before[1]) if before is not None else 'a load not measured'} (a = {pair.a:g})"
+            f"confined descents keep the direction to t = {last:g} {above}, and have it at the first time "
+            f"above {text(before[1]) if before is not None else 'a load not measured'} (a = {pair.a:g})"
         )
         found.append((verdict, sentence, rows))
     words = (
@@ -271,11 +275,13 @@ def _finite(pairs: Sequence[Pair], last: float) -> Claim:
                 verdict = "contradicted"
             elif largest is not None and best[1].high < largest[1].low:
                 verdict = "consistent"
-            confined = text(threshold) if threshold.outcome == "settled" else threshold.outcome
-            bound = f", at N = {largest[0]} {text(largest[1])}" if largest is not None else ""
+            confined = f"is {text(threshold)}"
+            if threshold.outcome != "settled":
+                confined = f"is not known ({threshold.outcome})"
+            bound = f", and {text(largest[1])} at N = {largest[0]}" if largest is not None else ""
             sentence = (
                 f"half recover by t = {last:g} at {text(best[1])} for N = {best[0]}; the confined threshold "
-                f"is {confined} at N = infinity{bound} (a = {pair.a:g})"
+                f"at N = infinity {confined}{bound} (a = {pair.a:g})"
             )
         found.append((verdict, sentence, rows))
     words = "At finite N the signal is recovered well below the threshold of N = infinity."
@@ -302,9 +308,10 @@ def _logarithmic(pairs: Sequence[Pair], last: float) -> Claim:
         sentence = f"the slope of the load of half recovery in ln N is not measured (a = {pair.a:g})"
         if math.isfinite(slope):
             ends = ", ".join(f"{end:.3f}" if math.isfinite(end) else "…" for end in (low, high))
+            line = f", p = {p:.2f} of the straight line" if math.isfinite(p) else ""
             sentence = (
                 f"the load of half recovery by t = {last:g} moves by {slope:.3f} [{ends}] per unit of ln N "
-                f"over {sizes} sizes, p = {p:.2f} of the straight line (a = {pair.a:g})"
+                f"over {sizes} sizes{line} (a = {pair.a:g})"
             )
         found.append((verdict, sentence, rows))
     words = "The finite-N load of recovery moves towards that threshold with logarithmic corrections."
