@@ -189,8 +189,9 @@ def _rule(width: float, kinks: tuple[float, ...], scale: float) -> tuple[FloatAr
     """Gauss-Legendre between -9 and 9 widths, in pieces that end where f has a kink, or changes over a few
     ``scale``."""
     ends: npt.NDArray[np.float64] = np.array([-_TAIL, -1.0, 0.0, 1.0, _TAIL]) * width
+    steps = scale * 3.0 ** np.arange(math.log(1 + 2 * _TAIL * width / scale, 3.0)) if scale else np.zeros(0)
     for kink in kinks:
-        ends = np.append(ends, kink + scale * np.array([-30.0, -10.0, -3.0, 0.0, 3.0, 10.0, 30.0]))
+        ends = np.concatenate([ends, [kink], kink + steps, kink - steps])
     ends = np.unique(ends[np.abs(ends) <= _TAIL * width])
     half, middle = 0.5 * np.diff(ends), 0.5 * (ends[1:] + ends[:-1])
     return (middle[:, None] + half[:, None] * _NODES).ravel(), (half[:, None] * _WEIGHTS).ravel()
