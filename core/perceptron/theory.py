@@ -15,7 +15,7 @@ from scipy.special import expit, ndtr
 from bendscape.core.errors import ParameterError, as_positive
 from bendscape.core.perceptron.model import FloatArray, angle_error
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _TAIL = 9.0
 """Standard deviations at which Gaussian averages are cut: 1e-18 of the weight lies beyond."""
 
@@ -129,8 +129,9 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
             squared = _fields(lambda x: _step(x, log_chi) ** 2, *around, _kinks(log_chi), scale=1.0)
             return math.log(alpha * squared) - 2 * log_sigma
 
-        low, high = min(log_chi, 0.0) - 20, 0.5 * math.log(alpha) + min(log_chi, 40.0)
-        sigma = math.exp(float(brentq(balance, low, high + 1e-9, xtol=1e-13)))
+        low = min(log_chi, 0.0) - 20
+        high = 0.5 * math.log(alpha) + min(log_chi, math.log1p(max(log_chi, 0.0)) + 5)
+        sigma = math.exp(float(brentq(balance, low, high + 0.1, xtol=1e-12)))
         return pull(sigma), sigma
 
     def off(log_chi: float) -> float:
@@ -140,7 +141,7 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
     low = min(low, -1.0)
     while off(low + step) < 0:
         low, step = low + step, 1.5 * step
-    R, sigma = solution(float(brentq(off, low, low + step, xtol=1e-12)))
+    R, sigma = solution(float(brentq(off, low, low + step, xtol=1e-10)))
     return Rule(norm, R / math.hypot(R, sigma), math.atan2(sigma, R) / math.pi)
 
 
@@ -153,7 +154,7 @@ def _step(x: FloatArray, log_chi: float) -> FloatArray:
         h = x + delta
         change = (y + np.logaddexp(0.0, h) - log_chi) / (1 + delta * expit(h))
         y = y - change
-        if np.all(np.abs(change) <= 1e-13):
+        if np.all(np.abs(change) <= 1e-12):
             break
     return np.asarray(np.exp(y))
 
@@ -167,7 +168,7 @@ def _gaussian(
     f: Callable[[FloatArray], FloatArray], sigma: float, kinks: tuple[float, ...], scale: float = 0.0
 ) -> float:
     """E f(sigma z)."""
-    x, weight = _rule(sigma, kinks, scale)
+    x, weight = _rule(sigma, (), kinks, scale)
     return float(weight @ (f(x) * np.exp(-0.5 * (x / sigma) ** 2))) / (sigma * math.sqrt(2 * math.pi))
 
 
@@ -180,18 +181,21 @@ def _fields(
 ) -> float:
     """E f(R|t| + sigma z), R^2 = norm^2 - sigma^2: the density is 2 phi(x/norm) Phi(R x/(norm sigma))/norm."""
     R = math.sqrt(max(0.0, norm**2 - sigma**2))
-    x, weight = _rule(norm, (*kinks, 0.0, -sigma, sigma, -_TAIL * sigma, _TAIL * sigma), scale)
+    rise = sigma * np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL])
+    x, weight = _rule(norm, tuple(rise), kinks, scale)
     density = np.exp(-0.5 * (x / norm) ** 2) * ndtr(R * x / (norm * sigma))
     return float(weight @ (f(x) * density)) * 2 / (norm * math.sqrt(2 * math.pi))
 
 
-def _rule(width: float, kinks: tuple[float, ...], scale: float) -> tuple[FloatArray, FloatArray]:
-    """Gauss-Legendre between -9 and 9 widths, in pieces that end where f has a kink, or changes over a few
-    ``scale``."""
-    ends: npt.NDArray[np.float64] = np.array([-_TAIL, -1.0, 0.0, 1.0, _TAIL]) * width
-    steps = scale * 3.0 ** np.arange(math.log(1 + 2 * _TAIL * width / scale, 3.0)) if scale else np.zeros(0)
+def _rule(
+    width: float, ends: tuple[float, ...], kinks: tuple[float, ...], scale: float
+) -> tuple[FloatArray, FloatArray]:
+    """Gauss-Legendre between -9 and 9 widths, in pieces that end at ``ends`` and where f has a kink; towards a
+    kink of the width ``scale`` they shrink in proportion to its distance."""
+    pieces: npt.NDArray[np.float64] = np.append(np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL]) * width, ends)
+    steps = scale * 4.0 ** np.arange(math.log(1 + 2 * _TAIL * width / scale, 4.0)) if scale else np.zeros(0)
     for kink in kinks:
-        ends = np.concatenate([ends, [kink], kink + steps, kink - steps])
-    ends = np.unique(ends[np.abs(ends) <= _TAIL * width])
-    half, middle = 0.5 * np.diff(ends), 0.5 * (ends[1:] + ends[:-1])
+        pieces = np.concatenate([pieces, [kink], kink + steps, kink - steps])
+    pieces = np.unique(pieces[np.abs(pieces) <= _TAIL * width])
+    half, middle = 0.5 * np.diff(pieces), 0.5 * (pieces[1:] + pieces[:-1])
     return (middle[:, None] + half[:, None] * _NODES).ravel(), (half[:, None] * _WEIGHTS).ravel()
