@@ -169,6 +169,17 @@ def test_an_axis_of_another_role_is_not_the_axis_that_is_needed() -> None:
     assert of_curve.lacking(ds.assign_coords(t=ds.t.assign_attrs(role="curve"))) == []
 
 
+def test_a_variable_over_an_inner_dimension_is_not_the_variable_that_is_needed() -> None:
+    """A trajectory is not the quantity of the same name at one time; a selected time is."""
+    ds = xr.Dataset({"x": (("seed", "time"), np.zeros((2, 3))), "status": ("seed", [1, 1])})
+    plain, trajectory = (Analysis("mine", lambda ds: ds, ("x",), {}, inner) for inner in ((), ("time",)))
+    assert plain.lacking(ds) == ["x without the dimension time"]
+    assert plain.lacking(ds.isel(time=1)) == trajectory.lacking(ds) == []
+    either = Analysis("mine", lambda ds: ds, (("x", "y"),), {})
+    assert either.lacking(ds) == ["x without the dimension time"]
+    assert either.lacking(ds.assign(y=ds["status"])) == []
+
+
 def test_a_store_says_the_role_of_each_axis(tmp_path: Path, kernel_file: KernelFile) -> None:
     ds = opened(third_party(tmp_path, kernel_file, "eigval_min"))
     roles = {name: ds[name].attrs["role"] for name in ("p", "p_star", "a", "alpha", "N", "seed")}

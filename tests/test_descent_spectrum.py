@@ -62,6 +62,53 @@ def test_the_lowest_pairs_are_those_of_the_projected_matrix(model: Model, alpha:
     assert lowest[0] < lowest[1] < lowest[2]
 
 
+def test_what_is_measured_follows_from_the_loss_on_the_spheres_alone() -> None:
+    """Loss, gradient and its norm, multipliers, lowest pairs and overlaps by differences of the loss;
+    tolerances are those of differences in double precision."""
+    p, N, model = 2, 12, Model(2, 2, 0.05, 0.3)
+    instance = sample_instance(model, 3.0, N, np.random.default_rng(3))
+    X, y, teacher = np.asarray(instance.inputs), instance.y, np.linalg.qr(instance.teachers.T)[0]
+
+    def loss(w: FloatArray) -> float:
+        yhat = ((X @ w.T) ** 2).mean(axis=1) / N
+        return float(((y - yhat) ** 2 / (0.05 + y)).sum()) / 2
+
+    def look(moment: Moment) -> None:
+        w, seen = moment.w, measure(moment, 3)
+        radial = np.zeros((p * N, p))
+        for k in range(p):
+            radial[k * N : (k + 1) * N, k] = w[k]
+        tangent = np.linalg.qr(np.concatenate([radial, np.eye(p * N)], axis=1))[0][:, p:]
+
+        def on_spheres(c: FloatArray) -> float:
+            moved = w + (tangent @ c).reshape(p, N)
+            return loss(moved * np.sqrt(N) / np.linalg.norm(moved, axis=1, keepdims=True))
+
+        h, n = 2e-3, tangent.shape[1]
+        e = h * np.eye(n)
+        H = np.array(
+            [
+                [
+                    sum(s * t * on_spheres(s * e[i] + t * e[j]) for s in (1, -1) for t in (1, -1))
+                    for j in range(n)
+                ]
+                for i in range(n)
+            ]
+        ) / (4 * h**2)
+        values, vectors = np.linalg.eigh(H)
+        overlaps_sq = [((tangent @ v).reshape(p, N) @ teacher) ** 2 for v in vectors.T[:3]]
+        gradient = [(on_spheres(e[i]) - on_spheres(-e[i])) / (2 * h) for i in range(n)]
+        radially = [(loss(w + h * r) - loss(w - h * r)) / (2 * h) / N for r in radial.T.reshape(p, p, N)]
+        assert seen.pairs is not None
+        assert seen.pairs.values == pytest.approx(values[:3], abs=1e-4)
+        assert seen.pairs.overlaps_sq == pytest.approx([of.sum() for of in overlaps_sq], abs=1e-3)
+        assert seen.loss == pytest.approx(loss(w) / N)
+        assert seen.gradient_norm == pytest.approx(np.linalg.norm(gradient) / np.sqrt(N), rel=1e-4)
+        assert seen.multiplier == pytest.approx(radially, abs=1e-3)
+
+    gradient_flow(ExplicitData(instance), [0.1, 1.0], look)
+
+
 def test_revealed_data_have_the_pairs_of_what_they_reveal() -> None:
     """With everything revealed by the path, the pairs are those of an explicit matrix."""
     data = RevealedData(Model(1, 1, 0.1), 2.0, 30, np.random.default_rng(0))

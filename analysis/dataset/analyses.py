@@ -47,12 +47,16 @@ class Analysis:
         The variables of `ds` that it reads. An entry with several names needs only one of them.
     axes
         The axes that `ds` must have, by name, with their roles.
+    inner
+        Inner dimensions that its variables may have: a variable of the same name over other inner dimensions
+        is another quantity, and counts as lacking.
     """
 
     name: str
     estimate: Callable[..., xr.Dataset]
     variables: tuple[str | tuple[str, ...], ...]
     axes: Mapping[str, Role] = field(default_factory=lambda: NETWORK)
+    inner: tuple[str, ...] = ()
 
     def __call__(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
         """The estimate for a dataset that has what is needed; others are refused, see :meth:`check`."""
@@ -65,17 +69,26 @@ class Analysis:
         An axis reduced to one value by a selection counts; an axis of the same name with another role does
         not.
         """
-        found = [
-            name if isinstance(name, str) else f"one of {', '.join(name)}"
-            for name in (*self.variables, *also)
-            if not ({name} if isinstance(name, str) else set(name)) & set(ds.variables)
-        ]
+        found = []
+        for entry in (*self.variables, *also):
+            names = (entry,) if isinstance(entry, str) else entry
+            there = [name for name in names if name in ds.variables]
+            if not there:
+                found.append(entry if isinstance(entry, str) else f"one of {', '.join(entry)}")
+            elif all(extra := [self._inner(ds, name) for name in there]):
+                found.append(f"{' or '.join(there)} without the dimension {', '.join(extra[0])}")
         for name, role in self.axes.items():
             if name not in ds.dims and name not in ds.variables:
                 found.append(f"{name} among its dimensions")
             elif name in ds.variables and ds[name].attrs.get("role", role) != role:
                 found.append(f"an axis {name} of the role {role}")
         return found
+
+    def _inner(self, ds: xr.Dataset, name: str) -> list[str]:
+        """Inner dimensions of a variable that this analysis does not expect; `status` is over all axes."""
+        if "status" not in ds.variables:
+            return []
+        return [str(dim) for dim in ds[name].dims if dim not in ds["status"].dims and dim not in self.inner]
 
     def check(self, ds: xr.Dataset, also: Sequence[str] = ()) -> None:
         """Refuse a dataset that lacks a variable or an axis, and name what is missing."""

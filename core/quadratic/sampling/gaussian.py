@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 
 ROUNDING = 4.0
 """Multiple of the precision below which the new part of a vector, relative to it, is rounding."""
+MOSTLY_NEW = 0.8
+"""Share of its square that a remainder must have outside U, or else it is projected once more."""
 
 
 class GaussianMatrix:
@@ -89,7 +91,8 @@ class StoredMatrix(GaussianMatrix):
     """X with the images Z = X Q kept, for paths whose vectors hardly differ from one to the next.
 
     The new part of X w_t along a smooth path is as small as 4e-6 of it. It is therefore projected off U
-    twice: rounding of the first pass, large beside so small a remainder, is taken out by the second. At p > 1
+    twice: rounding of the first pass, large beside so small a remainder, is taken out by the second, and by a
+    third where the second takes away a good part. At p > 1
     the remainders are orthonormalised between the passes, so that nearly parallel ones are told apart too.
 
     Parameters
@@ -192,25 +195,41 @@ class Transposed:
         return np.concatenate([self._on_images, new.T], axis=1)
 
     def _first_pass(self) -> FloatArray:
-        """Project Y off U; returns R of the remainder = V R, with V of length 1 in place of Y, measured."""
-        data, Y, left, blocks = self._data, self._Y, self._data.left, self._data.space.blocks
-        sizes = np.sqrt(_squares(Y))
-        inside = data.space.device_array(left.coefficients(self._on_left))
+        """Project Y off U; returns R of the remainder = V R, with V in place of Y, measured.
+
+        Where the remainder is rounding to a good part, it is projected once more here: a last pass that
+        removes half of a vector amplifies the errors of U from one vector to the next.
+        """
+        left, limits = self._data.left, self._data.smallest * np.sqrt(_squares(self._Y))
+        turn, limits = self._pass(self._on_left, limits)
+        if len(turn) and left.share_outside() < MOSTLY_NEW:
+            again, _ = self._pass(left.products, limits)
+            turn = again @ turn
+        return turn
+
+    def _pass(self, on_left: FloatArray, limits: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Project as many vectors of Y as there are limits off U, and measure what is left.
+
+        Those whose remainders are shorter than their limits are left out. At p > 1 the others become
+        orthonormal, and R and their limits are returned; at p = 1 they keep their length.
+        """
+        Y, left, count = self._Y[:, : len(limits), :], self._data.left, len(limits)
+        inside = self._data.space.device_array(left.coefficients(on_left))
         alone = left.width == 1
         left.begin()
-        for b in range(blocks):
+        for b in range(self._data.space.blocks):
             if len(left.columns):
                 Y[b, :, :] -= left.columns.combine(b, inside)
             if alone:  # while the block of U is in the cache
                 left.measure(b, Y[b, :, :])
         if alone:
-            enough = np.sqrt(_squares(Y)) > data.smallest * sizes
-            return np.ones((int(enough[0]), 1))
-        turn = _orthonormalised(Y, data.smallest * sizes)
+            enough = int((np.sqrt(_squares(Y)) > limits)[0])
+            return np.ones((enough, count)), limits[:enough]
+        turn, kept = _orthonormalised(Y, limits)
         left.begin(0, len(turn))
-        for b in range(blocks):
+        for b in range(self._data.space.blocks):
             left.measure(b, Y[b, : len(turn), :])
-        return turn
+        return turn, limits[kept] / turn[np.arange(len(kept)), kept]
 
 
 def _squares(Y: Array) -> FloatArray:
@@ -218,9 +237,10 @@ def _squares(Y: Array) -> FloatArray:
     return np.asarray(np.einsum("bkr,bkr->k", Y, Y, dtype=np.float64))
 
 
-def _orthonormalised(Y: Array, smallest: FloatArray) -> FloatArray:
-    """Replace the first vectors of Y by V with Y = V R, leaving out those whose new part is too small."""
-    factor = np.zeros((0, Y.shape[1]))
+def _orthonormalised(Y: Array, smallest: FloatArray) -> tuple[FloatArray, list[int]]:
+    """Replace the first vectors of Y by V with Y = V R, leaving out those whose new part is too small;
+    returns R, and which are kept."""
+    factor, kept = np.zeros((0, Y.shape[1])), []
     for k, size in enumerate(smallest):
         count = len(factor)
         past, row = Y[:, :count, :], Y[:, k, :]
@@ -235,4 +255,5 @@ def _orthonormalised(Y: Array, smallest: FloatArray) -> FloatArray:
             Y[:, count, :] = row / length
             factor = np.concatenate([factor, np.zeros((1, Y.shape[1]))])
             factor[count, k] = length
-    return factor
+            kept.append(k)
+    return factor, kept

@@ -35,6 +35,7 @@ BATCH = 32
 """Fresh Gaussian vectors projected at a time: enough to make up for BLAS's copy of U's blocks."""
 _FEW = 4  # combinations computed one by one
 GROWTH = 0.25  # relative growth of the storage when it is full
+_LOST = 1e-3  # |U^T U - 1| beyond which nothing revealed has the law of the data
 _WEAKEST = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-14}  # smallest relative squared norm
 
 
@@ -252,6 +253,16 @@ class LeftBasis:
         corrected[:, : len(self.excess)] -= known[:, : len(self.excess)] @ self.excess
         return corrected
 
+    @property
+    def products(self) -> FloatArray:
+        """The measured products of Y with U, shape (vectors of Y, vectors of U)."""
+        return self._known
+
+    def share_outside(self) -> float:
+        """Smallest part of the square of a combination of Y, measured, that lies outside U."""
+        outside = self._norms - self.coefficients(self._known) @ self._known.T
+        return float(np.linalg.eigvalsh((outside + outside.T) / 2)[0] * len(outside) / np.trace(self._norms))
+
     def mark(self) -> tuple[list[int], FloatArray, Array]:
         """What there is, for :meth:`forget`."""
         return self.columns.mark(), self.excess, self._fresh
@@ -316,6 +327,8 @@ class LeftBasis:
         excess[old:, :] = products[drawn:]
         excess[:, old:] = products[drawn:].T
         excess[old:, old:] -= np.eye(count - old)
+        if not np.abs(excess).max(initial=0.0) < _LOST:
+            raise ArithmeticError("the basis of revealed data is no longer orthonormal: use double precision")
         self.excess = excess
         inside = self.space.device_array(products[:drawn] - products[:drawn] @ excess)
         self._mixed = np.zeros((self.width, len(self._norms)))
