@@ -10,7 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from bendscape.core.errors import as_positive
 from bendscape.core.numerics.threads import on_one_thread
-from bendscape.core.perceptron.model import FloatArray, Sample, losses, norm_of
+from bendscape.core.perceptron.model import FloatArray, Sample, hessian, losses, norm_of
 
 _RELATIVE = 1e-8
 """Accuracy of the norm."""
@@ -92,9 +92,9 @@ def _ridge(sample: Sample, w: FloatArray, mu: float) -> tuple[FloatArray, tuple[
 
     here = losses(sample, w)
     for _ in range(_MOST_STEPS):
-        hessian = (sample.signed * here.curvature[:, None]).T @ sample.signed
-        hessian[np.diag_indices_from(hessian)] += mu
-        factor = cho_factor(hessian, overwrite_a=True, check_finite=False)
+        curved = hessian(sample, here.curvature)
+        curved[np.diag_indices_from(curved)] += mu
+        factor = cho_factor(curved, overwrite_a=True, check_finite=False)
         gradient = mu * w - here.force
         step = cho_solve(factor, gradient)
         decrease = float(gradient @ step)

@@ -91,6 +91,12 @@ def losses(sample: Sample, w: FloatArray) -> Losses:
     )
 
 
+def hessian(sample: Sample, curvature: FloatArray) -> FloatArray:
+    """Second derivative of M times the loss, N x N, from the curvature of each term; M N^2 operations."""
+    root = sample.signed * np.sqrt(curvature)[:, None]
+    return np.asarray(root.T @ root)
+
+
 def norm_of(w: FloatArray) -> float:
     """|w|/sqrt(N), the norm by which fields grow."""
     return float(np.linalg.norm(w)) / math.sqrt(len(w))
