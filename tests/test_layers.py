@@ -23,6 +23,7 @@ DOORS = {
 ALLOWED = {  # by folder: what else it may import
     "core": {"core.numerics", "core.quadratic"},
     "core.numerics": {"core.errors"},
+    "core.perceptron": {"core.errors", "core.numerics"},
     "core.quadratic": {"core.errors"},
     "core.quadratic.theory": {"core.errors", "core.numerics", "core.quadratic.model"},
     "core.quadratic.sampling": {
