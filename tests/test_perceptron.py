@@ -37,7 +37,8 @@ seeds = 2
 
 
 def test_the_error_of_largest_stability_is_a_half_over_alpha_at_large_loads() -> None:
-    """0.5005/alpha of Opper et al. (1990), given with four digits; corrections at alpha = 1000 are below 1e-3."""
+    """0.5005/alpha of Opper et al. (1990), given with four digits; corrections at alpha = 1000 are below
+    1e-3."""
     assert largest_stability(1000).generalisation_error * 1000 == pytest.approx(0.5005, rel=1e-3)
 
 
@@ -62,7 +63,7 @@ def test_the_error_at_a_fixed_norm_keeps_its_values(norm: float, error: float) -
 
 @pytest.mark.parametrize(("alpha", "norm"), [(2.0, 1.0), (8.0, 10.0)])
 def test_the_theory_is_the_mean_over_samples(alpha: float, norm: float) -> None:
-    """Overlap over 12 samples of N = 200, where finite-size corrections of order 1/N are allowed for with 1/N;
+    """Overlap over 12 samples of N = 200, with 1/N for corrections of that order;
     4.5 standard errors with 11 degrees of freedom: a false alarm in fewer than 1 of 500 runs for the two."""
     found = []
     for seed in range(12):
@@ -121,8 +122,8 @@ def test_the_generalisation_error_is_the_share_of_new_inputs_with_the_wrong_labe
 
 
 def test_the_flow_is_the_limit_of_small_learning_rates_and_of_small_tolerances() -> None:
-    """Measured: 2.6e-3 at the first time at the default tolerance, where the norm is below 1; 1.8e-3 for steps of
-    1e-3, which are of first order. Tolerance 1e-9 changes 5e-7."""
+    """Measured: 2.6e-3 at the first time at the default tolerance, with the norm below 1; 1.8e-3 for steps
+    of 1e-3, which are of first order. Tolerance 1e-9 changes 5e-7."""
     sample = draw(4, 30, np.random.default_rng(7))
     times = [0.1, 1.0, 10.0]
     exact = gradient_flow(sample, times, tolerance=1e-8)

@@ -90,8 +90,8 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
     """The minimiser of sum_mu log(1 + exp(-h_mu)) over |w| = norm sqrt(N), as N goes to infinity.
 
     With R = w.u/N, sigma^2 = norm^2 - R^2 and delta(x) the solution of delta = chi/(1 + exp(x + delta)), the
-    step of the proximal map: sigma^2 = alpha E delta(R|t| + sigma z)^2 and R = alpha sqrt(2/pi) E delta(sigma z), t
-    and z standard Gaussian. chi grows with the norm, exponentially once the sample is separated.
+    step of the proximal map: sigma^2 = alpha E delta(R|t| + sigma z)^2 and R = alpha sqrt(2/pi) E delta(sigma
+    z), t and z standard Gaussian. chi grows with the norm, exponentially once the sample is separated.
 
     Parameters
     ----------
@@ -146,8 +146,8 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
 
 
 def _step(x: FloatArray, log_chi: float) -> FloatArray:
-    """delta(x): the solution of log delta + log(1 + exp(x + delta)) = log chi, convex in log delta, by Newton's
-    iteration from above."""
+    """delta(x): the solution of log delta + log(1 + exp(x + delta)) = log chi, convex in log delta, by
+    Newton's iteration from above."""
     y = np.minimum(log_chi, np.log(np.maximum(1.0, log_chi - x)))
     for _ in range(100):
         delta = np.exp(y)
@@ -179,7 +179,8 @@ def _fields(
     kinks: tuple[float, ...],
     scale: float = 0.0,
 ) -> float:
-    """E f(R|t| + sigma z), R^2 = norm^2 - sigma^2: the density is 2 phi(x/norm) Phi(R x/(norm sigma))/norm."""
+    """E f(R|t| + sigma z), R^2 = norm^2 - sigma^2: the density is 2 phi(x/norm) Phi(R x/(norm
+    sigma))/norm."""
     R = math.sqrt(max(0.0, norm**2 - sigma**2))
     rise = sigma * np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL])
     x, weight = _rule(norm, tuple(rise), kinks, scale)
@@ -190,9 +191,11 @@ def _fields(
 def _rule(
     width: float, ends: tuple[float, ...], kinks: tuple[float, ...], scale: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Gauss-Legendre between -9 and 9 widths, in pieces that end at ``ends`` and where f has a kink; towards a
-    kink of the width ``scale`` they shrink in proportion to its distance."""
-    pieces: npt.NDArray[np.float64] = np.append(np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL]) * width, ends)
+    """Gauss-Legendre between -9 and 9 widths, in pieces that end at ``ends`` and where f has a kink; towards
+    a kink of the width ``scale`` they shrink in proportion to its distance."""
+    pieces: npt.NDArray[np.float64] = np.append(
+        np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL]) * width, ends
+    )
     steps = scale * 4.0 ** np.arange(math.log(1 + 2 * _TAIL * width / scale, 4.0)) if scale else np.zeros(0)
     for kink in kinks:
         pieces = np.concatenate([pieces, [kink], kink + steps, kink - steps])

@@ -138,5 +138,3 @@ def _increasing(times: Sequence[float] | FloatArray) -> FloatArray:
     if not (np.diff(recorded) > 0).all():
         raise ParameterError("times", times, "finite numbers >= 0, in increasing order")
     return recorded
-
-

@@ -1,5 +1,5 @@
-"""The `perceptron` kernel: norm of the weights and generalisation error along training, beside the rule of the
-same norm."""
+"""The `perceptron` kernel: norm of the weights and generalisation error along training, beside the rule of
+the same norm."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ VARIABLES = (
     Variable("norm", "norm of the weights over sqrt(N)", valid_range=POSITIVE, dims=("time",)),
     Variable("loss", "logistic loss per input", valid_range=POSITIVE, dims=("time",)),
     Variable("training_error", "share of wrong labels in the sample", valid_range=ERROR, dims=("time",)),
-    Variable("generalisation_error", "share of wrong labels of new inputs", valid_range=ERROR, dims=("time",)),
+    Variable(
+        "generalisation_error", "share of wrong labels of new inputs", valid_range=ERROR, dims=("time",)
+    ),
     Variable(
         "fixed_norm_error",
         "generalisation error of the smallest loss at this norm, same sample; NaN where not converged",
@@ -113,17 +115,21 @@ def _rules(alpha: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     values = alpha.tolist()
     return {
         "error_hebb": np.array([hebb(value).generalisation_error for value in values]),
-        "error_largest_stability": np.array([largest_stability(value).generalisation_error for value in values]),
+        "error_largest_stability": np.array(
+            [largest_stability(value).generalisation_error for value in values]
+        ),
     }
 
 
 REFERENCES = (
     Reference(
         (
-            Variable("error_hebb", "generalisation error of Hebb's rule, the limit of small norms, N to infinity"),
+            Variable(
+                "error_hebb", "generalisation error of Hebb's rule, the limit of small norms, N to infinity"
+            ),
             Variable(
                 "error_largest_stability",
-                "generalisation error of the weights of largest stability, the limit of large norms, N to infinity",
+                "generalisation error of largest stability, the limit of large norms, N to infinity",
             ),
         ),
         ("alpha",),
