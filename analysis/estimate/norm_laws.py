@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -146,7 +146,7 @@ def norm_laws(
             for part, number in zip(_PARTS, fit, strict=False):
                 if part != "_theory":
                     found[name + part][i, k] = number
-    data = {name: (("alpha", "N"), values) for name, values in found.items()}
+    data: dict[str, Any] = {name: (("alpha", "N"), values) for name, values in found.items()}
     lacking = np.zeros(len(sizes), bool)
     for name, of in (("norm_star_exponent", "log_norm_star"), ("final_exponent", "log_final_error")):
         parts = {name + part: np.full(len(sizes), math.nan) for part in (*_PARTS, "_p_value")}

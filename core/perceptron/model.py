@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     @property
     def N(self) -> int:
         """Their dimension."""
-        return self.signed.shape[1]
+        return int(self.signed.shape[1])
 
 
 class Losses(NamedTuple):

@@ -175,7 +175,7 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     else:
         passes, factored = options.times[-1] / options.learning_rate, 0.0
     factored += 10.0 * len(options.times)
-    return 0.01 + passes * (1e-5 + 8e-10 * M * N) + factored * (1e-4 + 4.5e-11 * M * N**2)
+    return float(0.01 + passes * (1e-5 + 8e-10 * M * N) + factored * (1e-4 + 4.5e-11 * M * N**2))
 
 
 def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
