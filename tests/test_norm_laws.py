@@ -65,6 +65,12 @@ def test_the_exponent_of_the_early_error_goes_to_a_half_with_alpha() -> None:
     assert math.log(ratio, 2) == pytest.approx(0.5, abs=0.03)
 
 
+def test_between_one_and_alpha_the_error_has_the_amplitude_of_the_documentation() -> None:
+    """At alpha = 1e6 and norm 100 corrections of order 1/norm and norm/alpha are left."""
+    amplitude = math.sqrt(math.sqrt(8 * math.pi) * (math.log(2) - 0.5)) / math.pi
+    assert fixed_norm(1e6, 100).generalisation_error * 1e4 == pytest.approx(amplitude, rel=0.01)
+
+
 def test_intervals_hold_the_planted_slope_as_often_as_they_say() -> None:
     """2000 fits, 6 seeds, normal and skewed (exponential) cells whose variance grows with x. 95 % less 3
     standard deviations of the count is 0.935; a false alarm in 1 of 700 runs."""

@@ -62,7 +62,7 @@ def norm_laws(
 ) -> xr.Dataset:
     """Exponents of the error in the norm at early times and, of norm* and of the final error, in alpha.
 
-    For 1 << norm << alpha the error of the rule at a fixed norm is 0.31 (alpha norm)^(-1/2), and for norm >>
+    For 1 << norm << alpha the error of the rule at a fixed norm is 0.313 (alpha norm)^(-1/2), and for norm >>
     alpha it is 0.5005/alpha. The two meet at a norm proportional to alpha. So there are two laws: the
     exponent of the early error in the norm is -1/2, and that of norm* in alpha is 1. Both are limits: at
     alpha = 64 the theory's own curve has -0.42 in the default window. Estimates are therefore given beside
