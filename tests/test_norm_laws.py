@@ -73,7 +73,7 @@ def test_between_one_and_alpha_the_error_has_the_amplitude_of_the_documentation(
 
 def test_intervals_hold_the_planted_slope_as_often_as_they_say() -> None:
     """1000 fits each, 6 seeds, normal and skewed (exponential) cells whose spread grows with x. 95 % less 3
-    standard deviations of the count is 0.929: at exact coverage a false alarm in 1 of 370 runs; the seed is fixed."""
+    standard deviations of the count is 0.929: at exact coverage a false alarm in 1 of 370 runs."""
     rng, x = np.random.default_rng(1), np.log([4.0, 8.0, 16.0, 32.0])
     for draw in (rng.standard_normal, lambda size: rng.exponential(size=size) - 1):
         held = fits = 0
