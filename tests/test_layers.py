@@ -24,6 +24,7 @@ ALLOWED = {  # by folder: what else it may import
     "core": {"core.numerics", "core.quadratic"},
     "core.activations": {"core.errors", "core.numerics"},
     "core.numerics": {"core.errors"},
+    "core.perceptron": {"core.errors", "core.numerics"},
     "core.quadratic": {"core.errors"},
     "core.quadratic.theory": {"core.errors", "core.numerics", "core.quadratic.model"},
     "core.quadratic.sampling": {
