@@ -80,6 +80,7 @@ def equal_error(N: int, smallest: bool) -> list[dict[str, Any]]:
     for found in rows:
         found["evaluations_ratio"] = found["evaluations"] / rows[0]["evaluations"]
         found["cpu_ratio"] = found["cpu_s"] / rows[0]["cpu_s"]
+        found["evaluation_ratio"] = found["ms_an_evaluation"] / rows[0]["ms_an_evaluation"]
     return rows
 
 

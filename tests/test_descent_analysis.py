@@ -123,6 +123,15 @@ def test_the_overlap_saturates_when_the_planted_growth_ends(found: xr.Dataset) -
     assert math.isnan(recovering.time_saturated)
 
 
+def test_cells_that_ended_by_recovery_count_in_the_amplification(planted: xr.Dataset) -> None:
+    late = planted["time"] > planted["time_recovered"]
+    late = late & (late.cumsum("time") > 1)  # the moment of recovery itself is recorded
+    ended = planted.assign({name: planted[name].where(~late) for name in ("alignment", "loss")})
+    assert bool(late.any())
+    whole, cut = (descent(ds)["amplification"] for ds in (planted, ended))
+    np.testing.assert_allclose(cut, whole, rtol=0.02)  # C is 0.99 there, and counts as 1
+
+
 def test_the_mean_of_a_broad_overlap_has_an_interval_that_holds_it() -> None:
     # 200 intervals of 95 per cent, 20 cells of a chi squared law with one degree: the share is 0.95 to 0.97,
     # below 0.89 in one run of 1000

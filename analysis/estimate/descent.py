@@ -47,7 +47,7 @@ _LOSS = {
     "overlap_lost_high": "upper end of its interval",
 }
 _GAIN = {
-    "amplification": "mean of N C over cells, C the alignment",
+    "amplification": "mean of N C over cells, C the alignment, 1 after a cell ended by recovery",
     "amplification_low": "lower end of its interval, Student's t with skewness",
     "amplification_high": "upper end of its interval, Student's t with skewness",
     "amplification_median": "median of N C",
@@ -163,13 +163,16 @@ def descent(
     sizes = np.broadcast_to(
         ds[at.size].values.reshape([-1 if dim == at.size else 1 for dim in dims]), done.shape[:-1]
     )
+    followed = (recorded | by_time).transpose(*order, "time").values  # a cell may have ended by recovery:
+    reached = C.where(recorded, 1.0).values  # from 0.9 on C goes to 1
     growth = _over(
         dims, done.shape[:-1], _SATURATION, lambda i: _saturated(C.values[i], recorded.values[i], time, level)
     )
     gains = _over(
         (*dims, "time"), (*done.shape[:-1], len(time)), _GAIN,
-        lambda i: _amplified(sizes[i[:-1]] * C.values[i[:-1]][:, i[-1]][recorded.values[i[:-1]][:, i[-1]]],
-        level),
+        lambda i: _amplified(
+            sizes[i[:-1]] * reached[i[:-1]][:, i[-1]][followed[i[:-1]][:, i[-1]]], level
+        ),
     )  # fmt: skip
     labels = [cells[f"{name}_sample"].transpose(*order, "time").values for name in ("edge", "outlier")]
 
