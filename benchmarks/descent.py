@@ -61,7 +61,8 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 def equal_error(N: int, smallest: bool) -> list[dict[str, Any]]:
     """Every method at the error of the stabilised one."""
     instance = sample_instance(MODEL, ALPHA, N, np.random.default_rng(N))
-    data, single = ExplicitData(instance), ExplicitData(instance, "float32")
+    in_single = sample_instance(MODEL, ALPHA, N, np.random.default_rng(N), precision="float32")
+    data, single = ExplicitData(instance), ExplicitData(in_single, "float32")
     exact = np.array(gradient_flow(data, TIMES, lambda m: m.w[0], tolerance=1e-7).seen)
 
     def error(path: Iterable[Any]) -> float:
