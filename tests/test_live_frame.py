@@ -166,6 +166,7 @@ def test_every_look_during_a_run_reads_only_what_is_new(
     s3: S3Server, s3_url: str, sweep: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bendscape.sweep.store.ledger.FLUSH_SECONDS", 0.0)  # a segment for each receipt
+    monkeypatch.setattr("bendscape.sweep.engine.plan.TASK_SECONDS", (0.0, 0.0))  # a task for each tile
     run(s3_url, sweep.module, sweep.campaign(sweep.case.grid))
     watch = Watch(s3_url, [sweep.module])
     watch.look()
