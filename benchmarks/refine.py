@@ -144,7 +144,9 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     """One planted campaign, by every method."""
     model, entropy = task
     stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
-    planted = Planted(model, tuple(stream.normal(0, 0.5, 3)), AMPLITUDE[shape], 1.0, 1000 + entropy)
+    planted = Planted(
+        model, tuple(stream.normal(0, Settings().correction, 6)), AMPLITUDE[shape], 1.0, 1000 + entropy
+    )
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)
         name = "theory_curve" if shape == "theory" else "collapse"

@@ -9,12 +9,21 @@ import numpy.typing as npt
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.estimate.collapse_fits import PointScaling, scale_width
+from bendscape.analysis.estimate.collapse_fits import PointScaling, corrections_to_scaling, scale_width
 from bendscape.analysis.estimate.collapse_points import scaled_points, universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.core.quadratic.model import Model
 
 LOADS = np.round(np.arange(0.5, 2.45, 0.05), 12)  # times N a whole number for N a multiple of 20
+
+
+def corrections(
+    w: npt.NDArray[np.float64], N: float, coefficients: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Corrections to scaling in units of Y at the critical load: three coefficients of the first, then three
+    of the second. Beyond |w| = 1, where no fit looks, they are those at 1."""
+    k = corrections_to_scaling(np.clip(w, -1, 1), np.full(np.shape(w), float(N)))
+    return np.asarray(k[..., : len(coefficients)] @ np.asarray(coefficients, dtype=np.float64))
 
 
 def sweep(
@@ -27,7 +36,7 @@ def sweep(
     spread: float = 1.0,
     entropy: int = 0,
 ) -> xr.Dataset:
-    """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + N^(-1/3) A phi_r(0) sum_j g_j w^j.
+    """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + ``corrections`` of these coefficients.
 
     w = (alpha - alpha_c) N^(1/3)/width, alpha_c theory's critical load by default; cells have a gamma law of
     relative standard deviation ``spread``, which is about 1 for sampled Hessians, and are cut at 1. Gaps are
@@ -38,9 +47,8 @@ def sweep(
     rng = np.random.default_rng([20261122, entropy])
     for k, (N, count) in enumerate(sorted(seeds.items())):
         w = (loads - place) * N ** (1 / 3) / critical.width
-        g = np.polynomial.polynomial.polyval(w, [*correction, 0.0])
         mean = critical.amplitude * universal_overlap(w, int(model.p) * model.p_star)
-        mean = np.maximum(mean + N ** (-1 / 3) * critical.overlap_level * g, 0.02 * mean)
+        mean = np.maximum(mean + critical.overlap_level * corrections(w, N, correction), 0.02 * mean)
         cells = N ** (-1 / 3) * mean[:, None] * spread**2 * rng.gamma(spread**-2, 1.0, (len(loads), count))
         values = {
             "overlap_sq_space": np.minimum(cells, 1.0),

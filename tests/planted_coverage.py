@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import synthetic
 import xarray as xr
+from planted_collapse import corrections
 from scipy.stats import norm
 
 from bendscape.analysis.estimate.collapse_points import universal_overlap
@@ -70,10 +71,10 @@ def threshold_sweep(
 ) -> xr.Dataset:
     """A complete sweep in which every curve crosses at theory's ``critical_point(model).alpha``, alpha_c.
 
-    With x = N^(-1/3) A phi_r(w) + N^(-2/3) A phi_r(0) sum_j g_j w^j, w = (alpha - alpha_c) N^(1/3)/width, the
-    mean of overlap_sq_space is x (1 + x^4)^(-1/4): the scaling law where x is small, below 1 everywhere. Both
-    mean gaps are 0.3 (alpha - alpha_c), with noise of size N^(-1/2) that eigval_min shares with edge_sample.
-    alpha_realised is alpha itself."""
+    With x = N^(-1/3) A phi_r(w), w = (alpha - alpha_c) N^(1/3)/width, and the ``corrections`` of
+    planted_collapse.py, the mean of overlap_sq_space is x (1 + x^4)^(-1/4): the scaling law where x is small,
+    below 1 everywhere. Both mean gaps are 0.3 (alpha - alpha_c), with noise of size N^(-1/2) that eigval_min
+    shares with edge_sample. alpha_realised is alpha itself."""
     critical = critical_point(model)
     ds = _empty(model, seeds, alpha)
     rng = np.random.default_rng([20261128, entropy])
@@ -81,9 +82,9 @@ def threshold_sweep(
     for k, (N, count) in enumerate(sorted(seeds.items())):
         shape = (len(alpha), count)
         w = off * N ** (1 / 3) / critical.width
-        g = np.polynomial.polynomial.polyval(w, [*correction, 0.0])
+        more = critical.overlap_level * corrections(w[:, 0], N, correction)[:, None]
         curve = critical.amplitude * universal_overlap(w, int(model.p) * model.p_star)
-        x = N ** (-1 / 3) * np.maximum(curve + N ** (-1 / 3) * critical.overlap_level * g, 0.02 * curve)
+        x = N ** (-1 / 3) * np.maximum(curve + more, 0.02 * curve)
         shared, own = (N**-0.5 * noise(cells, shape, rng) for _ in range(2))
         values = {
             "overlap_sq_space": overlaps(x * (1 + x**4) ** -0.25, cells, shape, rng),

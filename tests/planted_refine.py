@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from planted_collapse import corrections
 
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
@@ -46,10 +47,9 @@ def seconds(model: Model, factor: float, N: int) -> float:
 
 
 class Planted(NamedTuple):
-    """Curves of the universal shape, N^(1/3) <overlap_sq_space> = A phi_r(w) (1 + shape w^2) + N^(-1/3)
-    overlap_level sum_j g_j w^j, with gamma cells of the given relative spread.
-
-    Without ``shape`` theory's curve is right; the g_j are ``correction``.
+    """Curves of the universal shape, N^(1/3) <overlap_sq_space> = ``amplitude`` A phi_r(w) +
+    :func:`planted_collapse.corrections` with the coefficients ``correction``, with gamma cells of the given
+    relative spread. With amplitude 1 theory's curve is right.
     """
 
     model: Model
@@ -73,9 +73,9 @@ class Planted(NamedTuple):
         critical = critical_point(self.model)
         w = (factor * self.unit - critical.alpha) * N ** (1 / 3) / critical.width
         phi = universal_overlap(np.array([w]), int(self.model.p) * self.model.p_star)[0]
-        g = np.polynomial.polynomial.polyval(w, [*self.correction, 0.0])
         mean = self.amplitude * critical.amplitude * phi
-        mean = max(mean + N ** (-1 / 3) * critical.overlap_level * g, 0.02 * mean) * N ** (-1 / 3)
+        more = critical.overlap_level * corrections(np.array([w]), N, self.correction)[0]
+        mean = max(mean + more, 0.02 * mean) * N ** (-1 / 3)
         stream = np.random.default_rng([20261122, self.entropy, round(factor * 1e9), N])
         drawn = self.spread**2 * stream.standard_gamma(self.spread**-2, count)
         return np.minimum(mean * drawn, 1.0)

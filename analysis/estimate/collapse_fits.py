@@ -3,12 +3,14 @@ and resamplings.
 
 Near the load alpha_c at which the residual overlap appears, Y = N^(1/3) <overlap_sq_space> follows
 
-    Y = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3) / width,
+    Y = f(w) + N^(-1/3) g(w) + N^(-2/3) h(w),    w = (alpha - alpha_c) N^(1/3) / width,
 
-with f the master curve and g the first correction to scaling. f is a polynomial or the theory's A phi_r. g is
-a parabola with a normal prior on each coefficient, of mean 0 and standard deviation ``correction`` times
-Y(0). An unconstrained g would cost most of the precision, and no g at all would bias alpha_c; with the prior
-its uncertainty is part of the interval.
+with f the master curve, g and h the first and the second correction to scaling. f is a polynomial or the
+theory's A phi_r. g and h are parabolas in w/``REACH`` with a normal prior on each coefficient, of mean 0 and
+standard deviation ``correction`` times Y(0) for g and ``SECOND`` times as much for h. Unconstrained, they
+would cost most of the precision, and without them alpha_c would be biased; with the prior their uncertainty
+is part of the interval. Theory's law at finite N has coefficients of up to one standard deviation in
+continuous models with p >= p_star, sampled Hessians of up to XXX.
 
 An interval holds all loads that the data do not reject: those at which chi^2, minimised over everything else,
 exceeds its minimum by at most the square of Student's quantile. If the data are weak the interval extends
@@ -37,16 +39,16 @@ from bendscape.core.quadratic.model import Model
 ESTIMATORS: Mapping[str, str] = {
     "collapse": (
         "alpha_c that minimises chi^2 of Y = N^(1/3) <overlap_sq_space> around one polynomial in "
-        "w = (alpha - alpha_c) N^(1/3) / width, with a correction to scaling N^(-1/3) g(w)"
+        "w = (alpha - alpha_c) N^(1/3) / width, with corrections to scaling N^(-1/3) g(w) + N^(-2/3) h(w)"
     ),
     "theory_curve": (
         "the same with the theory's curve A phi_r(w) in place of the polynomial: alpha_c and the correction "
         "alone are free"
     ),
     "crossing": (
-        "alpha at which Y of all sizes cross: where b of Y = f + g N^(-1/3) + b N^(1/3), fitted to the "
-        "smooth curves of all sizes at one alpha, turns from negative to positive; near alpha_c, b is "
-        "f'(0) (alpha - alpha_c)/width and g the correction to scaling"
+        "alpha at which Y of all sizes cross: where b of Y = f + g N^(-1/3) + h N^(-2/3) + b N^(1/3), fitted "
+        "to the smooth curves of all sizes at one alpha, turns from negative to positive; near alpha_c, b is "
+        "f'(0) (alpha - alpha_c)/width, g and h the corrections to scaling"
     ),
     "square_root": (
         "zero of a straight line through <overlap_sq_space> (the overlap itself vanishes like a square root, "
@@ -82,7 +84,13 @@ USUAL_WIDTH = 6.0
 LINE = (1.0, 3.0)
 """Window of the straight line above alpha_c, in units of width N^(-1/3)."""
 
-_CORRECTION = 3  # number of coefficients of g
+SECOND = 4.0
+"""Standard deviation of the coefficients of h, the second correction to scaling, over that of g."""
+
+REACH = 0.5
+"""w at which the three terms of g, and those of h, have the same prior."""
+
+_CORRECTIONS = 6  # number of coefficients of g and h together
 _RISE = 0.877  # d log phi_r / dw at w = 0, times r^(1/3)
 _GRID = 121
 _CLOSE, _NEAR = 4, 65  # steps of that grid, and points, around its minimum
@@ -97,8 +105,8 @@ enough for a comparison with a known curve."""
 @dataclass(frozen=True)
 class Settings:
     """Settings of a fit: half width of the window in units of width N^(-1/3), order of the polynomial,
-    standard deviation of the coefficients of g in units of Y at alpha_c, number of smallest sizes left out,
-    start of the straight line's window."""
+    standard deviation of the coefficients of g in units of Y at alpha_c (those of h: ``SECOND`` times it),
+    number of smallest sizes left out, start of the straight line's window."""
 
     window: float = 0.65
     order: int = 3
@@ -149,8 +157,8 @@ class PointScaling:
         self.sizes = np.unique(points.N)
         entropy = [seed, int(model.p), model.p_star, int(np.float64(model.a).view(np.uint64))]
         rng = np.random.default_rng(entropy)
-        drawn = rng.standard_normal((n_boot, _CORRECTION))
-        self.drawn = np.vstack([np.zeros((1, _CORRECTION)), drawn])
+        drawn = rng.standard_normal((n_boot, _CORRECTIONS))
+        self.drawn = np.vstack([np.zeros((1, _CORRECTIONS)), drawn])
         noise = rng.standard_normal((n_boot, len(points.Y))) * points.error
         self.Y = np.vstack([points.Y, points.Y + noise])
         self._fits: dict[tuple[str, Settings], Fit] = {}
@@ -198,7 +206,8 @@ class PointScaling:
     def _scaled(
         self, settings: Settings, columns: Callable[[Floats], Floats], known: Callable[[Floats], Floats]
     ) -> Fit:
-        """Least squares of Y against known(w) + columns(w) + N^(-1/3) g(w), minimised over alpha_c."""
+        """Least squares of Y against known(w) + columns(w) + N^(-1/3) g(w) + N^(-2/3) h(w), minimised over
+        alpha_c."""
         n_free = columns(np.zeros(1)).shape[-1]
         used = np.isin(self.points.N, self.sizes[settings.skip :])
         if not n_free:
@@ -278,7 +287,7 @@ class PointScaling:
         the first row."""
         basis = self._basis(points, grid, settings, columns)
         n = len(points.alpha)
-        prior = self.drawn[: len(Y), : _CORRECTION if settings.correction > 0 else 0]
+        prior = self.drawn[: len(Y), : _CORRECTIONS if settings.correction > 0 else 0]
         w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width  # (grid, point)
         # chi^2 = |t|^2 - |t Q|^2 for t = (Y - known)/error, without an array of (grid, resampling, point)
         t, base = Y / points.error, known(w) / points.error
@@ -292,14 +301,14 @@ class PointScaling:
         self, points: Points, grid: Floats, settings: Settings, columns: Callable[[Floats], Floats]
     ) -> Floats:
         """The regressors at every alpha_c of the grid: orthonormal columns over points and prior."""
-        n_prior = _CORRECTION if settings.correction > 0 else 0
+        n_prior = _CORRECTIONS if settings.correction > 0 else 0
         unit = settings.correction * self._level(points)  # standard deviation of the coefficients of g
         w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width
         free = columns(w)
-        g = unit * polyvander(w, _CORRECTION - 1)[..., :n_prior] / np.cbrt(points.N)[:, None]
+        corrections = unit * corrections_to_scaling(w, points.N)[..., :n_prior]
         n, n_free = len(points.alpha), free.shape[-1]
         design = np.zeros((len(grid), n + n_prior, n_free + n_prior))
-        design[:, :n] = np.concatenate([free, g], axis=-1) / points.error[:, None]
+        design[:, :n] = np.concatenate([free, corrections], axis=-1) / points.error[:, None]
         design[:, n:, n_free:] = np.eye(n_prior)
         return np.asarray(np.linalg.qr(design)[0])
 
@@ -327,7 +336,8 @@ class PointScaling:
         return information, third / information**1.5
 
     def _crossing(self, settings: Settings) -> Fit:
-        """Where b of Y = f + g N^(-1/3) + b N^(1/3) turns positive, with Y the smooth curves of all sizes."""
+        """Where b of Y = f + g N^(-1/3) + h N^(-2/3) + b N^(1/3) turns positive, with Y the smooth curves of
+        all sizes."""
         sizes = self.sizes[settings.skip :]
         if len(sizes) < 2:
             return Fit(None, "not_enough_data")
@@ -342,14 +352,15 @@ class PointScaling:
         weight = np.nan_to_num(1 / error)
         n, root = len(sizes), np.cbrt(sizes)
         Y = smoother @ self.points.Y  # (grid, size)
-        # g is normal with standard deviation ``correction`` times Y here
+        # g and h are normal, of standard deviations ``correction`` and ``SECOND * correction`` times Y here
         level = np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
         unit = settings.correction * level
-        n_prior = int(settings.correction > 0)
+        n_prior = 2 if settings.correction > 0 else 0
         design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
         design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
         if n_prior:
-            design[:, :n, 2], design[:, n, 2] = weight * unit[:, None] / root, 1.0
+            scale = unit[:, None, None] * np.stack([1 / root, SECOND / root**2], axis=-1)
+            design[:, :n, 2:], design[:, n:, 2:] = weight[..., None] * scale, np.eye(n_prior)
         inverse = np.linalg.pinv(design)
         of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
         b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
@@ -421,6 +432,13 @@ class PointScaling:
         N, alpha = float(line.N[0]), line.alpha.tolist()
         Y = N ** (1 / 3) * np.array([[mean_overlap_sq(self.model, a, N) for a in alpha]])
         return float(zero_of_line(line, Y, line.alpha)[0][0]) - self.critical.alpha
+
+
+def corrections_to_scaling(w: Floats, N: Floats) -> Floats:
+    """The regressors of g and h, one column for each coefficient, for coefficients with a prior of standard
+    deviation 1 in units of ``correction`` times Y at alpha_c."""
+    powers, root = polyvander(w / REACH, _CORRECTIONS // 2 - 1), np.cbrt(N)[..., None]
+    return np.concatenate([powers / root, SECOND * powers / root**2], axis=-1)
 
 
 def scale_width(model: Model) -> float:

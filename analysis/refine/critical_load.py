@@ -24,6 +24,7 @@ from bendscape.analysis.estimate.collapse_fits import (
     LEAST_CELLS,
     PointScaling,
     Settings,
+    corrections_to_scaling,
     scale_width,
 )
 from bendscape.analysis.estimate.collapse_points import Points, scaled_points, universal_overlap
@@ -44,7 +45,7 @@ TRUSTED = 0.5
 along the tangent of its curve to where the curve no longer holds, even below alpha = 0."""
 
 _N_BOOT = 200
-_ORDER, _CORRECTION = Settings().order, 3
+_ORDER = Settings().order
 _Z = float(norm.isf((1 - LEVEL) / 2))
 _SIDES = ("above_the_alpha_range", "below_the_alpha_range")
 
@@ -145,14 +146,14 @@ def critical_load_design(
 
     Y = N^(1/3) <overlap_sq_space> at w = (alpha - alpha_c) N^(1/3)/width is
 
-        Y = f(w) + N^(-1/3) unit (g_0 + g_1 w + g_2 w^2),    dY/d alpha_c = -(N^(1/3)/width) dY/dw,
+        Y = f(w) + unit sum_j c_j k_j(w, N),    dY/d alpha_c = -(N^(1/3)/width) dY/dw,
 
-    with f = A phi_r, or a cubic with four free coefficients, and unit half of Y at alpha_c: the g_j have
-    normal priors of variance 1. Beside theory's curve they are those of the fit. The cubic's coefficients
-    are those of the universal curve and its g_j are zero, since a free curve through few and noisy cells
-    would send the next ones to the wrong places; the errors of the fit count in full. A cell's standard
-    deviation is Y times a relative one, whose logarithm is a straight line in w through those of the points
-    in the window.
+    with f = A phi_r, or a cubic with four free coefficients, unit half of Y at alpha_c, and k_j the
+    corrections to scaling of the fit: the c_j have normal priors of variance 1. Beside theory's curve they
+    are those of the fit. The cubic's coefficients are those of the universal curve and its c_j are zero,
+    since a free curve through few and noisy cells would send the next ones to the wrong places; the errors of
+    the fit count in full. A cell's standard deviation is Y times a relative one, whose logarithm is a
+    straight line in w through those of the points in the window.
 
     Parameters
     ----------
@@ -184,27 +185,26 @@ def critical_load_design(
         return np.asarray(amplitude * universal_overlap(w, r))
 
     def mean(theta: Floats, alpha: Floats, N: Floats) -> Floats:
-        w, root = scaled(theta, alpha, N)
-        return np.asarray(curve(theta, w) + unit / root * polynomial.polyval(w, theta[1 + n_free :]))
+        w, _ = scaled(theta, alpha, N)
+        return np.asarray(curve(theta, w) + unit * corrections_to_scaling(w, N) @ theta[1 + n_free :])
 
     def gradient(theta: Floats, alpha: Floats, N: Floats) -> Floats:
         w, root = scaled(theta, alpha, N)
-        step = 1e-3
-        slope = (curve(theta, w + step) - curve(theta, w - step)) / (2 * step)
-        slope = slope + unit / root * polynomial.polyval(w, polynomial.polyder(theta[1 + n_free :]))
-        powers = polynomial.polyvander(w, max(_ORDER, _CORRECTION - 1))
-        g = unit / root[:, None] * powers[:, :_CORRECTION]
-        return np.column_stack([-root / width * slope, powers[:, :n_free], g])
+        step = 1e-3 * width / root
+        slope = (mean(theta, alpha - step, N) - mean(theta, alpha + step, N)) / (2 * step)  # in alpha_c
+        free = polynomial.polyvander(w, _ORDER)[:, :n_free]
+        return np.column_stack([slope, free, unit * corrections_to_scaling(w, N)])
 
-    w, root = (points.alpha - value) * np.cbrt(points.N) / width, np.cbrt(points.N)
+    w = (points.alpha - value) * np.cbrt(points.N) / width
     inside = np.abs(w) <= Settings().window
-    g: Floats = np.zeros(_CORRECTION)
+    columns = unit * corrections_to_scaling(w, points.N) / points.error[:, None]
+    n_prior = columns.shape[1]
+    c: Floats = np.zeros(n_prior)
     if not free:  # least squares with the prior, at the estimate
-        columns = unit / (root * points.error)[:, None] * polynomial.polyvander(w, _CORRECTION - 1)
         off = (points.Y - amplitude * universal_overlap(w, r)) / points.error
         columns, off = columns[inside], off[inside]
-        g = np.asarray(np.linalg.solve(columns.T @ columns + np.eye(_CORRECTION), columns.T @ off), float)
-    theta = np.concatenate([[value], cubic[:n_free], g])
+        c = np.asarray(np.linalg.solve(columns.T @ columns + np.eye(n_prior), columns.T @ off), float)
+    theta = np.concatenate([[value], cubic[:n_free], c])
     relative = points.relative_error * np.sqrt(points.n_seeds)
     near = inside if inside.sum() >= 3 else np.ones(len(w), dtype=bool)
     degree = int(near.sum() >= 6 and np.ptp(w[near]) > 0)
@@ -220,9 +220,9 @@ def critical_load_design(
         half = TRUSTED * width * N ** (-1 / 3)
         return max(value - half, 0.0), value + half
 
-    prior = np.diag([0.0] * (1 + n_free) + [1.0] * _CORRECTION)
+    prior = np.diag([0.0] * (1 + n_free) + [1.0] * n_prior)
     sharp = tuple(N for N in sizes if not 2 * error > Settings().window * width * N ** (-1 / 3))
-    names = ("alpha_c", *(f"f_{k}" for k in range(n_free)), *(f"g_{k}" for k in range(_CORRECTION)))
+    names = ("alpha_c", *(f"f_{k}" for k in range(n_free)), *(f"c_{k}" for k in range(n_prior)))
     kept = points.where(inside & (free | (points.cells() >= LEAST_CELLS)))
     return DesignModel(
         names,
