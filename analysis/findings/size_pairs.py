@@ -11,7 +11,7 @@ from numpy.polynomial import Polynomial
 
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
-from bendscape.analysis.estimate.collapse_fits import Settings
+from bendscape.analysis.estimate.collapse_fits import SECOND, Settings
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS
 from bendscape.core.quadratic.model import Model
 
@@ -24,7 +24,7 @@ _FARTHEST = 0.25  # error of a crossing, relative to the range of the loads, bey
 
 class Climb(NamedTuple):
     """log(high/low) of the loads at which the curves of the two smallest and of the two largest sizes cross,
-    with its error, statistical and that of a first correction to scaling."""
+    with its error, statistical and that of the first two corrections to scaling."""
 
     model: Model
     sizes: tuple[int, int, int, int]
@@ -51,17 +51,18 @@ class _Curve(NamedTuple):
 class _Crossing(NamedTuple):
     load: float
     error: float
-    per_correction: float
+    per_correction: Floats  # of first and second order, of standard deviation 1 in ``Settings.correction``
 
 
 def climbs(found: xr.Dataset) -> list[Climb]:
     """The climb of every model with four sizes whose curves cross.
 
     log Y, Y = N^(1/3) <overlap_sq_space>, is a cubic in alpha at each size. Y(N_1) = Y(N_2) at alpha_12. At a
-    continuous transition all sizes cross at alpha_c, up to a correction to scaling: with
-    Y = f(w) + N^(-1/3) g(w) and c = g(0)/f(0) the crossing moves by c (N_1^(-1/3) - N_2^(-1/3)) over the
-    slope of log Y(N_2)/Y(N_1) there, for both pairs with the same c, of standard deviation 1/2, as in the
-    collapse. At a discontinuous one it climbs beyond the crossover size.
+    continuous transition all sizes cross at alpha_c, up to corrections to scaling: with
+    Y = f(w) + N^(-1/3) g(w) + N^(-2/3) h(w) the crossing moves by g(0)/f(0) (N_1^(-1/3) - N_2^(-1/3)) and by
+    h(0)/f(0) (N_1^(-2/3) - N_2^(-2/3)) over the slope of log Y(N_2)/Y(N_1) there, for both pairs with the
+    same g(0) and h(0), of standard deviations 1/2 and 2 in units of f(0), as in the collapse. At a
+    discontinuous one it climbs beyond the crossover size.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def climbs(found: xr.Dataset) -> list[Climb]:
     Returns
     -------
     list of Climb
-        Nothing enters but the exponents 1/3 and that standard deviation. Both pairs have no size in common,
+        Nothing enters but the exponents and those standard deviations. Both pairs have no size in common,
         so their errors are independent. A size needs ``LEAST_LOADS`` loads with ``LEAST_SEEDS`` seeds.
 
     Notes
@@ -90,7 +91,7 @@ def climbs(found: xr.Dataset) -> list[Climb]:
             continue
         statistical = math.hypot(low.error / low.load, high.error / high.load)
         of_scaling = high.per_correction / high.load - low.per_correction / low.load
-        error = math.hypot(statistical, Settings().correction * of_scaling)
+        error = math.hypot(statistical, *(Settings().correction * of_scaling))
         sizes = (ends[0].N, ends[1].N, ends[2].N, ends[3].N)
         model = Model(*(at[name].item() for name in MODEL))
         rows.append(Climb(model, sizes, low.load, high.load, error))
@@ -133,7 +134,8 @@ def _crossing(small: _Curve, large: _Curve) -> _Crossing | None:
     error = math.sqrt(variance) / slope
     if error > _FARTHEST * (last - first):
         return None
-    return _Crossing(load, error, (small.N ** (-1 / 3) - large.N ** (-1 / 3)) / slope)
+    first, second = (small.N ** (-k / 3) - large.N ** (-k / 3) for k in (1, 2))
+    return _Crossing(load, error, np.array([first, SECOND * second]) / slope)
 
 
 def _variance(curve: _Curve, load: float) -> float:
