@@ -145,7 +145,7 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     model, entropy = task
     stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
     planted = Planted(
-        model, tuple(stream.normal(0, Settings().correction, 6)), AMPLITUDE[shape], 1.0, 1000 + entropy
+        model, tuple(stream.normal(0, Settings().correction, 9)), AMPLITUDE[shape], 1.0, 1000 + entropy
     )
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)

@@ -20,8 +20,9 @@ LOADS = np.round(np.arange(0.5, 2.45, 0.05), 12)  # times N a whole number for N
 def corrections(
     w: npt.NDArray[np.float64], N: float, coefficients: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """Corrections to scaling in units of Y at the critical load: three coefficients of the first, then three
-    of the second. Beyond |w| = 1, where no fit looks, they are those at 1."""
+    """Corrections to scaling in units of Y at the critical load: three coefficients of order N^0, then those
+    of N^(-1/3) and N^(-2/3), each times its ``PRIOR``. Beyond |w| = 1, where no fit looks, they are those
+    at 1."""
     k = corrections_to_scaling(np.clip(w, -1, 1), np.full(np.shape(w), float(N)))
     return np.asarray(k[..., : len(coefficients)] @ np.asarray(coefficients, dtype=np.float64))
 

@@ -57,7 +57,7 @@ def at(result: xr.Dataset, estimator: str) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def continuous() -> xr.Dataset:
-    return planted_collapse.sweep(CONTINUOUS, SIZES, correction=(0.3, -0.3))
+    return planted_collapse.sweep(CONTINUOUS, SIZES, correction=(0, 0, 0, 0.3, -0.3))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def found(continuous: xr.Dataset) -> xr.Dataset:
 @pytest.fixture(scope="module")
 def found_below() -> xr.Dataset:
     """A discontinuous model with much data."""
-    sweep = planted_collapse.sweep(DISCONTINUOUS, SIZES, correction=(0.3,), spread=0.3)
+    sweep = planted_collapse.sweep(DISCONTINUOUS, SIZES, correction=(0, 0, 0, 0.3), spread=0.3)
     return collapse(sweep, n_boot=200)
 
 
@@ -85,7 +85,7 @@ def test_the_planted_load_lies_within_four_errors_of_its_estimate(found: xr.Data
 
 
 def test_a_correction_biases_the_fit_unless_it_is_allowed_for() -> None:
-    sweep = planted_collapse.sweep(CONTINUOUS, SIZES, correction=(1.0,), spread=0.1)
+    sweep = planted_collapse.sweep(CONTINUOUS, SIZES, correction=(0, 0, 0, 1.0), spread=0.1)
     truth = critical_point(CONTINUOUS).alpha
     plain, allowed = (at(collapse(sweep, n_boot=100, correction=size), "collapse") for size in (0.0, 2.0))
     assert plain["alpha_c"].item() - truth > 10 * plain["alpha_c_error"].item()
@@ -97,7 +97,7 @@ def test_crossings_of_sizes_are_extrapolated_by_the_law_that_a_correction_gives_
     truth, sizes = critical_point(CONTINUOUS).alpha, (10**4, 4 * 10**4, 16 * 10**4, 64 * 10**4)
     loads = np.round(np.linspace(1.1, 1.4, 31), 12)
     sweep = planted_collapse.sweep(
-        CONTINUOUS, dict.fromkeys(sizes, 100), correction=(1.0,), loads=loads, spread=0.003
+        CONTINUOUS, dict.fromkeys(sizes, 100), correction=(0, 0, 0, 1.0), loads=loads, spread=0.003
     )
     crossings = []
     for k in range(3):

@@ -33,7 +33,7 @@ RANGES = {"below": np.arange(0.2, 0.901, 0.05), "above": np.arange(1.5, 3.401, 0
 
 def sweep(alpha: Floats, seeds: int, cells: str, entropy: int, correction: float = CORRECTION) -> xr.Dataset:
     """Three sizes, with a correction to scaling drawn from the prior of the fit."""
-    drawn = correction * np.random.default_rng([5, entropy]).standard_normal(6)
+    drawn = correction * np.random.default_rng([5, entropy]).standard_normal(9)
     return planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES, seeds), alpha, cells=cells, correction=tuple(drawn), entropy=entropy
     )

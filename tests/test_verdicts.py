@@ -108,7 +108,7 @@ def planted(rng: np.random.Generator, alpha_c: float, sizes: dict[int, int], alp
     """A sweep of few alphas, at random beside the threshold, with a correction as systematic.py has it."""
     step = 1.2 * BBP / (alphas - 1)
     loads = np.round((0.6 * BBP + step * rng.uniform(-0.5, 0.5) + step * np.arange(alphas)) * 64) / 64
-    correction = [float(rng.normal(0.0, CORRECTION))]
+    correction = [0, 0, 0, float(rng.normal(0.0, CORRECTION))]
     entropy = int(rng.integers(2**31))
     return planted_collapse.sweep(
         MODEL, sizes, alpha_c=alpha_c, correction=correction, loads=loads, entropy=entropy

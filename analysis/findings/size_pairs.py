@@ -11,7 +11,7 @@ from numpy.polynomial import Polynomial
 
 from bendscape.analysis.dataset.curves import Flags, Floats
 from bendscape.analysis.dataset.models import MODEL, alpha_axis
-from bendscape.analysis.estimate.collapse_fits import SECOND, Settings
+from bendscape.analysis.estimate.collapse_fits import PRIOR, Settings
 from bendscape.analysis.estimate.edge_fits import LEAST_SEEDS
 from bendscape.core.quadratic.model import Model
 
@@ -51,7 +51,7 @@ class _Curve(NamedTuple):
 class _Crossing(NamedTuple):
     load: float
     error: float
-    per_correction: Floats  # of first and second order, of standard deviation 1 in ``Settings.correction``
+    per_correction: Floats  # of both orders, with a standard deviation of ``Settings.correction``
 
 
 def climbs(found: xr.Dataset) -> list[Climb]:
@@ -134,8 +134,8 @@ def _crossing(small: _Curve, large: _Curve) -> _Crossing | None:
     error = math.sqrt(variance) / slope
     if error > _FARTHEST * (last - first):
         return None
-    first, second = (small.N ** (-k / 3) - large.N ** (-k / 3) for k in (1, 2))
-    return _Crossing(load, error, np.array([first, SECOND * second]) / slope)
+    moves = [size * (small.N ** (-k / 3) - large.N ** (-k / 3)) for k, size in enumerate(PRIOR)]
+    return _Crossing(load, error, np.array(moves) / slope)
 
 
 def _variance(curve: _Curve, load: float) -> float:
