@@ -17,7 +17,7 @@ the scatter of measured errors. Every method is judged by the same estimator, ``
 same error: the larger of half the 68 % interval and half the 95 % interval over 1.96. Cost is that of the
 kernel's cost model.
 
-``--real`` runs campaigns of sampled Hessians with a table [target], sizes 256 to 1024. The grid that it
+``--real`` runs campaigns of sampled Hessians with a table [target], of the same sizes. The grid that it
 compares with is the first round of the campaign with as many seeds as the fitted design model says that the
 error of the end needs: it is not run.
 
@@ -70,7 +70,6 @@ from bendscape.sweep.store.rounds import read_rounds
 MODELS = (Model(1, 1, 0.7), Model(1, 1, 1.5), Model(2, 1, 1.5))
 RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
 """Seeds of that campaign, over 16."""
-REAL_SIZES = (256, 512, 1024)
 GRIDS = ("paper", "grid", "window")
 STEP, MOST = 1.1, 4000.0
 """Step of the factor, and the factor at which a grid is given up."""
@@ -246,7 +245,7 @@ def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str
     grid = {
         "p": [int(model.p)], "p_star": [model.p_star], "a": [model.a],
         "alpha": {"around": "alpha_bbp", "start": 0.4, "stop": 1.6, "num": 13},
-        "N": list(REAL_SIZES), "seeds": 8,
+        "N": list(SIZES), "seeds": 8,
     }  # fmt: skip
     aim = {"alpha_c": target, "core_hours": hours}
     campaign = Campaign.from_dict({"campaign": about, "grid": grid, "target": aim})
@@ -261,7 +260,7 @@ def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str
         hours, first = held.seconds / 3600, held.unit * np.linspace(0.4, 1.6, 13)
         uniform_hours = math.nan
         if fitted.design is not None and fitted.error > 0:
-            places = np.array([(x, N, held.cost(x / held.unit, N)) for x in first for N in REAL_SIZES]).T
+            places = np.array([(x, N, held.cost(x / held.unit, N)) for x in first for N in SIZES]).T
             uniform_hours = grid_hours(fitted, model, *places)
     return {
         "model": [int(model.p), model.p_star, model.a],
