@@ -6,12 +6,15 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +27,8 @@ from command_line import bendscape
 from rich.console import Console
 from test_core_hours import Clockwork
 
+from bendscape.analysis.dataset.export import export_store
+from bendscape.analysis.live.server import one_frame
 from bendscape.core.errors import ParameterError
 from bendscape.sweep import Axes, Axis, Campaign, Variable, kernel
 from bendscape.sweep import plan as plan_of
@@ -600,13 +605,48 @@ def test_a_damaged_record_of_a_round_is_found_and_set_aside(tmp_path: Path, modu
     assert fsck(store).sound
 
 
-def test_rounds_on_an_object_store_are_those_on_files(
-    tmp_path: Path, module: str, s3: Any, whole: Path
+def test_rounds_on_an_object_store_are_those_on_files_and_each_asks_for_a_cell_twice_at_most(
+    module: str, s3: Any, whole: Path
 ) -> None:
     url = s3.new_url()
     assert run(url, module, aimed()).outcome == "complete"
+    asked = list(s3.requests)
     assert told(url) == told(whole)
     assert data_files(url) == data_files(whole)
+    recorded = [k for k, (method, path) in enumerate(asked) if method == "PUT" and "/ledger/rounds/" in path]
+    assert len(recorded) == len(rounds_of(url)) == 3
+    for start, end in pairwise(recorded):
+        chunks = Counter(one for one in asked[start:end] if re.search("/N=64/(x|status)/c/", one[1]))
+        # Published, computed, analysed: a tile is written once, and read before that and by the analysis.
+        assert all(count <= (1 if method == "PUT" else 2) for (method, _), count in chunks.items())
+        rest = end - start - chunks.total()
+        assert rest <= 140, "five for each variable and axis, 125 in all, whatever the number of cells"
+
+
+def test_readers_of_rounds_on_an_object_store_write_nothing_and_ask_for_each_record_once(
+    tmp_path: Path, module: str, s3: Any
+) -> None:
+    url = s3.new_url()
+    assert run(url, module, aimed()).outcome == "complete"
+    rounds = rounds_of(url)
+
+    def asked(most: int, call: Callable[[], Any]) -> Any:
+        """What a reader returns. It asks at most so often for anything but records of rounds and cells, and
+        for none of these twice."""
+        before = len(s3.requests)
+        found = call()
+        requests = s3.requests[before:]
+        assert {method for method, _ in requests} <= {"GET", "HEAD"}
+        once = [path for _, path in requests if re.search(r"/ledger/rounds/\d|/c/", path)]
+        assert len(set(once)) == len(once)
+        assert len(requests) - len(once) <= most, requests
+        return found
+
+    assert len(asked(20, lambda: store_status(url, [module]))["rounds"]) == len(rounds)
+    frame = asked(25, lambda: one_frame(url, [module]))
+    assert [of["outcome"] for of in frame["rounds"]] == [of.outcome for of in rounds]
+    assert asked(12, lambda: opened(url)).n_seeds.max() > 4
+    asked(12, lambda: export_store(url, tmp_path / "e.nc"))
 
 
 def test_what_a_run_says_of_its_rounds(tmp_path: Path, module: str) -> None:
