@@ -21,8 +21,10 @@ kernel's cost model.
 compares with is the first round of the campaign with as many seeds as the fitted design model says that the
 error of the end needs: it is not run.
 
-``--shape other`` plants curves with twice theory's amplitude: the data refute ``theory_curve``, and
-``collapse`` takes its place.
+``--shape other`` plants curves with twice theory's amplitude, ``--shape near`` with 1.4 times: theory's curve
+is wrong, and ``collapse``, which does not know it, is right. ``--power`` then leaves out the grids and prints
+how the campaigns end: given up, met by ``collapse``, met by theory's curve, and the intervals that hold the
+truth.
 
 Printed: median core-hours of the models that met the target and their ratios; how many met it, of refinement
 and of each grid; the coverage of the 95 % intervals at the end, that is after the stopping rule, with its
@@ -73,7 +75,7 @@ RATIO = {256: 12, 512: 8, 1024: 4, 2048: 2, 4096: 1, 16384: 0.5, 100000: 0.375}
 GRIDS = ("paper", "grid", "window")
 STEP, MOST = 1.1, 4000.0
 """Step of the factor, and the factor at which a grid is given up."""
-AMPLITUDE = {"theory": 1.0, "other": 2.0}
+AMPLITUDE = {"theory": 1.0, "near": 1.4, "other": 2.0}
 
 
 def points_of(kind: str, planted: Planted) -> list[tuple[float, int]]:
@@ -108,7 +110,7 @@ def uniform(kind: str, planted: Planted, target: float, name: str) -> dict[str, 
         ratio = error / (target * abs(value)) if math.isfinite(value) and math.isfinite(error) else 2.0
         if ratio <= 1 or scale > MOST:
             break
-        scale *= max(STEP, 0.75 * ratio**2)
+        scale = min(scale * max(STEP, 0.75 * ratio**2), STEP * MOST)  # a bad start must not overshoot
     covered = bool(low <= planted.truth <= high)
     return {
         "core_hours": core_hours(planted, asked),
@@ -139,8 +141,8 @@ def least(planted: Planted, target: float, name: str) -> float:
     return high / 3600
 
 
-def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, Any]:
-    """One planted campaign, by every method."""
+def replicate(task: tuple[Model, int], target: float, shape: str, power: bool) -> dict[str, Any]:
+    """One planted campaign, by every method or, for the power of the rule alone, by refinement."""
     model, entropy = task
     stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
     planted = Planted(
@@ -149,12 +151,11 @@ def replicate(task: tuple[Model, int], target: float, shape: str) -> dict[str, A
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)
         name = "theory_curve" if shape == "theory" else "collapse"
-        grids = {"grid": uniform("grid", planted, target, name)}
-        grids["window"] = uniform("window", planted, target, name)
+        grids = {} if power else {kind: uniform(kind, planted, target, name) for kind in ("grid", "window")}
         same = points_of("paper", planted) == points_of("grid", planted)
-        if same or entropy % 4 == 0:
+        if grids and (same or entropy % 4 == 0):
             grids["paper"] = dict(grids["grid"]) if same else uniform("paper", planted, target, name)
-        bound = least(planted, target, name)
+        bound = math.nan if power else least(planted, target, name)
     fitted = last.fitted
     return {
         "model": [int(model.p), model.p_star, model.a],
@@ -235,6 +236,25 @@ def table(rows: list[dict[str, Any]]) -> None:
                 )
 
 
+def ends(rows: list[dict[str, Any]]) -> None:
+    """Print how campaigns on planted curves end, and whether their intervals hold the truth."""
+    print("model: replicates; given up, met by collapse, by theory's curve, open (of which hold the truth)")
+    for model in MODELS:
+        mine = [row for row in rows if row["model"] == [int(model.p), model.p_star, model.a]]
+        kinds = {"given up": [row for row in mine if row["state"] == "unreachable"]}
+        for name in ("collapse", "theory_curve"):
+            kinds[name] = [row for row in mine if row["state"] == "met" and row["estimator"] == name]
+        kinds["open"] = [row for row in mine if row["state"] == "open"]
+        counts = ", ".join(f"{len(of)} ({sum(row['covered'] for row in of)})" for of in kinds.values())
+        print(f"({model.p}, {model.p_star}, {model.a}): {len(mine)}; {counts}")
+        for row in mine:
+            print(
+                f"    {row['entropy']}: {row['state']}, {row['value']:.4f} ± {row['error']:.4f} by "
+                f"{row['estimator']}, truth {row['truth']:.4f}, {row['rounds']} rounds, "
+                f"{row['core_hours']:.3f} core-hours: {row['reason']}"
+            )
+
+
 def sampled(model: Model, entropy: int, target: float, hours: float) -> dict[str, Any]:
     """One campaign of sampled Hessians that goes in rounds by itself, and what a uniform grid would take.
 
@@ -302,6 +322,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=40)
     parser.add_argument("--target", type=float, default=0.01)
     parser.add_argument("--shape", choices=tuple(AMPLITUDE), default="theory")
+    parser.add_argument("--power", action="store_true", help="refinement alone, and how it ends")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="number of the first replicate")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -314,7 +335,7 @@ def main() -> None:
     options = parser.parse_args()
     models = [MODELS[k] for k in options.only]
     if options.print:
-        table(json.loads(options.json.read_text())["rows"])
+        (ends if options.power else table)(json.loads(options.json.read_text())["rows"])
         return
     if options.real:
         rows = []
@@ -332,14 +353,14 @@ def main() -> None:
             write(options.json, {"target": options.target, "real": rows})
         return
     tasks = [(model, options.first + e) for e in range(options.replicates) for model in models]
-    one = partial(replicate, target=options.target, shape=options.shape)
+    one = partial(replicate, target=options.target, shape=options.shape, power=options.power)
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         rows = []
         for row in pool.imap_unordered(one, tasks):
             rows.append(row)
             write(options.json, {"target": options.target, "shape": options.shape, "rows": rows})
-    table(rows)
+    (ends if options.power else table)(rows)
     print(f"{time.time() - began:.0f} s")
 
 

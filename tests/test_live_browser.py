@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import refiners
 from command_line import BENDSCAPE
 from live_page import served
 from test_any_axes import CASES, Place, module_of
+
+from bendscape.sweep.campaign.file import parse_campaign
+from campaigns import RANDOM, campaign_text, run, write_kernel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -372,6 +376,49 @@ def test_a_choice_keeps_its_values_in_an_extension_and_a_hidden_page_holds_no_co
         assert "#row=3" in page.url
         assert page.evaluate(f"{FIGURE}.layout.xaxis.range") == [-0.5, 0.5]
         assert page.inner_text("#link") == "live"
+        reader.close()
+        assert reader.wrong == []
+
+
+def test_the_page_says_that_a_target_is_unreachable_and_why(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiners.install(monkeypatch)
+    module, store = write_kernel(tmp_path, RANDOM), tmp_path / "s.zarr"
+    text = campaign_text(p=[1], a=[0.7, 1.5], alpha=[0.8, 1.2], N=[64], seeds=4)
+    target = (
+        "\n[target]\nmean_x = { absolute = 0.001 }\n[[target.models]]\na = 1.5\nmean_x = { absolute = 9 }\n"
+    )
+    run(store, module, parse_campaign(text))
+    spent = text + target.replace("0.001", "0.3").replace("[target]\n", "[target]\ncore_hours = 1e-9\n")
+    assert run(store, module, parse_campaign(spent)).exit_code == 3
+    with served(str(store), [module]) as port:
+        reader = Reader(browser, port)
+        page = reader(viewport={"width": 390, "height": 800})
+        state = page.inner_text("#state")
+        assert state.startswith(
+            "No run is at work, and cells are missing. The target is unreachable: the 1e-09"
+        )
+        assert "core-hours of [target] are used up" in state
+        assert "resumes" not in state, "the same command computes nothing"
+        assert run(store, module, parse_campaign(text + target)).exit_code == 3
+        words = "document.getElementById('state').textContent"
+        until(
+            page, f"{words}.startsWith('Complete. The target is unreachable: p = 1, p_star = 1, a = 0.7: ')"
+        )
+        state = page.inner_text("#state")
+        assert "seeds are needed, more than 64." in state
+        assert "a = 1.5" not in state, "that model has its precision"
+        assert "unreachable" in (page.text_content("#said") or ""), "read aloud"
+        last = page.locator("#rounds-rows tr").last.inner_text().split("\t")
+        assert (last[3:6], last[-1]) == (["1", "0", "1"], "target unreachable")
+        models = [row.split("\t") for row in page.locator("#rounds-models tr").all_inner_texts()]
+        assert [row[:2] for row in models] == [
+            ["p = 1, p_star = 1, a = 0.7", "unreachable"],
+            ["p = 1, p_star = 1, a = 1.5", "met"],
+        ]
+        assert models[0][-1].endswith("seeds are needed, more than 64")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
         reader.close()
         assert reader.wrong == []
 

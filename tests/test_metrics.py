@@ -210,6 +210,29 @@ def test_every_expression_of_the_dashboard_reads_metrics_that_there_are() -> Non
     assert max(x for x, _ in cells) < 24
 
 
+def test_the_dashboard_has_the_shape_that_grafana_imports() -> None:
+    """What Grafana 10.1 declares of a dashboard, as far as this one uses it."""
+    board = json.loads(bendscape("metrics", "--dashboard").stdout)
+    assert board["schemaVersion"] == 36, "that of 10.1, which later ones migrate"
+    assert "id" not in board, "the number of a database; the uid names it"
+    source, campaign = board["templating"]["list"]
+    assert (source["type"], source["query"], campaign["type"]) == ("datasource", "prometheus", "query")
+    asked = {"type": "prometheus", "uid": f"${{{source['name']}}}"}
+    assert campaign["datasource"] == asked
+    assert set(campaign["query"]) == {"query", "refId"}
+    for panel in board["panels"]:
+        assert panel["type"] in ("stat", "timeseries")
+        assert panel["datasource"] == asked
+        assert set(panel["fieldConfig"]) == {"defaults", "overrides"}
+        refs = [target["refId"] for target in panel["targets"]]
+        assert len(set(refs)) == len(refs) > 0
+        assert all(target["datasource"] == asked for target in panel["targets"])
+        if panel["type"] == "timeseries":
+            assert panel["options"]["legend"]["showLegend"], "the model of Grafana hides it by default"
+        else:
+            assert panel["options"]["reduceOptions"]["calcs"] == ["lastNotNull"]
+
+
 def test_every_alert_reads_metrics_that_there_are_and_says_what_to_do() -> None:
     text = bendscape("metrics", "--alerts").stdout
     (group,) = yaml.safe_load(text)["groups"]

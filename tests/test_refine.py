@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +25,9 @@ from bendscape.analysis.refine.critical_load import TRUSTED, critical_load_desig
 from bendscape.analysis.refine.design_model import DesignModel, Fitted, Shift
 from bendscape.analysis.refine.level_crossing import fit_level_crossing, level_crossing
 from bendscape.analysis.refine.refiner import refiner
-from bendscape.analysis.refine.rounds import FLAT, GROWTH, MARGIN, candidates, next_round
+from bendscape.analysis.refine.rounds import FLAT, GROWTH, MARGIN, MOST_CELLS, candidates, next_round
 from bendscape.analysis.refine.states import MOST_SEEDS, Held, Row, row_of, within
+from bendscape.analysis.refine.trust import halved
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.sweep.campaign.file import parse_campaign
@@ -120,6 +122,37 @@ def test_a_round_that_can_reach_the_target_takes_no_more_than_it_needs_and_sprea
     used = at.size[found.cells > 0]
     spread = sum((at.size == N).sum() for N in np.unique(used))
     assert (found.cells > 0).sum() > spread * FLAT
+
+
+def test_no_point_gets_more_cells_than_an_analysis_holds() -> None:
+    design, held = design_of("collapse"), Planted(MODEL).held(PILOT)
+    at = candidates(design, held.unit, held.accepts, held.cells, held.present, held.cost)
+    zeros, seconds = np.zeros((len(design.theta),) * 2), 1e5
+    found = next_round(design, at, zeros, 1e-6, 1.0, seconds)
+    total = at.cells + found.cells
+    assert total.max() == MOST_CELLS, "the optimum would put more there"
+    assert (total == MOST_CELLS).sum() < len(total)
+    assert 0.9 * seconds < found.seconds <= seconds * (1 + 1e-9), "other points get the time"
+    assert found.expected < design.standard_error()
+    full = dict.fromkeys(zip(at.coordinate.tolist(), at.size.astype(int).tolist(), strict=True), MOST_CELLS)
+    fitted = replace(fit_critical_load(Planted(MODEL).block(PILOT)), design=design, trust="sound")
+    state = row_of(fitted, Planted(MODEL).held(full), 1e-6, unasked).state
+    assert (state.state, state.reason.endswith("add larger sizes")) == ("unreachable", True)
+    assert f"{MOST_CELLS:,}" in state.reason
+
+
+def test_halves_alternate_along_the_cells_that_are_done_and_take_a_byte_a_cell() -> None:
+    status = np.tile(np.array([1, 2, 1, 1, 0, -1, 1], np.int8), (40, 10_000))
+    block = xr.Dataset({"status": (("x", "seed"), status)})
+    tracemalloc.start()
+    one, other = halved(block, "seed")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    done = np.flatnonzero(status[0] == 1)
+    assert np.flatnonzero(one["status"][0] == 1).tolist() == done[::2].tolist()
+    assert np.flatnonzero(other["status"][0] == 1).tolist() == done[1::2].tolist()
+    assert one["status"].dtype == status.dtype
+    assert peak < 8 * status.size  # an integer for each cell would be eight bytes
 
 
 def test_cells_that_the_campaign_already_asks_for_count_as_coming() -> None:

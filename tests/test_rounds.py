@@ -6,12 +6,17 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,8 @@ from command_line import bendscape
 from rich.console import Console
 from test_core_hours import Clockwork
 
+from bendscape.analysis.dataset.export import export_store
+from bendscape.analysis.live.server import one_frame
 from bendscape.core.errors import ParameterError
 from bendscape.sweep import Axes, Axis, Campaign, Variable, kernel
 from bendscape.sweep import plan as plan_of
@@ -31,6 +38,7 @@ from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.target import Proposal
 from bendscape.sweep.commands.status import store_status
 from bendscape.sweep.engine import run as run_module
+from bendscape.sweep.engine import stop as stop_module
 from bendscape.sweep.engine.executor import Job, Result, SerialExecutor
 from bendscape.sweep.engine.run import open_plan, run_campaign, work_left
 from bendscape.sweep.location import store_url
@@ -201,6 +209,54 @@ def test_a_signal_during_a_round_stops_cleanly_and_the_next_run_goes_on(
     assert data_files(store) == data_files(whole)
 
 
+class Costly(SerialExecutor):
+    """Real cells; receipts say 0.25 s a cell, by which the clock of the run moves on."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+
+    def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
+        for result in super().run(next_job):
+            assert result is not None
+            costs = [replace(of, seconds=0.25 * of.computed) for of in result.receipts]
+            self.clock[0] += sum(of.seconds for of in costs)
+            yield result._replace(receipts=costs)
+
+
+def budgets(kind: str, number: int) -> dict[str, Any]:
+    """The budget of one run of many, each for two or three of the tiles below, of one cell."""
+    if kind == "time":
+        return {"time_budget": 0.7}  # of which nine tenths are for cells
+    if kind == "core-hours":
+        return {"core_hours": {"": 0.6 / 3600}}
+    label, tiles = ("day", "night")[number % 2], 2.4 * (number // 2 + 1)
+    return {"core_hours": {label: 0.25 * tiles / 3600}}
+
+
+@pytest.mark.parametrize("kind", ["time", "core-hours", "two labels"])
+def test_budgets_that_end_within_rounds_lead_to_the_store_and_the_rounds_of_a_run_left_alone(
+    tmp_path: Path, module: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [time.time() + 1e6]  # no second that this test takes counts
+    virtual = SimpleNamespace(time=lambda: clock[0], monotonic=lambda: clock[0])
+    text = campaign_text(**GRID).replace('kernel = "probe"', 'kernel = "probe"\ntile_seconds = 0.25')
+    campaign = parse_campaign(text + TARGET)
+    assert run(tmp_path / "whole.zarr", module, campaign, Costly(clock)).outcome == "complete"
+    monkeypatch.setattr(stop_module, "time", virtual)
+    store, within = tmp_path / "s.zarr", set[tuple[int, int]]()
+    for number in range(40):
+        summary = run(store, module, campaign, Costly(clock), **budgets(kind, number))
+        if summary.outcome == "complete":
+            break
+        assert (summary.outcome, summary.exit_code) == ("stopped", 75)
+        assert 0 < summary.computed <= 3
+        within.add((summary.rounds, summary.missing))
+    assert summary.outcome == "complete"
+    assert sum(missing > 0 for rounds, missing in within if rounds) >= 2, "they ended within rounds"
+    assert told(store) == told(tmp_path / "whole.zarr")
+    assert data_files(store) == data_files(tmp_path / "whole.zarr")
+
+
 def test_an_unfinished_round_of_another_target_is_proposed_anew(
     tmp_path: Path, module: str, whole: Path
 ) -> None:
@@ -248,27 +304,18 @@ def test_the_core_hours_of_a_target_count_every_receipt_of_the_store(
     def target(hours: float) -> Campaign:
         return aimed(f"{TARGET}core_hours = {hours!r}\n", **grid)
 
-    class Real(SerialExecutor):
-        """Real cells; each receipt says 0.25 s a cell."""
-
-        def run(self, next_job: Callable[[], Job | None]) -> Iterator[Result | None]:
-            for result in super().run(next_job):
-                assert result is not None
-                costs = [replace(of, seconds=0.25 * of.computed) for of in result.receipts]
-                yield result._replace(receipts=costs)
-
-    spent = run(store, module, target(1.5 * tile), Real())
+    spent = run(store, module, target(1.5 * tile), Costly([0.0]))
     assert (spent.outcome, spent.exit_code) == ("target unreachable", 3)
     assert "core-hours of [target] are used up" in spent.reason
     assert spent.core_seconds == 1.0
     assert not work_left(store_url(store), target(1.5 * tile), load_kernel("probe", [module]))
-    again = run(store, module, target(1.5 * tile), Real())
+    again = run(store, module, target(1.5 * tile), Costly([0.0]))
     assert (again.outcome, again.computed) == ("target unreachable", 0)
     assert work_left(store_url(store), target(40 * tile), load_kernel("probe", [module]))
-    more = run(store, module, target(40 * tile), Real())
+    more = run(store, module, target(40 * tile), Costly([0.0]))
     assert (more.outcome, more.exit_code) == ("complete", 0)
     own = tmp_path / "whole.zarr"
-    run(own, module, target(40 * tile), Real())
+    run(own, module, target(40 * tile), Costly([0.0]))
     strip = [{k: v for k, v in of.items() if k != "target"} for of in told(store)]
     assert strip == [{k: v for k, v in of.items() if k != "target"} for of in told(own)]
     assert data_files(store) == data_files(own)
@@ -558,13 +605,48 @@ def test_a_damaged_record_of_a_round_is_found_and_set_aside(tmp_path: Path, modu
     assert fsck(store).sound
 
 
-def test_rounds_on_an_object_store_are_those_on_files(
-    tmp_path: Path, module: str, s3: Any, whole: Path
+def test_rounds_on_an_object_store_are_those_on_files_and_each_asks_for_a_cell_twice_at_most(
+    module: str, s3: Any, whole: Path
 ) -> None:
     url = s3.new_url()
     assert run(url, module, aimed()).outcome == "complete"
+    asked = list(s3.requests)
     assert told(url) == told(whole)
     assert data_files(url) == data_files(whole)
+    recorded = [k for k, (method, path) in enumerate(asked) if method == "PUT" and "/ledger/rounds/" in path]
+    assert len(recorded) == len(rounds_of(url)) == 3
+    for start, end in pairwise(recorded):
+        chunks = Counter(one for one in asked[start:end] if re.search("/N=64/(x|status)/c/", one[1]))
+        # Published, computed, analysed: a tile is written once, and read before that and by the analysis.
+        assert all(count <= (1 if method == "PUT" else 2) for (method, _), count in chunks.items())
+        rest = end - start - chunks.total()
+        assert rest <= 140, "five for each variable and axis, 125 in all, whatever the number of cells"
+
+
+def test_readers_of_rounds_on_an_object_store_write_nothing_and_ask_for_each_record_once(
+    tmp_path: Path, module: str, s3: Any
+) -> None:
+    url = s3.new_url()
+    assert run(url, module, aimed()).outcome == "complete"
+    rounds = rounds_of(url)
+
+    def asked(most: int, call: Callable[[], Any]) -> Any:
+        """What a reader returns. It asks at most so often for anything but records of rounds and cells, and
+        for none of these twice."""
+        before = len(s3.requests)
+        found = call()
+        requests = s3.requests[before:]
+        assert {method for method, _ in requests} <= {"GET", "HEAD"}
+        once = [path for _, path in requests if re.search(r"/ledger/rounds/\d|/c/", path)]
+        assert len(set(once)) == len(once)
+        assert len(requests) - len(once) <= most, requests
+        return found
+
+    assert len(asked(20, lambda: store_status(url, [module]))["rounds"]) == len(rounds)
+    frame = asked(25, lambda: one_frame(url, [module]))
+    assert [of["outcome"] for of in frame["rounds"]] == [of.outcome for of in rounds]
+    assert asked(12, lambda: opened(url)).n_seeds.max() > 4
+    asked(12, lambda: export_store(url, tmp_path / "e.nc"))
 
 
 def test_what_a_run_says_of_its_rounds(tmp_path: Path, module: str) -> None:

@@ -79,10 +79,12 @@ const pageParts = (() => {
       return `The run has died: process ${holder.pid} of ${holder.user} on ${holder.host}${seen}. The same command resumes.`;
     }
     const run = frame.runs && frame.runs[0];
-    const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
     const newest = frame.rounds && frame.rounds[frame.rounds.length - 1];
-    const target = newest && newest.outcome === "unreachable" && frame.state === "complete" ? " The target is unreachable: see the rounds." : "";
-    return STATES[frame.state] + ended + target;
+    // A run that ends for its target says why; one that died before it could, left it in the last round.
+    const given = run && run.outcome === "target unreachable" ? run.reason : newest && newest.outcome === "unreachable" && frame.state !== "stopped" ? newest.reasons.join("; ") : "";
+    if (given) return `${frame.state === "stopped" ? "No run is at work, and cells are missing." : STATES[frame.state]} The target is unreachable: ${given}.`;
+    const ended = run && run.reason && frame.state === "stopped" ? ` The last run ended with: ${run.outcome}, ${run.reason}.` : "";
+    return STATES[frame.state] + ended;
   }
   function targetWords({ quantity, precision, models, core_hours: hours }) {
     const error = precision ? Object.entries(precision).map(([kind, value]) => ` with a standard error of ${value}, ${kind}`).join("") : "";

@@ -24,6 +24,11 @@ GROWTH = 3.0
 """A round at most triples the time spent on a model: the design is that of a fit which may still be far
 off."""
 
+MOST_CELLS = 2**16
+"""Cells at one point beyond which no round goes. An analysis holds a model as an array over the curve, the
+sizes and the seeds of its largest point, and the optimum for a free curve would put most cells at one point
+of the smallest size: without a limit, memory and time grow with that point, not with the number of cells."""
+
 _STEPS = 8  # of the lattice across the region of one size
 _CHOSEN = 0.03  # share of the optimal design above which a size takes part in the flat share
 _BISECTIONS = 12
@@ -115,7 +120,8 @@ def next_round(
     Returns
     -------
     Round
-        Without cells if the time does not suffice for ``least_seeds`` cells at one point.
+        Without cells if the time does not suffice for ``least_seeds`` cells at one point, or every point has
+        ``MOST_CELLS``.
     """
     points = Points(
         design.gradient(design.theta, at.curve, at.size), design.sigma(at.curve, at.size), at.cost
@@ -124,18 +130,26 @@ def next_round(
     reserved = _reserved(design, at, most_seconds)
     most_seconds -= float(reserved @ at.cost)
     known = known + design.information(at.curve, at.size, reserved)
-    use = np.ones(len(at.size), dtype=bool)
-    while True:
-        cells, gap = _divided(
-            points, known, direction, at, use, wanted / inflation * MARGIN, most_seconds, design
-        )
-        lost = _left_out(design, at, cells)
-        if not lost:
+    room = np.maximum(MOST_CELLS - at.cells - reserved, 0.0)
+    use, full = room >= 1, np.zeros(len(room))  # cells at the points that this round brings to their limit
+    cells, gap, aim = np.zeros(len(room)), 0.0, wanted / inflation * MARGIN
+    while use.any():
+        there = known + design.information(at.curve, at.size, full)
+        left = most_seconds - float(full @ at.cost)
+        least = design.least_seeds * float(at.cost[use].min())
+        if full.any() and (left < least or variance(there, direction) <= aim**2):
             break
-        use &= ~np.isin(at.size, lost)
-        if not use.any():
-            cells = np.zeros(len(use))
+        found, gap = _divided(points, there, direction, at, use, aim, left, design)
+        if lost := _left_out(design, at, found + full):
+            use &= ~np.isin(at.size, lost)
+            full[np.isin(at.size, lost)] = 0.0
+        elif (over := found > room).any():
+            full[over] = room[over]
+            use &= ~over
+        else:
+            cells = found
             break
+    cells = cells + full
     rows = points.rows * np.sqrt(cells * points.cost)[:, None]
     expected = inflation * math.sqrt(variance(known + rows.T @ rows, direction))
     cells = cells + reserved

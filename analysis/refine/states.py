@@ -11,7 +11,7 @@ import numpy as np
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.refine.design_model import DesignModel, Fitted
-from bendscape.analysis.refine.rounds import GROWTH, Round, candidates, next_round
+from bendscape.analysis.refine.rounds import GROWTH, MOST_CELLS, Round, candidates, next_round
 from bendscape.sweep.campaign.axes import Scalar
 from bendscape.sweep.campaign.target import Addition, ModelState, State
 
@@ -126,6 +126,9 @@ def row_of(fitted: Fitted, held: Held, wanted: float, halves: Halves, most: floa
     at = candidates(design, held.unit, held.accepts, held.cells, held.present, held.cost)
     if not len(at.size):
         return row("unreachable", "the curve axis accepts no value where cells would help")
+    if (at.cells >= MOST_CELLS).all():
+        why = f"every point where cells help has {MOST_CELLS:,} of them, the most that rounds ask for"
+        return row("unreachable", f"{why}: add larger sizes")
     plain = design.standard_error()
     inflation = max(1.0, fitted.error / plain) if fitted.error > 0 else 1.0
     longest = min((GROWTH - 1) * held.seconds, most)

@@ -10,6 +10,7 @@ import xarray as xr
 from bendscape.analysis.dataset.counts import DONE
 from bendscape.analysis.estimate.profiles import POOR
 from bendscape.analysis.refine.design_model import Trust
+from bendscape.sweep.campaign.kernel import STATUS
 
 REFUTED = 1e-6
 """P-value below which a curve is given up; below ``POOR`` it is suspect."""
@@ -45,7 +46,9 @@ def worse(one: tuple[Trust, str], other: tuple[Trust, str]) -> tuple[Trust, str]
 def halved(block: xr.Dataset, seed: str) -> tuple[xr.Dataset, xr.Dataset]:
     """The block with every other of the cells that are done, at every point along the dimension ``seed``."""
     status = block["status"]
-    odd = xr.DataArray(
-        np.cumsum(status.values == DONE, axis=status.get_axis_num(seed)) % 2 == 1, dims=status.dims
-    )
-    return block.assign(status=status.where(odd, 0)), block.assign(status=status.where(~odd, 0))
+    done = status.values == DONE
+    # Parity along the seeds, one byte a cell: a cumulative sum would take eight.
+    odd = np.logical_xor.accumulate(done, axis=status.get_axis_num(seed))
+    halves = [np.where(kept, status.values, STATUS["absent"]) for kept in (odd, ~odd)]
+    one, other = (block.assign(status=status.copy(data=half.astype(status.dtype))) for half in halves)
+    return one, other

@@ -32,8 +32,9 @@ class RunRecord:
     started, ended
         Seconds since 1970. A killed run ends with its last heartbeat or receipt; an active run has None.
     outcome
-        "complete", "failed cells", "stopped" or "error", as the run recorded; "at work" for an active run;
-        "killed" if no end is recorded; "" for an older version of bendscape and for `fsck --repair`.
+        "complete", "failed cells", "target unreachable", "stopped" or "error", as the run recorded; "at work"
+        for an active run; "killed" if no end is recorded; "" for an older version of bendscape and for
+        `fsck --repair`.
     reason
         Why it was stopped, or the name of the error.
     cells
