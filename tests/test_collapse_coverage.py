@@ -103,7 +103,7 @@ def test_alphas_that_miss_the_threshold_give_only_a_side_or_a_bound(
 
 @pytest.mark.parametrize(("part", "end"), [("below", "alpha_c_low"), ("above", "alpha_c_high")])
 def test_sizes_that_do_not_cross_within_the_alphas_give_a_bound(part: str, end: str) -> None:
-    found = collapse(sweep(RANGES[part], 60, "normal", 0), n_boot=100).squeeze()
+    found = collapse(sweep(RANGES[part], 240, "normal", 0), n_boot=100).squeeze()
     for name in ("collapse", "theory_curve", "crossing"):
         at = found.sel(estimator=name)
         side = "above" if part == "below" else "below"
@@ -116,17 +116,21 @@ def test_sizes_that_do_not_cross_within_the_alphas_give_a_bound(part: str, end: 
 
 
 def test_a_continuous_model_far_below_its_threshold_is_not_called_discontinuous() -> None:
-    """alpha_bbp = 7.78 is far above the alphas."""
+    """alpha_bbp = 7.78 is far above the alphas. One of 600 such estimates names the wrong side, so more than
+    one of 12 is a false alarm with a probability of 2e-4."""
     model, alpha = Model(1, 2, 0.5), np.round(np.arange(1.0, 3.01, 0.1), 12)
+    flags = Counter[str]()
     for entropy in range(4):
         ds = planted_coverage.threshold_sweep(
             model, dict.fromkeys((128, 256, 512), 12), alpha, cells="exponential", entropy=entropy
         )
         found = collapse(ds, n_boot=100).squeeze()
-        flags = {tuple(FLAGS)[int(code)] for code in found["flag"]}
-        assert flags <= {"above_the_alpha_range", "interval_leaves_the_alpha_range", "not_enough_data"}
+        flags.update(tuple(FLAGS)[int(code)] for code in found["flag"])
         assert {tuple(KINDS)[int(code)] for code in found["kind_from_data"]} == {"no_estimate"}
         assert np.isnan(found["probability_discontinuous"]).all()
+    known = {"above_the_alpha_range", "interval_leaves_the_alpha_range", "not_enough_data"}
+    assert flags["above_the_alpha_range"] >= 4
+    assert sum(count for flag, count in flags.items() if flag not in known) <= 1
 
 
 def test_a_crossing_of_two_sizes_has_no_degrees_of_freedom_and_no_kind() -> None:
