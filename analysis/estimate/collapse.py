@@ -110,11 +110,12 @@ def collapse(
     Estimators, by name along ``estimator``: ``collapse``, ``theory_curve``, ``crossing``, ``square_root``
     (:data:`bendscape.analysis.estimate.collapse_fits.ESTIMATORS`). The first two fit
 
-        N^(1/3) <overlap_sq_space> = f(w) + N^(-1/3) g(w),    w = (alpha - alpha_c) N^(1/3)/width,
+        N^(1/3) <overlap_sq_space> = f(w) + c(w, N),    w = (alpha - alpha_c) N^(1/3)/width,
 
     in the window |w| <= ``window`` (4 N^(-1/3) in alpha at (1, 1, 1.5)). f is a polynomial of order ``order``
-    or the theory's A phi_r; g is a parabola whose coefficients have a normal prior with standard deviation
-    ``correction`` N^(1/3) <overlap_sq_space> at alpha_c.
+    or the theory's A phi_r; c are corrections to scaling of order N^0, N^(-1/3) and N^(-2/3), parabolas whose
+    coefficients have normal priors; that of order N^(-1/3) has the standard deviation ``correction``
+    N^(1/3) <overlap_sq_space> at alpha_c (:mod:`bendscape.analysis.estimate.collapse_fits`).
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def collapse(
     order : int
         Order of the polynomial, 2 to 6.
     correction : float
-        >= 0; 0 omits the correction to scaling.
+        >= 0; 0 omits the corrections to scaling.
     n_boot : int
         Resamplings of the mean overlaps, >= 100, for the errors of differences between choices.
     level : float
@@ -157,7 +158,7 @@ def collapse(
     at 68 per cent. An end outside the measured alphas is nan. For ``collapse`` and ``crossing`` no interval
     is shorter than the errors alone imply. If there is no minimum or crossing within the alphas, ``alpha_c``
     is nan and the end that is not nan is a bound. Coverage of 95 % intervals flagged ``estimated``, on
-    planted sweeps with a correction to scaling drawn from the prior: 0.92 to 1.00 with 6 seeds or more, for
+    planted sweeps with corrections to scaling drawn from the prior: 0.91 to 1.00 with 6 seeds or more, for
     normal, exponential and lognormal cells; of 1300 sweeps whose alphas miss the threshold one gave an
     estimate (``benchmarks/coverage.py``, ``tests/test_collapse_coverage.py``, ``docs/collapse.md``).
 
