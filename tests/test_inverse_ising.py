@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import bendscape
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from scipy.stats import chi2
 
 from bendscape.core.errors import ParameterError
@@ -315,6 +315,35 @@ def test_samples_that_determine_nothing_give_no_number() -> None:
             assert np.isfinite(found.theta).all()
     strong = np.array([[1.0, -0.9], [-0.9, 1.0]])
     assert tap(np.array([0.9, 0.9]), strong).flag == "no_real_solution"
+
+
+def on_the_boundary(rows: FloatArray) -> bool:
+    """Whether some direction has products >= 0 with all rows, and not all of them 0."""
+    found = linprog(-rows.sum(axis=0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
+    return bool(found.fun < -1e-9)
+
+
+def test_a_likelihood_has_an_estimate_where_its_maximum_is_finite() -> None:
+    """A linear programme decides. Pseudo-likelihood: no spin's h has s h >= 0 in all samples. Maximum
+    likelihood: the moments of the samples lie inside the polytope of all moments, not on its boundary."""
+    rng = np.random.default_rng(12)
+    flags = []
+    for _ in range(12):
+        s = np.where(rng.random((20, 5)) < 0.5, 1, -1).astype(np.int8)
+        others = [np.concatenate([np.delete(s, r, axis=1), np.ones((20, 1))], axis=1) for r in range(5)]
+        infinite = any(on_the_boundary(s[:, [r]] * others[r]) for r in range(5))
+        flags.append(infinite)
+        assert pseudo_likelihood(s).flag == ("no_finite_estimate" if infinite else "estimated")
+        products = [
+            np.concatenate([of[:, i] * of[:, j], of], axis=1)
+            for of in (s, spins_of(np.arange(32), 5))
+            for i, j in [np.triu_indices(5, 1)]
+        ]
+        infinite = on_the_boundary(products[0].mean(axis=0) - products[1])
+        flags.append(infinite)
+        assert maximum_likelihood(s).flag == ("no_finite_estimate" if infinite else "estimated")
+    assert 0 < sum(flags[0::2]) < 12
+    assert 0 < sum(flags[1::2]) < 12
 
 
 @pytest.mark.parametrize("method", ["pseudo_likelihood", "maximum_likelihood"])

@@ -14,6 +14,9 @@ from bendscape.core.numerics.threads import on_one_thread
 _MOST_STEPS = 100
 _ACCURACY = 1e-8
 """Largest last step of Newton's iteration, which then has squared it."""
+FLAT, LONG = 1e-12, 1e-3
+"""A step longer than ``LONG`` that gains less than ``FLAT`` of log likelihood per sample leads to infinity:
+the curvature along it is below 1e-6."""
 
 
 @on_one_thread
@@ -66,6 +69,8 @@ def maximum_likelihood(spins: Spins, l2: float = 0.0) -> Estimate:
         except LinAlgError:
             break
         size, decrease = 1.0, float(gradient @ step)
+        if decrease < FLAT and float(np.abs(step).max()) > LONG:
+            break
         while True:
             new, p = objective(at - size * step)
             if new <= value - 0.25 * size * decrease + 1e-14 * abs(value) or size < 1e-6:

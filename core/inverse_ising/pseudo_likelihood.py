@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+import numpy.typing as npt
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import expit
 
 from bendscape.core.inverse_ising.estimate import Estimate, no_estimate
-from bendscape.core.inverse_ising.maximum_likelihood import check_l2
+from bendscape.core.inverse_ising.maximum_likelihood import FLAT, LONG, check_l2
 from bendscape.core.inverse_ising.model import FloatArray, Spins
 from bendscape.core.numerics.threads import on_one_thread
 
-_MOST_STEPS, _MOST_INNER = 60, 100
+_MOST_STEPS, _MOST_INNER = 60, 50
 _ACCURACY = 1e-6
 """Largest last Newton step; what it leaves is smaller by the factor of ``_REDUCTION``."""
 _REDUCTION = 1e-3
@@ -31,7 +32,8 @@ def pseudo_likelihood(spins: Spins, l2: float = 0.0) -> Estimate:
     and then theta_ij = (theta_ij + theta_ji)/2.
 
     Newton's iteration on all N regressions at once; steps come from conjugate gradients preconditioned by
-    the second moments of the spins. One product with the curvature costs 4 M N^2 operations.
+    the second moments of the spins. One product with the curvature costs 4 M N^2 operations. Where they are
+    slow, close to a maximum at infinity, a spin's step is solved for directly, in M N^2.
 
     Parameters
     ----------
@@ -96,8 +98,18 @@ def pseudo_likelihood(spins: Spins, l2: float = 0.0) -> Estimate:
             """Rows times the second derivatives."""
             return free((curvature * (x @ rows.T)).T @ x / M + rows * prior)
 
-        step = _conjugate_gradients(gradient, curve, precondition)
+        step, solved = _conjugate_gradients(gradient, curve, precondition)
+        for r in np.flatnonzero(~solved):
+            others = np.delete(np.arange(N + 1), r)
+            curved = (x.T * curvature[:, r]) @ x / M + np.diag(prior)
+            try:
+                factor = cho_factor(curved[np.ix_(others, others)])
+            except LinAlgError:
+                return no_estimate(N, "no_finite_estimate")
+            step[r, others] = cho_solve(factor, gradient[r, others])
         decrease = (gradient * step).sum(axis=1)
+        if ((decrease < FLAT) & (np.abs(step).max(axis=1) > LONG)).any():
+            break
         size = np.ones(N)
         while True:
             new = losses(at - size[:, None] * step)
@@ -115,8 +127,8 @@ def _conjugate_gradients(
     right: FloatArray,
     product: Callable[[FloatArray], FloatArray],
     precondition: Callable[[FloatArray], FloatArray],
-) -> FloatArray:
-    """Solve one system for each row."""
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Solve one system for each row, and say which are solved."""
     found, residual = np.zeros_like(right), right.copy()
     direction = precondition(residual)
     first = size = (residual * direction).sum(axis=1)
@@ -130,7 +142,7 @@ def _conjugate_gradients(
         if (size <= _REDUCTION * first).all():
             break
         direction = next_direction + _ratio(size, before) * direction
-    return found
+    return found, size <= _REDUCTION * first
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:

@@ -155,8 +155,10 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     found = 2e-3
     if N > MOST_SPINS:
         glassy = cell.model == "sherrington_kirkpatrick" or options.random_signs
-        spin = 2e-8 + 1.5e-10 * N if glassy else 1e-7
-        found += max(M, LEAST_CHAINS) * N * options.sweeps * spin
+        if glassy:
+            found += (options.sweeps + 10) * N * (4e-5 + max(M, LEAST_CHAINS) * (2e-8 + 1e-10 * N))
+        else:
+            found += options.sweeps * max(M, LEAST_CHAINS) * N * 1e-7
     if cell.method == "pseudo_likelihood":
         found += 3e-7 * M * N + 3e-9 * M * N**2
     if cell.method == "maximum_likelihood":
@@ -167,7 +169,7 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
 def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
     M, N = max(cell.samples, LEAST_CHAINS), cell.N
     bonds = 0.5 * N * (4 if cell.model == "square_lattice" else options.degree)
-    return 5e6 + 100.0 * M * (N + bonds) + 80.0 * N**2
+    return 5e6 + 60.0 * M * (N + bonds) + 80.0 * N**2
 
 
 def check(grid: Grid, options: Options = DEFAULTS) -> None:
