@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 from bendscape.analysis.dataset.analyses import load_analysis
-from bendscape.analysis.estimate.norm_laws import first_below, norm_laws, slope_of_means
+from bendscape.analysis.estimate.norm_laws import first_below, norm_laws
+from bendscape.analysis.estimate.power_law import slope_of_means
 from bendscape.core.errors import ParameterError
 from bendscape.core.perceptron.theory import fixed_norm, largest_stability
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
-from scipy.special import chdtrc
 
 from bendscape.analysis.dataset.analyses import Analysis
 from bendscape.analysis.dataset.counts import DONE
-from bendscape.analysis.dataset.curves import Flags, Floats
+from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.options import check_level
-from bendscape.analysis.estimate.student import means, weighted
+from bendscape.analysis.estimate.power_law import LEAST_SEEDS, Fit, contrast, slope_of_means
 from bendscape.core.errors import ParameterError
 from bendscape.core.perceptron import theory
 
 Error = Literal["generalisation_error", "fixed_norm_error"]
 
-LEAST_SEEDS, LEAST_TIMES, LEAST_ALPHAS = 6, 3, 3
+LEAST_TIMES, LEAST_ALPHAS = 3, 3
 _PARTS = {
     "": "estimate",
     "_error": "standard error",
@@ -39,16 +38,6 @@ _AT_SIZE = {
     "norm_star_exponent": "d log norm_star / d log alpha",
     "final_exponent": "d log (error at the last time) / d log alpha",
 }
-
-
-class Fit(NamedTuple):
-    """A mean or a slope: value, standard error, interval, and the probability of a larger chi squared."""
-
-    value: float = math.nan
-    error: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    p_value: float = math.nan
 
 
 def norm_laws(
@@ -158,7 +147,7 @@ def norm_laws(
                 fit = slope_of_means(cells[of][there, k], loads, level)
                 for part, number in zip(("", "_error", "_low", "_high", "_p_value"), fit, strict=True):
                     parts[name + part][k] = number
-                parts[name + "_theory"][k] = _contrast(loads, n) @ found[of + "_theory"][there, k]
+                parts[name + "_theory"][k] = contrast(loads, n) @ found[of + "_theory"][there, k]
         data |= {part: (("N",), values) for part, values in parts.items()}
     data["not_enough_data"] = (("N",), lacking)
     words = {
@@ -195,35 +184,6 @@ def first_below(x: Floats, y: Floats, level: float) -> Floats:
             part = (value[i - 1] - level) / (value[i - 1] - value[i])
             found[row] = at[i - 1] + part * (at[i] - at[i - 1])
     return found
-
-
-def slope_of_means(values: Floats, x: Floats | None, level: float) -> Fit:
-    """Slope against x of the means of rows of seeds, nan for an absent seed; their mean if x is None.
-
-    A row in which fewer than LEAST_SEEDS values are finite gives an empty fit."""
-    counted: Flags = np.isfinite(values)
-    n = counted.sum(axis=1)
-    if (n < LEAST_SEEDS).any():
-        return Fit()
-    of = means(values, counted)
-    weights = np.ones(1) if x is None else _contrast(x, n)
-    fit = weighted(weights[None], of)
-    low, high = (float(limit[0]) for limit in fit.t_limits(level))
-    value, deviation = float(fit.value[0]), math.sqrt(float(fit.variance[0]))
-    p_value = math.nan
-    if x is not None and len(x) > 2 and (of.variance > 0).all():
-        w = (of.dof - 2) / of.dof / of.variance
-        centre = (w @ x) / w.sum()
-        line = (w * (x - centre)) @ of.mean / (w @ (x - centre) ** 2)
-        residual = of.mean - (w @ of.mean) / w.sum() - line * (x - centre)
-        p_value = float(chdtrc(len(x) - 2, w @ residual**2))
-    return Fit(value, deviation, value - high * deviation, value - low * deviation, p_value)
-
-
-def _contrast(x: Floats, n: Floats) -> Floats:
-    """Weights of the least-squares slope of values at x with weights n."""
-    off = x - (n @ x) / n.sum()
-    return np.asarray(n * off / (n @ off**2))
 
 
 @lru_cache(4096)

@@ -1,0 +1,1 @@
+"""Couplings of an Ising model inferred from its samples."""
