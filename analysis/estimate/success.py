@@ -138,6 +138,7 @@ def curves_from_counts(
         ``rate``, ``rate_low``, ``rate_high``, ``n_cells`` over all dimensions; ``half`` and its interval
         (:func:`bendscape.analysis.estimate.half_success.half_success`) without the curve axis; ``slope``,
         ``common`` (:func:`bendscape.analysis.estimate.half_success.slope_in_log_size`) without the size too.
+        The coordinate ``abscissa`` is what the curves are functions of.
     """
     at = roles_of(ds)
     k, n = xr.broadcast(successes, trials)
@@ -151,13 +152,14 @@ def curves_from_counts(
     ).reshape(*K.shape, 3)
     halves = {name: np.full(K.shape[:-1], math.nan) for name in (*_OF_HALF, "half_flag")}
     slopes = {name: np.full(K.shape[:-2], math.nan) for name in _OF_SLOPE}
-    for index in np.ndindex(K.shape[:-2]):
-        found = []
-        for j in range(len(sizes)):
-            found.append(_half(x[index][j], K[index][j], n_cells[index][j], level))
-            for name, value in _half_values(found[-1]).items():
+    found: dict[tuple[int, ...], list[HalfSuccess]] = {index: [] for index in np.ndindex(K.shape[:-2])}
+    for j in range(len(sizes)):  # one size after the other: curves at equal values share their design
+        for index, of_index in found.items():
+            of_index.append(_half(x[index][j], K[index][j], n_cells[index][j], level))
+            for name, value in _half_values(of_index[-1]).items():
                 halves[name][(*index, j)] = value
-        for name, value in _slope_values(slope_in_log_size(sizes, found, level)).items():
+    for index, of_index in found.items():
+        for name, value in _slope_values(slope_in_log_size(sizes, of_index, level)).items():
             slopes[name][index] = value
     dims = tuple(map(str, k.dims))
     coords = {
@@ -165,21 +167,20 @@ def curves_from_counts(
         for dim in dims
         if dim in k.coords
     }
-    result = xr.Dataset(coords=coords)
-    for place, (name, words) in enumerate(
-        {"rate": "rate of success", "rate_low": "lower end", "rate_high": "upper end"}.items()
-    ):
-        result[name] = (dims, rates[..., place], {"long_name": words, "units": "1"})
-    result["n_cells"] = (dims, n_cells, {"long_name": "cells that are done", "units": "1"})
-    result["n_success"] = (dims, K, {"long_name": "cells that succeeded", "units": "1"})
-    for name, words in _OF_HALF.items():
-        result[name] = (dims[:-1], halves[name], {"long_name": words, "units": "1"})
+    coords["abscissa"] = _abscissa(ds, at).assign_attrs(long_name="value of the curve axis; of alpha, M/N")
+    words = {"rate": "rate of success", "rate_low": "lower end", "rate_high": "upper end"}
+    arrays = {name: (dims, rates[..., place], words[name]) for place, name in enumerate(words)}
+    arrays["n_cells"] = (dims, n_cells, "cells that are done")
+    arrays["n_success"] = (dims, K, "cells that succeeded")
+    arrays |= {name: (dims[:-1], halves[name], of) for name, of in _OF_HALF.items()}
+    arrays |= {name: (dims[:-2], slopes[name], of) for name, of in _OF_SLOPE.items()}
     flags = {"flag_values": np.arange(len(FLAGS), dtype=np.int8), "flag_meanings": " ".join(FLAGS)}
     flags |= {"long_name": "outcome of half"}
-    result["half_flag"] = (dims[:-1], halves["half_flag"].astype(np.int8), flags)
-    for name, words in _OF_SLOPE.items():
-        result[name] = (dims[:-2], slopes[name], {"long_name": words, "units": "1"})
-    return result
+    variables: dict[str, Any] = {
+        name: (over, values, {"long_name": of, "units": "1"}) for name, (over, values, of) in arrays.items()
+    }
+    variables["half_flag"] = (dims[:-1], halves["half_flag"].astype(np.int8), flags)
+    return xr.Dataset(variables, coords)
 
 
 def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:

@@ -23,7 +23,7 @@ from bendscape.core.quadratic.descent.cost import (
     resolve_data,
 )
 from bendscape.core.quadratic.descent.explicit import ExplicitData
-from bendscape.core.quadratic.descent.flow import TOLERANCE
+from bendscape.core.quadratic.descent.flow import TOLERANCE, steps_of
 from bendscape.core.quadratic.descent.landscape import Data
 from bendscape.core.quadratic.descent.measure import Descent, Measured, follow
 from bendscape.core.quadratic.descent.revealed import LARGEST_REL, RevealedData
@@ -354,8 +354,11 @@ def _peak_bytes(cell: DescentCell, options: Options = DEFAULTS) -> float:
 
 
 def _check(grid: Grid, options: Options = DEFAULTS) -> None:
-    """Refuse points with less than one sample, with matrices wider than recorded, or impossible to reveal."""
+    """Refuse points with less than one sample, with matrices wider than recorded, or impossible to reveal,
+    and times that a learning rate does not tell apart."""
     check_samples(grid)
+    if options.learning_rate is not None:
+        steps_of(options.times, options.learning_rate)
     widths = {name: int(np.max(grid.models[name])) for name in ("p", "p_star")}
     for name, width in widths.items():
         if options.overlaps and width > options.overlaps:
