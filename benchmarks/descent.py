@@ -53,7 +53,7 @@ from bendscape.core.quadratic.descent.own_labels import right_edge
 from bendscape.core.quadratic.descent.revealed import RevealedData, revealed_bytes
 
 MODEL, ALPHA, ALPHA_HUGE = Model(1, 1, 0.01), 4.0, 4.6
-SECONDS, GIB = 900.0, 12.0
+GIB = 12.0
 TIMES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SHORT = TIMES[:3]
 EXPLICIT_EVALUATIONS = 10
@@ -211,18 +211,17 @@ def tolerances(N: int = 400, cells: int = 10) -> list[dict[str, Any]]:
 
 
 def revealed(
-    N: int, rel: float, seed: int, explicit: bool, alpha: float = ALPHA, limited: bool = False
+    N: int, rel: float, seed: int, explicit: bool, alpha: float = ALPHA, limit: float = math.inf
 ) -> dict[str, Any]:
     """One run to recovery without the data, or to its limits."""
-    if limited:
+    if math.isfinite(limit):
         resource.setrlimit(resource.RLIMIT_AS, (int(GIB * 2**30),) * 2)
     start, last = time.process_time(), None
 
     def ended(moment: Moment) -> bool:
         nonlocal last
         last = moment
-        late = limited and time.process_time() - start > SECONDS
-        return late or moment.overlaps.alignment > RECOVERED
+        return time.process_time() - start > limit or moment.overlaps.alignment > RECOVERED
 
     with threadpool_limits(1):
         data = RevealedData(MODEL, alpha, N, np.random.default_rng(seed), rel=rel)
@@ -284,6 +283,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--huge", action="store_true")
     parser.add_argument("--rel", type=float, default=0.0, help="of --huge")
+    parser.add_argument("--seconds", type=float, default=900.0, help="of --huge")
     parser.add_argument("--tolerances", action="store_true")
     chosen = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
@@ -291,7 +291,7 @@ def main() -> None:
         with threadpool_limits(1):
             found["tolerances"] = tolerances()
     elif chosen.huge:
-        found["revealed"] = [alone(1_000_000, chosen.rel, 1, False, ALPHA_HUGE, True)]
+        found["revealed"] = [alone(1_000_000, chosen.rel, 1, False, ALPHA_HUGE, chosen.seconds)]
     else:
         with threadpool_limits(1):
             found["equal_error"] = []
