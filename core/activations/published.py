@@ -1,0 +1,105 @@
+"""Theory of any network as one record: both sectors, and which of them shows first."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from bendscape.core.activations.activation import Network
+from bendscape.core.activations.quadrature import WIDEST, WIDEST_PRODUCT
+from bendscape.core.activations.sectors import SECTORS, sector_spectrum, sector_thresholds
+from bendscape.core.activations.theory import even_spectrum, even_transition
+
+TRANSITION_KINDS = ("continuous", "discontinuous", "none", "unknown")
+"""Kinds of transition; none: no outlier leaves the bulk at any load; unknown: no theory for this network."""
+
+
+class Thresholds(NamedTuple):
+    """Thresholds of both sectors, nan where there is none; ``alpha_bbp`` is the lower, with its kind and its
+    error of quadrature. At p = 1, and for even students, both sectors are one."""
+
+    alpha_bbp: float
+    alpha_bbp_error: float
+    alpha_bbp_symmetric: float
+    alpha_bbp_relative: float
+    transition: str
+
+
+class Outliers(NamedTuple):
+    """Edge and outliers at one load; ``lambda_star`` is the lower outlier, and ``overlap_sq`` the overlap of
+    its vectors. nan where there is no outlier, or no theory. ``error`` is the largest error of quadrature."""
+
+    edge: str
+    lambda_minus: float
+    lambda_star: float
+    overlap_sq: float
+    lambda_star_symmetric: float
+    lambda_star_relative: float
+    overlap_sq_symmetric: float
+    overlap_sq_relative: float
+    error: float
+
+
+def has_theory(network: Network) -> bool:
+    """Whether there is a theory: an even teacher; an even student of any width up to 64, p = 1, or any
+    student of p = 2 to 4."""
+    if not network.teacher.even:
+        return False
+    if network.teacher_activation != "quadratic" and network.p_star > WIDEST_PRODUCT:
+        return False
+    one = network.p == 1 or network.student.even
+    return (network.p <= WIDEST or math.isinf(network.p)) if one else 2 <= network.p <= WIDEST_PRODUCT
+
+
+def is_split(network: Network) -> bool:
+    """Whether the symmetric and the relative sector differ."""
+    return network.p > 1 and not network.student.even
+
+
+@lru_cache(maxsize=4096)
+def thresholds_of(network: Network) -> Thresholds:
+    """Thresholds of a network, unknown where there is no theory."""
+    if not has_theory(network):
+        return Thresholds(math.nan, math.nan, math.nan, math.nan, "unknown")
+    if not is_split(network):
+        found = even_transition(network)
+        load = found.alpha_bbp
+        return Thresholds(load, found.alpha_bbp_error, load, load, found.kind)
+    sectors = [sector_thresholds(network)[name] for name in SECTORS]
+    first = min(sectors, key=lambda of: math.inf if math.isnan(of.alpha_bbp) else of.alpha_bbp)
+    loads = (of.alpha_bbp for of in sectors)
+    return Thresholds(first.alpha_bbp, first.alpha_bbp_error, *loads, first.kind)
+
+
+@lru_cache(maxsize=2**14)
+def outliers_of(network: Network, alpha: float) -> Outliers:
+    """Edge and outliers of a network at one load, nan where there is no theory."""
+    if not has_theory(network):
+        return Outliers("sharp", *[math.nan] * 8)
+    if not is_split(network):
+        at = even_spectrum(network, alpha)
+        values, overlaps = (at.lambda_star,) * 3, (at.overlap_sq,) * 3
+        errors = (at.lambda_minus_error, at.lambda_star_error, at.overlap_sq_error)
+        return Outliers(
+            at.edge, at.lambda_minus, values[0], overlaps[0], *values[1:], *overlaps[1:], _largest(errors)
+        )
+    found = sector_spectrum(network, alpha)
+    sectors = (found.symmetric, found.relative)
+    first = min(sectors, key=lambda of: math.inf if math.isnan(of.lambda_star) else of.lambda_star)
+    errors = [found.lambda_minus_error]
+    for of in sectors:
+        errors += [of.lambda_star_error, of.overlap_sq_error]
+    return Outliers(
+        found.edge,
+        found.lambda_minus,
+        first.lambda_star,
+        first.overlap_sq,
+        *(of.lambda_star for of in sectors),
+        *(of.overlap_sq for of in sectors),
+        _largest(errors),
+    )
+
+
+def _largest(errors: tuple[float, ...] | list[float]) -> float:
+    return max((error for error in errors if not math.isnan(error)), default=math.nan)
