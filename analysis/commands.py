@@ -46,12 +46,23 @@ def thresholds(
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     json: Json = False,
 ) -> None:
-    """Measured thresholds with error bars at each size, next to theory. The store may still be filling."""
+    """Measured thresholds with error bars at each size, next to theory; of a store of activations, loads at
+    which sizes cross, next to theory's thresholds. The store may still be filling."""
     from bendscape.analysis.estimate.estimators import ESTIMATORS
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.analysis.findings.activations import activation_rows, render_activations
+    from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import out, print_json
 
     with _opened(store) as ds:
+        results = Results(ds)
+        if results.is_of_activations:
+            models = results.activations
+            if json:
+                print_json({"store": store, "rows": activation_rows(models)})
+            else:
+                print(render_activations(models), end="")
+            return
         result = thresholds(ds, level=level).compute()
     if json:
         print_json(
@@ -140,24 +151,28 @@ def claims(
     json: Json = False,
 ) -> None:
     """What sweeps say about each claim of arXiv:2510.18435, in Markdown: verdict, power of the test, numbers.
-    Several stores are read together. For a store of descents, the claims of the abstract of arXiv:2403.02418.
-    A store may still be filling."""
+    Several stores are read together. For a store of descents, the claims of the abstract of arXiv:2403.02418;
+    for one of activations, whether width bends the landscape for each. A store may still be filling."""
     from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
+    from bendscape.analysis.findings.activation_claims import claims_of_models
     from bendscape.analysis.findings.claims import Readings, claims_of, readings, render_claims
     from bendscape.analysis.findings.descent_claims import claims_of_descents
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
-    every, descents = Readings([], [], [], [], []), []
+    every, others = Readings([], [], [], [], []), []
     for store in stores:
         with _opened(store) as ds:
             if not DESCENT.lacking(ds):
-                descents += claims_of_descents(ds)
+                others += claims_of_descents(ds)
                 continue
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
+            if results.is_of_activations:
+                others += claims_of_models(results.activations)
+                continue
             results.read(made_of := ("collapse", "edge_scaling", "means"))
             every = every + readings(*(results[name] for name in made_of))
-    found = [*(claims_of(every) if any(every) or not descents else []), *descents]
+    found = [*(claims_of(every) if any(every) or not others else []), *others]
     if json:
         print_json({"stores": stores, "claims": [claim._asdict() for claim in found]})
     else:
@@ -240,6 +255,7 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds_table
+    from bendscape.analysis.findings.activations import activation_rows, render_activations
     from bendscape.analysis.findings.descent import recovery_rows, render_descent
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.report.page import write_report
@@ -250,12 +266,17 @@ def report(
     with _opened(store) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
-        descents = results.is_of_descents
-        rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
+        descents, of_activations = results.is_of_descents, results.is_of_activations
+        if of_activations:
+            rows = activation_rows(results.activations)
+        else:
+            rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
     if json:
         print_json({"store": store, "output": path, "rows": rows})
         return
-    if table and descents:
+    if table and of_activations:
+        print(render_activations(results.activations), end="")
+    elif table and descents:
         print(render_descent(results.descent), end="")
     elif table:
         out().print(render_thresholds(results["thresholds"]))

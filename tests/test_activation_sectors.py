@@ -72,9 +72,9 @@ def test_samples_show_the_relative_outlier_above_its_threshold_and_no_symmetric_
     """N = 200, 12 seeds at 2.5 thresholds and at 0.6 of it.
 
     Above, eigenvalue and overlap within 5 standard errors plus 0.02 for finite N (at N = 400 and 16 seeds
-    they agree to 0.003 and 0.011). The symmetric overlap of the lowest pair, and both below the threshold, are
-    those of vectors of the bulk, of order N^(-1/3) near the edge: below 0.3 and at most half of the outlier's.
-    False alarms below 1e-3.
+    they agree to 0.003 and 0.011). The symmetric overlap of the lowest pair, and both below the threshold,
+    are those of vectors of the bulk, of order N^(-1/3) near the edge: below 0.3 and at most half of the
+    outlier's. False alarms below 1e-3.
     """
     network = Network(2, 1, 1.0, "softplus")
     load, N = sector_thresholds(network)["relative"].alpha_bbp, 200

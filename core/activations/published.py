@@ -15,14 +15,21 @@ TRANSITION_KINDS = ("continuous", "discontinuous", "none", "unknown")
 """Kinds of transition; none: no outlier leaves the bulk at any load; unknown: no theory for this network."""
 
 
+BESIDE = 2e-3
+"""Relative distance from alpha_bbp of the loads that give the tangent."""
+
+
 class Thresholds(NamedTuple):
     """Thresholds of both sectors, nan where there is none; ``alpha_bbp`` is the lower, with its kind and its
-    error of quadrature. At p = 1, and for even students, both sectors are one."""
+    error of quadrature. At p = 1, and for even students, both sectors are one. ``alpha_0_tangent`` is where
+    the tangent to the squared overlap just above alpha_bbp vanishes: alpha_bbp for a continuous
+    transition, about where sizes below the crossover show a discontinuous one."""
 
     alpha_bbp: float
     alpha_bbp_error: float
     alpha_bbp_symmetric: float
     alpha_bbp_relative: float
+    alpha_0_tangent: float
     transition: str
 
 
@@ -58,24 +65,32 @@ def is_split(network: Network) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def thresholds_of(network: Network) -> Thresholds:
-    """Thresholds of a network, unknown where there is no theory."""
-    if not has_theory(network):
-        return Thresholds(math.nan, math.nan, math.nan, math.nan, "unknown")
-    if not is_split(network):
-        found = even_transition(network)
-        load = found.alpha_bbp
-        return Thresholds(load, found.alpha_bbp_error, load, load, found.kind)
-    sectors = [sector_thresholds(network)[name] for name in SECTORS]
-    first = min(sectors, key=lambda of: math.inf if math.isnan(of.alpha_bbp) else of.alpha_bbp)
-    loads = (of.alpha_bbp for of in sectors)
-    return Thresholds(first.alpha_bbp, first.alpha_bbp_error, *loads, first.kind)
+def thresholds_of(network: Network | None) -> Thresholds:
+    """Thresholds of a network, unknown where there is no theory (or no such network)."""
+    if network is None or not has_theory(network):
+        return Thresholds(*[math.nan] * 5, "unknown")
+    if is_split(network):
+        sectors = [sector_thresholds(network)[name] for name in SECTORS]
+        first = min(sectors, key=lambda of: math.inf if math.isnan(of.alpha_bbp) else of.alpha_bbp)
+        loads = [of.alpha_bbp for of in sectors]
+        load, error, kind = first.alpha_bbp, first.alpha_bbp_error, first.kind
+    else:
+        even = even_transition(network)
+        load, error, kind = even.alpha_bbp, even.alpha_bbp_error, even.kind
+        loads = [load, load]
+    return Thresholds(load, error, *loads, _tangent(network, load) if kind == "discontinuous" else load, kind)
+
+
+def _tangent(network: Network, load: float) -> float:
+    """alpha_bbp - m^2/(d m^2/d alpha) just above alpha_bbp, from two loads there."""
+    near, far = (outliers_of(network, load * (1 + step)).overlap_sq for step in (BESIDE, 2 * BESIDE))
+    return load * (1 + BESIDE * (1 - near / (far - near)))
 
 
 @lru_cache(maxsize=2**14)
-def outliers_of(network: Network, alpha: float) -> Outliers:
-    """Edge and outliers of a network at one load, nan where there is no theory."""
-    if not has_theory(network):
+def outliers_of(network: Network | None, alpha: float) -> Outliers:
+    """Edge and outliers of a network at one load, nan where there is no theory (or no such network)."""
+    if network is None or not has_theory(network):
         return Outliers("sharp", *[math.nan] * 8)
     if not is_split(network):
         at = even_spectrum(network, alpha)

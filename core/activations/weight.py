@@ -75,7 +75,7 @@ def least_weight(network: Network) -> float:
     Held by ``tests/test_activations.py`` against sampled weights and a search over all pre-activations.
     """
     near, far = (_least_within(network, reach) for reach in (NEAR, FAR))
-    if far < GROWTH * near - 1e-9:
+    if far < min(0.0, GROWTH * near) - 1e-9:
         raise ParameterError(
             "activation",
             network.activation,

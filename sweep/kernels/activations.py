@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bendscape.core.activations.activation import ACTIVATIONS, Network
-from bendscape.core.activations.published import TRANSITION_KINDS, outliers_of, thresholds_of
+from bendscape.core.activations.published import TRANSITION_KINDS, Thresholds, outliers_of, thresholds_of
 from bendscape.core.activations.sampling import bytes_of, method_for, observe, seconds_of
 from bendscape.core.activations.weight import least_weight
 from bendscape.core.errors import ParameterError
@@ -101,8 +101,18 @@ def network_of(cell: Cell) -> Network:
     return Network(cell.p, cell.p_star, cell.a, cell.activation, cell.teacher_activation)
 
 
-def _networks(*model: NDArray[Any]) -> list[Network]:
-    return [Network(*(of.item() for of in row)) for row in zip(*model, strict=True)]  # type: ignore[arg-type]
+def _networks(*model: NDArray[Any]) -> list[Network | None]:
+    """The networks of points; None where a campaign leaves out a point that has none."""
+    return [_network(*(of.item() for of in row)) for row in zip(*model, strict=True)]
+
+
+def _network(*model: Any) -> Network | None:
+    try:
+        network = Network(*model)
+        least_weight(network)
+    except ParameterError:
+        return None
+    return network
 
 
 def alpha_bbp(
@@ -151,10 +161,7 @@ def _of_models(
     teacher_activation: NDArray[Any],
 ) -> dict[str, NDArray[Any]]:
     found = [thresholds_of(network) for network in _networks(p, p_star, a, activation, teacher_activation)]
-    columns = {
-        name: np.array([getattr(each, name) for each in found])
-        for name in ("alpha_bbp", "alpha_bbp_error", "alpha_bbp_symmetric", "alpha_bbp_relative")
-    }
+    columns = {name: np.array([getattr(each, name) for each in found]) for name in Thresholds._fields[:-1]}
     return columns | {"transition": np.array([TRANSITION_KINDS.index(each.transition) for each in found])}
 
 
@@ -201,6 +208,7 @@ def _references() -> tuple[Reference, ...]:
                 Variable("alpha_bbp_error", "error of quadrature of alpha_bbp"),
                 Variable("alpha_bbp_symmetric", f"threshold of the symmetric sector; {_NONE}"),
                 Variable("alpha_bbp_relative", f"threshold of the relative sector; {_NONE}"),
+                Variable("alpha_0_tangent", "alpha_0 by the tangent to the squared overlap at alpha_bbp"),
                 Variable("transition", "kind of the transition at alpha_bbp", "int8", flags=TRANSITION_KINDS),
             ),
             _OVER,
