@@ -110,11 +110,18 @@ def activation_means(ds: xr.Dataset) -> xr.Dataset:
         for teacher in names[1]:
             part = _one(_one(cells, "activation", student), "teacher_activation", teacher)
             found = means_of(sweep_of_network(part), CELLS)
+            beside = [name for name in found.coords if name not in found.dims]
+            found = found.reset_coords(beside)[[*found.data_vars, *(n for n in beside if n == "alpha")]]
             row.append(found.expand_dims({"activation": [student], "teacher_activation": [teacher]}))
-        rows.append(xr.concat(row, "teacher_activation"))
-    out = xr.concat(rows, "activation")
+        rows.append(_joined(row, "teacher_activation"))
+    out = _joined(rows, "activation")
+    out = out.set_coords("alpha") if "alpha" not in out.dims else out
     theory = {name: _whole(ds[name], out) for name in (*OF_MODELS, *OF_LOADS)}
     return out.assign(theory)
+
+
+def _joined(parts: list[xr.Dataset], dim: str) -> xr.Dataset:
+    return xr.concat(parts, dim, data_vars="all", coords="minimal", compat="override", join="exact")
 
 
 def _one(ds: xr.Dataset, axis: str, value: str) -> xr.Dataset:
@@ -159,7 +166,11 @@ def activation_models(found: xr.Dataset) -> list[ActivationModel]:
             ActivationModel(
                 network,
                 TRANSITION_KINDS[int(at["transition"])],
-                *(float(at[name]) for name in OF_MODELS[:-1]),
+                float(at["alpha_bbp"]),
+                float(at["alpha_bbp_error"]),
+                float(at["alpha_bbp_symmetric"]),
+                float(at["alpha_bbp_relative"]),
+                float(at["alpha_0_tangent"]),
                 pair_load(at, variable),
                 _above(at, variable),
             )

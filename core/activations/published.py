@@ -48,6 +48,11 @@ class Outliers(NamedTuple):
     error: float
 
 
+_NAN = math.nan
+NO_THRESHOLDS = Thresholds(_NAN, _NAN, _NAN, _NAN, _NAN, "unknown")
+NO_OUTLIERS = Outliers("sharp", _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN)
+
+
 def has_theory(network: Network) -> bool:
     """Whether there is a theory: an even teacher; an even student of any width up to 64, p = 1, or any
     student of p = 2 to 4."""
@@ -68,17 +73,18 @@ def is_split(network: Network) -> bool:
 def thresholds_of(network: Network | None) -> Thresholds:
     """Thresholds of a network, unknown where there is no theory (or no such network)."""
     if network is None or not has_theory(network):
-        return Thresholds(*[math.nan] * 5, "unknown")
+        return NO_THRESHOLDS
     if is_split(network):
         sectors = [sector_thresholds(network)[name] for name in SECTORS]
         first = min(sectors, key=lambda of: math.inf if math.isnan(of.alpha_bbp) else of.alpha_bbp)
-        loads = [of.alpha_bbp for of in sectors]
+        symmetric, relative = (of.alpha_bbp for of in sectors)
         load, error, kind = first.alpha_bbp, first.alpha_bbp_error, first.kind
     else:
         even = even_transition(network)
         load, error, kind = even.alpha_bbp, even.alpha_bbp_error, even.kind
-        loads = [load, load]
-    return Thresholds(load, error, *loads, _tangent(network, load) if kind == "discontinuous" else load, kind)
+        symmetric = relative = load
+    shown = _tangent(network, load) if kind == "discontinuous" else load
+    return Thresholds(load, error, symmetric, relative, shown, kind)
 
 
 def _tangent(network: Network, load: float) -> float:
@@ -91,30 +97,27 @@ def _tangent(network: Network, load: float) -> float:
 def outliers_of(network: Network | None, alpha: float) -> Outliers:
     """Edge and outliers of a network at one load, nan where there is no theory (or no such network)."""
     if network is None or not has_theory(network):
-        return Outliers("sharp", *[math.nan] * 8)
+        return NO_OUTLIERS
     if not is_split(network):
         at = even_spectrum(network, alpha)
-        values, overlaps = (at.lambda_star,) * 3, (at.overlap_sq,) * 3
-        errors = (at.lambda_minus_error, at.lambda_star_error, at.overlap_sq_error)
-        return Outliers(
-            at.edge, at.lambda_minus, values[0], overlaps[0], *values[1:], *overlaps[1:], _largest(errors)
-        )
+        star, overlap = at.lambda_star, at.overlap_sq
+        error = _largest(at.lambda_minus_error, at.lambda_star_error, at.overlap_sq_error)
+        return Outliers(at.edge, at.lambda_minus, star, overlap, star, star, overlap, overlap, error)
     found = sector_spectrum(network, alpha)
-    sectors = (found.symmetric, found.relative)
-    first = min(sectors, key=lambda of: math.inf if math.isnan(of.lambda_star) else of.lambda_star)
-    errors = [found.lambda_minus_error]
-    for of in sectors:
-        errors += [of.lambda_star_error, of.overlap_sq_error]
+    one, other = found.symmetric, found.relative
+    first = other if math.isnan(one.lambda_star) or other.lambda_star < one.lambda_star else one
     return Outliers(
         found.edge,
         found.lambda_minus,
         first.lambda_star,
         first.overlap_sq,
-        *(of.lambda_star for of in sectors),
-        *(of.overlap_sq for of in sectors),
-        _largest(errors),
+        one.lambda_star,
+        other.lambda_star,
+        one.overlap_sq,
+        other.overlap_sq,
+        _largest(found.lambda_minus_error, *one[2:], *other[2:]),
     )
 
 
-def _largest(errors: tuple[float, ...] | list[float]) -> float:
+def _largest(*errors: float) -> float:
     return max((error for error in errors if not math.isnan(error)), default=math.nan)

@@ -272,22 +272,29 @@ def _observation(
     teacher, (vectors, p, p_star)."""
     p, p_star = finite_width(network), network.p_star
     even = network.teacher.even and (p == 1 or network.student.even)
-    theory = sample_theory(weight, u_sq, N) if even else SampleTheory(*[math.nan] * 3)
-    measured = [math.nan] * 6
-    if values is not None:
+    theory = sample_theory(weight, u_sq, N) if even else SampleTheory(math.nan, math.nan, math.nan)
+    values = np.full(2, math.nan) if values is None else values
+    overlap = space = symmetric = relative = residual = math.nan
+    if converged := bool(np.isfinite(values).all()):
         overlaps = (components**2).sum(axis=(1, 2))
-        space = float(overlaps[: p * p_star].mean())
-        symmetric = (components[: p * p_star].sum(axis=1) ** 2).sum() / (p * p_star)
-        relative = (p * space - symmetric) / (p - 1) if p > 1 else math.nan
-        sectors = (float(symmetric), max(0.0, float(relative))) if p > 1 else (math.nan, math.nan)
-        measured = [float(values[0]), float(values[1]), float(overlaps[0]), space, *sectors]
+        overlap, space = float(overlaps[0]), float(overlaps[: p * p_star].mean())
+        residual = float(residuals[:2].max())
+        if p > 1:
+            along = components[: p * p_star].sum(axis=1)
+            symmetric = float((along**2).sum()) / (p * p_star)
+            relative = max(0.0, (p * space - symmetric) / (p - 1))
     return Observation(
-        *measured,
+        float(values[0]),
+        float(values[1]),
+        overlap,
+        space,
+        symmetric,
+        relative,
         *theory,
         alpha_realised=len(u_sq) / N,
         n_matvecs=n_matvecs,
-        residual=math.nan if values is None else float(residuals[:2].max()),
-        converged=values is not None,
+        residual=residual,
+        converged=converged,
     )
 
 

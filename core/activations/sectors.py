@@ -174,12 +174,13 @@ class _Branch:
         turn = -(1 / g_r**2 + alpha * (plain.across - plain.rr)) / slope  # dg_s/dg_r
         dz = -1 / g_r**2 + alpha * (plain.rr + plain.across / (p - 1) * turn)
         z = 1 / g_r + alpha * plain.relative
-        of_sectors = (
+        by_z = (
             alpha * (signal.ss * turn + signal.across),
             alpha * (signal.across / (p - 1) * turn + signal.rr),
         )
         excess = z - alpha * signal.symmetric, z - alpha * signal.relative
-        return _Point(g_s, g_r, z, dz, excess, tuple(1 - ds / dz if dz else math.inf for ds in of_sectors))
+        slopes = (1 - by_z[0] / dz, 1 - by_z[1] / dz) if dz else (math.inf, math.inf)
+        return _Point(g_s, g_r, z, dz, excess, slopes)
 
     def _ratio(self, g_r: float, near: _Point | None) -> float:
         """g_s/g_r, extrapolated."""

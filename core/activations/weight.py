@@ -97,19 +97,17 @@ def _line(reach: float) -> FloatArray:
 
 
 def _least_within(network: Network, reach: float) -> float:
-    line, u = _line(reach), _line(reach)
+    line: FloatArray = _line(reach)
+    u: FloatArray = _line(reach)
     if network.student.even:
         line = line[NODES - 1 :]
     if network.teacher.even:
         u = u[NODES - 1 :]
-    if network.p == 1 or math.isinf(network.p):
-        x, u = np.meshgrid(line, u, indexing="ij")
-        rest, alike = x, (1,)
-    else:
-        x, rest, u = np.meshgrid(line, line, u, indexing="ij")
-        alike = (1, 2)
+    alone = network.p == 1 or math.isinf(network.p)
+    counts = (1,) if alone else (1, 2)
+    x, rest, u = np.meshgrid(line, line[:1] if alone else line, u, indexing="ij")
     least = math.inf
-    for count in alike:
+    for count in counts:
         values = _lowest(network, count, x, rest, u)
         least = min(least, float(values.min()))
         for place in np.argsort(values, axis=None)[:STARTS]:

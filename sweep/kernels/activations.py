@@ -186,7 +186,7 @@ def _of_points(
         "theory_error": "error",
     }
     columns = {name: np.array([getattr(each, of) for each in found]) for name, of in names.items()}
-    return columns | {"edge": np.array([EDGE_KINDS.index(each.edge) for each in found])}  # type: ignore[arg-type]
+    return columns | {"edge": np.array([EDGE_KINDS.index(each.edge) for each in found])}
 
 
 _NONE = "NaN where there is none or no theory"
@@ -266,7 +266,7 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
 
 def _method(cell: Cell, options: Options) -> str:
     asked = {"max_bytes": options.max_bytes, "inputs": options.inputs}
-    return method_for(network_of(cell), cell.alpha, cell.N, options.method, **asked)  # type: ignore[arg-type]
+    return method_for(network_of(cell), cell.alpha, cell.N, options.method, **asked)
 
 
 def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
