@@ -392,13 +392,17 @@ def phase_map(
         bool,
         typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0, by its three definitions."),
     ] = True,
+    activation: Annotated[str, typer.Option(help="Activation of the student.")] = "quadratic",
+    teacher_activation: Annotated[str, typer.Option(help="Activation of the teacher.")] = "quadratic",
     json: Json = False,
 ) -> None:
-    """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a.
+    """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a;
+    for other activations than the square kind, thresholds of both sectors and alpha_0, with their errors.
 
     VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas. Widths are
     rounded to integers; p may be inf.
     """
+    from bendscape.analysis.figures.activation_map import activation_map
     from bendscape.analysis.figures.theory_map import (
         TITLE,
         check_figure,
@@ -407,6 +411,7 @@ def phase_map(
         write_figure,
         write_map,
     )
+    from bendscape.core.errors import ParameterError
     from bendscape.sweep.commands.console import console, print_json
     from bendscape.sweep.commands.output import check_replaceable, check_writable
 
@@ -417,10 +422,17 @@ def phase_map(
     }
     check_writable(output, hierarchy=True, name="--output")
     check_replaceable(Path(output), TITLE, what="map", name="--output")
+    names = {"activation": activation, "teacher_activation": teacher_activation}
+    of_square = set(names.values()) == {"quadratic"}
     if figure is not None:
         check_figure(figure, axes)
         check_writable(figure, name="--figure")
-    ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
+        if not of_square:
+            raise ParameterError("--figure", str(figure), "left out for activations other than the square")
+    if of_square:
+        ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
+    else:
+        ds = activation_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], **names)
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from command_line import bendscape
 
+from bendscape.analysis.figures.activation_map import activation_map
 from bendscape.analysis.findings.activation_claims import claims_of_models
 from bendscape.analysis.findings.activations import (
     ActivationModel,
@@ -25,6 +26,7 @@ from bendscape.analysis.findings.size_pairs import PairLoad
 from bendscape.analysis.report.page import write_report
 from bendscape.core import ParameterError
 from bendscape.core.activations.activation import Network
+from bendscape.core.activations.published import TRANSITION_KINDS, thresholds_of
 from bendscape.sweep.campaign.file import parse_campaign
 from campaigns import run
 
@@ -140,6 +142,17 @@ def test_a_power_is_how_often_such_data_contradict_the_claim() -> None:
     assert abs(share - base.power) < 0.15
 
 
+def test_a_map_has_the_thresholds_of_every_model() -> None:
+    axes = {"p": [1.0, math.inf], "p_star": [1.0], "a": [0.5, 1.0]}
+    found = activation_map(**axes, activation="log_cosh", teacher_activation="quadratic")
+    for p, a in ((1, 0.5), (math.inf, 1.0)):
+        at, exact = found.sel(p=p, p_star=1, a=a), thresholds_of(Network(p, 1, a, "log_cosh"))
+        assert at["alpha_bbp"].item() == exact.alpha_bbp
+        assert TRANSITION_KINDS[at["transition"].item()] == exact.transition
+    with pytest.raises(ParameterError, match="bounded below"):
+        activation_map(**axes, activation="quartic", teacher_activation="quadratic")
+
+
 def test_commands_and_the_page_show_networks_and_claims(store: Path, ds: xr.Dataset, tmp_path: Path) -> None:
     table = render_activations(Results(ds).activations)
     assert table.count("\n") == 6
@@ -153,5 +166,4 @@ def test_commands_and_the_page_show_networks_and_claims(store: Path, ds: xr.Data
     claims = json.loads(found.stdout)["claims"]
     assert [claim["name"].partition("_")[0] for claim in claims] == ["width", "overlap"] * 2
     rows = activation_rows(Results(ds).activations)
-    assert math.isnan(rows[3]["alpha_bbp_symmetric"])
-    assert rows[3]["alpha_bbp"] == rows[3]["alpha_bbp_relative"]
+    assert rows[3]["alpha_bbp"] == rows[3]["alpha_bbp_relative"] < rows[3]["alpha_bbp_symmetric"]

@@ -37,8 +37,9 @@ def test_both_thresholds_of_the_square_are_that_of_the_closed_form(a: float) -> 
 def test_a_wider_even_student_has_its_threshold_within_the_stated_error() -> None:
     network = Network(3, 1, 1.0, "log_cosh")
     even, found = even_transition(network), sector_thresholds(network)["relative"]
-    assert 1e-9 < found.alpha_bbp_error < 1e-3
-    assert abs(found.alpha_bbp - even.alpha_bbp) < 3 * found.alpha_bbp_error
+    # 1e-6: with 12 and 9 nodes on each side the error is the same by chance; a second coarse rule shows it
+    assert 1e-6 < found.alpha_bbp_error < 1e-3
+    assert abs(found.alpha_bbp - even.alpha_bbp) < found.alpha_bbp_error
 
 
 @pytest.mark.parametrize(

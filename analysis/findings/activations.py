@@ -116,7 +116,9 @@ def activation_means(ds: xr.Dataset) -> xr.Dataset:
         rows.append(_joined(row, "teacher_activation"))
     out = _joined(rows, "activation")
     out = out.set_coords("alpha") if "alpha" not in out.dims else out
-    theory = {name: _whole(ds[name], out) for name in (*OF_MODELS, *OF_LOADS)}
+    of_models, of_loads = ((*PAIR, *MODEL), (*PAIR, *MODEL, alpha_axis(ds)))
+    theory = {name: _whole(ds[name], out, of_models) for name in OF_MODELS}
+    theory |= {name: _whole(ds[name], out, of_loads) for name in OF_LOADS}
     return out.assign(theory)
 
 
@@ -128,9 +130,9 @@ def _one(ds: xr.Dataset, axis: str, value: str) -> xr.Dataset:
     return (ds.sel({axis: value}) if axis in ds.dims else ds).drop_vars(axis)
 
 
-def _whole(array: xr.DataArray, over: xr.Dataset) -> xr.DataArray:
+def _whole(array: xr.DataArray, over: xr.Dataset, own: tuple[str, ...]) -> xr.DataArray:
     """Theory on its own dimensions, where a mask has spread it over the cells; and on axes of one value."""
-    spread = [dim for dim in array.dims if dim in ("N", "seed")]
+    spread = [dim for dim in array.dims if dim not in own]
     array = array.max(spread, keep_attrs=True) if spread else array
     missing = {
         dim: np.atleast_1d(over[dim].values)
@@ -279,7 +281,7 @@ def render_activations(models: Sequence[ActivationModel]) -> str:
 
 
 ANALYSIS = Analysis(
-    "activations",
+    "activation_means",
     activation_means,
     ("status", *CELLS, *OF_MODELS, *OF_LOADS),
     {**NETWORK, **dict.fromkeys(PAIR, "model")},

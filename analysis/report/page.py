@@ -239,7 +239,7 @@ def _report_of_activations(results: Results) -> str:
         page_environment()
         .get_template("activations.html.jinja")
         .render(
-            **_of_store(results.given, "activations"),
+            **_of_store(results.given, "sweep"),
             claims=claims_of_models(models),
             columns=tuple(COLUMNS.values()),
             rows=[activation_texts(row) for row in activation_rows(models)],

@@ -30,8 +30,9 @@ NODES = {1: 160, 2: 40, 3: 24, 4: 16}
 """Nodes on the half-line for each of p pre-activations."""
 BOTH_SIDES = {1: 160, 2: 22, 3: 12, 4: 7}
 """The same where the student is not even, and the nodes lie on both sides."""
-COARSE = 0.75
-"""Share of the nodes in the rule that gives the error of a product."""
+COARSE = (0.75, 0.85)
+"""Shares of the nodes in the rules that give the error of a product: two, since the error changes sign from
+one number of nodes to another, and may by chance be that of the best rule."""
 
 SCRAMBLINGS = 4
 POINTS = 1024
@@ -67,13 +68,14 @@ class Rules(NamedTuple):
 
     best: Rule
     others: tuple[Rule, ...]
+    scrambled: bool
 
     def error(self, best: float, others: list[float]) -> float:
-        """Estimated error of a result: its change with a coarser product, or its standard error over the
-        scramblings; nan where some rule has no such result."""
-        if len(others) == 1:
-            return abs(best - others[0])
-        return float(np.std(others, ddof=1) / math.sqrt(len(others)))
+        """Estimated error of a result: its largest change with a coarser product, or its standard error over
+        the scramblings; nan where some rule has no such result."""
+        if self.scrambled:
+            return float(np.std(others, ddof=1) / math.sqrt(len(others)))
+        return float(np.max(np.abs(np.array(others) - best)))
 
 
 def trapezoid(nodes: int) -> tuple[FloatArray, FloatArray]:
@@ -161,10 +163,12 @@ def rules_of(network: Network, *, both_sides: bool = False) -> Rules:
         points = _scrambled(int(network.p))
         parts = [Rule(each, np.full(POINTS, 1 / POINTS), *labels) for each in points]
         together = np.concatenate(list(points), axis=1)
-        return Rules(Rule(together, np.full(together.shape[1], 1 / together.shape[1]), *labels), tuple(parts))
+        return Rules(
+            Rule(together, np.full(together.shape[1], 1 / together.shape[1]), *labels), tuple(parts), True
+        )
     width = 1 if math.isinf(network.p) else int(network.p)
-    best, coarse = (
-        Rule(*_product(width, network.student.even and not both_sides, share), *_labels(network, share))
-        for share in (1.0, COARSE)
+    even = network.student.even and not both_sides
+    best, *coarse = (
+        Rule(*_product(width, even, share), *_labels(network, share)) for share in (1.0, *COARSE)
     )
-    return Rules(best, (coarse,))
+    return Rules(best, tuple(coarse), False)

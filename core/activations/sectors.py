@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 
 from bendscape.core.activations.activation import Network
-from bendscape.core.activations.quadrature import WIDEST_PRODUCT, Rule, rules_of
+from bendscape.core.activations.quadrature import WIDEST_PRODUCT, Rule, Rules, rules_of
 from bendscape.core.activations.weight import least_weight, weight_of
 from bendscape.core.errors import ParameterError, as_positive
 
@@ -243,11 +243,11 @@ def check_sectors(network: Network) -> None:
 
 
 @lru_cache(maxsize=8)
-def _of_network(network: Network) -> tuple[Energies, Energies]:
-    """By the best rule, and by the one that gives its error."""
+def _of_network(network: Network) -> tuple[Rules, Energies, tuple[Energies, ...]]:
+    """The rules, and the self-energies by the best and by those that give its error."""
     check_sectors(network)
     rules = rules_of(network, both_sides=True)
-    return _energies(network, rules.best), _energies(network, rules.others[0])
+    return rules, _energies(network, rules.best), tuple(_energies(network, of) for of in rules.others)
 
 
 def sector_spectrum(network: Network, alpha: float) -> SectorSpectrum:
@@ -263,7 +263,7 @@ def sector_spectrum(network: Network, alpha: float) -> SectorSpectrum:
     Returns
     -------
     SectorSpectrum
-        Eigenvalues in the units of H. Errors are the differences to a rule with three quarters of the nodes.
+        Eigenvalues in the units of H. Errors are the largest differences to two coarser rules.
 
     Raises
     ------
@@ -275,12 +275,16 @@ def sector_spectrum(network: Network, alpha: float) -> SectorSpectrum:
     Held by ``tests/test_activation_sectors.py`` against the even theory and sampled matrices.
     """
     alpha = as_positive("alpha", alpha)
-    fine, coarse = (_Branch(network, energies, alpha) for energies in _of_network(network))
+    rules, best, others = _of_network(network)
+    fine, *coarse = (_Branch(network, energies, alpha) for energies in (best, *others))
     outliers = []
     for sector in range(2):
-        found, other = fine.outlier(sector), coarse.outlier(sector)
-        outliers.append(SectorOutlier(*found, *(abs(x - y) for x, y in zip(found, other, strict=True))))
-    return SectorSpectrum(fine.edge.z, fine.kind, abs(fine.edge.z - coarse.edge.z), *outliers)
+        star, overlap_sq = fine.outlier(sector)
+        rough = [branch.outlier(sector) for branch in coarse]
+        errors = (rules.error(x, [of[k] for of in rough]) for k, x in enumerate((star, overlap_sq)))
+        outliers.append(SectorOutlier(star, overlap_sq, *errors))
+    error = rules.error(fine.edge.z, [branch.edge.z for branch in coarse])
+    return SectorSpectrum(fine.edge.z, fine.kind, error, *outliers)
 
 
 @lru_cache(maxsize=256)
@@ -297,14 +301,14 @@ def sector_thresholds(network: Network) -> dict[str, SectorThreshold]:
     Returns
     -------
     dict of str to SectorThreshold
-        By sector, the first between ``LOADS``. The error is the change with three quarters of the nodes.
+        By sector, the first between ``LOADS``. The error is the largest change with two coarser rules.
 
     Raises
     ------
     ParameterError
         As :func:`sector_spectrum`.
     """
-    fine, coarse = _of_network(network)
+    rules, fine, others = _of_network(network)
 
     @lru_cache(maxsize=512)
     def edge(load: float, energies: Energies) -> tuple[str, tuple[float, float]]:
@@ -326,7 +330,7 @@ def sector_thresholds(network: Network) -> dict[str, SectorThreshold]:
         if math.isnan(load):
             found[name] = SectorThreshold(load, "none", math.nan)
             continue
-        rough = threshold(sector, coarse, (load * 0.9, load * 1.1))
+        rough = [threshold(sector, coarse, (load * 0.95, load * 1.05)) for coarse in others]
         kind = "continuous" if edge(load, fine)[0] == "sharp" else "discontinuous"
-        found[name] = SectorThreshold(load, kind, abs(load - rough))
+        found[name] = SectorThreshold(load, kind, rules.error(load, rough))
     return found

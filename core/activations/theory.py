@@ -89,8 +89,8 @@ def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
     Returns
     -------
     EvenSpectrum
-        Eigenvalues in the units of H, at p = inf of p H; overlap in [0, 1]. The errors are the differences to
-        a rule with three quarters of the nodes or, for p > 4, standard errors over scramblings.
+        Eigenvalues in the units of H, at p = inf of p H; overlap in [0, 1]. The errors are the largest
+        differences to two coarser rules or, for 4 < p < inf, standard errors over scramblings.
 
     Raises
     ------

@@ -265,8 +265,14 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
 
 
 def _method(cell: Cell, options: Options) -> str:
-    asked = {"max_bytes": options.max_bytes, "inputs": options.inputs}
-    return method_for(network_of(cell), cell.alpha, cell.N, options.method, **asked)
+    return method_for(
+        network_of(cell),
+        cell.alpha,
+        cell.N,
+        options.method,
+        max_bytes=options.max_bytes,
+        inputs=options.inputs,
+    )
 
 
 def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
