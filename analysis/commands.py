@@ -160,7 +160,7 @@ def claims(
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
-    every, others = Readings([], [], [], [], []), []
+    every, others, networks = Readings([], [], [], [], []), [], []
     for store in stores:
         with _opened(store) as ds:
             if not DESCENT.lacking(ds):
@@ -168,10 +168,11 @@ def claims(
                 continue
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
             if results.is_of_activations:
-                others += claims_of_models(results.activations)
+                networks += results.activations
                 continue
             results.read(made_of := ("collapse", "edge_scaling", "means"))
             every = every + readings(*(results[name] for name in made_of))
+    others += claims_of_models(networks)
     found = [*(claims_of(every) if any(every) or not others else []), *others]
     if json:
         print_json({"stores": stores, "claims": [claim._asdict() for claim in found]})

@@ -42,7 +42,7 @@ p = [1, 2]
 p_star = [1]
 a = [0.5]
 activation = ["log_cosh", "softplus"]
-alpha = { around = "alpha_bbp", start = 0.4, stop = 2.4, num = 6 }
+alpha = { around = "alpha_bbp", values = [0.6, 1.5, 2.2] }
 N = [12, 24]
 seeds = 4
 """

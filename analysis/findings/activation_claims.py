@@ -6,29 +6,26 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 
 from bendscape.analysis.estimate.notation import with_error
-from bendscape.analysis.findings.activations import (
-    ActivationModel,
-    activation_means,
-    activation_models,
-    families,
-)
+from bendscape.analysis.findings.activations import ActivationModel, families
 from bendscape.analysis.findings.evidence import Claim, Comparison, compare, errors_apart, weigh
 
 WRONG = 0.5
 """Relative distance of the alternative to theory's overlap."""
 
 
-def claims_of_activations(ds: xr.Dataset) -> list[Claim]:
-    """The claims on a store of the kernel ``activations``: two for every pair of student and teacher."""
-    return claims_of_models(activation_models(activation_means(ds).compute()))
-
-
 def claims_of_models(models: Sequence[ActivationModel]) -> list[Claim]:
-    """For every pair of activations ``width``: the load moves with the width of the student as theory says;
-    and ``overlap``: above the threshold the overlap is theory's."""
+    """The claims on networks, of one sweep or of several with cells of their own.
+
+    For every pair of activations ``width``: the load at which the teacher shows moves with the width of the
+    student as theory says; and ``overlap``: above the threshold the overlap is theory's.
+
+    Notes
+    -----
+    Verdicts and power: :mod:`bendscape.analysis.findings.evidence`. Held by
+    ``tests/test_activation_findings.py`` on planted loads. Source: this project's own.
+    """
     found = []
     for pair in dict.fromkeys(of.pair for of in models):
         of_pair = [of for of in models if of.pair == pair]
