@@ -12,7 +12,7 @@ from bendscape.core import Model, ParameterError, asymptotics, transition
 from bendscape.core.activations import activation as activations
 from bendscape.core.activations.activation import ACTIVATIONS, Activation, Network
 from bendscape.core.activations.published import outliers_of, thresholds_of
-from bendscape.core.activations.sampling import draw, observe
+from bendscape.core.activations.sampling import draw, method_for, observe
 from bendscape.core.activations.sectors import sector_spectrum
 from bendscape.core.activations.theory import even_spectrum, even_transition, sample_theory
 from bendscape.core.activations.weight import Weight, least_weight, weight_of
@@ -170,6 +170,14 @@ def test_the_dense_matrix_and_the_product_agree_on_one_instance(activation: str)
         assert getattr(explicit, name) == pytest.approx(getattr(dense, name), abs=1e-5)
     parts = dense.overlap_sq_space_symmetric + 2 * dense.overlap_sq_space_relative
     assert parts == pytest.approx(3 * dense.overlap_sq_space)
+
+
+def test_the_fastest_method_is_the_one_expected_to_be() -> None:
+    network = Network(2, 1, 0.1, "log_cosh")
+    assert [method_for(network, 1.7, N, "auto") for N in (64, 1024)] == ["dense", "dice"]
+    assert method_for(network, 1.7, 1024, "auto", inputs="rademacher") == "explicit"
+    with pytest.raises(ParameterError, match="gaussian for dice"):
+        method_for(network, 1.7, 1024, "dice", inputs="rademacher")
 
 
 @pytest.mark.parametrize("inputs", ["gaussian", "rademacher"])

@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 NEAR, FAR = 1e2, 1e4
 """Reaches of the search. A weight bounded below has the same minimum within both, to ``GROWTH``."""
 GROWTH = 1.2
-NODES = 61
+NODES = 31
 """Values of a pre-activation on one side of zero; they are dense near it."""
 STARTS = 4
 
