@@ -31,6 +31,8 @@ WIDTHS = (1, 2, 4, 8, math.inf)
 SAMPLED_WIDTHS = (1, 2)
 FACTORS = (0.6, 1.3, 2.0, 3.0)
 """Sampled loads, as multiples of alpha_bbp."""
+LINE = (1.0001, 1.05, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 3.2)
+"""Loads at which theory's line is drawn, as multiples of alpha_bbp."""
 WORST = 0.02
 """Relative error of quadrature above which a threshold is not drawn."""
 
@@ -84,6 +86,17 @@ def sampled(numbers: Numbers, p: int, student: str, alpha: float, N: int, seeds:
     return found
 
 
+def theory_line(numbers: Numbers, p: int, student: str, load: float) -> list[float]:
+    """m^2 at ``LINE`` times the threshold, at a = 1."""
+
+    def make() -> list[float]:
+        network = Network(p, 1, 1.0, student)
+        return [outliers_of(network, factor * load).overlap_sq for factor in LINE]
+
+    found: list[float] = numbers(f"line {student} {p}", make)
+    return found
+
+
 def tables(numbers: Numbers, N: int, seeds: int) -> None:
     """Print both tables."""
     print("| student | teacher | a | " + " | ".join(f"p = {p}" for p in WIDTHS) + " |\n" + "|---" * 8 + "|")
@@ -134,10 +147,9 @@ def draw(numbers: Numbers, path: Path, N: int, seeds: int) -> None:
         rows[0, k].set_yticks(range(len(WIDTHS)), ["∞" if math.isinf(p) else str(p) for p in WIDTHS])
         rows[0, k].set(title=student.replace("_", " "), xlabel="a", ylabel="p" if not k else "")
         for p, colour in zip(SAMPLED_WIDTHS, ("tab:blue", "tab:orange"), strict=True):
-            load, network = at[WIDTHS.index(p), A.index(1.0), 0], Network(p, 1, 1.0, student)
-            factors = np.linspace(1.0, max(FACTORS) + 0.2, 23)[1:]
-            line = [outliers_of(network, factor * load).overlap_sq for factor in factors]
-            rows[1, k].plot([0.5, 1, *factors], [0, 0, *line], color=colour)
+            load = float(at[WIDTHS.index(p), A.index(1.0), 0])
+            line = theory_line(numbers, p, student, load)
+            rows[1, k].plot([0.5, 1, *LINE], [0, 0, *line], color=colour)
             points = [sampled(numbers, p, student, factor * load, N, seeds) for factor in FACTORS]
             rows[1, k].errorbar(
                 FACTORS, [of[2] for of in points], [of[3] for of in points], fmt="o", ms=4, color=colour,

@@ -112,12 +112,13 @@ def _overlap_claim(models: Sequence[ActivationModel], pair: tuple[str, str]) -> 
         for of in above
         if of.above
     ]
-    finding = "; ".join(
-        f"p = {of.network.p}, p* = {of.network.p_star}, a = {of.network.a:g}: "
-        f"{with_error(of.above.ratio, of.above.error)} of theory's"
+    ratios = [
+        f"{with_error(of.above.ratio, of.above.error)} at p = {of.network.p}, p* = {of.network.p_star}, "
+        f"a = {of.network.a:g}"
         for of in above
         if of.above
-    )
+    ]
+    finding = f"measured over theory's overlap is {'; '.join(ratios)}" if ratios else ""
     return Claim(
         f"overlap_{pair[0]}_{pair[1]}",
         f"{_named(pair)}: above the threshold the outlier has theory's overlap.",
