@@ -112,7 +112,10 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
     file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
     done = bendscape(verb, file, "--store", tmp_path / "c.zarr")
     refused(
-        done, "campaign.kernel", "descent, hessian, labels, perceptron, spectral, theory", "--kernel-module"
+        done,
+        "campaign.kernel",
+        "descent, hessian, labels, memory, perceptron, spectral, theory",
+        "--kernel-module",
     )
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "c.zarr").exists()

@@ -23,6 +23,7 @@ DOORS = {
 ALLOWED = {  # by folder: what else it may import
     "core": {"core.numerics", "core.quadratic"},
     "core.activations": {"core.errors", "core.numerics"},
+    "core.memory": {"core.errors", "core.numerics"},
     "core.numerics": {"core.errors"},
     "core.perceptron": {"core.errors", "core.numerics"},
     "core.quadratic": {"core.errors"},
