@@ -73,7 +73,12 @@ def roles_of(ds: xr.Dataset) -> Roles:
 
 
 def success_curves(
-    ds: xr.Dataset, *, variable: str = "recovered", by: float | None = None, level: float = LEVEL
+    ds: xr.Dataset,
+    *,
+    variable: str = "recovered",
+    by: float | None = None,
+    falling: bool = False,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Rates of success against the curve axis at every size, and where they pass one half.
 
@@ -86,6 +91,8 @@ def success_curves(
         0 or 1 in every cell; or, with ``by``, a time that is nan where nothing happened.
     by : float, optional
         Success is ``variable <= by``.
+    falling : bool
+        The rate falls along the curve axis; the rate of failures is what rises through one half.
     level : float
         Level of all intervals.
 
@@ -115,13 +122,18 @@ def success_curves(
     ).compute()
     if counts["odd"]:
         raise ParameterError("variable", variable, "0 or 1 in every cell", "or give a limit: by=30.0")
-    found = curves_from_counts(counts["k"], counts["n"], ds, level=level)
+    found = curves_from_counts(counts["k"], counts["n"], ds, falling=falling, level=level)
     found.attrs |= {"variable": variable, "level": level} | ({} if by is None else {"by": by})
     return found
 
 
 def curves_from_counts(
-    successes: xr.DataArray, trials: xr.DataArray, ds: xr.Dataset, *, level: float = LEVEL
+    successes: xr.DataArray,
+    trials: xr.DataArray,
+    ds: xr.Dataset,
+    *,
+    falling: bool = False,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Rates with Wilson intervals, their crossing of one half at each size, and its drift with the size.
 
@@ -131,6 +143,8 @@ def curves_from_counts(
         Over the axes of ``ds`` without seeds, and any more dimensions (times).
     ds : xarray.Dataset
         The sweep. Along the alpha of the network the abscissa is M/N with M = round(alpha N).
+    falling : bool
+        As of :func:`success_curves`.
 
     Returns
     -------
@@ -146,6 +160,7 @@ def curves_from_counts(
     x = _abscissa(ds, at).broadcast_like(k).transpose(*k.dims).values
     sizes = [int(size) for size in ds[at.size].values]
     K, n_cells = k.values.astype(np.int64), n.values.astype(np.int64)
+    rising = n_cells - K if falling else K
     rates = np.array(
         [rate_interval(int(a), int(b), level) for a, b in zip(K.ravel(), n_cells.ravel(), strict=True)]
     ).reshape(*K.shape, 3)
@@ -154,7 +169,7 @@ def curves_from_counts(
     for index in np.ndindex(K.shape[:-2]):
         found = []
         for j in range(len(sizes)):
-            found.append(_half(x[index][j], K[index][j], n_cells[index][j], level))
+            found.append(_half(x[index][j], rising[index][j], n_cells[index][j], level))
             for name, value in _half_values(found[-1]).items():
                 halves[name][(*index, j)] = value
         for name, value in _slope_values(slope_in_log_size(sizes, found, level)).items():

@@ -9,14 +9,21 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from bendscape.core.errors import as_integer, as_positive
-from bendscape.core.memory.dynamics import relax
+from bendscape.core.memory.dynamics import Couplings, relax
 from bendscape.core.memory.patterns import FloatArray, signs
 from bendscape.core.memory.retrieval import stabilities
 from bendscape.core.memory.rules import hebb
 from bendscape.core.numerics.threads import on_one_thread
 
 _MOST_DREAMS = 64
-_SHARE = 0.125
+_SHARE = 1 / 32
+
+
+class Schedule(NamedTuple):
+    """Changes of the couplings in an epoch, and dreams for each."""
+
+    updates: int
+    dreams: int
 
 
 class Dreamed(NamedTuple):
@@ -35,6 +42,12 @@ class Dreamed(NamedTuple):
     couplings: FloatArray
     drift: float
     epochs: int
+
+
+def schedule(tau: float, P: int, N: int) -> Schedule:
+    """The default groups: tau P/32 dreams, at most 64."""
+    updates = math.ceil(N / max(1, min(_MOST_DREAMS, int(_SHARE * tau * P))))
+    return Schedule(updates, math.ceil(N / updates))
 
 
 @on_one_thread
@@ -62,8 +75,8 @@ def daydream(
     duration : float
         Length of training, in units of tau epochs, > 0; two epochs at least.
     dreams : int, optional
-        Dreams between two changes of the couplings. By default so many that an attractor changes by at most
-        1/8 even if all patterns are dreamt alike, tau P/8, at most 64.
+        Dreams between two changes of the couplings. By default :func:`schedule`'s: if all patterns are
+        dreamt alike, an attractor changes by 1/32.
 
     Raises
     ------
@@ -83,10 +96,12 @@ def daydream(
     """
     tau, duration = as_positive("tau", tau), as_positive("duration", duration)
     P, N = patterns.shape
-    group = as_integer("dreams", dreams or max(1, min(_MOST_DREAMS, int(_SHARE * tau * P))), 1)
-    epochs, updates = max(2, math.ceil(duration * tau)), math.ceil(N / group)
-    group = math.ceil(N / updates)
-    start = rng.standard_normal(N).astype(np.float32)
+    updates, group = schedule(tau, P, N)
+    if dreams is not None:
+        updates = math.ceil(N / as_integer("dreams", dreams, 1))
+        group = math.ceil(N / updates)
+    epochs = max(2, math.ceil(duration * tau))
+    start = np.asarray(rng.standard_normal(N), np.float32)
     couplings = _normalised(hebb(patterns).astype(np.float32), start)
     pull = (patterns.T @ patterns / len(patterns)).astype(np.float32)
     rate = np.float32(1 / (tau * N))
@@ -95,7 +110,6 @@ def daydream(
         for _ in range(updates):
             dreamt = relax(couplings, signs((group, N), rng), rng).states
             couplings += rate * (group * pull - dreamt.T @ dreamt)
-            np.fill_diagonal(couplings, 0.0)
         couplings = _normalised(couplings, start)
         if epoch + 1 == epochs // 2:
             half = float(stabilities(couplings, patterns).mean())
@@ -104,7 +118,7 @@ def daydream(
     return Dreamed(found, abs(end - half) / abs(end), epochs)
 
 
-def _normalised(couplings: FloatArray, start: FloatArray) -> FloatArray:
+def _normalised(couplings: Couplings, start: Couplings) -> Couplings:
     """The couplings over their spectral norm, to a relative error of 1e-3."""
     (value,) = eigsh(couplings, k=1, v0=start, tol=1e-3, return_eigenvectors=False)
     return np.asarray(couplings / abs(value))

@@ -91,11 +91,11 @@ def relax(
     spins = np.array(states[:, order], dtype=incoming.dtype)
     fields = spins @ incoming
     sweep = 0
-    while (moving := (fields * spins < 0).any(axis=1)).any() and sweep < most_sweeps:
+    while (against := fields * spins < 0).any() and sweep < most_sweeps:
         for first in range(0, len(order), _BLOCK):
             _update_block(incoming, spins, fields, slice(first, first + _BLOCK))
         sweep += 1
-    return Relaxed(spins[:, np.argsort(order)], ~moving, sweep)
+    return Relaxed(spins[:, np.argsort(order)], np.asarray((~against).all(axis=1)), sweep)
 
 
 def _update_block(incoming: Couplings, spins: States, fields: States, block: slice) -> None:

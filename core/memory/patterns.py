@@ -81,7 +81,7 @@ def draw(
 
 def signs(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
     """Independent +1 and -1."""
-    return 1.0 - 2.0 * rng.integers(2, size=shape, dtype=np.int8)
+    return np.where(rng.integers(2, size=shape, dtype=np.int8), 1.0, -1.0)
 
 
 def corrupted(patterns: FloatArray, overlap: float, rng: np.random.Generator) -> FloatArray:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
-from bendscape.core.memory.daydreaming import daydream
+from bendscape.core.memory.daydreaming import daydream, schedule
 from bendscape.core.memory.patterns import FloatArray, draw, pattern_number
 from bendscape.core.memory.pseudo_likelihood import pseudo_likelihood
 from bendscape.core.memory.retrieval import basin_overlap, retrieval_map, stabilities
@@ -239,14 +239,16 @@ def learn(
 
 
 def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
-    """Seconds on one core, to a factor of 2 to 3."""
+    """Seconds on one core, to a factor of 2."""
     N, P = cell.N, cell.alpha * cell.N
     states = options.trials * (len(options.overlaps) + 3)
-    relaxed = 5e-4 * N + 1e-9 * states * N**2
+    relaxed = 2.5e-4 * N + 1e-9 * states * N**2
     if cell.rule == "pseudo_likelihood":
-        learned = 100 * (2e-10 * P * N**2 + 5e-9 * N * (N + P))
+        learned = 80 * (2e-10 * P * N**2 + 5e-9 * N * (N + P))
     elif cell.rule == "daydreaming":
-        learned = max(2.0, options.duration * cell.tau) * N * (1e-4 + 2.5e-9 * N**2)
+        updates, dreams = schedule(cell.tau, round(P), N)
+        one = 1.8e-5 * N * (1 + dreams / 16) + (1e-8 + 2.6e-9 * dreams) * N**2
+        learned = max(2.0, options.duration * cell.tau) * updates * one
     else:
         learned = 2e-9 * P * N**2
     return float(0.01 + relaxed + learned)
