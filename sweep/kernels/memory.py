@@ -244,7 +244,7 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     states = options.trials * (len(options.overlaps) + 3)
     relaxed = 2.5e-4 * N + 1e-9 * states * N**2
     if cell.rule == "pseudo_likelihood":
-        learned = 80 * (2e-10 * P * N**2 + 5e-9 * N * (N + P))
+        learned = 60 * (1e-10 * P * N**2 + 1.5e-8 * N * (N + P))
     elif cell.rule == "daydreaming":
         updates, dreams = schedule(cell.tau, round(P), N)
         one = 1.8e-5 * N * (1 + dreams / 16) + (1e-8 + 2.6e-9 * dreams) * N**2
