@@ -207,11 +207,12 @@ def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
 
 
 def _half(x: Floats, successes: Any, trials: Any, level: float) -> HalfSuccess:
-    order = np.argsort(x, kind="stable")
-    x, successes, trials = x[order], successes[order], trials[order]
-    if len(np.unique(x)) < len(x) or len(x) < 2:
+    """Loads that a small size rounds to one value are one value with the cells of all."""
+    values, place = np.unique(x, return_inverse=True)
+    if len(values) < 2:
         return half_success(x[:0], successes[:0], trials[:0])
-    return half_success(x, successes, trials, level=level)
+    k, n = (np.bincount(place, weights=counts).astype(np.int64) for counts in (successes, trials))
+    return half_success(values, k, n, level=level)
 
 
 def _half_values(at: HalfSuccess) -> Mapping[str, float]:
