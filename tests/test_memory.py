@@ -249,7 +249,7 @@ def test_pseudo_likelihood_has_larger_basins_than_hebbs_rule_at_the_same_load() 
 
 def test_daydreaming_converges_and_stores_far_beyond_hebbs_rule() -> None:
     """Two trainings with other dreams end in the same couplings, up to fluctuations of order 1/tau^(1/2),
-    measured cosine 0.983; the start is farther, 0.887. At alpha = 0.4, three times Hebb's capacity, all
+    measured cosine 0.985; the start is farther, 0.890. At alpha = 0.4, three times Hebb's capacity, all
     patterns are recovered."""
     patterns = draw(0.4, 100, np.random.default_rng(8)).stored
     one, other = (daydream(patterns, 16.0, np.random.default_rng(seed)) for seed in (1, 2))
@@ -268,7 +268,8 @@ def test_daydreaming_converges_and_stores_far_beyond_hebbs_rule() -> None:
 
 
 def test_dreams_in_groups_give_the_couplings_of_one_dream_after_another() -> None:
-    """Mean stabilities of single samples scatter by 0.01 with other dreams; measured difference 0.01."""
+    """Measured: cosine 0.967 at tau = 8, where fluctuations are twice those at 16; mean stabilities 1.359 and
+    1.375."""
     patterns = draw(0.4, 50, np.random.default_rng(15)).stored
     grouped, single = (
         daydream(patterns, 8.0, np.random.default_rng(16), dreams=dreams) for dreams in (None, 1)
