@@ -82,6 +82,23 @@ def test_the_same_rates_come_from_any_zero_or_one_variable_and_from_times(plante
         success_curves(planted, variable="alignment")
 
 
+def test_a_rate_that_falls_passes_one_half_where_its_complement_rises(planted: xr.Dataset) -> None:
+    rises = success_curves(planted)
+    falls = success_curves(planted.assign(recovered=1 - planted["recovered"]), falling=True)
+    np.testing.assert_array_equal(falls["half"], rises["half"])
+    np.testing.assert_array_equal(falls["slope"], rises["slope"])
+    np.testing.assert_allclose(falls["rate"], 1 - rises["rate"])
+
+
+def test_loads_that_a_size_rounds_to_one_value_are_taken_together(planted: xr.Dataset) -> None:
+    one = planted.sel(N=[256])
+    near = one.assign_coords(alpha=one["alpha"] + 1e-4)  # the same M = round(alpha N)
+    both = success_curves(xr.concat([one, near], "alpha").sortby("alpha"))
+    twice = success_curves(xr.concat([one, one.assign_coords(seed=one["seed"] + 1000)], "seed"))
+    np.testing.assert_array_equal(both["half"], twice["half"])
+    assert both["half"].notnull().any()
+
+
 def test_cells_that_are_not_done_do_not_count(planted: xr.Dataset) -> None:
     fewer = planted.assign(status=planted["status"].where(planted["seed"] < 10, 2))
     assert (success_curves(fewer)["n_cells"] == 10).all()

@@ -111,7 +111,7 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
     done = bendscape(verb, file, "--store", tmp_path / "c.zarr")
-    known = "descent, hessian, inverse_ising, labels, perceptron, spectral, theory"
+    known = "activations, descent, hessian, inverse_ising, labels, memory, perceptron, spectral, theory"
     refused(done, "campaign.kernel", known, "--kernel-module")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "c.zarr").exists()

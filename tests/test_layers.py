@@ -27,6 +27,7 @@ ALLOWED = {  # by folder: what else it may import
         *("core.quadratic.model", "core.quadratic.sampling"),  # data, reveal and costs are the same
     },
     "core.inverse_ising": {"core.errors", "core.numerics"},
+    "core.memory": {"core.errors", "core.numerics"},
     "core.numerics": {"core.errors"},
     "core.perceptron": {"core.errors", "core.numerics"},
     "core.quadratic": {"core.errors"},
