@@ -142,7 +142,10 @@ def draw(numbers: Numbers, path: Path, N: int, seeds: int) -> None:
         )
         for i, j in np.argwhere(good):
             text = f"{at[i, j, 0]:.2f}{'' if kinds[i][j] == 'continuous' else '*'}"
-            rows[0, k].text(j, i, text, ha="center", va="center", fontsize=7)
+            dark = abs(math.log2(ratio[i, j])) > 0.6
+            rows[0, k].text(
+                j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
+            )
         rows[0, k].set_xticks(range(len(A)), [f"{a:g}" for a in A])
         rows[0, k].set_yticks(range(len(WIDTHS)), ["∞" if math.isinf(p) else str(p) for p in WIDTHS])
         rows[0, k].set(title=student.replace("_", " "), xlabel="a", ylabel="p" if not k else "")
