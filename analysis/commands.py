@@ -46,12 +46,23 @@ def thresholds(
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     json: Json = False,
 ) -> None:
-    """Measured thresholds with error bars at each size, next to theory. The store may still be filling."""
+    """Measured thresholds with error bars at each size, next to theory; of a store of activations, loads at
+    which sizes cross, next to theory's thresholds. The store may still be filling."""
     from bendscape.analysis.estimate.estimators import ESTIMATORS
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds, thresholds_table
+    from bendscape.analysis.findings.activations import activation_rows, render_activations
+    from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import out, print_json
 
     with _opened(store) as ds:
+        results = Results(ds)
+        if results.is_of_activations:
+            models = results.activations
+            if json:
+                print_json({"store": store, "rows": activation_rows(models)})
+            else:
+                print(render_activations(models), end="")
+            return
         result = thresholds(ds, level=level).compute()
     if json:
         print_json(
@@ -140,24 +151,29 @@ def claims(
     json: Json = False,
 ) -> None:
     """What sweeps say about each claim of arXiv:2510.18435, in Markdown: verdict, power of the test, numbers.
-    Several stores are read together. For a store of descents, the claims of the abstract of arXiv:2403.02418.
-    A store may still be filling."""
+    Several stores are read together. For a store of descents, the claims of the abstract of arXiv:2403.02418;
+    for one of activations, whether width bends the landscape for each. A store may still be filling."""
     from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
+    from bendscape.analysis.findings.activation_claims import claims_of_models
     from bendscape.analysis.findings.claims import Readings, claims_of, readings, render_claims
     from bendscape.analysis.findings.descent_claims import claims_of_descents
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import print_json
 
-    every, descents = Readings([], [], [], [], []), []
+    every, others, networks = Readings([], [], [], [], []), [], []
     for store in stores:
         with _opened(store) as ds:
             if not DESCENT.lacking(ds):
-                descents += claims_of_descents(ds)
+                others += claims_of_descents(ds)
                 continue
             results = Results(ds, least_size=least_size, extra_draws=extra_draws)
+            if results.is_of_activations:
+                networks += results.activations
+                continue
             results.read(made_of := ("collapse", "edge_scaling", "means"))
             every = every + readings(*(results[name] for name in made_of))
-    found = [*(claims_of(every) if any(every) or not descents else []), *descents]
+    others += claims_of_models(networks)
+    found = [*(claims_of(every) if any(every) or not others else []), *others]
     if json:
         print_json({"stores": stores, "claims": [claim._asdict() for claim in found]})
     else:
@@ -240,6 +256,7 @@ def report(
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
     from bendscape.analysis.estimate.thresholds import render_thresholds, thresholds_table
+    from bendscape.analysis.findings.activations import activation_rows, render_activations
     from bendscape.analysis.findings.descent import recovery_rows, render_descent
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.report.page import write_report
@@ -250,12 +267,17 @@ def report(
     with _opened(store) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
-        descents = results.is_of_descents
-        rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
+        descents, of_activations = results.is_of_descents, results.is_of_activations
+        if of_activations:
+            rows = activation_rows(results.activations)
+        else:
+            rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
     if json:
         print_json({"store": store, "output": path, "rows": rows})
         return
-    if table and descents:
+    if table and of_activations:
+        print(render_activations(results.activations), end="")
+    elif table and descents:
         print(render_descent(results.descent), end="")
     elif table:
         out().print(render_thresholds(results["thresholds"]))
@@ -371,13 +393,17 @@ def phase_map(
         bool,
         typer.Option("--alpha-0/--no-alpha-0", help="Also alpha_0, by its three definitions."),
     ] = True,
+    activation: Annotated[str, typer.Option(help="Activation of the student.")] = "quadratic",
+    teacher_activation: Annotated[str, typer.Option(help="Activation of the teacher.")] = "quadratic",
     json: Json = False,
 ) -> None:
-    """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a.
+    """Phase diagram on a grid of models: kind, alpha_bbp, alpha_sharp, alpha_0, jump, edge, tricritical a;
+    for other activations than the square kind, thresholds of both sectors and alpha_0, with their errors.
 
     VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas. Widths are
     rounded to integers; p may be inf.
     """
+    from bendscape.analysis.figures.activation_map import activation_map
     from bendscape.analysis.figures.theory_map import (
         TITLE,
         check_figure,
@@ -386,6 +412,7 @@ def phase_map(
         write_figure,
         write_map,
     )
+    from bendscape.core.errors import ParameterError
     from bendscape.sweep.commands.console import console, print_json
     from bendscape.sweep.commands.output import check_replaceable, check_writable
 
@@ -396,10 +423,17 @@ def phase_map(
     }
     check_writable(output, hierarchy=True, name="--output")
     check_replaceable(Path(output), TITLE, what="map", name="--output")
+    names = {"activation": activation, "teacher_activation": teacher_activation}
+    of_square = set(names.values()) == {"quadratic"}
     if figure is not None:
         check_figure(figure, axes)
         check_writable(figure, name="--figure")
-    ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
+        if not of_square:
+            raise ParameterError("--figure", str(figure), "left out for activations other than the square")
+    if of_square:
+        ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
+    else:
+        ds = activation_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], **names)
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

@@ -3,10 +3,11 @@
     python benchmarks/descent.py                  # N = 512 to 2048, and N = 1e4 without the data (minutes)
     python benchmarks/descent.py --sizes 512      # less; without a size, only data revealed along the path
     python benchmarks/descent.py --large          # N = 1e5 too (minutes, 1.5 GiB)
-    python benchmarks/descent.py --huge           # and at N = 1e6, rel = 1e-3 (an hour, 12 GiB)
+    python benchmarks/descent.py --huge           # N = 1e6 alone, as far as 15 minutes and 12 GiB go
+    python benchmarks/descent.py --tolerances     # the error against the flow alone (two minutes)
 
-p = p* = 1, a = 0.01, alpha = 4. Times are CPU seconds of one process with one BLAS thread, because the
-machine may be shared; ratios come from this run alone.
+p = p* = 1, a = 0.01, and alpha = 4 where nothing else is said. Times are CPU seconds of one process with one
+BLAS thread, because the machine may be shared; ratios come from this run alone.
 
 Equal error: the path to t = 100 on explicit data, by the stabilised method at its default tolerance and by
 scipy's RK45 and BDF on the same force. These get the loosest of a series of tolerances, two a decade from
@@ -19,7 +20,11 @@ automatic differentiation, and is compared an evaluation.
 
 Revealed: to recovery (squared overlap 0.9) or t = 50, each in its own process; peak resident memory includes
 the 100 MiB of Python. "explicit" is the time of the same number of evaluations with explicit data in single
-precision, measured on a few.
+precision, measured on a few. N = 1e6 is at alpha = 4.6, where recovery is quick, with limits of time and of
+address space; ``stopped`` says what ended the path, and the rest how far it came.
+
+Tolerances: paths of ten cells at N = 400 to t = 100 against those at a tolerance of 1e-7; the error is again
+the largest over the recorded times.
 
 One JSON document is written to standard output, the tables to standard error.
 """
@@ -42,12 +47,13 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core import Model, sample_instance
 from bendscape.core.quadratic.descent.explicit import ExplicitData
-from bendscape.core.quadratic.descent.flow import TOLERANCE, gradient_flow
+from bendscape.core.quadratic.descent.flow import TOLERANCE, Moment, gradient_flow
 from bendscape.core.quadratic.descent.landscape import RECOVERED, retracted
 from bendscape.core.quadratic.descent.own_labels import right_edge
 from bendscape.core.quadratic.descent.revealed import RevealedData, revealed_bytes
 
-MODEL, ALPHA = Model(1, 1, 0.01), 4.0
+MODEL, ALPHA, ALPHA_HUGE = Model(1, 1, 0.01), 4.0, 4.6
+GIB = 12.0
 TIMES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SHORT = TIMES[:3]
 EXPLICIT_EVALUATIONS = 10
@@ -173,34 +179,83 @@ def row(N: int, name: str, setting: float, evaluations: int, seconds: float, err
     }
 
 
-def revealed(N: int, rel: float, seed: int, explicit: bool) -> dict[str, Any]:
-    """One run to recovery without the data."""
-    with threadpool_limits(1):
-        data, drawn = timed(lambda: RevealedData(MODEL, ALPHA, N, np.random.default_rng(seed), rel=rel))
-        path, seconds = timed(
-            lambda: gradient_flow(
-                data, [50.0], lambda m: None, until=lambda m: m.overlaps.alignment > RECOVERED
+def tolerances(N: int = 400, cells: int = 10) -> list[dict[str, Any]]:
+    """Error against the flow, and evaluations."""
+    rows = []
+    for alpha in (ALPHA, 2.5):
+        found: dict[float, list[tuple[int, float]]] = {
+            10**-2.0: [],
+            TOLERANCE: [],
+            10**-3.0: [],
+            10**-4.0: [],
+        }
+        for seed in range(cells):
+            data = ExplicitData(sample_instance(MODEL, alpha, N, np.random.default_rng(seed)))
+            exact = gradient_flow(data, TIMES, lambda m: m.w[0], tolerance=1e-7).seen
+            for tolerance, of_cells in found.items():
+                path = gradient_flow(data, TIMES, lambda m: m.w[0], tolerance=tolerance)
+                errors = np.linalg.norm(np.array(path.seen) - np.array(exact), axis=1) / math.sqrt(N)
+                of_cells.append((path.evaluations, float(errors.max())))
+        for tolerance, of_cells in found.items():
+            evaluations, errors = np.array(of_cells).T
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "tolerance": tolerance,
+                    "evaluations, median": int(np.median(evaluations)),
+                    "error, median": float(np.median(errors)),
+                    "error, largest": float(errors.max()),
+                }
             )
-        )
+    return rows
+
+
+def revealed(
+    N: int, rel: float, seed: int, explicit: bool, alpha: float = ALPHA, limit: float = math.inf
+) -> dict[str, Any]:
+    """One run to recovery without the data, or to its limits."""
+    if math.isfinite(limit):
+        resource.setrlimit(resource.RLIMIT_AS, (int(GIB * 2**30),) * 2)
+    start, began, last = time.process_time(), time.monotonic(), None
+
+    def ended(moment: Moment) -> bool:
+        nonlocal last
+        last = moment
+        return time.monotonic() - began > limit or moment.overlaps.alignment > RECOVERED
+
+    with threadpool_limits(1):
+        data = RevealedData(MODEL, alpha, N, np.random.default_rng(seed), rel=rel)
+        try:
+            path = gradient_flow(data, [50.0], lambda m: None, until=ended)
+            end, stopped = path.end, path.stopped
+        except MemoryError:
+            assert last is not None
+            end, stopped = last, "memory"
+        seconds = time.process_time() - start
+        if stopped == "asked" and end.overlaps.alignment <= RECOVERED:
+            stopped = "seconds"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         found = {
             "N": N,
+            "alpha": alpha,
             "rel": rel,
-            "stopped": path.stopped,
-            "time": path.end.time,
-            "overlap_sq": path.end.overlaps.alignment,
-            "evaluations": path.evaluations,
+            "stopped": stopped,
+            "time": end.time,
+            "overlap_sq": end.overlaps.alignment,
+            "loss": end.here.loss,
+            "evaluations": data.directions + data.data.dropped - 2,  # each reveals one direction or drops it
             "directions": data.directions,
             "dropped": data.data.dropped,
-            "cpu_s": drawn + seconds,
+            "cpu_s": seconds,
+            "elapsed_s": time.monotonic() - began,
             "peak_gib": peak / 2**30,
-            "estimate_gib": revealed_bytes(MODEL, ALPHA, N, data.directions) / 2**30,
+            "estimate_gib": revealed_bytes(MODEL, alpha, N, data.directions) / 2**30,
         }
         if N <= 100_000:
             found["orthogonality"] = data.orthogonality()
         if explicit:
-            del data, path
-            instance = sample_instance(MODEL, ALPHA, N, np.random.default_rng(0), precision="float32")
+            del data, path, last, end
+            instance = sample_instance(MODEL, alpha, N, np.random.default_rng(0), precision="float32")
             there = ExplicitData(instance, "float32")
             there.evaluate(there.students)
             _, some = timed(lambda: [there.evaluate(there.students) for _ in range(EXPLICIT_EVALUATIONS)])
@@ -228,24 +283,33 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[512, 1024, 2048])
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--huge", action="store_true")
+    parser.add_argument("--rel", type=float, default=0.0, help="of --huge")
+    parser.add_argument("--seconds", type=float, default=900.0, help="of --huge")
+    parser.add_argument("--tolerances", action="store_true")
     chosen = parser.parse_args()
-    explicit: list[dict[str, Any]] = []
-    for N in chosen.sizes:
+    found: dict[str, list[dict[str, Any]]] = {}
+    if chosen.tolerances:
         with threadpool_limits(1):
-            found = equal_error(N, min(chosen.sizes) == N)
-        show(found)
-        explicit += found
-    runs = [(10_000, 0.0, 1, True), (10_000, 1e-3, 1, False)]
-    runs += [(100_000, 0.0, 1, False), (100_000, 1e-3, 1, False)] if chosen.large or chosen.huge else []
-    runs += [(1_000_000, 1e-3, 1, False)] if chosen.huge else []
-    without = []
-    for run in runs:
-        with multiprocessing.get_context("spawn").Pool(
-            1
-        ) as pool:  # a process of its own, for its peak of memory
-            without.append(pool.apply(revealed, run))
-    show(without)
-    json.dump({"equal_error": explicit, "revealed": without}, sys.stdout, indent=1)
+            found["tolerances"] = tolerances()
+    elif chosen.huge:
+        found["revealed"] = [alone(1_000_000, chosen.rel, 1, False, ALPHA_HUGE, chosen.seconds)]
+    else:
+        with threadpool_limits(1):
+            found["equal_error"] = []
+            for N in chosen.sizes:
+                found["equal_error"] += equal_error(N, min(chosen.sizes) == N)
+        found["revealed"] = [alone(10_000, 0.0, 1, True), alone(10_000, 1e-3, 1, False)]
+        if chosen.large:
+            found["revealed"] += [alone(100_000, rel, 1, False) for rel in (0.0, 1e-3)]
+    for rows in found.values():
+        show(rows)
+    json.dump(found, sys.stdout, indent=1)
+
+
+def alone(*run: Any) -> dict[str, Any]:
+    """A run in a process of its own, for its peak of memory."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(revealed, run)
 
 
 if __name__ == "__main__":

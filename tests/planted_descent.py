@@ -19,14 +19,15 @@ def descents(
     recovery: Callable[[float], float],
     short: float = 2.8,
     algorithmic: Callable[[float], float] = lambda N: 4.1,
-    median_loss: float | None = None,
+    median_loss: np.ndarray | None = None,
     kept_when_free: bool = False,
 ) -> xr.Dataset:
     """A sweep at p = p_star = 1, free and confined, on the axes of a store.
 
     A cell has the direction from the start with a probability that passes one half at ``short``. Of these it
     is kept for ever with one that passes one half at ``algorithmic(N)``, so that the direction is kept by
-    half of all cells there; otherwise it is lost after a lognormal time. Free cells recover with a
+    half of all cells there; otherwise it is lost after a lognormal time, with a median for every load if
+    ``median_loss`` is given. Free cells recover with a
     probability that passes one half at ``recovery(N)``.
     """
     sizes, n = list(seeds), max(seeds.values())
@@ -42,7 +43,7 @@ def descents(
     u = rng.uniform(size=shape)
     seen = u < expit((load - short) / 0.1)
     keeps = u < (1.0 if kept_when_free else expit((load - at_threshold) / 0.1))
-    typical = np.exp(0.5 + 2 * (load - 3.5)) if median_loss is None else median_loss
+    typical = np.exp(0.5 + 2 * (load - 3.5)) if median_loss is None else median_loss[:, None, None]
     lost = np.where(keeps, np.inf, typical * np.exp(0.8 * rng.normal(size=shape)))
     recovers = free & (rng.uniform(size=shape) < expit((load - at_recovery) / 0.15))
     when = np.where(recovers, 4 * np.exp(0.3 * rng.normal(size=shape)), np.nan)

@@ -14,6 +14,7 @@ from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.descent.explicit import ExplicitData
 from bendscape.core.quadratic.descent.flow import RADIUS_SAFETY, Moment, gradient_descent, gradient_flow
 from bendscape.core.quadratic.descent.landscape import RECOVERED, Overlaps, overlaps, retracted
+from bendscape.core.quadratic.descent.measure import follow
 from bendscape.core.quadratic.descent.own_labels import right_edge
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
@@ -190,6 +191,25 @@ def test_the_path_says_why_it_stopped() -> None:
     assert short.seen == whole.seen[: len(short.seen)]
 
 
+def test_what_is_asked_is_asked_at_the_start_too() -> None:
+    data = cell(Model(1, 1, 0.01), 3.0, 20)
+    data.students = data.teachers.copy()
+    found = follow(data, [1.0], pairs=0, until_recovered=True)
+    assert (found.recovered, found.time_recovered, found.stopped) == (True, 0.0, "asked")
+    assert (found.evaluations, found.seen) == (1, [])
+    descent = follow(data, [0.0, 1.0], pairs=0, until_recovered=True, learning_rate=0.1)
+    assert (descent.time_recovered, [seen.time for seen in descent.seen]) == (0.0, [0.0])
+    assert follow(data, [0.0], pairs=0).recovered
+
+
+def test_recorded_times_may_be_closer_than_any_step() -> None:
+    times = [1e-300, 0.1, float(np.nextafter(0.1, 1)), 0.2]
+    path = gradient_flow(cell(Model(1, 1, 0.01), 3.0, 20), times, weights)
+    assert (path.stopped, path.times.tolist()) == ("time", times)
+    alone = gradient_flow(cell(Model(1, 1, 0.01), 3.0, 20), [0.2], weights)
+    assert path.end.w == pytest.approx(alone.end.w, abs=2e-2 * math.sqrt(20))
+
+
 def test_a_force_that_is_not_finite_ends_the_path_with_an_outcome() -> None:
     data = cell(Model(1, 1, 0.01), 3.0, 20)
     evaluate, calls = data.evaluate, 0
@@ -247,6 +267,20 @@ def test_gradient_descent_is_recorded_at_the_step_nearest_to_each_time() -> None
     assert not stopped.seen
 
 
+def test_gradient_descent_refuses_times_that_its_steps_do_not_tell_apart() -> None:
+    data = cell(Model(1, 1, 1.0), 3.0, 20)
+    for times in ([0.1, 0.2], [1.0, 1.2, 3.0], [0.0, 0.4]):
+        with pytest.raises(ParameterError, match="at least one step of 1 apart, and from the start"):
+            gradient_descent(data, times, weights, learning_rate=1.0)
+
+
+@pytest.mark.parametrize("rate", [1e154, 1e200, 1e300])
+def test_steps_that_overflow_end_gradient_descent_with_an_outcome(rate: float) -> None:
+    path = gradient_descent(cell(Model(1, 1, 0.01), 3.0, 20), [0.0, rate], weights, learning_rate=rate)
+    assert path.stopped == "step"
+    assert np.isfinite(path.end.w).all()
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -263,6 +297,12 @@ def test_bad_input_is_refused_in_one_line(how: dict[str, Any], message: str) -> 
     with pytest.raises(ParameterError, match=message) as caught:
         gradient_flow(cell(Model(1, 1, 1.0), 2.0, 10), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_confined_weights_need_a_direction_off_the_teacher() -> None:
+    data = cell(Model(1, 3, 1.0), 2.0, 3)
+    with pytest.raises(ParameterError, match="confined must be False at N = 3 <= p_star"):
+        gradient_flow(data, [1.0], weights, confined=True)
 
 
 def test_a_learning_rate_is_positive() -> None:

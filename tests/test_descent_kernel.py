@@ -114,11 +114,11 @@ def test_a_cell_that_stops_at_recovery_has_nan_after_it_and_the_same_time_of_rec
 
 
 def test_a_path_that_cannot_go_on_is_not_converged() -> None:
-    kernel = load_kernel("descent", (), {"times": [1, 2], "method": "gradient_descent", "learning_rate": 1e8})
-    with np.errstate(all="ignore"):
-        found = kernel.compute(cell(N=4, a=1e-6), cell_rng(ENTROPY, cell()))
-    assert found.values["stopped"] in (0, 3)
-    assert found.converged == (found.values["stopped"] == 0)
+    steps = {"method": "gradient_descent", "times": [0, 1e200], "learning_rate": 1e200}
+    found = load_kernel("descent", (), steps).compute(cell(), cell_rng(ENTROPY, cell()))
+    assert (found.values["stopped"], found.converged) == (3, False)
+    assert np.isfinite(found.values["loss"]).tolist() == [True, False]
+    assert found.values["time_reached"] == 0
 
 
 def test_a_store_has_the_recorded_times_as_a_dimension_and_is_resumed_and_extended(tmp_path: Path) -> None:
@@ -184,6 +184,11 @@ def test_a_store_is_exported_with_its_times(tmp_path: Path) -> None:
         ("pairs = 4", {}, "kernel.pairs must be less than or equal to 3"),
         ("learning_rate = 0.1", {}, 'kernel.learning_rate must be absent, or kernel.method = "gradient_des'),
         ('method = "gradient_descent"', {}, "kernel.learning_rate must be given with kernel.method"),
+        (
+            'times = [0.1, 1]\nmethod = "gradient_descent"\nlearning_rate = 0.5',
+            {},
+            "times must be at least one step of 0.5 apart, and from the start; lower the learning rate",
+        ),
         ("tolerance = 1", {}, "kernel.tolerance must be less than or equal to 0.03"),
         ('tolerance = 1e-6\nprecision = "float32"', {}, "'float64' for a kernel.tolerance below 0.0001"),
         ("rel = 0.5", {}, "kernel.rel must be less than or equal to 0.1"),

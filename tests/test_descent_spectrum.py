@@ -141,6 +141,28 @@ def test_one_projection_for_lanczos_vectors_loses_no_direction() -> None:
     assert found[0].overlaps_sq == pytest.approx(found[1].overlaps_sq, abs=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("model", "alpha", "N", "time"),
+    [
+        (Model(1, 1, 0.01), 0.5, 60, 10.0),
+        (Model(1, 1, 1.0), 1 / 40, 40, 1.0),
+        (Model(2, 1, 0.01), 0.5, 40, 100.0),
+    ],
+    ids=str,
+)
+def test_degenerate_eigenvalues_are_found_as_often_as_they_occur(
+    model: Model, alpha: float, N: int, time: float
+) -> None:
+    """M < N: -mu has multiplicity N - 1 - M at p = 1; of interpolating wide students a cluster lies at 0."""
+    moment = gradient_flow(explicit(model, alpha, N), [time], lambda m: m).seen[0]
+    values, _ = dense_pairs(moment)
+    found = lowest_pairs(moment)
+    assert found.converged
+    assert found.values == pytest.approx(values, abs=2e-3 * np.abs(values).max())
+    if model.p == 1:
+        assert values == pytest.approx(-moment.here.multiplier.repeat(3))
+
+
 def test_too_few_steps_are_reported() -> None:
     moment = gradient_flow(explicit(Model(1, 1, 0.01), 3.0, 100), [0.1], lambda m: m).end
     short = lowest_pairs(moment, max_steps=12)

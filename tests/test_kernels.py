@@ -111,7 +111,7 @@ def test_a_campaign_file_that_names_anything_but_a_kernel_executes_nothing(
     file = tmp_path / "c.toml"
     file.write_text(campaign_text().replace('"probe"\n\n', f'"{kernel}"\n\n'))
     done = bendscape(verb, file, "--store", tmp_path / "c.zarr")
-    known = "descent, hessian, inverse_ising, labels, perceptron, spectral, theory"
+    known = "activations, descent, hessian, inverse_ising, labels, memory, perceptron, spectral, theory"
     refused(done, "campaign.kernel", known, "--kernel-module")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "c.zarr").exists()
@@ -476,3 +476,32 @@ def test_every_installed_kernel_is_checked_against_its_declaration_and_otherwise
     assert loaded.seconds(CELL) == HESSIAN.seconds(CELL)
     assert loaded.peak_bytes(CELL) == HESSIAN.peak_bytes(CELL)
     assert loaded.compute(CELL, cell_rng(1, CELL)) == HESSIAN.compute(CELL, cell_rng(1, CELL))
+
+
+STORED = {  # options, in their order, as stores of version 1 hold them
+    "descent": {
+        "times": [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0],
+        "until_recovered": False,
+        "method": "flow",
+        "learning_rate": None,
+        "tolerance": 3e-3,
+        "pairs": 0,
+        "overlaps": 0,
+        "data": "auto",
+        "precision": None,
+        "rel": 0.0,
+        "max_bytes": 8 * 2.0**30,
+    },
+    "perceptron": {
+        "times": [10.0 ** (k / 2) for k in range(-4, 13)],
+        "method": "flow",
+        "learning_rate": None,
+        "tolerance": 1e-4,
+    },
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stores_of_paths_keep_the_options_and_the_version_that_they_were_made_with(name: str) -> None:
+    kernel = load_kernel(name)
+    assert (json.dumps(dict(kernel.settings)), kernel.version) == (json.dumps(STORED[name]), 1)

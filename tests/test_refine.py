@@ -271,6 +271,13 @@ def test_a_model_without_an_estimate_is_given_up_at_a_stated_number_of_cells() -
     assert row.state.reason.startswith("no estimate with 256 cells or more at every point (too noisy)")
 
 
+def test_missing_cells_of_a_size_without_a_fit_tell_nothing() -> None:
+    design = design_of("level_crossing")
+    missing = {(1.0, 512): 8}  # a size whose cells are still to come
+    held = Held({}, 1.0, missing, missing, lambda x, N: 1.0, lambda x: True)
+    assert not held.coming(design).any()
+
+
 def test_no_crossing_within_the_values_measured_is_not_refined() -> None:
     below = {at: 60 for at in PILOT if at[0] <= 0.5}
     below |= {(x, N): 60 for x in (0.42, 0.45, 0.48) for N in (256, 512)}

@@ -27,6 +27,16 @@ MODEL = ("p", "p_star", "a")
 CELL = (*MODEL, "alpha_factor", "alpha", "N", "seed")
 """Coordinates that name a cell in messages, in this order."""
 
+OF_THE_SQUARE: Mapping[str, float | str] = {
+    "noise": 0,
+    "activation": "quadratic",
+    "teacher_activation": "quadratic",
+}
+"""The axes that most analyses take at one value only."""
+_WHY = {"noise": "which compares with clean labels"} | dict.fromkeys(
+    ("activation", "teacher_activation"), "which compares with the quadratic network"
+)
+
 _LIMITS = {"min": -math.inf, "max": math.inf}
 _OF_MODEL = ("alpha_bbp", "alpha_sharp", "transition")
 _OF_LOAD = ("edge", "lambda_minus", "lambda_star", "overlap_sq_theory")
@@ -69,7 +79,8 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     - Dimensions are put back into the order of a store.
     - Theory that ``ds.where(ds.status == 1)`` has broadcast over the cells and masked is returned to its own
       dimensions: theory of a model is computed again, theory at a load is NaN if no cell is left there.
-    - Noise 0, whether a constant of the store or selected, is dropped as a coordinate.
+    - Noise 0 and quadratic activations, whether constants of the store or selected, are dropped as
+      coordinates.
 
     Reads nothing but the theory of models. A dataset that needs no change is returned as it is.
 
@@ -77,9 +88,10 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     ------
     ParameterError
         A dimension is missing, as after a mean over it or a selection with ``drop=True``; or the labels are
-        noisy.
+        noisy, or an activation is not quadratic.
     """
-    ds = _noiseless(ds)
+    for axis, value in OF_THE_SQUARE.items():
+        ds = _with_only(ds, axis, value)
     alpha_dim = alpha_axis(ds)
     points, cells = (*MODEL, alpha_dim), (*MODEL, alpha_dim, "N", "seed")
     for dim in cells:
@@ -123,17 +135,19 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign(_theory_of_models(ds, attributes)) if masked else ds
 
 
-def _noiseless(ds: xr.Dataset) -> xr.Dataset:
-    if "noise" not in ds.variables or "seed" in ds["noise"].dims:
-        if _campaign_names(ds, "noise"):
-            raise ParameterError("ds", list(map(str, ds.dims)), "a dataset with noise among its dimensions")
+def _with_only(ds: xr.Dataset, axis: str, value: float | str) -> xr.Dataset:
+    """The dataset without an axis on which it has only one value; refused if it has others, or if the
+    campaign has some and the dataset does not show which."""
+    if axis not in ds.variables or "seed" in ds[axis].dims:
+        if _campaign_names(ds, axis):
+            raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with {axis} among its dimensions")
         return ds
-    noise = np.atleast_1d(ds["noise"].values).tolist()
-    if any(noise) or len(noise) > 1:
-        clean = "ds.sel(noise=0) is that part of it"
-        there = clean if 0 in noise else "its cells, and theory of the noisy model, are in the dataset"
-        raise ParameterError("noise", noise, "0 for an analysis, which compares with clean labels", there)
-    return (ds.isel(noise=0) if "noise" in ds.dims else ds).drop_vars("noise")
+    found = np.atleast_1d(ds[axis].values).tolist()
+    if any(one != value for one in found) or len(found) > 1:
+        part = f"ds.sel({axis}={value!r}) is that part of it"
+        there = part if value in found else "its cells, with their own theory, are in the dataset"
+        raise ParameterError(axis, found, f"{value} for an analysis, {_WHY[axis]}", there)
+    return (ds.isel({axis: 0}) if axis in ds.dims else ds).drop_vars(axis)
 
 
 def _campaign_names(ds: xr.Dataset, axis: str) -> bool:

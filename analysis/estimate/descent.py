@@ -4,6 +4,7 @@ the overlap, the confined dynamics and interpolation, each with intervals."""
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,10 @@ _SATURATION = {
 
 
 _SPECTRUM = {
-    "edge": "median left edge of the Riemannian Hessian, from the cells' own labels",
+    "edge": "median left edge of the Riemannian Hessian, own labels, of cells not recovered by then",
     "edge_low": "lower end of its interval, order statistics",
     "edge_high": "upper end of its interval, order statistics",
-    "outlier": "median outlier of the cells that have one, from their own labels",
+    "outlier": "median outlier, own labels, of cells not recovered by then that have one",
     "outlier_low": "lower end of its interval, order statistics",
     "outlier_high": "upper end of its interval, order statistics",
 }
@@ -98,12 +99,13 @@ def descent(
 
         - ``recovered_*``: as :func:`bendscape.analysis.estimate.success.curves_from_counts`, success is
           recovery by T.
-        - ``kept_*``: the same, success is a direction that was seen and not lost by T.
+        - ``kept_*``: the same, success is a direction that was seen and not lost by T, of the cells that
+          reached a recorded time.
         - ``fitted_*``: the same at the last time, success is *not* to interpolate without the signal (loss
           below ``interpolated``, alignment below ``UNSEEN``); interpolation lies below ``fitted_half``.
         - ``time_lost``, ``alignment_lost``, ``overlap_lost`` with intervals; ``n_seen``, ``n_lost``.
-        - ``amplification``, its median, ``edge`` and ``outlier``, with intervals, over time;
-          ``time_saturated``.
+        - ``amplification`` and its median over all cells, ``edge`` and ``outlier`` over the cells not
+          recovered by then, whether or not recovery ended them, with intervals; ``time_saturated``.
 
     Notes
     -----
@@ -114,9 +116,10 @@ def descent(
     ``time_lost_high``] holds the median over cells with probability ``level``, by binomial limits of the
     share lost at each time. ``time_lost_low`` is the last time at which that share is surely below one half.
 
-    N C is broad (chi squared with one degree of freedom at the start) and its mean is over all cells that
-    have not ended; ``time_saturated`` is from the median over cells of C(last)/C(t), by order statistics,
-    and nan where more than one cell in ten has turned to the signal. Held by
+    N C is broad (chi squared with one degree of freedom at the start) and its mean is over all cells: one
+    that ended by recovery counts with C = 1. ``time_saturated`` is from the median over cells of
+    C(last)/C(t), by order statistics, and nan where more than one cell in ten has turned to the signal or
+    recovered. Held by
     ``tests/test_descent_analysis.py``.
     """
     check_level(level)
@@ -141,17 +144,19 @@ def descent(
     states = _states(here.transpose(*order, "time").values & recorded.values, C.values, recorded.values)
     seen, lost = (xr.DataArray(state, recorded.coords, recorded.dims) for state in states)
     total = done.sum(at.seed)
+    followed_at_all = recorded.any("time")
     by_time = done & (cells["time_recovered"] <= ds["time"])
     found = xr.Dataset()
     last = _last(recorded)
     fitted = (loss < interpolated) & (C < UNSEEN)
     for name, success, trials in (
         ("recovered", by_time.sum(at.seed), total),
-        ("kept", (seen & ~lost & done).sum(at.seed), total),
+        ("kept", (seen & ~lost & done).sum(at.seed), followed_at_all.sum(at.seed)),
         ("fitted", (done & ~fitted.isel(time=last)).sum(at.seed), total),
     ):
         curves = curves_from_counts(success, trials, ds, level=level)
-        found = found.merge(curves.rename({of: f"{name}_{of}" for of in curves.data_vars}))
+        named = curves.rename({of: f"{name}_{of}" for of in curves.data_vars})
+        found = found.assign_coords(named.coords).assign(named.data_vars)
     dims = (*at.models, at.size, at.curve)
     along = tuple(array.transpose(*order, "time").values for array in (seen, lost, recorded))
     overlap = cells["overlap_sq_sample"].transpose(*order, "time").values
@@ -165,19 +170,22 @@ def descent(
     )
     followed = (recorded | by_time).transpose(*order, "time").values  # a cell may have ended by recovery:
     reached = C.where(recorded, 1.0).values  # from 0.9 on C goes to 1
+    recovered = by_time.transpose(*order, "time").values
     growth = _over(
-        dims, done.shape[:-1], _SATURATION, lambda i: _saturated(C.values[i], recorded.values[i], time, level)
-    )
+        dims, done.shape[:-1], _SATURATION,
+        lambda i: _saturated(C.values[i], recorded.values[i], recovered[i], time, level),
+    )  # fmt: skip
     gains = _over(
         (*dims, "time"), (*done.shape[:-1], len(time)), _GAIN,
         lambda i: _amplified(
             sizes[i[:-1]] * reached[i[:-1]][:, i[-1]][followed[i[:-1]][:, i[-1]]], level
         ),
     )  # fmt: skip
+    trapped = recorded.values & ~recovered
     labels = [cells[f"{name}_sample"].transpose(*order, "time").values for name in ("edge", "outlier")]
 
     def spectrum(i: tuple[int, ...]) -> tuple[float, ...]:
-        use = recorded.values[i[:-1]][:, i[-1]]
+        use = trapped[i[:-1]][:, i[-1]]
         edge, outlier = (median_interval(values[i[:-1]][:, i[-1]][use], level) for values in labels)
         return (*edge, *outlier)
 
@@ -244,9 +252,16 @@ def median_interval(values: Floats, level: float) -> tuple[float, float, float]:
     n = len(ordered)
     if not n:
         return math.nan, math.nan, math.nan
-    k = int(binom.ppf(0.5 * (1 - level), n, 0.5))  # P(fewer than k below the median) <= (1 - level)/2
+    k = _order(n, level)
     ends = (float(ordered[k - 1]), float(ordered[n - k])) if k > 0 else (-math.inf, math.inf)
     return float(np.median(ordered)), *ends
+
+
+@lru_cache(maxsize=4096)
+def _order(n: int, level: float) -> int:
+    """The largest k for which fewer than k of n values lie below the median with probability (1 - level)/2 at
+    most."""
+    return int(binom.ppf(0.5 * (1 - level), n, 0.5))
 
 
 def _amplified(values: Floats, level: float) -> tuple[float, ...]:
@@ -263,11 +278,13 @@ def _amplified(values: Floats, level: float) -> tuple[float, ...]:
     return (mean, max(0.0, mean - float(upper[0]) * error), mean - float(lower[0]) * error, *middle)
 
 
-def _saturated(C: Floats, recorded: Flags, time: Floats, level: float) -> tuple[float, float, float]:
+def _saturated(
+    C: Floats, recorded: Flags, recovered: Flags, time: Floats, level: float
+) -> tuple[float, float, float]:
     """The values of ``_SATURATION`` from the cells that were followed to the last time."""
     whole = recorded.all(axis=1)
-    turned = recorded & (ALIGNED < C)
-    if whole.sum() < 6 or turned.any(axis=1).sum() > 0.1 * recorded.any(axis=1).sum():
+    turned = (recorded & (ALIGNED < C)) | recovered
+    if whole.sum() < 6 or turned.any(axis=1).sum() > 0.1 * (recorded | recovered).any(axis=1).sum():
         return math.nan, math.nan, math.nan
     middle, low, high = math.nan, math.inf, math.inf
     with np.errstate(divide="ignore", invalid="ignore"):

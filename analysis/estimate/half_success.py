@@ -297,7 +297,8 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
         ``statistical``: D(B) <= D_min + chi^2_1(level), the counts alone. ``total``: also the scatter of
         sizes about the line, D(B) <= D_min + t^2 max(1, D_min/dof) with t the quantile of Student's t for
         dof = sizes - 2 (Knapp and Hartung, Stat. Med. 22 (2003) 2693); open with two sizes, which show no
-        scatter. ``common`` has B = 0, with its own dof. All nan with fewer than two sizes.
+        scatter. ``common`` has B = 0, with its own dof. All nan with fewer than two sizes at which the
+        crossing is located: bounds alone do not make a slope.
 
     Notes
     -----
@@ -306,7 +307,7 @@ def slope_in_log_size(sizes: Sequence[int], found: Sequence[HalfSuccess], level:
     used = [(int(N), at) for N, at in zip(sizes, found, strict=True) if len(at.places)]
     nan = Interval(math.nan, math.nan, math.nan)
     names = tuple(N for N, _ in used)
-    if len(used) < 2 or not any(math.isfinite(at.value) for _, at in used):
+    if sum(math.isfinite(at.value) for _, at in used) < 2:
         return Slope(nan, nan, nan, math.nan, 0, math.nan, math.nan, math.nan, names)
     logs = np.log(names)
     dof, narrow = len(used) - 2, float(chi2.ppf(level, 1))

@@ -73,7 +73,12 @@ def roles_of(ds: xr.Dataset) -> Roles:
 
 
 def success_curves(
-    ds: xr.Dataset, *, variable: str = "recovered", by: float | None = None, level: float = LEVEL
+    ds: xr.Dataset,
+    *,
+    variable: str = "recovered",
+    by: float | None = None,
+    falling: bool = False,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Rates of success against the curve axis at every size, and where they pass one half.
 
@@ -86,6 +91,8 @@ def success_curves(
         0 or 1 in every cell; or, with ``by``, a time that is nan where nothing happened.
     by : float, optional
         Success is ``variable <= by``.
+    falling : bool
+        The rate falls along the curve axis; the rate of failures is what rises through one half.
     level : float
         Level of all intervals.
 
@@ -115,13 +122,18 @@ def success_curves(
     ).compute()
     if counts["odd"]:
         raise ParameterError("variable", variable, "0 or 1 in every cell", "or give a limit: by=30.0")
-    found = curves_from_counts(counts["k"], counts["n"], ds, level=level)
+    found = curves_from_counts(counts["k"], counts["n"], ds, falling=falling, level=level)
     found.attrs |= {"variable": variable, "level": level} | ({} if by is None else {"by": by})
     return found
 
 
 def curves_from_counts(
-    successes: xr.DataArray, trials: xr.DataArray, ds: xr.Dataset, *, level: float = LEVEL
+    successes: xr.DataArray,
+    trials: xr.DataArray,
+    ds: xr.Dataset,
+    *,
+    falling: bool = False,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Rates with Wilson intervals, their crossing of one half at each size, and its drift with the size.
 
@@ -131,6 +143,8 @@ def curves_from_counts(
         Over the axes of ``ds`` without seeds, and any more dimensions (times).
     ds : xarray.Dataset
         The sweep. Along the alpha of the network the abscissa is M/N with M = round(alpha N).
+    falling : bool
+        As of :func:`success_curves`.
 
     Returns
     -------
@@ -138,6 +152,7 @@ def curves_from_counts(
         ``rate``, ``rate_low``, ``rate_high``, ``n_cells`` over all dimensions; ``half`` and its interval
         (:func:`bendscape.analysis.estimate.half_success.half_success`) without the curve axis; ``slope``,
         ``common`` (:func:`bendscape.analysis.estimate.half_success.slope_in_log_size`) without the size too.
+        The coordinate ``abscissa`` is what the curves are functions of.
     """
     at = roles_of(ds)
     k, n = xr.broadcast(successes, trials)
@@ -146,18 +161,20 @@ def curves_from_counts(
     x = _abscissa(ds, at).broadcast_like(k).transpose(*k.dims).values
     sizes = [int(size) for size in ds[at.size].values]
     K, n_cells = k.values.astype(np.int64), n.values.astype(np.int64)
+    rising = n_cells - K if falling else K
     rates = np.array(
         [rate_interval(int(a), int(b), level) for a, b in zip(K.ravel(), n_cells.ravel(), strict=True)]
     ).reshape(*K.shape, 3)
     halves = {name: np.full(K.shape[:-1], math.nan) for name in (*_OF_HALF, "half_flag")}
     slopes = {name: np.full(K.shape[:-2], math.nan) for name in _OF_SLOPE}
-    for index in np.ndindex(K.shape[:-2]):
-        found = []
-        for j in range(len(sizes)):
-            found.append(_half(x[index][j], K[index][j], n_cells[index][j], level))
-            for name, value in _half_values(found[-1]).items():
+    found: dict[tuple[int, ...], list[HalfSuccess]] = {index: [] for index in np.ndindex(K.shape[:-2])}
+    for j in range(len(sizes)):  # one size after the other: curves at equal values share their design
+        for index, of_index in found.items():
+            of_index.append(_half(x[index][j], rising[index][j], n_cells[index][j], level))
+            for name, value in _half_values(of_index[-1]).items():
                 halves[name][(*index, j)] = value
-        for name, value in _slope_values(slope_in_log_size(sizes, found, level)).items():
+    for index, of_index in found.items():
+        for name, value in _slope_values(slope_in_log_size(sizes, of_index, level)).items():
             slopes[name][index] = value
     dims = tuple(map(str, k.dims))
     coords = {
@@ -165,21 +182,20 @@ def curves_from_counts(
         for dim in dims
         if dim in k.coords
     }
-    result = xr.Dataset(coords=coords)
-    for place, (name, words) in enumerate(
-        {"rate": "rate of success", "rate_low": "lower end", "rate_high": "upper end"}.items()
-    ):
-        result[name] = (dims, rates[..., place], {"long_name": words, "units": "1"})
-    result["n_cells"] = (dims, n_cells, {"long_name": "cells that are done", "units": "1"})
-    result["n_success"] = (dims, K, {"long_name": "cells that succeeded", "units": "1"})
-    for name, words in _OF_HALF.items():
-        result[name] = (dims[:-1], halves[name], {"long_name": words, "units": "1"})
+    coords["abscissa"] = _abscissa(ds, at).assign_attrs(long_name="value of the curve axis; of alpha, M/N")
+    words = {"rate": "rate of success", "rate_low": "lower end", "rate_high": "upper end"}
+    arrays = {name: (dims, rates[..., place], words[name]) for place, name in enumerate(words)}
+    arrays["n_cells"] = (dims, n_cells, "cells that are done")
+    arrays["n_success"] = (dims, K, "cells that succeeded")
+    arrays |= {name: (dims[:-1], halves[name], of) for name, of in _OF_HALF.items()}
+    arrays |= {name: (dims[:-2], slopes[name], of) for name, of in _OF_SLOPE.items()}
     flags = {"flag_values": np.arange(len(FLAGS), dtype=np.int8), "flag_meanings": " ".join(FLAGS)}
     flags |= {"long_name": "outcome of half"}
-    result["half_flag"] = (dims[:-1], halves["half_flag"].astype(np.int8), flags)
-    for name, words in _OF_SLOPE.items():
-        result[name] = (dims[:-2], slopes[name], {"long_name": words, "units": "1"})
-    return result
+    variables: dict[str, Any] = {
+        name: (over, values, {"long_name": of, "units": "1"}) for name, (over, values, of) in arrays.items()
+    }
+    variables["half_flag"] = (dims[:-1], halves["half_flag"].astype(np.int8), flags)
+    return xr.Dataset(variables, coords)
 
 
 def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
@@ -192,11 +208,12 @@ def _abscissa(ds: xr.Dataset, at: Roles) -> xr.DataArray:
 
 
 def _half(x: Floats, successes: Any, trials: Any, level: float) -> HalfSuccess:
-    order = np.argsort(x, kind="stable")
-    x, successes, trials = x[order], successes[order], trials[order]
-    if len(np.unique(x)) < len(x) or len(x) < 2:
+    """Loads that a small size rounds to one value are one value with the cells of all."""
+    values, place = np.unique(x, return_inverse=True)
+    if len(values) < 2:
         return half_success(x[:0], successes[:0], trials[:0])
-    return half_success(x, successes, trials, level=level)
+    k, n = (np.bincount(place, weights=counts).astype(np.int64) for counts in (successes, trials))
+    return half_success(values, k, n, level=level)
 
 
 def _half_values(at: HalfSuccess) -> Mapping[str, float]:

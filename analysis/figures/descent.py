@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from bendscape.analysis.dataset.models import alpha_axis
 from bendscape.analysis.figures.style import (
     DASHED,
     FAINT,
@@ -26,16 +25,23 @@ from bendscape.analysis.figures.style import (
     style,
 )
 from bendscape.analysis.figures.tables import Numbers, groups, left_out, rows_where, table
-from bendscape.analysis.findings.descent import FREE, confined_threshold, is_confined, model_points
+from bendscape.analysis.findings.descent import (
+    FREE,
+    confined_threshold,
+    is_confined,
+    loads_of,
+    model_points,
+)
 from bendscape.analysis.findings.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OF_MODEL = ("p", "p_star", "a", "dynamics")
+OF_MODEL = ("p", "p_star", "a", "noise", "dynamics")
 """The columns that distinguish the panels."""
 
 Point = dict[str, Any]
+_PLAIN: Point = {"noise": 0.0, "dynamics": FREE}
 
 
 def _blocks(
@@ -43,12 +49,11 @@ def _blocks(
 ) -> dict[str, xr.Dataset]:
     """One table with the rows of every model, size and load; ``block`` gives the columns of one."""
     found, blocks = results.descent, []
-    curve = alpha_axis(found)
     for point, at in model_points(found):
-        head = {"dynamics": FREE} | point
+        head = _PLAIN | point
         for N in at["N"].values.tolist():
-            for load in at[curve].values.tolist():
-                more = block(head, at.sel({"N": N, curve: load}))
+            for load, one in loads_of(at, N):
+                more = block(head, one)
                 if more:
                     blocks.append(head | {"N": N, "alpha": load} | more)
     if not blocks:
@@ -77,7 +82,7 @@ def half_load_numbers(results: Results) -> Numbers:
     """The half load of :func:`recovery_numbers` at each size and recorded time."""
     found, blocks = results.descent, []
     for point, at in model_points(found):
-        head, name = {"dynamics": FREE} | point, _success(point)
+        head, name = _PLAIN | point, _success(point)
         for N in at["N"].values.tolist():
             for time in at["time"].values.tolist():
                 one = at.sel(N=N, time=time)
@@ -89,10 +94,15 @@ def half_load_numbers(results: Results) -> Numbers:
     return {"half_load": table(blocks)}
 
 
+def _network(point: Point) -> tuple[Any, ...]:
+    """The model of a point without its dynamics."""
+    return tuple((_PLAIN | point)[name] for name in OF_MODEL if name != "dynamics")
+
+
 def loss_numbers(results: Results) -> Numbers:
     """Median time at which the direction is lost, and the confined threshold at the last time."""
     thresholds = {
-        point["p"]: confined_threshold(at.assign_attrs(results.descent.attrs))
+        _network(point): confined_threshold(at.assign_attrs(results.descent.attrs))
         for point, at in model_points(results.descent)
         if is_confined(point)
     }
@@ -101,7 +111,7 @@ def loss_numbers(results: Results) -> Numbers:
         if not at["n_seen"] > 0:
             return None
         names = ("n_seen", "n_lost", "time_lost", "time_lost_low", "time_lost_high")
-        of = thresholds.get(point["p"])
+        of = thresholds.get(_network(point))
         ends = (np.nan,) * 3 if of is None else (of.value, of.low, of.high)
         return {name: at[name].item() for name in names} | dict(
             zip(("threshold", "threshold_low", "threshold_high"), ends, strict=True)
@@ -138,7 +148,9 @@ def path_numbers(results: Results) -> Numbers:
 
 
 def _title(point: tuple[Any, ...]) -> str:
-    return model_title(*point[:3], after="" if point[3] == FREE else f", {point[3]}")
+    p, p_star, a, noise, dynamics = point
+    after = (f", noise {noise:g}" if noise else "") + ("" if dynamics == FREE else f", {dynamics}")
+    return model_title(p, p_star, a, after=after)
 
 
 def _panels(numbers: Numbers, draw: Callable[[Any, dict[str, Any], tuple[Any, ...]], None]) -> Figure:
@@ -175,7 +187,7 @@ def draw_recovery(numbers: Numbers) -> Figure:
         axes.axhline(0.5, color=FAINT, linewidth=0.6, zorder=0)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel(r"$\alpha$")
-        success = "recovered" if point[3] == FREE else "direction kept"
+        success = "recovered" if point[-1] == FREE else "direction kept"
         axes.set_ylabel(f"{success} by $t = {rows['time'][0]:g}$")
 
     return _panels(numbers, draw)
@@ -184,14 +196,14 @@ def draw_recovery(numbers: Numbers) -> Figure:
 def draw_half_load(numbers: Numbers) -> Figure:
     """Half loads at the last time against N, for every width; open symbols: confined."""
     found = numbers["half_load"]
-    points = groups(numbers, ("p_star", "a"))
+    points = groups(numbers, ("p_star", "a", "noise"))
     kinds = groups(numbers, ("p", "dynamics"))
     colours = dict(zip(sorted({p for p, _ in kinds}), size_colours(len({p for p, _ in kinds})), strict=True))
     with style():
         figure, all_axes = small_multiples(len(points))
-        for axes, (p_star, a) in zip(all_axes, points, strict=True):
+        for axes, (p_star, a, noise) in zip(all_axes, points, strict=True):
             for k, (p, dynamics) in enumerate(kinds):
-                rows = rows_where(found, p_star=p_star, a=a, p=p, dynamics=dynamics)
+                rows = rows_where(found, p_star=p_star, a=a, noise=noise, p=p, dynamics=dynamics)
                 use = rows["time"] == found["time"].values.max()
                 look = {"color": colours[p], "marker": MARKERS[k % len(MARKERS)]}
                 look |= {"label": f"$p = {p}$, {dynamics}", "linestyle": "none"}
@@ -202,7 +214,7 @@ def draw_half_load(numbers: Numbers) -> Figure:
             plain_logarithmic(axes.xaxis, sorted(set(found["N"].values.tolist())))
             axes.set_xlabel("$N$")
             axes.set_ylabel(r"$\alpha$ at half success")
-            axes.set_title(f"$p^* = {p_star}$, $a = {a:g}$")
+            axes.set_title(f"$p^* = {p_star}$, $a = {a:g}$" + (f", noise {noise:g}" if noise else ""))
         shared_legend(figure, all_axes)
     return figure
 

@@ -81,6 +81,7 @@ COLUMNS: Mapping[str, str] = {
 """The columns of the tables of Hessians at initialisation, each with its meaning, its ``long_name``."""
 
 OF_DESCENTS: Mapping[str, str] = {
+    "noise": "variance of the noise on the teacher's pre-activations",
     "dynamics": "free, or confined to no overlap with the teacher",
     "time": "recorded time",
     "rate": "share of cells that recovered or, confined, kept the direction",
@@ -101,8 +102,8 @@ OF_DESCENTS: Mapping[str, str] = {
     "amplification": "mean of N times the alignment",
     "amplification_low": "lower end of its interval",
     "amplification_high": "upper end of its interval",
-    "edge_median": "median left edge of the Hessian, own labels",
-    "outlier_median": "median outlier of the cells that have one, own labels",
+    "edge_median": "median left edge of the Hessian of cells not recovered by then, own labels",
+    "outlier_median": "median outlier of the cells not recovered by then that have one, own labels",
     "outlier_low": "lower end of its interval",
     "outlier_high": "upper end of its interval",
 }

@@ -40,14 +40,25 @@ class Confined(NamedTuple):
 
 def model_points(found: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
     """The models of what :func:`bendscape.analysis.estimate.descent.descent` returns that have cells."""
-    models = [dim for dim in found["recovered_n_cells"].dims if dim not in _NOT_MODELS]
+    models = models_of(found)
     for index in np.ndindex(*(found.sizes[dim] for dim in models)):
         at = found.isel(dict(zip(models, index, strict=True)))
         if (at["recovered_n_cells"] > 0).any():
             yield {str(dim): at[dim].item() for dim in models}, at
 
 
-_NOT_MODELS = ("N", "alpha", "alpha_factor", "time")
+def models_of(found: xr.Dataset) -> list[str]:
+    """The axes that distinguish models."""
+    return [str(dim) for dim in found["recovered_slope"].dims if dim != "time"]
+
+
+def loads_of(at: xr.Dataset, N: int) -> Iterator[tuple[float, xr.Dataset]]:
+    """The points of one model and size along the curve axis, each with its load: alpha as it was given or,
+    where that is relative to a threshold, M/N."""
+    (curve,) = (str(dim) for dim in at["recovered_rate"].dims if dim not in at["recovered_half"].dims)
+    one = at.sel(N=N)
+    loads = one["abscissa"] if curve == "alpha_factor" else one[curve]
+    yield from ((float(load), one.isel({curve: k})) for k, load in enumerate(loads.values))
 
 
 def is_confined(point: dict[str, Any]) -> bool:
@@ -63,9 +74,10 @@ def crossings_of(at: xr.Dataset, name: str, time: int = -1) -> dict[int, HalfSuc
     for N in at["N"].values.tolist():
         row = one.sel(N=N)
         k, n = row[f"{name}_n_success"].values, row[f"{name}_n_cells"].values
-        x = np.floor(at["alpha"].values.astype(float) * N + 0.5) / N
         if (n > 0).any():
-            found[int(N)] = half_success(x, k, n, level=float(at.attrs["level"]))
+            order = np.argsort(row["abscissa"].values, kind="stable")
+            x = row["abscissa"].values[order]
+            found[int(N)] = half_success(x, k[order], n[order], level=float(at.attrs["level"]))
     return found
 
 
@@ -158,10 +170,8 @@ def loss_rows(found: xr.Dataset) -> list[dict[str, Any]]:
         *("time_saturated", "time_saturated_low", "time_saturated_high"),
     ]
     for point, at in model_points(found):
-        curve = "alpha_factor" if "alpha_factor" in at.dims else "alpha"
         for N in at["N"].values.tolist():
-            for load in at[curve].values.tolist():
-                one = at.sel({"N": N, curve: load})
+            for load, one in loads_of(at, N):
                 if one["n_seen"] > 0:
                     last = one.isel(time=-1)
                     gain = {
@@ -191,8 +201,8 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", "T", *(f"N = {N}" for N in sizes), "slope in ln N", "line, p"),
         [
             (
-                model_words(row), f"{row['time']:g}", *(each["text"] for each in row["sizes"]),
-                shown(row["slope"], row["slope_low"], row["slope_high"]),
+                model_words(row, found), f"{row['time']:g}", *(each["text"] for each in row["sizes"]),
+                slope_text(row),
                 f"{row['line_p_value']:.2f}" if math.isfinite(row["line_p_value"]) else "–",
             )
             for row in recovery
@@ -202,7 +212,7 @@ def render_descent(found: xr.Dataset) -> str:
     parts += ["", "### Interpolation without the signal lies below", ""]
     parts += _table(
         ("model", *(f"N = {N}" for N in sizes)),
-        [(model_words(row), *(each["interpolation_below"] for each in row["sizes"])) for row in last],
+        [(model_words(row, found), *(each["interpolation_below"] for each in row["sizes"])) for row in last],
     )
     if confined := confined_rows(found):
         parts += ["", "### Confined dynamics: the threshold at N = infinity", ""]
@@ -210,7 +220,7 @@ def render_descent(found: xr.Dataset) -> str:
             ("model", "T", "threshold", "sizes", "largest drift over them", "outcome"),
             [
                 (
-                    model_words(row), f"{row['time']:g}", shown(row["value"], row["low"], row["high"]),
+                    model_words(row, found), f"{row['time']:g}", shown(row["value"], row["low"], row["high"]),
                     ", ".join(map(str, row["sizes"])), f"{row['drift']:.3f}" if row["sizes"] else "",
                     row["outcome"],
                 )
@@ -222,7 +232,7 @@ def render_descent(found: xr.Dataset) -> str:
         ("model", "N", "α", "seen", "lost", "median time of loss", "alignment there", "N C at the last time"),
         [
             (
-                model_words(row), f"{row['N']:g}", f"{row['alpha']:g}", f"{row['n_seen']:.0f}",
+                model_words(row, found), f"{row['N']:g}", f"{row['alpha']:.4g}", f"{row['n_seen']:.0f}",
                 f"{row['n_lost']:.0f}", _between(row["time_lost_low"], row["time_lost_high"]),
                 shown(*(row[f"alignment_lost{end}"] for end in ("", "_low", "_high"))),
                 shown(*(row[f"amplification{end}"] for end in ("", "_low", "_high"))),
@@ -233,10 +243,23 @@ def render_descent(found: xr.Dataset) -> str:
     return "\n".join(parts) + "\n"
 
 
-def model_words(row: dict[str, Any]) -> str:
-    """The model of a row."""
-    kind = f", {row['dynamics']}" if "dynamics" in row else ""
-    return f"p = {row['p']}, p* = {row['p_star']}, a = {row['a']:g}{kind}"
+def slope_text(row: dict[str, Any]) -> str:
+    """The slope in ln N of a row of :func:`recovery_rows`."""
+    if not math.isfinite(row["slope"]):
+        return "not enough data"
+    return shown(row["slope"], row["slope_low"], row["slope_high"])
+
+
+def model_words(row: dict[str, Any], found: xr.Dataset) -> str:
+    """The model of a row; no noise goes without saying."""
+    words = []
+    for name in models_of(found):
+        value = row[name]
+        if isinstance(value, str):
+            words.append(value)
+        elif name != "noise" or value:
+            words.append(f"{'p*' if name == 'p_star' else name} = {value:g}")
+    return ", ".join(words)
 
 
 def _between(low: float, high: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import xarray as xr
+from scipy.stats import binom
 
 from bendscape.analysis.estimate.descent import ANALYSIS as DESCENT
 from bendscape.analysis.estimate.half_success import HalfSuccess, rate_interval
@@ -16,21 +17,29 @@ from bendscape.analysis.findings.descent import (
     confined_threshold,
     crossings_of,
     is_confined,
+    loads_of,
     model_points,
     text,
 )
-from bendscape.analysis.findings.evidence import Claim, Verdict
+from bendscape.analysis.findings.evidence import STRONG, WEAK, Claim, Verdict
 
 Rows = list[tuple[str, ...]]
 RARE = 0.01
 LEAST_SIZES = 3
 """Sizes that a claim on logarithmic corrections needs."""
+LEAST_POINTS = 3
+"""Points (alpha, N) at which the direction must surely be lost to support that it is."""
+SHORT = 0.1
+"""Largest part of the last time that is a short time."""
+MOST = 0.9
+"""Share of cells that keep the direction, and are trapped, in the alternative to its loss."""
 _TAIL = 0.0027
 """Two-sided probability of three normal errors, shared by all rates that could contradict a claim."""
 
 
 class Pair(NamedTuple):
-    """The free and the confined descents of one model with p = p_star = 1; either may be missing."""
+    """The free and the confined descents of one model with p = p_star = 1, without noise; either may be
+    missing."""
 
     a: float
     free: xr.Dataset | None
@@ -43,7 +52,7 @@ class Pair(NamedTuple):
 
 
 def descent_claims(found: xr.Dataset) -> list[Claim]:
-    """Every claim with its verdict, for p = p_star = 1.
+    """Every claim with its verdict, for p = p_star = 1 without noise.
 
     Parameters
     ----------
@@ -65,10 +74,15 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
     comes from theory on sampled labels, which along a path is approximate, and no claim on it is more than
     consistent.
 
-    ``short_times`` is contradicted if the direction is surely rarer at the largest load than at the smallest;
-    ``lost`` if free cells surely keep it in their majority and surely do not recover, both at one load and at
-    the last time; with n loads all rates are at a level of 1 - 0.0027/(2n), so that a true claim is
-    contradicted with a probability of at most 0.003.
+    ``short_times`` needs a first recorded time of at most ``SHORT`` of the last, and is contradicted if the
+    direction is surely rarer at the largest load than at the smallest.
+    ``lost`` is contradicted if free cells surely keep it in their majority and surely do not recover, both at
+    one load and at the last time; with n loads all rates are at a level of 1 - 0.0027/(2n), so that a true
+    claim is contradicted with a probability of at most 0.003. Its alternative is that ``MOST`` of the free
+    cells keep it and are trapped, at the loads at which most had it; the power is the probability that the
+    data would then contradict the claim. It is supported with a power of at least 0.9 and at least
+    ``LEAST_POINTS`` points (alpha, N) at which the majority had the direction and surely lost it, at levels
+    that these points share; consistent with fewer, or without free cells; with none, ``no power`` below 0.5.
     ``trapped`` cannot be contradicted: what is kept late was kept early, so it is supported if the intervals
     of the two loads do not touch and the later one no longer moves with N, and consistent if it still may.
     ``finite`` compares the largest size with a crossing, within T, with that threshold at the same T:
@@ -85,11 +99,12 @@ def descent_claims(found: xr.Dataset) -> list[Claim]:
     return [_capped(claim(pairs, last), measured) for claim in claims]
 
 
-def claims_of_descents(ds: xr.Dataset) -> list[Claim]:
-    """The claims of a store: from measured eigenvectors if it has them, else from the cells' own labels."""
-    return descent_claims(
-        DESCENT(ds, direction="eigenvector" if "eigenvector_overlap_sq" in ds else "own_labels")
-    )
+def claims_of_descents(ds: xr.Dataset, of_labels: xr.Dataset | None = None) -> list[Claim]:
+    """The claims of a store: from measured eigenvectors if it has them, else from the cells' own labels, with
+    ``of_labels`` what the analysis found with these, if it is known."""
+    if "eigenvector_overlap_sq" in ds:
+        return descent_claims(DESCENT(ds, direction="eigenvector"))
+    return descent_claims(DESCENT(ds) if of_labels is None else of_labels)
 
 
 def _capped(claim: Claim, measured: bool) -> Claim:
@@ -106,14 +121,14 @@ def _capped(claim: Claim, measured: bool) -> Claim:
 def _pairs(found: xr.Dataset) -> list[Pair]:
     by_a: dict[float, dict[bool, xr.Dataset]] = {}
     for point, at in model_points(found):
-        if point["p"] == point["p_star"] == 1:
+        if point.get("p") == point.get("p_star") == 1 and not point.get("noise", 0.0):
             one = at.assign_attrs(found.attrs)
             by_a.setdefault(float(point["a"]), {}).setdefault(is_confined(point), one)
     return [Pair(a, of.get(False), of.get(True)) for a, of in by_a.items()]
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:
-    order: tuple[Verdict, ...] = ("contradicted", "supported", "consistent", "not enough data")
+    order: tuple[Verdict, ...] = ("contradicted", "supported", "consistent", "no power", "not enough data")
     return min(verdicts, key=order.index, default="not enough data")
 
 
@@ -122,11 +137,13 @@ def _claim(
     words: str,
     columns: tuple[str, ...],
     found: Sequence[tuple[Verdict, str, Sequence[tuple[str, ...]]]],
+    alternative: str = "",
+    power: float = math.nan,
 ) -> Claim:
     finding = "; ".join(sentence for _, sentence, _ in found) or "no cell with p = p* = 1 is done"
     rows = tuple(row for _, _, rows in found for row in rows)
     verdict = _together([verdict for verdict, _, _ in found])
-    return Claim(name, words, verdict, finding, "", math.nan, columns, rows)
+    return Claim(name, words, verdict, finding, alternative if found else "", power, columns, rows)
 
 
 def _best(crossings: dict[int, HalfSuccess]) -> tuple[int, HalfSuccess] | None:
@@ -146,14 +163,17 @@ def _short_times(pairs: Sequence[Pair], last: float) -> Claim:
         rows: Rows = [(f"{pair.a:g}", f"{N}", f"{first:g}", text(one)) for N, one in crossings.items()]
         best, measured = _best(crossings), at.attrs["direction"] == "eigenvector"
         counts = [_counts(at.isel(time=0), "kept", N) for N in crossings]
-        falls = any(
+        early = first <= SHORT * last
+        falls = early and any(
             _rate(high, 2 * len(counts)).high < _rate(low, 2 * len(counts)).low for low, high in _ends(counts)
         )
         verdict: Verdict = "not enough data"
-        if best is not None:
+        if best is not None and early:
             verdict = "supported"
         sentence = f"at t = {first:g} no size shows a load above which most cells have the direction"
-        if best is not None:
+        if not early:
+            sentence = f"the first recorded time, {first:g}, is not short beside the last, {last:g}"
+        elif best is not None:
             where = "measured eigenvectors" if measured else "the cells' own labels"
             sentence = (
                 f"at t = {first:g} most cells have it above {text(best[1])} "
@@ -166,54 +186,76 @@ def _short_times(pairs: Sequence[Pair], last: float) -> Claim:
 
 def _lost(pairs: Sequence[Pair], last: float) -> Claim:
     found: list[tuple[Verdict, str, Rows]] = []
+    powers = []
     for pair in pairs:
         at = pair.at_infinity
         assert at is not None
-        rows: Rows = []
-        seen = 0
-        for N in at["N"].values.tolist():
-            for load in at["alpha"].values.tolist():
-                one = at.sel(N=N, alpha=load)
-                n, lost = int(one["n_seen"]), int(one["n_lost"])
-                if n and rate_interval(n, int(one["recovered_n_cells"].isel(time=-1))).low > 0.5:
-                    bracketed = math.isfinite(float(one["time_lost_high"]))
-                    seen += bracketed
-                    when = (
-                        f"({float(one['time_lost_low']):g}, {float(one['time_lost_high']):g}]"
-                        if bracketed
-                        else "–"
-                    )
-                    rows.append((f"{pair.a:g}", f"{N}", f"{load:g}", f"{n}", f"{lost}", when))
-        kept = _kept_but_trapped(pair)
+        had = [
+            (N, load, one, int(one["n_seen"]), int(one["n_lost"]))
+            for N, load, one in _points(at)
+            if _most_had_it(one)
+        ]
+        sure = sum(_rate((lost, seen), len(had)).low > 0.5 for *_, seen, lost in had)
+        rows: Rows = [
+            (f"{pair.a:g}", f"{N}", f"{load:.4g}", f"{seen}", f"{lost}", _when(one))
+            for N, load, one, seen, lost in had
+        ]
+        kept, power = _kept_but_trapped(pair)
+        powers.append(power)
         sentence = (
-            f"at {seen} of the {len(rows)} points (α, N) at which most cells had it, most have lost it by "
-            f"t = {last:g} (a = {pair.a:g})"
+            f"at {sure} of the {len(had)} points (α, N) at which most cells had it, most have surely lost it "
+            f"by t = {last:g} (a = {pair.a:g})"
             if rows
             else f"at no load and size most cells had it (a = {pair.a:g})"
         )
         if kept:
             sentence += f"; at {kept} most keep it and do not recover"
-        found.append(("contradicted" if kept else "supported" if seen else "not enough data", sentence, rows))
+        if pair.free is None:
+            sentence += "; without free cells nothing could contradict it"
+        verdict: Verdict = "consistent" if sure or power >= WEAK else "no power"
+        if sure >= LEAST_POINTS and power >= STRONG:
+            verdict = "supported"
+        found.append(("contradicted" if kept else verdict, sentence, rows))
+    columns = ("a", "N", "α", "cells that had it", "lost it", "median time of loss")
     words = "While the weights descend, this direction is lost."
-    return _claim(
-        "lost", words, ("a", "N", "α", "cells that had it", "lost it", "median time of loss"), found
-    )
+    alternative = f"{100 * MOST:.0f} % of the free cells keep it where most had it, and are trapped"
+    return _claim("lost", words, columns, found, alternative, max(powers, default=math.nan))
 
 
-def _kept_but_trapped(pair: Pair) -> int:
-    """Loads and sizes at which free cells keep the direction in their majority and do not recover."""
+def _points(at: xr.Dataset) -> list[tuple[int, float, xr.Dataset]]:
+    return [(N, load, one) for N in at["N"].values.tolist() for load, one in loads_of(at, N)]
+
+
+def _most_had_it(one: xr.Dataset) -> bool:
+    n = int(one["n_seen"])
+    return n > 0 and rate_interval(n, int(one["kept_n_cells"].isel(time=-1))).low > 0.5
+
+
+def _when(one: xr.Dataset) -> str:
+    low, high = float(one["time_lost_low"]), float(one["time_lost_high"])
+    return f"({low:g}, {high:g}]" if math.isfinite(high) else "–"
+
+
+def _kept_but_trapped(pair: Pair) -> tuple[int, float]:
+    """Loads and sizes at which free cells keep the direction in their majority and do not recover; and the
+    probability of at least one such where most cells had it, if a share ``MOST`` of them did so."""
     if pair.free is None:
-        return 0
-    at = pair.free.isel(time=-1)
-    points = [(N, load) for N in at["N"].values for load in at["alpha"].values]
-    count = 0
-    for N, load in points:
-        one = at.sel(N=N, alpha=load)
-        n, level = int(one["kept_n_cells"]), 1 - _TAIL / (2 * len(points))
-        kept = rate_interval(int(one["kept_n_success"]), n, level).low
-        recovered = rate_interval(int(one["recovered_n_success"]), n, level).high
+        return 0, 0.0
+    points = _points(pair.free)
+    level = 1 - _TAIL / (2 * len(points))
+    count, missed = 0, 1.0
+    for _, _, one in points:
+        late = one.isel(time=-1)
+        n = int(late["kept_n_cells"])
+        kept = rate_interval(int(late["kept_n_success"]), n, level).low
+        recovered = rate_interval(
+            int(late["recovered_n_success"]), int(late["recovered_n_cells"]), level
+        ).high
         count += kept > 0.5 and recovered < 0.5
-    return count
+        if _most_had_it(one):
+            least = next((k for k in range(n + 1) if rate_interval(k, n, level).low > 0.5), n + 1)
+            missed *= float(binom.cdf(least - 1, n, MOST))
+    return count, 1 - missed
 
 
 def _thresholds(pair: Pair) -> tuple[Confined | None, tuple[int, HalfSuccess] | None]:
@@ -299,6 +341,7 @@ def _logarithmic(pairs: Sequence[Pair], last: float) -> Claim:
         )
         crossings = crossings_of(pair.free, "recovered")
         sizes = sum(one.flag == "estimated" for one in crossings.values())
+        located = sum(math.isfinite(one.value) for one in crossings.values())
         verdict: Verdict = "not enough data"
         if sizes >= LEAST_SIZES and high < 0:
             verdict = "contradicted"
@@ -311,7 +354,7 @@ def _logarithmic(pairs: Sequence[Pair], last: float) -> Claim:
             line = f", p = {p:.2f} of the straight line" if math.isfinite(p) else ""
             sentence = (
                 f"the load of half recovery by t = {last:g} moves by {slope:.3f} [{ends}] per unit of ln N "
-                f"over {sizes} sizes{line} (a = {pair.a:g})"
+                f"over {located} sizes{line} (a = {pair.a:g})"
             )
         found.append((verdict, sentence, rows))
     words = "The finite-N load of recovery moves towards that threshold with logarithmic corrections."

@@ -24,7 +24,7 @@ VERDICTS: Mapping[str, str] = {
     "consistent": "the data do not contradict the claim, but leave an alternative, or lean on theory",
     "contradicted": "the data reject the claim",
     "no power": "if an alternative were true, such data would more likely than not fail to show it",
-    "not enough data": "of a claim without a stated alternative: the data cannot tell",
+    "not enough data": "of a claim without a stated alternative, or without any data: the data cannot tell",
 }
 """The verdicts on a claim, in words."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -76,24 +76,31 @@ def means(ds: xr.Dataset) -> xr.Dataset:
     -----
     Held by ``tests/test_figures.py``.
     """
-    ds = ANALYSIS.sweep(ds)
+    return means_of(ANALYSIS.sweep(ds), VARIABLES)
+
+
+def means_of(ds: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
+    """The same of any variables, for a sweep in the form of
+    :func:`bendscape.analysis.dataset.analyses.sweep_of_network`."""
     alpha_dim = alpha_axis(ds)
     dims = ("N", alpha_dim)
     outputs = {"alpha_realised": number_output(dims, "number of samples over N")}
-    for name in VARIABLES:
+    for name in variables:
         outputs[name] = number_output(dims, f"mean of {name}")
         outputs[f"{name}_error"] = number_output(dims, "its standard error")
         outputs[f"{name}_n_seeds"] = number_output(dims, "seeds behind it", np.int64)
     realised = [name for name in ("alpha_realised",) if name in ds]
-    of_model = partial(_means_of_model, alpha_dim=alpha_dim)
-    return map_models(ds, of_model, outputs, [*VARIABLES, "status", *realised])
+    of_model = partial(_means_of_model, alpha_dim=alpha_dim, variables=tuple(variables))
+    return map_models(ds, of_model, outputs, [*variables, "status", *realised])
 
 
-def _means_of_model(block: xr.Dataset, *, alpha_dim: str) -> dict[str, npt.NDArray[Any]]:
+def _means_of_model(
+    block: xr.Dataset, *, alpha_dim: str, variables: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
     block = block.transpose("N", alpha_dim, "seed", missing_dims="ignore")
     found = {"alpha_realised": realised_alpha(block, block["alpha"].values.astype(np.float64))}
     done = block["status"].values == DONE
-    for name in VARIABLES:
+    for name in variables:
         at = _means(block[name].values, done)
         found |= {name: at.mean, f"{name}_error": at.error, f"{name}_n_seeds": at.n_seeds}
     return found

@@ -17,6 +17,8 @@ from bendscape.analysis.estimate.drift import ANALYSIS as DRIFT
 from bendscape.analysis.estimate.edge_scaling import ANALYSIS as EDGE_SCALING
 from bendscape.analysis.estimate.options import usual_least_size
 from bendscape.analysis.estimate.thresholds import ANALYSIS as THRESHOLDS
+from bendscape.analysis.findings.activations import ANALYSIS as ACTIVATIONS
+from bendscape.analysis.findings.activations import ActivationModel, activation_models
 from bendscape.analysis.findings.panels import ANALYSIS as MEANS
 from bendscape.analysis.findings.panels import Panel, panels
 from bendscape.core.errors import ParameterError
@@ -105,6 +107,16 @@ class Results:
     def is_of_descents(self) -> bool:
         """Whether the dataset follows descents in time, and has figures and a report of those."""
         return not DESCENT.lacking(self._given)
+
+    @property
+    def is_of_activations(self) -> bool:
+        """Whether the dataset sweeps activations, and has claims and a report of those."""
+        return not ACTIVATIONS.lacking(self._given)
+
+    @cached_property
+    def activations(self) -> list[ActivationModel]:
+        """What each network shows: :func:`bendscape.analysis.findings.activations.activation_models`."""
+        return activation_models(ACTIVATIONS(self._given).compute())
 
     @cached_property
     def descent(self) -> xr.Dataset:

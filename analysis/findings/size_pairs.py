@@ -38,6 +38,16 @@ class Climb(NamedTuple):
         return math.log(self.high / self.low)
 
 
+class PairLoad(NamedTuple):
+    """Load at which the curves of two sizes cross, with its error, statistical and that of a first
+    correction to scaling."""
+
+    small: int
+    large: int
+    load: float
+    error: float
+
+
 class _Curve(NamedTuple):
     """log(N^(1/3) <overlap_sq_space>) of one size as a polynomial in alpha, with its covariance and range."""
 
@@ -98,10 +108,33 @@ def climbs(found: xr.Dataset) -> list[Climb]:
     return rows
 
 
-def _curve(at: xr.Dataset) -> _Curve | None:
+def pair_load(at: xr.Dataset, variable: str = "overlap_sq_space") -> PairLoad | None:
+    """The crossing of the two largest sizes of one model, as in :func:`climbs`; None where they do not cross
+    or have too few cells.
+
+    Parameters
+    ----------
+    at : xarray.Dataset
+        Means over seeds of one model over (N, alpha).
+    variable : str
+        The overlap whose curves cross.
+    """
+    curves = [_curve(at.isel(N=k), variable) for k in range(at.sizes["N"])]
+    known = [curve for curve in curves if curve is not None]
+    if len(known) < 2:
+        return None
+    small, large = known[-2:]
+    found = _crossing(small, large)
+    if found is None:
+        return None
+    error = math.hypot(found.error, Settings().correction * found.per_correction)
+    return PairLoad(small.N, large.N, found.load, error)
+
+
+def _curve(at: xr.Dataset, variable: str = "overlap_sq_space") -> _Curve | None:
     """The curve of one size; its relative errors are those of the mean scatter of its cells."""
-    mean, error = at["overlap_sq_space"].values, at["overlap_sq_space_error"].values
-    n = at["overlap_sq_space_n_seeds"].values.astype(np.float64)
+    mean, error = at[variable].values, at[f"{variable}_error"].values
+    n = at[f"{variable}_n_seeds"].values.astype(np.float64)
     use: Flags = (n >= LEAST_SEEDS) & (error > 0) & (mean > 0)
     if use.sum() < LEAST_LOADS:
         return None

@@ -71,9 +71,10 @@ class Held:
         """Information of the missing cells in the trusted regions, (k, k)."""
         rows = []
         for (x, N), n in self.missing.items():
-            low, high = design.region(N)
-            if n and N in design.sizes and low <= x * self.unit <= high:
-                rows.append((x * self.unit, float(N), float(n)))
+            if n and N in design.sizes:  # other sizes have no region
+                low, high = design.region(N)
+                if low <= x * self.unit <= high:
+                    rows.append((x * self.unit, float(N), float(n)))
         return np.asarray(design.information(*np.array(rows, dtype=np.float64).reshape(-1, 3).T))
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 from bendscape.analysis.figures.draw import DESCENTS, numbers_of, pages
 from bendscape.analysis.figures.tables import LeftOutError
-from bendscape.analysis.findings.descent import confined_rows, loss_rows, model_words, recovery_rows, shown
+from bendscape.analysis.findings.descent import (
+    confined_rows,
+    loss_rows,
+    model_words,
+    recovery_rows,
+    shown,
+    slope_text,
+)
 from bendscape.analysis.findings.descent_claims import claims_of_descents
 from bendscape.analysis.findings.results import Results
 
@@ -33,8 +40,9 @@ CAPTIONS = {
     ),
     "path": (
         "Edge and outlier along the path",
-        ", from the cells' own labels: lines are medians of the edge, points those of the outlier over the "
-        "cells that have one. Once the weights have turned to the signal, the labels' outlier means nothing.",
+        ", from the cells' own labels, over the cells that have not recovered by then: lines are medians of "
+        "the edge, points those of the outlier over the cells that have one. Once the weights have turned to "
+        "the signal, the labels' outlier means nothing.",
     ),
 }
 """Title and caption of every figure."""
@@ -59,22 +67,22 @@ def descent_tables(results: Results) -> dict[str, Any]:
     last = found["time"].values[-1]
     recovery = [row for row in recovery_rows(found) if row["time"] == last]
     return {
-        "claims": claims_of_descents(results.given),
+        "claims": claims_of_descents(results.given, found),
         "time": f"{last:g}",
         "sizes_measured": found["N"].values.tolist(),
         "recovery": [
             row
             | {
-                "model": model_words(row),
-                "slope_text": shown(row["slope"], row["slope_low"], row["slope_high"]),
+                "model": model_words(row, found),
+                "slope_text": slope_text(row),
                 "line": f"{row['line_p_value']:.2f}" if math.isfinite(row["line_p_value"]) else "–",
             }
             for row in recovery
         ],
         "confined": [
-            row | {"model": model_words(row), "text": shown(row["value"], row["low"], row["high"])}
+            row | {"model": model_words(row, found), "text": shown(row["value"], row["low"], row["high"])}
             for row in confined_rows(found)
         ],
-        "losses": [row | {"model": model_words(row)} for row in loss_rows(found)],
+        "losses": [row | {"model": model_words(row, found)} for row in loss_rows(found)],
         "level": f"{100 * float(found.attrs['level']):g}",
     }

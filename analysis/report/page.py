@@ -20,6 +20,8 @@ from bendscape.analysis.estimate.notation import compact, with_error
 from bendscape.analysis.estimate.thresholds import thresholds_table
 from bendscape.analysis.figures.gain import Gain, gain_pages, gains
 from bendscape.analysis.figures.style import style
+from bendscape.analysis.findings.activation_claims import claims_of_models
+from bendscape.analysis.findings.activations import COLUMNS, activation_rows, activation_texts
 from bendscape.analysis.findings.results import OF_A_REPORT, Results
 from bendscape.analysis.findings.scaling import LAWS, load_rows
 from bendscape.analysis.report.descent import descent_figures, descent_tables
@@ -146,13 +148,16 @@ def render_report(ds: xr.Dataset | Results) -> str:
 
     Notes
     -----
-    Of a store that follows descents, the page of :mod:`bendscape.analysis.report.descent`. Makes one pass
+    Of a store that follows descents, the page of :mod:`bendscape.analysis.report.descent`; of one that sweeps
+    activations, claims and thresholds. Makes one pass
     over the store and one over the status of its cells, which is kept in memory, a byte per
     cell. The plotting library takes 5 MB of the page.
     """
     results = ds if isinstance(ds, Results) else Results(ds)
     if results.is_of_descents:
         return _report_of_descents(results)
+    if results.is_of_activations:
+        return _report_of_activations(results)
     results.read(OF_A_REPORT)
     ds, result = results.ds, results["thresholds"]
     status = ds[["status", "coverage", "alpha"]].compute()
@@ -212,32 +217,51 @@ def render_report(ds: xr.Dataset | Results) -> str:
 
 
 def _report_of_descents(results: Results) -> str:
-    ds = results.given
-    status = ds[["status", "coverage"]].compute()
-    sizes = coverage_by_size(status)
-    total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
     drawn, left_out = descent_figures(results)
-    axes = {dim: ds[dim].values.tolist() for dim in ds["status"].dims if dim not in ("N", "seed")}
     return (
         page_environment()
         .get_template("descent.html.jinja")
         .render(
-            name=ds.attrs.get("name", "") or "descents",
-            sizes=sizes,
-            total=total,
-            share=math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,
-            axes={dim: [f"{value}" for value in values] for dim, values in axes.items()},
+            **_of_store(results.given, "descents"),
             figures=[
                 {"svg": inline_svg(figure, page, caption[0]), "title": caption[0], "caption": caption[1]}
                 for page, figure, caption in drawn
             ],
             left_out=left_out,
-            provenance=[(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
-            packages=_packages(ds.attrs.get("packages", "")),
-            campaign=ds.attrs.get("campaign", ""),
             **descent_tables(results),
         )
     )
+
+
+def _report_of_activations(results: Results) -> str:
+    models = results.activations
+    return (
+        page_environment()
+        .get_template("activations.html.jinja")
+        .render(
+            **_of_store(results.given, "sweep"),
+            claims=claims_of_models(models),
+            columns=tuple(COLUMNS.values()),
+            rows=[activation_texts(row) for row in activation_rows(models)],
+        )
+    )
+
+
+def _of_store(ds: xr.Dataset, name: str) -> dict[str, Any]:
+    """What every page says of its store: name, axes, coverage and provenance."""
+    sizes = coverage_by_size(ds[["status", "coverage"]].compute())
+    total = {key: sum(row[key] for row in sizes) for key in ("planned", *OUTCOMES.values())}
+    axes = {dim: ds[dim].values.tolist() for dim in ds["status"].dims if dim not in ("N", "seed")}
+    return {
+        "name": ds.attrs.get("name", "") or name,
+        "sizes": sizes,
+        "total": total,
+        "share": math.floor(1000 * total["done"] / max(1, total["planned"])) / 10,
+        "axes": {dim: [f"{value}" for value in values] for dim, values in axes.items()},
+        "provenance": [(words, ds.attrs[key]) for key, words in _PROVENANCE.items() if key in ds.attrs],
+        "packages": _packages(ds.attrs.get("packages", "")),
+        "campaign": ds.attrs.get("campaign", ""),
+    }
 
 
 def _inline(pages: list[tuple[str, Figure]], title: str, quantity: str, caption: str) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from bendscape.core.errors import ParameterError, as_integer, as_positive
+from bendscape.core.errors import ParameterError, as_integer, as_positive, as_real
 
 FloatArray = npt.NDArray[np.float64]
 Function = Callable[[FloatArray], FloatArray]
@@ -66,6 +66,7 @@ ACTIVATIONS: dict[str, Activation] = {
         0.0,
         2.0,
     ),
+    "quartic": Activation(lambda x: x**4, lambda x: 4 * x**3, lambda x: 12 * x * x, True, 0.0, math.inf),
     "softplus": Activation(
         lambda x: np.logaddexp(x, 0.0), expit, lambda x: expit(x) * expit(-x), False, 0.0, math.inf
     ),
@@ -81,7 +82,7 @@ ACTIVATIONS: dict[str, Activation] = {
         1.0,
     ),
 }
-"""By name: x^2, log cosh x, sqrt(1 + x^2), 2(1 - exp(-x^2/2)), log(1 + e^x), x^2/2 + x, tanh x."""
+"""By name: x^2, log cosh x, sqrt(1 + x^2), 2(1 - exp(-x^2/2)), x^4, log(1 + e^x), x^2/2 + x, tanh x."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ class Network:
 
     Parameters
     ----------
-    p, p_star : int
-        Hidden units of student and teacher, >= 1.
+    p : int or math.inf
+        Hidden units of the student, >= 1; infinite for theory only.
+    p_star : int
+        Hidden units of the teacher, >= 1.
     a : float
         Offset in the denominator of the loss, > 0.
     activation, teacher_activation : str
@@ -107,14 +110,15 @@ class Network:
         bounded below, and the spectrum has no left edge.
     """
 
-    p: int
+    p: int | float
     p_star: int
     a: float
     activation: str = "quadratic"
     teacher_activation: str = "quadratic"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_integer("p", self.p, 1))
+        if as_real(self.p) != math.inf:
+            object.__setattr__(self, "p", as_integer("p", self.p, 1, "an integer >= 1, or inf"))
         object.__setattr__(self, "p_star", as_integer("p_star", self.p_star, 1))
         object.__setattr__(self, "a", as_positive("a", self.a))
         for name in ("activation", "teacher_activation"):

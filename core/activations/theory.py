@@ -14,23 +14,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
 
 from bendscape.core.activations.activation import Network
-from bendscape.core.activations.averages import Averages, check_even, least_weight, rule
-from bendscape.core.errors import as_positive
+from bendscape.core.activations.averages import Averages, averages, sample_averages
+from bendscape.core.activations.quadrature import Rules, check_widths, rules_of
+from bendscape.core.activations.weight import Weight, least_weight
+from bendscape.core.errors import ParameterError, as_positive
+
+FloatArray = npt.NDArray[np.float64]
+At = Callable[[float], Averages]
 
 EDGE = 1 - 1e-9
 """The smooth edge is evaluated at this fraction of 1/inf d, where no denominator vanishes."""
 
 SCAN = 24
 """Points between zero and 1/inf d where signs are compared before a root is refined."""
-
-COARSE = 0.75
-"""Share of the nodes in the rule that the error estimate compares with."""
 
 
 class EvenSpectrum(NamedTuple):
@@ -54,32 +58,50 @@ class EvenTransition(NamedTuple):
     alpha_bbp_error: float
 
 
+def check_even(network: Network) -> None:
+    """Refuse networks that this theory is not for: a teacher that is not even, a student of p > 1 that is
+    not, and widths without a quadrature."""
+    check_widths(network)
+    if network.p > 1 and not network.student.even:
+        raise ParameterError(
+            "activation", network.activation, "an even activation for this theory at p > 1", "use the sectors"
+        )
+
+
+@lru_cache(maxsize=16)
+def _averages(network: Network) -> tuple[Rules, At, tuple[At, ...], float]:
+    check_even(network)
+    rules = rules_of(network)
+    end = EDGE / least_weight(network)
+    return rules, averages(network, rules.best), tuple(averages(network, of) for of in rules.others), end
+
+
 def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
     """Left edge and outlier of an even network at load alpha.
 
     Parameters
     ----------
     network : Network
-        Even student and teacher; p at most 4.
+        Even teacher; even student, or p = 1. p at most 64, or inf.
     alpha : float
         Samples per dimension, > 0.
 
     Returns
     -------
     EvenSpectrum
-        Eigenvalues in the units of H, overlap in [0, 1]. The errors are the differences to a rule with three
-        quarters of the nodes.
+        Eigenvalues in the units of H, at p = inf of p H; overlap in [0, 1]. The errors are the largest
+        differences to two coarser rules or, for 4 < p < inf, standard errors over scramblings.
 
     Raises
     ------
     ParameterError
-        An activation is not even, p is above 4, or the spectrum has no left edge.
+        As :func:`check_even`, or the spectrum has no left edge.
     """
-    check_even(network)
-    load = as_positive("alpha", alpha) / network.p
-    end = EDGE / least_weight(network)
-    fine, coarse = (_spectrum(rule(network, share), load, end) for share in (1.0, COARSE))
-    return EvenSpectrum(*fine, abs(fine[0] - coarse[0]), abs(fine[2] - coarse[2]), abs(fine[3] - coarse[3]))
+    rules, best, others, end = _averages(network)
+    load = as_positive("alpha", alpha) / (1 if math.isinf(network.p) else network.p)
+    fine, rough = _spectrum(best, load, end), [_spectrum(other, load, end) for other in others]
+    errors = (rules.error(float(fine[k]), [float(each[k]) for each in rough]) for k in (0, 2, 3))
+    return EvenSpectrum(*fine, *errors)
 
 
 def even_transition(network: Network) -> EvenTransition:
@@ -91,7 +113,7 @@ def even_transition(network: Network) -> EvenTransition:
     Parameters
     ----------
     network : Network
-        Even student and teacher; p at most 4.
+        As for :func:`even_spectrum`.
 
     Returns
     -------
@@ -103,17 +125,56 @@ def even_transition(network: Network) -> EvenTransition:
     ParameterError
         As :func:`even_spectrum`.
     """
-    check_even(network)
-    end = EDGE / least_weight(network)
-    fine, coarse = (_transition(rule(network, share), network.p, end) for share in (1.0, COARSE))
-    return EvenTransition(*fine, abs(fine[0] - coarse[0]))
+    rules, best, others, end = _averages(network)
+    width = 1.0 if math.isinf(network.p) else float(network.p)
+    fine, rough = _transition(best, width, end), [_transition(other, width, end)[0] for other in others]
+    return EvenTransition(*fine, rules.error(fine[0], rough))
 
 
-def _first_root(function: Callable[[float], float], end: float) -> float:
-    """The root of a function of g nearest to zero in (end, 0), or nan."""
-    grid = end * np.linspace(1e-3, 1, SCAN)
-    before, before_value = float(grid[0]), function(float(grid[0]))
-    for g in map(float, grid[1:]):
+class SampleTheory(NamedTuple):
+    """Edge, outlier and overlap for one cell's own samples; the last two nan where there is no outlier."""
+
+    edge_sample: float
+    outlier_sample: float
+    overlap_sq_sample: float
+
+
+def sample_theory(weight: Weight, u_sq: FloatArray, N: int) -> SampleTheory:
+    """The theory with every average replaced by the mean over one cell's M samples.
+
+    Parameters
+    ----------
+    weight : Weight
+        v and e of shape (p, M).
+    u_sq : array, shape (M,)
+        Mean over l of u_l^2 of each sample.
+    N : int
+        Input dimension.
+
+    Returns
+    -------
+    SampleTheory
+        In the units of H. This edge is always sharp; nan where no sample has a negative weight.
+
+    Notes
+    -----
+    Held by ``tests/test_activations.py`` against the conditional theory of the square.
+    """
+    p, count = weight.e.shape
+    d = weight.v[:, None] * weight.v[None, :]
+    d[np.arange(p), np.arange(p)] += weight.e
+    least = float(np.linalg.eigvalsh(d.transpose(2, 0, 1))[:, 0].min())
+    if least >= 0:
+        return SampleTheory(math.nan, math.nan, math.nan)
+    found = _spectrum(sample_averages(weight, u_sq), count / (p * N), (1 - 1e-12) / least)
+    return SampleTheory(found[0], found[2], found[3])
+
+
+def _first_root(function: Callable[[float], float], end: float, last: float) -> float:
+    """The root of a function of g nearest to zero in (last, 0), or nan; scanned where other loads are."""
+    grid = [g for g in map(float, end * np.linspace(1e-3, 1, SCAN)) if g > last] + [last]
+    before, before_value = grid[0], function(grid[0])
+    for g in grid[1:]:
         value = function(g)
         if before_value * value <= 0:
             return float(brentq(function, before, g, xtol=1e-13))
@@ -121,10 +182,8 @@ def _first_root(function: Callable[[float], float], end: float) -> float:
     return math.nan
 
 
-def _spectrum(
-    averages: Callable[[float], Averages], load: float, end: float
-) -> tuple[float, str, float, float]:
-    edge = _first_root(lambda g: load * g * g * averages(g).slope - 1, end)
+def _spectrum(averages: At, load: float, end: float) -> tuple[float, str, float, float]:
+    edge = _first_root(lambda g: load * g * g * averages(g).slope - 1, end, end)
     kind = "smooth" if math.isnan(edge) else "sharp"
     last = end if math.isnan(edge) else edge
     lambda_minus = 1 / last + load * averages(last).trace
@@ -133,7 +192,7 @@ def _spectrum(
         found = averages(g)
         return load * g * (found.teacher_trace - found.trace) - 1
 
-    g = _first_root(outlier, last)
+    g = _first_root(outlier, end, last)
     if math.isnan(g):
         return lambda_minus, kind, math.nan, math.nan
     found = averages(g)
@@ -141,16 +200,16 @@ def _spectrum(
     return lambda_minus, kind, 1 / g + load * found.trace, slope / (slope - load * found.teacher_slope)
 
 
-def _transition(averages: Callable[[float], Averages], p: int, end: float) -> tuple[float, str, float]:
+def _transition(averages: At, width: float, end: float) -> tuple[float, str, float]:
     def signal(g: float) -> float:
         found = averages(g)
         return found.teacher_trace - found.trace
 
-    alpha_sharp = p / (end**2 * averages(end).slope)
-    g = _first_root(lambda g: g * averages(g).slope - signal(g), end)
+    alpha_sharp = width / (end**2 * averages(end).slope)
+    g = _first_root(lambda g: g * averages(g).slope - signal(g), end, end)
     kind = "discontinuous" if math.isnan(g) else "continuous"
     last = end if math.isnan(g) else g
     weight = last * signal(last)
     if weight <= 0:
         return math.nan, "none", alpha_sharp
-    return p / weight, kind, alpha_sharp
+    return width / weight, kind, alpha_sharp

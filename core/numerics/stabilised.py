@@ -172,7 +172,7 @@ class Stabilised(Generic[Evaluated]):
             whole = h
             if until - self.t <= h * (1 + 1e-9):
                 h = until - self.t
-            if not h > _SMALLEST_STEP * max(self.t, 1 / radius):
+            if h != until - self.t and not h > _SMALLEST_STEP * max(self.t, 1 / radius):
                 raise StepTooSmall(f"a step of {h:.3g} at t = {self.t:.6g}")
             with np.errstate(
                 over="ignore", invalid="ignore"

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import expit, ndtr
+from scipy.special import ndtr
 
 from bendscape.core.errors import ParameterError, as_positive
+from bendscape.core.numerics.logistic import logistic_step
 from bendscape.core.perceptron.model import FloatArray, angle_error
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -120,13 +121,13 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
         """(R, sigma) at one chi."""
 
         def pull(sigma: float) -> float:
-            mean = _gaussian(lambda x: _step(x, log_chi), sigma, _kinks(log_chi), scale=1.0)
+            mean = _gaussian(lambda x: logistic_step(x, log_chi), sigma, _kinks(log_chi), scale=1.0)
             return alpha * math.sqrt(2 / math.pi) * mean
 
         def balance(log_sigma: float) -> float:
             sigma = math.exp(log_sigma)
             around = math.hypot(pull(sigma), sigma), sigma
-            squared = _fields(lambda x: _step(x, log_chi) ** 2, *around, _kinks(log_chi), scale=1.0)
+            squared = _fields(lambda x: logistic_step(x, log_chi) ** 2, *around, _kinks(log_chi), scale=1.0)
             return math.log(alpha * squared) - 2 * log_sigma
 
         low = min(log_chi, 0.0) - 20
@@ -143,20 +144,6 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
         low, step = low + step, 1.5 * step
     R, sigma = solution(float(brentq(off, low, low + step, xtol=1e-10)))
     return Rule(norm, R / math.hypot(R, sigma), math.atan2(sigma, R) / math.pi)
-
-
-def _step(x: FloatArray, log_chi: float) -> FloatArray:
-    """delta(x): the solution of log delta + log(1 + exp(x + delta)) = log chi, convex in log delta, by
-    Newton's iteration from above."""
-    y = np.minimum(log_chi, np.log(np.maximum(1.0, log_chi - x)))
-    for _ in range(100):
-        delta = np.exp(y)
-        h = x + delta
-        change = (y + np.logaddexp(0.0, h) - log_chi) / (1 + delta * expit(h))
-        y = y - change
-        if np.all(np.abs(change) <= 1e-12):
-            break
-    return np.asarray(np.exp(y))
 
 
 def _kinks(log_chi: float) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.descent.cost import (
@@ -23,7 +22,7 @@ from bendscape.core.quadratic.descent.cost import (
     resolve_data,
 )
 from bendscape.core.quadratic.descent.explicit import ExplicitData
-from bendscape.core.quadratic.descent.flow import TOLERANCE
+from bendscape.core.quadratic.descent.flow import TOLERANCE, steps_of
 from bendscape.core.quadratic.descent.landscape import Data
 from bendscape.core.quadratic.descent.measure import Descent, Measured, follow
 from bendscape.core.quadratic.descent.revealed import LARGEST_REL, RevealedData
@@ -33,12 +32,13 @@ from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
 from bendscape.sweep.kernels.hessian import POSITIVE, SQUARE
+from bendscape.sweep.kernels.path_options import MOST_TIMES, PathOptions
 from bendscape.sweep.kernels.quadratic import AXES as OF_NETWORK
 from bendscape.sweep.kernels.quadratic import REFERENCES as OF_THEORY
 from bendscape.sweep.kernels.quadratic import NoisyCell, check_samples, model_of
 
 TIMES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-MOST_TIMES, MOST_PAIRS, MOST_WIDTH = 256, 3, 16
+MOST_PAIRS, MOST_WIDTH = 3, 16
 LEAST_TOLERANCE, MOST_TOLERANCE = 1e-8, 3e-2
 LEAST_RATE, LEAST_IN_SINGLE = 1e-4, 1e-4
 
@@ -57,10 +57,9 @@ class DescentCell(NoisyCell, Protocol):
     dynamics: str
 
 
-class Options(BaseModel):
+class Options(PathOptions):
     """The settings that are constant in a campaign of descents and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     times: tuple[Time, ...] = Field(
         default=TIMES,
         min_length=1,
@@ -116,23 +115,6 @@ class Options(BaseModel):
         "dropped; 0 is exact",
     )
     max_bytes: float = Field(default=MAX_BYTES, gt=0, description="memory that auto chooses the data by")
-
-    @field_validator("times")
-    @classmethod
-    def _increasing(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(a < b for a, b in itertools.pairwise(times)):
-            raise ValueError("times in increasing order")
-        return times
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _of_gradient_descent(cls, rate: float | None, info: ValidationInfo) -> float | None:
-        descent = info.data.get("method") == "gradient_descent"
-        if descent and rate is None:
-            raise ValueError('given with kernel.method = "gradient_descent"')
-        if rate is not None and not descent:
-            raise ValueError('absent, or kernel.method = "gradient_descent"')
-        return rate
 
     @field_validator("precision")
     @classmethod
@@ -269,11 +251,11 @@ def compute(cell: DescentCell, rng: np.random.Generator, options: Options = DEFA
         values |= {
             of.name: _over_times(found, options, partial(_of_pair, name=of.name), shape) for of in _OF_PAIRS
         }
-    if options.overlaps:
-        wide = (options.overlaps, options.overlaps)
+    if width := options.overlaps:
+        wide = (width, width)
         values |= {
-            "overlap_students": _over_times(found, options, lambda seen: _padded(seen.Q, wide), wide),
-            "overlap_teachers": _over_times(found, options, lambda seen: _padded(seen.R, wide), wide),
+            "overlap_students": _over_times(found, options, lambda seen: _padded(seen.Q, width), wide),
+            "overlap_teachers": _over_times(found, options, lambda seen: _padded(seen.R, width), wide),
         }
     last = found.seen[-1] if found.seen else None
     values |= {
@@ -312,10 +294,8 @@ def _of_pair(seen: Measured, name: str) -> npt.NDArray[np.float64]:
     return array if pairs.converged else np.full_like(array, np.nan)
 
 
-def _padded(matrix: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    wide = np.full(shape, np.nan)
-    wide[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return wide
+def _padded(matrix: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    return np.pad(matrix, [(0, width - n) for n in matrix.shape], constant_values=np.nan)
 
 
 def _over_times(
@@ -354,8 +334,11 @@ def _peak_bytes(cell: DescentCell, options: Options = DEFAULTS) -> float:
 
 
 def _check(grid: Grid, options: Options = DEFAULTS) -> None:
-    """Refuse points with less than one sample, with matrices wider than recorded, or impossible to reveal."""
+    """Refuse points with less than one sample, with matrices wider than recorded, or impossible to reveal,
+    and times that a learning rate does not tell apart."""
     check_samples(grid)
+    if options.learning_rate is not None:
+        steps_of(options.times, options.learning_rate)
     widths = {name: int(np.max(grid.models[name])) for name in ("p", "p_star")}
     for name, width in widths.items():
         if options.overlaps and width > options.overlaps:

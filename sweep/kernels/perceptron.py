@@ -3,14 +3,13 @@ the same norm."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import partial
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.perceptron.fixed_norm import FixedNorm, minimise
@@ -20,9 +19,9 @@ from bendscape.core.perceptron.training import TOLERANCE, gradient_descent, grad
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
+from bendscape.sweep.kernels.path_options import MOST_TIMES, PathOptions
 
 TIMES = tuple(10.0 ** (k / 2) for k in range(-4, 13))
-MOST_TIMES = 256
 POSITIVE, ERROR = (0.0, FINITE[1]), (0.0, 1.0)
 
 Time = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,10 +35,9 @@ class Cell(Protocol):
     seed: int
 
 
-class Options(BaseModel):
+class Options(PathOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     times: tuple[Time, ...] = Field(
         default=TIMES, min_length=1, max_length=MOST_TIMES, description="recorded times, increasing"
     )
@@ -59,23 +57,6 @@ class Options(BaseModel):
         le=1e-2,
         description="relative error of one step of the flow",
     )
-
-    @field_validator("times")
-    @classmethod
-    def _increasing(cls, times: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(a < b for a, b in itertools.pairwise(times)):
-            raise ValueError("times in increasing order")
-        return times
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _of_gradient_descent(cls, rate: float | None, info: ValidationInfo) -> float | None:
-        descent = info.data.get("method") == "gradient_descent"
-        if descent and rate is None:
-            raise ValueError('given with kernel.method = "gradient_descent"')
-        if rate is not None and not descent:
-            raise ValueError('absent, or kernel.method = "gradient_descent"')
-        return rate
 
 
 DEFAULTS = Options()

@@ -51,6 +51,7 @@ _AT_ONE, _GROWTH = 95.0, 0.56  # evaluations of a trapped path are 95 T^0.56 at 
 _RECOVERY = 30.0  # time at which wider students have recovered, if they do
 _AFTER = 250.0  # evaluations after recovery
 _PRODUCTS = 0.0, 150.0, 210.0, 250.0  # of the iteration for the eigenpairs at one moment, at N = 2000
+_SEVERAL = 1.4  # more of them where it starts from several vectors
 _SECONDS_CELL, _SECONDS_MOMENT, _SECONDS_EVALUATION = 1e-3, 3e-4, 1.6e-5
 _SECONDS_NORMAL = 1.2e-8  # per Gaussian number
 _SECONDS_SAMPLE = 1.2e-8  # per sample and student in an evaluation: outputs, radius
@@ -98,7 +99,8 @@ def path_precision(model: Model, alpha: float, N: int, kind: Kind, work: Work) -
 def _expected_products(model: Model, N: int, work: Work) -> float:
     """Products with the Hessian at one recorded time."""
     p = int(model.p)
-    return min(_PRODUCTS[work.pairs] * math.pow(N / 2000, 0.35) / math.pow(p, 0.4), 1.0 * p * N)
+    started = _SEVERAL if p > 1 and work.pairs > 1 else 1.0
+    return min(started * _PRODUCTS[work.pairs] * math.pow(N / 2000, 0.35) / math.pow(p, 0.4), 1.0 * p * N)
 
 
 def resolve_data(model: Model, alpha: float, N: int, data: str, work: Work, max_bytes: float) -> Kind:

@@ -96,7 +96,7 @@ def gradient_flow(
     tolerance : float
         Largest estimated error of one step, as |dw|/sqrt(pN).
     until : callable, optional
-        Moment to bool; called after every step, and stops the path where it holds.
+        Moment to bool; called at the start and after every step, and stops the path where it holds.
     confined : bool
         Keep the weights orthogonal to the teacher's, from the start: the dynamics at N = infinity, where a
         random start has no overlap with the signal and gains none in a finite time.
@@ -111,14 +111,17 @@ def gradient_flow(
     Raises
     ------
     ParameterError
-        ``times`` does not increase from >= 0, or ``tolerance`` or ``max_evaluations`` is not > 0.
+        ``times`` does not increase from >= 0, ``tolerance`` or ``max_evaluations`` is not > 0, or N <= p_star
+        leaves nothing to confined weights.
 
     Notes
     -----
     Runs on one BLAS thread. Second-order stabilised method; the spectral radius of the flow is that of the
     cell's own labels, right edge less multiplier, times 1.15. Error against the flow, |dw|/sqrt(pN), at the
-    default tolerance 3e-3: below 5e-3 up to t = 1, held by ``tests/test_descent.py``, and up to 2e-2 after a
-    slow passage of a saddle. A path that is trapped goes on ever more slowly: give it a last time.
+    default tolerance 3e-3: below 5e-3 up to t = 1, held by ``tests/test_descent.py``. A slow passage of a
+    saddle amplifies it: 2.1e-2 up to t = 100 in the worst of ten cells at alpha = 2.5, N = 400
+    (``benchmarks/descent.py --tolerances``). A path that is trapped goes on ever more slowly: give it a last
+    time.
     """
     recorded = _increasing(times)
     most = as_integer("max_evaluations", max_evaluations, 1)
@@ -144,7 +147,7 @@ def gradient_flow(
         return Moment(walk.t, walk.w, walk.here, data)
 
     seen: list[Seen] = []
-    stopped = "time"
+    stopped = "asked" if until is not None and until(moment()) else "time"
     for time in map(float, recorded):
         while walk.t < time and stopped == "time":
             try:
@@ -182,8 +185,8 @@ def gradient_descent(
     data, observe, until, confined
         As of :func:`gradient_flow`.
     times : array
-        Recorded times, increasing, >= 0; a step advances time by the learning rate, and a moment is recorded
-        after the first step that reaches its time (to half a step).
+        Recorded times, increasing, >= 0, each at another step: a step advances time by the learning rate, and
+        a moment is recorded at the step nearest to its time.
     learning_rate : float
         Finite and > 0; the same at every step.
 
@@ -195,7 +198,8 @@ def gradient_descent(
     Raises
     ------
     ParameterError
-        ``times`` does not increase from >= 0, or ``learning_rate`` is not > 0.
+        ``times`` does not increase from >= 0, two of them or the start and one fall on one step,
+        ``learning_rate`` is not > 0, or N <= p_star leaves nothing to confined weights.
 
     Notes
     -----
@@ -205,17 +209,20 @@ def gradient_descent(
     """
     rate = as_positive("learning_rate", learning_rate)
     recorded = _increasing(times)
+    at_steps = steps_of(recorded, rate)
     evaluate, w = _on(data, confined)
     now = Moment(0.0, w, evaluate(w), data)
     seen: list[Seen] = []
-    stopped, steps = "time", 0
-    for time in map(float, recorded):
-        wanted = math.ceil(time / rate - 0.5)
+    stopped = "asked" if until is not None and until(now) else "time"
+    steps = 0
+    for wanted in at_steps:
         while steps < wanted and stopped == "time":
             force = now.here.force
             w = force * rate
             w[:, : now.w.shape[1]] += now.w
-            if not np.isfinite(w).all():
+            with np.errstate(over="ignore"):
+                length = np.linalg.norm(w, axis=1)
+            if not np.isfinite(length).all():
                 stopped = "step"
                 break
             steps += 1
@@ -231,10 +238,27 @@ def gradient_descent(
     return Path(recorded[: len(seen)], seen, now, 1 + steps, steps, 0, stopped)
 
 
+def steps_of(times: Sequence[float] | FloatArray, learning_rate: float) -> list[float]:
+    """The step nearest to each time, as a whole number.
+
+    Raises
+    ------
+    ParameterError
+        Two times, or the start and a later one, have the same step.
+    """
+    steps = np.ceil(np.asarray(times) / learning_rate - 0.5)
+    if (np.diff(steps) < 1).any() or (steps[0] < 1 and times[0] > 0):
+        accepted = f"at least one step of {learning_rate:g} apart, and from the start"
+        raise ParameterError("times", list(times), accepted, "lower the learning rate")
+    return [float(step) for step in steps]
+
+
 def _on(data: Data, confined: bool) -> tuple[Callable[[FloatArray], Evaluation], FloatArray]:
     """Evaluation and start, free or orthogonal to the teacher."""
     if not confined:
         return data.evaluate, data.students
+    if len(data.teachers) >= data.N:
+        raise ParameterError("confined", confined, f"False at N = {data.N} <= p_star", "raise N")
     basis = np.linalg.qr(data.teachers.T)[0].T
 
     def outside(w: FloatArray) -> FloatArray:

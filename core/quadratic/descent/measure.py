@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bendscape.core.errors import as_integer
 from bendscape.core.quadratic.descent.flow import TOLERANCE, Moment, Path, gradient_descent, gradient_flow
 from bendscape.core.quadratic.descent.landscape import RECOVERED, Data
 from bendscape.core.quadratic.descent.spectrum import PAIRS, LowestPairs, OwnLabels, lowest_pairs, own_labels
@@ -78,7 +79,7 @@ class Descent(NamedTuple):
     seen : list of Measured
         One for each recorded time that was reached.
     recovered : bool
-        Whether the alignment exceeded 0.9 at some step.
+        Whether the alignment exceeded 0.9 at the start or after some step.
     time_recovered : float
         When it did first, between two steps by a straight line; nan if not.
     time_lost : float
@@ -132,6 +133,7 @@ def follow(
     Descent
         Held by ``tests/test_descent_spectrum.py``.
     """
+    pairs = as_integer("pairs", pairs, 0)
     before = (0.0, -math.inf)
     time_recovered = math.nan
 

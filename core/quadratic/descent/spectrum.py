@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import eigh
 
 from bendscape.core.errors import as_integer, as_positive
 from bendscape.core.numerics.threads import on_one_thread
@@ -28,6 +28,7 @@ MOST_STEPS = 800
 
 _FIRST_CHECK = 10
 _CHECK_EVERY = 0.05
+_SEED = 0x6C616E637A6F73  # not 0: the start would be the weights that default_rng(0) draws
 _NOTHING = 1e-10  # length of a step, relative to the first, below which the space is exhausted
 
 
@@ -81,68 +82,74 @@ def lowest_pairs(
     Notes
     -----
     Runs on one BLAS thread. An outlier is found in 100 products or so, pairs at the edge of the bulk in some
-    hundreds. Products are
-    made in ``data.fork()``: for revealed data the law given the path so far is exact. Memory there is 8 M p
-    bytes a product, freed afterwards. The start is random, with a share of the teacher and of the force, so
-    that neither is missed. Held by ``tests/test_descent_spectrum.py``.
+    hundreds. Where eigenvalues may be degenerate (M < N, or p > 1 near a minimum of zero loss) the iteration
+    starts from ``count`` vectors, since one shows each eigenvalue once; the overlap of a degenerate one is
+    that of some vector of its space. Products are made in ``data.fork()``: for revealed data the law given
+    the path so far is exact. Memory there is 8 M p bytes a product, freed afterwards. The first start is
+    random, with a share of the teacher and of the force, so that neither is missed. Held by
+    ``tests/test_descent_spectrum.py``. Source: the band form of Lanczos' iteration, Ruhe, Math. Comput. 33
+    (1979) 680.
     """
     count = as_integer("count", count, 1)
     tolerance = as_positive("tolerance", tolerance)
     data, w, here = moment.data, moment.w, moment.here
     p, N, mu = len(w), data.N, here.multiplier[:, np.newaxis]
+    dimension = p * (N - 1)
+    block = min(1 if p == 1 and data.M >= N else count, dimension)
     with data.fork():
         n = data.directions
-        most = min(as_integer("max_steps", max_steps, 1), p * (N - 1))
+        most = min(as_integer("max_steps", max_steps, 1), dimension)
         unit = _widened(w, n) / math.sqrt(N)
 
         def tangential(v: FloatArray) -> FloatArray:
             v[:, : unit.shape[1]] -= np.einsum("kn,kn->k", unit, v[:, : unit.shape[1]])[:, np.newaxis] * unit
             return v
 
-        rng = np.random.default_rng(0)  # of the iteration, not of the cell: any start finds the same pairs
-        start = rng.standard_normal((p, n)) / math.sqrt(p * n)
+        rng = np.random.default_rng(
+            _SEED
+        )  # of the iteration, not of the cell: any start finds the same pairs
+        starts = rng.standard_normal((block, p, n)) / math.sqrt(p * n)
         mixed = rng.standard_normal((p, len(data.teachers))) @ data.teachers
-        start += _widened(mixed / np.linalg.norm(mixed), n)
+        starts[0] += _widened(mixed / np.linalg.norm(mixed), n)
         size = float(np.linalg.norm(here.force))
         if size:
-            start += _widened(here.force / size, n)
-        v = tangential(start)
-        v /= np.linalg.norm(v)
+            starts[0] += _widened(here.force / size, n)
+        basis = np.zeros((min(64, most + block), p, n + 64 * p))
+        known = 0  # vectors of the basis; the Hessian has been applied to the first k
+        for start in starts:
+            start = _outside(tangential(start), basis[:known, :, :n])[0]
+            basis[known, :, :n] = start / np.linalg.norm(start)
+            known += 1
 
-        basis = np.zeros((min(64, most), p, n + 64 * p))
-        diagonal: list[float] = []
-        lengths: list[float] = []
+        projected = np.zeros((most + block, most))
+        wide, scale = n, 0.0
         check = _FIRST_CHECK
-        while True:
-            k = len(diagonal)
-            basis = _roomier(basis, k, v.shape[1], most)
-            basis[k, :, : v.shape[1]] = v
-            ahead = data.hessian_times(here, v, once=True)
-            ahead[:, : v.shape[1]] -= mu * v
+        for k in range(most):
+            ahead = data.hessian_times(here, basis[k, :, :wide].copy(), once=True)
+            ahead[:, :wide] -= mu * basis[k, :, :wide]
             ahead = tangential(ahead)
             wide = ahead.shape[1]
-            past = basis[: k + 1, :, :wide]
-            diagonal.append(float(np.vdot(past[k], ahead)))
-            for _ in range(2):
-                along = np.einsum("jkn,kn->j", past, ahead)
-                ahead -= np.einsum("j,jkn->kn", along, past)
+            ahead, along = _outside(ahead, basis[:known, :, :wide])
             ahead = tangential(ahead)
+            projected[k:known, k] = along[k:]
+            scale = max(scale, abs(float(along[k])))
             length = float(np.linalg.norm(ahead))
-            lengths.append(length)
-            exhausted = length <= _NOTHING * max(map(abs, diagonal))
+            if length > _NOTHING * scale and known < dimension:
+                basis = _roomier(basis, known, wide, p, most + block)
+                basis[known, :, :wide] = ahead / length
+                projected[known, k] = length
+                known += 1
+            exhausted = known == k + 1
             if exhausted or k + 1 >= min(check, most):
                 check = max(k + 3, math.ceil((k + 1) * (1 + _CHECK_EVERY)))
                 wanted = min(count, k + 1)
-                values, vectors = eigh_tridiagonal(
-                    diagonal, lengths[:-1], select="i", select_range=(0, wanted - 1)
-                )
-                residuals = (0.0 if exhausted else length) * np.abs(vectors[-1])
+                values, vectors = eigh(projected[: k + 1, : k + 1], subset_by_index=(0, wanted - 1))
+                residuals = np.linalg.norm(projected[k + 1 : known, : k + 1] @ vectors, axis=0)
                 good = bool(wanted == count or exhausted) and bool(
                     residuals.max() <= tolerance * np.abs(values).max()
                 )
-                if good or exhausted or k + 1 >= most:
+                if good or exhausted:
                     break
-            v = ahead / length
         teacher = np.linalg.qr(data.teachers.T)[0]
         parts = np.einsum(
             "jkn,nl,jb->bkl", basis[: k + 1, :, : len(teacher)], teacher, vectors, optimize=True
@@ -199,9 +206,19 @@ def _widened(array: FloatArray, n: int) -> FloatArray:
     return np.pad(array, ((0, 0), (0, n - array.shape[1])))
 
 
-def _roomier(basis: FloatArray, count: int, width: int, most: int) -> FloatArray:
+def _outside(v: FloatArray, basis: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The part of v orthogonal to a basis, by two projections, and its coordinates on the basis."""
+    total = np.zeros(len(basis))
+    for _ in range(2):
+        along = np.einsum("jkn,kn->j", basis, v)
+        v = v - np.einsum("j,jkn->kn", along, basis)
+        total += along
+    return v, total
+
+
+def _roomier(basis: FloatArray, count: int, width: int, p: int, most: int) -> FloatArray:
     """The basis with room for one more vector, and for the directions that its product may gain."""
-    steps, p, room = basis.shape
+    steps, _, room = basis.shape
     if count < steps and width + p <= room:
         return basis
     grown = np.zeros(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,8 @@ class Dice(NamedTuple):
         The cell's labels and student outputs.
     orthogonality : float
         max |U^T U - 1| as measured, before correction.
+    components : array, shape (count, p, p_star)
+        Of every part v_k of the Ritz vectors, on an orthonormal basis of the teacher span.
     """
 
     eigvals: FloatArray
@@ -87,6 +90,20 @@ class Dice(NamedTuple):
     y: FloatArray
     yhat: FloatArray
     orthogonality: float
+    components: FloatArray
+
+
+class Weighted(NamedTuple):
+    """Labels, student outputs, and a function that multiplies block b of X v_1, ..., X v_p, shape (p, rows),
+    with the samples' weights D/N."""
+
+    y: FloatArray
+    yhat: FloatArray
+    weigh: Callable[[int, Array], Array]
+
+
+Weights = Callable[[Workspace, FloatArray, FloatArray], Weighted]
+"""From the pre-activations of student, (p, M), and teacher, (p_star, M), in a workspace."""
 
 
 def expected_steps(model: Model, N: int) -> int:
@@ -132,6 +149,7 @@ def sample_dice(
     xp: Any = np,
     device: Any = None,
     normal: Callable[[tuple[int, ...]], Array] | None = None,
+    weights: Weights | None = None,
 ) -> Dice:
     """Draw one cell and find its lowest eigenpairs, revealing the data only where the iteration needs them.
 
@@ -166,6 +184,8 @@ def sample_dice(
     normal : callable, optional
         normal(shape) -> array of Gaussian numbers on that device, such as ``lambda shape: torch.randn(shape,
         device="cuda")``; by default they come from ``rng`` and are copied there.
+    weights : callable, optional
+        Labels and weights D of another network of the same widths; by default those of ``model``.
 
     Returns
     -------
@@ -204,13 +224,11 @@ def sample_dice(
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
     data = GaussianMatrix(space, N, p, first * p)
-    weights, images = data.directions(known)
-    preactivations = weights.T @ space.gather(images)
-    teacher_fields, fields = preactivations[:p_star], preactivations[p_star:]
-    if model.noise:
-        teacher_fields = teacher_fields + math.sqrt(model.noise) * rng.standard_normal(teacher_fields.shape)
-    y, yhat = (teacher_fields**2).mean(axis=0), (fields**2).mean(axis=0)
-    weigh = _weights(model, space, fields, y, yhat, N)
+    directions, images = data.directions(known)
+    preactivations = directions.T @ space.gather(images)
+    fields, teacher_fields = preactivations[p_star:], preactivations[:p_star]
+    of_model = partial(_weights, model, N, rng) if weights is None else weights
+    y, yhat, weigh = of_model(space, fields, teacher_fields)
     start = np.zeros((p, known))
     start[:, :p_star] = rng.standard_normal((p, p_star))
     start /= np.linalg.norm(start)
@@ -262,18 +280,27 @@ def sample_dice(
         y,
         yhat,
         float(np.abs(data.left.excess).max(initial=0.0)),
+        right.components(vectors[:, :count]),
     )
 
 
 def _weights(
-    model: Model, space: Workspace, fields: FloatArray, y: FloatArray, yhat: FloatArray, N: int
-) -> Callable[[int, Array], Array]:
-    """A function that multiplies block b of X v_1, ..., X v_p with the samples' weights D/N."""
+    model: Model,
+    N: int,
+    rng: np.random.Generator,
+    space: Workspace,
+    fields: FloatArray,
+    teacher_fields: FloatArray,
+) -> Weighted:
+    """Labels and weights of the quadratic network."""
     p = int(model.p)
+    if model.noise:
+        teacher_fields = teacher_fields + math.sqrt(model.noise) * rng.standard_normal(teacher_fields.shape)
+    y, yhat = (teacher_fields**2).mean(axis=0), (fields**2).mean(axis=0)
     scale = (2 / p) / (N * (model.a + y))
     if p == 1:
         along = space.spread((scale * (3 * yhat - y))[np.newaxis])
-        return lambda b, rows: along[b, :, :] * rows
+        return Weighted(y, yhat, lambda b, rows: along[b, :, :] * rows)
     across = space.spread((scale * (yhat - y))[np.newaxis])
     plain, weighted = space.spread(fields), space.spread(fields * (scale * 2 / p))
 
@@ -281,7 +308,7 @@ def _weights(
         projected = space.xp.sum(plain[b, :, :] * rows, axis=0, keepdims=True)
         return across[b, :, :] * rows + weighted[b, :, :] * projected
 
-    return weigh
+    return Weighted(y, yhat, weigh)
 
 
 def _lowest(diagonal: list[float], lengths: list[float], count: int) -> tuple[FloatArray, FloatArray]:

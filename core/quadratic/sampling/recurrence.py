@@ -70,8 +70,14 @@ class TurningFrame:
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:
         """m^2 of the vectors sum_j weights_j v_j."""
-        components = np.array(self._seen[: len(weights)]).T @ weights
-        return np.asarray((components**2).sum(axis=0))
+        return np.asarray((self._components(weights) ** 2).sum(axis=0))
+
+    def components(self, weights: FloatArray) -> FloatArray:
+        """Components of these vectors, (vectors, 1, p_star), on an orthonormal basis of the teacher span."""
+        return self._components(weights).T[:, np.newaxis, :]
+
+    def _components(self, weights: FloatArray) -> FloatArray:
+        return np.asarray(np.array(self._seen[: len(weights)]).T @ weights)
 
 
 def _turn(ahead: FloatArray) -> FloatArray:
@@ -145,10 +151,13 @@ class StoredImages:
         self._images.commit(self._pending)
 
     def overlaps_sq(self, weights: FloatArray) -> FloatArray:
-        """m^2 of the vectors sum_j weights_j v_j: their first p_star coordinates are the teacher's."""
+        """m^2 of the vectors sum_j weights_j v_j."""
+        return np.asarray((self.components(weights) ** 2).sum(axis=(1, 2)))
+
+    def components(self, weights: FloatArray) -> FloatArray:
+        """Components of these vectors, (vectors, p, p_star), the first p_star coordinates."""
         teacher = self._vectors[:, : len(weights), : self._p_star]
-        components = np.tensordot(weights.T, teacher, ([1], [1]))
-        return np.asarray((components**2).sum(axis=(1, 2)))
+        return np.asarray(np.tensordot(weights.T, teacher, ([1], [1])))
 
     def _make_room(self, coordinates: int) -> None:
         p, steps, width = self._vectors.shape

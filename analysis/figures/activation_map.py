@@ -1,0 +1,69 @@
+"""Maps of the thresholds of networks with other activations than the square, on a grid of models."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from bendscape.analysis.figures.theory_map import TITLE
+from bendscape.core.activations.activation import Network
+from bendscape.core.activations.published import TRANSITION_KINDS, thresholds_of
+from bendscape.core.activations.weight import least_weight
+
+DIMS = ("p", "p_star", "a")
+WORDS = {
+    "alpha_bbp": "lower threshold of both sectors; NaN where there is none or no theory",
+    "alpha_bbp_error": "error of quadrature of alpha_bbp",
+    "alpha_bbp_symmetric": "threshold of the symmetric sector",
+    "alpha_bbp_relative": "threshold of the relative sector",
+    "alpha_0_tangent": "alpha_0 by the tangent to the squared overlap at alpha_bbp",
+}
+
+
+def activation_map(
+    *, p: list[float], p_star: list[float], a: list[float], activation: str, teacher_activation: str
+) -> xr.Dataset:
+    """Thresholds over (p, p_star, a) for one pair of activations.
+
+    Parameters
+    ----------
+    p, p_star, a : list of float
+        Values of the axes; p may be inf.
+    activation, teacher_activation : str
+        Names in :data:`bendscape.core.activations.activation.ACTIVATIONS`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of ``WORDS`` and ``transition``; the activations as scalar coordinates.
+
+    Raises
+    ------
+    ParameterError
+        A model whose spectrum has no left edge.
+
+    Notes
+    -----
+    About a second for a model of finite width. Held by ``tests/test_activation_findings.py``.
+    """
+    shape = (len(p), len(p_star), len(a))
+    found = {name: np.full(shape, math.nan) for name in WORDS}
+    kinds = np.zeros(shape, dtype=np.int8)
+    for i, j, k in np.ndindex(*shape):
+        network = Network(p[i], int(p_star[j]), a[k], activation, teacher_activation)
+        least_weight(network)
+        at = thresholds_of(network)
+        for name, values in found.items():
+            values[i, j, k] = getattr(at, name)
+        kinds[i, j, k] = TRANSITION_KINDS.index(at.transition)
+    about = {
+        "long_name": "kind of the transition at alpha_bbp",
+        "flag_values": np.arange(len(TRANSITION_KINDS), dtype=np.int8),
+        "flag_meanings": " ".join(TRANSITION_KINDS),
+    }
+    variables = {name: (DIMS, found[name], {"long_name": WORDS[name], "units": "1"}) for name in WORDS}
+    coords = {"p": np.array(p), "p_star": np.array(p_star, dtype=np.int64), "a": np.array(a)}
+    names = {"activation": activation, "teacher_activation": teacher_activation}
+    return xr.Dataset(variables | {"transition": (DIMS, kinds, about)}, coords | names, {"title": TITLE})
