@@ -241,7 +241,7 @@ def test_the_kernel_is_listed_with_its_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hours"), [("descent", 2.0), ("descent-wide", 1.0), ("descent-small", 0.0055)]
+    ("name", "hours"), [("descent", 1.6), ("descent-wide", 0.4), ("descent-small", 0.0055)]
 )
 def test_the_campaigns_take_the_time_that_they_state(name: str, hours: float) -> None:
     campaign = load_campaign(Path(__file__).parents[1] / "campaigns" / f"{name}.toml")
