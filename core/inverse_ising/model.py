@@ -100,7 +100,7 @@ def random_regular_graph(
     if not 1 <= as_integer("degree", degree, 1) <= MOST_DEGREE:
         raise ParameterError("degree", degree, f"an integer from 1 to {MOST_DEGREE}")
     if not has_regular_graph(as_integer("N", N, 2), degree):
-        raise ParameterError("N", N, f"above the degree {degree}, with N * degree even")
+        raise ParameterError("N", N, f"N > {degree} with {degree} N even, for degree {degree}")
     ends = np.repeat(np.arange(N), degree)
     for _ in range(_MOST_TRIES):
         i, j = np.sort(rng.permutation(ends).reshape(-1, 2), axis=1).T

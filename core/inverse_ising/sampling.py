@@ -14,9 +14,11 @@ from bendscape.core.inverse_ising.exact import MOST_SPINS, spins_of, state_proba
 from bendscape.core.inverse_ising.model import FloatArray, Ising, Spins
 from bendscape.core.numerics.threads import on_one_thread
 
-LEAST_CHAINS = 100
-"""Chains that are run at least, so that the check of equilibrium has power with few samples too."""
-_QUENCH = 20  # sweeps of the cold starts at a tenth of the temperature
+LEAST_CLUSTER_CHAINS = 100
+"""Chains of Swendsen-Wang moves that are run at least, so that the check has power with few samples too."""
+LEAST_HEAT_BATH_CHAINS = 1000
+"""The same for the heat bath: metastable states of a glass differ little in energy."""
+_QUENCH = 20  # sweeps of the quenches at a tenth of the temperature
 
 
 class Samples(NamedTuple):
@@ -50,18 +52,21 @@ def draw_samples(model: Ising, M: int, rng: np.random.Generator, sweeps: int = 1
         Number of samples, >= 1.
     rng : numpy.random.Generator
     sweeps : int
-        Length of a chain, >= 1. Even chains start hot, from random spins. Odd chains start cold: all spins
-        up, or, for the heat bath, a quench at a tenth of the temperature.
+        Length of a chain, >= 1. Even chains start hot, from random spins. Odd chains start cold, from one
+        state: all spins up, or, for the heat bath, the state of largest exponent that quenches to a tenth of
+        the temperature find, one quench for each odd chain; without a field, up to a random sign.
 
     Returns
     -------
     Samples
-        With the check of equilibrium, over max(M, 100) chains.
+        With the check of equilibrium, over max(M, 100) chains of clusters or max(M, 1000) of the heat bath.
 
     Notes
     -----
-    The check sees energies only, and only their means. A glassy model can pass it and still have its states
-    with wrong weights. Random numbers of the heat bath have 24 bits: probabilities are exact to 6e-8.
+    The check sees energies only, and only their means. It needs a cold start that differs from where hot
+    chains get stuck: chains from quenches of their own end in the same metastable states as hot ones. A
+    glassy model can pass it and still have its states with wrong weights. Random numbers of the heat bath
+    have 24 bits: probabilities are exact to 6e-8.
     Sources: Swendsen and Wang, Phys. Rev. Lett. 58 (1987) 86. Held by ``tests/test_inverse_ising.py``,
     against enumeration and against Kaufman's energy of the finite lattice.
     """
@@ -70,9 +75,10 @@ def draw_samples(model: Ising, M: int, rng: np.random.Generator, sweeps: int = 1
         cumulative = np.cumsum(state_probabilities(model))
         states = np.searchsorted(cumulative, rng.random(M) * cumulative[-1], side="right")
         return Samples(spins_of(states, model.N), math.nan)
-    chains = max(M, LEAST_CHAINS)
-    move = swendsen_wang if _ferromagnetic(model) else heat_bath
-    spins = move(model, chains, rng, sweeps)
+    if _ferromagnetic(model):
+        spins = swendsen_wang(model, max(M, LEAST_CLUSTER_CHAINS), rng, sweeps)
+    else:
+        spins = heat_bath(model, max(M, LEAST_HEAT_BATH_CHAINS), rng, sweeps)
     value = exponents(model, spins)
     hot, cold = value[0::2], value[1::2]
     variance = hot.var(ddof=1) / len(hot) + cold.var(ddof=1) / len(cold)
@@ -89,11 +95,15 @@ def exponents(model: Ising, spins: Spins) -> FloatArray:
 
 
 def heat_bath(model: Ising, chains: int, rng: np.random.Generator, sweeps: int) -> Spins:
-    """Last states of chains of heat-bath sweeps, shape (chains, N); odd chains start from a quench."""
+    """Last states of chains of heat-bath sweeps, shape (chains, N); odd chains start from the best quench."""
     spins = _random_spins(model.N, chains, rng)  # by spin, then chain: a row is updated at once
     cold = np.ascontiguousarray(spins[:, 1::2])
-    _heat_bath_sweeps(cold, Ising(10 * model.theta, 10 * model.field), rng, _QUENCH)
-    spins[:, 1::2] = cold
+    if cold.size:
+        _heat_bath_sweeps(cold, Ising(10 * model.theta, 10 * model.field), rng, _QUENCH)
+        best = cold[:, [exponents(model, cold.T).argmax()]]
+        # Both signs have the same weight without a field: chains of one sign would magnetise the samples.
+        signs = np.float32(1) if model.field.any() else _random_spins(1, cold.shape[1], rng)
+        spins[:, 1::2] = best * signs
     _heat_bath_sweeps(spins, model, rng, sweeps)
     return np.asarray(spins.T.astype(np.int8))
 

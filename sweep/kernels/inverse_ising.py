@@ -27,15 +27,15 @@ from bendscape.core.inverse_ising.model import (
     square_lattice,
 )
 from bendscape.core.inverse_ising.pseudo_likelihood import pseudo_likelihood
-from bendscape.core.inverse_ising.sampling import LEAST_CHAINS, draw_samples
+from bendscape.core.inverse_ising.sampling import LEAST_CLUSTER_CHAINS, LEAST_HEAT_BATH_CHAINS, draw_samples
 from bendscape.sweep.campaign.axes import Axes, Axis, cell_rng
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Variable
 
 METHODS = ("pseudo_likelihood", "naive_mean_field", "tap", "maximum_likelihood")
 MOST_DIFFERENCE = 5.0
-"""Standard errors between hot and cold starts beyond which a cell has not converged: in equilibrium, 3e-6 of
-the cells."""
+"""Standard errors between hot and cold starts beyond which a cell has not converged: in equilibrium, at most
+3e-6 of the cells."""
 ERROR, SHARE = (0.0, FINITE[1]), (0.0, 1.0)
 
 
@@ -154,11 +154,11 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     M, N = cell.samples, cell.N
     found = 2e-3
     if N > MOST_SPINS:
-        glassy = cell.model == "sherrington_kirkpatrick" or options.random_signs
-        if glassy:
-            found += (options.sweeps + 10) * N * (4e-5 + max(M, LEAST_CHAINS) * (2e-8 + 1e-10 * N))
+        chains = _chains(cell, options)
+        if _glassy(cell, options):
+            found += (options.sweeps + 10) * N * (4e-5 + chains * (2e-8 + 1e-10 * N))
         else:
-            found += options.sweeps * max(M, LEAST_CHAINS) * N * 1e-7
+            found += options.sweeps * chains * N * 1e-7
     if cell.method == "pseudo_likelihood":
         found += 3e-7 * M * N + 3e-9 * M * N**2
     if cell.method == "maximum_likelihood":
@@ -167,9 +167,18 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
 
 
 def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
-    M, N = max(cell.samples, LEAST_CHAINS), cell.N
+    chains, N = _chains(cell, options), cell.N
     bonds = 0.5 * N * (4 if cell.model == "square_lattice" else options.degree)
-    return 5e6 + 60.0 * M * (N + bonds) + 80.0 * N**2
+    return 5e6 + 60.0 * chains * (N + bonds) + 80.0 * N**2
+
+
+def _chains(cell: Cell, options: Options) -> int:
+    return max(cell.samples, LEAST_HEAT_BATH_CHAINS if _glassy(cell, options) else LEAST_CLUSTER_CHAINS)
+
+
+def _glassy(cell: Cell, options: Options) -> bool:
+    signs = cell.model == "random_regular_graph" and options.random_signs
+    return cell.model == "sherrington_kirkpatrick" or signs
 
 
 def check(grid: Grid, options: Options = DEFAULTS) -> None:
@@ -181,7 +190,8 @@ def check(grid: Grid, options: Options = DEFAULTS) -> None:
             accepted = f"the square of an integer >= {LEAST_SIDE} for the model square_lattice"
             raise ParameterError("grid.N", N, accepted)
         if "random_regular_graph" in models and not has_regular_graph(N, options.degree):
-            accepted = f"above the degree {options.degree}, with an even product, for random_regular_graph"
+            d = options.degree
+            accepted = f"N > {d} with {d} N even for random_regular_graph of degree {d}"
             raise ParameterError("grid.N", N, accepted)
         if "maximum_likelihood" in methods and N > MOST_SPINS:
             accepted = f"at most {MOST_SPINS} for the method maximum_likelihood"
