@@ -159,6 +159,12 @@ def test_the_theory_of_hebbs_rule_ends_at_0_1379_with_overlap_0_967() -> None:
     assert math.isnan(theory.hebb_overlap(0.1381))
 
 
+@pytest.mark.parametrize("alpha", [1e-300, 1e-4, 0.01, 1 / 72, 0.02])
+def test_at_small_loads_hebbs_rule_retrieves_with_the_errors_of_gaussian_noise(alpha: float) -> None:
+    """erf((2 alpha)^(-1/2)) while the response, exp(-1/(2 alpha)), is below 1e-10."""
+    assert theory.hebb_overlap(alpha) == pytest.approx(math.erf((2 * alpha) ** -0.5), abs=1e-9)
+
+
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.95])
 def test_the_pseudo_inverse_stores_all_patterns_with_the_stability_of_the_theory(alpha: float) -> None:
     """For a neuron all stabilities are the same, to rounding. The diagonal of a projection on P of N

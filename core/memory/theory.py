@@ -91,9 +91,10 @@ def hebb_overlap(alpha: float) -> float:
     alpha = as_positive("alpha", alpha)
 
     def off(y: float) -> float:
-        return y * (math.sqrt(2 * alpha) + 2 / math.sqrt(math.pi) * math.exp(-(y**2))) - float(erf(y))
+        return y * (math.sqrt(2 * alpha) + 2 / math.sqrt(math.pi) * math.exp(-y * y)) - float(erf(y))
 
-    grid = np.linspace(6.0, 0.5, 1101)
+    # no solution exceeds (2 alpha)^(-1/2); from 6 on erf(y) is 1 and the left side a line
+    grid = np.append(max(6.0, 2 / math.sqrt(2 * alpha)), np.linspace(6.0, 0.5, 1101))
     values = [off(y) for y in grid]
     for k in range(1, len(grid)):
         if values[k] <= 0 < values[k - 1]:
