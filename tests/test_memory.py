@@ -183,6 +183,29 @@ def test_the_pseudo_inverse_ends_at_alpha_1() -> None:
     assert math.isnan(theory.pseudo_inverse_stability(1.0))
 
 
+def test_a_spin_that_the_pseudo_inverse_finds_alone_has_no_couplings() -> None:
+    """If the span of the patterns contains a unit vector e_i, which is then its own projection, the row of i is
+    0 and not rounding. Exactly: the rank does not fall when e_i is added. At N = 8, P = 7 that is common. The
+    other neurons have the stabilities of the formula."""
+    seen = set()
+    for seed in range(10):
+        patterns = signs((7, 8), np.random.default_rng(seed))
+        rank = np.linalg.matrix_rank(patterns)
+        alone = np.array([np.linalg.matrix_rank(np.vstack([patterns, e])) == rank for e in np.eye(8)])
+        couplings = pseudo_inverse(patterns)
+        np.testing.assert_array_equal(couplings, couplings.T)
+        np.testing.assert_array_equal((couplings == 0).all(axis=1), alone)
+        found = stabilities(couplings, patterns)
+        assert not found[:, alone].any()
+        assert (found[:, ~alone] > 0.01).all()
+        turned = patterns * np.where(alone, -1.0, 1.0)
+        ended = relax(couplings, turned, np.random.default_rng(seed))
+        np.testing.assert_array_equal(ended.states, turned)
+        assert ended.settled.all()
+        seen.add(bool(alone.any()))
+    assert seen == {False, True}
+
+
 def test_each_neuron_minimises_its_own_loss() -> None:
     """Against SciPy's BFGS for single neurons, to its tolerance."""
     patterns, beta, ridge = draw(0.6, 30, np.random.default_rng(11)).stored, 0.7, 0.02 * 30
