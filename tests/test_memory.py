@@ -229,6 +229,25 @@ def test_strong_regularisation_gives_hebbs_couplings_and_only_its_ratio_to_beta_
     np.testing.assert_allclose(other, one / 3, atol=1e-7)
 
 
+@pytest.mark.parametrize("beta", [0.7, 1.0])
+def test_a_neuron_that_correlates_with_no_other_is_solved_without_couplings(beta: float) -> None:
+    """Three patterns, each twice, the second time with the first spin turned. Sums of 0.7 do not cancel."""
+    half = signs((3, 8), np.random.default_rng(17))
+    patterns = np.concatenate([half, half * np.where(np.arange(8) == 0, -1.0, 1.0)])
+    found = pseudo_likelihood(patterns, beta, 0.01)
+    assert found.residual <= 1e-4
+    assert not found.couplings[0].any()
+    assert np.abs(found.couplings[:, 0]).max() < 1e-12
+    assert np.abs(found.couplings[1:]).sum(axis=1).min() > 0.1
+
+
+def test_a_cell_with_such_a_neuron_converges() -> None:
+    cell: Any = AXES.cell(rule="pseudo_likelihood", alpha_D=0.0, beta=1.0, tau=16.0, alpha=0.25, N=8, seed=14)
+    outcome = load_kernel("memory", (), {}).compute(cell, cell_rng(1, cell))
+    assert outcome.converged
+    assert 0 < outcome.values["residual"] <= 1e-4
+
+
 def test_a_pseudo_likelihood_that_does_not_converge_says_so() -> None:
     patterns = draw(0.5, 40, np.random.default_rng(13)).stored
     assert pseudo_likelihood(patterns, 1.0, 0.01, tolerance=1e-17).residual > 1e-17
