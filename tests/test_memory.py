@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import bendscape
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
+from scipy.special import expit
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
@@ -184,9 +185,8 @@ def test_the_pseudo_inverse_ends_at_alpha_1() -> None:
 
 
 def test_a_spin_that_the_pseudo_inverse_finds_alone_has_no_couplings() -> None:
-    """If the span of the patterns contains a unit vector e_i, which is then its own projection, the row of i is
-    0 and not rounding. Exactly: the rank does not fall when e_i is added. At N = 8, P = 7 that is common. The
-    other neurons have the stabilities of the formula."""
+    """The span of the patterns contains the unit vector e_i if this does not raise the rank: common at N = 8,
+    P = 7. Then e_i is its own projection, and the row of i is 0, not rounding."""
     seen = set()
     for seed in range(10):
         patterns = signs((7, 8), np.random.default_rng(seed))
@@ -272,6 +272,42 @@ def test_the_theory_of_the_pseudo_likelihood_begins_at_hebbs_rule() -> None:
     """The first correction is of order 1/regularisation."""
     found = theory.pseudo_likelihood_stability(0.4, 1.0, 1e4)
     assert found == pytest.approx(theory.hebb_stability(0.4), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "log_V", "ratio", "stability"),
+    [
+        (1.9, 4.715691366, 1e-3, 0.430843),
+        (2.0, 3.601444055, 1e-3, 0.436958),
+        (1.8, 3.372395409, 1e-2, 0.484626),
+        (2.1, 2.929023530, 1e-6, 0.449761),
+    ],
+)
+def test_the_theory_of_the_pseudo_likelihood_has_the_averages_of_a_dense_rule(
+    alpha: float, log_V: float, ratio: float, stability: float
+) -> None:
+    """At a given V the equations are one for q, and explicit for lambda and the stability. Here fields spread
+    over 9 to 28 times the width of the loss's kinks, which have 40 nodes or more of the trapezoidal rule.
+    The tolerances are those of the roots."""
+    t = np.linspace(-9, 9, 20_001)
+    weights = np.exp(-0.5 * t**2) / np.exp(-0.5 * t**2).sum()
+
+    def excess(sigma: float) -> float:
+        return alpha * float(weights @ logistic_step(sigma * t, log_V) ** 2) / sigma**2 - 1
+
+    sigma = float(brentq(excess, 1.0, 100.0, xtol=1e-11))
+    step, V = logistic_step(sigma * t, log_V), math.exp(log_V)
+    curvature = V * expit(sigma * t + step) * expit(-sigma * t - step)
+    ridge = (1 - alpha * float(weights @ (curvature / (1 + curvature)))) / V
+    assert 4 * ridge == pytest.approx(ratio, rel=5e-3)
+    found = theory.pseudo_likelihood_stability(alpha, 0.5, ridge)
+    assert found == pytest.approx(float(weights @ step) / sigma, abs=1e-9)
+    assert found == pytest.approx(stability, abs=2e-6)
+
+
+def test_the_theory_of_the_pseudo_likelihood_is_not_given_below_its_range() -> None:
+    assert theory.pseudo_likelihood_stability(1.0, 1.0, 1e-8) == pytest.approx(0.69, abs=0.01)
+    assert math.isnan(theory.pseudo_likelihood_stability(1.0, 1.0, 0.99e-8))
 
 
 @pytest.mark.parametrize("log_chi", [-30.0, 0.0, 8.0])

@@ -10,8 +10,8 @@ from bendscape.core.memory.patterns import FloatArray
 from bendscape.core.numerics.threads import on_one_thread
 
 _NOTHING = 1e-10
-"""Norm of a row that is rounding: such rows have 4e-15 or less, and the others of small samples, N <= 200, 5e-6
-or more."""
+"""Norm of a row that is rounding: in samples of N <= 200 it is 4e-15 or less, and that of other rows 5e-6 or
+more."""
 
 
 @on_one_thread
