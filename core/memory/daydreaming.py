@@ -34,8 +34,8 @@ class Dreamed(NamedTuple):
     couplings : array, shape (N, N)
         Symmetric, with spectral norm 1.
     drift : float
-        Relative change of the mean stability of the patterns over the second half of training. It hardly falls
-        with the duration, and is small far from the limit too.
+        Relative change of the mean stability of the patterns over the second half of training. It hardly
+        falls with the duration, and is small far from the limit too.
     epochs : int
         Times N dreams.
     """
