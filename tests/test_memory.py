@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import bendscape
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
+from scipy.special import expit
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
@@ -159,6 +160,12 @@ def test_the_theory_of_hebbs_rule_ends_at_0_1379_with_overlap_0_967() -> None:
     assert math.isnan(theory.hebb_overlap(0.1381))
 
 
+@pytest.mark.parametrize("alpha", [1e-300, 1e-4, 0.01, 1 / 72, 0.02])
+def test_at_small_loads_hebbs_rule_retrieves_with_the_errors_of_gaussian_noise(alpha: float) -> None:
+    """erf((2 alpha)^(-1/2)) while the response, exp(-1/(2 alpha)), is below 1e-10."""
+    assert theory.hebb_overlap(alpha) == pytest.approx(math.erf((2 * alpha) ** -0.5), abs=1e-9)
+
+
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.95])
 def test_the_pseudo_inverse_stores_all_patterns_with_the_stability_of_the_theory(alpha: float) -> None:
     """For a neuron all stabilities are the same, to rounding. The diagonal of a projection on P of N
@@ -175,6 +182,28 @@ def test_the_pseudo_inverse_ends_at_alpha_1() -> None:
     with pytest.raises(ParameterError, match="span fewer than N = 50"):
         pseudo_inverse(draw(1.0, 50, np.random.default_rng(10)).stored)
     assert math.isnan(theory.pseudo_inverse_stability(1.0))
+
+
+def test_a_spin_that_the_pseudo_inverse_finds_alone_has_no_couplings() -> None:
+    """The span of the patterns contains the unit vector e_i if this does not raise the rank: common at N = 8,
+    P = 7. Then e_i is its own projection, and the row of i is 0, not rounding."""
+    seen = set()
+    for seed in range(10):
+        patterns = signs((7, 8), np.random.default_rng(seed))
+        rank = np.linalg.matrix_rank(patterns)
+        alone = np.array([np.linalg.matrix_rank(np.vstack([patterns, e])) == rank for e in np.eye(8)])
+        couplings = pseudo_inverse(patterns)
+        np.testing.assert_array_equal(couplings, couplings.T)
+        np.testing.assert_array_equal((couplings == 0).all(axis=1), alone)
+        found = stabilities(couplings, patterns)
+        assert not found[:, alone].any()
+        assert (found[:, ~alone] > 0.01).all()
+        turned = patterns * np.where(alone, -1.0, 1.0)
+        ended = relax(couplings, turned, np.random.default_rng(seed))
+        np.testing.assert_array_equal(ended.states, turned)
+        assert ended.settled.all()
+        seen.add(bool(alone.any()))
+    assert seen == {False, True}
 
 
 def test_each_neuron_minimises_its_own_loss() -> None:
@@ -198,6 +227,25 @@ def test_strong_regularisation_gives_hebbs_couplings_and_only_its_ratio_to_beta_
     assert cosine(pseudo_likelihood(patterns, 1.0, 1e3).couplings, hebb(patterns)) > 1 - 1e-4
     one, other = (pseudo_likelihood(patterns, b, 0.01 * b**2, tolerance=1e-8).couplings for b in (1.0, 3.0))
     np.testing.assert_allclose(other, one / 3, atol=1e-7)
+
+
+@pytest.mark.parametrize("beta", [0.7, 1.0])
+def test_a_neuron_that_correlates_with_no_other_is_solved_without_couplings(beta: float) -> None:
+    """Three patterns, each twice, the second time with the first spin turned. Sums of 0.7 do not cancel."""
+    half = signs((3, 8), np.random.default_rng(17))
+    patterns = np.concatenate([half, half * np.where(np.arange(8) == 0, -1.0, 1.0)])
+    found = pseudo_likelihood(patterns, beta, 0.01)
+    assert found.residual <= 1e-4
+    assert not found.couplings[0].any()
+    assert np.abs(found.couplings[:, 0]).max() < 1e-12
+    assert np.abs(found.couplings[1:]).sum(axis=1).min() > 0.1
+
+
+def test_a_cell_with_such_a_neuron_converges() -> None:
+    cell: Any = AXES.cell(rule="pseudo_likelihood", alpha_D=0.0, beta=1.0, tau=16.0, alpha=0.25, N=8, seed=14)
+    outcome = load_kernel("memory", (), {}).compute(cell, cell_rng(1, cell))
+    assert outcome.converged
+    assert 0 < outcome.values["residual"] <= 1e-4
 
 
 def test_a_pseudo_likelihood_that_does_not_converge_says_so() -> None:
@@ -224,6 +272,42 @@ def test_the_theory_of_the_pseudo_likelihood_begins_at_hebbs_rule() -> None:
     """The first correction is of order 1/regularisation."""
     found = theory.pseudo_likelihood_stability(0.4, 1.0, 1e4)
     assert found == pytest.approx(theory.hebb_stability(0.4), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "log_V", "ratio", "stability"),
+    [
+        (1.9, 4.715691366, 1e-3, 0.430843),
+        (2.0, 3.601444055, 1e-3, 0.436958),
+        (1.8, 3.372395409, 1e-2, 0.484626),
+        (2.1, 2.929023530, 1e-6, 0.449761),
+    ],
+)
+def test_the_theory_of_the_pseudo_likelihood_has_the_averages_of_a_dense_rule(
+    alpha: float, log_V: float, ratio: float, stability: float
+) -> None:
+    """At a given V the equations are one for q, and explicit for lambda and the stability. Here fields spread
+    over 9 to 28 times the width of the loss's kinks, which have 40 nodes or more of the trapezoidal rule.
+    The tolerances are those of the roots."""
+    t = np.linspace(-9, 9, 20_001)
+    weights = np.exp(-0.5 * t**2) / np.exp(-0.5 * t**2).sum()
+
+    def excess(sigma: float) -> float:
+        return alpha * float(weights @ logistic_step(sigma * t, log_V) ** 2) / sigma**2 - 1
+
+    sigma = float(brentq(excess, 1.0, 100.0, xtol=1e-11))
+    step, V = logistic_step(sigma * t, log_V), math.exp(log_V)
+    curvature = V * expit(sigma * t + step) * expit(-sigma * t - step)
+    ridge = (1 - alpha * float(weights @ (curvature / (1 + curvature)))) / V
+    assert 4 * ridge == pytest.approx(ratio, rel=5e-3)
+    found = theory.pseudo_likelihood_stability(alpha, 0.5, ridge)
+    assert found == pytest.approx(float(weights @ step) / sigma, abs=1e-9)
+    assert found == pytest.approx(stability, abs=2e-6)
+
+
+def test_the_theory_of_the_pseudo_likelihood_is_not_given_below_its_range() -> None:
+    assert theory.pseudo_likelihood_stability(1.0, 1.0, 1e-8) == pytest.approx(0.69, abs=0.01)
+    assert math.isnan(theory.pseudo_likelihood_stability(1.0, 1.0, 0.99e-8))
 
 
 @pytest.mark.parametrize("log_chi", [-30.0, 0.0, 8.0])

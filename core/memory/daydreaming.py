@@ -34,7 +34,8 @@ class Dreamed(NamedTuple):
     couplings : array, shape (N, N)
         Symmetric, with spectral norm 1.
     drift : float
-        Relative change of the mean stability of the patterns over the second half of training.
+        Relative change of the mean stability of the patterns over the second half of training. It hardly
+        falls with the duration, and is small far from the limit too.
     epochs : int
         Times N dreams.
     """
@@ -68,8 +69,10 @@ def daydream(
     ----------
     patterns : array, shape (P, N)
     tau : float
-        Time constant, > 0: one dream changes the couplings by 1/tau of a pattern's in Hebb's rule. Couplings
-        at the end fluctuate, with a variance proportional to 1/tau.
+        Time constant, > 0: one dream changes J by 1/tau of its spectral norm, which is 1. That of Hebb's rule
+        is 1 + 2 alpha^(1/2) for independent patterns, so that this is (1 + 2 alpha^(1/2))/tau of a pattern's
+        part in the couplings at the start. Couplings at the end fluctuate, with a variance proportional to
+        1/tau.
     rng : numpy.random.Generator
         Of the dreams.
     duration : float

@@ -25,7 +25,8 @@ class Maximised(NamedTuple):
     couplings : array, shape (N, N)
         Row i holds those of neuron i. They are not symmetric.
     residual : float
-        Largest gradient of a neuron, relative to its value at J = 0.
+        Largest gradient of a neuron, relative to its value at J = 0. A neuron that correlates with no other
+        has none there: its couplings are 0, and so is its residual.
     products : int
         Products of a (P, N) and an (N, N) matrix.
     """
@@ -82,7 +83,7 @@ def pseudo_likelihood(
         gradient, curvature = problem.derivatives(couplings, fields)
         size = np.linalg.norm(gradient, axis=1)
         first = size if step == 0 else first
-        residual = size / first
+        residual = np.divide(size, first, out=np.zeros_like(size), where=first > 0)
         if residual.max() <= tolerance or step == _MOST_STEPS:
             break
         direction = problem.solve(gradient, curvature, np.minimum(0.25, np.sqrt(residual)))
@@ -116,7 +117,8 @@ class _Problem:
     def derivatives(self, couplings: FloatArray, fields: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The gradient, (N, N), and the curvature of each term in its field, (P, N)."""
         wrong = expit(-2 * self.beta * self.patterns * fields)
-        gradient = self._back(-2 * self.beta * self.patterns * wrong, couplings)
+        # the sum is of halves at J = 0, so that a gradient that vanishes does so without rounding
+        gradient = 2 * self.beta * self._back(-self.patterns * wrong, couplings / (2 * self.beta))
         return gradient, 4 * self.beta**2 * wrong * (1 - wrong)
 
     def solve(self, gradient: FloatArray, curvature: FloatArray, accuracy: FloatArray) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
@@ -24,3 +26,9 @@ def logistic_step(x: FloatArray, log_chi: float) -> FloatArray:
         if np.all(np.abs(change) <= 1e-12):
             break
     return np.asarray(np.exp(y))
+
+
+def logistic_kinks(log_chi: float) -> tuple[float, ...]:
+    """Where delta turns from nearly 0 to a line, and from a line to nearly chi; both turns have a width of
+    order 1."""
+    return max(log_chi, 0.0), -math.exp(min(log_chi, 40.0))

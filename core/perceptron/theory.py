@@ -8,17 +8,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from bendscape.core.errors import ParameterError, as_positive
-from bendscape.core.numerics.logistic import logistic_step
+from bendscape.core.numerics.gaussian import TAIL, gaussian_mean, piecewise_rule
+from bendscape.core.numerics.logistic import logistic_kinks, logistic_step
 from bendscape.core.perceptron.model import FloatArray, angle_error
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
-_TAIL = 9.0
-"""Standard deviations at which Gaussian averages are cut: 1e-18 of the weight lies beyond."""
 
 
 class Rule(NamedTuple):
@@ -71,10 +67,10 @@ def largest_stability(alpha: float) -> Rule:
         rho = math.sqrt(1 - sigma**2)
 
         def missing(kappa: float) -> float:
-            inner = _gaussian(lambda s: excess(s, kappa), sigma, (kappa,))
+            inner = gaussian_mean(lambda s: excess(s, kappa), sigma, (kappa,))
             return alpha * math.sqrt(2 / math.pi) * inner - rho
 
-        return float(brentq(missing, -_TAIL, 2 * _TAIL + 4 / alpha, xtol=1e-14, rtol=1e-13))
+        return float(brentq(missing, -TAIL, 2 * TAIL + 4 / alpha, xtol=1e-14, rtol=1e-13))
 
     def balance(log_sigma: float) -> float:
         sigma = math.exp(log_sigma)
@@ -119,15 +115,16 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
 
     def solution(log_chi: float) -> tuple[float, float]:
         """(R, sigma) at one chi."""
+        kinks = logistic_kinks(log_chi)
 
         def pull(sigma: float) -> float:
-            mean = _gaussian(lambda x: logistic_step(x, log_chi), sigma, _kinks(log_chi), scale=1.0)
+            mean = gaussian_mean(lambda x: logistic_step(x, log_chi), sigma, kinks, scale=1.0)
             return alpha * math.sqrt(2 / math.pi) * mean
 
         def balance(log_sigma: float) -> float:
             sigma = math.exp(log_sigma)
             around = math.hypot(pull(sigma), sigma), sigma
-            squared = _fields(lambda x: logistic_step(x, log_chi) ** 2, *around, _kinks(log_chi), scale=1.0)
+            squared = _fields(lambda x: logistic_step(x, log_chi) ** 2, *around, kinks, scale=1.0)
             return math.log(alpha * squared) - 2 * log_sigma
 
         low = min(log_chi, 0.0) - 20
@@ -146,19 +143,6 @@ def fixed_norm(alpha: float, norm: float) -> Rule:
     return Rule(norm, R / math.hypot(R, sigma), math.atan2(sigma, R) / math.pi)
 
 
-def _kinks(log_chi: float) -> tuple[float, ...]:
-    """Where delta turns from nearly 0 to a line, and from a line to nearly chi."""
-    return max(log_chi, 0.0), -math.exp(min(log_chi, 40.0))
-
-
-def _gaussian(
-    f: Callable[[FloatArray], FloatArray], sigma: float, kinks: tuple[float, ...], scale: float = 0.0
-) -> float:
-    """E f(sigma z)."""
-    x, weight = _rule(sigma, (), kinks, scale)
-    return float(weight @ (f(x) * np.exp(-0.5 * (x / sigma) ** 2))) / (sigma * math.sqrt(2 * math.pi))
-
-
 def _fields(
     f: Callable[[FloatArray], FloatArray],
     norm: float,
@@ -169,23 +153,7 @@ def _fields(
     """E f(R|t| + sigma z), R^2 = norm^2 - sigma^2: the density is 2 phi(x/norm) Phi(R x/(norm
     sigma))/norm."""
     R = math.sqrt(max(0.0, norm**2 - sigma**2))
-    rise = sigma * np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL])
-    x, weight = _rule(norm, tuple(rise), kinks, scale)
+    rise = sigma * np.array([-TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, TAIL])
+    x, weight = piecewise_rule(norm, tuple(rise), kinks, scale)
     density = np.exp(-0.5 * (x / norm) ** 2) * ndtr(R * x / (norm * sigma))
     return float(weight @ (f(x) * density)) * 2 / (norm * math.sqrt(2 * math.pi))
-
-
-def _rule(
-    width: float, ends: tuple[float, ...], kinks: tuple[float, ...], scale: float
-) -> tuple[FloatArray, FloatArray]:
-    """Gauss-Legendre between -9 and 9 widths, in pieces that end at ``ends`` and where f has a kink; towards
-    a kink of the width ``scale`` they shrink in proportion to its distance."""
-    pieces: npt.NDArray[np.float64] = np.append(
-        np.array([-_TAIL, -3.0, -1.0, 0.0, 1.0, 3.0, _TAIL]) * width, ends
-    )
-    steps = scale * 4.0 ** np.arange(math.log(1 + 2 * _TAIL * width / scale, 4.0)) if scale else np.zeros(0)
-    for kink in kinks:
-        pieces = np.concatenate([pieces, [kink], kink + steps, kink - steps])
-    pieces = np.unique(pieces[np.abs(pieces) <= _TAIL * width])
-    half, middle = 0.5 * np.diff(pieces), 0.5 * (pieces[1:] + pieces[:-1])
-    return (middle[:, None] + half[:, None] * _NODES).ravel(), (half[:, None] * _WEIGHTS).ravel()
