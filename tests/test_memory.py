@@ -306,8 +306,8 @@ def test_the_theory_of_the_pseudo_likelihood_has_the_averages_of_a_dense_rule(
 
 
 def test_the_theory_of_the_pseudo_likelihood_is_not_given_below_its_range() -> None:
-    assert theory.pseudo_likelihood_stability(1.0, 1.0, 1e-8) == pytest.approx(0.69, abs=0.01)
-    assert math.isnan(theory.pseudo_likelihood_stability(1.0, 1.0, 0.99e-8))
+    assert theory.pseudo_likelihood_stability(0.1, 1.0, 1e-8) == pytest.approx(3.02, abs=0.01)
+    assert math.isnan(theory.pseudo_likelihood_stability(0.1, 1.0, 0.99e-8))
 
 
 @pytest.mark.parametrize("log_chi", [-30.0, 0.0, 8.0])
