@@ -149,6 +149,9 @@ def test_a_map_has_the_thresholds_of_every_model() -> None:
         at, exact = found.sel(p=p, p_star=1, a=a), thresholds_of(Network(p, 1, a, "log_cosh"))
         assert at["alpha_bbp"].item() == exact.alpha_bbp
         assert TRANSITION_KINDS[at["transition"].item()] == exact.transition
+        assert at["alpha_bbp_typical"].item() == pytest.approx(
+            exact.alpha_bbp if math.isinf(p) else math.nan, nan_ok=True
+        )
     with pytest.raises(ParameterError, match="bounded below"):
         activation_map(**axes, activation="quartic", teacher_activation="quadratic")
 

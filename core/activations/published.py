@@ -10,6 +10,7 @@ from bendscape.core.activations.activation import Network
 from bendscape.core.activations.quadrature import WIDEST, WIDEST_PRODUCT
 from bendscape.core.activations.sectors import SECTORS, sector_spectrum, sector_thresholds
 from bendscape.core.activations.theory import even_spectrum, even_transition
+from bendscape.core.errors import ParameterError
 
 TRANSITION_KINDS = ("continuous", "discontinuous", "none", "unknown")
 """Kinds of transition; none: no outlier leaves the bulk at any load; unknown: no theory for this network."""
@@ -85,6 +86,20 @@ def thresholds_of(network: Network | None) -> Thresholds:
         symmetric = relative = load
     shown = _tangent(network, load) if kind == "discontinuous" else load
     return Thresholds(load, error, symmetric, relative, shown, kind)
+
+
+def typical_threshold(network: Network) -> float:
+    """At p = inf the threshold where the student's output is at its mean, which is below alpha_bbp where rare
+    outputs hold the edge; nan at finite p, and where there is none or no theory.
+
+    Source: :func:`bendscape.core.activations.theory.even_transition`, with ``typical``.
+    """
+    if math.isfinite(network.p) or not has_theory(network):
+        return math.nan
+    try:
+        return even_transition(network, typical=True).alpha_bbp
+    except ParameterError:  # no weight is negative where outputs are at their mean
+        return math.nan
 
 
 def _tangent(network: Network, load: float) -> float:
