@@ -116,13 +116,13 @@ def _least_within(network: Network, reach: float, typical: bool) -> float:
     x, rest, u = np.meshgrid(line, line[:1] if alone else line, u, indexing="ij")
     least = math.inf
     for count in counts:
-        values = _lowest(network, count, x, rest, u, typical)
+        values = _lowest(network, count, x, rest, u, typical=typical)
         least = min(least, float(values.min()))
         for place in np.argsort(values, axis=None)[:STARTS]:
             start = [float(of.flat[place]) for of in (x, rest, u)]
             found = minimize(
                 lambda at, count=count: float(
-                    _lowest(network, count, *np.clip(at, -reach, reach)[:, None], typical)[0]
+                    _lowest(network, count, *np.clip(at, -reach, reach)[:, None], typical=typical)[0]
                 ),
                 start,
                 method="Nelder-Mead",
@@ -132,7 +132,7 @@ def _least_within(network: Network, reach: float, typical: bool) -> float:
 
 
 def _lowest(
-    network: Network, alike: int, x: FloatArray, rest: FloatArray, u: FloatArray, typical: bool
+    network: Network, alike: int, x: FloatArray, rest: FloatArray, u: FloatArray, *, typical: bool
 ) -> FloatArray:
     """Lowest eigenvalue of D where ``alike`` units have the pre-activation x and the others ``rest``."""
     student, p, a = network.student, network.p, network.a
