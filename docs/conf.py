@@ -19,7 +19,7 @@ version = release = version_of("bendscape")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "reference"]
 root_doc = "index"
 exclude_patterns = ["README.md"]  # GitHub's landing page, which index.md includes
-nitpicky = False
+smartquotes = False
 
 # Pages are written for GitHub as well: relative links to headings, and formulas in fences called math.
 myst_enable_extensions = ["dollarmath"]
@@ -41,10 +41,14 @@ napoleon_use_param = napoleon_use_rtype = False  # types are words ("array, N x 
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "bendscape"
+html_context = {"default_mode": "auto"}  # dark where the browser asks for it
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

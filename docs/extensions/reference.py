@@ -171,14 +171,32 @@ def _entry(module: ModuleType, name: str, home: str) -> list[str]:
         return [f".. autofunction:: {full}", ""]
     # A constant is documented below its definition, which need not be in the module that exports it.
     words = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])
-    return [f".. py:data:: {full}", f"   :value: {of!r}", "", *(f"   {line}" for line in words), ""]
+    return [f".. py:data:: {name}", f"   :value: {of!r}", "", *(f"   {line}" for line in words), ""]
 
 
-def _escape_moduli(app: Sphinx, what: str, name: str, of: object, options: Any, lines: list[str]) -> None:
-    """Bars in docstrings are moduli, |x|, not substitutions of RST."""
-    for index, line in enumerate(lines):
-        parts = re.split(r"(`[^`]*`)", line)
-        lines[index] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+def _as_rst(app: Sphinx, what: str, name: str, of: object, options: Any, lines: list[str]) -> None:
+    """Docstrings in RST: bars are moduli, |x|, not substitutions; what is indented is a formula or code."""
+    found: list[str] = []
+    last = ""  # the line before that is not blank
+    around: int | None = None  # in a literal block: the indentation of the text around it
+    for line in lines:
+        if line.strip():
+            if around is not None and _indent(line) <= around:
+                around = None
+            item = last.lstrip().startswith(("- ", "* "))
+            if around is None and last and not item and found[-1] == "" and _indent(line) > _indent(last):
+                around = _indent(last)
+                if not last.endswith("::"):
+                    found += [" " * around + "::", ""]
+            last = line
+        parts = re.split(r"(`[^`]*`)", line) if around is None else []
+        bars = [part if part.startswith("`") else part.replace("|", r"\|") for part in parts]
+        found.append("".join(bars) if parts else line)
+    lines[:] = found
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _skip_fields(app: Sphinx, what: str, name: str, of: object, skip: bool, options: Any) -> bool | None:
@@ -225,7 +243,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("analyses", Analyses)
     app.add_directive("command-line", CommandLine)
     app.add_directive("kernels", Kernels)
-    app.connect("autodoc-process-docstring", _escape_moduli)
+    app.connect("autodoc-process-docstring", _as_rst, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
