@@ -33,7 +33,8 @@ class Generated(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """Parse the text in place; its headings become sections of the page."""
+        """Parse the text in place; its headings become sections of the page. What is not below one of its
+        headings would come after them."""
         return self.parse_text_to_nodes(self.markdown(), allow_section_headings=True)
 
 
@@ -51,7 +52,7 @@ class CommandLine(Generated):
         group = get_command(app)
         context = group.make_context("bendscape", [], resilient_parsing=True)
         text = get_docs_for_click(obj=group, ctx=context, name="bendscape")
-        return text.partition("\n")[2]  # without its heading: the page has one
+        return f"#{text}"  # its own heading is below that of the page
 
 
 class Kernels(Generated):
@@ -166,7 +167,12 @@ def _home(module: ModuleType, name: str) -> str:
 def _entry(module: ModuleType, name: str, home: str) -> list[str]:
     of, full = getattr(module, name), f"{module.__name__}.{name}"
     if inspect.isclass(of):
-        return [f".. autoclass:: {full}", "   :members:", "   :exclude-members: model_config", ""]
+        return [
+            f".. autoclass:: {full}",
+            "   :members:",
+            "   :exclude-members: model_config, model_post_init",
+            "",
+        ]
     if inspect.isroutine(of):
         return [f".. autofunction:: {full}", ""]
     # A constant is documented below its definition, which need not be in the module that exports it.
