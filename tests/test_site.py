@@ -1,4 +1,4 @@
-"""The site: the command of CONTRIBUTING.md builds it, nothing in it needs a network, faults fail the build."""
+"""The site: the command of CONTRIBUTING.md builds it, it needs no network, and faults fail the build."""
 
 from __future__ import annotations
 
