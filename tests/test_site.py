@@ -117,6 +117,9 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
         assert not {f"{module.__name__}.{name}" for name in own} - names
     assert "bendscape.core.ParameterError" in names
     assert "bendscape.analysis.estimate.thresholds.thresholds" in names
+    for page in (site / "reference").glob("*.html"):
+        unread = re.findall(r"~\w+\.\w+|<factory>", words(page))  # a signature that Sphinx could not read
+        assert not unread, page
 
 
 def options_of(command: Any, path: str) -> dict[str, set[str]]:

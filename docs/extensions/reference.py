@@ -210,6 +210,13 @@ def _skip_fields(app: Sphinx, what: str, name: str, of: object, skip: bool, opti
     return True if type(of).__name__ == "_tuplegetter" else None
 
 
+def _signature(
+    app: Sphinx, what: str, name: str, of: object, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """A default that is no expression, such as `<factory>`, would keep Sphinx from reading the signature."""
+    return signature and re.sub(r"<\w[^<>]*>", "...", signature), returns
+
+
 def _resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
@@ -250,6 +257,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-line", CommandLine)
     app.add_directive("kernels", Kernels)
     app.connect("autodoc-process-docstring", _as_rst, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
