@@ -201,6 +201,11 @@ def _as_rst(app: Sphinx, what: str, name: str, of: object, options: Any, lines: 
     lines[:] = found
 
 
+def _dashes(app: Sphinx, what: str, name: str, of: object, options: Any, lines: list[str]) -> None:
+    """Dashes after the names of parameters; everywhere else two hyphens are those of an option."""
+    lines[:] = [re.sub(r"(?<=[*)]) -- ", " – ", line, count=1) for line in lines]
+
+
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
@@ -257,6 +262,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-line", CommandLine)
     app.add_directive("kernels", Kernels)
     app.connect("autodoc-process-docstring", _as_rst, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _dashes, priority=600)  # after napoleon
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("missing-reference", _resolve)
