@@ -33,7 +33,7 @@ gamma               ``gamma``             -2 g/p, in (0, 1) left of the spectrum
 T(g)                (none)                (p-1) d_perp/(1 - g d_perp) + d_par/(1 - g d_par)
 Sigma(g)            ``self_energy``       (alpha/p) E[T(g)]
 z(g)                ``spectral_map``      1/g + Sigma(g), the functional inverse of g(z)
-lambda_-            ``lambda_minus``      left edge of the bulk, theory
+``lambda_-``        ``lambda_minus``      left edge of the bulk, theory
 lambda_*            ``lambda_star``       outlier left of the bulk, theory
 m^2                 ``overlap_sq``        squared overlap of a unit eigenvector with the teacher, in [0, 1]
 (none)              ``overlap_sq_jump``   overlap_sq of the outlier just above alpha_bbp, 0 where continuous

@@ -162,7 +162,18 @@ def test_the_reference_of_the_campaign_file_has_every_key_and_no_other() -> None
     assert more.to_grid(kernel.axes).cell_count() == 4 * 21 * (256 + 64) + beside
 
 
-def test_the_index_links_every_page() -> None:
-    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
-    assert {page for page in pages if f"]({page})" not in index} == set()
+def test_every_page_is_listed_in_one_of_the_four_parts_and_these_in_the_index() -> None:
+    docs = ROOT / "docs"
+    parts = [docs / part / "index.md" for part in ("tutorials", "how-to", "explanation", "reference")]
+    listed = [
+        (part.parent / name).resolve()
+        for part in parts
+        for name in re.findall(
+            r"^- \[[^]]+\]\(([^)#]+)\)[^\n]*\w", part.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    pages = {path for path in docs.rglob("*.md") if path.parent.name != "decisions"}
+    landing = {docs / "README.md", docs / "index.md", *parts}
+    assert sorted(listed) == sorted((pages - landing) | {docs / "decisions" / "index.md"})
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    assert [f"({part.relative_to(docs)})" in index for part in parts] == [True] * 4

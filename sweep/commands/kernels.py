@@ -44,16 +44,9 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
             continue
         title = f"{document['name']}, version {document['version']}, from {document['source']}"
         out().print(title, markup=False, soft_wrap=True, style="bold")
-        out().print(_axes(document["axes"]))
-        if document["options"]:
-            options = _table("option", "accepts", "default", "meaning")
-            for of in document["options"]:
-                default = "" if of["default"] is None else str(of["default"])
-                options.add_row(of["name"], _accepts(of["accepted"]), default, of["long_name"])
-            out().print(options)
-        rows = [(variable, "cell") for variable in document["variables"]]
-        rows += [(v, ", ".join(of["over"])) for of in document["references"] for v in of["variables"]]
-        out().print(_variables(rows), end="\n\n")
+        for rows in tables(document):
+            out().print(_table(rows))
+        out().print()
 
 
 def describe(kernel: Kernel) -> dict[str, Any]:
@@ -73,6 +66,50 @@ def describe(kernel: Kernel) -> dict[str, Any]:
             for of in kernel.references
         ],
     }
+
+
+def tables(document: dict[str, Any]) -> list[list[dict[str, str]]]:
+    """The tables of a kernel that :func:`describe` has described, as rows from column to text: its axes, its
+    options if it has any, its variables with its references. Empty columns are left out."""
+    axes = [
+        {
+            "axis": axis["name"],
+            "role": axis["role"],
+            "dtype": axis["dtype"],
+            "accepts": axis["accepted"],
+            "default": "" if axis["default"] is None else str(axis["default"]),
+            "relative to": ", ".join(axis["relative_to"]),
+            "meaning": _meaning(axis),
+        }
+        for axis in document["axes"]
+    ]
+    options = [
+        {
+            "option": of["name"],
+            "accepts": _accepts(of["accepted"]),
+            "default": "" if of["default"] is None else str(of["default"]),
+            "meaning": of["long_name"],
+        }
+        for of in document["options"]
+    ]
+    measured = [(variable, "cell") for variable in document["variables"]]
+    known = [(v, ", ".join(of["over"])) for of in document["references"] for v in of["variables"]]
+    variables = [
+        {
+            "variable": of["name"],
+            "of each": each,
+            "over": ", ".join(of["dims"]),
+            "dtype": of["dtype"],
+            "values": ", ".join(of["flags"]) or _range(*of["valid_range"]),
+            "meaning": _meaning(of),
+        }
+        for of, each in (*measured, *known)
+    ]
+    return [
+        [{name: row[name] for name in rows[0] if any(one[name] for one in rows)} for row in rows]
+        for rows in (axes, options, variables)
+        if rows
+    ]
 
 
 def _options(kernel: Kernel) -> list[dict[str, Any]]:
@@ -121,34 +158,6 @@ def _describe_variable(variable: Variable) -> dict[str, Any]:
     }
 
 
-def _axes(axes: list[dict[str, Any]]) -> Table:
-    rows = [
-        {
-            "axis": axis["name"],
-            "role": axis["role"],
-            "dtype": axis["dtype"],
-            "accepts": axis["accepted"],
-            "default": "" if axis["default"] is None else str(axis["default"]),
-            "relative to": ", ".join(axis["relative_to"]),
-            "meaning": _meaning(axis),
-        }
-        for axis in axes
-    ]
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*(row[name] for name in columns))
-    return table
-
-
-def _variables(rows: list[tuple[dict[str, Any], str]]) -> Table:
-    table = _table("variable", "of each", "dtype", "values", "meaning")
-    for variable, of in rows:
-        values = ", ".join(variable["flags"]) or _range(*variable["valid_range"])
-        table.add_row(variable["name"], of, variable["dtype"], values, _meaning(variable))
-    return table
-
-
 def _range(low: float, high: float) -> str:
     from bendscape.sweep.campaign.kernel import FINITE
 
@@ -160,8 +169,12 @@ def _meaning(of: dict[str, Any]) -> str:
     return str(of["long_name"]) + (f" [{of['units']}]" if of["units"] not in ("", "1") else "")
 
 
-def _table(*columns: str) -> Table:
+def _table(rows: list[dict[str, str]]) -> Table:
     from rich import box
     from rich.table import Column, Table
 
-    return Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = (Column(name, overflow="fold") for name in rows[0])
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row.values())
+    return table
