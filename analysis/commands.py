@@ -403,7 +403,7 @@ def phase_map(
     VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas. Widths are
     rounded to integers; p may be inf.
     """
-    from bendscape.analysis.figures.activation_map import activation_map
+    from bendscape.analysis.figures.activation_map import UNKNOWN, activation_map
     from bendscape.analysis.figures.theory_map import (
         TITLE,
         check_figure,
@@ -434,6 +434,8 @@ def phase_map(
         ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
     else:
         ds = activation_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], **names)
+        if unknown := int((ds["transition"] == UNKNOWN).sum()):
+            console().print(f"no theory for {unknown} of {ds['transition'].size} models: NaN there")
     files = [str(write_map(ds, output))]
     if figure is not None:
         files.append(str(write_figure(ds, figure)))

@@ -2,7 +2,8 @@
 
     python benchmarks/activations.py --numbers build/activations.json --figure docs/activations.svg
 
-prints two tables as Markdown and draws the figure. Upper row: alpha_bbp(p, a) over alpha_bbp(1, a) by theory.
+prints two tables as Markdown and draws the figure. Upper row: alpha_bbp(p, a) over alpha_bbp(1, a) by theory;
+"typical" is infinite width with the student's output at its mean (p to infinity before N).
 Lower row: the mean squared overlap of the lowest p p_star eigenvectors of sampled Hessians at a = 1 beside
 theory's m^2. Numbers that the JSON file has already are not computed again.
 """
@@ -20,6 +21,7 @@ import numpy as np
 from bendscape.core.activations.activation import Network
 from bendscape.core.activations.published import outliers_of, thresholds_of
 from bendscape.core.activations.sampling import observe
+from bendscape.core.activations.theory import even_transition
 from bendscape.core.errors import ParameterError
 
 STUDENTS = ("quadratic", "log_cosh", "sqrt", "gauss", "softplus")
@@ -27,7 +29,8 @@ STUDENTS = ("quadratic", "log_cosh", "sqrt", "gauss", "softplus")
 ALIKE = ("log_cosh", "sqrt", "gauss")
 """Students of a teacher with the same activation; these have a table only."""
 A = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-WIDTHS = (1, 2, 4, 8, math.inf)
+TYPICAL = "typical"
+WIDTHS = (1, 2, 4, 8, math.inf, TYPICAL)
 SAMPLED_WIDTHS = (1, 2)
 FACTORS = (0.6, 1.3, 2.0, 3.0)
 """Sampled loads, as multiples of alpha_bbp."""
@@ -53,13 +56,17 @@ class Numbers:
         return self.known[key]
 
 
-def threshold(numbers: Numbers, p: float, a: float, student: str, teacher: str) -> tuple[float, float, str]:
+def threshold(
+    numbers: Numbers, p: float | str, a: float, student: str, teacher: str
+) -> tuple[float, float, str]:
     """alpha_bbp, its error and its kind; nan without a theory."""
 
     def make() -> list[Any]:
-        network = Network(p, 1, a, student, teacher)
         try:
-            found = thresholds_of(network)
+            if isinstance(p, str):
+                limit = even_transition(Network(math.inf, 1, a, student, teacher), typical=True)
+                return [limit.alpha_bbp, limit.alpha_bbp_error, limit.kind]
+            found = thresholds_of(Network(p, 1, a, student, teacher))
         except ParameterError:
             return [math.nan, math.nan, "unknown"]
         return [found.alpha_bbp, found.alpha_bbp_error, found.transition]
@@ -99,13 +106,15 @@ def theory_line(numbers: Numbers, p: int, student: str, load: float) -> list[flo
 
 def tables(numbers: Numbers, N: int, seeds: int) -> None:
     """Print both tables."""
-    print("| student | teacher | a | " + " | ".join(f"p = {p}" for p in WIDTHS) + " |\n" + "|---" * 8 + "|")
+    heads = [p if isinstance(p, str) else f"p = {p}" for p in WIDTHS]
+    print("| student | teacher | a | " + " | ".join(heads) + " |\n" + "|---" * (3 + len(heads)) + "|")
     for student, teacher in [(name, "quadratic") for name in STUDENTS] + [(name, name) for name in ALIKE]:
         for a in A:
-            shown = []
+            shown: list[str] = []
             for p in WIDTHS:
                 value, error, kind = threshold(numbers, p, a, student, teacher)
                 shown.append("–" if math.isnan(value) else f"{value:.4f} ({error:.0e}) {kind[0]}")
+            shown[-1] = "same" if shown[-1] == shown[-2] != "–" else shown[-1]
             print(f"| {student} | {teacher} | {a:g} | " + " | ".join(shown) + " |", flush=True)
     head = "| student | p | alpha/alpha_bbp | lambda_* | sampled | m² | sampled |"
     print(f"\n{head}\n" + "|---" * 7 + "|")
@@ -147,7 +156,7 @@ def draw(numbers: Numbers, path: Path, N: int, seeds: int) -> None:
                 j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
             )
         rows[0, k].set_xticks(range(len(A)), [f"{a:g}" for a in A])
-        rows[0, k].set_yticks(range(len(WIDTHS)), ["∞" if math.isinf(p) else str(p) for p in WIDTHS])
+        rows[0, k].set_yticks(range(len(WIDTHS)), ["∞" if p == math.inf else p for p in WIDTHS])
         rows[0, k].set(title=student.replace("_", " "), xlabel="a", ylabel="p" if not k else "")
         for p, colour in zip(SAMPLED_WIDTHS, ("tab:blue", "tab:orange"), strict=True):
             load = float(at[WIDTHS.index(p), A.index(1.0), 0])

@@ -149,8 +149,26 @@ def test_a_map_has_the_thresholds_of_every_model() -> None:
         at, exact = found.sel(p=p, p_star=1, a=a), thresholds_of(Network(p, 1, a, "log_cosh"))
         assert at["alpha_bbp"].item() == exact.alpha_bbp
         assert TRANSITION_KINDS[at["transition"].item()] == exact.transition
+        assert at["alpha_bbp_typical"].item() == pytest.approx(
+            exact.alpha_bbp if math.isinf(p) else math.nan, nan_ok=True
+        )
     with pytest.raises(ParameterError, match="bounded below"):
         activation_map(**axes, activation="quartic", teacher_activation="quadratic")
+
+
+def test_a_map_without_any_theory_is_refused_and_models_without_are_counted(tmp_path: Path) -> None:
+    asked = ("theory", "map", "--activation", "softplus", "--a", "1", "-o", tmp_path / "map.zarr")
+    refused = bendscape(*asked, "--p", "8,16")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "p = 8 is not accepted: p must be from 2 to 4 for the two sectors" in refused.stderr
+    assert not (tmp_path / "map.zarr").exists()
+    written = bendscape(*asked, "--p", "1,8")
+    assert written.returncode == 0
+    assert "no theory for 1 of 2 models" in written.stderr
+    found = xr.open_zarr(tmp_path / "map.zarr")
+    assert found["activation"].item() == "softplus"
+    assert np.isfinite(found["alpha_bbp"].values).ravel().tolist() == [True, False]
 
 
 def test_commands_and_the_page_show_networks_and_claims(store: Path, ds: xr.Dataset, tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import xarray as xr
 
 from bendscape.analysis.figures.theory_map import TITLE
 from bendscape.core.activations.activation import Network
-from bendscape.core.activations.published import TRANSITION_KINDS, thresholds_of
+from bendscape.core.activations.published import (
+    TRANSITION_KINDS,
+    check_theory,
+    has_theory,
+    thresholds_of,
+    typical_threshold,
+)
 from bendscape.core.activations.weight import least_weight
 
 DIMS = ("p", "p_star", "a")
@@ -20,6 +26,8 @@ WORDS = {
     "alpha_bbp_relative": "threshold of the relative sector",
     "alpha_0_tangent": "alpha_0 by the tangent to the squared overlap at alpha_bbp",
 }
+UNKNOWN = TRANSITION_KINDS.index("unknown")
+TYPICAL = "at p = inf, threshold where the student's output is at its mean; NaN at finite p"
 
 
 def activation_map(
@@ -37,26 +45,32 @@ def activation_map(
     Returns
     -------
     xarray.Dataset
-        The variables of ``WORDS`` and ``transition``; the activations as scalar coordinates.
+        The variables of ``WORDS``, ``alpha_bbp_typical`` and ``transition``; the activations as scalar
+        coordinates.
 
     Raises
     ------
     ParameterError
-        A model whose spectrum has no left edge.
+        A model whose spectrum has no left edge, or no model with a theory.
 
     Notes
     -----
     About a second for a model of finite width. Held by ``tests/test_activation_findings.py``.
     """
+    names = {"activation": activation, "teacher_activation": teacher_activation}
     shape = (len(p), len(p_star), len(a))
+    networks = [Network(width, int(units), a[0], **names) for width in p for units in p_star]
+    if not any(map(has_theory, networks)):
+        check_theory(networks[0])
     found = {name: np.full(shape, math.nan) for name in WORDS}
-    kinds = np.zeros(shape, dtype=np.int8)
+    typical, kinds = np.full(shape, math.nan), np.zeros(shape, dtype=np.int8)
     for i, j, k in np.ndindex(*shape):
-        network = Network(p[i], int(p_star[j]), a[k], activation, teacher_activation)
+        network = Network(p[i], int(p_star[j]), a[k], **names)
         least_weight(network)
         at = thresholds_of(network)
         for name, values in found.items():
             values[i, j, k] = getattr(at, name)
+        typical[i, j, k] = typical_threshold(network)
         kinds[i, j, k] = TRANSITION_KINDS.index(at.transition)
     about = {
         "long_name": "kind of the transition at alpha_bbp",
@@ -64,6 +78,6 @@ def activation_map(
         "flag_meanings": " ".join(TRANSITION_KINDS),
     }
     variables = {name: (DIMS, found[name], {"long_name": WORDS[name], "units": "1"}) for name in WORDS}
+    variables["alpha_bbp_typical"] = (DIMS, typical, {"long_name": TYPICAL, "units": "1"})
     coords = {"p": np.array(p), "p_star": np.array(p_star, dtype=np.int64), "a": np.array(a)}
-    names = {"activation": activation, "teacher_activation": teacher_activation}
     return xr.Dataset(variables | {"transition": (DIMS, kinds, about)}, coords | names, {"title": TITLE})

@@ -128,10 +128,7 @@ def table(blocks: Iterable[Mapping[str, Any]]) -> xr.Dataset:
             columns.setdefault(name, []).append(np.broadcast_to(np.asarray(values), length))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     return xr.Dataset(
-        {
-            name: ("row", values.astype(object) if values.dtype.kind == "U" else values, _attrs(name))
-            for name, values in joined.items()
-        },
+        {name: ("row", values, _attrs(name)) for name, values in joined.items()},
         attrs={"title": TITLE},
     )
 
@@ -180,7 +177,11 @@ def write_numbers(numbers: Numbers, place: Path, kind: str) -> list[Path]:
 
 
 def replace_zarr(ds: xr.Dataset, path: Path, option: str) -> None:
-    """Write a dataset with a title as Zarr. Only an earlier dataset with the same title is replaced."""
+    """Write a dataset with a title as Zarr. Only an earlier dataset with the same title is replaced.
+
+    Strings are written at their own lengths: arrays of equal lengths have no specification in Zarr 3.
+    """
+    ds = ds.assign({name: of.astype(object) for name, of in ds.variables.items() if of.dtype.kind == "U"})
     check_replaceable(path, str(ds.attrs["title"]), what=f"dataset of {ds.attrs['title']}", name=option)
     with warnings.catch_warnings(), whole(path) as folder:
         silence_zarr()

@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from bendscape.core.activations.activation import Network
-from bendscape.core.activations.quadrature import WIDEST, WIDEST_PRODUCT
-from bendscape.core.activations.sectors import SECTORS, sector_spectrum, sector_thresholds
-from bendscape.core.activations.theory import even_spectrum, even_transition
+from bendscape.core.activations.quadrature import check_widths
+from bendscape.core.activations.sectors import SECTORS, check_sectors, sector_spectrum, sector_thresholds
+from bendscape.core.activations.theory import check_even, even_spectrum, even_transition
+from bendscape.core.errors import ParameterError
 
 TRANSITION_KINDS = ("continuous", "discontinuous", "none", "unknown")
 """Kinds of transition; none: no outlier leaves the bulk at any load; unknown: no theory for this network."""
@@ -53,15 +54,23 @@ NO_THRESHOLDS = Thresholds(_NAN, _NAN, _NAN, _NAN, _NAN, "unknown")
 NO_OUTLIERS = Outliers("sharp", _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN)
 
 
+def check_theory(network: Network) -> None:
+    """Refuse networks without a theory; there is one for an even teacher and an even student of any width up
+    to 64 or infinite, p = 1, or any student of p = 2 to 4."""
+    if is_split(network):
+        check_widths(network)
+        check_sectors(network)
+    else:
+        check_even(network)
+
+
 def has_theory(network: Network) -> bool:
-    """Whether there is a theory: an even teacher; an even student of any width up to 64, p = 1, or any
-    student of p = 2 to 4."""
-    if not network.teacher.even:
+    """Whether :func:`check_theory` accepts it."""
+    try:
+        check_theory(network)
+    except ParameterError:
         return False
-    if network.teacher_activation != "quadratic" and network.p_star > WIDEST_PRODUCT:
-        return False
-    one = network.p == 1 or network.student.even
-    return (network.p <= WIDEST or math.isinf(network.p)) if one else 2 <= network.p <= WIDEST_PRODUCT
+    return True
 
 
 def is_split(network: Network) -> bool:
@@ -85,6 +94,20 @@ def thresholds_of(network: Network | None) -> Thresholds:
         symmetric = relative = load
     shown = _tangent(network, load) if kind == "discontinuous" else load
     return Thresholds(load, error, symmetric, relative, shown, kind)
+
+
+def typical_threshold(network: Network) -> float:
+    """At p = inf the threshold where the student's output is at its mean, which is below alpha_bbp where rare
+    outputs hold the edge; nan at finite p, and where there is none or no theory.
+
+    Source: :func:`bendscape.core.activations.theory.even_transition`, with ``typical``.
+    """
+    if math.isfinite(network.p) or not has_theory(network):
+        return math.nan
+    try:
+        return even_transition(network, typical=True).alpha_bbp
+    except ParameterError:  # no weight is negative where outputs are at their mean
+        return math.nan
 
 
 def _tangent(network: Network, load: float) -> float:

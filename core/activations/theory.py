@@ -69,14 +69,14 @@ def check_even(network: Network) -> None:
 
 
 @lru_cache(maxsize=16)
-def _averages(network: Network) -> tuple[Rules, At, tuple[At, ...], float]:
+def _averages(network: Network, typical: bool) -> tuple[Rules, At, tuple[At, ...], float]:
     check_even(network)
     rules = rules_of(network)
-    end = EDGE / least_weight(network)
+    end = EDGE / least_weight(network, typical=typical)
     return rules, averages(network, rules.best), tuple(averages(network, of) for of in rules.others), end
 
 
-def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
+def even_spectrum(network: Network, alpha: float, *, typical: bool = False) -> EvenSpectrum:
     """Left edge and outlier of an even network at load alpha.
 
     Parameters
@@ -85,6 +85,8 @@ def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
         Even teacher; even student, or p = 1. p at most 64, or inf.
     alpha : float
         Samples per dimension, > 0.
+    typical : bool
+        As in :func:`even_transition`.
 
     Returns
     -------
@@ -95,16 +97,16 @@ def even_spectrum(network: Network, alpha: float) -> EvenSpectrum:
     Raises
     ------
     ParameterError
-        As :func:`check_even`, or the spectrum has no left edge.
+        As :func:`check_even`, or the spectrum has no left edge, or ``typical`` at finite p.
     """
-    rules, best, others, end = _averages(network)
+    rules, best, others, end = _averages(network, typical)
     load = as_positive("alpha", alpha) / (1 if math.isinf(network.p) else network.p)
     fine, rough = _spectrum(best, load, end), [_spectrum(other, load, end) for other in others]
     errors = (rules.error(float(fine[k]), [float(each[k]) for each in rough]) for k in (0, 2, 3))
     return EvenSpectrum(*fine, *errors)
 
 
-def even_transition(network: Network) -> EvenTransition:
+def even_transition(network: Network, *, typical: bool = False) -> EvenTransition:
     """Threshold alpha_bbp of an even network.
 
     Continuous where g E[T'] = E[(u^2 - 1) T] has a root g in (1/inf d, 0), then alpha_bbp = p/(g E[(u^2 - 1)
@@ -114,6 +116,11 @@ def even_transition(network: Network) -> EvenTransition:
     ----------
     network : Network
         As for :func:`even_spectrum`.
+    typical : bool
+        At p = inf, which limit: by default that of alpha_bbp(p), N -> inf before p -> inf; else the other
+        order, where the student's output is at its mean and rare outputs do not hold the edge. The two agree
+        where p inf d does (:func:`bendscape.core.activations.weight.least_weight`), as for an unbounded
+        teacher and a student that bends upwards only. Hessians of N far below exp(c p) show the second.
 
     Returns
     -------
@@ -125,7 +132,7 @@ def even_transition(network: Network) -> EvenTransition:
     ParameterError
         As :func:`even_spectrum`.
     """
-    rules, best, others, end = _averages(network)
+    rules, best, others, end = _averages(network, typical)
     width = 1.0 if math.isinf(network.p) else float(network.p)
     fine, rough = _transition(best, width, end), [_transition(other, width, end)[0] for other in others]
     return EvenTransition(*fine, rules.error(fine[0], rough))
@@ -161,13 +168,41 @@ def sample_theory(weight: Weight, u_sq: FloatArray, N: int) -> SampleTheory:
     Held by ``tests/test_activations.py`` against the conditional theory of the square.
     """
     p, count = weight.e.shape
-    d = weight.v[:, None] * weight.v[None, :]
-    d[np.arange(p), np.arange(p)] += weight.e
-    least = float(np.linalg.eigvalsh(d.transpose(2, 0, 1))[:, 0].min())
+    least = _least_of(weight)
     if least >= 0:
         return SampleTheory(math.nan, math.nan, math.nan)
     found = _spectrum(sample_averages(weight, u_sq), count / (p * N), (1 - 1e-12) / least)
     return SampleTheory(found[0], found[2], found[3])
+
+
+def sample_transition(weight: Weight, u_sq: FloatArray) -> float:
+    """The load alpha_bbp at which the theory with every average over M drawn samples has an outlier.
+
+    This is about what Hessians of N = M/alpha show: rarer samples do not hold their edge.
+
+    Parameters
+    ----------
+    weight, u_sq
+        As for :func:`sample_theory`.
+
+    Returns
+    -------
+    float
+        In samples per dimension; nan where there is no outlier at any load.
+    """
+    least = _least_of(weight)
+    if least >= 0:
+        return math.nan
+    return _transition(sample_averages(weight, u_sq), float(len(weight.e)), (1 - 1e-12) / least)[0]
+
+
+def _least_of(weight: Weight) -> float:
+    """Lowest eigenvalue of D among samples: none is below its lowest e, or above any e + v^2."""
+    v, e = weight
+    low = e.min(axis=0) <= (e + v * v).min()
+    d = v[:, None, low] * v[None, :, low]
+    d[np.arange(len(e)), np.arange(len(e))] += e[:, low]
+    return float(np.linalg.eigvalsh(d.transpose(2, 0, 1))[:, 0].min())
 
 
 def _first_root(function: Callable[[float], float], end: float, last: float) -> float:

@@ -39,7 +39,7 @@ def weight_of(network: Network, fields: FloatArray, y: FloatArray) -> Weight:
     """The weight of samples with pre-activations ``fields``, (p, ...), and labels y, which broadcast.
 
     At p = inf, with one pre-activation standing for all, the limit of p D: yhat is its mean, and v v^T, of
-    rank one among infinitely many units, is left out.
+    rank one among infinitely many units, is left out. :func:`least_weight` says what this average misses.
     """
     student, a = network.student, network.a
     if math.isinf(network.p):
@@ -58,28 +58,36 @@ def mean_output(network: Network) -> float:
 
 
 @lru_cache(maxsize=1024)
-def least_weight(network: Network) -> float:
+def least_weight(network: Network, *, typical: bool = False) -> float:
     """inf d, the infimum of the lowest eigenvalue of D over all pre-activations; of p D at p = inf.
 
     Searched where one or two units have one pre-activation, the others another, and all of the teacher's are
     equal: one unit that bends downwards, with the outputs of the rest as low or as high as possible; two such
     units have a direction that their slopes do not see.
 
+    At p = inf it is the limit of p inf d. There yhat has any value between the bounds of sigma, since all
+    have a positive density at finite p, if exponentially small in p away from the mean. ``typical`` holds
+    yhat at its mean: the infimum among N samples, where N is far below the inverse of that density.
+
     Raises
     ------
     ParameterError
-        D is not bounded below, or nowhere negative: the spectrum has no left edge below zero.
+        D is not bounded below, or nowhere negative: the spectrum has no left edge below zero. ``typical`` at
+        finite p.
 
     Notes
     -----
     Held by ``tests/test_activations.py`` against sampled weights and a search over all pre-activations.
     """
-    near, far = (_least_within(network, reach) for reach in (NEAR, FAR))
+    if typical and not math.isinf(network.p):
+        raise ParameterError("p", network.p, "inf for typical outputs", "leave out typical")
+    near, far = (_least_within(network, reach, typical) for reach in (NEAR, FAR))
     if far < min(0.0, GROWTH * near) - 1e-9:
         raise ParameterError(
             "activation",
             network.activation,
-            f"one whose weights are bounded below with the teacher {network.teacher_activation}",
+            f"one whose weights are bounded below with the teacher {network.teacher_activation} at "
+            f"p = {network.p}",
             "the Hessian's spectrum has no left edge otherwise",
         )
     least = min(near, far)
@@ -96,25 +104,25 @@ def _line(reach: float) -> FloatArray:
     return np.concatenate((-half[:0:-1], half))
 
 
-def _least_within(network: Network, reach: float) -> float:
+def _least_within(network: Network, reach: float, typical: bool) -> float:
     line: FloatArray = _line(reach)
     u: FloatArray = _line(reach)
     if network.student.even:
         line = line[NODES - 1 :]
     if network.teacher.even:
         u = u[NODES - 1 :]
-    alone = network.p == 1 or math.isinf(network.p)
-    counts = (1,) if alone else (1, 2)
+    alone = network.p == 1 or typical
+    counts = (1,) if alone or math.isinf(network.p) else (1, 2)
     x, rest, u = np.meshgrid(line, line[:1] if alone else line, u, indexing="ij")
     least = math.inf
     for count in counts:
-        values = _lowest(network, count, x, rest, u)
+        values = _lowest(network, count, x, rest, u, typical=typical)
         least = min(least, float(values.min()))
         for place in np.argsort(values, axis=None)[:STARTS]:
             start = [float(of.flat[place]) for of in (x, rest, u)]
             found = minimize(
                 lambda at, count=count: float(
-                    _lowest(network, count, *np.clip(at, -reach, reach)[:, None])[0]
+                    _lowest(network, count, *np.clip(at, -reach, reach)[:, None], typical=typical)[0]
                 ),
                 start,
                 method="Nelder-Mead",
@@ -123,12 +131,15 @@ def _least_within(network: Network, reach: float) -> float:
     return least
 
 
-def _lowest(network: Network, alike: int, x: FloatArray, rest: FloatArray, u: FloatArray) -> FloatArray:
+def _lowest(
+    network: Network, alike: int, x: FloatArray, rest: FloatArray, u: FloatArray, *, typical: bool
+) -> FloatArray:
     """Lowest eigenvalue of D where ``alike`` units have the pre-activation x and the others ``rest``."""
     student, p, a = network.student, network.p, network.a
     y = network.teacher.value(u)
     if math.isinf(p):
-        return (mean_output(network) - y) * student.curvature(x) / (a + y)
+        output = mean_output(network) if typical else student.value(rest)
+        return (output - y) * student.curvature(x) / (a + y)
     others = p - alike
     pull = ((alike * student.value(x) + others * student.value(rest)) / p - y) / (p * (a + y))
     e, e_rest = pull * student.curvature(x), pull * student.curvature(rest)
