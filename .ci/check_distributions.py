@@ -1,4 +1,4 @@
-"""Contents and metadata of the distributions; with --lowest, the lowest versions of the dependencies as constraints."""
+"""Contents and metadata of the distributions; with --lowest, the lowest versions of the dependencies."""
 
 import email
 import re
@@ -16,7 +16,7 @@ SOURCES = {str(path) for folder in FOLDERS for path in Path(folder).rglob("*.py"
 def lowest() -> None:
     """Print name==version for every ``name>=version`` of the dependencies."""
     for line in sorted([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]):
-        name, extras, version = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=([\d.]+)", line).groups()
+        name, _, version = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=([\d.]+)", line).groups()
         print(f"{name}=={version}")
 
 
@@ -32,9 +32,8 @@ def check(path: Path) -> None:
     else:
         with tarfile.open(path) as file:
             names = {name.partition("/")[2] for name in file.getnames()}
-            fields = email.message_from_binary_file(
-                file.extractfile(f"{path.name.removesuffix('.tar.gz')}/PKG-INFO")
-            )
+            metadata = f"{path.name.removesuffix('.tar.gz')}/PKG-INFO"
+            fields = email.message_from_binary_file(file.extractfile(metadata))
         wanted = SOURCES | {"README.md", "LICENSE", "pyproject.toml"}
         unwanted = {
             name for name in names if name.startswith(("runs/", "build/", ".venv")) or "__pycache__" in name
