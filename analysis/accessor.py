@@ -148,7 +148,7 @@ class Bend:
         self,
         *,
         statistic: Statistic | None = None,
-        least_size: int = 256,
+        least_size: int | None = None,
         extra_draws: int = 0,
         prediction: bool = True,
         free_edge: bool = False,
@@ -176,7 +176,7 @@ class Bend:
     def collapse(
         self,
         *,
-        least_size: int = 0,
+        least_size: int | None = None,
         window: float = 0.65,
         order: int = 3,
         correction: float = 0.5,

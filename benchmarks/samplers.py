@@ -1,7 +1,9 @@
 """Methods for the lowest eigenpairs of one Hessian: time, passes over the data and peak memory, as ratios.
 
     python benchmarks/samplers.py                     # N = 512 .. 8192, p = 1, 2, 4 (over an hour)
+    python benchmarks/samplers.py --quick             # pN <= 2048, near the threshold (two minutes)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
+    python benchmarks/samplers.py --wide              # p = 4 and 8: explicit, dice, dice_wide (ten minutes)
     python benchmarks/samplers.py --large             # only dice, at N = 1e5 and 1e6, up to 10 GiB
 
 All contenders except dice get the same random state; dice draws its own cell, of the same law. All compute
@@ -44,11 +46,12 @@ from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from threadpoolctl import threadpool_limits
 
-from bendscape.core import Model, lowest_eigenpairs, sample_dice, sample_instance
+from bendscape.core import Model, cost_seconds, lowest_eigenpairs, sample_dice, sample_instance
 from bendscape.core.quadratic.sampling.cost import block_width
 from bendscape.core.quadratic.sampling.dice import TOLERANCE
 from bendscape.core.quadratic.sampling.hessian import Instance, lower_hessian
 from bendscape.core.quadratic.sampling.inputs import Precision
+from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.sampling.products import hessian_product
 from bendscape.core.quadratic.sampling.reveal import Columns, LeftBasis, Workspace
 
@@ -61,7 +64,21 @@ MODELS = (Model(1, 1, 1.5), Model(2, 1, 1.5), Model(4, 2, 1.5))
 LOADS = {1: (1.4, 2.5), 2: (1.3, 2.5), 4: (2.0, 4.0)}  # near the threshold (1.37, 1.32, 2.1) and above it
 SIZES = (512, 1024, 2048, 4096, 8192)
 LARGE = (100_000, 1_000_000)
+WIDE = (
+    (Model(4, 1, 1.5), 1.4, 8192),
+    (Model(4, 2, 1.5), 2.6, 1024),
+    (Model(4, 2, 1.5), 2.6, 8192),
+    (Model(8, 1, 0.3), 0.8, 1024),
+    (Model(8, 1, 0.3), 0.8, 2048),
+    (Model(8, 1, 0.3), 0.8, 8192),
+    (Model(16, 1, 0.01), 0.7, 512),
+)
+WIDE_LARGEST = {"explicit": 8192, "dice": 16384, "dice_wide": 65536}  # of pN
 SECONDS = 6.0
+QUICK = ("eigsh, strict", "LAPACK", "explicit", "dice")
+QUICK_SIZES = (512, 1024)
+QUICK_LARGEST = 2048  # of pN
+BUSY = 1.5  # wall over CPU seconds beyond which a run is not quiet
 BASELINE = "eigsh, strict"
 
 
@@ -249,7 +266,7 @@ def asked(model: Model, alpha: float, N: int) -> Asked:
     return Asked(same_accuracy(model, found.values), float(found.values[0]), float(abs(norm[0])))
 
 
-def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, Any]:
+def measure(name: str, p: int, alpha: float, N: int, same: Asked, limit: float = SECONDS) -> dict[str, Any]:
     """One contender on one cell; called in a process of its own."""
     model = next(model for model in MODELS if model.p == p)
     solve = CONTENDERS[name]
@@ -257,7 +274,7 @@ def measure(name: str, p: int, alpha: float, N: int, same: Asked) -> dict[str, A
         solve(model, alpha, 100, np.random.default_rng(0), Asked(1e-4, -1.0, 10.0))
         seconds: list[float] = []
         cpu: list[float] = []
-        while not seconds or (sum(seconds) + min(seconds) < SECONDS and len(seconds) < 5):
+        while not seconds or (sum(seconds) + min(seconds) < limit and len(seconds) < 5):
             started, busy = time.perf_counter(), time.process_time()
             run = solve(model, alpha, N, np.random.default_rng((2026, N)), same)
             cpu.append(time.process_time() - busy)
@@ -371,6 +388,42 @@ def measure_large(alpha: float, N: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def measure_wide(model: Model, alpha: float, N: int, method: str) -> dict[str, Any]:
+    """One method on one cell of a wide student; called in a process of its own."""
+    with threadpool_limits(1):
+        observe(model, alpha, 64, np.random.default_rng(0), method)
+        started, busy = time.perf_counter(), time.process_time()
+        seen = observe(model, alpha, N, np.random.default_rng((2026, N)), method)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    return {
+        "p": model.p, "p_star": model.p_star, "a": model.a, "alpha": alpha, "N": N, "method": method,
+        "seconds": seconds, "cpu_seconds": cpu, "planned": cost_seconds(model, alpha, N, method),
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "steps": seen.n_matvecs, "converged": seen.converged,
+    }  # fmt: skip
+
+
+def wide() -> list[dict[str, Any]]:
+    """Methods for wide students, with the time by the cost model; table on standard error."""
+    rows = []
+    sys.stderr.write(
+        "p, p*, a        alpha     N  method     seconds     CPU  planned  MiB of the process  steps\n"
+    )
+    for model, alpha, N in WIDE:
+        for method, largest in WIDE_LARGEST.items():
+            if model.p * N > largest:
+                continue
+            row = alone(measure_wide, model, alpha, N, method)
+            rows.append(row)
+            sys.stderr.write(
+                f"{model.p:2}, {model.p_star}, {model.a:<8} {alpha:5.2f} {N:5d}  {method:10} "
+                f"{row['seconds']:7.2f} {row['cpu_seconds']:7.2f} {row['planned']:8.2f} "
+                f"{row['peak_bytes'] / 2**20:19.0f} {row['steps']:6d}"
+                + ("\n" if row["converged"] else "  not converged\n")
+            )
+    return rows
+
+
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function called in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -394,20 +447,20 @@ def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
 
 
 def compare(
-    sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str]
+    sizes: list[int], widths: list[int], loads: list[float] | None, names: list[str], quick: bool
 ) -> list[dict[str, Any]]:
-    """All contenders; table on standard error."""
+    """All contenders, with ``quick`` only near the threshold and for a second; table on standard error."""
     rows: list[dict[str, Any]] = []
     head = f"{'p':>2} {'alpha':>5} {'N':>5}  {'contender':18} {'seconds':>8} {'CPU':>8} {'faster':>7} "
     sys.stderr.write(head + f"{'passes':>7} {'MiB':>7} {'less':>6} {'asked':>9} {'residual':>9}\n")
-    for p, N in ((p, N) for p in widths for N in sizes):
-        for alpha in loads or LOADS[p]:
+    for p, N in ((p, N) for p in widths for N in sizes if not quick or p * N <= QUICK_LARGEST):
+        for alpha in loads or LOADS[p][: 1 if quick else None]:
             model = next(model for model in MODELS if model.p == p)
             same, base = Asked(*alone(asked, model, alpha, N)), {}
             for name in names:
                 if LARGEST.get(name, p * N) < p * N:
                     continue
-                row = alone(measure, name, p, alpha, N, same)
+                row = alone(measure, name, p, alpha, N, same, 1.0 if quick else SECONDS)
                 base = base or row
                 row["faster"] = base["cpu_seconds"] / row["cpu_seconds"]
                 row["less_memory"] = base["peak_bytes"] / row["peak_bytes"]
@@ -424,6 +477,10 @@ def main() -> None:
     """Measure, print the ratios, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--large", action="store_true", help="dice alone, at 1e5 and 1e6")
+    parser.add_argument(
+        "--wide", action="store_true", help="methods for wide students, and their planned time"
+    )
+    parser.add_argument("--quick", action="store_true", help="two minutes: " + ", ".join(QUICK))
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--widths", type=int, nargs="+", default=[int(model.p) for model in MODELS])
     parser.add_argument("--loads", type=float, nargs="+", help="alpha")
@@ -431,11 +488,18 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.large:
         rows = large(chosen.sizes or list(LARGE), chosen.loads or list(LOADS[1]))
+    elif chosen.wide:
+        rows = wide()
     else:
         if primme is None:
             sys.stderr.write("PRIMME is not there: compared without it\n")
-        names = [BASELINE, *(name for name in chosen.contenders if name != BASELINE)]
-        rows = compare(chosen.sizes or list(SIZES), chosen.widths, chosen.loads, names)
+        named = list(QUICK) if chosen.quick and chosen.contenders == list(CONTENDERS) else chosen.contenders
+        names = [BASELINE, *(name for name in named if name != BASELINE)]
+        sizes = chosen.sizes or list(QUICK_SIZES if chosen.quick else SIZES)
+        rows = compare(sizes, chosen.widths, chosen.loads, names, chosen.quick)
+    slowest = max(row["seconds"] / row["cpu_seconds"] for row in rows)
+    sys.stderr.write(f"wall over CPU seconds: at most {slowest:.2f}")
+    sys.stderr.write(": not a quiet run, trust the ratios of CPU\n" if slowest > BUSY else "\n")
     json.dump({"cores": os.cpu_count(), "load": os.getloadavg(), "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

@@ -5,11 +5,15 @@ Nothing in the output is loaded from another host: no fonts, no scripts, no inve
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+# What tutorials call: the commands of this environment, in plain text.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ |= {"NO_COLOR": "1", "COLUMNS": "110"}
 
 project = "bendscape"
 author = "The authors of bendscape"

@@ -30,6 +30,7 @@ from bendscape.analysis.estimate.verdicts import (
     log_odds_discontinuous,
     supported,
 )
+from bendscape.analysis.findings.results import Results
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.spiked_edge import critical_overlap
 from bendscape.core.quadratic.model import Model
@@ -62,14 +63,14 @@ def continuous() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def found(continuous: xr.Dataset) -> xr.Dataset:
-    return collapse(continuous, n_boot=200)
+    return collapse(continuous, least_size=0, n_boot=200)
 
 
 @pytest.fixture(scope="module")
 def found_below() -> xr.Dataset:
     """A discontinuous model with much data."""
     sweep = planted_collapse.sweep(DISCONTINUOUS, SIZES, correction=(0, 0, 0, 0.3), spread=0.3)
-    return collapse(sweep, n_boot=200)
+    return collapse(sweep, least_size=0, n_boot=200)
 
 
 @pytest.mark.parametrize("name", COLLAPSES)
@@ -174,7 +175,7 @@ def test_the_square_root_is_biased_low_and_its_systematic_error_says_so(found: x
 def test_sizes_that_do_not_collapse_are_flagged_as_a_poor_fit_without_conclusions() -> None:
     sweep = planted_collapse.sweep(CONTINUOUS, SIZES, spread=0.1)
     sweep["overlap_sq_space"].values[..., 1, :] *= 1.3
-    of = at(collapse(sweep, n_boot=100), "collapse")
+    of = at(collapse(sweep, least_size=0, n_boot=100), "collapse")
     assert word(FLAGS, of["flag"]) == "poor_fit"
     assert math.isfinite(of["alpha_c"].item())
     assert word(ANSWERS, of["answer"]) == "no_estimate"
@@ -198,7 +199,7 @@ def test_sizes_near_and_beyond_the_crossover_are_left_out() -> None:
     model = Model(4, 1, 1.5)
     assert 20000 < landmarks(model).crossover_size < 40000
     sweep = synthetic.planted(p=(4,), a=(1.5,), seeds={128: 20, 512: 20, 4096: 20, 65536: 20})
-    here = collapse(sweep, n_boot=100).isel(p=0, p_star=0, a=0)
+    here = collapse(sweep, least_size=0, n_boot=100).isel(p=0, p_star=0, a=0)
     assert (here["n_sizes"].item(), here["largest_size"].item()) == (2, 512)
     assert here["alpha_bbp_at_size"].values[-1] > here["alpha_bbp_at_size"].values[0]
     beyond = collapse(sweep, least_size=4000, n_boot=100)
@@ -222,14 +223,14 @@ def test_a_partially_filled_store_gives_partial_results_with_their_coverage(cont
     status[..., ::2, 0, :] = 0  # every other alpha of the smallest size
     status[..., 1, 50:] = 2  # a quarter of the seeds of the next size
     status[..., 3, :] = 0  # all cells of the largest
-    result = collapse(sweep, n_boot=100)
+    result = collapse(sweep, least_size=0, n_boot=100)
     here = result.isel(p=0, p_star=0, a=0)
     assert here["n_sizes"].item() == 3
     assert here["coverage"].item() == pytest.approx((status == 1).mean())
     of = at(result, "collapse")
     assert abs(of["alpha_c"].item() - of["alpha_bbp"].item()) < 4 * of["alpha_c_total_error"].item()
     status[..., 1:, :] = 0
-    alone = collapse(sweep, n_boot=100)
+    alone = collapse(sweep, least_size=0, n_boot=100)
     for name in ("collapse", "crossing"):
         assert word(FLAGS, at(alone, name)["flag"]) == "not_enough_data"
     assert word(FLAGS, at(alone, "theory_curve")["flag"]) == "estimated"
@@ -249,6 +250,15 @@ def test_a_load_outside_the_measured_alphas_is_flagged_with_its_side(part: slice
     of = at(collapse(sweep.isel(alpha=part), n_boot=100), "theory_curve")
     assert word(FLAGS, of["flag"]) == expected
     assert math.isnan(of["alpha_c"].item())
+
+
+def test_sizes_below_256_are_left_out_unless_fewer_than_two_reach_it(continuous: xr.Dataset) -> None:
+    """As in every command: one store has one critical load, whoever asks."""
+    found = collapse(continuous, n_boot=100)
+    assert (found["n_sizes"].item(), found.attrs["least_size"]) == (3, 256)
+    assert Results(continuous).least_size == 256
+    small = collapse(continuous.isel(N=slice(2)), n_boot=100)
+    assert (small["n_sizes"].item(), small.attrs["least_size"]) == (2, 160)
 
 
 def test_the_result_survives_a_round_trip_through_zarr(found: xr.Dataset, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.dice import TOLERANCE, Dice, dice_bytes, sample_dice
 from bendscape.core.quadratic.sampling.drawn_labels import drawn_labels_theory
 from bendscape.core.quadratic.sampling.hessian import Instance, dense_hessian, lower_hessian, sample_instance
-from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
+from bendscape.core.quadratic.sampling.recurrence import PiecedImages, StoredImages, TurningFrame
 from bendscape.core.quadratic.sampling.reveal import Array, LeftBasis, bartlett
 
 FloatArray = npt.NDArray[np.float64]
@@ -325,6 +325,45 @@ def test_where_it_stops_every_pair_agrees_with_the_full_run(model: Model, alpha:
         # a single missed pair would change the mean by its overlap over their number
         together = stopped.overlaps_sq[:space].mean()
         assert together == pytest.approx(full.overlaps_sq[:space].mean(), abs=2 * math.sqrt(TOLERANCE))
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha", "N"),
+    [
+        (Model(2, 1, 1.5), 1.3, 60),
+        (Model(4, 2, 1.5), 2.6, 40),
+        (Model(8, 1, 0.3), 0.8, 48),  # U and Z fill their spaces
+        (Model(8, 1, 0.3), 2.5, 30),  # Z fills, U does not
+    ],
+    ids=str,
+)
+def test_the_form_for_wide_students_finds_the_pairs_of_the_same_cell(
+    monkeypatch: pytest.MonkeyPatch, model: Model, alpha: float, N: int
+) -> None:
+    """Both use the same random numbers in the same order, so they reveal one matrix. Eigenvalues agree to the
+    square of a residual over a gap, 1e-9 here, and vectors to 1e-5 of a gap; rounding is smaller."""
+    made: list[PiecedImages] = []
+
+    class Recording(PiecedImages):
+        def __init__(self, *given: Any) -> None:
+            made.append(self)
+            super().__init__(*given)
+
+    monkeypatch.setattr(dice_module, "PiecedImages", Recording)
+    plain, wide = (
+        sample_dice(model, alpha, N, np.random.default_rng(3), dtype=np.float64, tolerance=1e-10, wide=wide)
+        for wide in (False, True)
+    )
+    assert plain.converged
+    assert wide.converged
+    np.testing.assert_array_equal(wide.y, plain.y)
+    np.testing.assert_allclose(wide.eigvals, plain.eigvals, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(wide.overlaps_sq, plain.overlaps_sq, rtol=0, atol=1e-4)
+    pieces = made[0]._pieces
+    width = max(piece.shape[2] for piece in pieces)
+    padded = [np.pad(piece, ((0, 0), (0, 0), (0, width - piece.shape[2]))) for piece in pieces]
+    vectors = np.concatenate(padded).reshape(-1, int(model.p) * width)[: wide.steps]
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(wide.steps), rtol=0, atol=1e-12)
 
 
 def test_too_few_steps_are_reported_with_honest_residuals() -> None:

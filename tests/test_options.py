@@ -155,7 +155,14 @@ def test_the_options_of_a_kernel_are_listed_with_defaults_and_meanings() -> None
     assert set(options) == {"method", "inputs", "precision", "tolerance", "max_bytes"}
     assert [of["minimum"] for of in options["tolerance"]["accepted"]["anyOf"] if "minimum" in of] == [1e-10]
     assert options["method"]["default"] == "auto"
-    assert options["method"]["accepted"]["enum"] == ["auto", "dense", "explicit", "dice", "conditional"]
+    assert options["method"]["accepted"]["enum"] == [
+        "auto",
+        "dense",
+        "explicit",
+        "dice",
+        "dice_wide",
+        "conditional",
+    ]
     assert all(of["long_name"] for of in options.values())
 
 

@@ -25,7 +25,7 @@ from bendscape.analysis.estimate.collapse_fits import (
 from bendscape.analysis.estimate.collapse_points import overlap_exponent, scaled_points
 from bendscape.analysis.estimate.critical import SAFE
 from bendscape.analysis.estimate.estimators import MEASURED
-from bendscape.analysis.estimate.options import check_resampling
+from bendscape.analysis.estimate.options import check_resampling, usual_least_size
 from bendscape.analysis.estimate.profiles import Fit
 from bendscape.analysis.estimate.student import ONE_SIGMA
 from bendscape.analysis.estimate.verdicts import (
@@ -91,7 +91,7 @@ _CODES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
 def collapse(
     ds: xr.Dataset,
     *,
-    least_size: int = 0,
+    least_size: int | None = None,
     window: float = 0.65,
     order: int = 3,
     correction: float = 0.5,
@@ -122,8 +122,9 @@ def collapse(
     ds : xarray.Dataset
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not; read in
         one pass of :func:`bendscape.analysis.dataset.models.map_models` when the result is computed.
-    least_size : int
-        Smallest size used.
+    least_size : int, optional
+        Smallest size used; by default
+        :func:`bendscape.analysis.estimate.options.usual_least_size`, as in every command.
     window : float
         Half width, in units of width N^(-1/3), > 0.
     order : int
@@ -171,6 +172,7 @@ def collapse(
     """
     ds = ANALYSIS.sweep(ds)
     alpha_dim = alpha_axis(ds)
+    least_size = usual_least_size(ds) if least_size is None else least_size
     _check_options(least_size, window, order, correction, n_boot, level, seed)
     options: dict[str, Any] = {"least_size": least_size, "n_boot": n_boot, "level": level, "seed": seed}
     shape: dict[str, Any] = {"window": window, "order": order, "correction": correction}

@@ -37,7 +37,7 @@ from bendscape.analysis.estimate.edge_fits import (
     smooth_errors,
 )
 from bendscape.analysis.estimate.laws import lowest_eigenvalue_law
-from bendscape.analysis.estimate.options import check_level, check_shares
+from bendscape.analysis.estimate.options import check_level, check_shares, usual_least_size
 from bendscape.analysis.estimate.student import Means, third_moment
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.finite_size.crossover import alpha_bbp_at_size
@@ -88,7 +88,7 @@ def edge_scaling(
     ds: xr.Dataset,
     *,
     statistic: Statistic | None = None,
-    least_size: int = 256,
+    least_size: int | None = None,
     extra_draws: int = 0,
     prediction: bool = True,
     free_edge: bool = False,
@@ -121,8 +121,9 @@ def edge_scaling(
         What ``xr.open_dataset(store, engine="bendscape", chunks={})`` returns, complete or not.
     statistic : {"mean", "median", "controlled"}, optional
         The statistic that is fitted; by default "controlled" with extra draws, else "mean".
-    least_size : int
-        Smallest size in fits and prediction, >= 2; see the limits.
+    least_size : int, optional
+        Smallest size in fits and prediction, >= 2; see the limits. By default
+        :func:`bendscape.analysis.estimate.options.usual_least_size`, as in every command.
     extra_draws : int
         Labels drawn for every measured cell to estimate the expectation of the control variate
         (:func:`bendscape.core.quadratic.sampling.control_variate.controlled_mean` on min(edge_sample,
@@ -171,6 +172,7 @@ def edge_scaling(
     ds = ANALYSIS.sweep(ds, also=of_labels)
     alpha_dim = alpha_axis(ds)
     statistic = statistic or ("controlled" if extra_draws else "mean")
+    least_size = usual_least_size(ds) if least_size is None else least_size
     _check_options(statistic, least_size, extra_draws, wrong, misfit, level, seed)
     measured = ["status", "eigval_min", "lambda_minus"]
     measured += [name for name in ("alpha_realised", "coverage", "edge") if name in ds]

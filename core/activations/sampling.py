@@ -34,7 +34,7 @@ from bendscape.core.quadratic.sampling.reveal import Array, Workspace
 
 FloatArray = npt.NDArray[np.float64]
 
-METHODS = ("auto", "dense", "explicit", "dice")
+METHODS = ("auto", "dense", "explicit", "dice", "dice_wide")
 BLOCK = 4
 """Vectors that the explicit method multiplies at once."""
 MOST_STEPS = 5000
@@ -166,10 +166,11 @@ def observe(
     rng : numpy.random.Generator
         First the instance, then (``explicit``) the start vectors: ``dense`` and ``explicit`` see the same
         instance.
-    method : {"auto", "dense", "explicit", "dice"}
-        "auto" takes the one expected to be fastest within ``max_bytes``.
+    method : {"auto", "dense", "explicit", "dice", "dice_wide"}
+        As in :func:`bendscape.core.quadratic.sampling.observe.observe`. "auto" takes the one of the first
+        three that is expected to be fastest within ``max_bytes``.
     inputs : {"gaussian", "rademacher"}
-        Law of the data; "dice" takes only the first.
+        Law of the data; "dice" and "dice_wide" take only the first.
     max_bytes : float
         Memory that "auto" chooses by.
     tolerance : float, optional
@@ -193,8 +194,8 @@ def observe(
     """
     method = method_for(network, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
     N = int(N)
-    if method == "dice":
-        return _observe_dice(network, alpha, N, rng, tolerance)
+    if method in ("dice", "dice_wide"):
+        return _observe_dice(network, alpha, N, rng, tolerance, wide=method == "dice_wide")
     sample = draw(network, alpha, N, rng, inputs=inputs)
     count = pairs_wanted(costed_as(network), N)
     values, vectors, n_matvecs = _lowest(sample, network, count, rng, method, tolerance)
@@ -236,7 +237,7 @@ def _lowest(
 
 
 def _observe_dice(
-    network: Network, alpha: float, N: int, rng: np.random.Generator, tolerance: float | None
+    network: Network, alpha: float, N: int, rng: np.random.Generator, tolerance: float | None, *, wide: bool
 ) -> Observation:
     kept: list[tuple[Weight, FloatArray]] = []
 
@@ -254,7 +255,7 @@ def _observe_dice(
         return Weighted(network.teacher.value(teacher_fields).mean(axis=0), outputs, of_block)
 
     squared = TOLERANCE if tolerance is None else tolerance**2
-    found = sample_dice(costed_as(network), alpha, N, rng, tolerance=squared, weights=weights)
+    found = sample_dice(costed_as(network), alpha, N, rng, tolerance=squared, wide=wide, weights=weights)
     solved = found.eigvals if found.converged else None
     weight, u_sq = kept[0]
     return _observation(network, solved, found.components, found.residuals, weight, u_sq, N, found.steps)
@@ -323,7 +324,9 @@ def method_for(
     enough = p * M >= 20 + 4 * p * model.p_star and p + model.p_star <= int(N)
     if method == "auto" and chosen == "explicit" and inputs == "gaussian" and enough:
         fits = cost_bytes(model, alpha, N, "dice") <= max_bytes
-        if fits and seconds_of(network, alpha, N, "dice") < seconds_of(network, alpha, N, "explicit"):
+        counts = {name: cost_terms(model, alpha, N, name, wide=False) for name in ("dice", "explicit")}
+        seconds = {name: float(terms @ SECONDS[name]) for name, terms in counts.items()}
+        if fits and seconds["dice"] < EXPLICIT * seconds["explicit"]:
             return "dice"
     return chosen
 

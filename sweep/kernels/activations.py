@@ -46,7 +46,7 @@ class Options(BaseModel):
     """The settings that are constant in a campaign and decide its bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    method: Literal["auto", "dense", "explicit", "dice"] = Field(
+    method: Literal["auto", "dense", "explicit", "dice", "dice_wide"] = Field(
         default="auto", description="how eigenpairs are found; auto takes the fastest that fits max_bytes"
     )
     inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")

@@ -53,8 +53,10 @@ class Options(BaseModel):
     """The settings that are constant in a campaign of Hessians and decide its bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    method: Literal["auto", "dense", "explicit", "dice", "conditional"] = Field(
-        default="auto", description="how eigenpairs are found; auto takes the fastest that fits max_bytes"
+    method: Literal["auto", "dense", "explicit", "dice", "dice_wide", "conditional"] = Field(
+        default="auto",
+        description="how eigenpairs are found; auto takes the fastest that fits max_bytes, of all but "
+        "dice_wide, for wide students, and conditional",
     )
     inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")
     precision: Literal["float64", "float32"] | None = Field(

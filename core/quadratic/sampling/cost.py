@@ -19,7 +19,7 @@ from bendscape.core.quadratic.sampling.inputs import Precision
 
 FloatArray = npt.NDArray[np.float64]
 
-METHODS = ("dense", "explicit", "dice", "conditional", "auto")
+METHODS = ("dense", "explicit", "dice", "dice_wide", "conditional", "auto")
 """Accepted values of ``method``."""
 
 MAX_BYTES = 8 * 2.0**30
@@ -27,9 +27,10 @@ MAX_BYTES = 8 * 2.0**30
 
 _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over the data, if these are kept or drawn again
 _PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
+_ALONE = 140.0  # cost of orthogonalising a vector alone, of more than 4 N numbers, over that in a block
 _STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps of explicit with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
 
-_DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1)}
+_DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1), "dice_wide": (1e-3, 0.1)}
 """Default tolerance, and the relative increase in steps for each decade below it: 5 to 7, and 7 to 10 per
 cent."""
 
@@ -37,10 +38,12 @@ SECONDS = {
     "dense": (8e-4, 1.2e-8, 3.0e-11, 1.6e-8, 3.7e-11),
     "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
     "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
+    "dice_wide": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 9e-11),
     "conditional": (5e-4, 1.1e-8, 6e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one idle core with one BLAS thread; fitted by
-``benchmarks/cost_model.py``, except for terms of explicit that its data do not determine."""
+``benchmarks/cost_model.py``, except for terms of explicit that its data do not determine, and for the last of
+dice_wide, a quarter of that of dice."""
 
 
 def pairs_wanted(model: Model, N: int) -> int:
@@ -67,9 +70,9 @@ def resolve_method(
         raise ParameterError(
             "N", N, f"> {max(2, p * model.p_star) // p} for the explicit method", "use dense"
         )
-    if method == "dice" and p + model.p_star > int(N):
-        raise ParameterError("N", N, f">= p + p_star = {p + model.p_star} for dice", "use dense")
-    if inputs != "gaussian" and method in ("dice", "conditional"):
+    if method in ("dice", "dice_wide") and p + model.p_star > int(N):
+        raise ParameterError("N", N, f">= p + p_star = {p + model.p_star} for {method}", "use dense")
+    if inputs != "gaussian" and method in ("dice", "dice_wide", "conditional"):
         raise ParameterError("inputs", inputs, f"gaussian for {method}", "use explicit or dense")
     if method != "auto":
         return method
@@ -84,7 +87,7 @@ def resolve_method(
     fitting = [name for name in possible if cost_bytes(model, alpha, N, name) <= max_bytes]
     if not fitting:
         return min(possible, key=lambda name: cost_bytes(model, alpha, N, name))
-    return min(fitting, key=lambda name: float(cost_terms(model, alpha, N, name) @ SECONDS[name]))
+    return min(fitting, key=lambda name: float(cost_terms(model, alpha, N, name, wide=False) @ SECONDS[name]))
 
 
 def _more_steps(method: str, tolerance: float | None) -> float:
@@ -95,15 +98,21 @@ def _more_steps(method: str, tolerance: float | None) -> float:
     return 1 + share * math.log10(default / tolerance)
 
 
+def _steps_of_a_cluster(model: Model) -> float:
+    """Factor on the expected steps at p > 1: 1.7 to 2 at p p_star/a = 27, about 1 up to 6."""
+    return min(2.0, max(1.0, model.p * model.p_star / (6 * model.a)) ** 0.4) if model.p > 1 else 1
+
+
 def cost_terms(
-    model: Model, alpha: float, N: int, method: str, *, tolerance: float | None = None
+    model: Model, alpha: float, N: int, method: str, *, tolerance: float | None = None, wide: bool = True
 ) -> FloatArray:
     """Number of times that a cell performs each costly operation; ``SECONDS[method]`` gives the time of each.
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
-    dice: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
-    p > 1), coordinates p^2 k^3 (at p > 1). conditional: cell, numbers, samples.
+    dice, dice_wide: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
+    p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise).
+    conditional: cell, numbers, samples.
 
     Parameters
     ----------
@@ -113,8 +122,11 @@ def cost_terms(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"dense", "explicit", "dice", "conditional"}
+    method : {"dense", "explicit", "dice", "dice_wide", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
+    wide : bool
+        Whether to count what is particular to wide students. ``auto`` chooses without it: another choice
+        would change the bits of campaigns that are extended.
 
     Returns
     -------
@@ -131,11 +143,21 @@ def cost_terms(
     elif method == "explicit":
         width = block_width(p, stored=True)
         steps = _more_steps(method, tolerance) * _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
-        counts = [1.0, M * N, steps, steps * M * size * width, steps * size * width]
+        vectors = steps * size * width
+        if wide and p > _COLUMNS:  # blocks of one vector
+            steps *= _steps_of_a_cluster(model)
+            vectors *= _steps_of_a_cluster(model) * _ALONE
+        counts = [1.0, M * N, steps, steps * M * size * width, vectors]
     else:
         steps = _more_steps(method, tolerance) * expected_steps(model, N)
         entries = M * (steps * p) ** 2 * (2 if p > 1 else 1)
-        coordinates = (p**2 * steps**3) if p > 1 else 0
+        coordinates = float(p**2 * steps**3) if p > 1 else 0.0
+        if wide and p > 1:
+            steps *= _steps_of_a_cluster(model)
+            vectors, directions = steps * p, min(N, M + p + model.p_star)  # U holds M at most, Z these
+            filled = max(0.0, vectors - directions)
+            entries = M * (min(vectors, M) ** 2 + (vectors - filled) ** 2 + 2 * directions * filled)
+            coordinates = steps * vectors * (vectors - filled)
         counts = [1.0, steps, steps * p * M, entries, coordinates]
     return np.array(counts, dtype=np.float64)
 
@@ -153,7 +175,7 @@ def cost_seconds(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit", "dice", "conditional"}
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
 
     Returns
@@ -196,7 +218,7 @@ def cost_bytes(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit", "dice", "conditional"}
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
     precision, stored, tolerance
         As in ``observe``.
@@ -215,9 +237,9 @@ def cost_bytes(
     method = resolve_method(model, alpha, N, method)
     M, p, size = sample_count(alpha, N), int(model.p), int(model.p) * int(N)
     count = pairs_wanted(model, int(N))
-    if method == "dice":
+    if method in ("dice", "dice_wide"):
         steps = math.ceil(_more_steps(method, tolerance) * expected_steps(model, N))
-        return dice_bytes(model, alpha, N, steps, precision)
+        return dice_bytes(model, alpha, N, steps, precision, wide=method == "dice_wide")
     if method == "conditional":
         width = p + model.p_star
         block = min(M, max(1, BLOCK_NUMBERS // width))

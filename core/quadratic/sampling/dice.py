@@ -25,7 +25,7 @@ from bendscape.core.numerics.threads import on_one_thread
 from bendscape.core.quadratic.model import Model, sample_count
 from bendscape.core.quadratic.sampling.gaussian import GaussianMatrix
 from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
-from bendscape.core.quadratic.sampling.recurrence import StoredImages, TurningFrame
+from bendscape.core.quadratic.sampling.recurrence import PiecedImages, StoredImages, TurningFrame
 from bendscape.core.quadratic.sampling.reveal import (
     BATCH,
     BLOCK_ROWS,
@@ -119,7 +119,13 @@ def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[A
 
 
 def dice_bytes(
-    model: Model, alpha: float, N: int, steps: int | None = None, dtype: npt.DTypeLike | None = None
+    model: Model,
+    alpha: float,
+    N: int,
+    steps: int | None = None,
+    dtype: npt.DTypeLike | None = None,
+    *,
+    wide: bool = False,
 ) -> float:
     """Memory of a cell that takes the given number of steps, by default the expected number.
 
@@ -131,7 +137,10 @@ def dice_bytes(
     room = steps * p * (1 + GROWTH if steps > expected_steps(model, N) else 1)
     long = min(room, M) + (min(room, int(N)) if p > 1 else 0)
     long += BATCH + 10 * p + 3 * (p + model.p_star)
-    small = 8.0 * steps**2 * (3 + 3 * p**2)
+    if wide and p > 1:  # the vectors of the steps, at half their final width on average, or at all of N
+        small = 8.0 * (3 * steps**2 + 3 * min(steps * p, M) ** 2) + 6.0 * steps * p * min(steps * p, int(N))
+    else:
+        small = 8.0 * steps**2 * (3 + 3 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
     return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
 
@@ -146,6 +155,7 @@ def sample_dice(
     dtype: npt.DTypeLike | None = None,
     tolerance: float = TOLERANCE,
     max_steps: int | None = None,
+    wide: bool = False,
     xp: Any = np,
     device: Any = None,
     normal: Callable[[tuple[int, ...]], Array] | None = None,
@@ -176,6 +186,10 @@ def sample_dice(
     max_steps : int, optional
         Give up there, with converged False; more than max(2, p p_star), by default four times the expected
         number.
+    wide : bool
+        Keep the past vectors in pieces, project on them once, and leave U alone once it fills the M
+        dimensions: the same law, rounded differently. For p = 8 a third of the time and memory, for p = 4
+        about the same; at p = 1 nothing changes.
     xp : module
         Array library that follows the array API standard, whose slices are views: ``numpy``, or on a GPU
         ``torch`` or ``cupy`` themselves.
@@ -223,7 +237,7 @@ def sample_dice(
     rows = max(1, BLOCK_ROWS // p) if xp is np else M
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
-    data = GaussianMatrix(space, N, p, first * p)
+    data = GaussianMatrix(space, N, p, first * p, until_full=wide and p > 1)
     directions, images = data.directions(known)
     preactivations = directions.T @ space.gather(images)
     fields, teacher_fields = preactivations[p_star:], preactivations[:p_star]
@@ -233,11 +247,11 @@ def sample_dice(
     start[:, :p_star] = rng.standard_normal((p, p_star))
     start /= np.linalg.norm(start)
 
-    right = (
-        TurningFrame(space, images, start, p_star)
-        if p == 1
-        else StoredImages(space, images, start, p_star, first)
-    )
+    right: TurningFrame | StoredImages
+    if p == 1:
+        right = TurningFrame(space, images, start, p_star)
+    else:
+        right = (PiecedImages if wide else StoredImages)(space, images, start, p_star, first)
     Y = space.zeros(p)
     for b in range(space.blocks):
         Y[b, :, :] = weigh(b, right.start(b))

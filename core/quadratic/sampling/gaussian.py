@@ -40,11 +40,15 @@ class GaussianMatrix:
         Number of vectors that are multiplied at a time.
     capacity : int
         Number of left vectors for which space is allocated at first.
+    until_full : bool
+        As of :class:`bendscape.core.quadratic.sampling.reveal.LeftBasis`.
     """
 
-    def __init__(self, space: Workspace, N: int, width: int, capacity: int) -> None:
+    def __init__(
+        self, space: Workspace, N: int, width: int, capacity: int, *, until_full: bool = False
+    ) -> None:
         self.space, self.N, self.known = space, int(N), 0
-        self.left = LeftBasis(space, width, capacity)
+        self.left = LeftBasis(space, width, capacity, until_full=until_full)
 
     def directions(self, count: int) -> tuple[FloatArray, Array]:
         """The first directions: ``count`` independent unit vectors, uniform on the sphere of R^N.

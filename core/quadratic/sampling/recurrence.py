@@ -1,8 +1,9 @@
 """The Lanczos vectors of a revealed Hessian, and what must be kept of them to multiply with X again.
 
-There are two forms with the same methods. At p = 1 the vectors span all of the known N-dimensional side
+There are three forms with the same methods. At p = 1 the vectors span all of the known N-dimensional side
 except a fixed number of dimensions: the three-term recurrence then needs only two long vectors. At p > 1 a
-vector of R^(pN) uses only part of what is known, and the images X Q are stored.
+vector of R^(pN) uses only part of what is known, and the images X Q are stored; the past vectors are kept in
+one array or, for wide students, in pieces.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from bendscape.core.quadratic.sampling.reveal import Array, Columns, Workspace
 
 FloatArray = npt.NDArray[np.float64]
+
+_PIECE = 16  # steps whose vectors are kept together: both products with a piece then find it in the cache
+_CANCELLED = 1e-2  # if less than this of H v is left, project a second time
 
 
 class TurningFrame:
@@ -93,20 +97,25 @@ def _turn(ahead: FloatArray) -> FloatArray:
 
 class StoredImages:
     """Right-hand side at p > 1: the images Z = X Q of the right basis, with Lanczos vectors as coordinates on
-    it."""
+    it, in one array."""
 
     def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int) -> None:
-        self.space, self._p_star = space, p_star
+        self.space, self._p, self._p_star = space, len(start), p_star
         known = images.shape[1]
         self._images = Columns(space, known + steps * len(start))
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)
+        self._next = space.device_array(start)
+        self._first(start, steps)
+        self.begin()
+
+    def _first(self, start: FloatArray, steps: int) -> None:
+        """Store the first vector."""
+        known = start.shape[1]
         self._vectors = np.zeros((len(start), steps, known + steps * len(start)))
         self._vectors[:, 0, :known] = start
         self._count = 1
-        self._next = space.device_array(start)
-        self.begin()
 
     def start(self, b: int) -> Array:
         """Block b of X v of the first vector, shape (p, rows)."""
@@ -115,7 +124,7 @@ class StoredImages:
     def begin(self, pending: int = 0) -> None:
         """Discard the measured products; `pending` images are about to be put."""
         self._pending = pending
-        self._products = np.zeros((len(self._vectors), len(self._images) + pending))
+        self._products = np.zeros((self._p, len(self._images) + pending))
 
     def measure(self, b: int, rows: Array) -> None:
         """Add block b of the coordinates of X^T Y in the known space."""
@@ -123,7 +132,14 @@ class StoredImages:
 
     def advance(self, revealed: FloatArray) -> tuple[float, float]:
         """Rotate to the next Lanczos vectors, given what H v reveals; returns v.Hv and the rest's length."""
-        ahead = np.concatenate([self._products, revealed.T], axis=1)
+        diagonal, length, ahead = self._rest(np.concatenate([self._products, revealed.T], axis=1))
+        if length:
+            self._next = self.space.device_array(ahead)
+        self._images.reserve(len(revealed))
+        return diagonal, length
+
+    def _rest(self, ahead: FloatArray) -> tuple[float, float, FloatArray]:
+        """Of H v: v.Hv, the length of what is orthogonal to all vectors so far, and that as the next one."""
         self._make_room(ahead.shape[1])
         past = self._vectors[
             :, : self._count, : ahead.shape[1]
@@ -134,11 +150,10 @@ class StoredImages:
             ahead = ahead - np.stack([along @ vectors for vectors in past])
         length = float(np.linalg.norm(ahead))
         if length:
-            self._vectors[:, self._count, : ahead.shape[1]] = ahead / length
+            ahead = ahead / length
+            self._vectors[:, self._count, : ahead.shape[1]] = ahead
             self._count += 1
-            self._next = self.space.device_array(ahead / length)
-        self._images.reserve(len(revealed))
-        return diagonal, length
+        return diagonal, length, ahead
 
     def extend(self, b: int, images: Array) -> Array:
         """Block b of X v of the vector after :meth:`advance`, given that of the new directions' images."""
@@ -156,8 +171,11 @@ class StoredImages:
 
     def components(self, weights: FloatArray) -> FloatArray:
         """Components of these vectors, (vectors, p, p_star), the first p_star coordinates."""
-        teacher = self._vectors[:, : len(weights), : self._p_star]
-        return np.asarray(np.tensordot(weights.T, teacher, ([1], [1])))
+        return np.asarray(np.tensordot(weights.T, self._teacher(len(weights)), ([1], [1])))
+
+    def _teacher(self, count: int) -> FloatArray:
+        """The first p_star coordinates of the first vectors, shape (p, vectors, p_star)."""
+        return self._vectors[:, :count, : self._p_star]
 
     def _make_room(self, coordinates: int) -> None:
         p, steps, width = self._vectors.shape
@@ -165,3 +183,62 @@ class StoredImages:
             grown = np.zeros((p, steps + steps // 4 + 1, max(coordinates, width + width // 4)))
             grown[:, :steps, :width] = self._vectors
             self._vectors = grown
+
+
+class PiecedImages(StoredImages):
+    """The same with the Lanczos vectors in pieces of some steps, each as wide as its last vector.
+
+    A vector has coordinates only on what was known when it was made: the pieces hold half of what one array
+    would, and nothing is copied where they grow. After the three terms of the recurrence one projection on
+    them is enough where more than a hundredth is left, and both products with a piece are made while it is
+    in the cache. For wide students, whose past vectors take longer to read than U and Z.
+    """
+
+    def _first(self, start: FloatArray, steps: int) -> None:
+        """Store the first vector."""
+        self._pieces: list[FloatArray] = []  # of shape (steps, p, coordinates)
+        self._used = 0  # steps of the last piece
+        self._last, self._before, self._length = start, np.zeros_like(start), 0.0
+        self._keep(start)
+
+    def _rest(self, ahead: FloatArray) -> tuple[float, float, FloatArray]:
+        """As of :class:`StoredImages`."""
+        last, before = self._last.shape[1], self._before.shape[1]
+        diagonal, size = float(np.vdot(self._last, ahead[:, :last])), float(np.linalg.norm(ahead))
+        ahead[:, :last] -= diagonal * self._last
+        ahead[:, :before] -= self._length * self._before
+        length = self._project(ahead)
+        if length <= _CANCELLED * size:
+            length = self._project(ahead)
+        if length:
+            ahead /= length
+            self._keep(ahead)
+            self._before, self._last, self._length = self._last, ahead, length
+        return diagonal, length, ahead
+
+    def _teacher(self, count: int) -> FloatArray:
+        """As of :class:`StoredImages`."""
+        rows = np.concatenate([piece[:, :, : self._p_star] for piece in self._pieces])[:count]
+        return rows.transpose(1, 0, 2)
+
+    def _keep(self, vector: FloatArray) -> None:
+        """Store a vector of shape (p, coordinates)."""
+        width = vector.shape[1]
+        if not self._pieces or self._used == _PIECE or width > self._pieces[-1].shape[2]:
+            if self._pieces:
+                self._pieces[-1] = self._pieces[-1][: self._used]
+            growth = width - self._last.shape[1]  # 0 once every direction is known
+            self._pieces.append(np.zeros((_PIECE, self._p, width + (_PIECE - 1) * growth)))
+            self._used = 0
+        self._pieces[-1][self._used, :, :width] = vector
+        self._used += 1
+
+    def _project(self, ahead: FloatArray) -> float:
+        """Take the past vectors out of one, piece by piece; returns its length."""
+        for i, piece in enumerate(self._pieces):
+            steps = self._used if i == len(self._pieces) - 1 else len(piece)
+            width = min(piece.shape[2], ahead.shape[1])
+            flat = piece[:steps, :, :width].reshape(steps, -1)  # a view, but for the last piece
+            part = ahead[:, :width].reshape(-1)
+            ahead[:, :width] = (part - (flat @ part) @ flat).reshape(self._p, width)
+        return float(np.linalg.norm(ahead))

@@ -215,10 +215,12 @@ class LeftBasis:
         Number of vectors that come at a time, p.
     capacity : int
         Number of vectors for which space is allocated at first.
+    until_full : bool
+        Whether to leave U alone once it spans all M dimensions: nothing is then measured or projected.
     """
 
-    def __init__(self, space: Workspace, width: int, capacity: int) -> None:
-        self.space, self.width = space, width
+    def __init__(self, space: Workspace, width: int, capacity: int, *, until_full: bool = False) -> None:
+        self.space, self.width, self._until_full = space, width, until_full
         self.columns = Columns(space, capacity)
         self.open = True
         self.excess = np.zeros((0, 0))  # U^T U - 1, as far as it has been measured
@@ -230,6 +232,7 @@ class LeftBasis:
         """Discard the measurements of the last vectors; ``count`` vectors come next, by default the width."""
         count = self.width if count is None else count
         self._pending = pending
+        self._full = self._until_full and len(self.columns) + pending >= self.space.M
         self._known = np.zeros((count, len(self.columns) + pending))
         self._norms = np.zeros((count, count))
         coming = min(self.width, self._fresh.shape[1])
@@ -238,7 +241,7 @@ class LeftBasis:
 
     def measure(self, b: int, rows: Array) -> None:
         """Add block b of the products of Y with U, with itself and with the next fresh vectors."""
-        if not self.open:
+        if not self.open or self._full:
             return
         self.columns.dot(b, rows, self._known, self._pending)
         self._norms += self.space.gram(rows)
@@ -275,6 +278,9 @@ class LeftBasis:
 
     def factor(self, Y: Array) -> FloatArray:
         """R of Y - U U^T Y = U_new R, shape (rank, p), from the measured products of Y."""
+        self._nothing_new = self._full
+        if self._full:
+            return np.zeros((0, len(self._known)))
         if self.open and not self._fresh.shape[1]:
             self._refill(Y)
         gained = self._known[:, len(self.excess) :]
@@ -299,6 +305,8 @@ class LeftBasis:
 
     def reveal(self, b: int, rows: Array) -> tuple[Array, Array]:
         """Block b of U_new, from that of Y; and of p fresh vectors orthogonal to all of U."""
+        if self._nothing_new:
+            return rows[:0, :], rows[:0, :]
         for place, vectors in self.columns.views(b):
             rows = rows - self.space.combine(self._inside[:, place], vectors)
         new = self._inverse @ rows
