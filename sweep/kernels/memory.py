@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
@@ -21,11 +21,11 @@ from bendscape.core.memory.rules import hebb, pseudo_inverse
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
+from bendscape.sweep.kernels.options import INCREASING, MOST_VALUES, KernelOptions
 
 RULES = ("daydreaming", "hebb", "pseudo_inverse", "pseudo_likelihood")
 OVERLAPS = tuple(round(0.1 * k, 1) for k in range(1, 11))
 BINS = tuple(round(-2 + 0.25 * k, 2) for k in range(25))
-MOST = 256
 
 Overlap = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Edge = Annotated[float, Field(allow_inf_nan=False)]
@@ -43,17 +43,16 @@ class Cell(Protocol):
     seed: int
 
 
-class Options(BaseModel):
+class Options(KernelOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    overlaps: tuple[Overlap, ...] = Field(
-        default=OVERLAPS, min_length=2, max_length=MOST, description="initial overlaps, increasing"
+    overlaps: Annotated[tuple[Overlap, ...], INCREASING] = Field(
+        default=OVERLAPS, min_length=2, max_length=MOST_VALUES, description="initial overlaps, increasing"
     )
-    bins: tuple[Edge, ...] = Field(
+    bins: Annotated[tuple[Edge, ...], INCREASING] = Field(
         default=BINS,
         min_length=2,
-        max_length=MOST,
+        max_length=MOST_VALUES,
         description="edges of the histogram of stabilities, increasing",
     )
     trials: int = Field(
@@ -75,13 +74,6 @@ class Options(BaseModel):
         default=1e-4, ge=1e-10, le=1e-1, description="largest residual of a converged pseudo-likelihood"
     )
     drift: float = Field(default=0.05, gt=0, le=1, description="largest residual of converged Daydreaming")
-
-    @field_validator("overlaps", "bins")
-    @classmethod
-    def _increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(a < b for a, b in itertools.pairwise(values)):
-            raise ValueError("numbers in increasing order")
-        return values
 
 
 DEFAULTS = Options()
