@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from scipy.special import expit
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
 from bendscape.core.memory.daydreaming import daydream
-from bendscape.core.memory.dynamics import relax
+from bendscape.core.memory.dynamics import Update, is_fixed, relax
 from bendscape.core.memory.patterns import corrupted, draw, signs
 from bendscape.core.memory.pseudo_likelihood import pseudo_likelihood
 from bendscape.core.memory.retrieval import basin_overlap, retrieval_map, stabilities
@@ -118,6 +118,26 @@ def test_a_spin_without_a_field_keeps_its_value() -> None:
         found = relax(np.zeros((10, 10)), start, np.random.default_rng(8), update=update)  # type: ignore[arg-type]
         np.testing.assert_array_equal(found.states, start)
         assert found.settled.all()
+    assert is_fixed(np.zeros((10, 10)), start).all()
+
+
+@pytest.mark.parametrize("N", [20, 21, 30])
+def test_a_pattern_is_a_fixed_point_if_no_field_is_against_it_and_fields_that_cancel_are_none(N: int) -> None:
+    """Hebb's fields are integers over N. By the integers, one pattern in 20 has a field that is exactly 0 and
+    none against it; in floating point it is 1e-17 of either sign."""
+    ties = 0
+    for seed in range(100):
+        patterns = signs((N // 5, N), np.random.default_rng(seed))
+        integers = (patterns.T @ patterns).astype(int)
+        np.fill_diagonal(integers, 0)
+        along = (patterns.astype(int) @ integers) * patterns.astype(int)
+        expected, couplings = (along >= 0).all(axis=1), hebb(patterns)
+        np.testing.assert_array_equal(is_fixed(couplings, patterns), expected)
+        for update in get_args(Update):
+            ended = relax(couplings, patterns, np.random.default_rng(1), update=update).states
+            np.testing.assert_array_equal((ended == patterns).all(axis=1), expected)
+        ties += int((expected & (along == 0).any(axis=1)).sum())
+    assert ties > 10
 
 
 @pytest.mark.parametrize(
@@ -198,6 +218,7 @@ def test_a_spin_that_the_pseudo_inverse_finds_alone_has_no_couplings() -> None:
         found = stabilities(couplings, patterns)
         assert not found[:, alone].any()
         assert (found[:, ~alone] > 0.01).all()
+        assert is_fixed(couplings, patterns).all()
         turned = patterns * np.where(alone, -1.0, 1.0)
         ended = relax(couplings, turned, np.random.default_rng(seed))
         np.testing.assert_array_equal(ended.states, turned)
@@ -403,7 +424,7 @@ def test_a_cell_of_the_kernel_is_what_the_library_finds(rule: str) -> None:
     assert values["stability_min"] == found.min()
     assert values["stability_mean"] == found.mean()
     np.testing.assert_allclose(values["stability_histogram"], [(found < 1).mean(), (found >= 1).mean()])
-    assert values["fixed_points"] == (found > 0).all(axis=1).mean()
+    assert values["fixed_points"] == is_fixed(couplings, stored).mean()
     ended = retrieval_map(couplings, stored[:6], (0.5, 1.0), rng)
     np.testing.assert_array_equal(values["final_overlap"], ended.final_overlap.mean(axis=1))
     assert values["unsettled"] == ended.unsettled

@@ -14,6 +14,7 @@ from pydantic import Field
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
 from bendscape.core.memory.daydreaming import daydream, schedule
+from bendscape.core.memory.dynamics import is_fixed
 from bendscape.core.memory.patterns import FloatArray, draw, pattern_number
 from bendscape.core.memory.pseudo_likelihood import pseudo_likelihood
 from bendscape.core.memory.retrieval import basin_overlap, retrieval_map, stabilities
@@ -201,7 +202,7 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
         "stability_min": stability.min(),
         "stability_mean": stability.mean(),
         "stability_histogram": np.histogram(inside, options.bins)[0] / stability.size,
-        "fixed_points": (stability > 0).all(axis=1).mean(),
+        "fixed_points": is_fixed(couplings, patterns.stored).mean(),
         "final_overlap": stored.mean(axis=1),
         "recovered_share": share,
         "recovered": int((itself >= options.recovered_at).mean() >= 0.5),
