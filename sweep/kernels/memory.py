@@ -69,12 +69,12 @@ class Options(KernelOptions):
         default=0.01, gt=0, allow_inf_nan=False, description="lambda of the pseudo-likelihood"
     )
     duration: float = Field(
-        default=1.0, gt=0, le=1000, description="training of Daydreaming, in units of tau epochs of N dreams"
+        default=16.0, ge=1, le=1000, description="training of Daydreaming, in units of tau epochs of N dreams"
     )
     tolerance: float = Field(
         default=1e-4, ge=1e-10, le=1e-1, description="largest residual of a converged pseudo-likelihood"
     )
-    drift: float = Field(default=0.05, gt=0, le=1, description="largest residual of converged Daydreaming")
+    drift: float = Field(default=0.1, gt=0, le=1, description="largest residual of converged Daydreaming")
 
 
 DEFAULTS = Options()
@@ -109,7 +109,8 @@ VARIABLES = (
     Variable("unsettled", "share of the states that reached no fixed point", valid_range=SHARE),
     Variable(
         "residual",
-        "pseudo-likelihood: largest relative gradient; Daydreaming: drift of the mean stability; else 0",
+        "pseudo-likelihood: largest relative gradient; Daydreaming: relative change of the couplings when "
+        "training is doubled; else 0",
         valid_range=(0.0, FINITE[1]),
     ),
 )  # fmt: skip
@@ -241,7 +242,7 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     elif cell.rule == "daydreaming":
         updates, dreams = schedule(cell.tau, round(P), N)
         one = 1.8e-5 * N * (1 + dreams / 16) + (1e-8 + 2.6e-9 * dreams) * N**2
-        learned = max(2.0, options.duration * cell.tau) * updates * one
+        learned = max(4.0, options.duration * cell.tau) * updates * one
     else:
         learned = 2e-9 * P * N**2
     return float(0.01 + relaxed + learned)
@@ -273,7 +274,7 @@ def configured(options: Options) -> Kernel:
     """The kernel with the given options."""
     return Kernel(
         name="memory",
-        version=1,
+        version=2,
         variables=VARIABLES,
         compute=partial(compute, options=options),
         seconds=partial(_seconds, options=options),
