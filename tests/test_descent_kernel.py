@@ -178,7 +178,7 @@ def test_a_store_is_exported_with_its_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "grid", "line"),
     [
-        ("times = [1, 0.5]", {}, "kernel.times must be times in increasing order"),
+        ("times = [1, 0.5]", {}, "kernel.times must be numbers in increasing order"),
         ("times = []", {}, "kernel.times"),
         ("times = [-1]", {}, "kernel.times.0 must be greater than or equal to 0"),
         ("pairs = 4", {}, "kernel.pairs must be less than or equal to 3"),

@@ -17,6 +17,7 @@ States = npt.NDArray[np.floating]
 MOST_SWEEPS = 200
 _BLOCK = 64
 """Neurons whose fields are brought up to date by one matrix product."""
+_ROUNDING = 8.0
 
 
 class Relaxed(NamedTuple):
@@ -47,6 +48,9 @@ def relax(
     most_sweeps: int = MOST_SWEEPS,
 ) -> Relaxed:
     """s_i <- sign(sum_j J_ij s_j) until nothing changes; where the field is 0 the spin stays.
+
+    A field counts as 0 if its modulus is at most 8 eps sum_j |J_ij|, eps the spacing of floating point at 1:
+    otherwise fields that cancel, as they do by Hebb's rule, would have the sign of a rounding error.
 
     Parameters
     ----------
@@ -89,29 +93,45 @@ def relax(
     order = rng.permutation(len(couplings))
     incoming = np.ascontiguousarray(couplings[np.ix_(order, order)].T)
     spins = np.array(states[:, order], dtype=incoming.dtype)
-    fields = spins @ incoming
+    fields, turns_below = spins @ incoming, _turns_below(incoming)
     sweep = 0
-    while (against := fields * spins < 0).any() and sweep < most_sweeps:
+    while (against := fields * spins < turns_below).any() and sweep < most_sweeps:
         for first in range(0, len(order), _BLOCK):
-            _update_block(incoming, spins, fields, slice(first, first + _BLOCK))
+            _update_block(incoming, spins, fields, turns_below, slice(first, first + _BLOCK))
         sweep += 1
     return Relaxed(spins[:, np.argsort(order)], np.asarray((~against).all(axis=1)), sweep)
 
 
-def _update_block(incoming: Couplings, spins: States, fields: States, block: slice) -> None:
+@on_one_thread
+def is_fixed(couplings: Couplings, states: States) -> npt.NDArray[np.bool_]:
+    """Whether each state is a fixed point of :func:`relax`: no field against its spin; (n, N) -> (n,)."""
+    incoming = np.ascontiguousarray(couplings.T)
+    spins = np.asarray(states, dtype=incoming.dtype)
+    return np.asarray(((spins @ incoming) * spins >= _turns_below(incoming)).all(axis=1))
+
+
+def _turns_below(incoming: Couplings) -> Couplings:
+    """A spin turns if its field times itself is below this: 0 but for rounding, shape (N,)."""
+    return np.asarray(-_ROUNDING * np.finfo(incoming.dtype).eps * np.abs(incoming).sum(axis=0))
+
+
+def _update_block(
+    incoming: Couplings, spins: States, fields: States, turns_below: Couplings, block: slice
+) -> None:
     """Update the spins of a block one after another, and then all fields at once."""
-    moving = np.flatnonzero((fields[:, block] * spins[:, block] < 0).any(axis=1))
+    least = turns_below[block, None]
+    moving = np.flatnonzero((fields[:, block] * spins[:, block] < least.T).any(axis=1))
     if not moving.size:
         return
     s, h = spins[moving, block].T.copy(), fields[moving, block].T.copy()
     before, within = s.copy(), incoming[block, block]
     k = 0
     while k < len(s):  # most spins stay: go from one that moves to the next
-        against = (h[k:] * s[k:] < 0).any(axis=1)
+        against = (h[k:] * s[k:] < least[k:]).any(axis=1)
         if not against.any():
             break
         k += int(against.argmax())
-        change = np.where(h[k] * s[k] < 0, -2 * s[k], 0)
+        change = np.where(h[k] * s[k] < least[k], -2 * s[k], 0)
         s[k] += change
         h[k + 1 :] += within[k, k + 1 :, None] * change
         k += 1
@@ -122,9 +142,10 @@ def _update_block(incoming: Couplings, spins: States, fields: States, block: sli
 def _parallel(incoming: Couplings, spins: States, most_sweeps: int) -> Relaxed:
     settled = np.zeros(len(spins), bool)
     moving, earlier = np.arange(len(spins)), np.zeros_like(spins)
+    turns_below = _turns_below(incoming)
     for sweep in range(most_sweeps):
         now = spins[moving]
-        after = np.where((now @ incoming) * now < 0, -now, now)
+        after = np.where((now @ incoming) * now < turns_below, -now, now)
         fixed, cycle = ((after == other).all(axis=1) for other in (now, earlier))
         settled[moving[fixed]] = True
         spins[moving], earlier = after, now[~(fixed | cycle)]

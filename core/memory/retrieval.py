@@ -32,7 +32,8 @@ class RetrievalMap(NamedTuple):
 def stabilities(couplings: Couplings, patterns: FloatArray) -> FloatArray:
     """xi_i sum_j J_ij xi_j / |J_i|, shape (P, N); a neuron without couplings has 0.
 
-    A pattern is a fixed point if all its stabilities are > 0.
+    A pattern is a fixed point if none of its stabilities is below 0 but for rounding, as
+    :func:`bendscape.core.memory.dynamics.is_fixed` tells: a spin without a field stays.
     """
     norms = np.linalg.norm(couplings, axis=1)
     return np.asarray(patterns * (patterns @ (couplings / np.where(norms > 0, norms, 1.0)[:, None]).T))

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bendscape.core.activations.activation import ACTIVATIONS, Network
 from bendscape.core.activations.published import TRANSITION_KINDS, Thresholds, outliers_of, thresholds_of
@@ -17,12 +17,12 @@ from bendscape.core.activations.weight import least_weight
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import EDGE_KINDS
 from bendscape.core.quadratic.sampling.cost import MAX_BYTES
-from bendscape.core.quadratic.sampling.observe import LEAST_TOLERANCE, MOST_TOLERANCE
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Reference, Variable
-from bendscape.sweep.kernels.hessian import SQUARE
+from bendscape.sweep.kernels.hessian import SQUARE, Inputs, MethodBytes, Tolerance
 from bendscape.sweep.kernels.hessian import VARIABLES as OF_HESSIAN
+from bendscape.sweep.kernels.options import KernelOptions
 from bendscape.sweep.kernels.quadratic import AXES as OF_NETWORK
 from bendscape.sweep.kernels.quadratic import check_samples
 
@@ -42,22 +42,15 @@ class Cell(Protocol):
     seed: int
 
 
-class Options(BaseModel):
+class Options(KernelOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     method: Literal["auto", "dense", "explicit", "dice", "dice_wide"] = Field(
         default="auto", description="how eigenpairs are found; auto takes the fastest that fits max_bytes"
     )
-    inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")
-    tolerance: float | None = Field(
-        default=None,
-        ge=LEAST_TOLERANCE,
-        le=MOST_TOLERANCE,
-        description="sine of the angle to the exact lowest eigenvectors at which explicit and dice stop; by "
-        "default 1e-6 and 1e-3",
-    )
-    max_bytes: float = Field(default=MAX_BYTES, gt=0, description="memory that auto chooses a method by")
+    inputs: Inputs = "gaussian"
+    tolerance: Tolerance = None
+    max_bytes: MethodBytes = MAX_BYTES
 
 
 DEFAULTS = Options()

@@ -32,7 +32,7 @@ from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
 from bendscape.sweep.kernels.hessian import POSITIVE, SQUARE
-from bendscape.sweep.kernels.path_options import MOST_TIMES, PathOptions
+from bendscape.sweep.kernels.options import INCREASING, MOST_VALUES, PathOptions
 from bendscape.sweep.kernels.quadratic import AXES as OF_NETWORK
 from bendscape.sweep.kernels.quadratic import REFERENCES as OF_THEORY
 from bendscape.sweep.kernels.quadratic import NoisyCell, check_samples, model_of
@@ -60,10 +60,10 @@ class DescentCell(NoisyCell, Protocol):
 class Options(PathOptions):
     """The settings that are constant in a campaign of descents and decide its bits."""
 
-    times: tuple[Time, ...] = Field(
+    times: Annotated[tuple[Time, ...], INCREASING] = Field(
         default=TIMES,
         min_length=1,
-        max_length=MOST_TIMES,
+        max_length=MOST_VALUES,
         description="recorded times, increasing, the dimension time; the last decides what has recovered",
     )
     until_recovered: bool = Field(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bendscape.core.quadratic.sampling.cost import MAX_BYTES, cost_bytes, cost_seconds, resolve_method
 from bendscape.core.quadratic.sampling.observe import LEAST_TOLERANCE, MOST_TOLERANCE, observe
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Variable
+from bendscape.sweep.kernels.options import KernelOptions
 from bendscape.sweep.kernels.quadratic import NETWORK, NoisyCell, model_of
 
 SQUARE = (0.0, 1.0)
@@ -49,28 +50,35 @@ VARIABLES = (
 )
 
 
-class Options(BaseModel):
+Inputs = Annotated[Literal["gaussian", "rademacher"], Field(description="law of the data")]
+Tolerance = Annotated[
+    float | None,
+    Field(
+        ge=LEAST_TOLERANCE,
+        le=MOST_TOLERANCE,
+        description="sine of the angle to the exact lowest eigenvectors at which explicit and dice stop; by "
+        "default 1e-6 and 1e-3",
+    ),
+]
+MethodBytes = Annotated[float, Field(gt=0, description="memory that auto chooses a method by")]
+"""Options of every kernel that samples Hessians."""
+
+
+class Options(KernelOptions):
     """The settings that are constant in a campaign of Hessians and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     method: Literal["auto", "dense", "explicit", "dice", "dice_wide", "conditional"] = Field(
         default="auto",
         description="how eigenpairs are found; auto takes the fastest that fits max_bytes, of all but "
         "dice_wide, for wide students, and conditional",
     )
-    inputs: Literal["gaussian", "rademacher"] = Field(default="gaussian", description="law of the data")
+    inputs: Inputs = "gaussian"
     precision: Literal["float64", "float32"] | None = Field(
         default=None,
         description="of the data (explicit) or the long vectors (dice); by default, the method's",
     )
-    tolerance: float | None = Field(
-        default=None,
-        ge=LEAST_TOLERANCE,
-        le=MOST_TOLERANCE,
-        description="sine of the angle to the exact lowest eigenvectors at which explicit and dice stop; by "
-        "default 1e-6 and 1e-3",
-    )
-    max_bytes: float = Field(default=MAX_BYTES, gt=0, description="memory that auto chooses a method by")
+    tolerance: Tolerance = None
+    max_bytes: MethodBytes = MAX_BYTES
 
 
 DEFAULTS = Options()

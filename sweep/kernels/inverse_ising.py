@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.inverse_ising.estimate import Estimate, Flag, score
@@ -31,6 +31,7 @@ from bendscape.core.inverse_ising.sampling import LEAST_CLUSTER_CHAINS, LEAST_HE
 from bendscape.sweep.campaign.axes import Axes, Axis, cell_rng
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Kernel, Outcome, Variable
+from bendscape.sweep.kernels.options import KernelOptions
 
 METHODS = ("pseudo_likelihood", "naive_mean_field", "tap", "maximum_likelihood")
 MOST_DIFFERENCE = 5.0
@@ -52,10 +53,9 @@ class Cell(Protocol):
     coordinate: int
 
 
-class Options(BaseModel):
+class Options(KernelOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     degree: int = Field(default=3, ge=1, le=MOST_DEGREE, description="of random_regular_graph")
     random_signs: bool = Field(
         default=False, description="couplings of random_regular_graph +-1 with equal probability, else 1"

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
 from bendscape.core.errors import ParameterError
 from bendscape.core.memory import theory
 from bendscape.core.memory.daydreaming import daydream, schedule
+from bendscape.core.memory.dynamics import is_fixed
 from bendscape.core.memory.patterns import FloatArray, draw, pattern_number
 from bendscape.core.memory.pseudo_likelihood import pseudo_likelihood
 from bendscape.core.memory.retrieval import basin_overlap, retrieval_map, stabilities
@@ -21,11 +22,11 @@ from bendscape.core.memory.rules import hebb, pseudo_inverse
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
+from bendscape.sweep.kernels.options import INCREASING, MOST_VALUES, KernelOptions
 
 RULES = ("daydreaming", "hebb", "pseudo_inverse", "pseudo_likelihood")
 OVERLAPS = tuple(round(0.1 * k, 1) for k in range(1, 11))
 BINS = tuple(round(-2 + 0.25 * k, 2) for k in range(25))
-MOST = 256
 
 Overlap = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Edge = Annotated[float, Field(allow_inf_nan=False)]
@@ -43,17 +44,16 @@ class Cell(Protocol):
     seed: int
 
 
-class Options(BaseModel):
+class Options(KernelOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    overlaps: tuple[Overlap, ...] = Field(
-        default=OVERLAPS, min_length=2, max_length=MOST, description="initial overlaps, increasing"
+    overlaps: Annotated[tuple[Overlap, ...], INCREASING] = Field(
+        default=OVERLAPS, min_length=2, max_length=MOST_VALUES, description="initial overlaps, increasing"
     )
-    bins: tuple[Edge, ...] = Field(
+    bins: Annotated[tuple[Edge, ...], INCREASING] = Field(
         default=BINS,
         min_length=2,
-        max_length=MOST,
+        max_length=MOST_VALUES,
         description="edges of the histogram of stabilities, increasing",
     )
     trials: int = Field(
@@ -69,19 +69,12 @@ class Options(BaseModel):
         default=0.01, gt=0, allow_inf_nan=False, description="lambda of the pseudo-likelihood"
     )
     duration: float = Field(
-        default=1.0, gt=0, le=1000, description="training of Daydreaming, in units of tau epochs of N dreams"
+        default=16.0, ge=1, le=1000, description="training of Daydreaming, in units of tau epochs of N dreams"
     )
     tolerance: float = Field(
         default=1e-4, ge=1e-10, le=1e-1, description="largest residual of a converged pseudo-likelihood"
     )
-    drift: float = Field(default=0.05, gt=0, le=1, description="largest residual of converged Daydreaming")
-
-    @field_validator("overlaps", "bins")
-    @classmethod
-    def _increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(a < b for a, b in itertools.pairwise(values)):
-            raise ValueError("numbers in increasing order")
-        return values
+    drift: float = Field(default=0.1, gt=0, le=1, description="largest residual of converged Daydreaming")
 
 
 DEFAULTS = Options()
@@ -116,7 +109,8 @@ VARIABLES = (
     Variable("unsettled", "share of the states that reached no fixed point", valid_range=SHARE),
     Variable(
         "residual",
-        "pseudo-likelihood: largest relative gradient; Daydreaming: drift of the mean stability; else 0",
+        "pseudo-likelihood: largest relative gradient; Daydreaming: relative change of the couplings when "
+        "training is doubled; else 0",
         valid_range=(0.0, FINITE[1]),
     ),
 )  # fmt: skip
@@ -209,7 +203,7 @@ def compute(cell: Cell, rng: np.random.Generator, options: Options = DEFAULTS) -
         "stability_min": stability.min(),
         "stability_mean": stability.mean(),
         "stability_histogram": np.histogram(inside, options.bins)[0] / stability.size,
-        "fixed_points": (stability > 0).all(axis=1).mean(),
+        "fixed_points": is_fixed(couplings, patterns.stored).mean(),
         "final_overlap": stored.mean(axis=1),
         "recovered_share": share,
         "recovered": int((itself >= options.recovered_at).mean() >= 0.5),
@@ -248,7 +242,7 @@ def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
     elif cell.rule == "daydreaming":
         updates, dreams = schedule(cell.tau, round(P), N)
         one = 1.8e-5 * N * (1 + dreams / 16) + (1e-8 + 2.6e-9 * dreams) * N**2
-        learned = max(2.0, options.duration * cell.tau) * updates * one
+        learned = max(4.0, options.duration * cell.tau) * updates * one
     else:
         learned = 2e-9 * P * N**2
     return float(0.01 + relaxed + learned)
@@ -280,7 +274,7 @@ def configured(options: Options) -> Kernel:
     """The kernel with the given options."""
     return Kernel(
         name="memory",
-        version=1,
+        version=2,
         variables=VARIABLES,
         compute=partial(compute, options=options),
         seconds=partial(_seconds, options=options),

@@ -19,7 +19,7 @@ from bendscape.core.perceptron.training import TOLERANCE, gradient_descent, grad
 from bendscape.sweep.campaign.axes import Axes, Axis
 from bendscape.sweep.campaign.grid import Grid
 from bendscape.sweep.campaign.kernel import FINITE, Dimension, Kernel, Outcome, Reference, Variable
-from bendscape.sweep.kernels.path_options import MOST_TIMES, PathOptions
+from bendscape.sweep.kernels.options import INCREASING, MOST_VALUES, PathOptions
 
 TIMES = tuple(10.0 ** (k / 2) for k in range(-4, 13))
 POSITIVE, ERROR = (0.0, FINITE[1]), (0.0, 1.0)
@@ -38,8 +38,8 @@ class Cell(Protocol):
 class Options(PathOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    times: tuple[Time, ...] = Field(
-        default=TIMES, min_length=1, max_length=MOST_TIMES, description="recorded times, increasing"
+    times: Annotated[tuple[Time, ...], INCREASING] = Field(
+        default=TIMES, min_length=1, max_length=MOST_VALUES, description="recorded times, increasing"
     )
     method: Literal["flow", "gradient_descent"] = Field(
         default="flow", description="gradient flow, or steps of one learning rate"
