@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 # What tutorials call: the commands of this environment, in plain text.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ |= {"NO_COLOR": "1", "COLUMNS": "110"}
+os.environ |= {"TTY_COMPATIBLE": "0", "COLUMNS": "110"}
 
 project = "bendscape"
 author = "The authors of bendscape"
