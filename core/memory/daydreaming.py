@@ -124,7 +124,7 @@ def daydream(
         elif epoch >= epochs // 2:
             total += couplings
     drift = np.linalg.norm(total / np.linalg.norm(total) - half / np.linalg.norm(half))
-    return Dreamed(_normalised(total, start), float(drift), epochs)
+    return Dreamed(_normalised(total, start).astype(np.float64), float(drift), epochs)
 
 
 def _normalised(couplings: Couplings, start: Couplings) -> Couplings:
