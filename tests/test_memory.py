@@ -434,7 +434,7 @@ def test_a_cell_of_the_kernel_is_what_the_library_finds(rule: str) -> None:
         "bins": [0.0, 1.0, 2.0],
         "trials": 6,
         "regularisation": 0.1,
-        "duration": 2.0,
+        "duration": 8.0,
         "drift": 1.0,
     }
     outcome = load_kernel("memory", (), options).compute(cell, cell_rng(1, cell))
@@ -442,7 +442,7 @@ def test_a_cell_of_the_kernel_is_what_the_library_finds(rule: str) -> None:
     patterns = draw(0.25, 40, rng, alpha_D=0.3, unseen=6)
     stored, values = patterns.stored, outcome.values
     if rule == "daydreaming":
-        couplings = daydream(stored, 4.0, rng, duration=2).couplings
+        couplings = daydream(stored, 4.0, rng, duration=8).couplings
     elif rule == "pseudo_likelihood":
         couplings = pseudo_likelihood(stored, 2.0, 0.1).couplings
     else:
@@ -462,11 +462,19 @@ def test_a_cell_of_the_kernel_is_what_the_library_finds(rule: str) -> None:
 
 def test_a_rule_that_did_not_converge_is_reported() -> None:
     cell: Any = AXES.cell(rule="daydreaming", alpha_D=0.0, beta=1.0, tau=4.0, alpha=0.5, N=40, seed=1)
-    outcome = load_kernel("memory", (), {"duration": 2.0, "drift": 1e-6, "trials": 2}).compute(
+    outcome = load_kernel("memory", (), {"duration": 8.0, "drift": 1e-6, "trials": 2}).compute(
         cell, cell_rng(1, cell)
     )
     assert outcome.values["residual"] > 1e-6
     assert not outcome.converged
+
+
+def test_a_training_of_duration_below_8_is_never_called_converged() -> None:
+    """At large tau and small load its direction moves slowly, which is not the same as little."""
+    cell: Any = AXES.cell(rule="daydreaming", alpha_D=0.0, beta=1.0, tau=4.0, alpha=0.2, N=20, seed=1)
+    for duration, converged in ((7.9, False), (8.0, True)):
+        options = {"duration": duration, "drift": 1.0, "trials": 2}
+        assert load_kernel("memory", (), options).compute(cell, cell_rng(1, cell)).converged is converged
 
 
 def test_the_references_are_the_theory_of_independent_patterns() -> None:

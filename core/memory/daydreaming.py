@@ -94,8 +94,8 @@ def daydream(
 
     A small ``drift`` says that the direction of the couplings hardly changes when training is twice as long,
     at this tau. It holds both what training has not reached yet and the fluctuations that the averages leave.
-    Both are sums over all pairs, so that it has little scatter; docs/memory.md compares it with the distance
-    from much longer trainings.
+    Both are sums over all pairs, so that it has little scatter. Below a duration of 8 it can be small where
+    the couplings only move slowly; docs/memory.md compares it with the distance from much longer trainings.
 
     Single precision. Cost: duration tau N dreams, each of some 4 sweeps of 2 N^2 operations. Held by
     ``tests/test_memory.py``.
@@ -124,7 +124,7 @@ def daydream(
         elif epoch >= epochs // 2:
             total += couplings
     drift = np.linalg.norm(total / np.linalg.norm(total) - half / np.linalg.norm(half))
-    return Dreamed(_normalised(total, start), float(drift), epochs)
+    return Dreamed(_normalised(total, start).astype(np.float64), float(drift), epochs)
 
 
 def _normalised(couplings: Couplings, start: Couplings) -> Couplings:

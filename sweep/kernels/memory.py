@@ -28,6 +28,9 @@ RULES = ("daydreaming", "hebb", "pseudo_inverse", "pseudo_likelihood")
 OVERLAPS = tuple(round(0.1 * k, 1) for k in range(1, 11))
 BINS = tuple(round(-2 + 0.25 * k, 2) for k in range(25))
 
+LEAST_DURATION = 8.0
+"""Shorter trainings by Daydreaming are never called converged: parts of the couplings move slowly."""
+
 Overlap = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Edge = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -74,7 +77,12 @@ class Options(KernelOptions):
     tolerance: float = Field(
         default=1e-4, ge=1e-10, le=1e-1, description="largest residual of a converged pseudo-likelihood"
     )
-    drift: float = Field(default=0.1, gt=0, le=1, description="largest residual of converged Daydreaming")
+    drift: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="largest residual of converged Daydreaming, of duration 8 or more",
+    )
 
 
 DEFAULTS = Options()
@@ -229,7 +237,8 @@ def learn(
         found = pseudo_likelihood(patterns, cell.beta, options.regularisation, tolerance=options.tolerance)
         return found.couplings, found.residual, options.tolerance
     dreamed = daydream(patterns, cell.tau, rng, duration=options.duration)
-    return dreamed.couplings, dreamed.drift, options.drift
+    accepted = options.drift if options.duration >= LEAST_DURATION else 0.0
+    return dreamed.couplings, dreamed.drift, accepted
 
 
 def _seconds(cell: Cell, options: Options = DEFAULTS) -> float:
