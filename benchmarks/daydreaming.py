@@ -21,8 +21,8 @@ OVERLAPS = tuple(k / 10 for k in range(1, 11))
 
 
 def recalled(couplings: FloatArray, patterns: FloatArray) -> str:
-    """Share of fixed points, the basin from three corrupted states of each pattern, and its smallest stability
-    over the mean one, averaged over patterns."""
+    """Share of fixed points, basin (three corrupted states of each pattern), and the smallest stability of a
+    pattern over the mean one, averaged over patterns."""
     basins = []
     for seed in range(3):
         ended = retrieval_map(couplings, patterns[:48], OVERLAPS, np.random.default_rng(seed)).final_overlap
