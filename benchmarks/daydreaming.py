@@ -14,19 +14,23 @@ import numpy as np
 from bendscape.core.memory.daydreaming import daydream
 from bendscape.core.memory.dynamics import is_fixed
 from bendscape.core.memory.patterns import FloatArray, draw
-from bendscape.core.memory.retrieval import basin_overlap, retrieval_map
+from bendscape.core.memory.retrieval import basin_overlap, retrieval_map, stabilities
 from bendscape.core.numerics.threads import on_one_thread
 
 OVERLAPS = tuple(k / 10 for k in range(1, 11))
 
 
 def recalled(couplings: FloatArray, patterns: FloatArray) -> str:
-    """Share of fixed points, and the basin from three corrupted states of each pattern."""
+    """Share of fixed points, basin (three corrupted states of each pattern), and the smallest stability of a
+    pattern over the mean one, averaged over patterns."""
     basins = []
     for seed in range(3):
         ended = retrieval_map(couplings, patterns[:48], OVERLAPS, np.random.default_rng(seed)).final_overlap
         basins.append(basin_overlap(OVERLAPS, (ended >= 0.9).mean(axis=1)))
-    return f"fixed points {is_fixed(couplings, patterns).mean():.3f}, basin {np.mean(basins):.3f}"
+    stability = stabilities(couplings, patterns)
+    smallest = stability.min(axis=1).mean() / stability.mean()
+    found = f"fixed points {is_fixed(couplings, patterns).mean():.3f}, basin {np.mean(basins):.3f}"
+    return f"{found}, smallest stability {smallest:.3f}"
 
 
 @on_one_thread
