@@ -103,7 +103,9 @@ def sample(
     p: Width = "1",
     p_star: TeacherWidth = 1,
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
-    method: Annotated[str, typer.Option(help="dense, explicit, dice, conditional or auto.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="dense, explicit, dice, dice_wide, conditional or auto.")
+    ] = "auto",
     inputs: Annotated[str, typer.Option(help="Law of the data: gaussian or rademacher.")] = "gaussian",
     max_memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Refuse what needs more, e.g. 12GB; by default 8 GiB.")

@@ -155,7 +155,7 @@ def of_collapse(at: Condition, entropy: int) -> Iterator[Asked]:
         correction=tuple(g) if at.correction else (),
         entropy=entropy,
     )
-    found = collapse(ds, n_boot=100, seed=entropy).compute().squeeze()
+    found = collapse(ds, least_size=0, n_boot=100, seed=entropy).compute().squeeze()
     for k, flag in enumerate(words_of(found["flag"], collapse_fits.FLAGS)):
         parts = (found[f"alpha_c{part}"].values[k] for part in ("", "_low", "_high"))
         yield Asked(str(found["estimator"].values[k]), str(flag), *map(float, parts), TRUTH)

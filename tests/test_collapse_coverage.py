@@ -103,7 +103,7 @@ def test_alphas_that_miss_the_threshold_give_only_a_side_or_a_bound(
 
 @pytest.mark.parametrize(("part", "end"), [("below", "alpha_c_low"), ("above", "alpha_c_high")])
 def test_sizes_that_do_not_cross_within_the_alphas_give_a_bound(part: str, end: str) -> None:
-    found = collapse(sweep(RANGES[part], 240, "normal", 0), n_boot=100).squeeze()
+    found = collapse(sweep(RANGES[part], 240, "normal", 0), least_size=0, n_boot=100).squeeze()
     for name in ("collapse", "theory_curve", "crossing"):
         at = found.sel(estimator=name)
         side = "above" if part == "below" else "below"
@@ -124,7 +124,7 @@ def test_a_continuous_model_far_below_its_threshold_is_not_called_discontinuous(
         ds = planted_coverage.threshold_sweep(
             model, dict.fromkeys((128, 256, 512), 12), alpha, cells="exponential", entropy=entropy
         )
-        found = collapse(ds, n_boot=100).squeeze()
+        found = collapse(ds, least_size=0, n_boot=100).squeeze()
         flags.update(tuple(FLAGS)[int(code)] for code in found["flag"])
         assert {tuple(KINDS)[int(code)] for code in found["kind_from_data"]} == {"no_estimate"}
         assert np.isnan(found["probability_discontinuous"]).all()

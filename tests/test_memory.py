@@ -470,11 +470,14 @@ def test_a_rule_that_did_not_converge_is_reported() -> None:
 
 
 def test_a_training_of_duration_below_8_is_never_called_converged() -> None:
-    """At large tau and small load its direction moves slowly, which is not the same as little."""
-    cell: Any = AXES.cell(rule="daydreaming", alpha_D=0.0, beta=1.0, tau=4.0, alpha=0.2, N=20, seed=1)
-    for duration, converged in ((7.9, False), (8.0, True)):
+    """At large tau and small load its direction moves slowly, which is not the same as little. At a load of
+    0.05 there is one pattern, and nothing moves at all."""
+    for alpha, duration in ((0.05, 7.9), (0.05, 8.0), (0.2, 7.9), (0.2, 8.0)):
+        cell: Any = AXES.cell(rule="daydreaming", alpha_D=0.0, beta=1.0, tau=4.0, alpha=alpha, N=20, seed=1)
         options = {"duration": duration, "drift": 1.0, "trials": 2}
-        assert load_kernel("memory", (), options).compute(cell, cell_rng(1, cell)).converged is converged
+        outcome = load_kernel("memory", (), options).compute(cell, cell_rng(1, cell))
+        assert outcome.converged is (duration >= 8)
+        assert (outcome.values["residual"] == 0) is (alpha == 0.05)
 
 
 def test_the_references_are_the_theory_of_independent_patterns() -> None:

@@ -155,6 +155,12 @@ def test_times_that_do_not_increase_are_refused(times: list[float]) -> None:
         gradient_flow(draw(2, 5, np.random.default_rng(0)), times)
 
 
+def test_a_sample_has_an_input_from_half_of_one_on() -> None:
+    assert draw(0.51, 1, np.random.default_rng(0)).M == 1
+    with pytest.raises(ParameterError, match=r"alpha > 0\.05 at N = 10"):
+        draw(0.05, 10, np.random.default_rng(0))
+
+
 def test_a_cell_of_the_kernel_is_what_the_library_finds() -> None:
     cell: Any = AXES.cell(alpha=4.0, N=20, seed=1)
     times = [0.1, 10.0]

@@ -224,6 +224,20 @@ def test_dice_stays_within_the_memory_it_is_given(model: Model) -> None:
     assert peak <= given
 
 
+def test_dice_wide_allocates_no_more_vectors_than_the_data_have_dimensions() -> None:
+    """At p = 8 the steps have many more vectors than there are samples, M, or dimensions, N."""
+    model, alpha, N = Model(8, 1, 1.5), 1.5, 256
+    given = 1.02 * cost_bytes(model, alpha, N, "dice_wide")
+    observe(model, alpha, 64, np.random.default_rng(0), "dice_wide")
+    tracemalloc.start()
+    try:
+        assert observe(model, alpha, N, np.random.default_rng(0), "dice_wide", max_bytes=given).converged
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= given
+
+
 def test_with_few_samples_auto_chooses_a_method_that_handles_the_null_space() -> None:
     seen = observe(Model(1, 1, 1.0), 0.005, 2000, np.random.default_rng(0))
     assert seen.method != "dice"

@@ -61,17 +61,17 @@ class Losses(NamedTuple):
 
 
 def draw(alpha: float, N: int, rng: np.random.Generator) -> Sample:
-    """A sample of M = round(alpha N) inputs, at least one, with the labels of a random teacher.
+    """A sample of M = round(alpha N) inputs with the labels of a random teacher.
 
     Raises
     ------
     ParameterError
-        ``alpha`` is not > 0, N not >= 1, or alpha N < 1.
+        ``alpha`` is not > 0, N not >= 1, or alpha N <= 1/2.
     """
     N, alpha = as_integer("N", N, 1), as_positive("alpha", alpha)
     M = round(alpha * N)
     if M < 1:
-        raise ParameterError("alpha", alpha, f"alpha N >= 1, so alpha >= {1 / N:.6g} at N = {N}")
+        raise ParameterError("alpha", alpha, f"alpha N > 1/2, so alpha > {0.5 / N:.6g} at N = {N}")
     teacher = rng.standard_normal(N)
     teacher *= math.sqrt(N) / np.linalg.norm(teacher)
     inputs = rng.standard_normal((M, N))

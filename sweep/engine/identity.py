@@ -71,9 +71,15 @@ def _differences(store: Store, campaign: Campaign, kernel: Kernel) -> list[str]:
     defaults = kernel.options().model_dump(mode="json") if kernel.options is not None else {}
     there = {"inner": {}} | store.attributes | of_layout | {"options": defaults | store.options}
     found = _swept(there, wanted)
-    return found + [
-        f"{k}: {there.get(k)!r} there, {v!r} here" for k, v in wanted.items() if there.get(k) != v
-    ]
+    return found + [_difference(k, there.get(k), v) for k, v in wanted.items() if there.get(k) != v]
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    """What differs, without the entries of a table that agree."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return f"{name}: {there!r} there, {here!r} here"
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return f"{name}: " + ", ".join(f"{k} {there.get(k)!r} there, {here.get(k)!r} here" for k in keys)
 
 
 def _swept(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

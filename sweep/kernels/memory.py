@@ -237,7 +237,7 @@ def learn(
         found = pseudo_likelihood(patterns, cell.beta, options.regularisation, tolerance=options.tolerance)
         return found.couplings, found.residual, options.tolerance
     dreamed = daydream(patterns, cell.tau, rng, duration=options.duration)
-    accepted = options.drift if options.duration >= LEAST_DURATION else 0.0
+    accepted = options.drift if options.duration >= LEAST_DURATION else -math.inf
     return dreamed.couplings, dreamed.drift, accepted
 
 

@@ -237,7 +237,8 @@ def sample_dice(
     rows = max(1, BLOCK_ROWS // p) if xp is np else M
     space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
 
-    data = GaussianMatrix(space, N, p, first * p, until_full=wide and p > 1)
+    wide = wide and p > 1
+    data = GaussianMatrix(space, N, p, min(first * p, M) if wide else first * p, until_full=wide)
     directions, images = data.directions(known)
     preactivations = directions.T @ space.gather(images)
     fields, teacher_fields = preactivations[p_star:], preactivations[:p_star]
@@ -251,7 +252,7 @@ def sample_dice(
     if p == 1:
         right = TurningFrame(space, images, start, p_star)
     else:
-        right = (PiecedImages if wide else StoredImages)(space, images, start, p_star, first)
+        right = (PiecedImages if wide else StoredImages)(space, images, start, p_star, first, N)
     Y = space.zeros(p)
     for b in range(space.blocks):
         Y[b, :, :] = weigh(b, right.start(b))

@@ -97,12 +97,14 @@ def _turn(ahead: FloatArray) -> FloatArray:
 
 class StoredImages:
     """Right-hand side at p > 1: the images Z = X Q of the right basis, with Lanczos vectors as coordinates on
-    it, in one array."""
+    it, in one array. There are at most N images."""
 
-    def __init__(self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int) -> None:
+    def __init__(
+        self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int, N: int
+    ) -> None:
         self.space, self._p, self._p_star = space, len(start), p_star
         known = images.shape[1]
-        self._images = Columns(space, known + steps * len(start))
+        self._images = Columns(space, min(known + steps * len(start), N))
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)
