@@ -28,6 +28,7 @@ from bendscape.sweep import (
     Axes,
     Axis,
     Campaign,
+    Dimension,
     Kernel,
     Outcome,
     ParameterError,
@@ -231,6 +232,20 @@ def test_a_function_is_a_kernel_that_runs_resumes_extends_and_fails_cell_by_cell
     assert (more.cells, more.computed) == (21, 7)
     again = go(walks(tmp_path / "s", steps=[4, 9, 16]), kernel=unlucky, retry_failed=True)
     assert again.computed == 9
+
+
+def test_a_function_returns_arrays_over_an_inner_dimension_with_its_coordinates(tmp_path: Path) -> None:
+    path = (Variable("path", "where the walk is", dims=("time",)),)
+
+    @kernel(axes=STEPS, variables=path, dimensions=(Dimension("time", (1, 2, 3), "steps taken"),))
+    def walk(cell: Any, rng: np.random.Generator) -> dict[str, Any]:
+        return {"path": cell.steps * np.cumsum(np.ones(3))}
+
+    assert go(walks(tmp_path / "s.zarr"), kernel=walk).exit_code == 0
+    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape")
+    assert ds.path.dims == ("steps", "seed", "time")
+    assert ds.time.values.tolist() == [1, 2, 3]
+    assert ds.path.sel(steps=9, seed=6).values.tolist() == [9.0, 18.0, 27.0]
 
 
 def test_a_changed_function_of_the_same_name_is_refused_unless_accepted(tmp_path: Path) -> None:
