@@ -464,7 +464,7 @@ def test_the_public_names_all_exist_and_are_imported_on_first_use(door: types.Mo
 
 def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     script, checks = (
         tmp_path / "page.py",
         """
@@ -475,6 +475,7 @@ def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: 
         from bendscape.sweep.campaign.loading import default_declarations
         assert len({campaign.spec_hash(default_declarations().axes) for campaign in (one, two, three)}) == 1
         assert summary.outcome == "complete" and status("runs/figure-1.zarr")["done"] == 72
+        assert table.shape == (12, 2) and table.notna().all(axis=None) and failed.sizes["failure"] == 0
     """,
     )
     script.write_text("\n".join([*blocks, textwrap.dedent(checks)]))
