@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from nbclient import NotebookClient
+
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 # What tutorials call: the commands of this environment, in plain text.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -35,6 +37,8 @@ nb_execution_timeout = 120  # seconds for a cell
 nb_execution_show_tb = True  # a cell that fails is a warning, and shown
 nb_execution_in_temp = True
 nb_merge_streams = True
+# `%%bash` prints in pieces of 100 bytes; nbclient joins them, myst_nb would break the line after each.
+NotebookClient.coalesce_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

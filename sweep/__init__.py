@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bendscape.sweep.campaign.axes import Axes, Axis
     from bendscape.sweep.campaign.file import Campaign
     from bendscape.sweep.campaign.function import kernel
-    from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+    from bendscape.sweep.campaign.kernel import Dimension, Kernel, Outcome, Reference, Variable
     from bendscape.sweep.commands.calls import plan, run, status
     from bendscape.sweep.engine.run import Summary
 
@@ -24,6 +24,7 @@ __all__ = [
     "Axes",
     "Axis",
     "Campaign",
+    "Dimension",
     "Kernel",
     "Outcome",
     "ParameterError",
@@ -40,6 +41,7 @@ _FROM = {
     "Axes": "campaign.axes",
     "Axis": "campaign.axes",
     "Campaign": "campaign.file",
+    "Dimension": "campaign.kernel",
     "Kernel": "campaign.kernel",
     "Outcome": "campaign.kernel",
     "Reference": "campaign.kernel",

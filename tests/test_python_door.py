@@ -28,6 +28,7 @@ from bendscape.sweep import (
     Axes,
     Axis,
     Campaign,
+    Dimension,
     Kernel,
     Outcome,
     ParameterError,
@@ -231,6 +232,20 @@ def test_a_function_is_a_kernel_that_runs_resumes_extends_and_fails_cell_by_cell
     assert (more.cells, more.computed) == (21, 7)
     again = go(walks(tmp_path / "s", steps=[4, 9, 16]), kernel=unlucky, retry_failed=True)
     assert again.computed == 9
+
+
+def test_a_function_returns_arrays_over_an_inner_dimension_with_its_coordinates(tmp_path: Path) -> None:
+    path = (Variable("path", "where the walk is", dims=("time",)),)
+
+    @kernel(axes=STEPS, variables=path, dimensions=(Dimension("time", (1, 2, 3), "steps taken"),))
+    def walk(cell: Any, rng: np.random.Generator) -> dict[str, Any]:
+        return {"path": cell.steps * np.cumsum(np.ones(3))}
+
+    assert go(walks(tmp_path / "s.zarr"), kernel=walk).exit_code == 0
+    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape")
+    assert ds.path.dims == ("steps", "seed", "time")
+    assert ds.time.values.tolist() == [1, 2, 3]
+    assert ds.path.sel(steps=9, seed=6).values.tolist() == [9.0, 18.0, 27.0]
 
 
 def test_a_changed_function_of_the_same_name_is_refused_unless_accepted(tmp_path: Path) -> None:
@@ -449,7 +464,7 @@ def test_the_public_names_all_exist_and_are_imported_on_first_use(door: types.Mo
 
 def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     script, checks = (
         tmp_path / "page.py",
         """
@@ -460,6 +475,7 @@ def test_the_code_of_the_page_runs_as_it_stands_and_finds_the_outlier(tmp_path: 
         from bendscape.sweep.campaign.loading import default_declarations
         assert len({campaign.spec_hash(default_declarations().axes) for campaign in (one, two, three)}) == 1
         assert summary.outcome == "complete" and status("runs/figure-1.zarr")["done"] == 72
+        assert table.shape == (12, 2) and table.notna().all(axis=None) and failed.sizes["failure"] == 0
     """,
     )
     script.write_text("\n".join([*blocks, textwrap.dedent(checks)]))

@@ -74,6 +74,17 @@ def small(tmp_path: Path, pages: dict[str, str]) -> subprocess.CompletedProcess[
     return built(docs, tmp_path / "site")
 
 
+LONG_LINE = "-".join(map(str, range(200)))
+
+
+def test_a_long_line_that_a_command_prints_stays_one_line(tmp_path: Path) -> None:
+    cell = f"```{{code-cell}}\n%%bash -e\nfor n in 1 2 3; do echo ${{n}}-{LONG_LINE}; done\n```"
+    build = small(tmp_path, {"page": NOTEBOOK + cell})
+    assert build.returncode == 0, build.stderr
+    printed = words(tmp_path / "site" / "page.html").splitlines()
+    assert [line for line in printed if line.endswith("-199")] == [f"{n}-{LONG_LINE}" for n in (1, 2, 3)]
+
+
 class Loads(HTMLParser):
     """What a page loads by itself: not where its links lead."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bendscape.core.errors import ParameterError
 from bendscape.sweep.campaign.axes import Axes, Cell
-from bendscape.sweep.campaign.kernel import Kernel, Outcome, Reference, Variable
+from bendscape.sweep.campaign.kernel import Dimension, Kernel, Outcome, Reference, Variable
 from bendscape.sweep.campaign.loading import hold, source_digest
 from bendscape.sweep.campaign.outcomes import BadOutcome
 
@@ -22,6 +22,7 @@ def kernel(
     *,
     axes: Axes,
     variables: tuple[Variable, ...],
+    dimensions: tuple[Dimension, ...] = (),
     references: tuple[Reference, ...] = (),
     seconds: Estimate = 0.1,
     peak_bytes: Estimate = 1e8,
@@ -40,6 +41,8 @@ def kernel(
         Axes of the cells; exactly one has the role "seed".
     variables
         What the function returns, by name; see `Variable`.
+    dimensions
+        Inner dimensions of variables that are arrays, with their coordinates; see `Dimension`.
     references
         Exact values at the points of a grid, computed without random numbers; see `Reference`.
     seconds, peak_bytes
@@ -80,7 +83,7 @@ def kernel(
         made = Kernel(
             name=name, version=version, variables=variables, compute=partial(_outcome, function),
             seconds=_estimate(seconds), peak_bytes=_estimate(peak_bytes), digest=digest, axes=axes,
-            references=references,
+            references=references, dimensions=dimensions,
         )  # fmt: skip
         hold(made, "Python")
         return made

@@ -252,7 +252,8 @@ def sample_dice(
     if p == 1:
         right = TurningFrame(space, images, start, p_star)
     else:
-        right = (PiecedImages if wide else StoredImages)(space, images, start, p_star, first, N)
+        form, most = (PiecedImages, N) if wide else (StoredImages, math.inf)
+        right = form(space, images, start, p_star, first, most)
     Y = space.zeros(p)
     for b in range(space.blocks):
         Y[b, :, :] = weigh(b, right.start(b))

@@ -8,6 +8,8 @@ one array or, for wide students, in pieces.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -97,14 +99,23 @@ def _turn(ahead: FloatArray) -> FloatArray:
 
 class StoredImages:
     """Right-hand side at p > 1: the images Z = X Q of the right basis, with Lanczos vectors as coordinates on
-    it, in one array. There are at most N images."""
+    it, in one array.
+
+    With ``most``, there are never more than so many images (N), and space is allocated for no more.
+    """
 
     def __init__(
-        self, space: Workspace, images: Array, start: FloatArray, p_star: int, steps: int, N: int
+        self,
+        space: Workspace,
+        images: Array,
+        start: FloatArray,
+        p_star: int,
+        steps: int,
+        most: float = math.inf,
     ) -> None:
         self.space, self._p, self._p_star = space, len(start), p_star
         known = images.shape[1]
-        self._images = Columns(space, min(known + steps * len(start), N))
+        self._images = Columns(space, int(min(known + steps * len(start), most)))
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)
