@@ -33,7 +33,7 @@ myst_heading_anchors = 6
 myst_fence_as_directive = ["math"]
 
 nb_execution_mode = "force"
-nb_execution_timeout = 120  # seconds for a cell
+nb_execution_timeout = 900  # seconds for a cell
 nb_execution_show_tb = True  # a cell that fails is a warning, and shown
 nb_execution_in_temp = True
 nb_merge_streams = True

@@ -48,7 +48,7 @@ FAULTS = {
 def built(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
     assert COMMAND, "CONTRIBUTING.md does not say how to build the site"
     command = [sys.executable, *COMMAND[1].split(), "-q", str(docs), str(site)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1500, check=False)
 
 
 @pytest.fixture(scope="module")
