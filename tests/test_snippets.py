@@ -29,6 +29,9 @@ INDENTED = re.compile(r"^ {4}(bendscape (?:[^\n\\]|\\\n)*)$", re.MULTILINE)
 INLINE = re.compile(r"`(bendscape [^`]+)`")
 SCRIPT = re.compile(r"python (benchmarks/\w+\.py)((?: [^`#\n]*)?)")
 
+FIRST = ("README.md", "python.md", "kernels.md", "physics.md")
+"""Pages whose Python runs in every test run; that of the others is slow."""
+
 ELSEWHERE = {"reference/store-format.md": "tests/test_store_format.py", "stores.md": "s3://bucket"}
 """Pages whose Python needs more than a small store: where it is tested, or what it would read."""
 
@@ -96,7 +99,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page.name in FIRST else pytest.mark.slow)
+        for page in PAGES
+        if python_of(page)
+    ],
+    ids=lambda page: page.name,
+)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, stores: Path, tmp_path: Path) -> None:
     name = page.relative_to(ROOT / "docs").as_posix() if page.parent != ROOT else page.name
     code = python_of(page)
