@@ -24,8 +24,6 @@ from zarr.storage import ZipStore
 from bendscape.analysis.dataset import export
 from bendscape.analysis.dataset.export import export_store
 from bendscape.core.errors import ParameterError
-from bendscape.sweep import Axes, Axis, Campaign, Variable, kernel
-from bendscape.sweep import run as sweep
 from bendscape.sweep.campaign.file import load_campaign, parse_campaign
 from bendscape.sweep.campaign.loading import load_kernel
 from bendscape.sweep.campaign.tiles import Layout, SizeLayout, TileKey
@@ -232,23 +230,6 @@ def test_every_kernel_is_exported_with_its_theory(tmp_path: Path, kernel: str) -
         found = read(tmp_path / name)
         assert_same_bits(found, expected(tmp_path / "s.zarr"))
         assert np.isfinite(found.lambda_minus.values).all()
-
-
-def test_strings_in_zarr_have_the_type_that_zarr_specifies(tmp_path: Path) -> None:
-    axes = Axes((Axis("rule", "str", choices=("hebb", "inverse")), Axis("seed", "int64", "seed")))
-
-    @kernel(axes=axes, variables=(Variable("x", "a number"),))
-    def probe(cell: Any, rng: np.random.Generator) -> dict[str, Any]:
-        return {"x": 1.0 / cell.seed}
-
-    grid = {"rule": ["hebb", "inverse"], "seeds": 2}
-    probes = Campaign.of(name="probe", store=str(tmp_path / "s.zarr"), entropy=1, grid=grid)
-    sweep(probes, kernel=probe, address="serial", progress=False)
-    export_store(tmp_path / "s.zarr", tmp_path / "e.zarr")
-    for name in ("rule", "errors/rule", "errors/message"):
-        stored = json.loads((tmp_path / "e.zarr" / name / "zarr.json").read_text())
-        assert stored["data_type"] == "string", name
-    assert read(tmp_path / "e.zarr").rule.values.tolist() == ["hebb", "inverse"]
 
 
 def test_netcdf_has_flag_values_of_the_type_of_their_variable(store: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import shutil
+import warnings
 import zipfile
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -244,17 +245,14 @@ def _write_zarr(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, folder: P
         if shards and chunk != block:
             encoding[name]["shards"] = tuple(block.values())
     # Empty chunks are written too: NaN has many bit patterns, and each is kept as in the store.
-    _in_blocks(_any_length(ds), lengths).to_zarr(
+    _in_blocks(ds, lengths).to_zarr(
         folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding
     )
     if errors.sizes["failure"]:
-        _any_length(errors).to_zarr(folder, group="errors", mode="a", zarr_format=3, consolidated=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
+            errors.to_zarr(folder, group="errors", mode="a", zarr_format=3, consolidated=True)
     zarr.consolidate_metadata(folder, zarr_format=3)
-
-
-def _any_length(ds: xr.Dataset) -> xr.Dataset:
-    """With strings of any length, which Zarr 3 specifies; those of a fixed length not every library reads."""
-    return ds.assign({name: of.astype(object) for name, of in ds.variables.items() if of.dtype.kind == "U"})
 
 
 def _write_netcdf(ds: xr.Dataset, errors: xr.Dataset, lengths: _Lengths, file: Path) -> None:
