@@ -188,8 +188,8 @@ def sample_dice(
         number.
     wide : bool
         Keep the past vectors in pieces, project on them once, and leave U alone once it fills the M
-        dimensions: the same law, rounded differently. For p = 8 a third to a half of the time and memory, for p = 4
-        about the same; at p = 1 nothing changes.
+        dimensions: the same law, rounded differently. For p = 8 a third to a half of the time and
+        memory, for p = 4 about the same; at p = 1 nothing changes.
     xp : module
         Array library that follows the array API standard, whose slices are views: ``numpy``, or on a GPU
         ``torch`` or ``cupy`` themselves.
