@@ -185,9 +185,9 @@ def cost_seconds(
 
     Notes
     -----
-    Accurate to a factor of 2 to 3 on an idle core, like the number of steps of the iterations. A campaign
-    corrects it by the time that its own cells took. Only its growth is held by ``tests/test_samplers.py``.
-    Source: ``benchmarks/cost_model.py``.
+    Accurate to a factor of 2 to 3 on an idle core, of 4 at p >= 4, like the number of steps of the
+    iterations. A campaign corrects it by the time that its own cells took. Only its growth is held by
+    ``tests/test_samplers.py``. Source: ``benchmarks/cost_model.py``.
     """
     method = resolve_method(model, alpha, N, method)
     return float(cost_terms(model, alpha, N, method, tolerance=tolerance) @ SECONDS[method])
