@@ -76,8 +76,9 @@ def test_a_scrape_of_ray_agrees_with_the_final_status(
     status = store_status(tmp_path / "s.zarr")
     (node,) = ray.nodes()
     until, tag, found = time.monotonic() + 60, 'a "name" \\ \\u03bb', dict[str, float]()
-    while time.monotonic() < until and not found.get("ray_bendscape_cells_done_total"):
-        time.sleep(0.5)  # Ray hands metrics on every ten seconds
+    counted, ended = [f"ray_bendscape_cells_{kind}_total" for kind in ("done", "failed")], 24
+    while time.monotonic() < until and sum(found.get(name, 0) for name in counted) < ended:
+        time.sleep(0.5)  # Ray hands metrics on every ten seconds, those of a slow run in several parts
         found = scraped(node["MetricsExportPort"], tag)
     assert set(found) == EXPORTED
     core_seconds = found.pop("ray_bendscape_core_seconds_total")
