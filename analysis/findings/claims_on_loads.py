@@ -17,12 +17,17 @@ from bendscape.core.quadratic.theory.outlier import transition_at
 
 WIDE_RATIO = 4
 """A student is called wide if its width is at least this multiple of the teacher's."""
+LINE_RATIO = 2
+"""The line in 1/p begins at this multiple of the teacher's width. That theory's own loads bend away from it
+is part of the error."""
 SMALL = 0.03
 """Largest a that counts as a -> 0: p_star (a + 1)/2 is then within 3 per cent of p_star/2."""
 LEAST_WIDTHS = 3
-"""Wide students behind an extrapolation in 1/p."""
+"""Widths behind an extrapolation in 1/p."""
 OFF = 0.1
-"""Relative distance of the alternatives to a limit."""
+"""Relative distance from theory within which a load shows its limit."""
+LIMIT_OFF = 0.2
+"""Relative distance of the alternatives to a limit: what hours of sampling can tell apart."""
 WIDE = 1024
 """Width of a student whose exact threshold is shown beside the limit of infinite width."""
 
@@ -95,21 +100,21 @@ def width_claim(measured: Sequence[Load]) -> Claim:
     )
 
 
-def _wide(family: Sequence[Load]) -> list[Load]:
-    return [load for load in family if load.p >= WIDE_RATIO * load.p_star]
+def _wide(family: Sequence[Load], ratio: int = WIDE_RATIO) -> list[Load]:
+    return [load for load in family if load.p >= ratio * load.p_star]
 
 
 def headline_claim(measured: Sequence[Load]) -> Claim:
-    """The loads of wide students at small a, extrapolated in 1/p, against a limit 10 per cent away. What the
+    """The loads of wide students at small a, extrapolated in 1/p, against a limit 20 per cent away. What the
     straight line makes of theory's own loads at these widths and this a, less p_star/2, is part of the
     error."""
-    families = [_wide(family) for family in families_of(measured) if family[0].a <= SMALL]
+    families = [_wide(family, LINE_RATIO) for family in families_of(measured) if family[0].a <= SMALL]
     families = [family for family in families if len(family) >= LEAST_WIDTHS]
     found, rows, words = [], [], []
     for family in families:
         limit, x = family[0].p_star / 2, np.array([1 / load.p for load in family])
         flat = np.full(len(family), limit)
-        at = _trend(family, x, flat, (1 - OFF) * flat, (1 + OFF) * flat, at=0)
+        at = _trend(family, x, flat, (1 - LIMIT_OFF) * flat, (1 + LIMIT_OFF) * flat, at=0)
         of_theory = float(_trend(family, x, _theory(family), at=0).claimed[0])
         error = math.hypot(math.sqrt(at.covariance[0, 0]), of_theory - limit)
         found.append(at._replace(covariance=np.array([[error**2]])))
@@ -121,13 +126,13 @@ def headline_claim(measured: Sequence[Load]) -> Claim:
         )
         rows += [(*load_row(load), f"{limit:g}", errors_apart(found[-1])) for load in family]
     evidence = weigh(found)
-    few = f"no {LEAST_WIDTHS} wide students are measured at a <= {SMALL:g}"
+    few = f"no {LEAST_WIDTHS} widths from p = {LINE_RATIO} p* on are measured at a <= {SMALL:g}"
     return Claim(
         "headline",
         "As a -> 0 the threshold of wide students goes to p*/2, the limit of weak recovery.",
         evidence.verdict(),
         "; ".join(words) or few,
-        f"a limit {100 * OFF:g} % above or below, for a straight line in 1/p",
+        f"a limit {100 * LIMIT_OFF:g} % above or below, for a straight line in 1/p",
         evidence.power,
         (*COLUMNS, "p*/2", "claim to alternative / error"),
         tuple(rows),
@@ -154,7 +159,7 @@ def limit_claim(measured: Sequence[Load]) -> Claim:
     for load in seen:
         limit = _limit_of(load)
         error = math.hypot(load.error, load.alpha_bbp - limit)
-        found.append(compare(load.value, error, limit, (1 - OFF) * limit, (1 + OFF) * limit))
+        found.append(compare(load.value, error, limit, (1 - LIMIT_OFF) * limit, (1 + LIMIT_OFF) * limit))
     evidence = weigh(found)
     below = [load for load in wide if load.kind == "discontinuous"]
     finding = f"of {len(wide)} families with a wide student and a > {SMALL:g}, the law says that "
@@ -179,7 +184,7 @@ def limit_claim(measured: Sequence[Load]) -> Claim:
         "As the student widens, alpha_BBP goes to p*(a + 1)/2.",
         evidence.verdict(),
         finding,
-        f"a limit {100 * OFF:g} % above or below",
+        f"a limit {100 * LIMIT_OFF:g} % above or below",
         evidence.power,
         (*COLUMNS, "α_BBP", f"α_BBP at p = {WIDE}", "p*(a + 1)/2", "claim to alternative / error"),
         tuple(rows),
