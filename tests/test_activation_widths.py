@@ -18,7 +18,13 @@ SATURATING = ("gauss", "gauss")
 
 
 @pytest.mark.parametrize(
-    "names", [("log_cosh", "quadratic"), ("sqrt", "quadratic"), SATURATING, ("quadratic", "gauss")]
+    "names",
+    [
+        ("log_cosh", "quadratic"),
+        SATURATING,
+        pytest.param(("sqrt", "quadratic"), marks=pytest.mark.slow),
+        pytest.param(("quadratic", "gauss"), marks=pytest.mark.slow),
+    ],
 )
 def test_thresholds_approach_that_of_infinite_width_as_1_over_p(names: tuple[str, str]) -> None:
     limit = even_transition(Network(math.inf, 1, 1.0, *names)).alpha_bbp

@@ -54,7 +54,7 @@ def test_the_square_has_the_spectrum_of_its_closed_form(p: int, alpha: float) ->
     assert found.overlap_sq == pytest.approx(exact.overlap_sq, abs=1e-9)
 
 
-@pytest.mark.parametrize("p_star", [1, 2])
+@pytest.mark.parametrize("p_star", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_wide_squares_have_the_closed_form_within_the_error_of_scrambled_points(p_star: int) -> None:
     """5 standard errors, themselves from 4 scramblings; the seeds are fixed."""
     found, exact = even_transition(Network(8, p_star, 1.0)), transition(Model(8, p_star, 1.0))

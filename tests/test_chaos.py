@@ -120,7 +120,7 @@ def on_ray(test: Callable[..., None]) -> Any:
 
 # Those that stop a driver as it stops a run on processes, below, wait for the slow suite, and so does a
 # killed worker, which `test_executors.py` has on Ray too.
-ALIKE = {"SIGUSR1", "grace", "kill worker"}
+ALIKE = {"SIGUSR1", "SIGINT twice", "grace", "kill worker"}
 
 
 @on_ray

@@ -412,7 +412,7 @@ def disorder(p: int, before: int) -> float:
     return data.orthogonality()
 
 
-@pytest.mark.parametrize(("p", "before"), [(1, 700), (2, 350)])
+@pytest.mark.parametrize(("p", "before"), [(1, 700), pytest.param(2, 350, marks=pytest.mark.slow)])
 def test_new_parts_of_the_size_of_rounding_do_not_spoil_the_basis(
     p: int, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
