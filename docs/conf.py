@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -16,13 +17,16 @@ sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 # What tutorials call: the commands of this environment, in plain text.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ |= {"TTY_COMPATIBLE": "0", "COLUMNS": "110"}
+# Jobs of a tutorial are neither listed with those of whoever builds the site nor kept.
+_jobs = tempfile.TemporaryDirectory(prefix="jobs-")
+os.environ["BENDSCAPE_JOBS"] = _jobs.name
 
 project = "bendscape"
 author = "The authors of bendscape"
 copyright = author
 version = release = version_of("bendscape")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "folders", "mathml", "reference"]
 root_doc = "index"
 exclude_patterns = ["README.md"]  # GitHub's landing page, which index.md includes
 smartquotes = False

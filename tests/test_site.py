@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -171,6 +172,15 @@ def test_formulas_and_figures_of_notebooks_are_in_the_pages(site: Path) -> None:
     tutorial = (site / "tutorials" / "own-function.html").read_text(encoding="utf-8")
     assert "complete" in tutorial
     assert re.search(r"<img [^>]*_images/\w+\.(png|svg)", tutorial)
+
+
+def test_no_page_shows_a_folder_of_the_machine_that_built_it(site: Path) -> None:
+    temporary = re.compile(rf"{re.escape(tempfile.gettempdir())}/(tmp|jobs-)\w")
+    for page in site.rglob("*.html"):
+        text = words(page)
+        assert sys.prefix not in text, page.name
+        assert not temporary.search(text), page.name
+    assert "cd /home/you/sweep" in words(site / "tutorials" / "slurm.html")
 
 
 def test_every_kind_of_fault_fails_the_build(tmp_path: Path) -> None:
