@@ -1,4 +1,4 @@
-"""The engine compared with xyzpy, xsweep and pipefunc, two workers each, results on disk.
+"""The engine compared with xyzpy, xsweep, pipefunc, signac and Ray Tune, two workers each, results on disk.
 
     python benchmarks/engine.py [--venvs DIR] [--rounds 3] [--only PART ...] [--engines NAME ...]
 
@@ -47,6 +47,8 @@ PACKAGES = {
     "xyzpy": ("xyzpy==1.3.5", "matplotlib"),
     "xsweep": ("xsweep==0.5.0",),
     "pipefunc": ("pipefunc==0.93.2", "xarray", "zarr"),
+    "signac": ("signac==2.4.1", "signac-flow==0.29.1", "numpy"),
+    "tune": ("ray[tune]==2.60.0", "numpy"),
 }
 
 
@@ -72,6 +74,8 @@ ENGINES = {
     "xsweep thread, chunks of 20": Engine("xsweep_run.py", ("thread", "20"), "xsweep"),
     "pipefunc, files": Engine("pipefunc_map.py", ("file_array",), "pipefunc"),
     "pipefunc, Zarr": Engine("pipefunc_map.py", ("zarr_file_array",), "pipefunc"),
+    "signac": Engine("signac_flow.py", (), "signac", 10),
+    "Ray Tune": Engine("tune_grid.py", (), "tune", 10),
     # Sends the whole plan with every cell: 4,000 cells cost a hundred times as much as 400.
     "xsweep process": Engine("xsweep_run.py", ("process", "0"), "xsweep", 10),
     "xsweep process, chunks of 20": Engine("xsweep_run.py", ("process", "20"), "xsweep", 10),
