@@ -1,4 +1,4 @@
-"""Ray Tune: a grid search of one trial for each cell, two at a time, with actors that are used again. STORE SEEDS
+"""Ray Tune: a grid search of one trial for each cell, two at a time, with actors used again. STORE SEEDS
 
 An interrupted experiment is restored, and a trial whose worker dies is run again. The points of an experiment
 are fixed, so that more seeds are another experiment.
