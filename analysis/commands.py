@@ -387,7 +387,11 @@ def phase_map(
     p_star: Annotated[str, typer.Option(help="Widths of the teacher.", metavar="VALUES")] = "1",
     a: Annotated[str, typer.Option(help="Constants of the loss.", metavar="VALUES")] = "0.1:10:60:log",
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the (p, a) diagram: svg, png or pdf.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also draw the (p, a) diagram, or thresholds of other activations: svg, png or pdf.",
+        ),
     ] = None,
     alpha_0: Annotated[
         bool,
@@ -403,16 +407,16 @@ def phase_map(
     VALUES are numbers and ranges START:STOP:COUNT or START:STOP:COUNT:log, separated by commas. Widths are
     rounded to integers; p may be inf.
     """
-    from bendscape.analysis.figures.activation_map import UNKNOWN, activation_map
+    from bendscape.analysis.figures.activation_map import UNKNOWN, activation_map, threshold_figure
     from bendscape.analysis.figures.theory_map import (
         TITLE,
         check_figure,
         parse_axis,
+        phase_figure,
         theory_map,
         write_figure,
         write_map,
     )
-    from bendscape.core.errors import ParameterError
     from bendscape.sweep.commands.console import console, print_json
     from bendscape.sweep.commands.output import check_replaceable, check_writable
 
@@ -426,10 +430,8 @@ def phase_map(
     names = {"activation": activation, "teacher_activation": teacher_activation}
     of_square = set(names.values()) == {"quadratic"}
     if figure is not None:
-        check_figure(figure, axes)
+        check_figure(figure, {"--p": axes["p"], "--a": axes["a"]} if of_square else {"--a": axes["a"]})
         check_writable(figure, name="--figure")
-        if not of_square:
-            raise ParameterError("--figure", str(figure), "left out for activations other than the square")
     if of_square:
         ds = theory_map(p=axes["p"], p_star=axes["p_star"], a=axes["a"], alpha_0=alpha_0)
     else:
@@ -438,7 +440,8 @@ def phase_map(
             console().print(f"no theory for {unknown} of {ds['transition'].size} models: NaN there")
     files = [str(write_map(ds, output))]
     if figure is not None:
-        files.append(str(write_figure(ds, figure)))
+        drawn = phase_figure(ds) if of_square else threshold_figure(ds)
+        files.append(str(write_figure(drawn, figure)))
     if json:
         print_json({"sizes": dict(ds.sizes), "files": files})
     else:

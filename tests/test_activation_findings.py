@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from command_line import bendscape
 
-from bendscape.analysis.figures.activation_map import activation_map
+from bendscape.analysis.figures.activation_map import activation_map, threshold_figure
 from bendscape.analysis.findings.activation_claims import claims_of_models
 from bendscape.analysis.findings.activations import (
     ActivationModel,
@@ -152,6 +152,11 @@ def test_a_map_has_the_thresholds_of_every_model() -> None:
         assert at["alpha_bbp_typical"].item() == pytest.approx(
             exact.alpha_bbp if math.isinf(p) else math.nan, nan_ok=True
         )
+    (axes_of_figure,) = threshold_figure(found).axes
+    lines = {line.get_label(): line for line in axes_of_figure.lines}
+    assert {"$p = 1$", r"$p = \infty$"} <= set(lines)
+    assert "typical" not in lines, "both orders of limits agree"
+    np.testing.assert_array_equal(lines["$p = 1$"].get_ydata(), found["alpha_bbp"].sel(p=1, p_star=1))
     with pytest.raises(ParameterError, match="bounded below"):
         activation_map(**axes, activation="quartic", teacher_activation="quadratic")
 
@@ -163,12 +168,18 @@ def test_a_map_without_any_theory_is_refused_and_models_without_are_counted(tmp_
     assert refused.stderr.count("\n") == 1
     assert "p = 8 is not accepted: p must be from 2 to 4 for the two sectors" in refused.stderr
     assert not (tmp_path / "map.zarr").exists()
-    written = bendscape(*asked, "--p", "1,8")
+    figure = tmp_path / "map.svg"
+    refused = bendscape(*asked, "--p", "1,8", "--figure", figure)
+    assert refused.returncode == 2
+    assert "--a = [1.0] is not accepted: --a must be at least two finite values" in refused.stderr
+    asked = (*asked[:-3], "0.5,1", *asked[-2:])
+    written = bendscape(*asked, "--p", "1,8", "--figure", figure)
     assert written.returncode == 0
-    assert "no theory for 1 of 2 models" in written.stderr
+    assert figure.stat().st_size > 10_000
+    assert "no theory for 2 of 4 models" in written.stderr
     found = xr.open_zarr(tmp_path / "map.zarr")
     assert found["activation"].item() == "softplus"
-    assert np.isfinite(found["alpha_bbp"].values).ravel().tolist() == [True, False]
+    assert np.isfinite(found["alpha_bbp"].values).ravel().tolist() == [True, True, False, False]
 
 
 def test_commands_and_the_page_show_networks_and_claims(store: Path, ds: xr.Dataset, tmp_path: Path) -> None:

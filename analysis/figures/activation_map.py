@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from bendscape.analysis.figures.style import (
+    DASHED,
+    INK,
+    plain_logarithmic,
+    shared_legend,
+    size_colours,
+    small_multiples,
+    style,
+)
 from bendscape.analysis.figures.theory_map import TITLE
 from bendscape.core.activations.activation import Network
 from bendscape.core.activations.published import (
@@ -18,6 +28,9 @@ from bendscape.core.activations.published import (
 )
 from bendscape.core.activations.weight import least_weight
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DIMS = ("p", "p_star", "a")
 WORDS = {
     "alpha_bbp": "lower threshold of both sectors; NaN where there is none or no theory",
@@ -26,7 +39,7 @@ WORDS = {
     "alpha_bbp_relative": "threshold of the relative sector",
     "alpha_0_tangent": "alpha_0 by the tangent to the squared overlap at alpha_bbp",
 }
-UNKNOWN = TRANSITION_KINDS.index("unknown")
+CONTINUOUS, UNKNOWN = map(TRANSITION_KINDS.index, ("continuous", "unknown"))
 TYPICAL = "at p = inf, threshold where the student's output is at its mean; NaN at finite p"
 
 
@@ -81,3 +94,41 @@ def activation_map(
     variables["alpha_bbp_typical"] = (DIMS, typical, {"long_name": TYPICAL, "units": "1"})
     coords = {"p": np.array(p), "p_star": np.array(p_star, dtype=np.int64), "a": np.array(a)}
     return xr.Dataset(variables | {"transition": (DIMS, kinds, about)}, coords | names, {"title": TITLE})
+
+
+def threshold_figure(ds: xr.Dataset) -> Figure:
+    """alpha_bbp against a, a line for each width and a panel for each p_star, of an :func:`activation_map`.
+
+    Open symbols: continuous transitions; full ones: discontinuous. Bars are errors of quadrature. p = inf is
+    black; dashed is its other order of limits, where that differs. Models without a threshold or without a
+    theory are left out.
+    """
+    with style():
+        figure, all_axes = small_multiples(ds.sizes["p_star"])
+        finite = np.isfinite(ds["p"].values)
+        colours = iter(size_colours(int(finite.sum())))
+        looks = [next(colours) if width else INK for width in finite]
+        for axes, p_star in zip(all_axes, ds["p_star"].values, strict=True):
+            for p, colour in zip(ds["p"].values, looks, strict=True):
+                at = ds.sel(p=p, p_star=p_star)
+                open_ = at["transition"].values == CONTINUOUS
+                a, alpha = at["a"].values, at["alpha_bbp"].values
+                name = rf"$p = {p:g}$" if math.isfinite(p) else r"$p = \infty$"
+                axes.plot(a, alpha, color=colour, label=name)
+                for kind, face in ((open_, "white"), (~open_, colour)):
+                    axes.errorbar(
+                        a[kind], alpha[kind], at["alpha_bbp_error"].values[kind],
+                        fmt="o", color=colour, markerfacecolor=face, linewidth=0.8,
+                    )  # fmt: skip
+                typical = at["alpha_bbp_typical"].values
+                if not np.allclose(typical, alpha, equal_nan=True) and not math.isfinite(p):
+                    axes.plot(a, typical, color=colour, linestyle=DASHED, label="typical")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            plain_logarithmic(axes.xaxis)
+            plain_logarithmic(axes.yaxis)
+            axes.set_xlabel("constant of the loss  $a$")
+            axes.set_ylabel(r"$\alpha_{\rm BBP}$")
+            axes.set_title(f"$p^* = {p_star}$")
+        shared_legend(figure, all_axes)
+        return figure

@@ -4,6 +4,7 @@ plane."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +98,15 @@ def write_map(ds: xr.Dataset, output: str | Path) -> Path:
     return path
 
 
-def check_figure(path: Path, axes: dict[str, list[float]]) -> None:
-    """Before any work, refuse a file or axes for which no diagram can be drawn."""
+def check_figure(path: Path, axes: Mapping[str, list[float]]) -> None:
+    """Before any work, refuse a file, or options with too few finite values for a diagram."""
     if path.suffix.removeprefix(".") not in FORMATS:
         raise ParameterError("--figure", str(path), f"a file named .{', .'.join(FORMATS)}")
     check_replaceable(path, TITLE, what="diagram", name="--figure")
-    for name, values in (("--p", [p for p in axes["p"] if math.isfinite(p)]), ("--a", axes["a"])):
-        if len(values) < 2:
-            raise ParameterError(name, values, "at least two finite values for a figure")
+    for name, values in axes.items():
+        finite = [value for value in values if math.isfinite(value)]
+        if len(finite) < 2:
+            raise ParameterError(name, finite, "at least two finite values for a figure")
 
 
 def phase_figure(ds: xr.Dataset) -> Figure:
@@ -244,12 +246,10 @@ def _legend(figure: Figure, alpha_0: bool) -> None:
     )
 
 
-def write_figure(ds: xr.Dataset, path: str | Path) -> Path:
-    """Write :func:`phase_figure` in the format given by the file name; a file of another origin is not
-    replaced."""
+def write_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a diagram in the format given by the file name; a file of another origin is not replaced."""
     place = Path(path)
     check_replaceable(place, TITLE, what="diagram", name="--figure")
-    figure = phase_figure(ds)
     with style(**{"svg.hashsalt": TITLE}), whole(place) as file:
         figure.savefig(file, metadata=_METADATA[place.suffix.removeprefix(".")])
     return place
