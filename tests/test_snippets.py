@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from obstore.store import from_url
 from typer.main import get_command
 
 from bendscape.sweep import Campaign, run
@@ -32,8 +33,8 @@ SCRIPT = re.compile(r"python (benchmarks/\w+\.py)((?: [^`#\n]*)?)")
 FIRST = ("README.md", "python.md", "kernels.md", "physics.md")
 """Pages whose Python runs in every test run; that of the others is slow."""
 
-ELSEWHERE = {"reference/store-format.md": "tests/test_store_format.py", "stores.md": "s3://bucket"}
-"""Pages whose Python needs more than a small store: where it is tested, or what it would read."""
+ELSEWHERE = {"reference/store-format.md": "tests/test_store_format.py", "stores.md": "tests/test_snippets.py"}
+"""Pages whose Python needs more than a small store: where it is tested."""
 
 
 def python_of(page: Path) -> str:
@@ -112,24 +113,38 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, stores: Path, 
     name = page.relative_to(ROOT / "docs").as_posix() if page.parent != ROOT else page.name
     code = python_of(page)
     if name in ELSEWHERE:
-        where = ELSEWHERE[name]
-        assert where in code or (ROOT / where).is_file()
+        assert (ROOT / ELSEWHERE[name]).is_file()
         return
     (tmp_path / "runs").mkdir()
     if "run(one" not in code:  # the page that makes its stores itself
         for store in stores.iterdir():
             shutil.copytree(store, tmp_path / "runs" / store.name)
-    (tmp_path / "page.py").write_text(code, encoding="utf-8")
+    execute(code, tmp_path)
+
+
+def execute(code: str, folder: Path) -> None:
+    """Run the code of a page in a process of its own."""
+    (folder / "page.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "page.py"],
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert not done.returncode, f"{name}:\n{done.stderr[-2000:]}"
+    assert not done.returncode, done.stderr[-2000:]
+
+
+def test_the_page_on_stores_reads_a_bucket(stores: Path, s3_url: str, tmp_path: Path) -> None:
+    bucket = from_url(s3_url)
+    for file in (stores / "figure-1.zarr").rglob("*"):
+        if file.is_file():
+            bucket.put(file.relative_to(stores / "figure-1.zarr").as_posix(), file)
+    code = python_of(ROOT / "docs" / "stores.md")
+    assert code.count("s3://bucket/figure-1.zarr") == 2
+    execute(code.replace("s3://bucket/figure-1.zarr", s3_url), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
