@@ -141,7 +141,7 @@ def scaling(
 
 def claims(
     stores: Annotated[
-        list[str], typer.Argument(metavar="STORE...", help="Paths or URLs of stores with different cells.")
+        list[str], typer.Argument(metavar="STORE", help="Paths or URLs of stores with different cells.")
     ],
     least_size: LeastSize = None,
     extra_draws: Annotated[

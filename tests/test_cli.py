@@ -120,6 +120,13 @@ def test_kernels_lists_a_module_of_ones_own_with_its_defaults_and_choices(tmp_pa
     printed = bendscape("kernels", "--kernel-module", module).stdout
     assert f"own, version 3, from a source with digest {found['own']['source'].split()[-1]}" in printed
     assert "one of hebb, storkey   hebb" in printed
+    chosen = document("kernels", "own", "labels", "--kernel-module", module)["kernels"]
+    assert {kernel["name"] for kernel in chosen} == {"own", "labels"}
+    failed = bendscape("kernels", "owm")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(
+        "error: kernel = 'owm' is not accepted: kernel must be one of activations, "
+    )
     failed = bendscape("kernels", "--kernel-module", tmp_path / "none.py")
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: --kernel-module = ")

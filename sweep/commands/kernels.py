@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,12 @@ def register(app: typer.Typer) -> None:
     app.command("kernels")(kernels)
 
 
-def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B006
-    """List the kernels that a campaign can name: their axes, variables and references.
+def kernels(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", show_default="all")] = [],  # noqa: B006
+    kernel_module: Modules = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """List the kernels that a campaign can name, or those named here: axes, variables and references.
 
     An axis with a default may be left out of a campaign. A curve can be relative to any of the thresholds
     listed: `alpha = { around = "alpha_bbp", start = 0.6, stop = 1.6, num = 21 }`.
@@ -31,9 +35,13 @@ def kernels(kernel_module: Modules = [], json: Json = False) -> None:  # noqa: B
 
     with results_only():
         found = load_kernels(kernel_module)
+        for name in names:
+            if name not in found:
+                raise ParameterError("kernel", name, f"one of {', '.join(found)}")
     documents: list[dict[str, Any]] = [
         {"name": name, "error": str(of)} if isinstance(of, ParameterError) else describe(of)
         for name, of in found.items()
+        if not names or name in names
     ]
     if json:
         print_json({"kernels": documents})
