@@ -164,11 +164,11 @@ def _peak_bytes(cell: Cell, options: Options = DEFAULTS) -> float:
 
 
 def check(grid: Grid) -> None:
-    """Refuse points with less than one input, alpha N < 1."""
+    """Refuse points without an input, alpha N <= 1/2."""
     for size in grid.sizes:
         alpha = grid.curve_values[grid.wanted(size)]
-        if alpha.size and size * float(alpha.min()) < 1:
-            least = f"alpha N >= 1, so alpha >= {1 / size:.6g} at N = {size}"
+        if alpha.size and size * float(alpha.min()) <= 0.5:
+            least = f"alpha N > 1/2, so alpha > {0.5 / size:.6g} at N = {size}"
             raise ParameterError("grid.alpha", float(alpha.min()), least)
 
 
