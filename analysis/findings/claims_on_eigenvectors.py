@@ -113,7 +113,9 @@ def edge_claim(gaps: Sequence[tuple[str, Gaps]]) -> Claim:
 
 def _gap_row(kind: str, at: Gaps) -> tuple[str, ...]:
     values = zip(at.measured.tolist(), at.error.tolist(), strict=True)
-    local = -np.diff(np.log(at.law)) / np.diff(np.log(at.N)) if (at.law > 0).all() else np.array([math.nan])
+    exponent = "no power law"
+    if (at.law > 0).all():
+        exponent = f"N^(-{-(np.diff(np.log(at.law)) / np.diff(np.log(at.N)))[-1]:.2f})"
     return (
         str(at.model.p_star),
         f"{at.model.a:g}",
@@ -123,7 +125,7 @@ def _gap_row(kind: str, at: Gaps) -> tuple[str, ...]:
         ", ".join(f"{N:g}" for N in at.N),
         ", ".join(with_error(value, error) for value, error in values),
         ", ".join(f"{value:.4f}" for value in at.law),
-        f"N^(-{local[-1]:.2f})",
+        exponent,
         errors_apart(at.compared(_OTHER[kind])),
     )
 
