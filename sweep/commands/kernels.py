@@ -181,7 +181,8 @@ def _table(rows: list[dict[str, str]]) -> Table:
     from rich import box
     from rich.table import Column, Table
 
-    columns = (Column(name, overflow="fold") for name in rows[0])
+    # The first column holds names, which are to be copied.
+    columns = (Column(name, overflow="fold", no_wrap=not k) for k, name in enumerate(rows[0]))
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row.values())
