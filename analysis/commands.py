@@ -96,6 +96,7 @@ def scaling(
     of transition that they support; the law by which the lowest eigenvalue approaches the edge; and, beyond
     the crossover size of a discontinuous transition, the climb of the threshold. Results for which the store
     lacks variables are left out, with a message. The store may still be filling."""
+    from bendscape.analysis.estimate.edge_fits import LEAST_DOF, LEAST_SEEDS
     from bendscape.analysis.figures.tables import replace_zarr
     from bendscape.analysis.findings.results import Results
     from bendscape.analysis.findings.scaling import (
@@ -128,12 +129,17 @@ def scaling(
             console().print(f"left out {name}: this store lacks {', '.join(lacking)}", markup=False)
     if found == ["drift"] and not rows["drift"]:
         console().print("no size is beyond a crossover size, where the threshold begins to climb")
+    if "edge_scaling" in found and not rows["edge_scaling"]:
+        console().print(
+            f"no law of the edge: it needs, at a load below threshold, {LEAST_DOF + 1} sizes of "
+            f"N >= {results['edge_scaling'].attrs['least_size']} with {LEAST_SEEDS} seeds or more"
+        )
     if json:
         print_json({"store": store, **rows})
         return
     render_of = {"collapse": render_loads, "edge_scaling": render_edges, "drift": render_drift}
     for name in names:
-        if rows[name] or (name in found and name != "drift"):
+        if rows[name] or (name in found and name == "collapse"):
             out().print(render_of[name](rows[name]))
     if written:
         console().print("wrote " + ", ".join(map(str, written)), markup=False)

@@ -110,7 +110,7 @@ def plan(
     out().print(table)
     out().print(
         f"{document['cells']} cells in {document['tiles']} tiles ({document['objects']} objects), "
-        f"{document['tasks']} tasks, {slots} cores; "
+        f"{document['tasks']} task{'s' * (document['tasks'] != 1)}, {slots} core{'s' * (slots != 1)}; "
         f"{document['core_hours']:.3g} core-hours, {document['core_hours_left']:.3g} left; "
         f"{decimal(document['bytes'])} before compression; at most {peak} per task"
     )
