@@ -275,7 +275,9 @@ def test_scaling_prints_and_stores_critical_loads_and_laws(hessians: Path, tmp_p
     table = bendscape("scaling", store, *options)
     assert table.returncode == 0
     assert "theory_curve" in table.stdout
-    assert "no law of the edge: it needs, at a load below threshold, 3 sizes of N >= 16 with 6" in table.stderr
+    assert (
+        "no law of the edge: it needs, at a load below threshold, 3 sizes of N >= 16 with 6" in table.stderr
+    )
     assert "Lowest eigenvalue against N" not in table.stdout
     assert document("scaling", store, "--n-boot", 100)["collapse"] == found["collapse"], (
         "32 and 64: no two reach 256"

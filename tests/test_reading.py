@@ -12,6 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +22,22 @@ import obstore
 import pytest
 import xarray as xr
 from command_line import bendscape
+from zarr.storage import LocalStore
 
 from bendscape.analysis.dataset.counts import share_done
 from bendscape.analysis.dataset.export import export_store
 from bendscape.analysis.open import BendscapeBackend
 from bendscape.core.errors import ParameterError
+from bendscape.sweep.campaign.file import parse_campaign
 from bendscape.sweep.kernels.quadratic import AXES
-from bendscape.sweep.location import store_url
+from bendscape.sweep.location import folder_of, store_url
 from bendscape.sweep.store import objects
+from bendscape.sweep.store.compare_and_swap import Reading
 from bendscape.sweep.store.fsck import fsck
 from bendscape.sweep.store.ledger import DamageWarning
 from bendscape.sweep.store.objects import Damaged, connect
 from bendscape.sweep.store.root import open_store, read_store
-from campaigns import make_campaign, run, write_kernel
+from campaigns import RANDOM, campaign_text, make_campaign, run, write_kernel
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -147,6 +151,42 @@ def test_cells_and_failures_of_a_store_that_was_opened_once_are_of_the_same_mome
     assert opened(store).sizes["alpha"] == 3
     assert opened(held).sizes == ds.sizes
     xr.testing.assert_identical(opened(held).load(), ds.load())
+
+
+# -- refined campaigns
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_of_a_refined_store_no_absent_chunk_is_asked_for(
+    url: str, kernel_file: KernelFile, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """One point of six has 40 times the seeds of the others: most of the array is absent."""
+    more = "\n[[more]]\np = 1\np_star = 1\na = 0.7\nalpha = [1.0]\nN = [64]\nseeds = 400\n"
+    module = kernel_file(RANDOM)
+    run(url, module, parse_campaign(campaign_text(p=[1], a=[0.7], seeds=10) + more))
+    there = {each["path"] for part in obstore.list(connect(url)) for each in part if "/x/c/" in each["path"]}
+    asked: list[str] = []
+    reader = LocalStore if folder_of(url) else Reading
+    get = reader.get
+
+    async def counted(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(key)
+        return await get(self, key, *arguments, **options)
+
+    ds = opened(url)
+    one_by_one = [ds.x.isel(alpha=[k]).load().values for k in range(3)]
+    if damaged:
+        obstore.delete(connect(url), "N=64/x/c/0/0/0/1/0")
+    monkeypatch.setattr(reader, "get", counted)
+    with pytest.warns(DamageWarning, match="x missing") if damaged else nullcontext():
+        x = opened(url).x.load()
+    chunks = {key for key in asked if "/x/c/" in key}
+    assert chunks
+    assert chunks <= there
+    assert np.isfinite(x.sel(alpha=0.8)).sum() == 20
+    lost = np.isnan(x.values) & np.isfinite(np.concatenate(one_by_one, axis=3))
+    assert lost.any() == damaged
+    np.testing.assert_array_equal(x.values[~lost], np.concatenate(one_by_one, axis=3)[~lost])
 
 
 # -- damaged tiles

@@ -6,9 +6,10 @@ missing or damaged chunk is treated as not computed, with a warning that names i
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,6 +33,9 @@ EXACT = 2**53
 
 _UNKNOWN, _WHOLE, _DAMAGED = 0, 1, 2
 _NAMED = 3  # tiles named in a warning
+SPARSE = 0.5
+"""Where less than this share of the tiles of a block is recorded, as in a refined campaign, only those are
+asked for: to find that a chunk is absent takes as long as to read it."""
 
 Picks = list[NDArray[np.intp]]
 
@@ -239,19 +243,28 @@ class Measured(Lazy):
     def _stored(self, size: int, places: Picks, seeds: NDArray[np.intp], inner: Picks) -> NDArray[Any]:
         cells, array, n = self._cells, self._arrays[size], self._cells.sizes[size]
         tiles = cells.tile_picks(n, places, seeds)
+        there = cells.tiles(n, tiles)
         try:
-            found: NDArray[Any] = np.asarray(array.oindex[(*places, seeds, *inner)])
+            found: NDArray[Any]
+            if len(there) < SPARSE * math.prod(len(np.unique(index)) for index in tiles):
+                lines: dict[tuple[int, ...], list[TileKey]] = {}
+                for key in there:
+                    lines.setdefault(key.chunk[:-1], []).append(key)
+                found = self._in_parts(array, [*places, seeds], inner, tiles, lines.values())
+            else:
+                found = np.asarray(array.oindex[(*places, seeds, *inner)])
         except (OSError, ParameterError, MemoryError):  # an error of the store, not of one chunk
             raise
         except Exception:  # each codec raises its own
-            damage = {key: why for key in cells.tiles(n, tiles) if (why := self._why(array, key))}
+            damage = {key: why for key in there if (why := self._why(array, key))}
             if not damage:
                 raise
             cells.leave_out(damage)
-            return self._by_tiles(array, n, [*places, seeds], inner, tiles)
+            one_by_one = [[key] for key in cells.tiles(n, tiles)]
+            return self._in_parts(array, [*places, seeds], inner, tiles, one_by_one)
         if isinstance(array.store, Reading):
             missing = array.store.missing
-            gone = [key for key in cells.tiles(n, tiles) if cells.path(key, self._name) in missing]
+            gone = [key for key in there if cells.path(key, self._name) in missing]
             cells.leave_out(dict.fromkeys(gone, f"{self._name} missing"))
         return found
 
@@ -265,13 +278,21 @@ class Measured(Lazy):
             )
         return ""
 
-    def _by_tiles(
-        self, array: zarr.Array[Any], size: int, picked: Picks, inner: Picks, tiles: Picks
+    def _in_parts(
+        self,
+        array: zarr.Array[Any],
+        picked: Picks,
+        inner: Picks,
+        tiles: Picks,
+        parts: Iterable[list[TileKey]],
     ) -> NDArray[Any]:
-        """What can be read, tile by tile."""
+        """What some tiles hold, each part at once: tiles that differ in their seeds alone."""
         found = np.full([*map(len, [*picked, *inner])], self.fill, dtype=self.dtype)
-        for key in self._cells.tiles(size, tiles):
-            inside = [np.flatnonzero(index == at) for index, at in zip(tiles, key.chunk, strict=True)]
+        for keys in parts:
+            inside = [
+                np.flatnonzero(index == at) for index, at in zip(tiles, keys[0].chunk[:-1], strict=False)
+            ]
+            inside.append(np.flatnonzero(np.isin(tiles[-1], [key.chunk[-1] for key in keys])))
             where = tuple(pick[at] for pick, at in zip(picked, inside, strict=True))
             found[np.ix_(*inside, *(np.arange(len(pick)) for pick in inner))] = array.oindex[(*where, *inner)]
         return found
