@@ -19,6 +19,8 @@ from test_two_drivers import Unguarded
 
 from bendscape.analysis.dataset.counts import share_done, wanted_cells
 from bendscape.analysis.dataset.export import export_store
+from bendscape.analysis.figures.draw import numbers_of, write_figures
+from bendscape.analysis.findings.results import Results
 from bendscape.core.errors import ParameterError
 from bendscape.sweep import Campaign
 from bendscape.sweep.campaign.extension import extended
@@ -337,3 +339,16 @@ def test_a_plan_of_many_tables_has_every_cell_once(
     plan = plan_campaign(big, kernel)
     assert plan.total("cells") == 8 + sum(of.seeds for of in points)
     assert sum(tile.mask.bit_count() for task in plan.tasks(2) for tile in task.tiles) == plan.total("cells")
+
+
+def test_every_figure_of_a_store_with_tables_more_is_drawn(tmp_path: Path) -> None:
+    """Seeds then differ between points; spectra are those of loads that were computed."""
+    text = campaign_text(p=[1], a=[0.7], alpha=[0.9, 2.4], N=[16, 32], seeds=4).replace("probe", "hessian")
+    more = "\n[[more]]\np = 1\np_star = 1\na = 1.5\nalpha = [0.8, 1.0, 3.0]\nN = [16, 32]\nseeds = 6\n"
+    run(tmp_path / "s.zarr", "", parse_campaign(text + more))
+    ds = xr.open_dataset(tmp_path / "s.zarr", engine="bendscape", chunks={})
+    assert "alpha" in ds["n_seeds"].dims
+    spectra = numbers_of(Results(ds), "spectrum")["spectrum"]
+    found = {(float(a), float(alpha)) for a, alpha in zip(spectra["a"], spectra["alpha"], strict=True)}
+    assert found == {(0.7, 0.9), (0.7, 2.4), (1.5, 1.0), (1.5, 3.0)}
+    assert write_figures(ds, tmp_path / "figures", ["svg"]).paths

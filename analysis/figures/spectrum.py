@@ -74,8 +74,7 @@ def spectrum_numbers(results: Results) -> Numbers:
     blocks, lines, marks = [], [], []
     for panel, side, i in chosen:
         head = {"p": panel.p, "p_star": panel.p_star, "a": panel.a, "side": side, "alpha": panel.alpha[i]}
-        count = int(ds["n_seeds"].values[panel.N.index(_size(panel))]) if "n_seeds" in ds else 1
-        cells = _cells(panel, i, float(axis[i]), count)
+        cells = _cells(panel, i, float(axis[i]))
         blocks += [head | block for block in _spectra(int(ds.attrs["entropy"]), cells)]
         line, mark = _theory(Model(panel.p, panel.p_star, panel.a), float(panel.alpha[i]))
         known = {"transition": panel.transition, "alpha_bbp": panel.alpha_bbp}
@@ -93,17 +92,23 @@ def _size(panel: Panel) -> int:
 
 
 def _loads(panel: Panel) -> Iterator[tuple[str, int]]:
-    """The indices of the alphas shown, on each side of alpha_bbp where there is one."""
+    """The indices of the alphas shown, those with data, on each side of alpha_bbp where there is one."""
     for side, factor in SIDES.items():
         off = np.round(abs(panel.alpha / panel.alpha_bbp - factor), 9)  # the first of two equally near
-        off = np.where((panel.alpha < panel.alpha_bbp) == (factor < 1), off, np.inf)
+        there = ((panel.alpha < panel.alpha_bbp) == (factor < 1)) & (_seeds(panel) > 0)
+        off = np.where(there, off, np.inf)
         if np.isfinite(off).any():
             yield side, int(off.argmin())
 
 
-def _cells(panel: Panel, i: int, axis: float, n_seeds: int) -> list[Cell]:
+def _seeds(panel: Panel) -> Any:
+    """The number of seeds done at each alpha, at the size shown."""
+    return panel.measured["eigval_min"].n_seeds[list(panel.N).index(_size(panel))]
+
+
+def _cells(panel: Panel, i: int, axis: float) -> list[Cell]:
     N = _size(panel)
-    seeds = range(max(1, min(n_seeds, LARGEST // (panel.p * N))))
+    seeds = range(min(int(_seeds(panel)[i]), max(1, LARGEST // (panel.p * N))))
     at = {"p": panel.p, "p_star": panel.p_star, "a": panel.a, "alpha": float(panel.alpha[i]), "N": N}
     return [AXES.cell(axis, **at, seed=seed) for seed in seeds]
 
