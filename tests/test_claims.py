@@ -140,18 +140,18 @@ def test_the_headline_is_judged_by_what_wide_students_extrapolate_to(
     assert by_name(claims_of(wide(0.001, error, limit)))["headline"].verdict == verdict
 
 
-def test_two_wide_students_are_too_few_for_the_headline() -> None:
+def test_two_widths_are_too_few_for_the_headline() -> None:
     at = wide(0.001, 0.005)
     headline = by_name(claims_of(at._replace(loads=at.loads[:2])))["headline"]
     assert headline.verdict == "no power"
-    assert "no 3 wide students" in headline.finding
+    assert "no 3 widths" in headline.finding
 
 
 def test_the_limit_is_tested_where_samples_show_it_and_said_to_be_invisible_elsewhere(
     found: Readings,
 ) -> None:
     sharp = by_name(claims_of(with_error(found, 0.001)))["limit"]
-    assert [row[-1] for row in sharp.rows] == ["2.6", "not visible"]  # a = 0.3, and 0.7: discontinuous
+    assert [row[-1] for row in sharp.rows] == ["5.2", "not visible"]  # a = 0.3, and 0.7: discontinuous
     assert "show alpha_0, which lies below the limit" in sharp.finding
     close = wide(0.1, 0.001)
     near = close._replace(loads=close.loads[:1] + close.loads[3:])  # p = 4 and 32
