@@ -16,6 +16,8 @@ SOURCES = {str(path) for folder in FOLDERS for path in Path(folder).rglob("*.py"
 def lowest() -> None:
     """Print name==version for every ``name>=version`` of the dependencies."""
     for line in sorted([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]):
+        if line.startswith(PROJECT["name"]):  # an extra of its own
+            continue
         name, _, version = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=([\d.]+)", line).groups()
         print(f"{name}=={version}")
 
