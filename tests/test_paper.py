@@ -39,13 +39,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_both_halves_of_the_paper_fit_into_three_hours_on_two_cores() -> None:
     halves = [load_campaign(ROOT / f"campaigns/{name}.toml") for name in ("paper", "paper-edges")]
-    assert {int(p) for part in (halves[0].grid, *halves[0].more) for p in np.atleast_1d(part["p"])} == {
+    parts = (halves[0].grid, *halves[0].more)
+    assert np.unique(np.concatenate([np.atleast_1d(part["p"]) for part in parts])).tolist() == [
         1,
         2,
         4,
         8,
         16,
-    }
+    ]
     assert max(halves[1].grid["N"]) == 4096
     assert halves[0].target is not None
     rounds, edges = halves[0].target["core_hours"], plan_campaign(halves[1], load_kernel("hessian"))
@@ -68,7 +69,7 @@ def test_its_overlaps_above_threshold_are_those_of_the_law_without_a_free_parame
         for a in (0.7, 1.5):
             at = mean.sel(p=p, a=a, p_star=1)
             law = [mean_overlap_sq(Model(p, 1, a), float(load), 256.0) for load in at["alpha"]]
-            # At these sizes the law is accurate to 25 per cent, and the mean over 21 seeds to 22 per cent.
+            # At these sizes the law is accurate to 25 per cent, and the mean over 48 seeds to 15 per cent.
             np.testing.assert_allclose(at.values, law, rtol=0.6)
 
 
