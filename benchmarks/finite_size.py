@@ -4,7 +4,7 @@ page.
     python benchmarks/finite_size.py              # samples (about 15 minutes on one core), then draws
     python benchmarks/finite_size.py --draw       # draws again from finite_size.json
     python benchmarks/finite_size.py --largest N  # with samples up to N only: two minutes for N = 512
-    python benchmarks/finite_size.py --far        # the overlap far below the threshold: half a minute
+    python benchmarks/finite_size.py --far        # both laws far below the threshold: two minutes
     python benchmarks/finite_size.py --memory     # peak memory of the conditional method at N = 1e5, 1e6, 1e7
 
 One continuous and one discontinuous model. Eigenvalues and overlaps come from sampled Hessians of N = 2^7 to
@@ -44,8 +44,15 @@ OVERLAP_LOADS = {
     DISCONTINUOUS: (0.7, 0.9, 1.0964, 1.25, 1.3745, 1.6, 2.1),
 }
 OVERLAP_SEEDS = {128: 400, 1024: 160, 16384: 24}
-FAR_MODELS = (Model(1, 1, 1.5), Model(4, 1, 1.5), Model(1, 2, 3.0), Model(2, 2, 1.5))
-FAR_LOADS, FAR_SIZES, FAR_SEEDS = (0.3, 0.5, 1.0), (64, 256), 100
+FAR_MODELS = (
+    Model(1, 1, 0.7),
+    Model(1, 1, 1.5),
+    Model(1, 2, 3.0),
+    Model(2, 1, 0.7),
+    Model(2, 2, 1.5),
+    Model(4, 1, 1.5),
+)
+FAR_LOADS, FAR_SIZES, FAR_SEEDS = (0.3, 0.5, 1.0), (64, 256), 200
 CLIMBERS = (DISCONTINUOUS, Model(4, 1, 0.7), Model(2, 1, 1.5), Model(4, 2, 1.5))
 
 
@@ -96,9 +103,10 @@ def up_to(seeds: dict[int, int], largest: int) -> dict[int, int]:
 def far_below() -> None:
     """Print samples and laws at small loads, where a few extreme labels decide."""
     print(
-        "| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | law's sd/sd - 1 |"
+        "| p | p* | a | α | N | overlap | law | law/overlap - 1 | (eigenvalue - law)/sd | accuracy/sd "
+        "| law's sd/sd - 1 |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---" * 11 + "|")
     for model in FAR_MODELS:
         for alpha in FAR_LOADS:
             for N in FAR_SIZES:
@@ -113,6 +121,7 @@ def far_below() -> None:
                     f"{overlap['mean']:.4f}({overlap['error']:.4f}) | {expected:.4f} | "
                     f"{expected / overlap['mean'] - 1:+.2f}({overlap['error'] / overlap['mean']:.2f}) | "
                     f"{(place['mean'] - law.mean) / place['sd']:+.2f}({1 / math.sqrt(FAR_SEEDS):.2f}) | "
+                    f"{law.accuracy / place['sd']:.2f} | "
                     f"{law.sd / place['sd'] - 1:+.2f}({1 / math.sqrt(2 * FAR_SEEDS):.2f}) |",
                     flush=True,
                 )

@@ -25,10 +25,6 @@ from bendscape.core.quadratic.model import EDGE_KINDS, Model
 from bendscape.core.quadratic.theory.bulk import left_edge
 from bendscape.core.quadratic.theory.outlier import transition_at
 
-ACCURACY = 0.3
-"""Half of the 0.6 (C p N)^(-2/3), C the softness of the edge, within which the mean lowest eigenvalue of
-samples at N = 128 follows theory's law (:mod:`bendscape.core.quadratic.finite_size.edge_law`); relative to
-that width it decreases like N^(-1/3)."""
 OVERLAP_OFF = 0.2
 """Relative distance of the alternatives to theory's overlap."""
 MOST_LOADS = 3
@@ -175,19 +171,11 @@ def _mean_gaps(
         wide = [widened(1.0, int(n) - 1) for n in values["n_seeds"][i, mask]]
         measured += mean - values["lambda_minus"][i, mask]
         variance += (error * wide) ** 2
-        at_sizes = [lowest_eigenvalue_law(model, float(alpha[i]), float(size)).mean for size in N]
-        law += np.array(at_sizes) - left_edge(model, float(alpha[i])).lambda_minus
-        of_law += [_error_of_law(model, float(alpha[i]), float(size)) for size in N]
+        at_sizes = [lowest_eigenvalue_law(model, float(alpha[i]), float(size)) for size in N]
+        law += np.array([at.mean for at in at_sizes]) - left_edge(model, float(alpha[i])).lambda_minus
+        of_law += [at.accuracy for at in at_sizes]
     n = len(places)
     return Gaps(model, n, N, measured / n, law / n, np.sqrt(variance) / n, of_law / n)
-
-
-def _error_of_law(model: Model, alpha: float, N: float) -> float:
-    """``ACCURACY`` (C p N)^(-2/3) (128/N)^(1/3); half of the spread of a cell where no edge is left."""
-    softness = edge_scales(model, alpha).softness
-    if not softness > 0:
-        return 0.5 * lowest_eigenvalue_law(model, alpha, N).sd * math.pow(128 / N, 1 / 3)
-    return ACCURACY * math.pow(softness * float(model.p) * N, -2 / 3) * math.pow(128 / N, 1 / 3)
 
 
 def _edge_kind(model: Model, alpha: float, kind: str, least: float) -> str:
@@ -308,14 +296,14 @@ def outliers_above(found: xr.Dataset) -> Sequence[Outlier]:
         numbers = []
         for i in places.tolist():
             alpha = float(at["alpha_realised"].values[k, i])
-            law, scales = lowest_eigenvalue_law(model, alpha, N).mean, edge_scales(model, alpha)
+            law, scales = lowest_eigenvalue_law(model, alpha, N), edge_scales(model, alpha)
             width = (scales.softness * float(model.p) * N) ** (-2 / 3)
             if not width > 0:
                 continue
             without = scales.lambda_edge + width * TRACY_WIDOM_MEAN
             of_mean = widened(float(error[k, i]), int(n[k, i]) - 1)
             mean = float(at["eigval_min"].values[k, i])
-            numbers.append((mean, of_mean, law, without, scales.lambda_star, _error_of_law(model, alpha, N)))
+            numbers.append((mean, of_mean, law.mean, without, scales.lambda_star, law.accuracy))
         if numbers:
             each = np.array(numbers).T
             mean, law, without, of_law = (float(each[j].mean()) for j in (0, 2, 3, 5))

@@ -22,6 +22,7 @@ from scipy.optimize import brentq, elementwise
 from scipy.special import expit, gammaincc, gammaln, logit
 
 from bendscape.core.quadratic.finite_size.crossover import tail_nodes
+from bendscape.core.quadratic.finite_size.label_fluctuations import matrix_shift
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.integrals import averages
 
@@ -48,6 +49,7 @@ class DrawnCells(NamedTuple):
 
     place: FloatArray
     width: FloatArray
+    shift: FloatArray
     amplitude: FloatArray
     distance: FloatArray
     outlier_width: FloatArray
@@ -56,13 +58,15 @@ class DrawnCells(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """alpha times the averages of t = u/D, y t, b = u^2/D^2, y b, u^3/D^3, and of t t, t y t, y t y t."""
+    """alpha times the averages of t = u/D, y t, b = u^2/D^2, y b, u^3/D^3, u^4/D^4, and of t t, t y t,
+    y t y t."""
 
     t: FloatArray
     yt: FloatArray
     b: FloatArray
     yb: FloatArray
     cube: FloatArray
+    fourth: FloatArray
     t_sq: FloatArray
     t_yt: FloatArray
     yt_sq: FloatArray
@@ -95,13 +99,14 @@ class _Labels:
 
     def sums(self, gamma: FloatArray) -> _Sums:
         """Weighted sums over all labels at gamma of shape (..., 1)."""
-        t = b = cube = np.zeros(1)
+        t = b = cube = fourth = np.zeros(1)
         for share, ratio in self._ratios(gamma):
             square = ratio * ratio
-            t, b, cube = t + share * ratio, b + share * square, cube + share * (square * ratio)
+            t, b = t + share * ratio, b + share * square
+            cube, fourth = cube + share * (square * ratio), fourth + share * (square * square)
         once, with_y, with_y_sq = self._weights
         t_sq = t * t
-        products = (t, once), (t, with_y), (b, once), (b, with_y), (cube, once)
+        products = (t, once), (t, with_y), (b, once), (b, with_y), (cube, once), (fourth, once)
         squares = (t_sq, once), (t_sq, with_y), (t_sq, with_y_sq)
         return _Sums(*(np.einsum("...l,...l", x, weight) for x, weight in products + squares))
 
@@ -227,10 +232,11 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     Returns
     -------
     DrawnCells
-        ``place`` of edge or outlier, ``width`` (C p N)^(-2/3), ``amplitude`` A, ``distance`` w N^(-1/3),
-        ``outlier_width`` (the scale that replaces ``width`` for an outlier; nan without one) and
-        ``var_rest``, the variance of the place due to the labels not drawn; ``first_pole``, the gamma of the
-        pole of the most extreme label.
+        ``place`` of edge or outlier, ``width`` (C p N)^(-2/3), ``shift``, N times the next order of
+        :func:`bendscape.core.quadratic.finite_size.label_fluctuations.matrix_shift`, ``amplitude`` A,
+        ``distance`` w N^(-1/3), ``outlier_width`` (the scale that replaces ``width`` for an outlier; nan
+        without one) and ``var_rest``, the variance of the place due to the labels not drawn; ``first_pole``,
+        the gamma of the pole of the most extreme label.
 
     Notes
     -----
@@ -299,4 +305,5 @@ def drawn_cells(model: Model, alpha: float, size: float) -> DrawnCells:
     drawn_yt = here.yt - alpha * float(known.A + known.F)
     place = (2 / p) * (at_star.t - 1 / star - np.mean(of_t * drawn_t + of_yt * drawn_yt))
     width = (np.sqrt(2 / z_second) * p * size) ** (-2 / 3)
-    return DrawnCells(place, width, amplitude, distance, outlier_width, noise, nearest)
+    shift = matrix_shift(p, star, at_star.cube, at_star.fourth)
+    return DrawnCells(place, width, shift, amplitude, distance, outlier_width, noise, nearest)
