@@ -12,12 +12,22 @@ from bendscape.analysis.refine.command import refine
 from bendscape.sweep.commands.options import Json, Modules
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of a store.")]
 LeastSize = Annotated[
     int | None,
     typer.Option(min=2, help="Leave smaller sizes out; 256, or the smallest where fewer than two reach it."),
+]
+Sel = Annotated[
+    list[str],
+    typer.Option(
+        "--sel",
+        metavar="AXIS=VALUES",
+        help="Only the cells with these values on an axis, such as noise=0 or p=1,2; may be repeated.",
+    ),
 ]
 SCALING = {name: f"bendscape scaling: {name}" for name in ("collapse", "edge_scaling", "drift")}
 """Titles of the datasets that `scaling` writes; an earlier one is recognised by its title."""
@@ -44,6 +54,7 @@ def register(app: typer.Typer) -> None:
 def thresholds(
     store: Store,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Measured thresholds with error bars at each size, next to theory; of a store of activations, loads at
@@ -54,12 +65,12 @@ def thresholds(
     from bendscape.analysis.findings.results import Results
     from bendscape.sweep.commands.console import out, print_json
 
-    with _opened(store) as ds:
+    with _opened(store, sel) as ds:
         results = Results(ds)
         if results.is_of_activations:
             models = results.activations
             if json:
-                print_json({"store": store, "rows": activation_rows(models)})
+                print_json({"store": store, "sel": sel, "rows": activation_rows(models)})
             else:
                 print(render_activations(models), end="")
             return
@@ -68,6 +79,7 @@ def thresholds(
         print_json(
             {
                 "store": store,
+                "sel": sel,
                 "level": level,
                 "estimators": dict(ESTIMATORS),
                 "rows": thresholds_table(result),
@@ -90,6 +102,7 @@ def scaling(
     ] = None,
     n_boot: Annotated[int, typer.Option(help="Bootstrap resamplings of the seeds.")] = 1000,
     least_size: LeastSize = None,
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Finite-size scaling: critical loads from the collapse of all sizes, with the definitions and the kind
@@ -115,7 +128,7 @@ def scaling(
     for name, place in places.items():
         check_replaceable(place, SCALING[name], what=SCALING[name], name="--output")
         check_writable(place, hierarchy=True, name="--output")
-    with _opened(store) as ds:
+    with _opened(store, sel) as ds:
         results = Results(ds, n_boot=n_boot, least_size=least_size)
         found = results.possible(names)
         results.read(found)
@@ -135,7 +148,7 @@ def scaling(
             f"N >= {results['edge_scaling'].attrs['least_size']} with {LEAST_SEEDS} seeds or more"
         )
     if json:
-        print_json({"store": store, **rows})
+        print_json({"store": store, "sel": sel, **rows})
         return
     render_of = {"collapse": render_loads, "edge_scaling": render_edges, "drift": render_drift}
     for name in names:
@@ -154,6 +167,7 @@ def claims(
         int,
         typer.Option(help="Labels drawn for every cell: the control variate of the edge."),
     ] = 0,
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """What sweeps say about each claim of arXiv:2510.18435, in Markdown: verdict, power of the test, numbers.
@@ -168,7 +182,7 @@ def claims(
 
     every, others, networks = Readings([], [], [], [], []), [], []
     for store in stores:
-        with _opened(store) as ds:
+        with _opened(store, sel) as ds:
             if not DESCENT.lacking(ds):
                 others += claims_of_descents(ds)
                 continue
@@ -181,7 +195,7 @@ def claims(
     others += claims_of_models(networks)
     found = [*(claims_of(every) if any(every) or not others else []), *others]
     if json:
-        print_json({"stores": stores, "claims": [claim._asdict() for claim in found]})
+        print_json({"stores": stores, "sel": sel, "claims": [claim._asdict() for claim in found]})
     else:
         print(render_claims(found), end="")
 
@@ -192,6 +206,7 @@ def descent(
     direction: Annotated[
         str, typer.Option(help="Where the downward direction is read: own_labels, or eigenvector.")
     ] = "own_labels",
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Descents: the load of half recovery and its drift with N, the loss of the downward direction, the
@@ -205,11 +220,11 @@ def descent(
     )
     from bendscape.sweep.commands.console import print_json
 
-    with _opened(store) as ds:
+    with _opened(store, sel) as ds:
         found = descent(ds, level=level, direction=direction)
     if json:
         rows = {"half": recovery_rows(found), "confined": confined_rows(found), "loss": loss_rows(found)}
-        print_json({"store": store, "level": level, **rows})
+        print_json({"store": store, "sel": sel, "level": level, **rows})
     else:
         print(render_descent(found), end="")
 
@@ -232,6 +247,7 @@ def figures(
         ),
     ] = [],  # noqa: B006
     numbers: Annotated[str, typer.Option(help="Tables of numbers as csv or zarr.")] = "csv",
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Figures and their tables of numbers: overlap and lowest eigenvalue against alpha, spectra, the edge
@@ -241,11 +257,11 @@ def figures(
     from bendscape.analysis.figures.draw import write_figures
     from bendscape.sweep.commands.console import console, print_json
 
-    with _opened(store) as ds:
+    with _opened(store, sel) as ds:
         written = write_figures(ds, output, formats, only, numbers)
     paths = list(map(str, written.paths))
     if json:
-        print_json({"store": store, "files": paths, "left_out": written.left_out})
+        print_json({"store": store, "sel": sel, "files": paths, "left_out": written.left_out})
         return
     for name, reason in written.left_out.items():
         console().print(f"left out {name}: {reason}", markup=False)
@@ -258,6 +274,7 @@ def report(
         Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
     ] = Path("report.html"),
     table: Annotated[bool, typer.Option("--table", help="Also print the table of thresholds.")] = False,
+    sel: Sel = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """One self-contained HTML page: thresholds, figures, coverage and provenance."""
@@ -270,7 +287,7 @@ def report(
     from bendscape.sweep.commands.output import check_report
 
     check_report(output, name="--output")
-    with _opened(store) as ds:
+    with _opened(store, sel) as ds:
         results = Results(ds)
         path = str(write_report(results, output))
         descents, of_activations = results.is_of_descents, results.is_of_activations
@@ -279,7 +296,7 @@ def report(
         else:
             rows = recovery_rows(results.descent) if descents else thresholds_table(results["thresholds"])
     if json:
-        print_json({"store": store, "output": path, "rows": rows})
+        print_json({"store": store, "sel": sel, "output": path, "rows": rows})
         return
     if table and of_activations:
         print(render_activations(results.activations), end="")
@@ -454,7 +471,36 @@ def phase_map(
         console().print("wrote " + ", ".join(files), markup=False)
 
 
-def _opened(store: str) -> xr.Dataset:
+def _opened(store: str, sel: Sequence[str] = ()) -> xr.Dataset:
+    """The dataset of a store, or the part of it that the values of `--sel` name."""
     import xarray as xr
 
-    return xr.open_dataset(store, engine="bendscape", chunks={})
+    ds = xr.open_dataset(store, engine="bendscape", chunks={})
+    for one in sel:
+        ds = _selected(ds, one)
+    return ds.assign_attrs(selected=" ".join(sel)) if sel else ds
+
+
+def _selected(ds: xr.Dataset, one: str) -> xr.Dataset:
+    """The part of a dataset with the values `AXIS=VALUES`, in the order of the store. The axis stays, so that
+    a report shows it. A constant of the store is an axis of one value."""
+    from textwrap import shorten
+
+    import numpy as np
+
+    from bendscape.core.errors import ParameterError
+
+    axis, _, text = one.partition("=")
+    axes = [str(name) for name in ds.coords if name in ds["status"].dims or not ds[name].ndim]
+    if axis not in axes:
+        raise ParameterError("--sel", one, f"AXIS=VALUES with one of the axes {', '.join(axes)}")
+    there = np.atleast_1d(ds[axis].values).tolist()
+    kind = str if isinstance(there[0], str) else float
+    try:
+        wanted = [kind(value) for value in text.split(",")]
+    except ValueError:
+        wanted = []
+    if not wanted or set(wanted) - set(there):
+        values = shorten(", ".join(map(str, there)), 400, placeholder=" ...")
+        raise ParameterError("--sel", one, f"{axis}= with values that the axis has: {values}")
+    return ds.sel({axis: [value for value in there if value in wanted]}) if axis in ds.dims else ds

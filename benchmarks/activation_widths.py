@@ -2,11 +2,11 @@
 
     python benchmarks/activation_widths.py --numbers build/activation-widths.json
 
-prints three tables as Markdown. The first has alpha_bbp at finite p, its extrapolation by 1/p, and both
-limits: N before p (p = inf), and p before N (typical). The second has the load at which the theory of M drawn
-samples has an outlier, about what Hessians of N = M/alpha show. The third has sampled Hessians below both
-limits and between them, and the overlap in the theory of their own samples. Numbers that the JSON file has
-already are not computed again.
+prints tables as Markdown. The first two, for the quadratic teacher and for others, have alpha_bbp at finite
+p, its extrapolation by 1/p, and the limit of N before p. The next has the limit of p before N (typical) where
+it is another one. Then come the load at which the theory of M drawn samples has an outlier, about what
+Hessians of N = M/alpha show; and sampled Hessians below both limits and between them, with the overlap in the
+theory of their own samples. Numbers that the JSON file has already are not computed again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-from activations import Numbers
+from activations import Numbers, head, row, text
 
+from bendscape.analysis.estimate.notation import with_error
 from bendscape.core.activations.activation import Network
 from bendscape.core.activations.published import typical_threshold
 from bendscape.core.activations.quadrature import WIDEST
@@ -55,19 +56,6 @@ def network_of(case: Case, p: float) -> Network:
     """The network of a case at one width."""
     student, teacher, a = case
     return Network(p, 1, a, student, teacher)
-
-
-def row(*cells: object) -> None:
-    """Print a row of a table."""
-    shown = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
-    print("| " + " | ".join(shown) + " |", flush=True)
-
-
-def head(*cells: str) -> None:
-    """Print the head of a table."""
-    print()
-    row(*cells)
-    print("|---" * len(cells) + "|")
 
 
 def threshold(numbers: Numbers, case: Case, p: float) -> tuple[float, float]:
@@ -113,27 +101,36 @@ def main() -> None:
     parser.add_argument("--numbers", type=Path, help="JSON file of what was computed")
     numbers = Numbers(parser.parse_args().numbers)
 
-    head("student", "teacher", "a", *(f"p = {p}" for p in WIDTHS), "extrapolated", "p = inf", "typical")
+    limits = {case: threshold(numbers, case, math.inf)[0] for case in CASES}
+    columns = (*(f"p = {p}" for p in WIDTHS), "from 16, 32", "p = ∞")
+    for square in (True, False):
+        head("student" if square else "student, teacher", "a", *columns)
+        for case in CASES:
+            if (case[1] == "quadratic") == square:
+                found = [threshold(numbers, case, p) for p in WIDTHS]
+                (one, of_one), (two, of_two) = found[-2:]
+                found.append((2 * two - one, math.hypot(2 * of_two, of_one)))
+                shown = [*(text(*of) for of in found), text(limits[case], 0.0)]
+                row(case[0] if square else ", ".join(case[:2]), case[2], *shown)
+
+    head("student", "teacher", "a", "p = ∞", "typical")
     for case in CASES:
-        found = [threshold(numbers, case, p) for p in WIDTHS]
-        (one, of_one), (two, of_two) = found[-2:]
-        found.append((2 * two - one, math.hypot(2 * of_two, of_one)))
-        limit = threshold(numbers, case, math.inf)[0], typical_threshold(network_of(case, math.inf))
-        row(
-            *case, *(f"{load:.4f} ({error:.0e})" for load, error in found), *(f"{load:.4f}" for load in limit)
-        )
+        shown = [text(of, 0.0) for of in (limits[case], typical_threshold(network_of(case, math.inf)))]
+        if shown[0] != shown[1]:
+            row(*case, *shown)
 
-    head("student", "teacher", "a", "p", "alpha_bbp", *(f"M = {M}" for M in SAMPLES))
     for case in DRAWN:
+        title = f"`{case[0]}` student, `{case[1]}` teacher, a = {case[2]:g}:"
+        head("p", "α_BBP", *(f"M = {M}" for M in SAMPLES), title=title)
         for p in DRAWN_WIDTHS:
-            found = [drawn(numbers, case, p, M) for M in SAMPLES]
-            exact = threshold(numbers, case, p)[0]
-            row(*case, p, f"{exact:.2f}", *(f"{load:.2f} ({error:.2f})" for load, error in found))
+            of_samples = [with_error(*drawn(numbers, case, p, M)) for M in SAMPLES]
+            row(p, f"{threshold(numbers, case, p)[0]:.2f}", *of_samples)
 
-    head("p", "alpha", *(f"N = {N}" for N, _ in SIZES))
+    head("p", "α", "N", "overlap", "theory of its samples")
     for p, alpha in POINTS:
-        measured = [sampled(numbers, p, alpha, *size) for size in SIZES]
-        row(p, alpha, *(f"{overlap:.3f} ({error:.3f}), {own:.3f}" for overlap, error, own in measured))
+        for N, seeds in SIZES:
+            overlap, error, own = sampled(numbers, p, alpha, N, seeds)
+            row(p, alpha, N, with_error(overlap, error), f"{own:.3f}")
 
 
 if __name__ == "__main__":

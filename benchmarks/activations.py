@@ -2,7 +2,8 @@
 
     python benchmarks/activations.py --numbers build/activations.json --figure docs/activations.svg
 
-prints two tables as Markdown and draws the figure. Upper row: alpha_bbp(p, a) over alpha_bbp(1, a) by theory;
+prints tables as Markdown, one of thresholds for each student and teacher and one of sampled Hessians, and
+draws the figure. Upper row: alpha_bbp(p, a) over alpha_bbp(1, a) by theory;
 "typical" is infinite width with the student's output at its mean (p to infinity before N).
 Lower row: the mean squared overlap of the lowest p p_star eigenvectors of sampled Hessians at a = 1 beside
 theory's m^2. Numbers that the JSON file has already are not computed again.
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bendscape.analysis.estimate.notation import with_error
 from bendscape.core.activations.activation import Network
 from bendscape.core.activations.published import outliers_of, thresholds_of
 from bendscape.core.activations.sampling import observe
@@ -104,32 +106,52 @@ def theory_line(numbers: Numbers, p: int, student: str, load: float) -> list[flo
     return found
 
 
+def text(value: float, error: float) -> str:
+    """A number with its error in units of the last digit; four decimals where the error is below these."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.4f}" if error < 5e-5 else with_error(value, error)
+
+
+def row(*cells: object) -> None:
+    """Print a row of a table."""
+    shown = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
+    print("| " + " | ".join(shown) + " |", flush=True)
+
+
+def head(*cells: str, title: str = "") -> None:
+    """Print the head of a table, after its title."""
+    print(f"\n{title}\n" if title else "")
+    row(*cells)
+    print("|---" * len(cells) + "|")
+
+
 def tables(numbers: Numbers, N: int, seeds: int) -> None:
-    """Print both tables."""
-    heads = [p if isinstance(p, str) else f"p = {p}" for p in WIDTHS]
-    print("| student | teacher | a | " + " | ".join(heads) + " |\n" + "|---" * (3 + len(heads)) + "|")
+    """Print the thresholds of each student and teacher, and sampled Hessians beside theory."""
+    heads = ["typical" if p == TYPICAL else "p = ∞" if p == math.inf else f"p = {p}" for p in WIDTHS]
     for student, teacher in [(name, "quadratic") for name in STUDENTS] + [(name, name) for name in ALIKE]:
-        for a in A:
-            shown: list[str] = []
-            for p in WIDTHS:
-                value, error, kind = threshold(numbers, p, a, student, teacher)
-                shown.append("–" if math.isnan(value) else f"{value:.4f} ({error:.0e}) {kind[0]}")
-            shown[-1] = "same" if shown[-1] == shown[-2] != "–" else shown[-1]
-            print(f"| {student} | {teacher} | {a:g} | " + " | ".join(shown) + " |", flush=True)
-    head = "| student | p | alpha/alpha_bbp | lambda_* | sampled | m² | sampled |"
-    print(f"\n{head}\n" + "|---" * 7 + "|")
+        columns: list[list[str]] = []
+        for p in WIDTHS:
+            found = [threshold(numbers, p, a, student, teacher) for a in A]
+            columns.append([text(*of[:2]) + (" d" if of[2] == "discontinuous" else "") for of in found])
+        if columns[-1] == columns[-2]:  # the order of the limits does not matter
+            columns.pop()
+        kept = [k for k, column in enumerate(columns) if set(column) != {"–"}]
+        head("a", *(heads[k] for k in kept), title=f"`{student}` student, `{teacher}` teacher:")
+        for i, a in enumerate(A):
+            row(a, *(columns[k][i] for k in kept))
+    head("student", "p", "α/α_BBP", "λ_*", "sampled", "m²", "sampled")
     for student in STUDENTS:
         for p in SAMPLED_WIDTHS:
             load, _, _ = threshold(numbers, p, 1.0, student, "quadratic")
             for factor in FACTORS[1:]:
                 theory = outliers_of(Network(p, 1, 1.0, student), factor * load)
                 value, error, overlap, of_overlap = sampled(numbers, p, student, factor * load, N, seeds)
-                measured = f"{value:.3f} ({error:.3f})", f"{overlap:.3f} ({of_overlap:.3f})"
-                print(
-                    f"| {student} | {p} | {factor:g} | {theory.lambda_star:.3f} | {measured[0]} | "
-                    f"{theory.overlap_sq:.3f} | {measured[1]} |",
-                    flush=True,
-                )
+                measured = with_error(value, error), with_error(overlap, of_overlap)
+                row(
+                    student, p, factor, f"{theory.lambda_star:.3f}", measured[0],
+                    f"{theory.overlap_sq:.3f}", measured[1],
+                )  # fmt: skip
 
 
 def draw(numbers: Numbers, path: Path, N: int, seeds: int) -> None:

@@ -265,14 +265,15 @@ def revealed(
 
 
 def show(rows: list[dict[str, Any]]) -> None:
+    """Print a table with a row for each of the runs; of runs with many numbers, a column for each."""
     names = list(dict.fromkeys(name for found in rows for name in found))
-    print("| " + " | ".join(names) + " |\n|" + "---|" * len(names), file=sys.stderr)
-    for found in rows:
-        cells = [found.get(name, "") for name in names]
-        print(
-            "| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells) + " |",
-            file=sys.stderr,
-        )
+    values = [[found.get(name, "") for name in names] for found in rows]
+    table = [names, *([f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in values)]
+    if len(names) > 8:
+        table = list(map(list, zip(*table, strict=True)))
+    table.insert(1, ["---"] * len(table[0]))
+    for cells in table:
+        print("| " + " | ".join(cells) + " |", file=sys.stderr)
     print(file=sys.stderr)
 
 

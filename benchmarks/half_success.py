@@ -48,18 +48,17 @@ def curves(samples: int, rng: np.random.Generator) -> None:
 
 def slopes(samples: int, rng: np.random.Generator) -> None:
     """Print the coverage of its slope in ln N."""
-    print("\n| sizes | slope | scatter | counts alone | total | total excludes 0 |\n" + "|---" * 6 + "|")
     for sizes, seeds in SIZES.items():
+        print(f"\nN = {sizes}:\n\n| slope | scatter | counts alone | total | total excludes 0 |")
+        print("|---" * 5 + "|")
         for slope in (0.0, 0.12):
             for scatter in (0.0, 0.05):
                 counts, total, seen = slope_coverage(slope, scatter, seeds, samples, rng)
-                print(
-                    f"| {sizes} | {slope} | {scatter} | {counts:.3f} | {total:.3f} | {seen:.3f} |", flush=True
-                )
+                print(f"| {slope} | {scatter} | {counts:.3f} | {total:.3f} | {seen:.3f} |", flush=True)
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--entropy", type=int, default=20261129)

@@ -194,5 +194,13 @@ def test_commands_and_the_page_show_networks_and_claims(store: Path, ds: xr.Data
     assert found.returncode == 0
     claims = json.loads(found.stdout)["claims"]
     assert [claim["name"].partition("_")[0] for claim in claims] == ["width", "overlap"] * 2
+    one = ("--sel", "activation=softplus", "--sel", "p=2")
+    claims = json.loads(bendscape("claims", store, "--json", *one).stdout)["claims"]
+    assert [claim["name"] for claim in claims] == ["width_softplus_quadratic", "overlap_softplus_quadratic"]
+    selected = json.loads(bendscape("thresholds", store, "--json", *one).stdout)["rows"]
+    assert [(row["activation"], row["p"]) for row in selected] == [("softplus", 2)]
+    refused = bendscape("thresholds", store, "--sel", "activation=gauss")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.endswith("activation= with values that the axis has: log_cosh, softplus\n")
     rows = activation_rows(Results(ds).activations)
     assert rows[3]["alpha_bbp"] == rows[3]["alpha_bbp_relative"] < rows[3]["alpha_bbp_symmetric"]

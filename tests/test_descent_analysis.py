@@ -381,6 +381,8 @@ def test_commands_figures_and_report_of_a_store_of_descents(tmp_path: Path) -> N
     assert {row["dynamics"] for row in rows["half"]} == {"free", "confined"}
     assert len(rows["confined"]) == 3
     assert "### Load at half success" in bendscape("descent", store).stdout
+    free = json.loads(bendscape("descent", store, "--json", "--sel", "dynamics=free").stdout)
+    assert free["half"] == [row for row in rows["half"] if row["dynamics"] == "free"]
     names = [claim["name"] for claim in json.loads(bendscape("claims", store, "--json").stdout)["claims"]]
     assert names == ["short_times", "lost", "trapped", "finite", "logarithmic"]
     only = [word for name in ("recovery", "amplification", "path") for word in ("--only", name)]

@@ -7,7 +7,9 @@ options were fewer than now.
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -78,6 +80,14 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of Hessians with and without noise."""
     store = tmp_path_factory.mktemp("noisy") / "s.zarr"
     assert run(store, "", campaign(noise=str(list(NOISES)))).outcome == "complete"
+    return store
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without noise: its cells have the bits of those at noise 0."""
+    store = tmp_path_factory.mktemp("plain") / "s.zarr"
+    assert run(store, "", campaign()).outcome == "complete"
     return store
 
 
@@ -275,6 +285,13 @@ def test_every_analysis_refuses_noise_before_it_computes_anything(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", list(ANALYSES))
+def test_every_analysis_takes_the_part_that_its_refusal_names(noisy: Path, tmp_path: Path, name: str) -> None:
+    with xr.open_dataset(noisy, engine="bendscape", chunks={}) as ds:
+        ANALYSES[name](ds.sel(noise=0), tmp_path)
+        ANALYSES[name](ds.sel(noise=[0]), tmp_path)
+
+
 def test_the_part_without_noise_gives_the_results_of_a_sweep_without_noise(noisy: Path, old: Path) -> None:
     swept, plain = opened(noisy), opened(old)
     expected = thresholds(plain).drop_attrs()
@@ -300,7 +317,75 @@ def test_commands_refuse_noise_in_one_line(noisy: Path, tmp_path: Path, command:
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1
     assert "noise must be 0" in found.stderr
+    assert "take --sel noise=0\n" in found.stderr
     assert not list(tmp_path.iterdir())
+
+
+def results_of(command: str, store: Path, folder: Path, *options: str) -> Any:
+    """What a command says in JSON, and the files that it writes with tables of numbers."""
+    folder.mkdir()
+    output: Mapping[str, list[object]] = {
+        "scaling": ["--n-boot", 100],
+        "report": ["-o", folder / "r.html"],
+        "figures": ["-o", folder, "--format", "svg", "--only", "overlap", "--only", "eigenvalue"],
+    }
+    found = bendscape(command, store, "--json", *output.get(command, []), *options)
+    assert found.returncode == 0, found.stderr
+    document = {
+        k: v for k, v in json.loads(found.stdout).items() if k not in ("store", "stores", "output", "files")
+    }
+    return document, {path.name: path.read_text() for path in sorted(folder.glob("*.csv"))}
+
+
+@pytest.mark.parametrize("command", ["thresholds", "scaling", "claims", "report", "figures"])
+def test_commands_take_one_noise_of_a_store_and_say_what_they_say_of_a_store_without(
+    noisy: Path, plain: Path, tmp_path: Path, command: str
+) -> None:
+    found, tables = results_of(command, noisy, tmp_path / "noisy", "--sel", "noise=0", "--sel", "p=2,1")
+    assert found.pop("sel") == ["noise=0", "p=2,1"]
+    expected, written = results_of(command, plain, tmp_path / "plain", "--sel", "noise=0")
+    assert expected.pop("sel") == ["noise=0"]
+    assert (found, tables) == (expected, written)
+    assert any(found.values()) or tables
+    part, _ = results_of(command, noisy, tmp_path / "part", "--sel", "noise=0", "--sel", "p=1")
+    assert part.pop("sel") == ["noise=0", "p=1"]
+    assert part != found or command in ("claims", "figures")
+
+
+def test_the_report_says_what_it_was_made_of(noisy: Path, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    assert bendscape("report", noisy, "-o", page, "--sel", "noise=0").returncode == 0
+    assert re.search(r"Only the cells with</\w+>\s*<\w+>noise=0<", page.read_text())
+
+
+@pytest.mark.parametrize("command", ["thresholds", "scaling", "claims", "descent", "report", "figures"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nose=0", "one of the axes p, p_star, a, noise, alpha_factor, N, seed"),
+        ("alpha=1", "one of the axes p, p_star, a, noise, alpha_factor, N, seed"),
+        ("noise", "noise= with values that the axis has: 0.0, 0.5"),
+        ("noise=0.25", "noise= with values that the axis has: 0.0, 0.5"),
+        ("noise=0,none", "noise= with values that the axis has: 0.0, 0.5"),
+        ("p=3", "p= with values that the axis has: 1, 2"),
+    ],
+)
+def test_a_selection_of_what_is_not_there_is_one_line(
+    noisy: Path, tmp_path: Path, command: str, given: str, said: str
+) -> None:
+    output = {"report": ["-o", tmp_path / "r.html"], "figures": ["-o", tmp_path / "figures"]}
+    found = bendscape(command, noisy, *output.get(command, []), "--sel", given)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.endswith(f"--sel must be {'AXIS=VALUES with ' if 'axes' in said else ''}{said}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_constant_of_a_store_is_an_axis_of_one_value(old: Path) -> None:
+    assert bendscape("thresholds", old, "--sel", "noise=0").returncode == 0
+    found = bendscape("thresholds", old, "--sel", "noise=0.5")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert found.stderr.endswith("noise= with values that the axis has: 0.0\n")
 
 
 @pytest.mark.parametrize("ending", [".zarr", ".zip", ".nc"])

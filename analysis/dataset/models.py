@@ -79,7 +79,7 @@ def as_sweep(ds: xr.Dataset) -> xr.Dataset:
     - Dimensions are put back into the order of a store.
     - Theory that ``ds.where(ds.status == 1)`` has broadcast over the cells and masked is returned to its own
       dimensions: theory of a model is computed again, theory at a load is NaN if no cell is left there.
-    - Noise 0 and quadratic activations, whether constants of the store or selected, are dropped as
+    - Noise 0 and quadratic activations, whether constants of the store or selected, are attributes instead of
       coordinates.
 
     Reads nothing but the theory of models. A dataset that needs no change is returned as it is.
@@ -139,15 +139,17 @@ def _with_only(ds: xr.Dataset, axis: str, value: float | str) -> xr.Dataset:
     """The dataset without an axis on which it has only one value; refused if it has others, or if the
     campaign has some and the dataset does not show which."""
     if axis not in ds.variables or "seed" in ds[axis].dims:
-        if _campaign_names(ds, axis):
+        if axis not in ds.attrs and _campaign_names(ds, axis):
             raise ParameterError("ds", list(map(str, ds.dims)), f"a dataset with {axis} among its dimensions")
         return ds
     found = np.atleast_1d(ds[axis].values).tolist()
     if any(one != value for one in found) or len(found) > 1:
         part = f"ds.sel({axis}={value!r}) is that part of it"
+        part += f"; commands such as thresholds take --sel {axis}={value}"
         there = part if value in found else "its cells, with their own theory, are in the dataset"
         raise ParameterError(axis, found, f"{value} for an analysis, {_WHY[axis]}", there)
-    return (ds.isel({axis: 0}) if axis in ds.dims else ds).drop_vars(axis)
+    only = (ds.isel({axis: 0}) if axis in ds.dims else ds).drop_vars(axis)
+    return only.assign_attrs({axis: value})  # known, should the result be brought into this form again
 
 
 def _campaign_names(ds: xr.Dataset, axis: str) -> bool:

@@ -104,8 +104,8 @@ class Fitted:
         Estimate and standard error; nan if there is none. The error is not below what the 95 % interval
         implies.
     trust
-        ``refuted`` if a test that holds by chance once in 10,000 times fails, ``suspect`` if one that holds
-        once in a hundred times fails, otherwise ``sound``.
+        ``suspect`` if a test fails (p-value below 0.01, or 3 errors), ``refuted`` if one fails by far (1e-6,
+        or 4.5 errors), otherwise ``sound``.
     reason
         Why there is no estimate, or why it is not sound; empty otherwise.
     bounded

@@ -76,6 +76,7 @@ _GAIN = (
 )
 _PROVENANCE = {
     "name": "Campaign",
+    "selected": "Only the cells with",
     "kernel": "Kernel",
     "kernel_version": "Kernel version",
     "entropy": "Entropy",
