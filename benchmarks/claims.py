@@ -181,8 +181,8 @@ def main() -> None:
     """Print the table of powers and verdicts, and write the numbers."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    both = [here.parent / f"campaigns/{name}.toml" for name in ("paper", "paper-edges")]
-    parser.add_argument("campaigns", nargs="*", type=Path, default=both)
+    whole = [here.parent / f"campaigns/{name}.toml" for name in ("paper", "paper-wide", "paper-edges")]
+    parser.add_argument("campaigns", nargs="*", type=Path, default=whole)
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--plant", choices=PLANTS, default="none")
     parser.add_argument("--error", type=float, help="relative error of every critical load")

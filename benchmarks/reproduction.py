@@ -1,6 +1,6 @@
-"""Make the measured part of docs/reproduction.md, and the figures, from the stores of the two campaigns.
+"""Make the measured part of docs/reproduction.md, and the figures, from the stores of its campaigns.
 
-    python benchmarks/reproduction.py runs/paper.zarr runs/paper-edges.zarr
+    python benchmarks/reproduction.py runs/paper.zarr runs/paper-wide.zarr runs/paper-edges.zarr
     python benchmarks/reproduction.py STORE... --figures figures --page docs/reproduction.md
 
 Between the two marks of the page: what was run, and every claim with its verdict, the power of its test and

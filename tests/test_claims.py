@@ -140,6 +140,13 @@ def test_the_headline_is_judged_by_what_wide_students_extrapolate_to(
     assert by_name(claims_of(wide(0.001, error, limit)))["headline"].verdict == verdict
 
 
+def test_of_two_sweeps_a_model_has_the_load_with_the_smaller_error() -> None:
+    vague, sharp = wide(0.01, 0.1), wide(0.01, 0.01)
+    sharp = sharp._replace(loads=sharp.loads[:-1])
+    for both in (vague + sharp, sharp + vague):
+        assert [(load.p, load.error) for load in both.loads] == [(4, 0.01), (8, 0.01), (16, 0.01), (32, 0.1)]
+
+
 def test_two_widths_are_too_few_for_the_headline() -> None:
     at = wide(0.001, 0.005)
     headline = by_name(claims_of(at._replace(loads=at.loads[:2])))["headline"]

@@ -78,12 +78,13 @@ class Readings(NamedTuple):
     climbs: Sequence[Climb]
 
     def __add__(self, other: Readings) -> Readings:  # type: ignore[override]
-        """The readings of two sweeps with cells of their own. A model has the critical load that the first of
-        them gives it."""
-        known = {(load.p_star, load.a, load.p) for load in self.loads}
-        loads = [*self.loads, *(one for one in other.loads if (one.p_star, one.a, one.p) not in known)]
+        """The readings of two sweeps with cells of their own. A model has the critical load with the smaller
+        error of the two."""
+        loads: dict[tuple[float, ...], Load] = {}
+        for one in sorted([*self.loads, *other.loads], key=lambda load: load.error):
+            loads.setdefault((one.p_star, one.a, one.p), one)
         return Readings(
-            sorted(loads, key=lambda load: (load.p_star, load.a, load.p)),
+            [loads[model] for model in sorted(loads)],
             [*self.gaps, *other.gaps],
             [*self.overlaps, *other.overlaps],
             [*self.outliers, *other.outliers],
