@@ -198,11 +198,8 @@ def main() -> None:
     powers: dict[str, list[float]] = defaultdict(list)
     for replicate in range(asked.replicates):
         found = Readings([], [], [], [], [])
-        for each in planted:
-            model = each.model
-            rng = np.random.default_rng(
-                [20261122, replicate, int(model.p), model.p_star, round(1e6 * model.a)]
-            )
+        for number, each in enumerate(planted):
+            rng = np.random.default_rng([20261122, replicate, number])
             found = found + read(each.draw(rng), each.error, asked.plant, rng)
         for claim in claims_of(found):
             verdicts[claim.name][claim.verdict] += 1
