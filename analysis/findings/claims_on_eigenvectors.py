@@ -296,14 +296,14 @@ def outliers_above(found: xr.Dataset) -> Sequence[Outlier]:
         numbers = []
         for i in places.tolist():
             alpha = float(at["alpha_realised"].values[k, i])
-            law, scales = lowest_eigenvalue_law(model, alpha, N), edge_scales(model, alpha)
+            at_N, scales = lowest_eigenvalue_law(model, alpha, N), edge_scales(model, alpha)
             width = (scales.softness * float(model.p) * N) ** (-2 / 3)
             if not width > 0:
                 continue
             without = scales.lambda_edge + width * TRACY_WIDOM_MEAN
             of_mean = widened(float(error[k, i]), int(n[k, i]) - 1)
             mean = float(at["eigval_min"].values[k, i])
-            numbers.append((mean, of_mean, law.mean, without, scales.lambda_star, law.accuracy))
+            numbers.append((mean, of_mean, at_N.mean, without, scales.lambda_star, at_N.accuracy))
         if numbers:
             each = np.array(numbers).T
             mean, law, without, of_law = (float(each[j].mean()) for j in (0, 2, 3, 5))

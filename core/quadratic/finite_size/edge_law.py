@@ -144,7 +144,7 @@ _Law = tuple[float, float, float, float]
 def _of_blocks(model: Model) -> float:
     """Distance between the edges of p uncoupled blocks of size N and of one matrix of size p N, in its (C p
     N)^(-2/3)."""
-    return TRACY_WIDOM_MEAN * (float(model.p) ** (2 / 3) - 1)
+    return TRACY_WIDOM_MEAN * (math.pow(model.p, 2 / 3) - 1)
 
 
 def _of_averages(model: Model, alpha: float, size: float, scales: EdgeScales) -> _Law:
