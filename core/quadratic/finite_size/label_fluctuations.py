@@ -206,7 +206,8 @@ def matrix_shift(p: float, gamma: Any, cube: Any, fourth: Any) -> Any:
     p : float
         Width of the student.
     gamma, cube, fourth : float or array
-        Position of the edge; alpha times the averages of (1/p) sum_c (u_c/D_c)^k there, k = 3 and 4.
+        Position of the edge, or of an outlier, for which the same expression is used; alpha times the
+        averages of (1/p) sum_c (u_c/D_c)^k there, k = 3 and 4.
 
     Returns
     -------
