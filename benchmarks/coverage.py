@@ -146,7 +146,7 @@ def of_thresholds(at: Condition, entropy: int) -> Iterator[Asked]:
 
 def of_collapse(at: Condition, entropy: int) -> Iterator[Asked]:
     """All four estimators."""
-    g = at.correction * np.random.default_rng([5, entropy]).standard_normal(9)
+    g = np.array(collapse_fits.MEANS) + at.correction * np.random.default_rng([5, entropy]).standard_normal(9)
     ds = planted_coverage.threshold_sweep(
         MODEL,
         dict.fromkeys(SIZES[at.sizes], at.seeds),

@@ -54,7 +54,7 @@ import planted_refine
 from planted_refine import SIZES, Planted, core_hours, refined
 
 from bendscape.analysis.dataset.curves import Floats
-from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, scale_width
+from bendscape.analysis.estimate.collapse_fits import MEANS, PointScaling, Settings, scale_width
 from bendscape.analysis.estimate.collapse_points import scaled_points
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.student import ONE_SIGMA
@@ -146,7 +146,7 @@ def replicate(task: tuple[Model, int], target: float, shape: str, power: bool) -
     model, entropy = task
     stream = np.random.default_rng([7, entropy, int(model.p), round(100 * model.a)])
     planted = Planted(
-        model, tuple(stream.normal(0, Settings().correction, 9)), AMPLITUDE[shape], 1.0, 1000 + entropy
+        model, tuple(stream.normal(MEANS, Settings().correction)), AMPLITUDE[shape], 1.0, 1000 + entropy
     )
     with threadpool_limits(1):
         last, asked, rows = refined(planted, target)

@@ -9,7 +9,12 @@ import numpy.typing as npt
 import synthetic
 import xarray as xr
 
-from bendscape.analysis.estimate.collapse_fits import PointScaling, corrections_to_scaling, scale_width
+from bendscape.analysis.estimate.collapse_fits import (
+    MEANS,
+    PointScaling,
+    corrections_to_scaling,
+    scale_width,
+)
 from bendscape.analysis.estimate.collapse_points import scaled_points, universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.core.quadratic.model import Model
@@ -32,12 +37,13 @@ def sweep(
     seeds: Mapping[int, int],
     *,
     alpha_c: float | None = None,
-    correction: Sequence[float] = (),
+    correction: Sequence[float] = MEANS,
     loads: npt.NDArray[np.float64] = LOADS,
     spread: float = 1.0,
     entropy: int = 0,
 ) -> xr.Dataset:
-    """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + ``corrections`` of these coefficients.
+    """A complete sweep with N^(1/3) <overlap_sq_space> = A phi_r(w) + ``corrections`` of these coefficients,
+    by default those that the fit expects.
 
     w = (alpha - alpha_c) N^(1/3)/width, alpha_c theory's critical load by default; cells have a gamma law of
     relative standard deviation ``spread``, which is about 1 for sampled Hessians, and are cut at 1. Gaps are

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 from planted_collapse import corrections
 
+from bendscape.analysis.estimate.collapse_fits import MEANS
 from bendscape.analysis.estimate.collapse_points import universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.refine.critical_load import fit_critical_load
@@ -53,7 +54,7 @@ class Planted(NamedTuple):
     """
 
     model: Model
-    correction: Sequence[float] = ()
+    correction: Sequence[float] = MEANS
     amplitude: float = 1.0
     spread: float = 1.0
     entropy: int = 0

@@ -15,7 +15,7 @@ from scipy.stats import t as t_law
 
 from bendscape.analysis.dataset.curves import Floats
 from bendscape.analysis.estimate.collapse import collapse
-from bendscape.analysis.estimate.collapse_fits import ESTIMATORS, FLAGS, Settings
+from bendscape.analysis.estimate.collapse_fits import ESTIMATORS, FLAGS, MEANS, Settings
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.profiles import Fit, accepted, one_sided
 from bendscape.analysis.estimate.verdicts import ANSWERS, KINDS
@@ -33,7 +33,7 @@ RANGES = {"below": np.arange(0.2, 0.901, 0.05), "above": np.arange(1.5, 3.401, 0
 
 def sweep(alpha: Floats, seeds: int, cells: str, entropy: int, correction: float = CORRECTION) -> xr.Dataset:
     """Three sizes, with a correction to scaling drawn from the prior of the fit."""
-    drawn = correction * np.random.default_rng([5, entropy]).standard_normal(9)
+    drawn = np.array(MEANS) + correction * np.random.default_rng([5, entropy]).standard_normal(9)
     return planted_coverage.threshold_sweep(
         MODEL, dict.fromkeys(SIZES, seeds), alpha, cells=cells, correction=tuple(drawn), entropy=entropy
     )

@@ -92,6 +92,8 @@ LINE = (1.0, 3.0)
 PRIOR = (0.04, 1.0, 4.0)
 """Standard deviations of the coefficients of the corrections of order N^0, N^(-1/3) and N^(-2/3), in units of
 ``Settings.correction``."""
+MEANS = (0.0, 0.0, 0.0, -0.3, 0.3, 0.0, 0.0, 0.0, 0.0)
+"""Means of the nine coefficients, those of order N^0 first, in units of Y at alpha_c times ``PRIOR``."""
 _REACH, _PARABOLA = 0.5, 3  # w at which the terms of a correction have equal priors; its coefficients
 _CORRECTIONS = _PARABOLA * len(PRIOR)
 _RISE = 0.877  # d log phi_r / dw at w = 0, times r^(1/3)
@@ -290,7 +292,7 @@ class PointScaling:
         the first row."""
         basis = self._basis(points, grid, settings, columns)
         n = len(points.alpha)
-        prior = self.drawn[: len(Y), : _CORRECTIONS if settings.correction > 0 else 0]
+        prior = self._prior(settings, len(Y))
         w = (points.alpha - grid[:, None]) * np.cbrt(points.N) / self.width  # (grid, point)
         # chi^2 = |t|^2 - |t Q|^2 for t = (Y - known)/error, without an array of (grid, resampling, point)
         t, base = Y / points.error, known(w) / points.error
@@ -299,6 +301,12 @@ class PointScaling:
         chi2 = np.asarray((square - (along**2).sum(axis=2)).T)
         best = chi2[0].argmin()
         return chi2, (base[best] + basis[best, :n] @ along[best, 0]) * points.error
+
+    def _prior(self, settings: Settings, rows: int) -> Floats:
+        """Coefficients of the corrections, in their prior's standard deviations: the means, and resamplings."""
+        if not settings.correction > 0:
+            return np.empty((rows, 0))
+        return np.asarray(self.drawn[:rows] + np.array(MEANS) / settings.correction)
 
     def _basis(
         self, points: Points, grid: Floats, settings: Settings, columns: Callable[[Floats], Floats]
@@ -359,6 +367,7 @@ class PointScaling:
         level = np.abs((weight**2 * Y).sum(axis=1) / (weight**2).sum(axis=1))
         unit = settings.correction * level
         orders = tuple(enumerate(PRIOR))[1:] if settings.correction > 0 else ()  # that of N^0 is in f
+        prior = self._prior(settings, len(self.Y))[:, _PARABOLA::_PARABOLA]  # at w = 0
         n_prior = len(orders)
         design = np.zeros((len(grid), n + n_prior, 2 + n_prior))
         design[:, :n, 0], design[:, :n, 1] = weight, weight * root / root[-1]
@@ -367,11 +376,11 @@ class PointScaling:
             design[:, :n, 2:], design[:, n:, 2:] = weight[..., None] * scale, np.eye(n_prior)
         inverse = np.linalg.pinv(design)
         of_points = np.einsum("gs,gsn->gn", inverse[:, 1, :n] * weight, smoother)
-        b = self.Y @ of_points.T + self.drawn[:, :n_prior] @ inverse[:, 1, n:].T  # (resampling, grid)
+        b = self.Y @ of_points.T + prior @ inverse[:, 1, n:].T  # (resampling, grid)
         values = sign_change(grid, b)
         error_of_b = np.sqrt((inverse[:, 1] ** 2).sum(axis=1))
         at = int(np.abs(grid - np.clip(values[0], grid[0], grid[-1])).argmin())
-        target = np.append(weight[at] * Y[at], np.zeros(n_prior))
+        target = np.append(weight[at] * Y[at], prior[0])
         residual = target - design[at] @ (inverse[at] @ target)
         used = np.isin(self.points.N, sizes[weight[at] > 0])
         searched, deviance = one_sided(grid, b[0] / error_of_b, float(values[0]))

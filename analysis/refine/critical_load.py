@@ -22,6 +22,7 @@ from bendscape.analysis.estimate.collapse import ANALYSIS
 from bendscape.analysis.estimate.collapse_fits import (
     FLAGS,
     LEAST_CELLS,
+    MEANS,
     PointScaling,
     Settings,
     corrections_to_scaling,
@@ -150,8 +151,8 @@ def critical_load_design(
 
     with f = A phi_r, or a cubic with four free coefficients, unit half of Y at alpha_c, and k_j the
     corrections to scaling of the fit: the c_j have normal priors of variance 1. Beside theory's curve they
-    are those of the fit. The cubic's coefficients are those of the universal curve and its c_j are zero,
-    since a free curve through few and noisy cells would send the next ones to the wrong places; the errors of
+    are those of the fit. The cubic's coefficients are those of the universal curve and its c_j are those
+    expected, since a free curve through few and noisy cells would send the next ones to the wrong places; the errors of
     the fit count in full. A cell's standard deviation is Y times a relative one, whose logarithm is a
     straight line in w through those of the points in the window.
 
@@ -199,11 +200,11 @@ def critical_load_design(
     inside = np.abs(w) <= Settings().window
     columns = unit * corrections_to_scaling(w, points.N) / points.error[:, None]
     n_prior = columns.shape[1]
-    c: Floats = np.zeros(n_prior)
+    c: Floats = np.array(MEANS) / Settings().correction
     if not free:  # least squares with the prior, at the estimate
         off = (points.Y - amplitude * universal_overlap(w, r)) / points.error
         columns, off = columns[inside], off[inside]
-        c = np.asarray(np.linalg.solve(columns.T @ columns + np.eye(n_prior), columns.T @ off), float)
+        c = np.asarray(np.linalg.solve(columns.T @ columns + np.eye(n_prior), columns.T @ off + c), float)
     theta = np.concatenate([[value], cubic[:n_free], c])
     relative = points.relative_error * np.sqrt(points.n_seeds)
     near = inside if inside.sum() >= 3 else np.ones(len(w), dtype=bool)
