@@ -1,5 +1,5 @@
-"""How far sampled overlaps lie from theory's curve near the critical load, for the prior of the corrections to
-scaling in analysis/estimate/collapse_fits.py.
+"""How far sampled overlaps lie from theory's curve near the critical load: the prior of the corrections to
+scaling in analysis/estimate/collapse_fits.py is taken from this.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/corrections.py --processes 2
 
@@ -100,9 +100,12 @@ def main() -> None:
     best, error = np.swapaxes(np.array(found), 0, 1)
     print("\n| coefficient | mean | its error | spread between models |\n|" + " --- |" * 4)
     for name, value, own in zip(("d_0", "d_1"), best.T, error.T, strict=True):
-        spread = max(0.0, float(value.var(ddof=1) - (own**2).mean())) ** 0.5
-        print(f"| {name} | {value.mean():+.3f} | {value.std(ddof=1) / len(value) ** 0.5:.3f} | {spread:.3f} |")
-    print(f"\nchi2 {falling:.1f} if they fall like N^(-1/3), {constant:.1f} if not, {points} degrees of freedom")
+        variance = float(value.var(ddof=1))
+        spread = max(0.0, variance - float((own**2).mean())) ** 0.5
+        print(f"| {name} | {value.mean():+.3f} | {(variance / len(value)) ** 0.5:.3f} | {spread:.3f} |")
+    print(
+        f"\nchi2 {falling:.1f} if they fall like N^(-1/3), {constant:.1f} if not, {points} degrees of freedom"
+    )
 
 
 if __name__ == "__main__":

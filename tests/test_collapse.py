@@ -173,7 +173,7 @@ def test_the_square_root_is_biased_low_and_its_systematic_error_says_so(found: x
 
 
 def test_sizes_that_do_not_collapse_are_flagged_as_a_poor_fit_without_conclusions() -> None:
-    sweep = planted_collapse.sweep(CONTINUOUS, SIZES, spread=0.1)
+    sweep = planted_collapse.sweep(CONTINUOUS, SIZES, correction=(), spread=0.1)
     sweep["overlap_sq_space"].values[..., 1, :] *= 1.3
     of = at(collapse(sweep, least_size=0, n_boot=100), "collapse")
     assert word(FLAGS, of["flag"]) == "poor_fit"

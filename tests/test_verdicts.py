@@ -151,7 +151,7 @@ def test_a_true_threshold_differs_at_most_once_in_a_hundred() -> None:
 
 def test_five_alphas_at_a_small_size_include_the_systematic_error_in_the_verdict() -> None:
     loads = np.round(np.linspace(0.6, 1.6, 5) * BBP, 3)
-    many = planted_collapse.sweep(MODEL, {64: 1000}, alpha_c=0.85 * BBP, loads=loads)
+    many = planted_collapse.sweep(MODEL, {64: 1000}, alpha_c=0.85 * BBP, correction=(), loads=loads)
     (row,) = thresholds_table(thresholds(many).compute())
     assert row["alpha_overlap"]["flag"] == "estimated"
     assert abs(row["alpha_overlap"]["value"] - BBP) > 2 * row["alpha_overlap"]["error"]

@@ -123,16 +123,10 @@ def _numbers(fit: Fit) -> tuple[float, float, tuple[float, float]]:
 
 
 def _shifts(scaling: PointScaling, name: str, default: Fit) -> tuple[Shift, ...]:
-    """Changes under the other choices of the fit that have an estimate; without a correction to scaling,
-    which the data may well require, there is nothing to compare with."""
+    """Changes under the other choices of the fit that have an estimate."""
     found = []
     for choice, fit in scaling.fits(name, Settings()).items():
-        if (
-            choice in ("default", "no_correction")
-            or fit.values is None
-            or default.values is None
-            or fit.flag != "estimated"
-        ):
+        if choice == "default" or fit.values is None or default.values is None or fit.flag != "estimated":
             continue
         both = np.isfinite(fit.values) & np.isfinite(default.values)
         change = fit.values[both] - default.values[both]
@@ -151,10 +145,10 @@ def critical_load_design(
 
     with f = A phi_r, or a cubic with four free coefficients, unit half of Y at alpha_c, and k_j the
     corrections to scaling of the fit: the c_j have normal priors of variance 1. Beside theory's curve they
-    are those of the fit. The cubic's coefficients are those of the universal curve and its c_j are those
-    expected, since a free curve through few and noisy cells would send the next ones to the wrong places; the errors of
-    the fit count in full. A cell's standard deviation is Y times a relative one, whose logarithm is a
-    straight line in w through those of the points in the window.
+    are those of the fit. The cubic's coefficients are those of the universal curve and its c_j the means of
+    the prior, since a free curve through few and noisy cells would send the next ones to the wrong places;
+    the errors of the fit count in full. A cell's standard deviation is Y times a relative one, whose
+    logarithm is a straight line in w through those of the points in the window.
 
     Parameters
     ----------
