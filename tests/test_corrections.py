@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from numpy.polynomial.polynomial import polyval
 
-from bendscape.analysis.estimate.collapse_fits import PointScaling, Settings, scale_width
+from bendscape.analysis.estimate.collapse_fits import (
+    MEANS,
+    PointScaling,
+    Settings,
+    corrections_to_scaling,
+    scale_width,
+)
 from bendscape.analysis.estimate.collapse_points import Points, universal_overlap
 from bendscape.analysis.estimate.critical import critical_point
 from bendscape.analysis.estimate.laws import mean_overlap_sq
@@ -55,6 +61,51 @@ The cells of one alpha scatter by 0.58 to 0.98 of their mean."""
 SCATTER = 0.78
 MEASURED = {0.7: (-0.042, 0.072, 0.012), 1.5: (-0.004, 0.051, -0.026)}
 """(Y - A phi_r)/Y(0) of these means as a parabola in w/0.5, the same at all N; errors 0.008, 0.010, 0.015."""
+
+OUTSIDE: Mapping[tuple[int, int, float], Mapping[int, Sequence[tuple[float, float]]]] = {
+    (1, 1, 0.1): {
+        256: ((-0.105, 0.028), (-0.047, 0.04), (-0.025, 0.052)),
+        1024: ((-0.009, 0.029), (-0.046, 0.041), (-0.031, 0.052)),
+    },
+    (1, 1, 0.5): {
+        256: ((-0.044, 0.027), (-0.001, 0.039), (0.001, 0.049)),
+        1024: ((-0.022, 0.027), (-0.013, 0.038), (0.02, 0.051)),
+    },
+    (1, 1, 1.0): {
+        256: ((-0.071, 0.024), (0.069, 0.039), (0.033, 0.05)),
+        1024: ((-0.102, 0.025), (-0.032, 0.036), (-0.005, 0.05)),
+    },
+    (1, 1, 0.2): {
+        256: ((-0.047, 0.027), (-0.006, 0.039), (-0.125, 0.049)),
+        1024: ((-0.078, 0.027), (-0.016, 0.04), (0.007, 0.053)),
+    },
+    (1, 2, 1.0): {
+        256: ((-0.07, 0.015), (0.069, 0.021), (0.257, 0.029)),
+        1024: ((-0.023, 0.016), (0.024, 0.02), (0.189, 0.029)),
+    },
+    (2, 1, 0.1): {
+        256: ((-0.102, 0.022), (-0.092, 0.031), (-0.036, 0.038)),
+        512: ((-0.079, 0.022), (-0.108, 0.027), (-0.062, 0.038)),
+    },
+    (2, 1, 0.5): {
+        256: ((-0.117, 0.021), (-0.046, 0.03), (0.002, 0.037)),
+        512: ((-0.117, 0.022), (-0.065, 0.028), (-0.028, 0.038)),
+    },
+    (2, 1, 1.0): {
+        256: ((-0.108, 0.021), (-0.039, 0.029), (0.015, 0.037)),
+        512: ((-0.115, 0.021), (-0.082, 0.028), (0.012, 0.038)),
+    },
+    (3, 1, 0.1): {
+        256: ((-0.086, 0.022), (-0.016, 0.029), (-0.03, 0.033)),
+        512: ((-0.056, 0.023), (-0.065, 0.029), (-0.045, 0.033)),
+    },
+    (3, 1, 0.5): {
+        256: ((-0.08, 0.021), (0.008, 0.03), (-0.004, 0.035)),
+        512: ((-0.044, 0.022), (-0.019, 0.03), (0.014, 0.037)),
+    },
+}
+"""(Y - A phi_r)/Y(0) at w/0.5 = -1, 0, 1 with standard errors by ``benchmarks/corrections.py``, at models that
+no campaign of the paper has."""
 
 
 def scaling(
@@ -120,3 +171,24 @@ def test_theorys_law_at_finite_N_does_not_bias_the_load(model: Model) -> None:
         fit = scaling(model, alpha, N, Y, [4000] * len(N)).fit(name, Settings())
         low, high = fit.interval(0.95)
         assert abs(fit.values[0] - critical_point(model).alpha) < (high - low) / 4
+
+
+def test_the_prior_of_the_corrections_is_that_of_sampled_models() -> None:
+    """Its mean is that of the models with p >= p_star, within three errors of their scatter; 0 is six from it.
+    No point of any model is farther than two of the prior's standard deviations from the mean, beyond three errors
+    of its own."""
+    of_models = []
+    for (p, p_star, _), of_sizes in OUTSIDE.items():
+        apart = []
+        for N, row in of_sizes.items():
+            value, error = np.array(row).T
+            columns = corrections_to_scaling(np.array([-0.5, 0.0, 0.5]), np.full(3, float(N)))
+            off = value - columns @ np.array(MEANS)
+            spread = Settings().correction * np.sqrt((columns**2).sum(axis=1))
+            assert np.all(np.abs(off) < 2 * spread + 3 * error)
+            apart.append(N ** (1 / 3) * off)
+        if p >= p_star:
+            of_models.append(np.mean(apart))
+    assert len(of_models) >= 9
+    assert abs(np.mean(of_models)) < 3 * np.std(of_models, ddof=1) / len(of_models) ** 0.5
+    assert np.std(of_models, ddof=1) < Settings().correction
