@@ -104,8 +104,8 @@ OUTSIDE: Mapping[tuple[int, int, float], Mapping[int, Sequence[tuple[float, floa
         512: ((-0.044, 0.022), (-0.019, 0.03), (0.014, 0.037)),
     },
 }
-"""(Y - A phi_r)/Y(0) at w/0.5 = -1, 0, 1 with standard errors by ``benchmarks/corrections.py``, at models that
-no campaign of the paper has."""
+"""(Y - A phi_r)/Y(0) at w/0.5 = -1, 0, 1 with standard errors by ``benchmarks/corrections.py``, at models
+that no campaign of the paper has."""
 
 
 def scaling(
@@ -174,9 +174,9 @@ def test_theorys_law_at_finite_N_does_not_bias_the_load(model: Model) -> None:
 
 
 def test_the_prior_of_the_corrections_is_that_of_sampled_models() -> None:
-    """Its mean is that of the models with p >= p_star, within three errors of their scatter; 0 is six from it.
-    No point of any model is farther than two of the prior's standard deviations from the mean, beyond three errors
-    of its own."""
+    """Its mean is that of the models with p >= p_star, within three errors of their scatter; 0 is six off.
+    No point of any model is farther than two of the prior's standard deviations from the mean, beyond three
+    errors of its own."""
     of_models = []
     for (p, p_star, _), of_sizes in OUTSIDE.items():
         apart = []
