@@ -4,16 +4,15 @@
     python benchmarks/paper_figures.py figures/paper --only 2 6  # thresholds alone: seconds
 
 writes paper-1, -2, -3, -4, -6, -7, -8, each as .svg with its numbers as .csv, and prints where the curves of
-two sizes cross in figure 3. What each figure shows is known from the captions of the published version; its
+all sizes cross in figure 3. What each figure shows is known from the captions of the published version; its
 values of a and N are not. Figures 9 and 10 follow descents: docs/descent.md. Every cell has the seed (number
-of the figure, N, p, place of the load, realisation).
+of the figure, N, p, place of the load, realisation); the two panels of a figure share them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +23,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, log_expit
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 from threadpoolctl import threadpool_limits
 
 from bendscape.analysis.figures.style import (
@@ -64,6 +63,8 @@ LOWEST_LOADS = {
     Model(1, 1, 1.5): (0.2, 0.4, 0.6, 0.8, 1.0, 1.15, 1.3, 1.5, 1.8, 2.2, 2.6),
 }
 LOWEST_SEEDS = {64: 2400, 128: 1600, 256: 800, 512: 240}
+FITTED = 0.5
+"""Relative distance from alpha_bbp of the loads from which the crossing of sizes is read."""
 
 NETWORKS = {"sigmoid": 1.0, "tanh": 50.0}
 NETWORK_LOADS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 16.0)
@@ -111,9 +112,12 @@ def overlap_against_load() -> Drawn:
     figure, panels = small_multiples(len(OVERLAP_MODELS))
     for axes, model in zip(panels, OVERLAP_MODELS, strict=True):
         at = transition(model)
-        loads = np.unique(np.append(np.linspace(0.4, 2.6, 221), 1 + np.geomspace(1e-4, 0.05, 25)))
-        limit = [asymptotics(model, float(factor * at.alpha_bbp)).overlap_sq for factor in loads]
-        axes.plot(loads * at.alpha_bbp, np.sqrt(np.nan_to_num(limit)), color=INK, label="theory")
+        factors = 1 + np.geomspace(1e-3, 1.6, 120)
+        line = [math.sqrt(above(model, float(factor * at.alpha_bbp))) for factor in factors]
+        axes.plot(
+            at.alpha_bbp * np.array([0.4, 1, 1, *factors]), [0, 0, math.sqrt(at.overlap_sq_jump), *line],
+            color=INK, label="theory",
+        )  # fmt: skip
         axes.axvline(at.alpha_bbp, color=THRESHOLD, linewidth=0.8, label=r"$\alpha_{\rm BBP}$")
         if at.kind == "discontinuous":
             axes.axvline(alpha_0(model).principal_value, color=FAINT, linestyle=DASHED, label=r"$\alpha_0$")
@@ -242,51 +246,48 @@ def share_of_lowest() -> Drawn:
         axes.set_ylabel(r"$\phi$")
         axes.set_ylim(0, 1)
         axes.set_title(f"$p = p^* = 1$, $a = {model.a:g}$: {at.kind}")
-        report_crossings(model, of_model)
+        near = [row for row in of_model if abs(row["alpha"] / at.alpha_bbp - 1) <= FITTED]
+        for sizes in (tuple(LOWEST_SEEDS), (64, 256), (128, 512)):
+            load, low, high, p_value = crossing([row for row in near if row["N"] in sizes])
+            print(
+                f"a = {model.a:g}: N = {sizes} cross at {load:.2f} [{low:.2f}, {high:.2f}], p = {p_value:.2g}"
+            )
         rows += of_model
     panels[-1].legend()
     return figure, rows
 
 
-def report_crossings(model: Model, rows: Rows) -> None:
-    """Print where phi of each size crosses that of the next one."""
-    sizes = sorted({row["N"] for row in rows})
-    for small, large in itertools.pairwise(sizes):
-        load, low, high = crossing(*([row for row in rows if row["N"] == N] for N in (small, large)))
-        print(f"a = {model.a:g}: N = {small} and {large} cross at {load:.3f} [{low:.3f}, {high:.3f}]")
+def crossing(rows: Rows, draws: int = 200) -> tuple[float, float, float, float]:
+    """The load at which curves of all sizes cross, the ends of its 68 per cent interval, from counts drawn
+    again, and the p-value of the fit: logit phi is a parabola in alpha, plus log N times a straight line
+    that vanishes where sizes cross."""
+    alpha, log_size, phi = (np.array([row[name] for row in rows]) for name in ("alpha", "N", "phi"))
+    cells, log_size = np.array([row["cells"] for row in rows]), np.log2(log_size)
+    middle, width = (alpha.max() + alpha.min()) / 2, np.ptp(alpha)
+    x, size = (alpha - middle) / width, log_size - log_size.mean()
+    terms = np.stack([np.ones_like(x), x, x * x, size, size * x], axis=1)
+
+    def load(c: Any) -> float:
+        return middle - width * float(c[3] / c[4])
+
+    rng, seen = seeded(3, 0), cells * phi
+    best = likeliest(terms, seen, cells)
+    again = [load(likeliest(terms, rng.binomial(cells, phi), cells)) for _ in range(draws)]
+    expected = cells * expit(terms @ best)
+    chi_sq = float(((seen - expected) ** 2 / (expected * (1 - expected / cells))).sum())
+    low, high = np.percentile(again, [16, 84])
+    return load(best), float(low), float(high), float(chi2.sf(chi_sq, len(x) - terms.shape[1]))
 
 
-def crossing(small: Rows, large: Rows, draws: int = 200) -> tuple[float, float, float]:
-    """Where logit phi of two sizes cross, each a parabola in alpha; the median and the 68 per cent interval
-    of counts drawn again. nan where more than a tenth of the draws do not cross within the loads."""
-    rng, alpha = seeded(3, 0), np.array([row["alpha"] for row in small])
-    x = (alpha - alpha.mean()) / np.ptp(alpha)
-    found = []
-    for _ in range(draws):
-        fits = []
-        for rows in (small, large):
-            cells = np.array([row["cells"] for row in rows])
-            fits.append(logit_parabola(x, rng.binomial(cells, [row["phi"] for row in rows]), cells))
-        line = np.linspace(x[0], x[-1], 401)
-        apart = np.polyval(fits[1] - fits[0], line)
-        places = np.flatnonzero((apart[:-1] < 0) & (apart[1:] >= 0))
-        found.append(line[places[0]] * np.ptp(alpha) + alpha.mean() if len(places) else math.nan)
-    if np.isnan(found).mean() > 0.1:
-        return math.nan, math.nan, math.nan
-    low, middle, high = np.nanpercentile(found, [16, 50, 84])
-    return float(middle), float(low), float(high)
-
-
-def logit_parabola(x: Any, seen: Any, cells: Any) -> Any:
-    """Coefficients of the likeliest parabola for logit phi, the highest power first."""
+def likeliest(terms: Any, seen: Any, cells: Any) -> Any:
+    """Coefficients of a logistic regression of counts."""
 
     def minus_log_likelihood(c: Any) -> tuple[float, Any]:
-        logit = np.polyval(c, x)
-        slope = seen - cells * expit(logit)
+        logit = terms @ c
         value = seen @ log_expit(logit) + (cells - seen) @ log_expit(-logit)
-        return -float(value), -np.vander(x, 3).T @ slope
+        return -float(value), -terms.T @ (seen - cells * expit(logit))
 
-    return minimize(minus_log_likelihood, np.zeros(3), jac=True, method="BFGS").x
+    return minimize(minus_log_likelihood, np.zeros(terms.shape[1]), jac=True, method="BFGS").x
 
 
 def alpha_0_against_p() -> Drawn:

@@ -97,19 +97,15 @@ def test_the_branch_of_figure_8_is_what_samples_show(script: ModuleType) -> None
     assert abs(overlaps.mean() - expected) < 5 * overlaps.std(ddof=1) / 12**0.5 + 0.02
 
 
-def test_the_share_of_figure_3_has_sizes_that_cross_where_they_do(script: ModuleType) -> None:
-    """4 standard errors; the seed is fixed."""
-    alpha, rng = np.linspace(1, 3, 9), np.random.default_rng(0)
-    sizes = []
-    for steepness in (2.0, 4.0):
-        phi = 1 / (1 + np.exp(-steepness * (alpha - 1.9)))
-        lowest = rng.binomial(400, phi)
-        sizes.append(
-            [
-                {"alpha": load, "cells": 400, "phi": seen / 400}
-                for load, seen in zip(alpha, lowest, strict=True)
-            ]
-        )
-    load, low, high = script.crossing(*sizes)
+def test_the_sizes_of_figure_3_cross_where_they_were_made_to(script: ModuleType) -> None:
+    """Four of its errors; the seed is fixed."""
+    rng, rows = np.random.default_rng(0), []
+    for N, steepness in ((64, 1.0), (128, 1.3), (256, 1.6), (512, 1.9)):
+        for alpha in np.linspace(1, 3, 9):
+            phi = 1 / (1 + np.exp(-steepness * (alpha - 1.9)))
+            rows.append({"alpha": alpha, "N": N, "cells": 600, "phi": rng.binomial(600, phi) / 600})
+    load, low, high, p_value = script.crossing(rows)
+    assert low < load < high
     assert abs(load - 1.9) < 4 * (high - low) / 2
     assert high - low < 0.2
+    assert p_value > 1e-3
