@@ -6,8 +6,8 @@
 writes paper-1, -2, -3, -4, -6, -7, -8, each as .svg with its numbers as .csv, and prints where the curves of
 all sizes cross in figure 3. What each figure shows is known from the captions of the published version; its
 values of a and N are not. Figures 9 and 10 follow descents: docs/descent.md. docs/paper-3.svg and -8.svg are
-copies. Every cell has the seed (number
-of the figure, N, p, place of the load, realisation); the two panels of a figure share them.
+copies. Every cell has the seed (number of the figure, N, p, place of the load, realisation); the two panels
+of a figure share them.
 """
 
 from __future__ import annotations
