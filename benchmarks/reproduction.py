@@ -5,7 +5,8 @@
 
 Between the two marks of the page: what was run, and every claim with its verdict, the power of its test and
 its table, as ``bendscape claims`` prints them. Nothing else of the page changes; a store that is not complete
-is said to be so. The figures of each store go to a folder of its own.
+is said to be so. The figures of each store go to a folder named after it, and those of the paper by number
+(``benchmarks/paper_figures.py``) to ``paper``, beside those of paper.zarr.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 from pathlib import Path
 
 import xarray as xr
+from paper_figures import write_paper_figures
 
 from bendscape.analysis.figures.draw import write_figures
 from bendscape.analysis.findings.claims import Readings, claims_of, readings, render_claims
@@ -69,6 +71,8 @@ def main() -> None:
     text = measured(asked.stores, asked.extra_draws, asked.figures)
     asked.page.write_text(filled(asked.page.read_text(encoding="utf-8"), text), encoding="utf-8")
     print(f"wrote {asked.page}")
+    if asked.figures is not None:
+        write_paper_figures(asked.figures / "paper")
 
 
 if __name__ == "__main__":

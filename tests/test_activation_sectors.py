@@ -48,6 +48,7 @@ def test_a_wider_even_student_has_its_threshold_within_the_stated_error() -> Non
         ("softplus", 4.0, None, (-0.20921, 0.69962)),
         ("shifted_quadratic", 3.0, None, (-1.0067, 0.374)),
         ("tanh", 6.0, None, None),
+        ("sigmoid", 14.0, None, None),
     ],
 )
 def test_outliers_of_both_sectors_are_those_known(

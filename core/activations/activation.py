@@ -81,8 +81,17 @@ ACTIVATIONS: dict[str, Activation] = {
         -1.0,
         1.0,
     ),
+    "sigmoid": Activation(
+        expit,
+        lambda x: expit(x) * expit(-x),
+        lambda x: expit(x) * expit(-x) * (expit(-x) - expit(x)),
+        False,
+        0.0,
+        1.0,
+    ),
 }
-"""By name: x^2, log cosh x, sqrt(1 + x^2), 2(1 - exp(-x^2/2)), x^4, log(1 + e^x), x^2/2 + x, tanh x."""
+"""By name: x^2, log cosh x, sqrt(1 + x^2), 2(1 - exp(-x^2/2)), x^4, log(1 + e^x), x^2/2 + x, tanh x,
+1/(1 + e^-x)."""
 
 
 @dataclass(frozen=True)
