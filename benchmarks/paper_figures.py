@@ -173,11 +173,11 @@ def threshold_against_a(p_star: int, limits: tuple[float, float]) -> Drawn:
         turn = float(of_p["a_tricritical"])
         main.plot(turn, transition(Model(int(p), p_star, turn)).alpha_bbp, "o", color=colour)
     main.plot(a, p_star * (a + 1) / 2, color=INK, linestyle=DASHED, label=r"$p \to \infty$: $p^*(a + 1)/2$")
-    main.set_ylim(0, 1.1 * float(at["alpha_bbp"].max()))
+    main.set_ylim(0, 1.45 * float(at["alpha_bbp"].max()))
     main.set_xlabel(r"$a$")
     main.set_ylabel(r"$\alpha_{\rm BBP}$")
     main.set_title(f"$p^* = {p_star}$; points: where the kind changes")
-    main.legend()
+    main.legend(ncols=2, loc="upper right")
     fixed = (0.1, 0.5, 1.0)
     against_p = thresholds(WIDTHS, (p_star,), fixed, with_alpha_0=True).isel(p_star=0)
     for axes, constant in zip(small, fixed, strict=True):
