@@ -10,8 +10,8 @@ and d_1 in
 
     deviation = (256/N)^(1/3) (d_0 + d_1 u),
 
-and the chi^2 of the same with a deviation that does not fall with N. No model of campaigns/paper*.toml is
-among them: what these say about the corrections is not taken from the data that the corrections are for.
+and the chi^2 of the same with a deviation that does not fall with N. The critical load of
+none of these models enters a claim on the paper: the corrections are not taken from data that they are for.
 """
 
 from __future__ import annotations

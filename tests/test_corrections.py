@@ -103,9 +103,13 @@ OUTSIDE: Mapping[tuple[int, int, float], Mapping[int, Sequence[tuple[float, floa
         256: ((-0.08, 0.021), (0.008, 0.03), (-0.004, 0.035)),
         512: ((-0.044, 0.022), (-0.019, 0.03), (0.014, 0.037)),
     },
+    (2, 2, 0.5): {
+        256: ((-0.033, 0.012), (0.034, 0.015), (-0.012, 0.018)),
+        512: ((-0.016, 0.013), (-0.003, 0.015), (-0.014, 0.017)),
+    },
 }
 """(Y - A phi_r)/Y(0) at w/0.5 = -1, 0, 1 with standard errors by ``benchmarks/corrections.py``, at models
-that no campaign of the paper has."""
+whose critical loads enter no claim on the paper."""
 
 
 def scaling(
@@ -174,7 +178,7 @@ def test_theorys_law_at_finite_N_does_not_bias_the_load(model: Model) -> None:
 
 
 def test_the_prior_of_the_corrections_is_that_of_sampled_models() -> None:
-    """Its mean is that of the models with p >= p_star, within three errors of their scatter; 0 is six off.
+    """Its mean is that of the models with p >= p_star, within three errors of their scatter; 0 is five off.
     No point of any model is farther than two of the prior's standard deviations from the mean, beyond three
     errors of its own."""
     of_models = []
@@ -189,6 +193,6 @@ def test_the_prior_of_the_corrections_is_that_of_sampled_models() -> None:
             apart.append(N ** (1 / 3) * off)
         if p >= p_star:
             of_models.append(np.mean(apart))
-    assert len(of_models) >= 9
+    assert len(of_models) >= 10
     assert abs(np.mean(of_models)) < 3 * np.std(of_models, ddof=1) / len(of_models) ** 0.5
     assert np.std(of_models, ddof=1) < Settings().correction

@@ -11,10 +11,10 @@ parabolas in u = w/0.5, and each coefficient has a normal prior with a standard 
 Y(0) times 0.04, 1 and 4 (``PRIOR``). Unconstrained, they would cost most of the precision; without them
 alpha_c is biased. With the prior their uncertainty is part of the interval.
 
-k_1 has the mean Y(0) (-0.3 + 0.25 u) (``MEANS``), the others 0. Overlaps of sampled Hessians lie below
-theory's curve near alpha_c, by 0 to 9 per cent at u = 0 and N = 256 where the student is no narrower than the
-teacher, and more below it (``benchmarks/corrections.py``). With a mean of 0 most fits took part of that for a
-load that is too high.
+k_1 has the mean Y(0) (-0.3 + 0.25 u) (``MEANS``), the others 0. Near alpha_c overlaps of sampled
+Hessians lie below theory's curve, on average by 4 per cent at u = 0 and N = 256 where the student is no
+narrower than the teacher, and by more below alpha_c (``benchmarks/corrections.py``). With a mean of 0 most
+fits took part of that for a load that is too high.
 
 k_0 is for corrections that fall too slowly for any power to be seen. Where the edge is nearly smooth, extreme
 labels cause them: at (1, 1, 0.7) the mean overlaps of sampled Hessians at w = -0.5 are a tenth of Y(0) below
