@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from bendscape.analysis.estimate.collapse import collapse
+from bendscape.analysis.estimate.collapse_fits import Settings
 from bendscape.analysis.estimate.edge_scaling import edge_scaling
 from bendscape.analysis.findings.claims import Readings, claims, claims_of, render_claims
 from bendscape.analysis.findings.claims_on_eigenvectors import Gaps
@@ -18,7 +19,7 @@ from bendscape.analysis.findings.evidence import VERDICTS, Claim
 from bendscape.analysis.findings.measured_loads import Load, measured_loads
 from bendscape.analysis.findings.overlap_above import overlaps_above
 from bendscape.analysis.findings.panels import means
-from bendscape.analysis.findings.size_pairs import Climb, climbs
+from bendscape.analysis.findings.size_pairs import Climb, climbs, pair_load
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.theory.outlier import alpha_0, transition
 
@@ -233,6 +234,24 @@ def test_the_climb_is_that_planted_in_the_cells_and_its_error_holds(climbing: fl
     # the curves of two sizes move apart, they cross a little above the place of the larger one
     assert abs(np.mean(off)) < (0.5 if climbing == 0 else 1.5)
     assert 0.2 < np.std(off) < 1.3
+
+
+def test_the_load_where_two_sizes_cross_has_the_error_of_a_correction() -> None:
+    """log Y is a straight line in alpha at both sizes, so the slope of their ratio is known."""
+    sizes, loads, rise = (64, 256), np.linspace(0.5, 2.0, 8), 0.13
+    dims, shape = ("N", "alpha"), (2, 8)
+    Y = np.exp([rise * (loads - 1.2) * N ** (1 / 3) for N in sizes])
+    mean = Y / np.cbrt(sizes)[:, None]
+    at = xr.Dataset(coords={"N": list(sizes), "alpha": loads})
+    at["overlap_sq_space"], at["overlap_sq_space_error"] = (dims, mean), (dims, 1e-6 * mean)
+    at["overlap_sq_space_n_seeds"] = dims, np.full(shape, 20)
+    at["alpha_realised"] = "alpha", loads
+    found = pair_load(at)
+    assert found is not None
+    assert (found.small, found.large) == sizes
+    assert found.load == pytest.approx(1.2, abs=1e-4)
+    first = (64 ** (-1 / 3) - 256 ** (-1 / 3)) / (rise * (256 ** (1 / 3) - 64 ** (1 / 3)))
+    assert found.error == pytest.approx(Settings().correction * first, rel=1e-3)
 
 
 def test_without_estimates_no_claim_has_power(sweep: xr.Dataset) -> None:

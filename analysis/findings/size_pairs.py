@@ -61,7 +61,7 @@ class _Curve(NamedTuple):
 class _Crossing(NamedTuple):
     load: float
     error: float
-    per_correction: Floats  # of both orders, with a standard deviation of ``Settings.correction``
+    per_correction: Floats  # by order as in ``PRIOR``, for ``Settings.correction`` = 1
 
 
 def climbs(found: xr.Dataset) -> list[Climb]:
@@ -71,8 +71,9 @@ def climbs(found: xr.Dataset) -> list[Climb]:
     continuous transition all sizes cross at alpha_c, up to corrections to scaling: with
     Y = f(w) + N^(-1/3) g(w) + N^(-2/3) h(w) the crossing moves by g(0)/f(0) (N_1^(-1/3) - N_2^(-1/3)) and by
     h(0)/f(0) (N_1^(-2/3) - N_2^(-2/3)) over the slope of log Y(N_2)/Y(N_1) there, for both pairs with the
-    same g(0) and h(0), of standard deviations 1/2 and 2 in units of f(0), as in the collapse. At a
-    discontinuous one it climbs beyond the crossover size.
+    same g(0) and h(0), of standard deviations 1/2 and 2 in units of f(0), as in the collapse. Their mean is
+    taken as 0: that of the collapse comes from a comparison with theory's curve. At a discontinuous one it
+    climbs beyond the crossover size.
 
     Parameters
     ----------
@@ -109,8 +110,8 @@ def climbs(found: xr.Dataset) -> list[Climb]:
 
 
 def pair_load(at: xr.Dataset, variable: str = "overlap_sq_space") -> PairLoad | None:
-    """The crossing of the two largest sizes of one model, as in :func:`climbs`; None where they do not cross
-    or have too few cells.
+    """The crossing of the two largest sizes of one model, as in :func:`climbs` but with the correction of
+    order N^(-1/3) alone; None where they do not cross or have too few cells.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def pair_load(at: xr.Dataset, variable: str = "overlap_sq_space") -> PairLoad | 
     found = _crossing(small, large)
     if found is None:
         return None
-    error = math.hypot(found.error, Settings().correction * found.per_correction)
+    error = math.hypot(found.error, Settings().correction * float(found.per_correction[1]))
     return PairLoad(small.N, large.N, found.load, error)
 
 
