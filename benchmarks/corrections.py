@@ -10,8 +10,8 @@ and d_1 in
 
     deviation = (256/N)^(1/3) (d_0 + d_1 u),
 
-and the chi^2 of the same with a deviation that does not fall with N. The critical load of
-none of these models enters a claim on the paper: the corrections are not taken from data that they are for.
+and chi^2 of this and of a deviation that does not fall with N. The critical load of none of these models
+enters a claim on the paper: the corrections are not taken from data that they are for.
 """
 
 from __future__ import annotations
@@ -59,6 +59,16 @@ def deviation(model: Model, N: int, u: float, cells: int, seed: int) -> tuple[fl
     return float(Y.mean() - curve[0] / curve[1]), float(Y.std(ddof=1) / len(Y) ** 0.5)
 
 
+def line(
+    u: FloatArray, value: FloatArray, error: FloatArray, fall: FloatArray
+) -> tuple[FloatArray, FloatArray, float]:
+    """d_0 and d_1 of value = fall (d_0 + d_1 u), their errors, and chi^2."""
+    design = np.column_stack([fall, fall * u]) / error[:, None]
+    inverse = np.linalg.pinv(design)
+    best = inverse @ (value / error)
+    return best, np.sqrt((inverse**2).sum(axis=1)), float(((value / error - design @ best) ** 2).sum())
+
+
 def main() -> None:
     """Print the deviations, and the mean and the spread over models of their coefficients."""
     parser = argparse.ArgumentParser()
@@ -67,7 +77,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     chosen = parser.parse_args()
     print("| p | p* | a | N | u = −1 | 0 | 1 |\n|" + " --- |" * 7, flush=True)
-    found, falling, constant, points = [], 0.0, 0.0, 0
+    found, falling, constant, dof = [], 0.0, 0.0, 0
     with ProcessPoolExecutor(chosen.processes) as pool:
         asked = {
             model: {
@@ -86,25 +96,18 @@ def main() -> None:
                 continue
             value, error = np.concatenate(rows).T
             u, N = np.tile(U, len(of_model)), np.repeat(np.array(list(of_model), float), len(U))
-            line = np.column_stack([np.ones_like(u), u]) / error[:, None]
-            fits = []
-            for exponent in (1 / 3, 0):
-                design = line * ((256 / N) ** exponent)[:, None]
-                inverse = np.linalg.pinv(design)
-                best = inverse @ (value / error)
-                fits.append(float(((value / error - design @ best) ** 2).sum()))
-                if exponent:
-                    found.append((best, np.sqrt((inverse**2).sum(axis=1))))
-            falling, constant, points = falling + fits[0], constant + fits[1], points + len(value) - 2
+            *coefficients, chi2 = line(u, value, error, (256 / N) ** (1 / 3))
+            found.append(coefficients)
+            falling += chi2
+            constant += line(u, value, error, np.ones_like(u))[2]
+            dof += len(value) - 2
     best, error = np.swapaxes(np.array(found), 0, 1)
     print("\n| coefficient | mean | its error | spread between models |\n|" + " --- |" * 4)
     for name, value, own in zip(("d_0", "d_1"), best.T, error.T, strict=True):
         variance = float(value.var(ddof=1))
         spread = max(0.0, variance - float((own**2).mean())) ** 0.5
         print(f"| {name} | {value.mean():+.3f} | {(variance / len(value)) ** 0.5:.3f} | {spread:.3f} |")
-    print(
-        f"\nchi2 {falling:.1f} if they fall like N^(-1/3), {constant:.1f} if not, {points} degrees of freedom"
-    )
+    print(f"\nchi2 {falling:.1f} if they fall like N^(-1/3), {constant:.1f} if not, {dof} degrees of freedom")
 
 
 if __name__ == "__main__":

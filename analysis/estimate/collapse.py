@@ -114,8 +114,9 @@ def collapse(
 
     in the window |w| <= ``window`` (4 N^(-1/3) in alpha at (1, 1, 1.5)). f is a polynomial of order ``order``
     or the theory's A phi_r; c are corrections to scaling of order N^0, N^(-1/3) and N^(-2/3), parabolas whose
-    coefficients have normal priors; that of order N^(-1/3) has the standard deviation ``correction``
-    N^(1/3) <overlap_sq_space> at alpha_c (:mod:`bendscape.analysis.estimate.collapse_fits`).
+    coefficients have normal priors. Those of order N^(-1/3) have the standard deviation ``correction``
+    N^(1/3) <overlap_sq_space> at alpha_c, around means from sampled models
+    (:mod:`bendscape.analysis.estimate.collapse_fits`).
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def collapse(
     order : int
         Order of the polynomial, 2 to 6.
     correction : float
-        >= 0; 0 omits the corrections to scaling.
+        >= 0; 0 omits the corrections to scaling, their means too.
     n_boot : int
         Resamplings of the mean overlaps, >= 100, for the errors of differences between choices.
     level : float
