@@ -4,10 +4,10 @@
     python benchmarks/paper_figures.py figures/paper --only 2 6  # thresholds alone: seconds
 
 writes paper-1, -2, -3, -4, -6, -7, -8, each as .svg with its numbers as .csv, and prints where the curves of
-all sizes cross in figure 3. What each figure shows is known from the captions of the published version; its
-values of a and N are not. Figures 9 and 10 follow descents: docs/descent.md. docs/paper-3.svg and -8.svg are
-copies. Every cell has the seed (number of the figure, N, p, place of the load, realisation); the two panels
-of a figure share them.
+figure 3 cross. What each figure shows is known from the captions of the published version; its values of a
+and N are not. Figures 9 and 10 follow descents: docs/descent.md. docs/paper-3.svg and -8.svg are copies.
+Every cell has the seed (number of the figure, N, p, place of the load, realisation); the two panels of a
+figure share them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +24,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, log_expit
-from scipy.stats import binomtest, chi2
+from scipy.stats import chi2
 from threadpoolctl import threadpool_limits
 
+from bendscape.analysis.estimate.half_success import rate_interval
 from bendscape.analysis.figures.style import (
     DASHED,
     DOTTED,
@@ -39,6 +40,7 @@ from bendscape.analysis.figures.style import (
     small_multiples,
     style,
 )
+from bendscape.analysis.figures.theory_map import theory_map
 from bendscape.core import Model, alpha_0, asymptotics, transition
 from bendscape.core.activations.activation import Network
 from bendscape.core.activations.quadrature import trapezoid
@@ -46,13 +48,12 @@ from bendscape.core.activations.sampling import observe as observe_network
 from bendscape.core.activations.weight import least_weight, weight_of
 from bendscape.core.quadratic.sampling.hessian import dense_hessian, sample_instance
 from bendscape.core.quadratic.sampling.observe import observe
-from bendscape.core.quadratic.theory.maps import transition_map
 
 Rows = list[dict[str, Any]]
 Drawn = tuple[Figure, Rows]
 
 CONTINUOUS, DISCONTINUOUS = THRESHOLD, "#2f5fa8"
-WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+WIDTHS = [1, 2, 4, 8, 16, 32, 64]
 ALPHA_0 = "alpha_0_principal_value"
 
 OVERLAP_MODELS = (Model(2, 1, 0.3), Model(2, 1, 1.5))
@@ -100,11 +101,6 @@ def rows_of(ds: xr.Dataset) -> Rows:
     frame = ds[[*names, "a_tricritical"]].to_dataframe().reset_index()
     frame["transition"] = np.where(kinds(ds).ravel(), "continuous", "discontinuous")
     return list(frame.drop(columns="noise").to_dict("records"))
-
-
-def thresholds(p: Iterable[int], p_star: Iterable[int], a: Any, *, with_alpha_0: bool = False) -> xr.Dataset:
-    """The map of thresholds as a dataset over (p, p_star, a)."""
-    return xr.Dataset(*transition_map(p=p, p_star=p_star, a=a, alpha_0=with_alpha_0))  # type: ignore[arg-type]
 
 
 def overlap_against_load() -> Drawn:
@@ -165,7 +161,7 @@ def threshold_against_a(p_star: int, limits: tuple[float, float]) -> Drawn:
     """Figures 2 and 6: alpha_bbp against a for several p, and against p at three a."""
     figure, (main, *small) = small_multiples(4)
     a = np.linspace(*limits, 301)
-    at = thresholds((1, 2, 4, 8, 16), (p_star,), a).isel(p_star=0)
+    at = theory_map(p=[1, 2, 4, 8, 16], p_star=[p_star], a=a.tolist(), alpha_0=False).isel(p_star=0)
     rows = rows_of(at)
     for p, colour in zip(at["p"].values, size_colours(at.sizes["p"]), strict=True):
         of_p = at.sel(p=p)
@@ -178,8 +174,8 @@ def threshold_against_a(p_star: int, limits: tuple[float, float]) -> Drawn:
     main.set_ylabel(r"$\alpha_{\rm BBP}$")
     main.set_title(f"$p^* = {p_star}$; points: where the kind changes")
     main.legend(ncols=2, loc="upper right")
-    fixed = (0.1, 0.5, 1.0)
-    against_p = thresholds(WIDTHS, (p_star,), fixed, with_alpha_0=True).isel(p_star=0)
+    fixed = [0.1, 0.5, 1.0]
+    against_p = theory_map(p=WIDTHS, p_star=[p_star], a=fixed).isel(p_star=0)
     for axes, constant in zip(small, fixed, strict=True):
         draw_against_p(axes, against_p.sel(a=constant), p_star)
     small[-1].legend()
@@ -216,46 +212,61 @@ def is_lowest(model: Model, alpha: float, N: int, rng: np.random.Generator) -> b
     return int(instance.teacher_overlap_sq(vectors).argmax()) == 0
 
 
+def lowest_rows(model: Model, loads: Sequence[float], N: int, cells: int) -> Rows:
+    """In how many cells of one size that is so, with Wilson intervals of 95 per cent."""
+    at, shown = transition(model), alpha_0(model).principal_value
+    rows: Rows = []
+    for place, alpha in enumerate(loads):
+        seen = sum(is_lowest(model, alpha, N, seeded(3, N, 1, place, k)) for k in range(cells))
+        phi, low, high = rate_interval(seen, cells)
+        rows.append(
+            {
+                "p": model.p, "p_star": model.p_star, "a": model.a, "alpha": alpha, "N": N, "cells": cells,
+                "lowest": seen, "phi": phi, "phi_low": low, "phi_high": high, "alpha_bbp": at.alpha_bbp,
+                ALPHA_0: shown, "transition": at.kind,
+            }
+        )  # fmt: skip
+    return rows
+
+
 def share_of_lowest() -> Drawn:
     """Figure 3: the share of cells in which the most informative eigenvector is the lowest."""
     rows: Rows = []
     figure, panels = small_multiples(len(LOWEST_LOADS))
     looks = size_looks(LOWEST_SEEDS)
     for axes, (model, loads) in zip(panels, LOWEST_LOADS.items(), strict=True):
-        at, shown = transition(model), alpha_0(model).principal_value
         of_model: Rows = []
-        for N, seeds in LOWEST_SEEDS.items():
-            of_size: Rows = []
-            for place, alpha in enumerate(loads):
-                seen = sum(is_lowest(model, alpha, N, seeded(3, N, 1, place, k)) for k in range(seeds))
-                interval = binomtest(seen, seeds).proportion_ci(method="wilson")
-                of_size.append(
-                    {
-                        "p": 1, "p_star": 1, "a": model.a, "alpha": alpha, "N": N, "cells": seeds,
-                        "lowest": seen, "phi": seen / seeds, "phi_low": interval.low,
-                        "phi_high": interval.high, "alpha_bbp": at.alpha_bbp, ALPHA_0: shown,
-                        "transition": at.kind,
-                    }
-                )  # fmt: skip
+        for N, cells in LOWEST_SEEDS.items():
+            of_size = lowest_rows(model, loads, N, cells)
             phi = np.array([[row[name] for row in of_size] for name in ("phi", "phi_low", "phi_high")])
             axes.errorbar(loads, phi[0], abs(phi[1:] - phi[0]), linewidth=0.8, elinewidth=0.8, **looks[N])
             of_model += of_size
+        at = transition(model)
         axes.axvline(at.alpha_bbp, color=DISCONTINUOUS, linewidth=0.9, label=r"$\alpha_{\rm BBP}$")
         if at.kind == "discontinuous":
+            shown = alpha_0(model).principal_value
             axes.axvline(shown, color=THRESHOLD, linewidth=0.9, label=r"$\alpha_0$")
         axes.set_xlabel(r"$\alpha$")
         axes.set_ylabel(r"$\phi$")
         axes.set_ylim(0, 1)
         axes.set_title(f"$p = p^* = 1$, $a = {model.a:g}$: {at.kind}")
-        near = [row for row in of_model if abs(row["alpha"] / at.alpha_bbp - 1) <= FITTED]
-        for sizes in (tuple(LOWEST_SEEDS), (64, 256), (128, 512)):
-            load, low, high, p_value = crossing([row for row in near if row["N"] in sizes])
-            print(
-                f"a = {model.a:g}: N = {sizes} cross at {load:.2f} [{low:.2f}, {high:.2f}], p = {p_value:.2g}"
-            )
+        print_crossings(of_model)
         rows += of_model
     panels[-1].legend()
     return figure, rows
+
+
+def print_crossings(rows: Rows) -> None:
+    """Where the curves of all sizes cross, and those of two sizes a factor of four apart."""
+    near = [row for row in rows if abs(row["alpha"] / row["alpha_bbp"] - 1) <= FITTED]
+    first, last = near[0]["alpha"], near[-1]["alpha"]
+    for sizes in (tuple(LOWEST_SEEDS), (64, 256), (128, 512)):
+        load, low, high, p_value = crossing([row for row in near if row["N"] in sizes])
+        where = "" if first <= load <= last else f", which is not within the loads {first:g} to {last:g}"
+        print(
+            f"a = {rows[0]['a']:g}: N = {sizes} cross at {load:.2f} [{low:.2f}, {high:.2f}]{where}; "
+            f"p = {p_value:.2g}"
+        )
 
 
 def crossing(rows: Rows, draws: int = 200) -> tuple[float, float, float, float]:
@@ -269,7 +280,7 @@ def crossing(rows: Rows, draws: int = 200) -> tuple[float, float, float, float]:
     terms = np.stack([np.ones_like(x), x, x * x, size, size * x], axis=1)
 
     def load(c: Any) -> float:
-        return middle - width * float(c[3] / c[4])
+        return float(middle - width * c[3] / c[4])
 
     rng, seen = seeded(3, 0), cells * phi
     best = likeliest(terms, seen, cells)
@@ -293,8 +304,8 @@ def likeliest(terms: Any, seen: Any, cells: Any) -> Any:
 
 def alpha_0_against_p() -> Drawn:
     """Figure 4: alpha_0 and alpha_bbp against p."""
-    fixed = (0.5, 0.7, 1.0)
-    at = thresholds(WIDTHS, (1,), fixed, with_alpha_0=True).isel(p_star=0)
+    fixed = [0.5, 0.7, 1.0]
+    at = theory_map(p=WIDTHS, p_star=[1], a=fixed).isel(p_star=0)
     figure, panels = small_multiples(len(fixed))
     for axes, a in zip(panels, fixed, strict=True):
         of_a = at.sel(a=a)
@@ -317,8 +328,8 @@ def alpha_0_against_p() -> Drawn:
 
 def threshold_against_teacher() -> Drawn:
     """Figure 7: alpha_bbp at p = 1 for wider and wider teachers."""
-    teachers, a = (1, 2, 3, 4, 6, 8), np.linspace(0.02, 4, 200)
-    at = thresholds((1,), teachers, a).isel(p=0)
+    teachers, a = [1, 2, 3, 4, 6, 8], np.linspace(0.02, 4, 200)
+    at = theory_map(p=[1], p_star=teachers, a=a.tolist(), alpha_0=False).isel(p=0)
     figure, (against_a, against_teacher) = small_multiples(2)
     for p_star, colour in zip(teachers, size_colours(len(teachers)), strict=True):
         of_teacher = at.sel(p_star=p_star)
@@ -326,8 +337,8 @@ def threshold_against_teacher() -> Drawn:
         load = of_teacher["alpha_bbp"].values
         against_a.plot(a, np.where(continuous, load, math.nan), color=colour, label=f"$p^* = {p_star}$")
         against_a.plot(a, np.where(continuous, math.nan, load), color=colour, linestyle=DASHED)
-    fixed = (0.1, 0.5, 1.5, 4.0)
-    wider = thresholds((1,), range(1, 17), fixed).isel(p=0)
+    fixed = [0.1, 0.5, 1.5, 4.0]
+    wider = theory_map(p=[1], p_star=[*range(1, 17)], a=fixed, alpha_0=False).isel(p=0)
     for constant, colour in zip(fixed, size_colours(len(fixed)), strict=True):
         of_a = wider.sel(a=constant)
         against_teacher.plot(
@@ -348,8 +359,8 @@ def threshold_against_teacher() -> Drawn:
 
 
 class Branch(NamedTuple):
-    """The outlier of a network of one unit each, outside the bulk, along decreasing loads: its overlaps with
-    teacher and student. The last load is the threshold."""
+    """The outlier of a network of one unit each, outside the bulk, along decreasing loads: its squared
+    overlaps with teacher and student. The last load is the threshold."""
 
     alpha: Any
     teacher: Any
