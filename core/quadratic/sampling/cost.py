@@ -27,8 +27,11 @@ MAX_BYTES = 8 * 2.0**30
 
 _COLUMNS, _COLUMNS_DRAWN = 4, 16  # multiplied in one pass over the data, if these are kept or drawn again
 _PASSES = 20.0  # sums over the labels: Newton steps for edge and outlier
-_ALONE = 140.0  # cost of orthogonalising a vector alone, of more than 4 N numbers, over that in a block
-_STEPS, _STEPS_EXPONENT = 8.0, 0.45  # steps of explicit with blocks of b vectors: 8 N^0.45 / b^0.5, at any p
+_ALONE = 4.0  # cost of orthogonalising a vector alone over that in a block
+_STEPS, _STEPS_EXPONENT = (
+    8.0,
+    0.45,
+)  # steps of explicit by which auto chooses: 8 N^0.45/b^0.5, b vectors at a time
 
 _DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1), "dice_wide": (1e-3, 0.1)}
 """Default tolerance, and the relative increase in steps for each decade below it: 5 to 7, and 7 to 10 per
@@ -98,6 +101,20 @@ def _more_steps(method: str, tolerance: float | None) -> float:
     return 1 + share * math.log10(default / tolerance)
 
 
+def explicit_products(model: Model, N: int, width: int) -> float:
+    """Products of the Hessian with a vector that explicit needs near a threshold, ``width`` at a time.
+
+    61.6 (N/256)^0.40 (p p_star)^0.48 width^0.55 c^(0.25 + 0.07 log(p p_star) + 0.10 log(N/256)), c = 1 + 1/a:
+    small a widens the spectrum by large positive eigenvalues, and p p_star eigenvalues have to be resolved.
+    Fitted to 85 points with p from 1 to 32, a from 0.01 to 5 and N from 128 to 1024, which took 0.6 to 1.6
+    times as many.
+    """
+    pairs, n, c = math.log(int(model.p) * model.p_star), math.log(N / 256), math.log(1 + 1 / model.a)
+    return math.exp(
+        4.12 + 0.40 * n + 0.48 * pairs + 0.55 * math.log(width) + (0.25 + 0.07 * pairs + 0.10 * n) * c
+    )
+
+
 def _steps_of_a_cluster(model: Model) -> float:
     """Factor on the expected steps at p > 1: 1.7 to 2 at p p_star/a = 27, about 1 up to 6."""
     return min(2.0, max(1.0, model.p * model.p_star / (6 * model.a)) ** 0.4) if model.p > 1 else 1
@@ -109,7 +126,8 @@ def cost_terms(
     """Number of times that a cell performs each costly operation; ``SECONDS[method]`` gives the time of each.
 
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
-    numbers, steps s = 8 N^0.45/b^0.5 with blocks of b vectors, their products s b M n and vectors s b n.
+    numbers, steps s with blocks of b vectors (:func:`explicit_products`), their products s b M n and vectors
+    s b n, a vector alone counted four times.
     dice, dice_wide: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
     p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise).
     conditional: cell, numbers, samples.
@@ -142,11 +160,12 @@ def cost_terms(
         counts = [1.0, M * N, M * size**2, size**2, size**3]
     elif method == "explicit":
         width = block_width(p, stored=True)
-        steps = _more_steps(method, tolerance) * _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
-        vectors = steps * size * width
-        if wide and p > _COLUMNS:  # blocks of one vector
-            steps *= _steps_of_a_cluster(model)
-            vectors *= _steps_of_a_cluster(model) * _ALONE
+        if wide:
+            steps = explicit_products(model, N, width) / width
+        else:
+            steps = _STEPS * math.pow(N, _STEPS_EXPONENT) / math.sqrt(width)
+        steps *= _more_steps(method, tolerance)
+        vectors = steps * size * width * (_ALONE if wide and width == 1 else 1)
         counts = [1.0, M * N, steps, steps * M * size * width, vectors]
     else:
         steps = _more_steps(method, tolerance) * expected_steps(model, N)
