@@ -232,7 +232,7 @@ def test_each_critical_load_has_its_errors_and_its_verdict(html: str, sweep: xr.
         if row["estimator"] in ("collapse", "theory_curve"):
             assert f">{row['verdict']}" in section
             assert in_html(row["verdict_reason"]) in section
-            assert f'title="{row["verdict_reason"]}"' in unescape(section)
+            assert f'title="{in_text(row["verdict_reason"])}"' in unescape(section)
             if row["alpha_c"] == row["alpha_c"]:
                 statistical = f"{row['error']:.3f}" if row["error"] == row["error"] else "?"
                 assert f"± {statistical} stat. ± {row['systematic']:.3f} syst." in section
