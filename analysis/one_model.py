@@ -104,7 +104,7 @@ def sample(
     p_star: TeacherWidth = 1,
     seed: Annotated[int, typer.Option(help="Seed of the realisation, >= 0.")] = 0,
     method: Annotated[
-        str, typer.Option(help="dense, explicit, dice, dice_wide, conditional or auto.")
+        str, typer.Option(help="dense, explicit, dice, dice_wide, dice_compact, conditional or auto.")
     ] = "auto",
     inputs: Annotated[str, typer.Option(help="Law of the data: gaussian or rademacher.")] = "gaussian",
     max_memory: Annotated[

@@ -4,7 +4,7 @@
     python benchmarks/samplers.py --quick             # pN <= 2048, near the threshold (two minutes)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
     python benchmarks/samplers.py --wide              # p = 4 and 8: explicit, dice, dice_wide (ten minutes)
-    python benchmarks/samplers.py --large             # only dice, at N = 1e5 and 1e6, up to 10 GiB
+    python benchmarks/samplers.py --large             # dice, dice_compact, at N = 1e5 and 1e6, up to 10 GiB
 
 All contenders except dice get the same random state; dice draws its own cell, of the same law. All compute
 the lowest max(2, p p_star) eigenpairs, at a load near the threshold and at one above it, each in its own
@@ -20,10 +20,9 @@ operator that reads the data twice per product, and "PRIMME" (if it can be impor
 know this gap in advance, and it is taken from a solution that is not timed. "strict" is a tolerance of 1e-10,
 for users who do not know the gap. A new contender is one function in ``CONTENDERS``.
 
-With --large: wall and CPU seconds, peak resident memory, and the fraction of time in matrix products with U
-(timed by a wrapper in the same run, whose own time is included). Also the bytes of U, read once per step and
-twice per batch of fresh vectors, over the whole time, beside a copy and a triad of long arrays timed just
-before.
+With --large: wall and CPU seconds, peak resident memory, and CPU nanoseconds for a number of U that a step
+multiplies, of which k steps have M k^2/2: a measure that does not depend on how many steps a cell takes. Also
+the rates of a copy and of a triad of long arrays, timed just before.
 
 One JSON document is written to standard output, the tables to standard error.
 """
@@ -31,6 +30,7 @@ One JSON document is written to standard output, the tables to standard error.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -48,12 +48,11 @@ from threadpoolctl import threadpool_limits
 
 from bendscape.core import Model, cost_seconds, lowest_eigenpairs, sample_dice, sample_instance
 from bendscape.core.quadratic.sampling.cost import block_width
-from bendscape.core.quadratic.sampling.dice import TOLERANCE
+from bendscape.core.quadratic.sampling.dice import FORMS, TOLERANCE
 from bendscape.core.quadratic.sampling.hessian import Instance, lower_hessian
 from bendscape.core.quadratic.sampling.inputs import Precision
 from bendscape.core.quadratic.sampling.observe import observe
 from bendscape.core.quadratic.sampling.products import hessian_product
-from bendscape.core.quadratic.sampling.reveal import Columns, LeftBasis, Workspace
 
 try:
     import primme
@@ -303,54 +302,6 @@ def measure(name: str, p: int, alpha: float, N: int, same: Asked, limit: float =
     return found
 
 
-class Products:
-    """Times the products of dice with its long vectors, and counts the bytes of U and Z that they read."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.bytes = 0.0
-
-    def watch(self) -> None:
-        """Time every product in this process; costs some 1e-7 s each."""
-        combine, dot = Workspace.combine, Columns.dot
-
-        def timed_combine(space: Workspace, coefficients: Any, vectors: Any) -> Any:
-            started = time.perf_counter()
-            result = combine(space, coefficients, vectors)
-            self.seconds += time.perf_counter() - started
-            self.bytes += vectors.nbytes
-            return result
-
-        def timed_dot(columns: Columns, b: int, *arguments: Any) -> None:
-            started = time.perf_counter()
-            dot(columns, b, *arguments)
-            self.seconds += time.perf_counter() - started
-
-        refill = LeftBasis._refill
-
-        def timed_refill(basis: LeftBasis, Y: Any) -> None:
-            drawing = basis.space.normal
-            spent, before = 0.0, self.seconds
-
-            def drawn(count: int) -> Any:
-                nonlocal spent
-                started = time.perf_counter()
-                numbers = drawing(count)
-                spent += time.perf_counter() - started
-                return numbers
-
-            basis.space.normal = drawn  # type: ignore[method-assign]
-            started = time.perf_counter()
-            refill(basis, Y)
-            self.seconds = before + time.perf_counter() - started - spent
-            self.bytes += 2 * len(basis.columns) * basis.space.M * basis.space.precision.itemsize
-            basis.space.normal = drawing  # type: ignore[method-assign]
-
-        Workspace.combine = timed_combine  # type: ignore[method-assign]
-        Columns.dot = timed_dot  # type: ignore[method-assign]
-        LeftBasis._refill = timed_refill  # type: ignore[method-assign]
-
-
 def streams(numbers: int = 2**26) -> dict[str, float]:
     """GB/s of a copy and of a triad a = b + s c, the best of five; float32, larger than any cache."""
     b, c = np.ones(numbers, np.float32), np.ones(numbers, np.float32)
@@ -371,17 +322,17 @@ def streams(numbers: int = 2**26) -> dict[str, float]:
     return best
 
 
-def measure_large(alpha: float, N: int) -> dict[str, Any]:
-    """Dice alone, p = 1; called in a process of its own."""
-    model, products = MODELS[0], Products()
-    products.watch()
+def measure_large(alpha: float, N: int, method: str) -> dict[str, Any]:
+    """One form of dice, p = 1; called in a process of its own."""
+    model = MODELS[0]
     with threadpool_limits(1):
+        sample_dice(model, alpha, 1000, np.random.default_rng(0), **FORMS[method])
         started, busy = time.perf_counter(), time.process_time()
-        dice = sample_dice(model, alpha, N, np.random.default_rng((2026, N)))
+        dice = sample_dice(model, alpha, N, np.random.default_rng((2026, N)), **FORMS[method])
         seconds, cpu = time.perf_counter() - started, time.process_time() - busy
     return {
-        "a": model.a, "alpha": alpha, "N": N, "seconds": seconds, "cpu_seconds": cpu,
-        "blas_share": products.seconds / seconds, "read_rate": products.bytes / seconds / 1e9,
+        "a": model.a, "alpha": alpha, "N": N, "method": method, "seconds": seconds, "cpu_seconds": cpu,
+        "nanoseconds_per_number": 2e9 * cpu / (len(dice.y) * dice.steps**2),
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "steps": dice.steps, "converged": dice.converged, "eigval_min": float(dice.eigvals[0]),
         "overlap_sq": float(dice.overlaps_sq[0]), "orthogonality": dice.orthogonality,
@@ -430,19 +381,20 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-def large(sizes: list[int], loads: list[float]) -> list[dict[str, Any]]:
-    """Dice at sizes that no other method reaches; table on standard error."""
+def large(sizes: list[int], loads: list[float], methods: list[str]) -> list[dict[str, Any]]:
+    """Forms of dice at sizes that no other method reaches; table on standard error."""
     rows = []
-    sys.stderr.write("      N alpha  seconds    CPU   GiB steps converged  BLAS   GB/s   copy  triad\n")
-    for N in sizes:
-        for alpha in loads:
-            row = alone(streams) | alone(measure_large, alpha, N)
-            rows.append(row)
-            sys.stderr.write(
-                f"{N:7d} {alpha:5.2f} {row['seconds']:8.1f} {row['cpu_seconds']:6.1f} "
-                f"{row['peak_bytes'] / 2**30:5.2f} {row['steps']:5d} {row['converged']!s:>9} "
-                f"{row['blas_share']:5.2f} {row['read_rate']:6.1f} {row['copy']:6.1f} {row['triad']:6.1f}\n"
-            )
+    sys.stderr.write(
+        "      N alpha  method       seconds    CPU   GiB steps converged ns/number   copy  triad\n"
+    )
+    for N, alpha, method in itertools.product(sizes, loads, methods):
+        row = alone(streams) | alone(measure_large, alpha, N, method)
+        rows.append(row)
+        sys.stderr.write(
+            f"{N:7d} {alpha:5.2f}  {method:12} {row['seconds']:7.1f} {row['cpu_seconds']:6.1f} "
+            f"{row['peak_bytes'] / 2**30:5.2f} {row['steps']:5d} {row['converged']!s:>9} "
+            f"{row['nanoseconds_per_number']:9.3f} {row['copy']:6.1f} {row['triad']:6.1f}\n"
+        )
     return rows
 
 
@@ -476,7 +428,8 @@ def compare(
 def main() -> None:
     """Measure, print the ratios, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="dice alone, at 1e5 and 1e6")
+    parser.add_argument("--large", action="store_true", help="forms of dice, at 1e5 and 1e6")
+    parser.add_argument("--forms", nargs="+", default=["dice", "dice_compact"], choices=list(FORMS))
     parser.add_argument(
         "--wide", action="store_true", help="methods for wide students, and their planned time"
     )
@@ -487,7 +440,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     chosen = parser.parse_args()
     if chosen.large:
-        rows = large(chosen.sizes or list(LARGE), chosen.loads or list(LOADS[1]))
+        rows = large(chosen.sizes or list(LARGE), chosen.loads or list(LOADS[1]), chosen.forms)
     elif chosen.wide:
         rows = wide()
     else:

@@ -161,6 +161,7 @@ def test_the_options_of_a_kernel_are_listed_with_defaults_and_meanings() -> None
         "explicit",
         "dice",
         "dice_wide",
+        "dice_compact",
         "conditional",
     ]
     assert all(of["long_name"] for of in options.values())

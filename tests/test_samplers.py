@@ -16,6 +16,7 @@ import bendscape.core.quadratic.sampling.observe
 from bendscape.core.errors import ParameterError
 from bendscape.core.quadratic.model import Model
 from bendscape.core.quadratic.sampling.cost import (
+    MAX_BYTES,
     block_width,
     cost_bytes,
     cost_seconds,
@@ -259,9 +260,9 @@ def test_dice_refuses_data_that_are_not_gaussian() -> None:
     model, rng = Model(1, 1, 1.5), np.random.default_rng(0)
     assert observe(model, 1.3, 1000, rng).method == "dice"
     assert observe(model, 1.3, 1000, rng, inputs="rademacher").method in ("dense", "explicit")
-    for method in ("dice", "dice_wide", "conditional"):
+    for method in ("dice", "dice_wide", "dice_compact", "conditional"):
         with pytest.raises(ParameterError, match=f"gaussian for {method}"):
-            observe(model, 1.3, 400, rng, method, inputs="rademacher")
+            observe(model, 1.3, 1000, rng, method, inputs="rademacher")
 
 
 def test_the_residual_reports_a_wrong_eigenpair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,14 +299,21 @@ def test_the_conditional_method_gives_what_the_labels_predict_and_measures_nothi
 
 @pytest.mark.parametrize(
     ("method", "N"),
-    [("dense", 100), ("explicit", 100), ("dice", 2000), ("dice_wide", 2000), ("conditional", 200_000)],
+    [
+        ("dense", 100),
+        ("explicit", 100),
+        ("dice", 2000),
+        ("dice_wide", 2000),
+        ("dice_compact", 4000),
+        ("conditional", 200_000),
+    ],
 )
 @pytest.mark.parametrize("model", [Model(1, 1, 0.7), Model(3, 2, 1.0)], ids=str)
 def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(
     model: Model, method: str, N: int
 ) -> None:
     rng = np.random.default_rng(0)
-    observe(model, 1.5, 100, rng, method)
+    observe(model, 1.5, 3000 if method == "dice_compact" else 100, rng, method)
     tracemalloc.start()
     try:
         observe(model, 1.5, N, rng, method)
@@ -314,6 +322,13 @@ def test_cost_bytes_bounds_what_is_allocated_within_a_factor_of_two(
         tracemalloc.stop()
     # Dice takes as many steps as it needs, within 1.6 times the expected number.
     assert peak * (0.6 if method.startswith("dice") else 1) <= cost_bytes(model, 1.5, N, method) <= 2 * peak
+
+
+def test_a_million_dimensions_fit_into_the_default_memory_in_16_bits_alone() -> None:
+    needed = [cost_bytes(Model(1, 1, 1.5), 1.4, 10**6, method) for method in ("dice", "dice_compact")]
+    assert needed[1] < MAX_BYTES < needed[0]
+    with pytest.raises(ParameterError, match="in 16 bits"):
+        observe(Model(1, 1, 1.5), 1.4, 100, np.random.default_rng(0), "dice_compact")
 
 
 def grows(cost: Callable[[Model, float, int], float]) -> bool:

@@ -28,13 +28,13 @@ from bendscape.core.quadratic.sampling.cost import (
     pairs_wanted,
     resolve_method,
 )
-from bendscape.core.quadratic.sampling.dice import TOLERANCE, Weighted, sample_dice
+from bendscape.core.quadratic.sampling.dice import FORMS, TOLERANCE, Weighted, sample_dice
 from bendscape.core.quadratic.sampling.inputs import drawn_inputs
 from bendscape.core.quadratic.sampling.reveal import Array, Workspace
 
 FloatArray = npt.NDArray[np.float64]
 
-METHODS = ("auto", "dense", "explicit", "dice", "dice_wide")
+METHODS = ("auto", "dense", "explicit", *FORMS)
 BLOCK = 4
 """Vectors that the explicit method multiplies at once."""
 MOST_STEPS = 5000
@@ -166,11 +166,11 @@ def observe(
     rng : numpy.random.Generator
         First the instance, then (``explicit``) the start vectors: ``dense`` and ``explicit`` see the same
         instance.
-    method : {"auto", "dense", "explicit", "dice", "dice_wide"}
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "dice_compact"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`. "auto" takes the one of the first
         three that is expected to be fastest within ``max_bytes``.
     inputs : {"gaussian", "rademacher"}
-        Law of the data; "dice" and "dice_wide" take only the first.
+        Law of the data; dice in its three forms takes only the first.
     max_bytes : float
         Memory that "auto" chooses by.
     tolerance : float, optional
@@ -194,8 +194,8 @@ def observe(
     """
     method = method_for(network, alpha, N, method, max_bytes=max_bytes, inputs=inputs)
     N = int(N)
-    if method in ("dice", "dice_wide"):
-        return _observe_dice(network, alpha, N, rng, tolerance, wide=method == "dice_wide")
+    if method in FORMS:
+        return _observe_dice(network, alpha, N, rng, tolerance, method)
     sample = draw(network, alpha, N, rng, inputs=inputs)
     count = pairs_wanted(costed_as(network), N)
     values, vectors, n_matvecs = _lowest(sample, network, count, rng, method, tolerance)
@@ -237,7 +237,7 @@ def _lowest(
 
 
 def _observe_dice(
-    network: Network, alpha: float, N: int, rng: np.random.Generator, tolerance: float | None, *, wide: bool
+    network: Network, alpha: float, N: int, rng: np.random.Generator, tolerance: float | None, method: str
 ) -> Observation:
     kept: list[tuple[Weight, FloatArray]] = []
 
@@ -255,7 +255,9 @@ def _observe_dice(
         return Weighted(network.teacher.value(teacher_fields).mean(axis=0), outputs, of_block)
 
     squared = TOLERANCE if tolerance is None else tolerance**2
-    found = sample_dice(costed_as(network), alpha, N, rng, tolerance=squared, wide=wide, weights=weights)
+    found = sample_dice(
+        costed_as(network), alpha, N, rng, tolerance=squared, weights=weights, **FORMS[method]
+    )
     solved = found.eigvals if found.converged else None
     weight, u_sq = kept[0]
     return _observation(network, solved, found.components, found.residuals, weight, u_sq, N, found.steps)

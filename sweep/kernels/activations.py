@@ -45,7 +45,7 @@ class Cell(Protocol):
 class Options(KernelOptions):
     """The settings that are constant in a campaign and decide its bits."""
 
-    method: Literal["auto", "dense", "explicit", "dice", "dice_wide"] = Field(
+    method: Literal["auto", "dense", "explicit", "dice", "dice_wide", "dice_compact"] = Field(
         default="auto", description="how eigenpairs are found; auto takes the fastest that fits max_bytes"
     )
     inputs: Inputs = "gaussian"

@@ -67,10 +67,10 @@ MethodBytes = Annotated[float, Field(gt=0, description="memory that auto chooses
 class Options(KernelOptions):
     """The settings that are constant in a campaign of Hessians and decide its bits."""
 
-    method: Literal["auto", "dense", "explicit", "dice", "dice_wide", "conditional"] = Field(
+    method: Literal["auto", "dense", "explicit", "dice", "dice_wide", "dice_compact", "conditional"] = Field(
         default="auto",
         description="how eigenpairs are found; auto takes the fastest that fits max_bytes, of all but "
-        "dice_wide, for wide students, and conditional",
+        "dice_wide, for wide students, dice_compact, for the largest sizes, and conditional",
     )
     inputs: Inputs = "gaussian"
     precision: Literal["float64", "float32"] | None = Field(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bendscape.core.errors import ParameterError
 from bendscape.core.numerics.lanczos import default_vectors
 from bendscape.core.quadratic.model import Model, sample_count
-from bendscape.core.quadratic.sampling.dice import dice_bytes, expected_steps
+from bendscape.core.quadratic.sampling.dice import FORMS, dice_bytes, expected_steps, refuse_compact
 from bendscape.core.quadratic.sampling.drawn_labels import BLOCK_NUMBERS, KEPT_SAMPLES
 from bendscape.core.quadratic.sampling.hessian import refuse_infinite_width
 from bendscape.core.quadratic.sampling.inputs import BLOCK_NUMBERS as DRAWN_NUMBERS
@@ -19,7 +19,7 @@ from bendscape.core.quadratic.sampling.inputs import Precision
 
 FloatArray = npt.NDArray[np.float64]
 
-METHODS = ("dense", "explicit", "dice", "dice_wide", "conditional", "auto")
+METHODS = ("dense", "explicit", *FORMS, "conditional", "auto")
 """Accepted values of ``method``."""
 
 MAX_BYTES = 8 * 2.0**30
@@ -33,7 +33,7 @@ _STEPS, _STEPS_EXPONENT = (
     0.45,
 )  # steps of explicit by which auto chooses: 8 N^0.45/b^0.5, b vectors at a time
 
-_DECADE = {"explicit": (1e-6, 0.06), "dice": (1e-3, 0.1), "dice_wide": (1e-3, 0.1)}
+_DECADE = {"explicit": (1e-6, 0.06), **dict.fromkeys(FORMS, (1e-3, 0.1))}
 """Default tolerance, and the relative increase in steps for each decade below it: 5 to 7, and 7 to 10 per
 cent."""
 
@@ -42,11 +42,12 @@ SECONDS = {
     "explicit": (1.0e-3, 7.1e-9, 1.4e-4, 2.0e-10, 1e-8),
     "dice": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 3.6e-10),
     "dice_wide": (1.9e-3, 8.8e-5, 4.7e-8, 1.1e-10, 9e-11),
+    "dice_compact": (1.9e-3, 8.8e-5, 4.7e-8, 9e-11, 9e-11),
     "conditional": (5e-4, 1.1e-8, 6e-8),
 }
 """Seconds of each term of :func:`cost_terms` on one idle core with one BLAS thread; fitted by
-``benchmarks/cost_model.py``, except for terms of explicit that its data do not determine, and for the last of
-dice_wide, a quarter of that of dice."""
+``benchmarks/cost_model.py``, except for terms of explicit that its data do not determine, for the last of
+dice_wide, a quarter of that of dice, and for the entries of dice_compact."""
 
 
 def pairs_wanted(model: Model, N: int) -> int:
@@ -73,9 +74,11 @@ def resolve_method(
         raise ParameterError(
             "N", N, f"> {max(2, p * model.p_star) // p} for the explicit method", "use dense"
         )
-    if method in ("dice", "dice_wide") and p + model.p_star > int(N):
+    if method in FORMS and p + model.p_star > int(N):
         raise ParameterError("N", N, f">= p + p_star = {p + model.p_star} for {method}", "use dense")
-    if inputs != "gaussian" and method in ("dice", "dice_wide", "conditional"):
+    if method == "dice_compact":
+        refuse_compact(model, alpha, N)
+    if inputs != "gaussian" and method in (*FORMS, "conditional"):
         raise ParameterError("inputs", inputs, f"gaussian for {method}", "use explicit or dense")
     if method != "auto":
         return method
@@ -128,7 +131,7 @@ def cost_terms(
     dense: cell, Gaussian numbers M N, Gram matrices M n^2, reduction n^2 and n^3, n = pN. explicit: cell,
     numbers, steps s with blocks of b vectors (:func:`explicit_products`), their products s b M n and vectors
     s b n, a vector alone counted four times.
-    dice, dice_wide: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
+    dice and its forms: cell, steps k, numbers k p M, entries of U and Z read p^2 k^2 M (twice at
     p > 1, where U ends at M vectors and Z at N), coordinates p^2 k^3 (at p > 1, likewise).
     conditional: cell, numbers, samples.
 
@@ -140,7 +143,7 @@ def cost_terms(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"dense", "explicit", "dice", "dice_wide", "conditional"}
+    method : {"dense", "explicit", "dice", "dice_wide", "dice_compact", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
     wide : bool
         Whether to count what is particular to wide students. ``auto`` chooses without it: another choice
@@ -194,7 +197,7 @@ def cost_seconds(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit", "dice", "dice_wide", "conditional"}
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "dice_compact", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`, and so is ``tolerance``.
 
     Returns
@@ -237,7 +240,7 @@ def cost_bytes(
         Samples per dimension.
     N : int
         Input dimension.
-    method : {"auto", "dense", "explicit", "dice", "dice_wide", "conditional"}
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "dice_compact", "conditional"}
         As in :func:`bendscape.core.quadratic.sampling.observe.observe`.
     precision, stored, tolerance
         As in ``observe``.
@@ -256,9 +259,9 @@ def cost_bytes(
     method = resolve_method(model, alpha, N, method)
     M, p, size = sample_count(alpha, N), int(model.p), int(model.p) * int(N)
     count = pairs_wanted(model, int(N))
-    if method in ("dice", "dice_wide"):
+    if method in FORMS:
         steps = math.ceil(_more_steps(method, tolerance) * expected_steps(model, N))
-        return dice_bytes(model, alpha, N, steps, precision, wide=method == "dice_wide")
+        return dice_bytes(model, alpha, N, steps, precision, **FORMS[method])
     if method == "conditional":
         width = p + model.p_star
         block = min(M, max(1, BLOCK_NUMBERS // width))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from bendscape.core.quadratic.sampling.recurrence import PiecedImages, StoredIma
 from bendscape.core.quadratic.sampling.reveal import (
     BATCH,
     BLOCK_ROWS,
+    COMPACT_BATCH,
+    COMPACT_ROWS,
     GROWTH,
     Array,
     Workspace,
@@ -47,13 +49,28 @@ STEPS = 10.0
 a = 0.1 to 20 and N = 10^2 to 10^5."""
 
 THIN = 0.25
-"""Largest fraction of the M dimensions that U may fill with float32 as the default."""
+"""Largest fraction of the M dimensions that U may fill with float32 as the default, or in 16 bits."""
+
+
+class Form(TypedDict):
+    """What :func:`sample_dice` and :func:`dice_bytes` are told."""
+
+    wide: bool
+    compact: bool
+
+
+FORMS = {
+    "dice": Form(wide=False, compact=False),
+    "dice_wide": Form(wide=True, compact=False),
+    "dice_compact": Form(wide=True, compact=True),
+}
+"""The form of each method that draws its data as it goes."""
 
 PATIENCE = 4
 """An iteration gives up after this multiple of the expected number of steps."""
 
 _FIRST_CHECK = 8
-_CHECKS = 16  # check every k/16 steps,
+_CHECKS = 16, 64  # check every k/16 steps, in 16 bits k/64, as only large cells are kept so,
 _CHECK_EVERY = 4  # but not more often than this: a check of a small cell takes as long as a step
 _EXHAUSTED = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # length of a step relative to H
 
@@ -112,10 +129,22 @@ def expected_steps(model: Model, N: int) -> int:
     return min(int(model.p) * int(N), math.ceil(steps) + _FIRST_CHECK)
 
 
+def _filling(model: Model, alpha: float, N: int) -> float:
+    """Part of the M dimensions that U is expected to fill."""
+    return int(model.p) * expected_steps(model, N) / sample_count(alpha, N)
+
+
 def _default_precision(model: Model, alpha: float, N: int) -> type[np.floating[Any]]:
     """float32 if U fills only a small part of the space; float64 if it may fill it, as in small cells."""
-    filling = int(model.p) * expected_steps(model, N) / sample_count(alpha, N)
-    return np.float64 if filling > THIN else np.float32
+    return np.float64 if _filling(model, alpha, N) > THIN else np.float32
+
+
+def refuse_compact(model: Model, alpha: float, N: int) -> None:
+    """Refuse 16 bits where U may fill more than a quarter of the M dimensions."""
+    filling = _filling(model, alpha, N)
+    if filling > THIN:
+        accepted = f"so large that U fills {THIN} of the M dimensions or less in 16 bits, not {filling:.2f}"
+        raise ParameterError("N", int(N), accepted, "use dice or dice_wide")
 
 
 def dice_bytes(
@@ -126,23 +155,27 @@ def dice_bytes(
     dtype: npt.DTypeLike | None = None,
     *,
     wide: bool = False,
+    compact: bool = False,
 ) -> float:
     """Memory of a cell that takes the given number of steps, by default the expected number.
 
     U, at p > 1 the images Z of the right basis beside it, some tens of working vectors of length M, and the
-    labels; in :func:`sample_dice`'s default precision if no other is given.
+    labels; in :func:`sample_dice`'s default precision if no other is given. With ``compact``, 2 bytes for a
+    number of U and Z, and one converted block of each.
     """
     M, p = sample_count(alpha, N), int(model.p)
     steps = expected_steps(model, N) if steps is None else steps
     room = steps * p * (1 + GROWTH if steps > expected_steps(model, N) else 1)
     long = min(room, M) + (min(room, int(N)) if p > 1 else 0)
-    long += BATCH + 10 * p + 3 * (p + model.p_star)
+    working = (COMPACT_BATCH if compact else BATCH) + 10 * p + 3 * (p + model.p_star)
     if wide and p > 1:  # the vectors of the steps, at half their final width on average, or at all of N
         small = 8.0 * (3 * steps**2 + 3 * min(steps * p, M) ** 2) + 6.0 * steps * p * min(steps * p, int(N))
     else:
         small = 8.0 * steps**2 * (3 + 3 * p**2)
     labels = 8.0 * M * 4 * (p + model.p_star)
-    return float(np.dtype(dtype or _default_precision(model, alpha, N)).itemsize * M * long + small + labels)
+    bytes_each = np.dtype(dtype or _default_precision(model, alpha, N)).itemsize
+    kept = 2 * M * long + bytes_each * COMPACT_ROWS // p * long if compact else bytes_each * M * long
+    return float(kept + bytes_each * M * working + small + labels)
 
 
 @on_one_thread
@@ -156,6 +189,7 @@ def sample_dice(
     tolerance: float = TOLERANCE,
     max_steps: int | None = None,
     wide: bool = False,
+    compact: bool = False,
     xp: Any = np,
     device: Any = None,
     normal: Callable[[tuple[int, ...]], Array] | None = None,
@@ -190,6 +224,10 @@ def sample_dice(
         Keep the past vectors in pieces, project on them once, and leave U alone once it fills the M
         dimensions: the same law, rounded differently. For p = 8 a third to a half of the time and
         memory, for p = 4 about the same; at p = 1 nothing changes.
+    compact : bool
+        Keep U, and at p > 1 Z, in 16 bits: half the memory, and less time where U is read from memory. The
+        law is the same to the rounding: an eigenvalue moves by less than 1 per cent of what cells differ by.
+        Refused where the steps may fill a quarter of the M dimensions. Only with numpy.
     xp : module
         Array library that follows the array API standard, whose slices are views: ``numpy``, or on a GPU
         ``torch`` or ``cupy`` themselves.
@@ -209,15 +247,16 @@ def sample_dice(
     Raises
     ------
     ParameterError
-        If p = inf, if N < p + p_star, or for a dtype or number of steps other than above.
+        If p = inf, if N < p + p_star, for a dtype or number of steps other than above, or where ``compact``
+        is refused.
 
     Notes
     -----
     Runs on one BLAS thread. The joint law of all fields is that of a matrix drawn and diagonalised, up to the
     tolerance and the rounding of ``dtype``; held by ``tests/test_dice.py``. Memory 4 M p k bytes for k steps
-    in float32, twice that at p > 1. Sources: conditioning after Y. M. Lu, arXiv:2101.07464; the Hessian of
-    arXiv:2510.18435; the three-term form at p = 1 and the projection with the measured Gram matrix are this
-    project's own.
+    in float32, twice that at p > 1, half of it with ``compact``. Sources: conditioning after Y. M. Lu,
+    arXiv:2101.07464; the Hessian of arXiv:2510.18435; the three-term form at p = 1 and the projection with
+    the measured Gram matrix are this project's own.
     """
     p, p_star = refuse_infinite_width(model), model.p_star
     M, N, known = sample_count(alpha, N), int(N), p + p_star
@@ -229,13 +268,19 @@ def sample_dice(
         raise ParameterError("dtype", dtype, "float32 or float64", "leave it to the default") from None
     if precision not in _EXHAUSTED:
         raise ParameterError("dtype", precision, "float32 or float64", "leave it to the default")
+    if compact:
+        refuse_compact(model, alpha, N)
+        if xp is not np:
+            raise ParameterError("compact", True, "False with another array library", "leave it out")
     count = max(2, p * p_star)
     if max_steps is not None and max_steps <= count:
         raise ParameterError("max_steps", max_steps, f"> max(2, p p_star) = {count}", "raise it")
     first = expected_steps(model, N)
     last = min(PATIENCE * first if max_steps is None else max_steps, p * N)
-    rows = max(1, BLOCK_ROWS // p) if xp is np else M
-    space = Workspace(M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows)
+    rows = max(1, (COMPACT_ROWS if compact else BLOCK_ROWS) // p) if xp is np else M
+    space = Workspace(
+        M, rng, precision, xp=xp, device=device, normal=normal, block_rows=rows, compact=compact
+    )
 
     wide = wide and p > 1
     data = GaussianMatrix(space, N, p, min(first * p, M) if wide else first * p, until_full=wide)
@@ -271,7 +316,7 @@ def sample_dice(
         nothing = _EXHAUSTED[space.precision] * max(map(abs, diagonal))
         exhausted = steps == p * N or length <= nothing
         if exhausted or steps >= min(check, last):
-            check = steps + max(_CHECK_EVERY, steps // _CHECKS)
+            check = steps + max(_CHECK_EVERY, steps // _CHECKS[compact])
             values, vectors = _lowest(diagonal, lengths, count + 1)
             residuals = np.zeros(len(values)) if exhausted else lengths[-1] * np.abs(vectors[-1])
             if exhausted:  # before pN steps the rest is the null space, whose multiplicity is not seen

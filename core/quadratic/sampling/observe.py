@@ -29,6 +29,7 @@ from bendscape.core.quadratic.sampling.cost import (
     resolve_method,
 )
 from bendscape.core.quadratic.sampling.dice import (
+    FORMS,
     PATIENCE,
     TOLERANCE,
     dice_bytes,
@@ -81,8 +82,8 @@ class Observation:
     converged : bool
         False if the eigensolver gave up; all measured values are then nan.
     method : str
-        "dense", "explicit", "dice", "dice_wide" or "conditional"; with the last nothing is measured, and all
-        measured values are nan.
+        "dense", "explicit", "dice", "dice_wide", "dice_compact" or "conditional"; with the last nothing is
+        measured, and all measured values are nan.
     """
 
     eigval_min: float
@@ -135,14 +136,15 @@ def observe(
         Input dimension, >= 2.
     rng : numpy.random.Generator
         Source of randomness: first the instance, then (``explicit``) the start vector, so that both methods
-        see the same instance. "dice", "dice_wide" and "conditional" draw instances of the same law, but not
-        the same ones.
-    method : {"auto", "dense", "explicit", "dice", "dice_wide", "conditional"}
+        see the same instance. Dice in its three forms and "conditional" draw instances of the same law, but
+        not the same ones.
+    method : {"auto", "dense", "explicit", "dice", "dice_wide", "dice_compact", "conditional"}
         "explicit" needs more than max(2, p p_star) dimensions, "dice" p + p_star. "dice_wide" is dice for
-        wide students, p > 4. "conditional" gives only ``edge_sample``, ``outlier_sample`` and
-        ``overlap_sq_sample``. "auto" never chooses either of these two.
+        wide students, p > 4, and "dice_compact" for sizes of which memory is the limit. "conditional" gives
+        only ``edge_sample``, ``outlier_sample`` and ``overlap_sq_sample``. "auto" never chooses one of these
+        three.
     inputs : {"gaussian", "rademacher"}
-        Law of the data; "dice", "dice_wide" and "conditional" accept only the first.
+        Law of the data; the three forms of dice and "conditional" accept only the first.
     precision : {"float64", "float32"}, optional
         Type in which "explicit" keeps and multiplies the data, by default the first, which "dense" always
         uses; also the type of dice's long vectors, by default that of
@@ -158,7 +160,7 @@ def observe(
         Where the iteration stops: the sine of the angle between computed and exact eigenvectors, as estimated
         by residual/gap, for the lowest vector and for the space of the lowest p p_star; from 1e-10 to 1e-3.
         By default 1e-6 for "explicit", which also stops eigenvalues at a thousandth of it (absolute), and
-        1e-3 for "dice" and "dice_wide". "dense" and "conditional" do not iterate.
+        1e-3 for dice in its three forms. "dense" and "conditional" do not iterate.
 
     Returns
     -------
@@ -200,7 +202,7 @@ def observe(
             converged=True,
             method=method,
         )
-    if method in ("dice", "dice_wide"):
+    if method in FORMS:
         return _observe_dice(model, alpha, int(N), rng, method, precision, max_bytes, tolerance)
     single = precision if precision and method == "explicit" else "float64"
     instance = sample_instance(
@@ -251,14 +253,14 @@ def _observe_dice(
     max_bytes: float,
     tolerance: float | None,
 ) -> Observation:
-    wide = method == "dice_wide"
+    form = FORMS[method]
     possible = range(1, PATIENCE * expected_steps(model, N) + 1)
     steps = bisect_right(
-        possible, max_bytes, key=lambda steps: dice_bytes(model, alpha, N, steps, precision, wide=wide)
+        possible, max_bytes, key=lambda steps: dice_bytes(model, alpha, N, steps, precision, **form)
     )
     steps = max(steps, pairs_wanted(model, N) + 1)
     squared = TOLERANCE if tolerance is None else tolerance**2
-    found = sample_dice(model, alpha, N, rng, dtype=precision, tolerance=squared, max_steps=steps, wide=wide)
+    found = sample_dice(model, alpha, N, rng, dtype=precision, tolerance=squared, max_steps=steps, **form)
     measured = _measured(model, found.eigvals, found.overlaps_sq, found.residuals)
     return Observation(
         **(measured if found.converged else dict.fromkeys(MEASURED, math.nan)),

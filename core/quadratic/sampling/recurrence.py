@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from bendscape.core.quadratic.sampling.reveal import Array, Columns, Workspace
+from bendscape.core.quadratic.sampling.reveal import Array, Workspace
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -115,7 +115,7 @@ class StoredImages:
     ) -> None:
         self.space, self._p, self._p_star = space, len(start), p_star
         known = images.shape[1]
-        self._images = Columns(space, int(min(known + steps * len(start), most)))
+        self._images = space.columns(int(min(known + steps * len(start), most)))
         for b in range(space.blocks):
             self._images.put(b, images[b, :, :])
         self._images.commit(known)

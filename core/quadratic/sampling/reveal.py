@@ -33,6 +33,10 @@ BLOCK_ROWS = 4096
 that BLAS takes the time, not Python."""
 BATCH = 32
 """Fresh Gaussian vectors projected at a time: enough to make up for BLAS's copy of U's blocks."""
+COMPACT_ROWS, COMPACT_BATCH = 2048, 64
+"""The same where vectors are kept in 16 bits: a block of them is converted, and the result has to stay in the
+cache."""
+_LARGEST = 2**15 - 1  # in 16 bits
 _FEW = 4  # combinations computed one by one
 GROWTH = 0.25  # relative growth of the storage when it is full
 _LOST = 1e-3  # |U^T U - 1| beyond which nothing revealed has the law of the data
@@ -58,6 +62,8 @@ class Workspace:
         normal(shape) -> array of Gaussian numbers on the device; with None they are drawn from ``rng``.
     block_rows : int
         Number of rows in a block. Where the memory has no significant cache (a GPU), M: a single block.
+    compact : bool
+        Whether :meth:`columns` are kept in 16 bits; with numpy alone.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Workspace:
         device: Any = None,
         normal: Callable[[tuple[int, ...]], Array] | None = None,
         block_rows: int = BLOCK_ROWS,
+        compact: bool = False,
     ) -> None:
         blocks = -(-M // block_rows)
         self.rows = -(-M // blocks)
@@ -78,7 +85,12 @@ class Workspace:
         self._there = {} if device is None else {"device": device}
         self.precision: np.dtype[Any] = np.dtype(dtype)
         self.dtype = xp.float32 if self.precision == np.float32 else xp.float64
-        self._normal = normal
+        self._normal, self._compact = normal, compact
+        self.batch = COMPACT_BATCH if compact else BATCH
+
+    def columns(self, capacity: int) -> Columns:
+        """Long vectors that grow in number, with space for so many."""
+        return CompactColumns(self, capacity) if self._compact else Columns(self, capacity)
 
     def zeros(self, count: int) -> Array:
         """Space for ``count`` vectors, shape (blocks, count, rows)."""
@@ -140,8 +152,11 @@ class Columns:
 
     def __init__(self, space: Workspace, capacity: int) -> None:
         self.space = space
-        self.parts = [space.zeros(capacity)]
+        self.parts = [self._zeros(capacity)]
         self.used = [0]
+
+    def _zeros(self, capacity: int) -> Array:
+        return self.space.zeros(capacity)
 
     def __len__(self) -> int:
         return sum(self.used)
@@ -149,13 +164,15 @@ class Columns:
     def reserve(self, count: int) -> None:
         """Allocate space for this many more vectors, in one piece."""
         if self.used[-1] + count > self.parts[-1].shape[1]:
-            self.parts.append(self.space.zeros(max(count, int(GROWTH * len(self)))))
+            self.parts.append(self._zeros(max(count, int(GROWTH * len(self)))))
             self.used.append(0)
 
-    def put(self, b: int, rows: Array) -> None:
-        """Write block b of new vectors; :meth:`commit` counts them once every block is written."""
+    def put(self, b: int, rows: Array) -> Array:
+        """Write block b of new vectors, and return it as it is kept; :meth:`commit` counts them once every
+        block is written."""
         start = self.used[-1]
         self.parts[-1][b, start : start + rows.shape[0], :] = rows
+        return rows
 
     def commit(self, count: int) -> None:
         """Count the vectors put since the last call."""
@@ -196,6 +213,91 @@ class Columns:
             total = total + term
         return total
 
+    def without(self, b: int, rows: Array, coefficients: Array) -> Array:
+        """Block b of rows less these linear combinations of the vectors."""
+        for place, vectors in self.views(b):
+            rows = rows - self.space.combine(coefficients[:, place], vectors)
+        return rows
+
+
+class CompactColumns(Columns):
+    """The same in 16 bits: integers, times a unit for every block of every vector.
+
+    Half the memory of float32. The unit is 1/32767 of the largest number in the block, so a vector is rounded
+    by about 1e-4 of its size, but independently from number to number: products of two vectors of length M
+    move by 1e-4/sqrt(M). :meth:`put` returns the rounded vector, which is used from there on. A block is
+    converted once for all products with it; that takes less time than to read it from memory in float32.
+    """
+
+    def __init__(self, space: Workspace, capacity: int) -> None:
+        super().__init__(space, capacity)
+        self.units = [self._unit(self.parts[0])]
+        self._converted = np.empty((capacity, space.rows), dtype=space.precision)
+        self._block, self._ready = -1, 0
+
+    def _zeros(self, capacity: int) -> Array:
+        return np.zeros((self.space.blocks, capacity, self.space.rows), dtype=np.int16)
+
+    def _unit(self, part: Array) -> Array:
+        return np.zeros(part.shape[:2], dtype=self.space.precision)
+
+    def reserve(self, count: int) -> None:
+        """As of :class:`Columns`."""
+        super().reserve(count)
+        if len(self.units) < len(self.parts):
+            self.units.append(self._unit(self.parts[-1]))
+        if len(self._converted) < len(self) + count:
+            capacity = sum(part.shape[1] for part in self.parts)
+            self._converted = np.empty((capacity, self.space.rows), dtype=self.space.precision)
+            self._block = -1
+
+    def put(self, b: int, rows: Array) -> Array:
+        """As of :class:`Columns`."""
+        unit = np.abs(rows).max(axis=1) / self.space.precision.type(_LARGEST)
+        unit[unit == 0] = 1
+        numbers = np.rint(rows / unit[:, np.newaxis])
+        self.units[-1][b, self.used[-1] : self.used[-1] + len(rows)] = unit
+        super().put(b, numbers)
+        return numbers * unit[:, np.newaxis]
+
+    def forget(self, mark: list[int]) -> None:
+        """As of :class:`Columns`."""
+        super().forget(mark)
+        del self.units[len(mark) :]
+        self._block = -1
+
+    def _whole(self, b: int, pending: int, first: int) -> tuple[Array, Array]:
+        """Block b of the vectors as whole numbers in floating point, and their units."""
+        count = len(self) + pending
+        if b != self._block:
+            self._block, self._ready = b, 0
+        for place, numbers in super().views(b, pending, self._ready) if self._ready < count else ():
+            self._converted[self._ready + place.start : self._ready + place.stop] = numbers
+        self._ready = max(self._ready, count)
+        used = [*self.used[:-1], self.used[-1] + pending]
+        units = [part[b, :number] for part, number in zip(self.units, used, strict=True)]
+        unit = units[0] if len(units) == 1 else np.concatenate(units)
+        return self._converted[first:count], unit[first:]
+
+    def views(self, b: int, pending: int = 0, first: int = 0) -> list[tuple[slice, Array]]:
+        """As of :class:`Columns`; a copy."""
+        numbers, unit = self._whole(b, pending, first)
+        return [(slice(0, len(unit)), numbers * unit[:, np.newaxis])]
+
+    def dot(self, b: int, rows: Array, out: FloatArray, pending: int = 0, first: int = 0) -> None:
+        """As of :class:`Columns`."""
+        numbers, unit = self._whole(b, pending, first)
+        out += ((numbers @ rows.T) * unit[:, np.newaxis]).T
+
+    def combine(self, b: int, coefficients: Array, pending: int = 0, first: int = 0) -> Array:
+        """As of :class:`Columns`."""
+        numbers, unit = self._whole(b, pending, first)
+        return self.space.combine(coefficients * unit, numbers)
+
+    def without(self, b: int, rows: Array, coefficients: Array) -> Array:
+        """As of :class:`Columns`."""
+        return rows - self.combine(b, coefficients)
+
 
 class LeftBasis:
     """The basis U of the M-dimensional side, and fresh Gaussian vectors orthogonal to it.
@@ -221,10 +323,10 @@ class LeftBasis:
 
     def __init__(self, space: Workspace, width: int, capacity: int, *, until_full: bool = False) -> None:
         self.space, self.width, self._until_full = space, width, until_full
-        self.columns = Columns(space, capacity)
+        self.columns = space.columns(capacity)
         self.open = True
         self.excess = np.zeros((0, 0))  # U^T U - 1, as far as it has been measured
-        self._batch = max(1, BATCH // width)
+        self._batch = max(1, space.batch // width)
         self._fresh = space.zeros(0)
         self.begin()
 
@@ -307,10 +409,7 @@ class LeftBasis:
         """Block b of U_new, from that of Y; and of p fresh vectors orthogonal to all of U."""
         if self._nothing_new:
             return rows[:0, :], rows[:0, :]
-        for place, vectors in self.columns.views(b):
-            rows = rows - self.space.combine(self._inside[:, place], vectors)
-        new = self._inverse @ rows
-        self.columns.put(b, new)
+        new = self.columns.put(b, self._inverse @ self.columns.without(b, rows, self._inside))
         fresh = self._now[b, :, :] - self._shadow @ new
         if self._gained.shape[0] and self._gained.shape[1]:
             fresh = fresh - self.columns.combine(b, self._gained, first=len(self.excess))
@@ -342,8 +441,7 @@ class LeftBasis:
         self._mixed = np.zeros((self.width, len(self._norms)))
         self._along = np.zeros((self.width, 0))
         for b in range(self.space.blocks):
-            for place, vectors in self.columns.views(b):
-                fresh[b, :, :] -= inside[:, place] @ vectors
+            fresh[b, :, :] = self.columns.without(b, fresh[b, :, :], inside)
             self._mixed += self.space.host(fresh[b, : self.width, :] @ Y[b, :, :].T)
         self._fresh = fresh
 
