@@ -4,6 +4,7 @@
     python benchmarks/samplers.py --quick             # pN <= 2048, near the threshold (two minutes)
     python benchmarks/samplers.py --sizes 512 1024    # fewer sizes (minutes)
     python benchmarks/samplers.py --wide              # p = 4 and 8: explicit, dice, dice_wide (ten minutes)
+    python benchmarks/samplers.py --rounding          # how far 16 bits move a cell (three minutes)
     python benchmarks/samplers.py --large             # dice, dice_compact, at N = 1e5 and 1e6, up to 10 GiB
 
 All contenders except dice get the same random state; dice draws its own cell, of the same law. All compute
@@ -46,6 +47,8 @@ from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from threadpoolctl import threadpool_limits
 
+import bendscape.core.quadratic.sampling.dice as dice_module
+import bendscape.core.quadratic.sampling.reveal as reveal_module
 from bendscape.core import Model, cost_seconds, lowest_eigenpairs, sample_dice, sample_instance
 from bendscape.core.quadratic.sampling.cost import block_width
 from bendscape.core.quadratic.sampling.dice import FORMS, TOLERANCE
@@ -63,6 +66,12 @@ MODELS = (Model(1, 1, 1.5), Model(2, 1, 1.5), Model(4, 2, 1.5))
 LOADS = {1: (1.4, 2.5), 2: (1.3, 2.5), 4: (2.0, 4.0)}  # near the threshold (1.37, 1.32, 2.1) and above it
 SIZES = (512, 1024, 2048, 4096, 8192)
 LARGE = (100_000, 1_000_000)
+ROUNDED = (
+    (Model(1, 1, 1.5), 1.4, 400, 300),
+    (Model(1, 1, 1.5), 1.4, 1000, 300),
+    (Model(1, 1, 1.5), 1.4, 8000, 80),
+    (Model(2, 1, 1.5), 1.3, 1500, 100),
+)
 WIDE = (
     (Model(4, 1, 1.5), 1.4, 8192),
     (Model(4, 2, 1.5), 2.6, 1024),
@@ -339,6 +348,48 @@ def measure_large(alpha: float, N: int, method: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def rounding() -> list[dict[str, Any]]:
+    """How far 16 bits move a cell, in standard deviations between cells: the same instances both ways."""
+    dice_module.COMPACT_ROWS = reveal_module.BLOCK_ROWS  # the same numbers are then drawn in the same order
+    reveal_module.COMPACT_BATCH = reveal_module.BATCH
+    dice_module._CHECKS = dice_module._CHECKS[0], dice_module._CHECKS[0]
+    rows = []
+    sys.stderr.write(
+        " p alpha     N cells  eigenvalue: rms  mean     error    overlap: rms  mean     error   |U^T U - 1|\n"
+    )
+    for model, alpha, N, cells in ROUNDED:
+        found = np.array(
+            [
+                [
+                    (dice.eigvals[0], dice.overlaps_sq[0], dice.orthogonality)
+                    for dice in (
+                        sample_dice(model, alpha, N, np.random.default_rng(seed), wide=True, compact=compact)
+                        for compact in (False, True)
+                    )
+                ]
+                for seed in range(cells)
+            ]
+        )
+        moved = (found[:, 1] - found[:, 0])[:, :2] / found[:, 0, :2].std(axis=0)
+        rms, mean, error = (
+            np.sqrt((moved**2).mean(axis=0)),
+            moved.mean(axis=0),
+            moved.std(axis=0) / cells**0.5,
+        )
+        apart = np.median(found[:, :, 2], axis=0)
+        rows.append(
+            {
+                "p": model.p, "alpha": alpha, "N": N, "cells": cells, "rms": rms.tolist(),
+                "mean": mean.tolist(), "error": error.tolist(), "orthogonality": apart.tolist(),
+            }
+        )  # fmt: skip
+        parts = "  ".join(f"{a:14.4f} {b:9.5f} {c:8.5f}" for a, b, c in zip(rms, mean, error, strict=True))
+        sys.stderr.write(
+            f"{model.p:2} {alpha:5.2f} {N:5d} {cells:5d} {parts}  {apart[0]:.0e} {apart[1]:.0e}\n"
+        )
+    return rows
+
+
 def measure_wide(model: Model, alpha: float, N: int, method: str) -> dict[str, Any]:
     """One method on one cell of a wide student; called in a process of its own."""
     with threadpool_limits(1):
@@ -433,6 +484,7 @@ def main() -> None:
     parser.add_argument(
         "--wide", action="store_true", help="methods for wide students, and their planned time"
     )
+    parser.add_argument("--rounding", action="store_true", help="how far 16 bits move a cell")
     parser.add_argument("--quick", action="store_true", help="two minutes: " + ", ".join(QUICK))
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--widths", type=int, nargs="+", default=[int(model.p) for model in MODELS])
@@ -443,6 +495,8 @@ def main() -> None:
         rows = large(chosen.sizes or list(LARGE), chosen.loads or list(LOADS[1]), chosen.forms)
     elif chosen.wide:
         rows = wide()
+    elif chosen.rounding:
+        rows = rounding()
     else:
         if primme is None:
             sys.stderr.write("PRIMME is not there: compared without it\n")
@@ -450,9 +504,10 @@ def main() -> None:
         names = [BASELINE, *(name for name in named if name != BASELINE)]
         sizes = chosen.sizes or list(QUICK_SIZES if chosen.quick else SIZES)
         rows = compare(sizes, chosen.widths, chosen.loads, names, chosen.quick)
-    slowest = max(row["seconds"] / row["cpu_seconds"] for row in rows)
-    sys.stderr.write(f"wall over CPU seconds: at most {slowest:.2f}")
-    sys.stderr.write(": not a quiet run, trust the ratios of CPU\n" if slowest > BUSY else "\n")
+    if not chosen.rounding:
+        slowest = max(row["seconds"] / row["cpu_seconds"] for row in rows)
+        sys.stderr.write(f"wall over CPU seconds: at most {slowest:.2f}")
+        sys.stderr.write(": not a quiet run, trust the ratios of CPU\n" if slowest > BUSY else "\n")
     json.dump({"cores": os.cpu_count(), "load": os.getloadavg(), "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 
