@@ -355,7 +355,7 @@ def rounding() -> list[dict[str, Any]]:
     dice_module._CHECKS = dice_module._CHECKS[0], dice_module._CHECKS[0]
     rows = []
     sys.stderr.write(
-        " p alpha     N cells  eigenvalue: rms  mean     error    overlap: rms  mean     error   |U^T U - 1|\n"
+        " p alpha     N cells  eigenvalue: rms  mean     error    overlap: rms  mean     error   |UU - 1|\n"
     )
     for model, alpha, N, cells in ROUNDED:
         found = np.array(
